@@ -1,0 +1,94 @@
+extension LoggedEvent {
+    /// One event's JSON.
+    package init(parsing bytes: [UInt8]) throws(JSONError) {
+        let result = bytes.withUnsafeBufferPointer { buffer in
+            Result { () throws(JSONError) -> LoggedEvent in
+                var scanner = JSONScanner(buffer)
+                let event = try LoggedEvent(scanning: &scanner)
+                try scanner.finish()
+                return event
+            }
+        }
+        self = try result.get()
+    }
+
+    /// A message of an `out` channel: an array of events.
+    package static func array(parsing bytes: UnsafeBufferPointer<UInt8>) throws(JSONError) -> [LoggedEvent] {
+        var events: [LoggedEvent] = []
+        var scanner = JSONScanner(bytes)
+        try scanner.array { (scanner) throws(JSONError) in events.append(try LoggedEvent(scanning: &scanner)) }
+        try scanner.finish()
+        return events
+    }
+
+    /// Every field an event may have, in whatever order it comes; which of them count is decided by `type`.
+    private struct Fields {
+        var id: EventID?
+        var type = ""
+        var worker = "", name = "", model = "", text = "", callID = "", arguments = "", format = "", data = "", reason = "", phase = ""
+        var code = "", message = ""
+        var attempt = 0, textOffset = 0, index = 0
+        var upstreamStatus: Int?, latency: Int?
+        var last = false, retryable = false
+        var usage = Usage.none
+    }
+
+    package init(scanning scanner: inout JSONScanner) throws(JSONError) {
+        var fields = Fields()
+        let start = scanner.offset
+        try scanner.object { (key, scanner) throws(JSONError) in
+            switch key {
+            case "id": fields.id = EventID(try scanner.string())
+            case "type": fields.type = try scanner.string()
+            case "text": fields.text = try scanner.string()
+            case "worker": fields.worker = try scanner.string()
+            case "attempt": fields.attempt = try scanner.integer()
+            case "text_offset": fields.textOffset = try scanner.integer()
+            case "name": fields.name = try scanner.string()
+            case "model": fields.model = try scanner.string()
+            case "index": fields.index = try scanner.integer()
+            case "call_id": fields.callID = try scanner.string()
+            case "arguments": fields.arguments = try scanner.string()
+            case "format": fields.format = try scanner.string()
+            case "data": fields.data = try scanner.string()
+            case "last": fields.last = try scanner.bool()
+            case "reason": fields.reason = try scanner.string()
+            case "phase": fields.phase = try scanner.string()
+            case "latency_us": fields.latency = try scanner.optionalInteger()
+            case "code": fields.code = try scanner.string()
+            case "message": fields.message = try scanner.string()
+            case "retryable": fields.retryable = try scanner.bool()
+            case "upstream_status": fields.upstreamStatus = try scanner.optionalInteger()
+            case "usage": fields.usage = try Usage(scanning: &scanner)
+            default: try scanner.skip()
+            }
+        }
+        guard let id = fields.id, let event = Self.event(fields) else { throw JSONError("not an event of the contract", at: start) }
+        self.init(id: id, event: event)
+    }
+
+    private static func event(_ fields: Fields) -> GenerationEvent? {
+        switch fields.type {
+        case "text": .text(fields.text)
+        case "reasoning": .reasoning(fields.text)
+        case "started": .started(worker: fields.worker, attempt: fields.attempt)
+        case "resumed": .resumed(textOffset: fields.textOffset)
+        case "restarted": .restarted
+        case "upstream": .upstream(name: fields.name, model: fields.model)
+        case "tool_call":
+            .toolCall(ToolCall(index: fields.index, callID: fields.callID, name: fields.name, arguments: fields.arguments))
+        case "audio": .audio(Audio(index: fields.index, format: fields.format, data: fields.data, last: fields.last))
+        case "finished": FinishReason(rawValue: fields.reason).map { .finished($0, fields.usage) }
+        case "interrupted":
+            Phase(rawValue: fields.phase).map {
+                .interrupted(Interruption(reason: fields.reason, phase: $0, usage: fields.usage, latencyMicroseconds: fields.latency))
+            }
+        case "failed":
+            FailureCode(rawValue: fields.code).map {
+                .failed(
+                    Failure($0, fields.message, retryable: fields.retryable, upstreamStatus: fields.upstreamStatus), fields.usage)
+            }
+        default: nil
+        }
+    }
+}

@@ -1,0 +1,161 @@
+package enum FinishReason: String, Sendable {
+    case stop, length
+    case toolCalls = "tool_calls"
+    case contentFilter = "content_filter"
+}
+
+package struct ToolCall: Sendable, Hashable {
+    package var index: Int
+    package var callID: String
+    package var name: String
+    /// A complete JSON text.
+    package var arguments: String
+
+    package init(index: Int, callID: String, name: String, arguments: String) {
+        self.index = index
+        self.callID = callID
+        self.name = name
+        self.arguments = arguments
+    }
+}
+
+package struct Audio: Sendable, Hashable {
+    /// 0, 1, 2… over the job.
+    package var index: Int
+    package var format: String
+    /// Base64.
+    package var data: String
+    /// Closes the voice.
+    package var last: Bool
+
+    package init(index: Int, format: String, data: String, last: Bool) {
+        self.index = index
+        self.format = format
+        self.data = data
+        self.last = last
+    }
+}
+
+package struct Interruption: Sendable, Hashable {
+    package var reason: String
+    package var phase: Phase
+    package var usage: Usage
+    /// From the worker's sight of the signal to the upstream sockets being closed; nil when no worker ran the job.
+    package var latencyMicroseconds: Int?
+
+    package init(reason: String, phase: Phase, usage: Usage, latencyMicroseconds: Int? = nil) {
+        self.reason = reason
+        self.phase = phase
+        self.usage = usage
+        self.latencyMicroseconds = latencyMicroseconds
+    }
+}
+
+/// What happens to a job, as its log and its channel tell it. The order and meaning of each stands in the contract.
+package enum GenerationEvent: Sendable, Hashable {
+    case started(worker: String, attempt: Int)
+    /// Bytes of UTF-8 that the reader keeps.
+    case resumed(textOffset: Int)
+    case restarted
+    case upstream(name: String, model: String)
+    case text(String)
+    case reasoning(String)
+    case toolCall(ToolCall)
+    case audio(Audio)
+    case finished(FinishReason, Usage)
+    case interrupted(Interruption)
+    case failed(Failure, Usage)
+
+    package var type: String {
+        switch self {
+        case .started: "started"
+        case .resumed: "resumed"
+        case .restarted: "restarted"
+        case .upstream: "upstream"
+        case .text: "text"
+        case .reasoning: "reasoning"
+        case .toolCall: "tool_call"
+        case .audio: "audio"
+        case .finished: "finished"
+        case .interrupted: "interrupted"
+        case .failed: "failed"
+        }
+    }
+
+    package var isTerminal: Bool {
+        switch self {
+        case .finished, .interrupted, .failed: true
+        default: false
+        }
+    }
+}
+
+/// An event with its place in the job's log.
+package struct LoggedEvent: Sendable, Hashable {
+    package let id: EventID
+    package let event: GenerationEvent
+
+    package init(id: EventID, event: GenerationEvent) {
+        self.id = id
+        self.event = event
+    }
+
+    package var json: [UInt8] {
+        var out: [UInt8] = []
+        out.reserveCapacity(96)
+        append(to: &out)
+        return out
+    }
+
+    package func append(to out: inout [UInt8]) {
+        out.append(UInt8(ascii: "{"))
+        out.appendJSONName("id")
+        out.append(UInt8(ascii: "\""))
+        out.appendDecimal(id.attempt)
+        out.append(UInt8(ascii: "-"))
+        out.appendDecimal(id.sequence)
+        out.append(UInt8(ascii: "\""))
+        out.appendJSONMember("type", event.type)
+        switch event {
+        case .started(let worker, let attempt):
+            out.appendJSONMember("worker", worker)
+            out.appendJSONMember("attempt", attempt)
+        case .resumed(let offset): out.appendJSONMember("text_offset", offset)
+        case .restarted: break
+        case .upstream(let name, let model):
+            out.appendJSONMember("name", name)
+            out.appendJSONMember("model", model)
+        case .text(let text), .reasoning(let text): out.appendJSONMember("text", text)
+        case .toolCall(let call):
+            out.appendJSONMember("index", call.index)
+            out.appendJSONMember("call_id", call.callID)
+            out.appendJSONMember("name", call.name)
+            out.appendJSONMember("arguments", call.arguments)
+        case .audio(let audio):
+            out.appendJSONMember("index", audio.index)
+            out.appendJSONMember("format", audio.format)
+            out.appendJSONMember("data", audio.data)
+            out.appendJSONMember("last", audio.last)
+        case .finished(let reason, let usage):
+            out.appendJSONMember("reason", reason.rawValue)
+            append(usage, to: &out)
+        case .interrupted(let interruption):
+            out.appendJSONMember("reason", interruption.reason)
+            out.appendJSONMember("phase", interruption.phase.rawValue)
+            append(interruption.usage, to: &out)
+            if let latency = interruption.latencyMicroseconds { out.appendJSONMember("latency_us", latency) }
+        case .failed(let failure, let usage):
+            out.appendJSONMember("code", failure.code.rawValue)
+            out.appendJSONMember("message", failure.message)
+            out.appendJSONMember("retryable", failure.retryable)
+            if let status = failure.upstreamStatus { out.appendJSONMember("upstream_status", status) }
+            append(usage, to: &out)
+        }
+        out.append(UInt8(ascii: "}"))
+    }
+
+    private func append(_ usage: Usage, to out: inout [UInt8]) {
+        out.appendJSONName("usage")
+        usage.append(to: &out)
+    }
+}

@@ -1,0 +1,177 @@
+/// A generation that somebody asked for, as it stands in the queue: the job JSON of the contract.
+package struct Job: Sendable, Hashable {
+    package enum OnCrash: String, Sendable {
+        case `continue`, restart, fail
+    }
+
+    package struct Speech: Sendable, Hashable {
+        package var model: String?
+        package var voice: String?
+        package var format: String?
+
+        package init(model: String? = nil, voice: String? = nil, format: String? = nil) {
+            self.model = model
+            self.voice = voice
+            self.format = format
+        }
+    }
+
+    package var id: JobID
+    package var session: String?
+    package var owner: String?
+    package var priority: JobClass
+    /// An OpenAI chat-completions body, passed on as it is.
+    package var request: JSONObject
+    package var speech: Speech?
+    /// Milliseconds since 1970 after which nobody wants the answer.
+    package var deadlineMilliseconds: Int?
+    package var firstTokenTimeoutMilliseconds: Int?
+    package var idleTimeoutMilliseconds: Int?
+    package var totalTimeoutMilliseconds: Int?
+    package var onCrash: OnCrash
+    package var traceparent: String?
+    /// The dead job that this one is a retry of.
+    package var retryOf: String?
+
+    package init(id: JobID, priority: JobClass, request: JSONObject, session: String? = nil, owner: String? = nil) {
+        self.id = id
+        self.priority = priority
+        self.request = request
+        self.session = session
+        self.owner = owner
+        onCrash = .continue
+    }
+
+    /// Nil or empty: the worker's default model.
+    package var model: String? { request["model"]?.string.flatMap { $0.isEmpty ? nil : $0 } }
+}
+
+/// Why a text is not a job, and the id that it has all the same.
+package struct JobError: Error, Sendable, Equatable, CustomStringConvertible {
+    package let id: JobID?
+    package let reason: String
+
+    package var description: String { reason }
+}
+
+extension Job {
+    /// - Parameter bytes: job JSON as a queue's entry holds it.
+    /// - Throws: `JobError` that names the field that is missing, unknown or of the wrong kind.
+    package init(parsing bytes: some Sequence<UInt8>) throws(JobError) {
+        let json: JSON
+        do { json = try JSON(parsing: bytes) } catch {
+            throw JobError(id: nil, reason: "the job is not JSON: \(error)")
+        }
+        try self.init(json)
+    }
+
+    package init(_ json: JSON) throws(JobError) {
+        guard let object = json.object else { throw JobError(id: nil, reason: "the job is not a JSON object") }
+        guard let text = object["id"]?.string, let id = JobID(text) else {
+            throw JobError(
+                id: nil,
+                reason: "the job's \"id\" must be a string of 1 to \(JobID.maximumLength) bytes without white space or control characters")
+        }
+        guard let request = object["request"] else { throw JobError(id: id, reason: "the job has no \"request\"") }
+        guard case .object(let body) = request else { throw JobError(id: id, reason: "the job's \"request\" is not an object") }
+        self.init(id: id, priority: .standard, request: body)
+        for member in object.members where member.name != "id" && member.name != "request" {
+            do { try read(member) } catch { throw JobError(id: id, reason: error.reason) }
+        }
+        if let model = body["model"], !model.isNull, model.string == nil {
+            throw JobError(id: id, reason: "the request's \"model\" is not a string")
+        }
+    }
+
+    private struct FieldError: Error { let reason: String }
+
+    private mutating func read(_ member: JSONObject.Member) throws(FieldError) {
+        let name = member.name
+        let value = member.value
+        func string() throws(FieldError) -> String? {
+            if value.isNull { return nil }
+            guard let text = value.string else { throw FieldError(reason: "the job's \"\(name)\" is not a string") }
+            return text
+        }
+        func milliseconds() throws(FieldError) -> Int? {
+            if value.isNull { return nil }
+            guard let number = value.double, number >= 0, number < 1e15 else {
+                throw FieldError(reason: "the job's \"\(name)\" is not a number of milliseconds")
+            }
+            return Int(number)
+        }
+        switch name {
+        case "session": session = try string()
+        case "owner": owner = try string()
+        case "class":
+            guard let text = try string() else { return }
+            guard let priority = JobClass(rawValue: text) else {
+                throw FieldError(reason: "the job's \"class\" is \"\(text.prefix(40))\"; it may be interactive, standard or batch")
+            }
+            self.priority = priority
+        case "speech": speech = try Self.speech(value)
+        case "deadline_ms": deadlineMilliseconds = try milliseconds()
+        case "first_token_timeout_ms": firstTokenTimeoutMilliseconds = try milliseconds()
+        case "idle_timeout_ms": idleTimeoutMilliseconds = try milliseconds()
+        case "total_timeout_ms": totalTimeoutMilliseconds = try milliseconds()
+        case "on_crash":
+            guard let text = try string() else { return }
+            guard let choice = OnCrash(rawValue: text) else {
+                throw FieldError(reason: "the job's \"on_crash\" is \"\(text.prefix(40))\"; it may be continue, restart or fail")
+            }
+            onCrash = choice
+        case "traceparent": traceparent = try string()
+        case "retry_of": retryOf = try string()
+        default: throw FieldError(reason: "the job has an unknown field \"\(name.prefix(100))\"")
+        }
+    }
+
+    private static func speech(_ value: JSON) throws(FieldError) -> Speech? {
+        if value.isNull { return nil }
+        guard let object = value.object else { throw FieldError(reason: "the job's \"speech\" is not an object") }
+        var speech = Speech()
+        for member in object.members {
+            guard let text = member.value.string else {
+                throw FieldError(reason: "the job's \"speech.\(member.name.prefix(100))\" is not a string")
+            }
+            switch member.name {
+            case "model": speech.model = text
+            case "voice": speech.voice = text
+            case "format": speech.format = text
+            default: throw FieldError(reason: "the job has an unknown field \"speech.\(member.name.prefix(100))\"")
+            }
+        }
+        return speech
+    }
+
+    package var json: JSON {
+        var members = JSONObject()
+        members["id"] = .string(id.rawValue)
+        members["session"] = session.map(JSON.string)
+        members["owner"] = owner.map(JSON.string)
+        members["class"] = .string(priority.rawValue)
+        members["request"] = .object(request)
+        if let speech {
+            var object = JSONObject()
+            object["model"] = speech.model.map(JSON.string)
+            object["voice"] = speech.voice.map(JSON.string)
+            object["format"] = speech.format.map(JSON.string)
+            members["speech"] = .object(object)
+        }
+        members["deadline_ms"] = deadlineMilliseconds.map(JSON.integer)
+        members["first_token_timeout_ms"] = firstTokenTimeoutMilliseconds.map(JSON.integer)
+        members["idle_timeout_ms"] = idleTimeoutMilliseconds.map(JSON.integer)
+        members["total_timeout_ms"] = totalTimeoutMilliseconds.map(JSON.integer)
+        if onCrash != .continue { members["on_crash"] = .string(onCrash.rawValue) }
+        members["traceparent"] = traceparent.map(JSON.string)
+        members["retry_of"] = retryOf.map(JSON.string)
+        return .object(members)
+    }
+}
+
+/// `queued → running → finished | interrupted | failed`; the last three are terminal and never left.
+package enum JobState: String, Sendable, CaseIterable {
+    case queued, running, finished, interrupted, failed
+
+    package var isTerminal: Bool { self == .finished || self == .interrupted || self == .failed }
+}

@@ -1,0 +1,51 @@
+/// What a job cost, over all its attempts.
+package struct Usage: Sendable, Hashable {
+    package var promptTokens: Int
+    package var completionTokens: Int
+    /// False only when the upstream itself said all of it.
+    package var estimated: Bool
+
+    package init(promptTokens: Int, completionTokens: Int, estimated: Bool) {
+        self.promptTokens = promptTokens
+        self.completionTokens = completionTokens
+        self.estimated = estimated
+    }
+
+    /// Nothing was asked of any upstream: exactly zero.
+    package static let none = Usage(promptTokens: 0, completionTokens: 0, estimated: false)
+
+    package static func + (left: Usage, right: Usage) -> Usage {
+        Usage(
+            promptTokens: left.promptTokens + right.promptTokens, completionTokens: left.completionTokens + right.completionTokens,
+            estimated: left.estimated || right.estimated)
+    }
+
+    package func append(to out: inout [UInt8]) {
+        out.append(UInt8(ascii: "{"))
+        out.appendJSONMember("prompt_tokens", promptTokens)
+        out.appendJSONMember("completion_tokens", completionTokens)
+        out.appendJSONMember("estimated", estimated)
+        out.append(UInt8(ascii: "}"))
+    }
+
+    package var json: JSON {
+        ["prompt_tokens": .integer(promptTokens), "completion_tokens": .integer(completionTokens), "estimated": .bool(estimated)]
+    }
+
+    package init(scanning scanner: inout JSONScanner) throws(JSONError) {
+        self = .none
+        try scanner.object { (key, scanner) throws(JSONError) in
+            switch key {
+            case "prompt_tokens": self.promptTokens = try scanner.integer()
+            case "completion_tokens": self.completionTokens = try scanner.integer()
+            case "estimated": self.estimated = try scanner.bool()
+            default: try scanner.skip()
+            }
+        }
+    }
+
+    package init?(_ json: JSON?) {
+        guard let json, let prompt = json["prompt_tokens"]?.integer, let completion = json["completion_tokens"]?.integer else { return nil }
+        self.init(promptTokens: prompt, completionTokens: completion, estimated: json["estimated"]?.bool ?? true)
+    }
+}

@@ -1,0 +1,1 @@
+enum JobQueueRoom { static let x = PackageResources.claim_lua }
