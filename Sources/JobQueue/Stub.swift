@@ -1,1 +1,0 @@
-enum JobQueueRoom { static let x = PackageResources.claim_lua }
