@@ -8,6 +8,7 @@ final class CommandCore: LinkUser {
 
     /// Read from any thread.
     final class Status: Sendable {
+        let isStopped = Atomic(false)
         let isConnected = Atomic(false)
     }
 
@@ -36,6 +37,7 @@ final class CommandCore: LinkUser {
     func stop() {
         guard !isStopped else { return }
         isStopped = true
+        status.isStopped.store(true, ordering: .releasing)
         alarm.cancel()
         keeper?.stop()
         for request in requests.takeAll() { request.completion(.failure(RedisError(.shutdown, "the Redis client is shut down"))) }

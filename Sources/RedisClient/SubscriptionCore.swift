@@ -7,6 +7,7 @@ import Synchronization
 final class SubscriptionCore: LinkUser {
     /// Read from any thread.
     final class Status: Sendable {
+        let isStopped = Atomic(false)
         /// Uptime in nanoseconds until which what was heard last counts; 0: not in force.
         let aliveUntil = Atomic<UInt64>(0)
         let tokens = Atomic<UInt64>(0)
@@ -51,6 +52,7 @@ final class SubscriptionCore: LinkUser {
     func stop() {
         guard !isStopped else { return }
         isStopped = true
+        status.isStopped.store(true, ordering: .releasing)
         alarm.cancel()
         keeper?.stop()
         for handler in table.lost() { handler(.lost) }
