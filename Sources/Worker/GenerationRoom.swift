@@ -66,6 +66,9 @@ actor GenerationRoom {
         await withCheckedContinuation { waitingForEmpty.append($0) }
     }
 
+    /// Lets those who wait go, although jobs are left.
+    func stopWaiting() { emptied() }
+
     func emptied() {
         for continuation in waitingForEmpty { continuation.resume() }
         waitingForEmpty = []
