@@ -7,7 +7,7 @@ import Simulator
 /// Runs a simulator on a free port, two loops, for as long as `body` takes.
 func withSimulator(_ settings: SimulatorSettings = SimulatorSettings(), _ body: (Int) async throws -> Void) async throws {
     let group = MultiThreadedEventLoopGroup(numberOfThreads: 2)
-    let server = SimulatorServer(settings: settings, group: group, logger: Logger(label: "test"))
+    let server = SimulatorServer(settings: settings, group: group, logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })
     let result: Result<Void, any Error>
     do {
         let address = try await server.start()
