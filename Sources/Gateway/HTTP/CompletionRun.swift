@@ -54,7 +54,7 @@ final class CompletionRun: Sendable {
             guard !state.withLockedValue({ $0.isOver }) else { return }
             var options = SubmitOptions()
             options.gateway = context.settings.name
-            guard try await context.queue.submit(job, options: options) != .full else {
+            guard try await context.queue.submitSurely(job, options: options) != .full else {
                 finish()
                 throw HTTPFailure.queueFull
             }

@@ -35,10 +35,10 @@ struct JobRoutes: Sendable {
         var job = try JobSubmission.job(parsing: body, id: id, owner: owner, maximumDepth: context.settings.jsonDepthMaximum)
         if job.traceparent == nil { job.traceparent = request.traceparent }
         let submission = try await askingRedis { [job, options] () throws(RedisError) in
-            try await context.queue.submit(job, options: options)
+            try await context.queue.submitSurely(job, options: options)
         }
         switch submission {
-        case .accepted: return Self.accepted(id)
+        case .accepted, .exists: return Self.accepted(id)
         case .repeated(let first): return Self.accepted(first)
         case .full: throw HTTPFailure.queueFull
         case .conflict:
@@ -82,6 +82,17 @@ struct JobRoutes: Sendable {
         case nil, .null: return InterruptReason.userStop
         case .string(let reason) where !reason.isEmpty && reason.utf8.count <= Interrupt.maximumReasonLength: return reason
         default: throw HTTPFailure.invalid("\"reason\" is not a string of 1 to \(Interrupt.maximumReasonLength) bytes")
+        }
+    }
+}
+
+extension JobQueue {
+    /// Submits once more when the connection broke before Redis answered: if it had the job all the same it says so.
+    func submitSurely(_ job: Job, options: SubmitOptions) async throws(RedisError) -> Submission {
+        do {
+            return try await submit(job, options: options)
+        } catch where error.code == .connectionLost {
+            return try await submit(job, options: options)
         }
     }
 }
