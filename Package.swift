@@ -81,7 +81,7 @@ let package = Package(
                 .product(name: "CryptoExtras", package: "swift-crypto"),
                 .product(name: "JWTKit", package: "jwt-kit"),
                 .product(name: "DequeModule", package: "swift-collections"),
-            ], swiftSettings: settings),
+            ], resources: [.embedInCode("Scripts")], swiftSettings: settings),
         .target(
             name: "Simulator",
             dependencies: core + [
