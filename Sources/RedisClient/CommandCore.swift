@@ -1,0 +1,135 @@
+import Logging
+import NIOCore
+import Synchronization
+
+/// The state of a `RedisClient`: what waits, what is in flight, and the connection. Lives on its event loop; nothing in it is locked.
+final class CommandCore: LinkUser {
+    typealias Completion = @Sendable (Result<[RESPValue], RedisError>) -> Void
+
+    /// Read from any thread.
+    final class Status: Sendable {
+        let isConnected = Atomic(false)
+    }
+
+    /// With nothing received for so long and nothing in flight, the server is asked whether it is there.
+    private static let silence = TimeAmount.seconds(5)
+
+    private let settings: RedisSettings
+    private let status: Status
+    private let url: RedisURL
+    private let alarm: Alarm
+    private var keeper: LinkKeeper?
+    private var link: Link?
+    private var requests: RequestQueue
+    private var onConnect: [@Sendable () -> Void] = []
+    private var isStopped = false
+
+    init(url: RedisURL, settings: RedisSettings, eventLoop: any EventLoop, name: String, logger: Logger, status: Status) {
+        self.url = url
+        self.settings = settings
+        self.status = status
+        alarm = Alarm(eventLoop: eventLoop)
+        requests = RequestQueue(waitingMaximum: settings.waitingMaximum, inFlightMaximum: settings.inFlightMaximum)
+        keeper = LinkKeeper(url: url, settings: settings, eventLoop: eventLoop, name: name, logger: logger, user: self)
+        alarm.ring = { [unowned self] now in rung(now) }
+    }
+
+    func run(_ waiter: CheckedContinuation<Void, Never>) { keeper?.run(waiter) }
+
+    func stop() {
+        guard !isStopped else { return }
+        isStopped = true
+        alarm.cancel()
+        keeper?.stop()
+        for request in requests.takeAll() { request.completion(.failure(RedisError(.shutdown, "the Redis client is shut down"))) }
+        onConnect = []
+    }
+
+    func add(onConnect body: @escaping @Sendable () -> Void) { onConnect.append(body) }
+
+    func send(_ pipeline: RedisPipeline, deadline: NIODeadline, completion: @escaping Completion) {
+        guard !isStopped else { return completion(.failure(RedisError(.shutdown, "the Redis client is shut down"))) }
+        guard pipeline.count > 0 else { return completion(.success([])) }
+        guard pipeline.argumentsMissing == 0 else {
+            // Sent as it is it would make Redis take the next command for arguments.
+            return completion(.failure(RedisError(.protocolViolation, "a command has not as many arguments as it announced")))
+        }
+        let request = RequestQueue.Request(count: pipeline.count, deadline: deadline, completion: completion)
+        if let link {
+            guard requests.addInFlight(request) else {
+                return completion(.failure(RedisError(.unavailable, "\(settings.inFlightMaximum) commands to \(url) are not answered yet")))
+            }
+            link.write(pipeline.buffer)
+        } else {
+            guard requests.addWaiting(request, pipeline.buffer) else {
+                return completion(
+                    .failure(RedisError(.unavailable, "no connection to \(url), and \(settings.waitingMaximum) commands wait")))
+            }
+        }
+        alarm.set(deadline)
+    }
+
+    // MARK: The connection
+
+    func linkUp(_ link: Link) {
+        self.link = link
+        link.use(ReplyBuilder { [unowned self] reply in received(reply) })
+        for buffer in requests.sendWaiting() { link.write(buffer) }
+        alarm.set(.now() + Self.silence)
+        status.isConnected.store(true, ordering: .releasing)
+        for body in onConnect { body() }
+    }
+
+    func linkLost(_ reason: RedisError) {
+        link = nil
+        status.isConnected.store(false, ordering: .releasing)
+        let lost = RedisError(
+            .connectionLost, "the connection to \(url) was lost (\(reason)); whether the command was carried out is unknown")
+        let now = NIODeadline.now()
+        for (index, request) in requests.takeInFlight().enumerated() {
+            switch reason.code {
+            case .shutdown: request.completion(.failure(RedisError(.shutdown, "the Redis client is shut down")))
+            case .timeout where request.deadline <= now:
+                request.completion(.failure(RedisError(.timeout, "no answer from \(url) within the command's deadline")))
+            case .protocolViolation where index == 0: request.completion(.failure(reason))
+            default: request.completion(.failure(lost))
+            }
+        }
+    }
+
+    private func received(_ reply: RESPValue) {
+        guard let link else { return }
+        if case .error(let text) = reply, text.hasPrefix("READONLY") {
+            // The server became a replica: another one is the master now, and a new connection may find it.
+            link.endAfterReading(RedisError(.unavailable, "the server is a replica now (\(text))"))
+        }
+        switch requests.received(reply) {
+        case .more: break
+        case .complete(let request, let replies): request.completion(.success(replies))
+        case .unasked: link.end(RedisError(.protocolViolation, "Redis answered more than was asked"))
+        }
+    }
+
+    // MARK: Deadlines
+
+    private func rung(_ now: NIODeadline) {
+        for request in requests.takeExpiredWaiting(now) {
+            request.completion(.failure(RedisError(.unavailable, "no connection to \(url) within the command's deadline")))
+        }
+        if let link, requests.hasExpiredInFlight(now) {
+            link.end(RedisError(.timeout, "a command was not answered within its deadline"))
+        }
+        if let link {
+            if requests.isEmptyInFlight, link.heard + Self.silence <= now { ping(link, now) }
+            alarm.set(max(link.heard, requests.isEmptyInFlight ? link.heard : now) + Self.silence)
+        }
+        if let deadline = requests.earliestDeadline { alarm.set(deadline) }
+    }
+
+    private func ping(_ link: Link, _ now: NIODeadline) {
+        var pipeline = RedisPipeline()
+        pipeline.append("PING")
+        let request = RequestQueue.Request(count: 1, deadline: now + min(Self.silence, settings.commandTimeout)) { _ in }
+        if requests.addInFlight(request) { link.write(pipeline.buffer) }
+    }
+}

@@ -1,0 +1,81 @@
+import NIOCore
+import NIOPosix
+import NIOSSL
+
+/// Opens channels to one server: name look-up, TCP or unix socket, TLS.
+final class Dialler {
+    private let url: RedisURL
+    private let settings: RedisSettings
+    private let eventLoop: any EventLoop
+    /// Made once, at the first dial: reading the system's CAs takes milliseconds.
+    private var context: NIOSSLContext?
+
+    init(url: RedisURL, settings: RedisSettings, eventLoop: any EventLoop) {
+        self.url = url
+        self.settings = settings
+        self.eventLoop = eventLoop
+    }
+
+    /// On the event loop. `done` is called on it, once, maybe before this returns; with TLS the handshake follows on the channel.
+    func dial(_ done: @escaping (Result<any Channel, RedisError>) -> Void) {
+        let bootstrap = ClientBootstrap(group: eventLoop)
+            .connectTimeout(settings.connectTimeout)
+            .channelOption(.socketOption(.so_keepalive), value: 1)
+        let connected: EventLoopFuture<any Channel>
+        switch url.endpoint {
+        case .tcp(let host, let port, let tls):
+            // Before dialling, so that a bad CA file does not cost the server a connection an attempt.
+            if tls {
+                do throws(RedisError) { try prepareTLS() } catch { return done(.failure(error)) }
+            }
+            connected = bootstrap.channelOption(.tcpOption(.tcp_nodelay), value: 1).connect(host: host, port: port)
+        case .unix(let path):
+            connected = bootstrap.connect(unixDomainSocketPath: path)
+        }
+        connected.hop(to: eventLoop).assumeIsolated().whenComplete { result in
+            switch result {
+            case .success(let channel): done(.success(channel))
+            case .failure(let error): done(.failure(RedisError(.unavailable, Self.describe(error))))
+            }
+        }
+    }
+
+    /// To be added to a channel before the link: nil without TLS.
+    func makeTLSHandler() throws(RedisError) -> NIOSSLClientHandler? {
+        guard case .tcp(let host, _, true) = url.endpoint else { return nil }
+        let context = try prepareTLS()
+        // Server names are names: for an address the certificate is checked against the address itself.
+        let isAddress = (try? SocketAddress(ipAddress: host, port: 0)) != nil
+        do {
+            return try NIOSSLClientHandler(context: context, serverHostname: isAddress ? nil : host)
+        } catch {
+            throw RedisError(.unavailable, "TLS cannot be set up: \(error)")
+        }
+    }
+
+    @discardableResult
+    private func prepareTLS() throws(RedisError) -> NIOSSLContext {
+        if let context { return context }
+        var configuration = TLSConfiguration.makeClientConfiguration()
+        configuration.minimumTLSVersion = .tlsv12
+        if let file = settings.caFile { configuration.trustRoots = .file(file) }
+        do {
+            let made = try NIOSSLContext(configuration: configuration)
+            context = made
+            return made
+        } catch {
+            throw RedisError(.unavailable, "TLS cannot be set up\(settings.caFile.map { " with the CA file \($0)" } ?? ""): \(error)")
+        }
+    }
+
+    private static func describe(_ error: any Error) -> String {
+        switch error {
+        case let error as NIOConnectionError:
+            if let attempt = error.connectionErrors.first { return describe(attempt.error) }
+            return "the name \(error.host) cannot be resolved"
+        case let error as IOError: return "\(error)"
+        case ChannelError.connectTimeout(let time): return "no connection within \(time.readable)"
+        default: return "\(error)"
+        }
+    }
+}

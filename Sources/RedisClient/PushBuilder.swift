@@ -1,0 +1,84 @@
+import NIOCore
+
+/// What arrives on a connection that carries subscriptions.
+enum Push {
+    case message(channel: ByteBuffer, payload: ByteBuffer)
+    case subscribed(channel: ByteBuffer)
+    case unsubscribed(channel: ByteBuffer)
+    case pong
+    case error(String)
+}
+
+/// Reads pushes without making values of their parts: of a message only the payload is allocated, the channel's name is written into a buffer that is used
+/// over and over (unless the receiver keeps it).
+final class PushBuilder: ReplySink {
+    private enum Kind { case message, subscribe, unsubscribe, pong, error, other }
+
+    private var kind = Kind.other
+    private var index = 0
+    private var arrays = 0
+    private var channel = ByteBuffer()
+    private var payload = ByteBuffer()
+    private var text = ""
+    private let receive: (Push) -> Void
+
+    init(receive: @escaping (Push) -> Void) {
+        self.receive = receive
+    }
+
+    func array(count: Int) { arrays += 1 }
+
+    func bulk(_ bytes: UnsafeRawBufferPointer) {
+        switch index {
+        case 0: kind = Self.kind(bytes)
+        case 1:
+            channel.clear()
+            channel.writeBytes(bytes)
+        default:
+            payload = ByteBuffer()
+            payload.writeBytes(bytes)
+        }
+        index += 1
+    }
+
+    func simple(_ bytes: UnsafeRawBufferPointer) {
+        if index == 0 { kind = bytes.elementsEqual("PONG".utf8) ? .pong : .other }
+        index += 1
+    }
+
+    func error(_ bytes: UnsafeRawBufferPointer) {
+        kind = .error
+        text = String(decoding: bytes, as: UTF8.self)
+        index += 1
+    }
+
+    func integer(_ value: Int64) { index += 1 }
+    func null() { index += 1 }
+
+    func finish() throws(RedisError) {
+        defer {
+            kind = .other
+            index = 0
+            arrays = 0
+            payload = ByteBuffer()
+        }
+        switch (kind, arrays, index) {
+        case (.message, 1, 3): receive(.message(channel: channel, payload: payload))
+        case (.subscribe, 1, 3): receive(.subscribed(channel: channel))
+        case (.unsubscribe, 1, 3): receive(.unsubscribed(channel: channel))
+        case (.pong, _, _): receive(.pong)
+        case (.error, 0, _): receive(.error(text))
+        default: throw RedisError(.protocolViolation, "Redis sent something that is neither a message nor a confirmation")
+        }
+    }
+
+    private static func kind(_ bytes: UnsafeRawBufferPointer) -> Kind {
+        switch bytes.count {
+        case 7 where bytes.elementsEqual("message".utf8): .message
+        case 9 where bytes.elementsEqual("subscribe".utf8): .subscribe
+        case 11 where bytes.elementsEqual("unsubscribe".utf8): .unsubscribe
+        case 4 where bytes.elementsEqual("pong".utf8): .pong
+        default: .other
+        }
+    }
+}

@@ -1,0 +1,126 @@
+import NIOCore
+
+/// One argument of a command. Literals, strings, integers and bytes.
+package enum RedisArgument: Sendable, ExpressibleByStringLiteral, ExpressibleByStringInterpolation, ExpressibleByIntegerLiteral {
+    case string(String)
+    case integer(Int)
+    case bytes([UInt8])
+
+    package init(stringLiteral value: String) { self = .string(value) }
+    package init(integerLiteral value: Int) { self = .integer(value) }
+}
+
+/// Commands written one behind the other, sent in one write and answered in order.
+///
+/// Every command must have exactly one reply: SUBSCRIBE, MONITOR, CLIENT REPLY and the like do not belong here.
+package struct RedisPipeline: Sendable {
+    package private(set) var buffer = ByteBuffer()
+    /// Commands, so replies due.
+    package private(set) var count = 0
+    /// Arguments that `begin` announced and that have not been written yet.
+    private(set) var argumentsMissing = 0
+
+    package init() {}
+
+    package mutating func append(_ arguments: [RedisArgument]) {
+        begin(arguments: arguments.count)
+        for value in arguments { argument(value) }
+    }
+
+    package mutating func append(_ arguments: RedisArgument...) {
+        append(arguments)
+    }
+
+    /// EVALSHA; on a NOSCRIPT answer the caller sends the script by `RedisClient.run`.
+    package mutating func append(_ script: RedisScript, keys: [String], arguments: [RedisArgument]) {
+        append(by: "EVALSHA", script.digest, keys: keys, arguments: arguments)
+    }
+
+    mutating func append(by command: String, _ script: String, keys: [String], arguments: [RedisArgument]) {
+        begin(arguments: 3 + keys.count + arguments.count)
+        argument(command)
+        argument(script)
+        argument(keys.count)
+        for key in keys { argument(key) }
+        for value in arguments { argument(value) }
+    }
+
+    /// The allocation-free way for hot paths: exactly `arguments` (at least 1) calls of `argument` must follow.
+    package mutating func begin(arguments: Int) {
+        header(UInt8(ascii: "*"), arguments)
+        argumentsMissing += arguments
+        count += 1
+    }
+
+    package mutating func argument(_ text: String) {
+        argumentsMissing -= 1
+        header(UInt8(ascii: "$"), text.utf8.count)
+        buffer.writeString(text)
+        endLine()
+    }
+
+    package mutating func argument(_ bytes: [UInt8]) {
+        argumentsMissing -= 1
+        header(UInt8(ascii: "$"), bytes.count)
+        buffer.writeBytes(bytes)
+        endLine()
+    }
+
+    package mutating func argument(_ bytes: ByteBuffer) {
+        argumentsMissing -= 1
+        header(UInt8(ascii: "$"), bytes.readableBytes)
+        buffer.writeImmutableBuffer(bytes)
+        endLine()
+    }
+
+    package mutating func argument(_ number: Int) {
+        argumentsMissing -= 1
+        header(UInt8(ascii: "$"), Self.length(number))
+        write(number)
+        endLine()
+    }
+
+    private mutating func argument(_ value: RedisArgument) {
+        switch value {
+        case .string(let text): argument(text)
+        case .integer(let number): argument(number)
+        case .bytes(let bytes): argument(bytes)
+        }
+    }
+
+    private mutating func header(_ type: UInt8, _ number: Int) {
+        buffer.writeInteger(type)
+        write(number)
+        endLine()
+    }
+
+    private mutating func endLine() {
+        buffer.writeInteger(0x0D0A as UInt16)
+    }
+
+    private static func length(_ number: Int) -> Int {
+        var digits = number < 0 ? 2 : 1
+        var rest = number.magnitude / 10
+        while rest > 0 {
+            digits += 1
+            rest /= 10
+        }
+        return digits
+    }
+
+    /// Decimal digits, without a String.
+    private mutating func write(_ number: Int) {
+        let length = Self.length(number)
+        var rest = number.magnitude
+        buffer.writeWithUnsafeMutableBytes(minimumWritableBytes: length) { space in
+            var index = length
+            repeat {
+                index -= 1
+                space[index] = UInt8(0x30 + rest % 10)
+                rest /= 10
+            } while rest > 0
+            if number < 0 { space[0] = UInt8(ascii: "-") }
+            return length
+        }
+    }
+}

@@ -1,0 +1,18 @@
+import NIOCore
+
+package struct RedisSettings: Sendable {
+    /// For one attempt, from the look-up of the name to the answered handshake.
+    package var connectTimeout: TimeAmount = .seconds(5)
+    /// How long a command may take, waiting for a connection included; on expiry the connection is thrown away.
+    package var commandTimeout: TimeAmount = .seconds(5)
+    /// Back-off between attempts to connect: from, doubling to, full jitter.
+    package var backoff: ClosedRange<TimeAmount> = .milliseconds(20)...(.seconds(2))
+    /// CA file for rediss://; nil: the system's.
+    package var caFile: String?
+    /// Commands that may wait while there is no connection; beyond it a command fails at once.
+    package var waitingMaximum = 10_000
+    /// Pipelines that may be sent and not yet answered; beyond it a command fails at once with `.unavailable`.
+    package var inFlightMaximum = 100_000
+
+    package init() {}
+}

@@ -1,0 +1,167 @@
+/// Where a Redis server is and how to log in: `redis://user:password@host:6379/0`, `rediss://…` (TLS), `unix:///path?db=0`.
+package struct RedisURL: Sendable, Hashable, CustomStringConvertible {
+    enum Endpoint: Sendable, Hashable {
+        /// `host` without brackets.
+        case tcp(host: String, port: Int, tls: Bool)
+        case unix(path: String)
+    }
+
+    let endpoint: Endpoint
+    let user: String?
+    let password: String?
+    let database: Int
+
+    /// Throws `.invalidURL`; the message never holds a part that may be the password.
+    package init(_ text: String) throws(RedisError) {
+        guard let separator = text.firstRange(of: "://") else {
+            throw Self.invalid("it does not begin with redis://, rediss:// or unix://")
+        }
+        let scheme = text[..<separator.lowerBound].lowercased()
+        let rest = text[separator.upperBound...]
+        switch scheme {
+        case "redis", "rediss":
+            let (authority, path, query) = Self.split(rest)
+            guard query == nil else { throw Self.invalid("options after '?' are only known to unix://") }
+            guard !path.contains("@") else {
+                throw Self.invalid("a '/', '?' or '#' in the user or password must be percent-encoded (%2F, %3F, %23)")
+            }
+            let (login, address) = Self.splitLogin(authority)
+            (user, password) = try Self.credentials(login)
+            endpoint = try Self.address(address, tls: scheme == "rediss")
+            database = try path.isEmpty || path == "/" ? 0 : Self.database(path.dropFirst())
+        case "unix":
+            let (authority, path, query) = Self.split(rest)
+            let (login, host) = Self.splitLogin(authority)
+            guard host.isEmpty, path.count > 1 else { throw Self.invalid("unix:// needs an absolute path: unix:///path/to/redis.sock") }
+            (user, password) = try Self.credentials(login)
+            let file = try Self.decode(path, "path")
+            // sockaddr_un holds 108 bytes, a zero at the end included.
+            guard file.utf8.count <= 107 else {
+                throw Self.invalid("the path of a socket has at most 107 bytes, this one \(file.utf8.count)")
+            }
+            endpoint = .unix(path: file)
+            if let query {
+                guard query.hasPrefix("db=") else { throw Self.invalid("the only option is ?db=<number>") }
+                database = try Self.database(query.dropFirst(3))
+            } else {
+                database = 0
+            }
+        case "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster":
+            throw Self.invalid("\(scheme):// is not supported yet; give the address of one server as redis://host:port")
+        default:
+            throw Self.invalid("its scheme is none of redis://, rediss://, unix://")
+        }
+    }
+
+    /// Without the password.
+    package var description: String {
+        let login = user.map { $0 + "@" } ?? ""
+        switch endpoint {
+        case .tcp(let host, let port, let tls):
+            let name = host.contains(":") ? "[\(host)]" : host
+            return "\(tls ? "rediss" : "redis")://\(login)\(name):\(port)/\(database)"
+        case .unix(let path):
+            return "unix://\(login)\(path)\(database == 0 ? "" : "?db=\(database)")"
+        }
+    }
+
+    private static func invalid(_ reason: String) -> RedisError {
+        RedisError(.invalidURL, "not a Redis URL: \(reason)")
+    }
+
+    /// authority, path with its '/', query without its '?'
+    private static func split(_ text: Substring) -> (Substring, Substring, Substring?) {
+        let authority = text.prefix { $0 != "/" && $0 != "?" && $0 != "#" }
+        let rest = text[authority.endIndex...]
+        guard let mark = rest.firstIndex(of: "?") else { return (authority, rest, nil) }
+        return (authority, rest[..<mark], rest[rest.index(after: mark)...])
+    }
+
+    /// The last '@' divides: one in a password is forgiven.
+    private static func splitLogin(_ authority: Substring) -> (login: Substring?, address: Substring) {
+        guard let at = authority.lastIndex(of: "@") else { return (nil, authority) }
+        return (authority[..<at], authority[authority.index(after: at)...])
+    }
+
+    private static func credentials(_ login: Substring?) throws(RedisError) -> (user: String?, password: String?) {
+        guard let login else { return (nil, nil) }
+        guard let colon = login.firstIndex(of: ":") else {
+            throw invalid("a user needs a password (user:password@), a password alone a colon before it (:password@)")
+        }
+        let user = try decode(login[..<colon], "user")
+        let password = try decode(login[login.index(after: colon)...], "password")
+        guard !password.isEmpty else {
+            guard user.isEmpty else { throw invalid("the password is empty") }
+            return (nil, nil)
+        }
+        return (user.isEmpty ? nil : user, password)
+    }
+
+    private static func address(_ text: Substring, tls: Bool) throws(RedisError) -> Endpoint {
+        var host = text
+        var port: Substring?
+        if text.hasPrefix("[") {
+            guard let end = text.firstIndex(of: "]") else { throw invalid("the ']' after an IPv6 address is missing") }
+            host = text[text.index(after: text.startIndex)..<end]
+            let rest = text[text.index(after: end)...]
+            guard host.contains(":"), rest.isEmpty || rest.hasPrefix(":") else {
+                throw invalid("an IPv6 address is written [address]:port")
+            }
+            port = rest.isEmpty ? nil : rest.dropFirst()
+        } else if let colon = text.firstIndex(of: ":") {
+            host = text[..<colon]
+            port = text[text.index(after: colon)...]
+            guard let port, !port.contains(":") else { throw invalid("an IPv6 address must stand in brackets: [::1]:6379") }
+        }
+        let name = try decode(host, "host")
+        guard !name.isEmpty else { throw invalid("it has no host") }
+        guard let port, !port.isEmpty else { return .tcp(host: name, port: 6379, tls: tls) }
+        guard port.utf8.allSatisfy({ (0x30...0x39).contains($0) }), let number = Int(port), (1...65535).contains(number) else {
+            // Not quoted: in redis://:secret/… what stands here is half a password.
+            throw invalid("the port is not a number from 1 to 65535")
+        }
+        return .tcp(host: name, port: number, tls: tls)
+    }
+
+    private static func database(_ text: Substring) throws(RedisError) -> Int {
+        guard !text.isEmpty, text.utf8.count <= 9, text.utf8.allSatisfy({ (0x30...0x39).contains($0) }), let number = Int(text) else {
+            throw invalid("the database is not a number from 0")
+        }
+        return number
+    }
+
+    /// RFC 3986, section 2.1.
+    private static func decode(_ text: Substring, _ part: String) throws(RedisError) -> String {
+        guard text.utf8.contains(UInt8(ascii: "%")) else { return String(text) }
+        var bytes: [UInt8] = []
+        var iterator = text.utf8.makeIterator()
+        while let byte = iterator.next() {
+            guard byte == UInt8(ascii: "%") else {
+                bytes.append(byte)
+                continue
+            }
+            guard let high = iterator.next().flatMap(nibble), let low = iterator.next().flatMap(nibble) else {
+                throw invalid("a '%' in the \(part) is not followed by two hexadecimal digits (a '%' itself is %25)")
+            }
+            bytes.append(high << 4 | low)
+        }
+        guard let decoded = String(validating: bytes, as: UTF8.self), !decoded.utf8.contains(0) else {
+            throw invalid("the percent-encoded \(part) is not UTF-8 text")
+        }
+        return decoded
+    }
+
+    private static func nibble(_ digit: UInt8) -> UInt8? {
+        switch digit {
+        case 0x30...0x39: digit - 0x30
+        case 0x41...0x46: digit - 0x37
+        case 0x61...0x66: digit - 0x57
+        default: nil
+        }
+    }
+}
+
+extension RedisURL: CustomReflectable {
+    /// `dump` and test failures print mirrors: those must not hold the password either.
+    package var customMirror: Mirror { Mirror(self, children: ["url": description]) }
+}

@@ -1,0 +1,55 @@
+import NIOCore
+
+/// Makes values of what the reader finds.
+final class ReplyBuilder: ReplySink {
+    private struct Level {
+        var missing: Int
+        var values: [RESPValue]
+    }
+
+    private var levels: [Level] = []
+    private var complete: RESPValue?
+    private let receive: (RESPValue) -> Void
+
+    init(receive: @escaping (RESPValue) -> Void) {
+        self.receive = receive
+    }
+
+    func array(count: Int) {
+        guard count > 0 else { return add(.array([])) }
+        var values: [RESPValue] = []
+        // The count is only a promise: memory follows what arrives.
+        values.reserveCapacity(min(count, 1024))
+        levels.append(Level(missing: count, values: values))
+    }
+
+    func bulk(_ bytes: UnsafeRawBufferPointer) {
+        var buffer = ByteBuffer()
+        buffer.writeBytes(bytes)
+        add(.bulk(buffer))
+    }
+
+    func simple(_ bytes: UnsafeRawBufferPointer) { add(.simple(String(decoding: bytes, as: UTF8.self))) }
+    func error(_ bytes: UnsafeRawBufferPointer) { add(.error(String(decoding: bytes, as: UTF8.self))) }
+    func integer(_ value: Int64) { add(.integer(value)) }
+    func null() { add(.null) }
+
+    private func add(_ value: RESPValue) {
+        var value = value
+        while let last = levels.indices.last {
+            levels[last].values.append(value)
+            levels[last].missing -= 1
+            guard levels[last].missing == 0 else { return }
+            value = .array(levels.removeLast().values)
+        }
+        complete = value
+    }
+
+    func finish() throws(RedisError) {
+        guard let value = complete else {
+            throw RedisError(.protocolViolation, "Redis' answer cannot be read: it holds a type that RESP2 does not have")
+        }
+        complete = nil
+        receive(value)
+    }
+}

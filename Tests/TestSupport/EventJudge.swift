@@ -1,0 +1,106 @@
+import Contract
+
+/// Judges the events of one job in the order in which a reader gets them: the promises of the contract, as rules that need no knowledge of the product.
+package struct EventJudge: Sendable {
+    package let job: String
+    package private(set) var problems: [String] = []
+    package private(set) var events: [JSON] = []
+    package private(set) var types: [String] = []
+    package private(set) var text = ""
+    package private(set) var reasoning = ""
+    package private(set) var terminal: JSON?
+    package private(set) var attempts: [Int] = []
+    /// Events of the channel that stood not above the last one seen; a reader drops them.
+    package private(set) var stale = 0
+    private var last: (attempt: Int, sequence: Int)?
+    private let whole: String?
+    /// A live reader drops what is not above its last id; in the log such an event is a fault.
+    private let live: Bool
+
+    /// - Parameter model: the simulator's model; the text received must at every moment be a beginning of its text.
+    package init(job: String, model: String?, live: Bool) {
+        self.job = job
+        self.live = live
+        whole = model.flatMap(SimulatorText.whole)
+    }
+
+    package var end: String? { terminal?["type"]?.string }
+
+    private mutating func complain(_ problem: String) {
+        if problems.count < 20 { problems.append("job \(job): \(problem)") }
+    }
+
+    package mutating func take(_ event: JSON) {
+        guard let type = event["type"]?.string, let identifier = event["id"]?.string else { return complain("not an event: \(event.text)") }
+        let numbers = identifier.split(separator: "-").compactMap { Int($0) }
+        guard numbers.count == 2 else { return complain("\(type) has the id \(identifier)") }
+        let place = (attempt: numbers[0], sequence: numbers[1])
+        if let last, place <= last {
+            if live { stale += 1 } else { complain("\(type) \(identifier) after \(last.attempt)-\(last.sequence)") }
+            return
+        }
+        if let end { return complain("\(type) \(identifier) after the terminal \(end)") }
+        let isTerminal = ["finished", "interrupted", "failed"].contains(type)
+        judgeOrder(type, place, isTerminal)
+        last = place
+        events.append(event)
+        types.append(type)
+        judgeContent(type, event)
+        guard isTerminal else { return }
+        terminal = event
+        let usage = event["usage"]
+        if usage?["prompt_tokens"]?.integer == nil || usage?["completion_tokens"]?.integer == nil || usage?["estimated"]?.bool == nil {
+            complain("\(type) has the usage \(usage?.text ?? "none")")
+        }
+        if type == "finished", let whole, text != whole {
+            complain("finished with \(text.utf8.count) of \(whole.utf8.count) bytes of text")
+        }
+    }
+
+    private mutating func judgeOrder(_ type: String, _ place: (attempt: Int, sequence: Int), _ isTerminal: Bool) {
+        if place.attempt == last?.attempt {
+            if place.sequence != last.map({ $0.sequence + 1 }) { complain("a gap before \(type) \(place.attempt)-\(place.sequence)") }
+            if place.attempt > 1, place.sequence == 1, !isTerminal, type != "resumed", type != "restarted" {
+                complain("\(type) where resumed or restarted was due")
+            }
+            return
+        }
+        attempts.append(place.attempt)
+        let due = (last?.attempt ?? 0) + 1
+        if isTerminal {
+            if place != (due, 0) { complain("\(type) \(place.attempt)-\(place.sequence) of no attempt where \(due)-0 was due") }
+        } else if type != "started" || place.sequence != 0 || place.attempt < due {
+            complain("attempt \(place.attempt) begins with \(type) \(place.attempt)-\(place.sequence)")
+        }
+    }
+
+    private mutating func judgeContent(_ type: String, _ event: JSON) {
+        switch type {
+        case "text":
+            guard let piece = event["text"]?.string, !piece.isEmpty else { return complain("a text event without text: \(event.text)") }
+            text += piece
+            if let whole, !whole.hasPrefix(text) { complain("the text goes wrong at …\(text.suffix(40))") }
+        case "reasoning": reasoning += event["text"]?.string ?? ""
+        case "restarted":
+            text = ""
+            reasoning = ""
+        case "resumed":
+            if event["text_offset"]?.integer != text.utf8.count {
+                complain("resumed at \(event["text_offset"]?.text ?? "nowhere") where \(text.utf8.count) bytes were logged")
+            }
+        case "interrupted":
+            let phases: Set = ["queued", "claimed", "connecting", "waiting", "streaming", "speaking", "backoff"]
+            if !phases.contains(event["phase"]?.string ?? "") { complain("interrupted in the phase \(event["phase"]?.text ?? "none")") }
+            if event["reason"]?.string == nil { complain("interrupted without a reason") }
+        case "failed":
+            if FailureCode(rawValue: event["code"]?.string ?? "") == nil {
+                complain("failed with the code \(event["code"]?.text ?? "none")")
+            }
+            if event["message"]?.string == nil || event["retryable"]?.bool == nil { complain("failed without message or retryable") }
+        case "started":
+            if event["worker"]?.string?.isEmpty ?? true { complain("started by nobody") }
+        case "upstream", "tool_call", "audio", "finished": break
+        default: complain("unknown event \(type)")
+        }
+    }
+}

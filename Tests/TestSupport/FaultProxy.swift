@@ -1,0 +1,223 @@
+import NIOCore
+import NIOPosix
+import Synchronization
+
+/// A TCP proxy that does to connections what networks do: delays, slices, holds back, cuts.
+package final class FaultProxy: Sendable {
+    package struct Faults: Sendable {
+        /// Added to every piece, each way; the order is kept.
+        package var latency = TimeAmount.zero
+        /// Pieces are cut at random places and written one by one.
+        package var slices = false
+        /// Nothing passes and no end is told, as when a cable is pulled; what comes meanwhile is held and passed on afterwards.
+        package var silent = false
+        /// New connections are reset at once.
+        package var refuses = false
+    }
+
+    /// Bytes held while `silent`, per direction of a connection; beyond it the connection is reset.
+    fileprivate static let heldMaximum = 64 << 20
+
+    package let port: Int
+    private let target: Int
+    private let shared: Shared
+    private let server: any Channel
+
+    fileprivate final class Shared: Sendable {
+        struct State {
+            var faults = Faults()
+            var random: SplitMix64
+            var pumps: [ObjectIdentifier: NIOLoopBound<Pump>] = [:]
+            var accepted = 0
+        }
+        let state: Mutex<State>
+        init(seed: UInt64) { state = Mutex(State(random: SplitMix64(seed: seed))) }
+        var faults: Faults { state.withLock { $0.faults } }
+    }
+
+    /// - Parameter seed: what slices are cut by.
+    package static func start(to target: Int, seed: UInt64 = 1) async throws -> FaultProxy {
+        let shared = Shared(seed: seed)
+        let server = try await ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+            .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+            .childChannelOption(.allowRemoteHalfClosure, value: true)
+            .childChannelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture { try connect(channel, to: target, shared) }
+            }
+            .bind(host: "127.0.0.1", port: Ports.free()).get()
+        return FaultProxy(server: server, target: target, shared: shared)
+    }
+
+    private init(server: any Channel, target: Int, shared: Shared) {
+        self.server = server
+        self.target = target
+        self.shared = shared
+        port = server.localAddress?.port ?? 0
+    }
+
+    private static func connect(_ near: any Channel, to target: Int, _ shared: Shared) throws {
+        let refused = shared.state.withLock { state in
+            state.accepted += 1
+            return state.faults.refuses
+        }
+        guard !refused else { return reset(near) }
+        let inward = Pump(shared)
+        try near.pipeline.syncOperations.addHandler(inward)
+        let loop = near.eventLoop
+        let bound = NIOLoopBound(inward, eventLoop: loop)
+        ClientBootstrap(group: loop)
+            .channelOption(.allowRemoteHalfClosure, value: true)
+            .channelInitializer { far in
+                loop.makeCompletedFuture {
+                    let outward = Pump(shared)
+                    try far.pipeline.syncOperations.addHandler(outward)
+                    outward.connected(to: near)
+                }
+            }
+            .connect(host: "127.0.0.1", port: target)
+            .whenComplete { result in
+                switch result {
+                case .success(let far): bound.value.connected(to: far)
+                case .failure: reset(near)
+                }
+            }
+    }
+
+    /// RST instead of FIN.
+    fileprivate static func reset(_ channel: any Channel) {
+        let linger = (channel as? any SocketOptionProvider)?.setSoLinger(linger(l_onoff: 1, l_linger: 0))
+        if let linger { linger.whenComplete { _ in channel.close(promise: nil) } } else { channel.close(promise: nil) }
+    }
+
+    /// Connections made to it so far.
+    package var accepted: Int { shared.state.withLock { $0.accepted } }
+    package var open: Int { shared.state.withLock { $0.pumps.count / 2 } }
+
+    package func set(_ change: (inout Faults) -> Void) {
+        let pumps = shared.state.withLock { state in
+            change(&state.faults)
+            return Array(state.pumps.values)
+        }
+        for pump in pumps { pump.eventLoop.execute { pump.value.faultsChanged() } }
+    }
+
+    /// No faults from now on; what was held passes.
+    package func heal() { set { $0 = Faults() } }
+
+    /// Ends every connection with a FIN both ways.
+    package func cut() { forEachChannel { $0.close(promise: nil) } }
+    /// Ends every connection with a RST both ways.
+    package func reset() { forEachChannel { Self.reset($0) } }
+
+    private func forEachChannel(_ body: @escaping @Sendable (any Channel) -> Void) {
+        let pumps = shared.state.withLock { Array($0.pumps.values) }
+        for pump in pumps {
+            pump.eventLoop.execute { if let channel = pump.value.channel { body(channel) } }
+        }
+    }
+
+    package func close() async {
+        try? await server.close()
+        cut()
+    }
+}
+
+/// Takes what one side sends and writes it to the other, as the faults say.
+private final class Pump: ChannelInboundHandler {
+    typealias InboundIn = ByteBuffer
+
+    private let shared: FaultProxy.Shared
+    private(set) var channel: (any Channel)?
+    private var peer: (any Channel)?
+    private var held: [ByteBuffer] = []
+    private var heldBytes = 0
+    private var ended = false
+    /// When the last piece is due, so that a smaller latency overtakes nothing.
+    private var due = NIODeadline.now()
+
+    init(_ shared: FaultProxy.Shared) { self.shared = shared }
+
+    func handlerAdded(context: ChannelHandlerContext) {
+        channel = context.channel
+        let bound = NIOLoopBound(self, eventLoop: context.eventLoop)
+        shared.state.withLock { $0.pumps[ObjectIdentifier(self)] = bound }
+    }
+
+    func handlerRemoved(context: ChannelHandlerContext) {
+        channel = nil
+        _ = shared.state.withLock { $0.pumps.removeValue(forKey: ObjectIdentifier(self)) }
+    }
+
+    func connected(to peer: any Channel) {
+        self.peer = peer
+        faultsChanged()
+    }
+
+    func faultsChanged() {
+        guard let peer, !shared.faults.silent else { return }
+        let pieces = held
+        held = []
+        heldBytes = 0
+        for piece in pieces { pass(piece, to: peer) }
+        if ended { finish(peer) }
+    }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        let piece = unwrapInboundIn(data)
+        guard let peer, !shared.faults.silent else {
+            held.append(piece)
+            heldBytes += piece.readableBytes
+            if heldBytes > FaultProxy.heldMaximum { FaultProxy.reset(context.channel) }
+            return
+        }
+        pass(piece, to: peer)
+    }
+
+    private func pass(_ piece: ByteBuffer, to peer: any Channel) {
+        let (faults, pieces) = shared.state.withLock { state in
+            (state.faults, state.faults.slices ? Self.slice(piece, &state.random) : [piece])
+        }
+        guard faults.latency > .zero || due > .now() else {
+            for piece in pieces { peer.writeAndFlush(piece, promise: nil) }
+            return
+        }
+        due = max(due, .now() + faults.latency)
+        peer.eventLoop.scheduleTask(deadline: due) { for piece in pieces { peer.writeAndFlush(piece, promise: nil) } }
+    }
+
+    private static func slice(_ piece: ByteBuffer, _ random: inout SplitMix64) -> [ByteBuffer] {
+        var rest = piece
+        var pieces: [ByteBuffer] = []
+        while rest.readableBytes > 0, let slice = rest.readSlice(length: Int.random(in: 1...min(rest.readableBytes, 64), using: &random)) {
+            pieces.append(slice)
+        }
+        return pieces
+    }
+
+    private func finish(_ peer: any Channel) {
+        if due > .now() {
+            peer.eventLoop.scheduleTask(deadline: due) { peer.close(mode: .output, promise: nil) }
+        } else {
+            peer.close(mode: .output, promise: nil)
+        }
+    }
+
+    func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+        if let event = event as? ChannelEvent, event == .inputClosed {
+            ended = true
+            if !shared.faults.silent, let peer { finish(peer) }
+        }
+        context.fireUserInboundEventTriggered(event)
+    }
+
+    func channelInactive(context: ChannelHandlerContext) {
+        if !shared.faults.silent { peer?.close(promise: nil) } else { ended = true }
+        context.fireChannelInactive()
+    }
+
+    func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        // A reset on one side is one on the other.
+        if !shared.faults.silent, let peer { FaultProxy.reset(peer) }
+        context.close(promise: nil)
+    }
+}

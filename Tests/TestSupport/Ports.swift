@@ -1,0 +1,34 @@
+import Foundation
+import Synchronization
+
+/// Ports of the loopback that nobody listens on.
+package enum Ports {
+    private static let given = Mutex<Set<Int>>([])
+
+    /// A port that was free just now and is given out once in this process.
+    ///
+    /// It lies below the range that the kernel takes the ports of outgoing connections from (32768…), so that no connection can sit on it when the
+    /// server that it is meant for starts.
+    package static func free() -> Int {
+        while true {
+            let port = Int.random(in: 15_000..<32_000)
+            guard given.withLock({ $0.insert(port).inserted }) else { continue }
+            if canBind(port) { return port }
+        }
+    }
+
+    private static func canBind(_ port: Int) -> Bool {
+        let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+        guard descriptor >= 0 else { return false }
+        defer { close(descriptor) }
+        var address = sockaddr_in()
+        address.sin_family = sa_family_t(AF_INET)
+        address.sin_port = in_port_t(port).bigEndian
+        address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
+        return withUnsafePointer(to: &address) { pointer in
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                bind(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) == 0
+            }
+        }
+    }
+}
