@@ -98,11 +98,11 @@ package final class MetricsRegistry: MetricsFactory {
         let name = PrometheusText.name(label)
         let labels = PrometheusText.labels(dimensions.map { ($0.0, String($0.1.prefix(Self.maximumLabelLength))) })
         let found: Series? = state.withLock { state in
-            if let series = state.families[name]?.series[labels] { return series }
-            guard state.count < maximum else { return nil }
             let made = make()
             var family = state.families[name] ?? Family(type: made.type)
             guard family.type == made.type else { return nil }
+            if let series = family.series[labels] { return series }
+            guard state.count < maximum else { return nil }
             family.series[labels] = made
             state.families[name] = family
             state.count += 1

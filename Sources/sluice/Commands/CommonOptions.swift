@@ -1,7 +1,8 @@
 import ArgumentParser
 
 struct SettingsOptions: ParsableArguments {
-    @Option(name: .long, help: ArgumentHelp("Read settings from a file of NAME=value lines; the environment wins over it.", valueName: "file"))
+    @Option(
+        name: .long, help: ArgumentHelp("Read settings from a file of NAME=value lines; the environment wins over it.", valueName: "file"))
     var config: String?
 
     var source: SettingsSource { SettingsSource(file: config) }

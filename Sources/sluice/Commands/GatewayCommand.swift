@@ -23,7 +23,8 @@ struct GatewayCommand: AsyncParsableCommand {
         guard let deployment else { return }
         let logger = NodeStart.begin(.gateway, name: gateway.name, source: source, logging: logging)
         let service = GatewayService(
-            settings: gateway, queueSettings: deployment.queue, redisURL: deployment.redisURL, redisSettings: deployment.redis, logger: logger)
+            settings: gateway, queueSettings: deployment.queue, redisURL: deployment.redisURL, redisSettings: deployment.redis,
+            logger: logger)
         try await NodeRun(services: [service], logger: logger).run()
     }
 }

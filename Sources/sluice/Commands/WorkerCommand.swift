@@ -23,7 +23,8 @@ struct WorkerCommand: AsyncParsableCommand {
         guard let deployment else { return }
         let logger = NodeStart.begin(.worker, name: worker.name, source: source, logging: logging)
         let service = WorkerService(
-            settings: worker, queueSettings: deployment.queue, redisURL: deployment.redisURL, redisSettings: deployment.redis, logger: logger)
+            settings: worker, queueSettings: deployment.queue, redisURL: deployment.redisURL, redisSettings: deployment.redis,
+            logger: logger)
         try await NodeRun(services: [service], logger: logger).run()
     }
 }

@@ -80,7 +80,8 @@ extension SettingsReader {
         guard ways.contains(where: { source.value($0) != nil }) else {
             return fault(
                 nil, "nothing says who may come in",
-                "set SLUICE_API_KEYS=tenant:key (or one of \(ways.dropFirst().dropLast().joined(separator: ", "))), or SLUICE_AUTH=none for this machine only")
+                "set SLUICE_API_KEYS=tenant:key (or one of \(ways.dropFirst().dropLast().joined(separator: ", "))), or SLUICE_AUTH=none for this machine only"
+            )
         }
         if gateway.authentication.none, !gateway.authentication.noneAnywhere, !gateway.authentication.listensOnLoopback {
             fault(

@@ -17,7 +17,9 @@ enum SettingTable {
             "A worker that is not heard of for so long has lost its jobs; a beat is a third of it."),
         Setting("SLUICE_RETENTION", .duration(.seconds(1)...(day * 30)), "600s", everyone, "How long record and log outlive a job."),
         Setting("SLUICE_QUEUE_MAX", .integer(1...10_000_000), "10000", everyone, "Waiting jobs per class before new ones are refused."),
-        Setting("SLUICE_LOG_MAX", .size(1_024...(256 << 20)), "16MiB", everyone, "Bytes of events that one job may log; beyond it the job fails."),
+        Setting(
+            "SLUICE_LOG_MAX", .size(1_024...(256 << 20)), "16MiB", everyone,
+            "Bytes of events that one job may log; beyond it the job fails."),
         Setting("SLUICE_DEAD_MAX", .integer(0...1_000_000), "10000", everyone, "Dead letters kept."),
         Setting("SLUICE_MAX_CRASHES", .integer(1...100), "3", everyone, "Lost workers after which a job is given up."),
 
@@ -34,12 +36,17 @@ enum SettingTable {
         Setting(
             "SLUICE_IDLE_TIMEOUT", .duration(.milliseconds(1)...day), "30s", [.worker],
             "Between two pieces of output, unless the job says otherwise."),
-        Setting("SLUICE_TOTAL_TIMEOUT", .duration(.milliseconds(1)...day), "10m", [.worker], "For a whole answer, unless the job says otherwise."),
+        Setting(
+            "SLUICE_TOTAL_TIMEOUT", .duration(.milliseconds(1)...day), "10m", [.worker],
+            "For a whole answer, unless the job says otherwise."),
         Setting("SLUICE_DEFAULT_MODEL", .text, "qwen-plus", nodes, "The model of a request that names none."),
-        Setting("SLUICE_METRICS_LISTEN", .address, nil, [.worker], "Where a worker answers /healthz, /readyz and /metrics (unset: nowhere)."),
+        Setting(
+            "SLUICE_METRICS_LISTEN", .address, nil, [.worker], "Where a worker answers /healthz, /readyz and /metrics (unset: nowhere)."),
 
         // The one upstream, or several by file.
-        Setting("SLUICE_UPSTREAM_KIND", .choice(["openai", "dashscope", "anthropic", "ollama"]), "openai", [.worker], "What the upstream speaks."),
+        Setting(
+            "SLUICE_UPSTREAM_KIND", .choice(["openai", "dashscope", "anthropic", "ollama"]), "openai", [.worker],
+            "What the upstream speaks."),
         Setting("SLUICE_UPSTREAM_URL", .url(["http", "https"]), nil, [.worker], "One upstream that takes every model name, as …/v1."),
         Setting("SLUICE_UPSTREAM_KEY", .text, nil, [.worker], isSecret: true, "Its key."),
         Setting("SLUICE_UPSTREAM_KEY_FILE", .file, nil, [.worker], "A file that holds its key."),
@@ -47,7 +54,8 @@ enum SettingTable {
             "SLUICE_UPSTREAM_PREFIX", .choice(["none", "partial", "prefix", "continue"]), nil, [.worker],
             "How an answer is continued (else none; dashscope: partial)."),
         Setting("SLUICE_UPSTREAMS_FILE", .file, nil, [.worker], "YAML or JSON with a list of upstreams, instead of the one above."),
-        Setting("SLUICE_UPSTREAM_CA_FILE", .file, nil, [.worker], "PEM file of the authorities to trust for upstreams (else the system's)."),
+        Setting(
+            "SLUICE_UPSTREAM_CA_FILE", .file, nil, [.worker], "PEM file of the authorities to trust for upstreams (else the system's)."),
         Setting("SLUICE_UPSTREAM_HTTP2", .flag, "off", [.worker], "Speak HTTP/2 to upstreams that offer it."),
 
         // Speech.
@@ -71,21 +79,28 @@ enum SettingTable {
         Setting("SLUICE_ACCOUNTS_FILE", .file, nil, [.gateway], "A file of accounts with hashed passwords."),
         Setting("SLUICE_ADMIN_KEY", .text, nil, [.gateway], isSecret: true, "Opens the dashboard and its actions (unset: off)."),
         Setting("SLUICE_ALLOWED_ORIGINS", .list, nil, [.gateway], "Origins that browsers may connect from (unset: the same host)."),
-        Setting("SLUICE_GRACE", .duration(.zero ... .seconds(3_600)), "10s", [.gateway], "How long a lost socket's requests wait for their client."),
-        Setting("SLUICE_HEARTBEAT", .duration(.milliseconds(100) ... .seconds(3_600)), "25s", [.gateway], "Between two heartbeats on a socket."),
-        Setting("SLUICE_SESSION_TIMEOUT", .duration(.seconds(1)...(day * 30)), "1h", [.gateway], "A session ends so long after its last request."),
+        Setting(
+            "SLUICE_GRACE", .duration(.zero ... .seconds(3_600)), "10s", [.gateway],
+            "How long a lost socket's requests wait for their client."),
+        Setting(
+            "SLUICE_HEARTBEAT", .duration(.milliseconds(100) ... .seconds(3_600)), "25s", [.gateway], "Between two heartbeats on a socket."),
+        Setting(
+            "SLUICE_SESSION_TIMEOUT", .duration(.seconds(1)...(day * 30)), "1h", [.gateway],
+            "A session ends so long after its last request."),
         Setting(
             "SLUICE_SESSION_WARNING", .duration(.zero...(day * 30)), "5m", [.gateway],
             "How long before a session's end its client is warned; at most half of its time."),
         Setting("SLUICE_HISTORY_TURNS", .integer(0...1_000), "20", [.gateway], "Turns that a session remembers (0: none)."),
-        Setting("SLUICE_HISTORY_MAX", .size(0...(16 << 20)), "256KiB", [.gateway], "Bytes that a session remembers; the oldest turns go first."),
+        Setting(
+            "SLUICE_HISTORY_MAX", .size(0...(16 << 20)), "256KiB", [.gateway], "Bytes that a session remembers; the oldest turns go first."),
         Setting(
             "SLUICE_HANDSHAKE_TIMEOUT", .duration(.milliseconds(10) ... .seconds(600)), "5s", [.gateway],
             "From the connection to the head of its first request."),
         Setting(
             "SLUICE_REGISTER_TIMEOUT", .duration(.milliseconds(10) ... .seconds(600)), "10s", [.gateway],
             "From the upgrade to REGISTER; then close 4408."),
-        Setting("SLUICE_MAX_MESSAGE", .size(1_024...(64 << 20)), "1MiB", [.gateway], "The longest message of a client; beyond it close 1009."),
+        Setting(
+            "SLUICE_MAX_MESSAGE", .size(1_024...(64 << 20)), "1MiB", [.gateway], "The longest message of a client; beyond it close 1009."),
         Setting("SLUICE_MAX_JSON_DEPTH", .integer(4...1_000), "32", [.gateway], "How deep a message's JSON may be nested."),
         Setting("SLUICE_MAX_HEADER", .size(1_024...(1 << 20)), "16KiB", [.gateway], "Bytes of a request's head."),
         Setting("SLUICE_MAX_OUTGOING", .size(4_096...(1 << 30)), "1MB", [.gateway], "Unsent bytes of one socket; beyond it close 4430."),

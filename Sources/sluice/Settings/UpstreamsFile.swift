@@ -74,7 +74,8 @@ struct UpstreamsFile {
         }
         let url = string("url", in: node) ?? ""
         if !(url.hasPrefix("http://") || url.hasPrefix("https://")) || url.contains(where: \.isWhitespace) {
-            fault(node["url"]?.line ?? node.line, "\(name): the upstream has no usable url", "write one that begins with http:// or https://")
+            fault(
+                node["url"]?.line ?? node.line, "\(name): the upstream has no usable url", "write one that begins with http:// or https://")
         }
         var upstream = UpstreamConfiguration(
             name: name, kind: word("kind", in: node, of: name) ?? .openai, url: url, key: key(in: node, of: name))
@@ -102,7 +103,8 @@ struct UpstreamsFile {
             }
             for other in upstream.fallback where !names.contains(other) || other == upstream.name {
                 fault(
-                    line, "\(upstream.name): fallback \"\(other)\" is \(other == upstream.name ? "the upstream itself" : "not in the file")",
+                    line,
+                    "\(upstream.name): fallback \"\(other)\" is \(other == upstream.name ? "the upstream itself" : "not in the file")",
                     "name another upstream of this file")
             }
         }
@@ -180,7 +182,8 @@ struct UpstreamsFile {
         } else if let variable {
             if let key = environment[variable].map({ SettingValue.trimmed($0) }), !key.isEmpty { return key }
             fault(
-                node["key_env"]?.line ?? 0, "\(name): the environment has no \(variable)", "set it, or leave key_env out if no key is needed")
+                node["key_env"]?.line ?? 0, "\(name): the environment has no \(variable)",
+                "set it, or leave key_env out if no key is needed")
         }
         return nil
     }
