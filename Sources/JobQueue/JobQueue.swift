@@ -1,29 +1,15 @@
 import Contract
-import Logging
 import NIOCore
 import RedisClient
 
-package struct QueueSettings: Sendable {
-    package var keys = Keys()
-    /// A worker that is not heard of for so long has lost its jobs. A beat is a third of it.
-    package var lease: Duration = .seconds(15)
-    /// How long record and log outlive the job.
-    package var retention: Duration = .seconds(600)
-    /// Waiting jobs per class.
-    package var queueMaximum = 10_000
-    package var logMaximum = 16 << 20
-    package var deadMaximum = 10_000
-    package var maximumCrashes = 3
-    package init() {}
-    package var beat: Duration { lease / 3 }
-}
-
 package struct SubmitOptions: Sendable {
+    /// The gateway's name, for the record.
     package var gateway = ""
-    /// Jobs of the same partition that are interrupted (USER_NEW_INPUT) in the same step.
+    /// Jobs of the same partition and owner that are interrupted (USER_NEW_INPUT) in the same step.
     package var supersede: [JobID] = []
-    /// `Idempotency-Key`, with a digest of the body it came with.
+    /// `Idempotency-Key`, with a digest of the body it came with (no white space in it).
     package var idempotency: (key: String, digest: String)?
+
     package init() {}
 }
 
@@ -35,6 +21,8 @@ package enum Submission: Sendable, Equatable {
     case repeated(JobID)
     /// The idempotency key was used with another body.
     case conflict
+    /// The job's id has a record already: this very submission was carried out before.
+    case exists
 }
 
 package struct InterruptAnswer: Sendable, Equatable {
@@ -42,46 +30,124 @@ package struct InterruptAnswer: Sendable, Equatable {
     package var state: JobState?
     /// The intent was stored for a job that had not ended.
     package var stored: Bool
+
+    package init(state: JobState?, stored: Bool) {
+        self.state = state
+        self.stored = stored
+    }
 }
 
-/// A job's record; never holds the prompt.
-package struct JobRecord: Sendable, Equatable {
-    package var fields: [String: String]
-    package var state: JobState? { fields["state"].flatMap(JobState.init) }
-    package var owner: String? { fields["owner"] }
-    package var attempt: Int { fields["attempt"].flatMap { Int($0) } ?? 0 }
-}
-
-/// The producer's side of the contract.
+/// The producer's side of the contract: submit, interrupt, look.
+///
+/// Every method throws `RedisError`; after `connectionLost` and `timeout` it is unknown whether Redis carried the call out. All of them may be called again with
+/// the same arguments: a submission then answers `exists`, an interrupt changes nothing twice.
 package struct JobQueue: Sendable {
     package let redis: RedisClient
     package let settings: QueueSettings
+
     package var keys: Keys { settings.keys }
-    package init(redis: RedisClient, settings: QueueSettings) { fatalError() }
-    package func submit(_ job: Job, options: SubmitOptions) async throws(RedisError) -> Submission { fatalError() }
+
+    package init(redis: RedisClient, settings: QueueSettings) {
+        self.redis = redis
+        self.settings = settings
+    }
+
+    package func submit(_ job: Job, options: SubmitOptions) async throws(RedisError) -> Submission {
+        let id = job.id
+        let partition = keys.partition(of: id.rawValue)
+        let record = keys.record(id)
+        let owner = job.owner ?? ""
+        var scriptKeys = [record] + keys.queues(partition: partition) + [keys.cancel(partition: partition)]
+        scriptKeys.append(options.idempotency.map { keys.idempotency(owner: owner, key: $0.key) } ?? record)
+        var arguments: [RedisArgument] = [
+            .bytes(job.json.bytes), .string(job.priority.rawValue), .integer(settings.queueMaximum), .string(options.gateway), .string(owner),
+            .string(job.session ?? ""), .string(job.model ?? ""), .string(job.retryOf ?? ""), .string(options.idempotency?.digest ?? ""),
+            .string(Keys.group), .integer(settings.retentionSeconds), .string(id.rawValue), .string(InterruptReason.userNewInput),
+        ]
+        for old in options.supersede {
+            scriptKeys += [keys.record(old), keys.log(old), keys.out(old), keys.interrupt(old)]
+            arguments.append(.string(Interrupt(id: old, reason: InterruptReason.userNewInput).text))
+        }
+        let answer = try await redis.run(Scripts.submit, keys: scriptKeys, arguments: arguments)
+        switch answer.array?.first?.string {
+        case "accepted": return .accepted
+        case "full": return .full
+        case "conflict": return .conflict
+        case "exists": return .exists
+        case "repeated":
+            guard let text = answer.array?.last?.string, let first = JobID(text) else { return .conflict }
+            return .repeated(first)
+        default: throw RedisError(.protocolViolation, "the submit script answered \(answer)")
+        }
+    }
+
     /// - Parameter owner: only a job of this owner is touched (another's is unknown); nil: any.
-    package func interrupt(_ id: JobID, reason: String, owner: String?) async throws(RedisError) -> InterruptAnswer { fatalError() }
-    /// Writes the durable key and publishes, whatever the record says (`sluice job interrupt`).
-    package func forceInterrupt(_ id: JobID, reason: String) async throws(RedisError) -> InterruptAnswer { fatalError() }
-    package func record(_ id: JobID) async throws(RedisError) -> JobRecord? { fatalError() }
-    package func log(_ id: JobID, after: EventID?) async throws(RedisError) -> [LoggedEvent] { fatalError() }
+    package func interrupt(_ id: JobID, reason: String, owner: String?) async throws(RedisError) -> InterruptAnswer {
+        try await interrupt(id, reason: reason, owner: owner, force: false)
+    }
+
+    /// Writes the durable key and publishes even if no worker has claimed the job yet and so nothing is known of it (one that was submitted by hand).
+    package func forceInterrupt(_ id: JobID, reason: String) async throws(RedisError) -> InterruptAnswer {
+        try await interrupt(id, reason: reason, owner: nil, force: true)
+    }
+
+    private func interrupt(_ id: JobID, reason: String, owner: String?, force: Bool) async throws(RedisError) -> InterruptAnswer {
+        let interrupt = Interrupt(id: id, reason: reason)
+        let partition = keys.partition(of: id.rawValue)
+        let answer = try await redis.run(
+            Scripts.interrupt,
+            keys: [keys.record(id), keys.log(id), keys.out(id), keys.interrupt(id), keys.cancel(partition: partition)]
+                + keys.queues(partition: partition),
+            arguments: [
+                .string(interrupt.text), .string(interrupt.reason), .string(owner ?? ""), .string(Keys.group), .integer(settings.retentionSeconds),
+                .integer(force ? 1 : 0),
+            ])
+        guard let text = answer.string else { throw RedisError(.protocolViolation, "the interrupt script answered \(answer)") }
+        let state = JobState(rawValue: text)
+        return InterruptAnswer(state: state, stored: state.map { !$0.isTerminal } ?? force)
+    }
+
+    package func record(_ id: JobID) async throws(RedisError) -> JobRecord? {
+        JobRecord(try await redis.send("HGETALL", .string(keys.record(id))))
+    }
+
+    /// The job's events in order; entries that are no events are left out.
+    /// - Parameter after: nil: from the beginning.
+    package func log(_ id: JobID, after: EventID?) async throws(RedisError) -> [LoggedEvent] {
+        var events: [LoggedEvent] = []
+        var from = after
+        while true {
+            let start = from.map { "(\($0)" } ?? "-"
+            let page = try await redis.send("XRANGE", .string(keys.log(id)), .string(start), "+", "COUNT", .integer(Self.logPage))
+            let entries = page.array ?? []
+            for entry in entries {
+                guard let pair = entry.array, pair.count == 2, let entryID = pair[0].string.flatMap({ EventID($0) }) else { continue }
+                from = entryID
+                if let fields = pair[1].array, fields.count >= 2, let json = fields[1].bytes, let event = try? LoggedEvent(parsing: json.array) {
+                    events.append(event)
+                }
+            }
+            if entries.count < Self.logPage { return events }
+        }
+    }
+
+    /// Events a round trip: a job's whole log is bounded by `logMaximum`, one reply of it should not be.
+    private static let logPage = 1_000
+
+    /// The last id in each job's log, in one round trip; nil for a job without one.
+    package func lastEvents(_ ids: [JobID]) async throws(RedisError) -> [EventID?] {
+        var pipeline = RedisPipeline()
+        for id in ids { pipeline.append("XREVRANGE", .string(keys.log(id)), "+", "-", "COUNT", 1) }
+        return try await redis.send(pipeline).map { Self.firstID($0) }
+    }
+
+    /// The id of the first entry in a reply of XRANGE or XREVRANGE.
+    package static func firstID(_ reply: RESPValue) -> EventID? {
+        reply.array?.first?.array?.first?.string.flatMap { EventID($0) }
+    }
 }
 
-/// Follows jobs' events for a gateway: live by pub/sub, gaps filled from the log, lost terminal events found by asking. One a gateway, on its event loop.
-package final class EventFeed: Sendable {
-    package init(queue: JobQueue, subscriber: RedisSubscriber, eventLoop: any EventLoop, logger: Logger) { fatalError() }
-    /// Follows a job. Returns when the subscription is in force, so that a job submitted after it loses nothing.
-    ///
-    /// `receive` runs on the event loop with one or more events, in order, without gaps or duplicates, nothing of an older attempt after a newer, nothing after a
-    /// terminal event; that one ends the following by itself.
-    /// - Parameters:
-    ///   - after: the last event the receiver has; nil: from the beginning.
-    ///   - replay: read the log first (a job that was submitted earlier); false for a job that is about to be submitted.
-    package func follow(_ id: JobID, after: EventID?, replay: Bool, receive: @escaping @Sendable ([LoggedEvent]) -> Void) async throws(RedisError) -> Following { fatalError() }
-    package func stop(_ following: Following) { fatalError() }
-}
-
-package struct Following: Sendable, Hashable {
-    package let id: JobID
-    package let number: UInt64
+extension ByteBuffer {
+    /// All readable bytes.
+    package var array: [UInt8] { [UInt8](readableBytesView) }
 }

@@ -1,1 +1,61 @@
--- x
+-- Makes a worker the owner of a job that was delivered to it, and writes the attempt's `started`: from then on Redis refuses an older attempt's writes.
+-- KEYS  1 record  2 log  3 out channel  4 durable key  5 queue  6 dead letters
+-- ARGV  1 worker  2 token of the worker's process  3 entry id  4 class  5 '1': the entry's lease ran out  6 owner  7 session  8 model  9 deadline ms (0: none)
+--       10 maximum of crashes  11 on_crash  12 retention s  13 group  14 dead letters kept  15 job JSON (only with 5)  16 retry_of  17 worker as a JSON string
+-- Returns {'claimed', attempt, crashes, now ms, usage of earlier attempts or ''}, or {'ended'} (it had ended, or ended here), {'duplicate'} (another entry has the
+-- job), {'busy'} (another worker's lease). In all but the first and the last the entry is gone.
+local record, log, out, intent, queue = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local entry = ARGV[4] .. ' ' .. ARGV[3]
+local found = redis.call('HMGET', record, 'state', 'attempt', 'token', 'entry', 'crashes', 'usage', 'worker', 'claimed_ms')
+local state = found[1]
+if state and found[4] and found[4] ~= entry then
+    drop(queue, ARGV[13], ARGV[3])
+    return {'duplicate'}
+end
+if is_terminal(state) then
+    drop(queue, ARGV[13], ARGV[3])
+    return {'ended'}
+end
+if state == 'running' then
+    -- The answer to this same claim was lost on its way.
+    if found[3] == ARGV[2] and found[7] == ARGV[1] then return {'claimed', tonumber(found[2]), tonumber(found[5]), now_ms(), found[6] or ''} end
+    if ARGV[5] ~= '1' then return {'busy'} end
+end
+if not state then
+    redis.call('DEL', log)
+    redis.call('HSET', record, 'state', 'queued', 'attempt', 0, 'crashes', 0, 'class', ARGV[4], 'entry', entry, 'submitted_ms', string.match(ARGV[3], '^%d+'))
+    local optional = {owner = ARGV[6], session = ARGV[7], model = ARGV[8], retry_of = ARGV[16]}
+    for name, value in pairs(optional) do
+        if value ~= '' then redis.call('HSET', record, name, value) end
+    end
+end
+local wish = redis.call('GET', intent)
+if wish then
+    conclude_interrupted(record, log, out, intent, reason_of(wish), ARGV[12])
+    drop(queue, ARGV[13], ARGV[3])
+    return {'ended'}
+end
+local now = now_ms()
+if tonumber(ARGV[9]) > 0 and tonumber(now) > tonumber(ARGV[9]) then
+    conclude_failed(record, log, out, intent, 'deadline_exceeded', 'the deadline passed while the job waited in the queue', false, ARGV[12])
+    drop(queue, ARGV[13], ARGV[3])
+    return {'ended'}
+end
+local crashes = tonumber(found[5] or '0')
+if state == 'running' then
+    crashes = redis.call('HINCRBY', record, 'crashes', 1)
+    if ARGV[11] == 'fail' or crashes >= tonumber(ARGV[10]) then
+        local message = 'the worker ' .. (found[7] or '?') .. ' was lost while it ran the job (' .. crashes .. ' lost in all)'
+        conclude_failed(record, log, out, intent, 'worker_lost', message, true, ARGV[12])
+        redis.call('XADD', KEYS[6], 'MAXLEN', '~', ARGV[14], '*', 'job', ARGV[15], 'code', 'worker_lost', 'message', message, 'crashes', crashes)
+        drop(queue, ARGV[13], ARGV[3])
+        return {'ended'}
+    end
+end
+local attempt = redis.call('HINCRBY', record, 'attempt', 1)
+redis.call('HSET', record, 'state', 'running', 'worker', ARGV[1], 'token', ARGV[2])
+redis.call('HSETNX', record, 'claimed_ms', now)
+local event = '{"id":"' .. attempt .. '-0","type":"started","worker":' .. ARGV[17] .. ',"attempt":' .. attempt .. '}'
+redis.call('XADD', log, attempt .. '-0', 'e', event)
+redis.call('PUBLISH', out, '[' .. event .. ']')
+return {'claimed', attempt, crashes, now, found[6] or ''}

@@ -1,0 +1,233 @@
+import Contract
+import NIOCore
+import RedisClient
+
+/// The worker's side of the contract: take, claim, renew, hand back. What ends a job is in `OutputCommands`, as it goes with the output.
+package struct JobConsumer: Sendable {
+    package let redis: RedisClient
+    /// For reads that block: nothing else may wait behind them.
+    package let blocking: RedisClient
+    package let settings: QueueSettings
+    /// The consumer's name, `SLUICE_WORKER_NAME`.
+    package let worker: String
+    /// Tells this process from an earlier or another one of the same name.
+    package let token: String
+
+    /// The consumer that owns entries which were given back: nobody, so that taking them over counts no crash.
+    package static let nobody = "-returned-"
+
+    package var keys: Keys { settings.keys }
+
+    package init(redis: RedisClient, blocking: RedisClient, settings: QueueSettings, worker: String, token: String) {
+        self.redis = redis
+        self.blocking = blocking
+        self.settings = settings
+        self.worker = worker
+        self.token = token
+    }
+
+    /// Creates streams and groups where they are missing. A group begins at 0: what was submitted before any worker ran is not skipped.
+    package func createGroups() async throws(RedisError) {
+        var pipeline = RedisPipeline()
+        for partition in 0..<keys.partitions {
+            for queue in keys.queues(partition: partition) {
+                pipeline.append("XGROUP", "CREATE", .string(queue), .string(Keys.group), "0", "MKSTREAM")
+            }
+        }
+        for reply in try await redis.send(pipeline) {
+            if case .error(let message) = reply, !message.hasPrefix("BUSYGROUP") { throw RedisError(.server, message) }
+        }
+    }
+
+    /// Takes what waits in a partition, the more urgent classes first; returns at once.
+    package func take(partition: Int, classes: [JobClass], count: Int) async throws(RedisError) -> [QueueEntry] {
+        guard count > 0, !classes.isEmpty else { return [] }
+        let reply = try await redis.run(
+            Scripts.take, keys: classes.map { keys.queue($0, partition: partition) },
+            arguments: [.string(Keys.group), .string(worker), .integer(count)])
+        let values = reply.array ?? []
+        return stride(from: 0, to: values.count - 2, by: 3).compactMap { index in
+            guard let number = values[index].integer, classes.indices.contains(number - 1), let id = values[index + 1].string else { return nil }
+            return QueueEntry(partition: partition, priority: classes[number - 1], id: id, job: values[index + 2].bytes?.array)
+        }
+    }
+
+    /// Waits for something to be submitted to any partition: at most one entry a queue, empty when nothing came.
+    package func wait(classes: [JobClass], milliseconds: Int) async throws(RedisError) -> [QueueEntry] {
+        var places: [String: (Int, JobClass)] = [:]
+        var names: [RedisArgument] = []
+        for priority in classes {
+            for partition in 0..<keys.partitions {
+                let queue = keys.queue(priority, partition: partition)
+                places[queue] = (partition, priority)
+                names.append(.string(queue))
+            }
+        }
+        let command: [RedisArgument] =
+            ["XREADGROUP", "GROUP", .string(Keys.group), .string(worker), "COUNT", 1, "BLOCK", .integer(milliseconds), "STREAMS"]
+            + names + names.map { _ in ">" }
+        let reply = try await blocking.send(command, timeout: .milliseconds(Int64(milliseconds)) + .seconds(5))
+        var entries: [QueueEntry] = []
+        for stream in reply.array ?? [] {
+            guard let pair = stream.array, pair.count == 2, let name = pair[0].string, let (partition, priority) = places[name] else { continue }
+            for entry in pair[1].array ?? [] {
+                if let entry = Self.entry(entry, partition: partition, priority: priority) { entries.append(entry) }
+            }
+        }
+        return entries
+    }
+
+    /// Entries of a queue that were delivered to this consumer and never acknowledged: the answer that carried them may have been lost.
+    package func undelivered(partition: Int, priority: JobClass, after: String, count: Int) async throws(RedisError) -> [QueueEntry] {
+        let reply = try await redis.send([
+            "XREADGROUP", "GROUP", .string(Keys.group), .string(worker), "COUNT", .integer(count), "STREAMS",
+            .string(keys.queue(priority, partition: partition)), .string(after),
+        ])
+        let entries = reply.array?.first?.array?.last?.array ?? []
+        return entries.compactMap { Self.entry($0, partition: partition, priority: priority) }
+    }
+
+    /// One step of looking for entries whose lease ran out.
+    /// - Parameter cursor: `0-0` to begin with; the returned one is `0-0` at the end.
+    package func takeOver(partition: Int, priority: JobClass, cursor: String, count: Int) async throws(RedisError) -> (cursor: String, entries: [QueueEntry]) {
+        let reply = try await redis.send([
+            "XAUTOCLAIM", .string(keys.queue(priority, partition: partition)), .string(Keys.group), .string(worker), .integer(settings.leaseMilliseconds),
+            .string(cursor), "COUNT", .integer(count),
+        ])
+        guard let values = reply.array, values.count >= 2, let next = values[0].string else {
+            throw RedisError(.protocolViolation, "XAUTOCLAIM answered \(reply)")
+        }
+        return (next, (values[1].array ?? []).compactMap { Self.entry($0, partition: partition, priority: priority) })
+    }
+
+    private static func entry(_ value: RESPValue, partition: Int, priority: JobClass) -> QueueEntry? {
+        guard let pair = value.array, pair.count == 2, let id = pair[0].string else { return nil }
+        var job: [UInt8]?
+        let fields = pair[1].array ?? []
+        for index in stride(from: 0, to: fields.count - 1, by: 2) where fields[index].string == "job" { job = fields[index + 1].bytes?.array }
+        return QueueEntry(partition: partition, priority: priority, id: id, job: job)
+    }
+
+    /// - Parameter leaseExpired: the entry was taken over: then a running state means that its worker was lost.
+    package func claim(_ job: Job, entry: QueueEntry, leaseExpired: Bool) async throws(RedisError) -> ClaimOutcome {
+        let id = job.id
+        var name: [UInt8] = []
+        name.appendJSONString(worker)
+        let reply = try await redis.run(
+            Scripts.claim,
+            keys: [
+                keys.record(id), keys.log(id), keys.out(id), keys.interrupt(id), keys.queue(entry.priority, partition: entry.partition),
+                keys.dead(partition: entry.partition),
+            ],
+            arguments: [
+                .string(worker), .string(token), .string(entry.id), .string(entry.priority.rawValue), .integer(leaseExpired ? 1 : 0),
+                .string(job.owner ?? ""), .string(job.session ?? ""), .string(job.model ?? ""), .integer(job.deadlineMilliseconds ?? 0),
+                .integer(settings.maximumCrashes), .string(job.onCrash.rawValue), .integer(settings.retentionSeconds), .string(Keys.group),
+                .integer(settings.deadMaximum), .bytes(leaseExpired ? entry.job ?? [] : []), .string(job.retryOf ?? ""), .bytes(name),
+            ])
+        guard let values = reply.array, let outcome = values.first?.string else {
+            throw RedisError(.protocolViolation, "the claim script answered \(reply)")
+        }
+        switch outcome {
+        case "claimed" where values.count == 5:
+            return .claimed(
+                Claim(
+                    job: job, entry: entry, attempt: values[1].integer ?? 0, crashes: values[2].integer ?? 0,
+                    claimedMilliseconds: values[3].string.flatMap { Int($0) } ?? 0,
+                    earlierUsage: values[4].string.flatMap { try? JSON(parsing: $0) }.flatMap { Usage($0) }))
+        case "busy": return .busy
+        default: return .gone
+        }
+    }
+
+    /// Removes an entry that is no job, or lies in a partition that is not its id's; with an id of this partition the job fails by it.
+    package func reject(_ entry: QueueEntry, id: JobID?, message: String, toDeadLetters: Bool) async throws(RedisError) {
+        var scriptKeys = [keys.queue(entry.priority, partition: entry.partition), keys.dead(partition: entry.partition)]
+        if let id, keys.partition(of: id.rawValue) == entry.partition {
+            scriptKeys += [keys.record(id), keys.log(id), keys.out(id), keys.interrupt(id)]
+        }
+        _ = try await redis.run(
+            Scripts.reject, keys: scriptKeys,
+            arguments: [
+                .string(Keys.group), .string(entry.id), .string(message), .integer(settings.retentionSeconds), .string(entry.priority.rawValue),
+                .integer(settings.deadMaximum), .bytes(toDeadLetters ? entry.job ?? [] : []),
+            ])
+    }
+
+    /// Renews leases of jobs that share a partition, in one script.
+    package func renew(_ renewals: [LeaseRenewal]) async throws(RedisError) -> [LeaseAnswer] {
+        guard !renewals.isEmpty else { return [] }
+        var scriptKeys: [String] = []
+        var arguments: [RedisArgument] = [.string(Keys.group), .string(worker)]
+        for renewal in renewals {
+            scriptKeys += [
+                keys.record(renewal.id), keys.interrupt(renewal.id), keys.queue(renewal.entry.priority, partition: renewal.entry.partition),
+            ]
+            arguments += [
+                .integer(renewal.attempt), .string(renewal.entry.id), .string(renewal.usage?.json.text ?? ""), .string(renewal.upstream ?? ""),
+                .string(renewal.firstTokenMilliseconds.map { String($0) } ?? ""),
+            ]
+        }
+        let reply = try await redis.run(Scripts.renew, keys: scriptKeys, arguments: arguments)
+        guard let values = reply.array, values.count == renewals.count else { throw RedisError(.protocolViolation, "the renew script answered \(reply)") }
+        return zip(renewals, values).map { renewal, value in
+            switch value {
+            case .integer(0): .lost
+            case .integer: .kept
+            default: .interrupted(Self.interrupt(value, id: renewal.id))
+            }
+        }
+    }
+
+    /// The durable interrupt of a job, if there is one.
+    package func interrupt(of id: JobID) async throws(RedisError) -> Interrupt? {
+        let value = try await redis.send("GET", .string(keys.interrupt(id)))
+        return value.isNull ? nil : Self.interrupt(value, id: id)
+    }
+
+    /// A durable key that is not the contract's JSON is an intent all the same: somebody wants the job to end.
+    private static func interrupt(_ value: RESPValue, id: JobID) -> Interrupt {
+        value.bytes.flatMap { Interrupt(parsing: $0.readableBytesView) } ?? Interrupt(id: id, reason: InterruptReason.userStop)
+    }
+
+    /// Gives a running job back so that another worker goes on with it; no crash is counted. False when it is no longer this attempt's.
+    package func handBack(_ renewal: LeaseRenewal) async throws(RedisError) -> Bool {
+        let partition = renewal.entry.partition
+        let reply = try await redis.run(
+            Scripts.handBack,
+            keys: [keys.record(renewal.id), keys.queue(renewal.entry.priority, partition: partition), keys.returned(partition: partition)],
+            arguments: [
+                .integer(renewal.attempt), .string(renewal.entry.id), .string(Keys.group), .string(Self.nobody),
+                .string((renewal.usage ?? .none).json.text),
+            ])
+        return reply.integer == 1
+    }
+
+    /// Gives entries back that were delivered and not claimed.
+    package func putBack(_ entries: [QueueEntry]) async throws(RedisError) {
+        for (place, group) in Dictionary(grouping: entries, by: { [$0.partition, $0.priority.order] }) {
+            guard let first = group.first else { continue }
+            _ = try await redis.run(
+                Scripts.putBack, keys: [keys.queue(first.priority, partition: place[0]), keys.returned(partition: place[0])],
+                arguments: [.string(Keys.group), .string(worker), .string(Self.nobody)] + group.map { .string($0.id) })
+        }
+    }
+
+    /// Deletes this worker's consumers; those that still have something pending stay, for whoever takes it over.
+    package func forgetConsumer(_ name: String) async throws(RedisError) {
+        for partition in 0..<keys.partitions {
+            _ = try await redis.run(
+                Scripts.forgetConsumer, keys: keys.queues(partition: partition), arguments: [.string(Keys.group), .string(name)])
+        }
+    }
+
+    /// The classes that an operator paused.
+    package func pausedClasses() async throws(RedisError) -> Set<JobClass> {
+        let reply = try await redis.send("SMEMBERS", .string(keys.paused))
+        return Set((reply.array ?? []).compactMap { $0.string.flatMap(JobClass.init) })
+    }
+}
+
+extension JobClass {
+    fileprivate var order: Int { JobClass.allCases.firstIndex(of: self) ?? 0 }
+}

@@ -1,0 +1,69 @@
+import Contract
+import RedisClient
+
+/// An entry of a queue, delivered to a worker.
+package struct QueueEntry: Sendable, Hashable {
+    package let partition: Int
+    package let priority: JobClass
+    /// The entry's id in the queue's stream.
+    package let id: String
+    /// The job's JSON; nil when the entry has no field `job`.
+    package let job: [UInt8]?
+}
+
+/// What a claim came to.
+package enum ClaimOutcome: Sendable, Equatable {
+    case claimed(Claim)
+    /// There is nothing to run: it had ended, ended by the claim (interrupted, too late, given up), or another entry has the job.
+    case gone
+    /// Another worker holds its lease.
+    case busy
+}
+
+/// A job that this worker owns until its lease runs out.
+package struct Claim: Sendable, Equatable {
+    package let job: Job
+    package let entry: QueueEntry
+    /// 1 for the first worker that runs it.
+    package let attempt: Int
+    /// Workers lost with it so far.
+    package let crashes: Int
+    /// Redis' clock at the claim, milliseconds since 1970.
+    package let claimedMilliseconds: Int
+    /// What earlier attempts cost, as far as it was noted.
+    package let earlierUsage: Usage?
+
+    package init(job: Job, entry: QueueEntry, attempt: Int, crashes: Int, claimedMilliseconds: Int, earlierUsage: Usage?) {
+        self.job = job
+        self.entry = entry
+        self.attempt = attempt
+        self.crashes = crashes
+        self.claimedMilliseconds = claimedMilliseconds
+        self.earlierUsage = earlierUsage
+    }
+}
+
+/// One job's line in a renewal of leases.
+package struct LeaseRenewal: Sendable {
+    package let id: JobID
+    package let entry: QueueEntry
+    package let attempt: Int
+    package var usage: Usage?
+    package var upstream: String?
+    package var firstTokenMilliseconds: Int?
+
+    package init(id: JobID, entry: QueueEntry, attempt: Int, usage: Usage?, upstream: String?, firstTokenMilliseconds: Int?) {
+        self.id = id
+        self.entry = entry
+        self.attempt = attempt
+        self.usage = usage
+        self.upstream = upstream
+        self.firstTokenMilliseconds = firstTokenMilliseconds
+    }
+}
+
+package enum LeaseAnswer: Sendable, Equatable {
+    case kept
+    case lost
+    case interrupted(Interrupt)
+}

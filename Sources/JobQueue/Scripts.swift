@@ -1,0 +1,22 @@
+import RedisClient
+
+/// The scripts for what must be atomic. Each file's header says its keys, arguments and answers.
+package enum Scripts {
+    package static let submit = script("submit", PackageResources.submit_lua)
+    package static let interrupt = script("interrupt", PackageResources.interrupt_lua)
+    package static let take = script("take", PackageResources.take_lua)
+    package static let claim = script("claim", PackageResources.claim_lua)
+    package static let renew = script("renew", PackageResources.renew_lua)
+    package static let finish = script("finish", PackageResources.finish_lua)
+    package static let handBack = script("hand_back", PackageResources.hand_back_lua)
+    package static let putBack = script("put_back", PackageResources.put_back_lua)
+    package static let reject = script("reject", PackageResources.reject_lua)
+    package static let forgetConsumer = script("forget_consumer", PackageResources.forget_consumer_lua)
+
+    /// Everything that a worker calls, loaded ahead so that no hot path meets NOSCRIPT.
+    package static let ofWorker = [take, claim, renew, finish, handBack, putBack, reject, forgetConsumer]
+
+    private static func script(_ name: String, _ source: [UInt8]) -> RedisScript {
+        RedisScript(name: name, source: String(decoding: PackageResources.shared_lua + source, as: UTF8.self))
+    }
+}

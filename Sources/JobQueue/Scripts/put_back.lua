@@ -1,0 +1,14 @@
+-- Gives entries back that were delivered to a worker and not claimed.
+-- KEYS  1 queue  2 channel that tells of returned jobs
+-- ARGV  1 group  2 worker  3 consumer that stands for nobody, then entry ids
+-- Returns how many.
+local count = 0
+for i = 4, #ARGV do
+    local pending = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[i], ARGV[i], 1, ARGV[2])
+    if #pending == 1 then
+        redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[3], 0, ARGV[i], 'IDLE', 86400000, 'JUSTID')
+        count = count + 1
+    end
+end
+if count > 0 then redis.call('PUBLISH', KEYS[2], count) end
+return count

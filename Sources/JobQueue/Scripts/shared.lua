@@ -1,0 +1,75 @@
+-- What several scripts need; put before each of them. Uses no keys but those it is given.
+
+local function now_ms()
+    local time = redis.call('TIME')
+    return string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+end
+
+local function is_terminal(state)
+    return state == 'finished' or state == 'interrupted' or state == 'failed'
+end
+
+local NO_USAGE = '{"prompt_tokens":0,"completion_tokens":0,"estimated":false}'
+
+-- Removes an entry from its queue: acknowledged alone it would stay in the stream.
+local function drop(queue, group, entry)
+    redis.call('XACK', queue, group, entry)
+    redis.call('XDEL', queue, entry)
+end
+
+-- Writes the terminal event and what goes with it. `reason` and `code` may be ''.
+local function conclude(record, log, out, intent, id, event, state, code, reason, usage, retention)
+    redis.call('XADD', log, id, 'e', event)
+    redis.call('HSET', record, 'state', state, 'finished_ms', now_ms(), 'usage', usage)
+    if code ~= '' then redis.call('HSET', record, 'code', code) end
+    if reason ~= '' then redis.call('HSET', record, 'reason', reason) end
+    redis.call('EXPIRE', record, retention)
+    redis.call('EXPIRE', log, retention)
+    redis.call('EXPIRE', intent, retention)
+    redis.call('PUBLISH', out, '[' .. event .. ']')
+end
+
+-- Ends a job that no worker runs: its event is <last attempt + 1>-0.
+local function conclude_unrun(record, log, out, intent, state, fields, code, reason, retention)
+    local known = redis.call('HMGET', record, 'attempt', 'usage')
+    local id = (tonumber(known[1] or '0') + 1) .. '-0'
+    local usage = known[2] or NO_USAGE
+    local event = '{"id":"' .. id .. '","type":"' .. state .. '",' .. fields .. ',"usage":' .. usage .. '}'
+    conclude(record, log, out, intent, id, event, state, code, reason, usage, retention)
+end
+
+local function conclude_interrupted(record, log, out, intent, reason, retention)
+    conclude_unrun(record, log, out, intent, 'interrupted', '"reason":' .. cjson.encode(reason) .. ',"phase":"queued"', '', reason, retention)
+end
+
+local function conclude_failed(record, log, out, intent, code, message, retryable, retention)
+    local fields = '"code":"' .. code .. '","message":' .. cjson.encode(message) .. ',"retryable":' .. (retryable and 'true' or 'false')
+    conclude_unrun(record, log, out, intent, 'failed', fields, code, '', retention)
+end
+
+-- The reason in a durable key's value, whoever wrote it.
+local function reason_of(intent_value)
+    local ok, decoded = pcall(cjson.decode, intent_value)
+    if ok and type(decoded) == 'table' and type(decoded.reason) == 'string' then return decoded.reason end
+    return 'USER_STOP'
+end
+
+-- Stores the wish that a job ends and carries it out where that is possible. Returns the state as found ('unknown' without a record).
+-- queues: the partition's, by class. owner: '' for any.
+local function interrupt(record, log, out, intent, cancel, queues, value, reason, owner, group, retention)
+    local found = redis.call('HMGET', record, 'state', 'owner', 'entry')
+    local state = found[1]
+    if not state or (owner ~= '' and found[2] ~= owner) then return 'unknown' end
+    if is_terminal(state) then return state end
+    redis.call('SET', intent, value, 'EX', 86400, 'NX')
+    if state == 'queued' then
+        conclude_interrupted(record, log, out, intent, reason_of(redis.call('GET', intent)), retention)
+        if found[3] then
+            local class, entry = string.match(found[3], '^(%S+) (%S+)$')
+            if class and queues[class] then drop(queues[class], group, entry) end
+        end
+    else
+        redis.call('PUBLISH', cancel, value)
+    end
+    return state
+end
