@@ -71,6 +71,9 @@ struct Answer: Sendable {
         if script.toolCall { toolCall = SimulatedToolCall(name: toolName ?? "get_weather") }
     }
 
+    /// So many words and nothing else.
+    init(words count: Int) { body = .counted(0..<count) }
+
     /// A paragraph, word by word; of a prefix that is its beginning only the rest.
     init(readable pieces: [String], prefix: String?) {
         var start = 0

@@ -108,13 +108,11 @@ final class ConnectionHandler: ChannelInboundHandler, AnswerSink {
         let tag = ask.tag ?? request.head.headers.first(name: "x-request-id") ?? ""
         let path = String(request.head.uri.prefix { $0 != "?" })
         let record = ledger.begin(tag: String(tag.prefix(200)), model: ask.model, path: path, at: request.accepted)
-        let script = ModelScript(model: ask.model)
-        let answer = dialect.answer(to: ask, script: script)
+        let (script, answer) = dialect.plan(ask, script: ModelScript(model: ask.model))
         let form = dialect.form(of: answer, to: ask, number: record.number)
-        let used = script ?? ReadableParagraph.script
-        let status = used.errorStatus
+        let status = script.errorStatus
         let generation = Generation(
-            script: used, answer: answer, form: form,
+            script: script, answer: answer, form: form,
             error: status.map { dialect.error(status: $0, message: ErrorStatus.message($0), number: record.number) } ?? [],
             streamed: ask.stream, chunked: !isHTTP10, record: record, ledger: ledger, clock: clock, sink: self)
         self.generation = generation

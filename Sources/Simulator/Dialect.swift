@@ -37,17 +37,18 @@ struct Refusal: Error, Hashable {
 /// The provider's own words for one of its endpoints.
 protocol Dialect: Sendable {
     static func ask(_ body: JSON, headers: HTTPHeaders) throws(Refusal) -> Ask
-    /// What the answer will say; by default text.
-    static func answer(to ask: Ask, script: ModelScript?) -> Answer
+    /// What the answer will say, and how; by default text.
+    /// - Parameter script: nil if the model's name is no script's.
+    static func plan(_ ask: Ask, script: ModelScript?) -> (script: ModelScript, answer: Answer)
     static func form(of answer: Answer, to ask: Ask, number: Int) -> any AnswerForm
     /// The body of an error, JSON.
     static func error(status: Int, message: String, number: Int) -> [UInt8]
 }
 
 extension Dialect {
-    static func answer(to ask: Ask, script: ModelScript?) -> Answer {
-        if let script { return Answer(script: script, prefix: ask.prefix, toolName: ask.toolName) }
-        return Answer(readable: ReadableParagraph(about: ask.question).pieces, prefix: ask.prefix)
+    static func plan(_ ask: Ask, script: ModelScript?) -> (script: ModelScript, answer: Answer) {
+        if let script { return (script, Answer(script: script, prefix: ask.prefix, toolName: ask.toolName)) }
+        return (ReadableParagraph.script, Answer(readable: ReadableParagraph(about: ask.question).pieces, prefix: ask.prefix))
     }
 }
 
@@ -94,6 +95,11 @@ enum ErrorStatus {
 /// What was asked of a model costs this many prompt tokens.
 enum PromptTokens {
     static let count = 10
+}
+
+extension String {
+    /// As JSON, with its quotes.
+    var quoted: String { JSON.string(self).text }
 }
 
 /// Reading the messages of a chat, which most dialects write alike.

@@ -37,6 +37,11 @@ enum Route {
     private static func dialect(of path: Substring) -> (any Dialect.Type)? {
         switch path {
         case "/v1/chat/completions", "/chat/completions": OpenAIDialect.self
+        case "/v1/audio/speech", "/audio/speech": OpenAISpeechDialect.self
+        case "/v1/messages", "/messages": AnthropicDialect.self
+        case "/api/chat": OllamaDialect.self
+        case "/api/v1/services/aigc/text-generation/generation": DashScopeDialect.self
+        case "/api/v1/services/aigc/multimodal-generation/generation": DashScopeSpeechDialect.self
         default: nil
         }
     }
