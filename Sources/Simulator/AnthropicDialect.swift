@@ -15,6 +15,7 @@ enum AnthropicDialect: Dialect {
         }
         var ask = Ask(model: model, stream: body["stream"]?.bool ?? false)
         ask.tag = body["user"]?.string
+        ask.maximumTokens = limit
         ask.question = ChatMessages.question(in: messages)
         ask.toolName = body["tools"]?[0]?["name"]?.string
         ask.prefix = ChatMessages.prefix(in: messages)
@@ -137,7 +138,7 @@ private final class AnthropicForm: AnswerForm {
         return message.bytes
     }
 
-    private var stopReason: String { answer.toolCall == nil ? "end_turn" : "tool_use" }
+    private var stopReason: String { answer.isCut ? "max_tokens" : answer.toolCall == nil ? "end_turn" : "tool_use" }
 
     // MARK: blocks
 

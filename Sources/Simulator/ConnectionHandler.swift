@@ -100,15 +100,20 @@ final class ConnectionHandler: ChannelInboundHandler, AnswerSink {
 
     private func generate(_ request: ReceivedRequest, in dialect: any Dialect.Type) {
         let ask: Ask
+        let script: ModelScript
+        let answer: Answer
         do throws(Refusal) {
             ask = try dialect.ask(Self.body(of: request), headers: request.head.headers)
+            (script, answer) = dialect.plan(ask, script: ModelScript(model: ask.model))
+            guard answer.count <= Self.maximumKept || ask.stream && ask.incremental else {
+                throw Refusal(400, "more than \(Self.maximumKept) tokens only in an incremental stream")
+            }
         } catch {
             return replyNow(error.status, dialect.error(status: error.status, message: error.message, number: 0))
         }
         let tag = ask.tag ?? request.head.headers.first(name: "x-request-id") ?? ""
         let path = String(request.head.uri.prefix { $0 != "?" })
         let record = ledger.begin(tag: String(tag.prefix(200)), model: ask.model, path: path, at: request.accepted)
-        let (script, answer) = dialect.plan(ask, script: ModelScript(model: ask.model))
         let form = dialect.form(of: answer, to: ask, number: record.number)
         let status = script.errorStatus
         let generation = Generation(
@@ -118,6 +123,9 @@ final class ConnectionHandler: ChannelInboundHandler, AnswerSink {
         self.generation = generation
         generation.begin(head: ResponseHead.stream(type: form.streamType, chunked: !isHTTP10, keepAlive: keepsAlive))
     }
+
+    /// Tokens of an answer that is held in memory.
+    private static let maximumKept = 200_000
 
     private static func body(of request: ReceivedRequest) throws(Refusal) -> JSON {
         do throws(JSONError) {

@@ -15,6 +15,7 @@ enum DashScopeDialect: Dialect {
         ask.tag = body["user"]?.string
         ask.question = ChatMessages.question(in: messages)
         ask.toolName = parameters?["tools"]?[0]?["function"]?["name"]?.string
+        ask.maximumTokens = parameters?["max_tokens"]?.integer
         ask.incremental = parameters?["incremental_output"]?.bool ?? false
         ask.plainText = parameters?["result_format"]?.string ?? "text" == "text"
         if messages[messages.count - 1]["partial"]?.bool ?? false { ask.prefix = ChatMessages.prefix(in: messages) }
@@ -127,12 +128,12 @@ private final class DashScopeForm: AnswerForm {
             reasoning.removeAll()
         }
         let repeated = ask.incremental ? nil : answer.toolCall.map { $0.pieces - 1 }
-        writeFrame(fragment: repeated, finishReason: answer.toolCall == nil ? "stop" : "tool_calls", total: total, to: &writer)
+        writeFrame(fragment: repeated, finishReason: finishReason, total: total, to: &writer)
     }
 
     func errorFrame(to writer: inout ChunkWriter) { DashScopeFrames.writeError(id: frames + 1, number: number, to: &writer) }
 
-    private func writeFrame(fragment: Int?, finishReason: StaticString, total: Int, to writer: inout ChunkWriter) {
+    private func writeFrame(fragment: Int?, finishReason: String, total: Int, to writer: inout ChunkWriter) {
         frames += 1
         writer.begin()
         DashScopeFrames.writeHead(id: frames, to: &writer)
@@ -140,7 +141,7 @@ private final class DashScopeForm: AnswerForm {
             writer.write(#"{"output":{"text":""#)
             writer.write(text)
             writer.write(#"","finish_reason":""#)
-            writer.write(finishReason)
+            writer.buffer.writeString(finishReason)
             writer.write("\"")
         } else {
             writer.write(#"{"output":{"choices":[{"message":{"content":""#)
@@ -153,7 +154,7 @@ private final class DashScopeForm: AnswerForm {
             }
             if let fragment { write(fragment: fragment, to: &writer) }
             writer.write(#","role":"assistant"},"finish_reason":""#)
-            writer.write(finishReason)
+            writer.buffer.writeString(finishReason)
             writer.write("\"}]")
         }
         writer.write(#"},"usage":{"total_tokens":"#)
@@ -166,6 +167,8 @@ private final class DashScopeForm: AnswerForm {
         writer.write("\n\n")
         writer.end()
     }
+
+    private var finishReason: String { answer.isCut ? "length" : answer.toolCall == nil ? "stop" : "tool_calls" }
 
     private func write(fragment: Int, to writer: inout ChunkWriter) {
         guard let call = answer.toolCall else { return }
@@ -180,7 +183,7 @@ private final class DashScopeForm: AnswerForm {
 
     func whole(total: Int, complete: Bool) -> [UInt8] {
         let said = answer.said(upTo: total)
-        let reason = complete ? (answer.toolCall == nil ? "stop" : "tool_calls") : "null"
+        let reason = complete ? finishReason : "null"
         var output = JSONObject()
         if ask.plainText {
             output["text"] = .string(said.text)

@@ -13,6 +13,8 @@ struct Ask: Sendable {
     var question = ""
     /// The first function that is offered.
     var toolName: String?
+    /// The client's limit of tokens. A script's number of tokens goes before it.
+    var maximumTokens: Int?
     /// A usage frame at the end of a stream.
     var includeUsage = true
     /// Each frame says only what is new, not all of the answer so far.
@@ -48,7 +50,8 @@ protocol Dialect: Sendable {
 extension Dialect {
     static func plan(_ ask: Ask, script: ModelScript?) -> (script: ModelScript, answer: Answer) {
         if let script { return (script, Answer(script: script, prefix: ask.prefix, toolName: ask.toolName)) }
-        return (ReadableParagraph.script, Answer(readable: ReadableParagraph(about: ask.question).pieces, prefix: ask.prefix))
+        let pieces = ReadableParagraph(about: ask.question).pieces
+        return (ReadableParagraph.script, Answer(readable: pieces, prefix: ask.prefix, limit: ask.maximumTokens))
     }
 }
 

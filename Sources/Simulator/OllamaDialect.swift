@@ -9,6 +9,7 @@ enum OllamaDialect: Dialect {
         let messages = try ChatMessages.messages(in: body["messages"])
         var ask = Ask(model: model, stream: body["stream"]?.bool ?? true)
         ask.tag = body["user"]?.string
+        ask.maximumTokens = body["options"]?["num_predict"]?.integer.flatMap { $0 < 0 ? nil : $0 }
         ask.question = ChatMessages.question(in: messages)
         ask.toolName = body["tools"]?[0]?["function"]?["name"]?.string
         ask.prefix = ChatMessages.prefix(in: messages)
@@ -90,7 +91,7 @@ private final class OllamaForm: AnswerForm {
         guard complete else { return #","done":false}"# }
         let elapsed = TokenClock.now - began
         return
-            #","done":true,"done_reason":"stop","total_duration":\#(elapsed),"load_duration":0,"prompt_eval_count":\#(PromptTokens.count),"#
+            #","done":true,"done_reason":"\#(answer.isCut ? "length" : "stop")","total_duration":\#(elapsed),"load_duration":0,"prompt_eval_count":\#(PromptTokens.count),"#
             + #""prompt_eval_duration":0,"eval_count":\#(total),"eval_duration":\#(elapsed)}"#
     }
 

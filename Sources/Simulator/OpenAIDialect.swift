@@ -9,6 +9,7 @@ enum OpenAIDialect: Dialect {
         var ask = Ask(model: model, stream: body["stream"]?.bool ?? false)
         ask.tag = body["user"]?.string
         ask.question = ChatMessages.question(in: messages)
+        ask.maximumTokens = (body["max_completion_tokens"] ?? body["max_tokens"])?.integer
         ask.includeUsage = body["stream_options"]?["include_usage"]?.bool ?? false
         ask.toolName = body["tools"]?[0]?["function"]?["name"]?.string
         let last = messages[messages.count - 1]
@@ -171,7 +172,7 @@ final class OpenAIForm: AnswerForm {
         return out
     }
 
-    private var finishReason: String { answer.toolCall == nil ? "stop" : "tool_calls" }
+    private var finishReason: String { answer.isCut ? "length" : answer.toolCall == nil ? "stop" : "tool_calls" }
 
     private func usage(_ total: Int) -> String {
         let prompt = PromptTokens.count
