@@ -59,8 +59,10 @@ let package = Package(
         .target(
             name: "Worker",
             dependencies: core + [
-                "JobQueue", "Upstream", "Observability", .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
-                .product(name: "Hummingbird", package: "hummingbird"),
+                "Contract", "RedisClient", "JobQueue", "Upstream", .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+                .product(name: "Hummingbird", package: "hummingbird"), .product(name: "NIOPosix", package: nio),
+                .product(name: "NIOConcurrencyHelpers", package: nio), .product(name: "Metrics", package: "swift-metrics"),
+                .product(name: "DequeModule", package: "swift-collections"),
             ], swiftSettings: settings),
         .target(
             name: "Gateway",
@@ -79,7 +81,7 @@ let package = Package(
                 .product(name: "CryptoExtras", package: "swift-crypto"),
                 .product(name: "JWTKit", package: "jwt-kit"),
                 .product(name: "DequeModule", package: "swift-collections"),
-            ], swiftSettings: settings),
+            ], resources: [.embedInCode("Scripts")], swiftSettings: settings),
         .target(
             name: "Simulator",
             dependencies: core + [
@@ -108,7 +110,10 @@ let package = Package(
         .testTarget(
             name: "RedisClientTests", dependencies: ["RedisClient", "TestSupport", .product(name: "NIOEmbedded", package: nio)],
             swiftSettings: settings),
-        .testTarget(name: "JobQueueTests", dependencies: ["JobQueue", "TestSupport"], swiftSettings: settings),
+        .testTarget(
+            name: "JobQueueTests",
+            dependencies: ["Contract", "RedisClient", "JobQueue", "TestSupport", .product(name: "NIOPosix", package: nio)], swiftSettings: settings),
+        .testTarget(name: "WorkerTests", dependencies: ["Contract", "JobQueue", "Upstream", "Worker"], swiftSettings: settings),
         .testTarget(name: "UpstreamTests", dependencies: ["Upstream", "Simulator", "TestSupport"], swiftSettings: settings),
         .testTarget(name: "SimulatorTests", dependencies: ["Simulator", "TestSupport"], swiftSettings: settings),
         .testTarget(

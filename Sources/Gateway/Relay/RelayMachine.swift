@@ -7,6 +7,9 @@ struct RelayMachine {
         case finished, interrupted, failed
     }
 
+    /// Bytes of text from which on a frame takes no further event: a long replay comes in pieces.
+    static let frameMaximum = 32 << 10
+
     private let requestID: String
     private let jobID: JobID
     private let sessionID: String
@@ -56,6 +59,7 @@ struct RelayMachine {
         var isText = true
         loop: while index < events.count {
             if index > start, let known, events[index - 1].id <= known, events[index].id > known { break }
+            if text.utf8.count >= Self.frameMaximum { break }
             switch events[index].event {
             case .text(let part):
                 guard index == start || isText else { break loop }

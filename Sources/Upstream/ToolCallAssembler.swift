@@ -1,0 +1,84 @@
+import Contract
+
+/// Puts tool calls together from the fragments that a stream brings. Several may be under way at once, told apart by `index`.
+struct ToolCallAssembler {
+    private static let maximumCalls = 1_024
+    /// Of all arguments of one answer.
+    private static let maximumBytes = 16 << 20
+
+    struct Fragment {
+        var index: Int?
+        var id: String?
+        var name: String?
+        var arguments: String?
+    }
+
+    private struct Call {
+        var index: Int
+        var id = ""
+        var name = ""
+        var arguments = ""
+    }
+
+    private var calls: [Call] = []
+    private var bytes = 0
+
+    var isEmpty: Bool { calls.isEmpty }
+
+    mutating func add(_ fragment: Fragment) throws(Failure) {
+        let position = try position(of: fragment)
+        // The id comes once; what follows has none, or an empty one, or repeats it.
+        if let id = fragment.id, !id.isEmpty { calls[position].id = id }
+        if let name = fragment.name, !name.isEmpty, name != calls[position].name { calls[position].name += name }
+        if let arguments = fragment.arguments {
+            bytes += arguments.utf8.count
+            guard bytes <= Self.maximumBytes else {
+                throw Failure(.outputTooLarge, "the arguments of the upstream's tool calls exceed \(Self.maximumBytes) bytes")
+            }
+            calls[position].arguments += arguments
+        }
+    }
+
+    /// Some servers leave the index out: then a new id is a new call, and anything else goes on with the last one.
+    private mutating func position(of fragment: Fragment) throws(Failure) -> Int {
+        if let index = fragment.index, let position = calls.firstIndex(where: { $0.index == index }) { return position }
+        if fragment.index == nil, let last = calls.indices.last {
+            guard let id = fragment.id, !id.isEmpty, id != calls[last].id else { return last }
+        }
+        guard calls.count < Self.maximumCalls else {
+            throw Failure(.outputTooLarge, "the upstream asked for more than \(Self.maximumCalls) tool calls")
+        }
+        calls.append(Call(index: fragment.index ?? calls.count))
+        return calls.count - 1
+    }
+
+    /// All calls, each with arguments that are JSON (none at all counts as `{}`), and an id.
+    mutating func finish() throws(Failure) -> [ToolCall] {
+        var finished: [ToolCall] = []
+        for call in calls.sorted(by: { $0.index < $1.index }) {
+            var arguments = call.arguments
+            if arguments.utf8.allSatisfy({ $0 <= 0x20 }) { arguments = "{}" }
+            guard Self.isJSON(&arguments) else {
+                throw Failure(
+                    .upstreamProtocol, "the arguments that the upstream gave for its tool call \"\(call.name.prefix(100))\" are not JSON")
+            }
+            guard !call.name.isEmpty else { throw Failure(.upstreamProtocol, "the upstream made a tool call without a name") }
+            finished.append(
+                ToolCall(index: call.index, callID: call.id.isEmpty ? "call_\(call.index)" : call.id, name: call.name, arguments: arguments)
+            )
+        }
+        calls = []
+        return finished
+    }
+
+    private static func isJSON(_ text: inout String) -> Bool {
+        text.withUTF8 { bytes in
+            var scanner = JSONScanner(bytes)
+            do throws(JSONError) {
+                try scanner.skip()
+                try scanner.finish()
+                return true
+            } catch { return false }
+        }
+    }
+}

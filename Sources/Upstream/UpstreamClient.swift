@@ -1,0 +1,50 @@
+import Contract
+import Logging
+
+/// Asks upstreams for generations. Lives on the loop and is used there only; made inside an actor that is pinned to it.
+package final class UpstreamClient {
+    let loop: EpollLoop
+    private let multi: CurlMulti
+    private let logger: Logger
+    /// Calls live until they end, whether their makers hold them or not.
+    private var calls: [ObjectIdentifier: UpstreamCall] = [:]
+
+    /// - Throws: when libcurl has no memory.
+    package init(loop: EpollLoop, settings: UpstreamSettings, logger: Logger) throws {
+        self.loop = loop
+        self.logger = logger
+        multi = try CurlMulti(loop: loop, settings: settings)
+    }
+
+    /// Dials at once. The receiver hears nothing before this returns.
+    /// - Throws: `unsupported_parameter`, `invalid_request`, for what cannot be asked of this upstream; nothing was dialled then.
+    package func start(
+        _ request: GenerationRequest, on upstream: UpstreamConfiguration, receiver: any UpstreamReceiver
+    ) throws(Failure) -> UpstreamCall {
+        var request = request
+        if let model = request.body["model"]?.string, let real = upstream.aliases[model] { request.body["model"] = .string(real) }
+        let adapter = upstream.adapter
+        let exchange = try adapter.request(request, on: upstream)
+        let call = UpstreamCall(client: self, upstream: upstream, adapter: adapter, receiver: receiver)
+        do throws(CurlMulti.SetupError) {
+            call.dialled(try multi.start(exchange, delegate: call))
+        } catch {
+            logger.error("upstream request could not be made", metadata: ["upstream": "\(upstream.name)", "reason": "\(error)"])
+            throw Failure(.internal, "the request to upstream \(upstream.name) could not be made: \(error)")
+        }
+        calls[ObjectIdentifier(call)] = call
+        return call
+    }
+
+    package var openCalls: Int { calls.count }
+
+    /// Closes every connection; receivers hear nothing more.
+    package func close() {
+        for call in calls.values { call.cancel() }
+        multi.close()
+    }
+
+    func setPaused(_ paused: Bool, _ transfer: CurlTransfer) { multi.setPaused(paused, transfer) }
+    func remove(_ transfer: CurlTransfer) { multi.remove(transfer) }
+    func ended(_ call: UpstreamCall) { calls[ObjectIdentifier(call)] = nil }
+}

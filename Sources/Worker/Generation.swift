@@ -1,0 +1,427 @@
+import Contract
+import JobQueue
+import Logging
+import RedisClient
+import Upstream
+
+/// One job in the hands of this worker: carries out what its machine decides. Lives on the loop; every call comes from there.
+final class Generation: UpstreamReceiver {
+    let claim: Claim
+    let commands: OutputCommands
+    var id: JobID { claim.job.id }
+
+    private unowned let core: GenerationCore
+    private var machine: GenerationMachine
+    private(set) var output: OutputLog
+    private let stops: [UpstreamRoute.Stop]
+    private var call: UpstreamCall?
+    private var reading = true
+    /// Text of earlier attempts that this one continues.
+    private var continuation: String?
+
+    /// Written last, by the finish script.
+    private(set) var ending: GenerationEvent?
+    /// Stands in the core's list of generations that have something to write.
+    var isMarked = false
+    /// A write of the ending is under way.
+    var endingInFlight = false
+    /// Redis does not know the finish script: send it whole.
+    var finishScriptMissing = false
+    /// The newest event in the log is being asked for.
+    var settling = false
+    /// Writes in a row that were lost or refused.
+    private(set) var troubles = 0
+    /// Was handed back, lost, or has ended: nothing is written any more.
+    private(set) var isOver = false
+    private var handingBack = false
+
+    private let claimedAt: UInt64
+    private var dialledAt: UInt64 = 0
+    private var lastOutputAt: UInt64 = 0
+    private var firstTokenAt: UInt64?
+    private var timer: LoopTimer?
+    private var backoffTimer: LoopTimer?
+
+    init(claim: Claim, core: GenerationCore) {
+        self.claim = claim
+        self.core = core
+        commands = OutputCommands(claim.job.id, entry: claim.entry, keys: core.queueSettings.keys)
+        stops = core.route.stops(for: claim.job.model ?? core.settings.defaultModel)
+        machine = GenerationMachine(
+            policy: GenerationMachine.Policy(
+                retries: core.settings.retries, backoff: core.settings.backoff, upstreams: stops.count,
+                promptEstimate: TokenEstimate.prompt(claim.job.request)),
+            earlier: claim.earlierUsage)
+        output = OutputLog(attempt: claim.attempt)
+        claimedAt = core.loop.now
+    }
+
+    var phase: Phase { machine.phase }
+    var usage: Usage { machine.usage }
+    var upstreamName: String? { firstTokenAt == nil || stops.isEmpty ? nil : stops[machine.upstream].upstream.name }
+    /// On Redis' clock, so that a record's times are in order.
+    var firstTokenMilliseconds: Int? {
+        firstTokenAt.map { claim.claimedMilliseconds + Int(($0 - claimedAt) / 1_000_000) }
+    }
+    var renewal: LeaseRenewal {
+        LeaseRenewal(
+            id: id, entry: claim.entry, attempt: claim.attempt, usage: usage, upstream: upstreamName, firstTokenMilliseconds: firstTokenMilliseconds)
+    }
+
+    // MARK: begin
+
+    /// - Parameters:
+    ///   - earlier: what earlier attempts logged; empty for the first one.
+    ///   - interrupt: one that overtook the claim.
+    func begin(earlier: [LoggedEvent], interrupt: Interrupt?) {
+        if let interrupt { return interrupted(interrupt, seenAt: core.loop.now) }
+        if claim.attempt > 1 {
+            let text = Self.continuable(earlier, job: claim.job, prefix: stops.first?.upstream.prefix ?? .none)
+            continuation = text
+            output.append(text.map { .resumed(textOffset: $0.utf8.count) } ?? .restarted)
+            core.mark(self)
+        }
+        perform(machine.begin())
+    }
+
+    /// The text that an upstream can go on from, if the job wants that and the upstream can.
+    private static func continuable(_ earlier: [LoggedEvent], job: Job, prefix: UpstreamConfiguration.Prefix) -> String? {
+        guard job.onCrash == .continue, prefix != .none else { return nil }
+        var text = ""
+        for event in earlier {
+            switch event.event {
+            case .text(let piece): text += piece
+            case .restarted: text = ""
+            case .toolCall: return nil
+            default: break
+            }
+        }
+        return text.isEmpty ? nil : text
+    }
+
+    private func perform(_ action: GenerationMachine.Action) {
+        switch action {
+        case .check: core.checkInterrupt(self)
+        case .dial(let index): dial(stops[index])
+        case .backOff(let wait):
+            backoffTimer = core.loop.schedule(after: wait) { [unowned self] in
+                backoffTimer = nil
+                core.checkInterrupt(self)
+            }
+        case .end(let event): end(event)
+        }
+    }
+
+    private func dial(_ stop: UpstreamRoute.Stop) {
+        var body = claim.job.request
+        body["model"] = .string(stop.model)
+        var request = GenerationRequest(jobID: id, body: body)
+        request.continuation = continuation
+        request.traceparent = claim.job.traceparent
+        dialledAt = core.loop.now
+        startTimer()
+        do {
+            call = try core.upstream.start(request, on: stop.upstream, receiver: self)
+        } catch {
+            perform(machine.fail(error))
+        }
+    }
+
+    /// The durable interrupt was asked for before a dial.
+    func interruptChecked(_ interrupt: Interrupt?) {
+        guard !isOver, ending == nil else { return }
+        if let interrupt { return interrupted(interrupt, seenAt: core.loop.now) }
+        guard !handingBack else { return }
+        if let action = machine.checked() { perform(action) }
+    }
+
+    // MARK: UpstreamReceiver
+
+    func upstreamConnected() { machine.connected() }
+
+    func upstreamAnswered() {}
+
+    func upstreamProduced(_ outputs: [UpstreamOutput], chunks: Int) {
+        guard ending == nil, !isOver else { return }
+        if machine.produced(chunks: chunks) {
+            let stop = stops[machine.upstream]
+            output.append(.upstream(name: stop.upstream.name, model: stop.model))
+        }
+        lastOutputAt = core.loop.now
+        if firstTokenAt == nil { firstTokenAt = lastOutputAt }
+        core.metrics.tokens.increment(by: chunks)
+        for piece in outputs {
+            switch piece {
+            case .text(let text): output.append(.text(text))
+            case .reasoning(let text): output.append(.reasoning(text))
+            case .toolCall(let toolCall): output.append(.toolCall(toolCall))
+            case .usage(let prompt, let completion): machine.reported(promptTokens: prompt, completionTokens: completion)
+            case .finished(let reason): machine.finished(reason)
+            }
+        }
+        core.mark(self)
+        if output.totalBytes + output.unwrittenBytes > core.queueSettings.logMaximum {
+            closeCall()
+            let limit = core.queueSettings.logMaximum
+            perform(machine.fail(Failure(.outputTooLarge, "the answer's events exceed \(limit) bytes (SLUICE_LOG_MAX)")))
+        } else if reading, output.unwrittenBytes > OutputLog.highWater {
+            reading = false
+            call?.pauseReading()
+        }
+    }
+
+    func upstreamEnded(_ result: UpstreamResult) {
+        call = nil
+        reading = true
+        guard ending == nil, !isOver else { return }
+        if case .complete = result, machine.produced(chunks: 0) {
+            // An answer of nothing is an answer.
+            let stop = stops[machine.upstream]
+            output.append(.upstream(name: stop.upstream.name, model: stop.model))
+        }
+        if case .failed(let failure) = result {
+            core.logger.info(
+                "upstream failed",
+                metadata: [
+                    "job": "\(id)", "code": "\(failure.failure.code.rawValue)", "status": "\(failure.failure.upstreamStatus ?? 0)",
+                    "upstream": "\(stops[machine.upstream].upstream.name)",
+                ])
+        }
+        perform(machine.upstreamEnded(result, remaining: remaining, jitter: .random(in: 0...1)))
+    }
+
+    // MARK: interrupts and the end
+
+    /// - Parameter seenAt: when this process saw the signal, CLOCK_MONOTONIC ns.
+    func interrupted(_ interrupt: Interrupt, seenAt: UInt64) {
+        guard ending == nil, !isOver else { return }
+        let phase = machine.phase
+        let hadCall = call != nil
+        closeCall()
+        let latency = Int((core.loop.now &- seenAt) / 1_000)
+        guard let action = machine.interrupted(interrupt, latencyMicroseconds: latency) else { return }
+        // Nobody shall see what comes after the interrupt; what was generated is in the usage.
+        output.dropPending()
+        core.metrics.interruptClosed.recordMicroseconds(latency)
+        core.logger.info(
+            hadCall ? "interrupt closed upstream" : "interrupt ended job",
+            metadata: ["job": "\(id)", "phase": "\(phase.rawValue)", "latency_us": "\(latency)", "reason": "\(interrupt.reason)"])
+        perform(action)
+    }
+
+    private func end(_ event: GenerationEvent) {
+        closeCall()
+        cancelTimers()
+        ending = event
+        core.mark(self)
+    }
+
+    /// The upstream's socket is closed when this returns.
+    private func closeCall() {
+        call?.cancel()
+        call = nil
+        reading = true
+        if let backoffTimer { core.loop.cancel(backoffTimer) }
+        backoffTimer = nil
+    }
+
+    /// A newer attempt has the job, or Redis knows it no more: not a byte more is read or written.
+    func lost() {
+        guard !isOver else { return }
+        core.logger.warning("job lost to another attempt; its upstream is closed", metadata: ["job": "\(id)", "attempt": "\(claim.attempt)"])
+        core.metrics.leasesLost.increment()
+        close()
+    }
+
+    /// Stops reading and generating; what was written stands. For a hand-back and for the end of the process.
+    func close() {
+        isOver = true
+        closeCall()
+        cancelTimers()
+    }
+
+    /// Stops generating so that another worker can go on; what is collected is written first.
+    func prepareHandBack() {
+        guard ending == nil, !isOver else { return }
+        handingBack = true
+        closeCall()
+        cancelTimers()
+        core.mark(self)
+    }
+
+    /// Nothing is left to be written before the hand-back.
+    var canBeHandedBack: Bool { handingBack && output.isEmpty && !isOver && ending == nil }
+
+    // MARK: writing
+
+    /// What this generation adds to a batch of commands.
+    enum Part {
+        case events(Int)
+        case eventsAndEnding(Int)
+        case nothing
+    }
+
+    /// Appends what is due. One write is under way at a time.
+    func write(to pipeline: inout RedisPipeline) -> Part {
+        guard !isOver, !endingInFlight, output.canWrite else { return .nothing }
+        let events = output.beginWrite()
+        var count = events.isEmpty ? 0 : commands.append(events, to: &pipeline)
+        guard let ending else { return count == 0 ? .nothing : .events(count) }
+        var end = OutputCommands.Ending(event: LoggedEvent(id: output.newest.next, event: ending), previous: output.newest, usage: usage)
+        end.upstream = upstreamName
+        end.firstTokenMilliseconds = firstTokenMilliseconds
+        commands.append(end, entry: claim.entry, settings: core.queueSettings, loaded: !finishScriptMissing, to: &pipeline)
+        endingInFlight = true
+        count += 1
+        return .eventsAndEnding(count)
+    }
+
+    /// The answers to what `write` appended, in order.
+    func answered(_ part: Part, _ replies: ArraySlice<RESPValue>) {
+        guard !isOver else { return }
+        var events = replies
+        var finish: RESPValue?
+        if case .eventsAndEnding = part {
+            endingInFlight = false
+            finish = events.popLast()
+        }
+        // The last of the rest is the PUBLISH's.
+        if !events.isEmpty {
+            if let failed = events.dropLast().first(where: \.isError) {
+                refused(failed)
+                return
+            }
+            output.wrote()
+            troubles = 0
+            if !reading, output.unwrittenBytes < OutputLog.lowWater {
+                reading = true
+                call?.resumeReading()
+            }
+        }
+        switch finish {
+        case .integer(1):
+            isOver = true
+            core.finished(self)
+        case .integer(0): core.endedElsewhere(self)
+        case .error(let message) where message.hasPrefix("NOSCRIPT"):
+            finishScriptMissing = true
+            core.mark(self)
+        case .error, .integer: settleLater()
+        default: if !output.isEmpty || ending != nil || canBeHandedBack { core.mark(self) }
+        }
+    }
+
+    private func refused(_ reply: RESPValue) {
+        // Either a newer attempt has written, or Redis takes no writes now (no memory, read only): the newest id in the log tells.
+        core.logger.debug("a write to the log was refused", metadata: ["job": "\(id)", "reply": "\(reply)"])
+        settleLater()
+    }
+
+    /// The connection broke, or took too long: what was in flight may be in the log or not.
+    func answerLost() {
+        guard !isOver else { return }
+        endingInFlight = false
+        settleLater()
+    }
+
+    private func settleLater() {
+        output.lostAnswer()
+        troubles += 1
+        core.settle(self)
+    }
+
+    /// What the log's newest id is.
+    func settled(newest: EventID?) {
+        settling = false
+        guard !isOver else { return }
+        if let newest, ending != nil, output.inFlight.isEmpty, newest == output.written.next {
+            // The ending itself got through before its answer was lost.
+            isOver = true
+            return core.finished(self)
+        }
+        guard output.settle(newest: newest) else {
+            // The ending got through behind events whose answer was lost with it.
+            if let newest, ending != nil, newest.attempt == claim.attempt, newest == output.newest.next {
+                isOver = true
+                return core.finished(self)
+            }
+            return core.endedElsewhere(self)
+        }
+        core.mark(self)
+    }
+
+    // MARK: time
+
+    private var remaining: Duration {
+        var end = claimedAt &+ nanoseconds(total)
+        if let deadline { end = min(end, deadline) }
+        return .nanoseconds(Int64(end > core.loop.now ? end - core.loop.now : 0))
+    }
+
+    private var total: Duration { claim.job.totalTimeoutMilliseconds.map { .milliseconds($0) } ?? core.settings.totalTimeout }
+    private var firstToken: Duration { claim.job.firstTokenTimeoutMilliseconds.map { .milliseconds($0) } ?? core.settings.firstTokenTimeout }
+    private var idle: Duration { claim.job.idleTimeoutMilliseconds.map { .milliseconds($0) } ?? core.settings.idleTimeout }
+
+    /// The job's deadline on this process' clock.
+    private var deadline: UInt64? {
+        claim.job.deadlineMilliseconds.map { milliseconds in
+            claimedAt &+ UInt64(max(0, milliseconds - claim.claimedMilliseconds)) * 1_000_000
+        }
+    }
+
+    private func nanoseconds(_ duration: Duration) -> UInt64 {
+        UInt64(max(0, duration.components.seconds)) &* 1_000_000_000 &+ UInt64(max(0, duration.components.attoseconds / 1_000_000_000))
+    }
+
+    /// The next moment at which something is too late, and what.
+    private var nextLimit: (at: UInt64, failure: Failure) {
+        var limit = (at: claimedAt &+ nanoseconds(total), failure: Failure(.totalTimeout, "the job took longer than \(total)"))
+        func consider(_ at: UInt64, _ failure: @autoclosure () -> Failure) {
+            if at < limit.at { limit = (at, failure()) }
+        }
+        if let deadline { consider(deadline, Failure(.deadlineExceeded, "the job's deadline passed while it ran")) }
+        switch machine.state {
+        case .connecting, .waiting:
+            consider(dialledAt &+ nanoseconds(firstToken), Failure(.firstTokenTimeout, "the upstream sent no token within \(firstToken)"))
+        case .streaming where reading:
+            consider(lastOutputAt &+ nanoseconds(idle), Failure(.idleTimeout, "the upstream sent nothing for \(idle)"))
+        default: break
+        }
+        return limit
+    }
+
+    /// One timer a generation; a token only moves `lastOutputAt`, the timer finds that when it goes off.
+    private func startTimer() {
+        if let timer { core.loop.cancel(timer) }
+        let now = core.loop.now
+        let limit = nextLimit.at
+        timer = core.loop.schedule(after: .nanoseconds(Int64(limit > now ? limit - now : 0))) { [unowned self] in
+            timer = nil
+            timeUp()
+        }
+    }
+
+    private func timeUp() {
+        guard ending == nil, !isOver, !handingBack else { return }
+        let limit = nextLimit
+        guard limit.at <= core.loop.now else { return startTimer() }
+        closeCall()
+        if limit.failure.code == .firstTokenTimeout {
+            perform(machine.failed(UpstreamFailure(failure: limit.failure), remaining: remaining, jitter: .random(in: 0...1)))
+            if ending == nil { startTimer() }
+        } else {
+            perform(machine.fail(limit.failure))
+        }
+    }
+
+    private func cancelTimers() {
+        if let timer { core.loop.cancel(timer) }
+        if let backoffTimer { core.loop.cancel(backoffTimer) }
+        timer = nil
+        backoffTimer = nil
+    }
+}
+
+extension RESPValue {
+    fileprivate var isError: Bool { if case .error = self { true } else { false } }
+}

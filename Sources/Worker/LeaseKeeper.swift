@@ -1,0 +1,167 @@
+import Contract
+import JobQueue
+import Logging
+import NIOCore
+import RedisClient
+
+/// The worker's beat: renews leases, reads durable interrupts, shows a sign of life, looks for lost workers' jobs.
+actor LeaseKeeper {
+    /// Jobs in one call of the renew script, so that Redis is not held up.
+    private static let renewedAtOnce = 100
+
+    private nonisolated let eventLoop: any EventLoop
+    private let consumer: JobConsumer
+    private let room: GenerationRoom
+    private let claimer: Claimer
+    private let heartbeat: NodeHeartbeat
+    private let capacity: Int
+    private let started: String
+    private let metrics: WorkerMetrics
+    private let logger: Logger
+    private let clock: @Sendable () -> UInt64
+    private let drainAsked: @Sendable () -> Void
+
+    private var draining = false
+    private var stopped = false
+    /// When the newest renewal that Redis answered was sent.
+    private var renewedAt: UInt64
+    private var expired = false
+    private var renewing = false
+    private var renewAgain = false
+    private var sleeping: CheckedContinuation<Void, Never>?
+    private var alarm: Scheduled<Void>?
+
+    nonisolated var unownedExecutor: UnownedSerialExecutor { eventLoop.executor.asUnownedSerialExecutor() }
+
+    init(
+        consumer: JobConsumer, room: GenerationRoom, claimer: Claimer, capacity: Int, started: String, metrics: WorkerMetrics, logger: Logger,
+        clock: @escaping @Sendable () -> UInt64, drainAsked: @escaping @Sendable () -> Void
+    ) {
+        eventLoop = consumer.redis.eventLoop
+        self.consumer = consumer
+        self.room = room
+        self.claimer = claimer
+        self.capacity = capacity
+        self.started = started
+        self.metrics = metrics
+        self.logger = logger
+        self.clock = clock
+        self.drainAsked = drainAsked
+        heartbeat = NodeHeartbeat(.worker, name: consumer.worker, keys: consumer.keys, lease: consumer.settings.lease)
+        renewedAt = clock()
+    }
+
+    /// Beats until `stop`.
+    func run() async {
+        let beat = TimeAmount.nanoseconds(Self.nanoseconds(consumer.settings.beat))
+        while !stopped {
+            // A lease that is over unrenewed is noticed by the clock, not by an answer that may never come.
+            checkExpiry()
+            await renew()
+            await showLife()
+            // Spread, so that the workers of a deployment do not all look at the same moment.
+            Task { await self.claimer.takeOver() }
+            await sleep(beat)
+        }
+    }
+
+    func stop() {
+        stopped = true
+        alarm?.cancel()
+        sleeping?.resume()
+        sleeping = nil
+    }
+
+    func drain() { draining = true }
+
+    private func sleep(_ time: TimeAmount) async {
+        guard !stopped else { return }
+        await withCheckedContinuation { continuation in
+            sleeping = continuation
+            alarm = eventLoop.assumeIsolated().scheduleTask(in: time) { self.assumeIsolated { $0.wake() } }
+        }
+    }
+
+    private func wake() {
+        sleeping?.resume()
+        sleeping = nil
+    }
+
+    private func checkExpiry() {
+        let silent = clock() &- renewedAt
+        guard !expired, silent > UInt64(Self.nanoseconds(consumer.settings.lease)) else { return }
+        expired = true
+        logger.error(
+            "no lease could be renewed for a whole lease: upstreams are closed and the jobs handed back when Redis answers",
+            metadata: ["silent_ms": "\(silent / 1_000_000)"])
+        Task { await self.room.handBackAll() }
+    }
+
+    /// Renews all leases and carries out the durable interrupts found with them. Also called when a subscription is back.
+    func renew() async {
+        guard !renewing else {
+            renewAgain = true
+            return
+        }
+        renewing = true
+        repeat {
+            renewAgain = false
+            await renewOnce()
+        } while renewAgain && !stopped
+        renewing = false
+    }
+
+    private func renewOnce() async {
+        let sentAt = clock()
+        let renewals = await room.renewals()
+        do {
+            for (_, group) in Dictionary(grouping: renewals, by: \.entry.partition) {
+                for start in stride(from: 0, to: group.count, by: Self.renewedAtOnce) {
+                    let some = Array(group[start..<min(start + Self.renewedAtOnce, group.count)])
+                    let answers = try await consumer.renew(some)
+                    metrics.leasesRenewed.increment(by: answers.count { $0 == .kept })
+                    await room.apply(Array(zip(some, answers)))
+                }
+            }
+            if renewals.isEmpty { _ = try await consumer.redis.send("PING") }
+            renewedAt = sentAt
+            expired = false
+        } catch {
+            logger.debug("leases could not be renewed", metadata: ["error": "\(error)", "jobs": "\(renewals.count)"])
+        }
+    }
+
+    private func showLife() async {
+        var pipeline = RedisPipeline()
+        let inFlight = await claimer.inFlight
+        heartbeat.append(
+            [
+                ("capacity", String(capacity)), ("in_flight", String(inFlight)), ("draining", draining ? "1" : "0"), ("version", Version.current),
+                ("started", started),
+            ], to: &pipeline)
+        pipeline.append("GET", .string(consumer.keys.drain(consumer.worker)))
+        do {
+            let replies = try await consumer.redis.send(pipeline)
+            if let wish = replies.last, wish.string != nil, !draining {
+                logger.info("an operator asked this worker to drain")
+                drainAsked()
+            }
+            await claimer.pauseClasses(try await consumer.pausedClasses())
+        } catch {
+            logger.debug("the heartbeat could not be written", metadata: ["error": "\(error)"])
+        }
+    }
+
+    /// The sign of life is taken back on a clean end.
+    func forget() async {
+        do {
+            _ = try await consumer.redis.send("DEL", .string(heartbeat.key), .string(consumer.keys.drain(consumer.worker)))
+        } catch {
+            logger.debug("the heartbeat could not be removed; it expires", metadata: ["error": "\(error)"])
+        }
+    }
+
+    private static func nanoseconds(_ duration: Duration) -> Int64 {
+        duration.components.seconds * 1_000_000_000 + duration.components.attoseconds / 1_000_000_000
+    }
+}

@@ -1,0 +1,115 @@
+import Contract
+import JobQueue
+
+/// A job's output on its way into the log: what is collected, what is being written, what is safe. No I/O.
+///
+/// Group commit: while a write is under way everything collects behind it, consecutive text as one event. So alone a token costs no wait, and when Redis is slow the number
+/// of commands per token falls by itself. Ids are given when a write begins and never change: a repeated write means the same.
+struct OutputLog {
+    /// Unwritten bytes beyond which the upstream is no longer read.
+    static let highWater = 256 << 10
+    static let lowWater = 64 << 10
+
+    /// The newest event that Redis has.
+    private(set) var written: EventID
+    private(set) var inFlight: [(id: EventID, json: [UInt8])] = []
+    /// Redis' answer to what is in flight was lost: it may be there or not.
+    private(set) var uncertain = false
+    private var pending: [GenerationEvent] = []
+    private(set) var unwrittenBytes = 0
+    /// All bytes of events so far, for `SLUICE_LOG_MAX`.
+    private(set) var totalBytes = 0
+
+    /// - Parameter attempt: its `started` is there already, from the claim.
+    init(attempt: Int) { written = EventID(attempt: attempt, sequence: 0) }
+
+    /// What is left of a write after its answer was lost and the log was looked at.
+    private var repeatDue = false
+
+    var isEmpty: Bool { inFlight.isEmpty && pending.isEmpty }
+    /// No write is under way whose answer is still to come.
+    var canWrite: Bool { !uncertain && (inFlight.isEmpty || repeatDue) }
+    /// The event that the next one follows.
+    var newest: EventID { inFlight.last?.id ?? written }
+
+    mutating func append(_ event: GenerationEvent) {
+        switch (event, pending.last) {
+        case (.text(let more), .text(let text)):
+            pending[pending.count - 1] = .null
+            pending[pending.count - 1] = .text(text + more)
+            unwrittenBytes += more.utf8.count
+        case (.reasoning(let more), .reasoning(let text)):
+            pending[pending.count - 1] = .null
+            pending[pending.count - 1] = .reasoning(text + more)
+            unwrittenBytes += more.utf8.count
+        default:
+            pending.append(event)
+            unwrittenBytes += Self.size(of: event)
+        }
+    }
+
+    /// Nothing that was collected and not yet sent is wanted any more (after an interrupt nobody shall see further tokens).
+    mutating func dropPending() {
+        for event in pending { unwrittenBytes -= Self.size(of: event) }
+        pending.removeAll()
+    }
+
+    /// Begins a write: of what a lost write left over, else of all that is collected. Empty when one is under way or there is nothing to write.
+    mutating func beginWrite() -> [(id: EventID, json: [UInt8])] {
+        if repeatDue {
+            repeatDue = false
+            return inFlight
+        }
+        guard inFlight.isEmpty, !pending.isEmpty else { return [] }
+        var id = written
+        unwrittenBytes = 0
+        for event in pending {
+            id = id.next
+            let json = LoggedEvent(id: id, event: event).json
+            inFlight.append((id, json))
+            unwrittenBytes += json.count
+        }
+        totalBytes += unwrittenBytes
+        pending.removeAll(keepingCapacity: true)
+        return inFlight
+    }
+
+    /// Redis has all that was in flight.
+    mutating func wrote() {
+        guard let last = inFlight.last else { return }
+        for event in inFlight { unwrittenBytes -= event.json.count }
+        written = last.id
+        inFlight.removeAll(keepingCapacity: true)
+        uncertain = false
+    }
+
+    mutating func lostAnswer() { uncertain = true }
+
+    /// What the log's newest id says about a write whose answer was lost or an error.
+    /// - Returns: false when the log belongs to a newer attempt, or is gone.
+    mutating func settle(newest top: EventID?) -> Bool {
+        guard let top, top.attempt == written.attempt, top >= written else { return false }
+        while let first = inFlight.first, first.id <= top {
+            unwrittenBytes -= first.json.count
+            written = first.id
+            inFlight.removeFirst()
+        }
+        uncertain = false
+        repeatDue = !inFlight.isEmpty
+        return true
+    }
+
+    private static func size(of event: GenerationEvent) -> Int {
+        switch event {
+        case .text(let text), .reasoning(let text): text.utf8.count
+        case .audio(let audio): audio.data.utf8.count
+        case .toolCall(let call): call.arguments.utf8.count + call.name.utf8.count
+        default: 64
+        }
+    }
+}
+
+extension GenerationEvent {
+    /// Stands where a string is taken out to be appended to, so that it is not copied.
+    fileprivate static var null: GenerationEvent { .restarted }
+}

@@ -1,0 +1,28 @@
+import Contract
+
+/// What a prompt costs in tokens, roughly, for when an upstream does not say (an interrupted OpenAI-compatible stream reports nothing).
+enum TokenEstimate {
+    /// Four ASCII characters a token, one token for any other: within a factor of two for the common tokenizers.
+    static func prompt(_ request: JSONObject) -> Int {
+        var quarters = 0
+        for message in request["messages"]?.array ?? [] {
+            quarters += 16
+            switch message["content"] {
+            case .string(let text): quarters += weight(text)
+            case .array(let parts): for part in parts { quarters += part["text"]?.string.map(weight) ?? 0 }
+            default: break
+            }
+        }
+        if let tools = request["tools"], tools.array?.isEmpty == false { quarters += weight(tools.text) }
+        return (quarters + 3) / 4
+    }
+
+    private static func weight(_ text: String) -> Int {
+        var quarters = 0
+        for byte in text.utf8 {
+            // A character beyond ASCII counts once, by its first byte.
+            if byte < 0x80 { quarters += 1 } else if byte & 0xC0 == 0xC0 { quarters += 4 }
+        }
+        return quarters
+    }
+}

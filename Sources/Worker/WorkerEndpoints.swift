@@ -1,0 +1,40 @@
+import Hummingbird
+import Logging
+import NIOCore
+
+/// A worker's `/healthz`, `/readyz` and `/metrics`.
+struct WorkerEndpoints: Sendable {
+    let host: String
+    let port: Int
+    /// Nil: ready; else why not.
+    let readiness: @Sendable () -> String?
+    let metrics: @Sendable () -> String
+    let logger: Logger
+
+    func run() async throws {
+        let router = Router()
+        router.get("/healthz") { _, _ in "ok\n" }
+        router.get("/readyz") { [readiness] _, _ in
+            let reason = readiness()
+            return Self.text(reason.map { $0 + "\n" } ?? "ready\n", status: reason == nil ? .ok : .serviceUnavailable)
+        }
+        router.get("/metrics") { [metrics] _, _ in
+            Self.text(metrics(), status: .ok, type: "text/plain; version=0.0.4; charset=utf-8")
+        }
+        var quiet = logger
+        quiet.logLevel = max(logger.logLevel, .warning)
+        let application = Application(
+            router: router, configuration: .init(address: .hostname(host, port: port), serverName: nil), logger: quiet)
+        // Detached from the graceful shutdown: while the worker drains, its readiness is still asked for.
+        let serving = Task.detached { try await application.run() }
+        try await withTaskCancellationHandler {
+            try await serving.value
+        } onCancel: {
+            serving.cancel()
+        }
+    }
+
+    private static func text(_ text: String, status: HTTPResponse.Status, type: String = "text/plain; charset=utf-8") -> Response {
+        Response(status: status, headers: [.contentType: type], body: .init(byteBuffer: ByteBuffer(string: text)))
+    }
+}

@@ -1,0 +1,185 @@
+import Contract
+import Hummingbird
+import JobQueue
+import Logging
+import NIOCore
+import NIOPosix
+import RedisClient
+import ServiceLifecycle
+import Upstream
+
+/// One worker. `run` returns after a drain (graceful shutdown), or throws `CancellationError` at once when its task is cancelled: then upstreams are closed and the leases of
+/// what ran expire.
+package struct WorkerService: Service {
+    private let settings: WorkerSettings
+    private let queueSettings: QueueSettings
+    private let redisURL: RedisURL
+    private let redisSettings: RedisSettings
+    private let logger: Logger
+
+    package init(settings: WorkerSettings, queueSettings: QueueSettings, redisURL: RedisURL, redisSettings: RedisSettings, logger: Logger) {
+        self.settings = settings
+        self.queueSettings = queueSettings
+        self.redisURL = redisURL
+        self.redisSettings = redisSettings
+        self.logger = logger
+    }
+
+    package func run() async throws {
+        // One loop for all Redis connections: a claim and the interrupt that overtakes it meet on it.
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        let loop = try EpollLoop(name: "upstream")
+        loop.start()
+        do {
+            try await run(on: group.next(), loop)
+        } catch {
+            loop.stop()
+            try? await group.shutdownGracefully()
+            throw error
+        }
+        loop.stop()
+        try await group.shutdownGracefully()
+    }
+
+    private func run(on eventLoop: any EventLoop, _ loop: EpollLoop) async throws {
+        let commands = RedisClient(url: redisURL, settings: redisSettings, eventLoop: eventLoop, name: "commands", logger: logger)
+        let blocking = RedisClient(url: redisURL, settings: redisSettings, eventLoop: eventLoop, name: "claims", logger: logger)
+        let subscriber = RedisSubscriber(url: redisURL, settings: redisSettings, eventLoop: eventLoop, name: "cancel", logger: logger)
+        let metrics = WorkerMetrics()
+        let token = ULID(milliseconds: Self.wallMilliseconds).description
+        let consumer = JobConsumer(redis: commands, blocking: blocking, settings: queueSettings, worker: settings.name, token: token)
+        let room = GenerationRoom(loop: loop, consumer: consumer)
+        let clock: @Sendable () -> UInt64 = { loop.now }
+        let claimer = Claimer(
+            consumer: consumer, room: room, capacity: settings.concurrency, metrics: metrics, logger: logger, clock: clock)
+        try await room.open(settings: settings, metrics: metrics, logger: logger) { _, entry in
+            eventLoop.execute { claimer.assumeIsolated { $0.release(entry) } }
+        }
+        let drain = DrainSignal()
+        let keeper = LeaseKeeper(
+            consumer: consumer, room: room, claimer: claimer, capacity: settings.concurrency, started: String(Self.wallMilliseconds), metrics: metrics,
+            logger: logger, clock: clock, drainAsked: { drain.begin() })
+        let listener = InterruptListener(
+            subscriber: subscriber, consumer: consumer, claimer: claimer, room: room, metrics: metrics, logger: logger, clock: clock,
+            mayHaveMissed: { Task { await keeper.renew() } }, jobsReturned: { Task { await claimer.takeOver() } })
+        commands.onConnect {
+            var load = RedisPipeline()
+            for script in Scripts.ofWorker { load.append("SCRIPT", "LOAD", .string(script.source)) }
+            // Only a saving: a script that is missing is sent whole when it is called.
+            commands.send(load) { _ in }
+        }
+        let readiness: @Sendable () -> String? = {
+            if drain.hasBegun { return "draining" }
+            if !commands.isConnected || !blocking.isConnected { return "Redis is not reachable" }
+            if !subscriber.isAlive { return "the cancel subscription is not alive" }
+            return nil
+        }
+        try await withThrowingTaskGroup(of: Void.self) { tasks in
+            tasks.addTask { await commands.run() }
+            tasks.addTask { await blocking.run() }
+            tasks.addTask { await subscriber.run() }
+            if let listen = settings.metricsListen {
+                let endpoints = WorkerEndpoints(host: listen.host, port: listen.port, readiness: readiness, metrics: settings.metricsText, logger: logger)
+                tasks.addTask { try await endpoints.run() }
+            }
+            tasks.addTask {
+                try await self.work(
+                    consumer: consumer, room: room, claimer: claimer, keeper: keeper, listener: listener, eventLoop: eventLoop, drain: drain)
+                commands.shutdown()
+                blocking.shutdown()
+                subscriber.shutdown()
+                throw Finished()
+            }
+            do {
+                while try await tasks.next() != nil {}
+            } catch is Finished {
+                tasks.cancelAll()
+            } catch {
+                // Stopped at once, or unable to go on: what runs upstream is closed before anything else.
+                await room.abandon()
+                tasks.cancelAll()
+                throw error
+            }
+        }
+    }
+
+    private struct Finished: Error {}
+
+    /// From the first claim to the end of the drain.
+    private func work(
+        consumer: JobConsumer, room: GenerationRoom, claimer: Claimer, keeper: LeaseKeeper, listener: InterruptListener, eventLoop: any EventLoop,
+        drain: DrainSignal
+    ) async throws {
+        try await eventLoop.submit { listener.listen() }.get()
+        try await createGroups(consumer)
+        logger.info("worker takes jobs", metadata: ["worker": "\(settings.name)", "capacity": "\(settings.concurrency)"])
+        try await withThrowingTaskGroup(of: Void.self) { tasks in
+            tasks.addTask { await claimer.run() }
+            tasks.addTask { await keeper.run() }
+            await withGracefulShutdownHandler {
+                await drain.wait()
+            } onGracefulShutdown: {
+                drain.begin()
+            }
+            try Task.checkCancellation()
+            logger.info("drain began", metadata: ["in_flight": "\(await claimer.inFlight)", "timeout": "\(settings.drainTimeout)"])
+            await keeper.drain()
+            await claimer.stop()
+            // The claimer's end is awaited first, so that nothing is begun behind the drain's back.
+            try await tasks.next()
+            if await !waitUntilEmpty(room, for: settings.drainTimeout, on: eventLoop) {
+                logger.info("drain timeout; running jobs are handed back")
+                await room.handBackAll()
+                if await !waitUntilEmpty(room, for: .seconds(5), on: eventLoop) {
+                    logger.warning("some jobs could not be handed back; their leases expire")
+                    await room.abandon()
+                }
+            }
+            await keeper.stop()
+            try await tasks.waitForAll()
+            await forget(consumer, keeper)
+            logger.info("drained")
+        }
+    }
+
+    private func createGroups(_ consumer: JobConsumer) async throws {
+        while true {
+            do { return try await consumer.createGroups() } catch {
+                try Task.checkCancellation()
+                // Redis is away (said once by its connection) or refuses; claiming makes no sense before.
+                if error.code == .server { logger.error("consumer groups could not be made", metadata: ["error": "\(error)"]) }
+                try await Task.sleep(for: .milliseconds(200))
+            }
+        }
+    }
+
+    private func forget(_ consumer: JobConsumer, _ keeper: LeaseKeeper) async {
+        await keeper.forget()
+        do { try await consumer.forgetConsumer(settings.name) } catch {
+            logger.debug("the consumer could not be removed", metadata: ["error": "\(error)"])
+        }
+    }
+
+    private func waitUntilEmpty(_ room: GenerationRoom, for limit: Duration, on eventLoop: any EventLoop) async -> Bool {
+        await withTaskGroup(of: Bool.self) { tasks in
+            tasks.addTask {
+                await room.waitUntilEmpty()
+                return true
+            }
+            tasks.addTask {
+                try? await Task.sleep(for: limit)
+                return false
+            }
+            let empty = await tasks.next() ?? true
+            if !empty { await room.stopWaiting() }
+            tasks.cancelAll()
+            return empty
+        }
+    }
+
+    private static var wallMilliseconds: UInt64 {
+        var time = timespec()
+        clock_gettime(CLOCK_REALTIME, &time)
+        return UInt64(time.tv_sec) * 1_000 + UInt64(time.tv_nsec) / 1_000_000
+    }
+}

@@ -1,0 +1,74 @@
+import Contract
+import Testing
+
+@testable import JobQueue
+
+@Suite struct EventSequenceTests {
+    private static func text(_ attempt: Int, _ sequence: Int) -> LoggedEvent {
+        LoggedEvent(id: EventID(attempt: attempt, sequence: sequence), event: .text("\(attempt)-\(sequence)"))
+    }
+    private static func end(_ attempt: Int, _ sequence: Int) -> LoggedEvent {
+        LoggedEvent(id: EventID(attempt: attempt, sequence: sequence), event: .finished(.stop, .none))
+    }
+    private func ids(_ action: EventSequence.Action) -> [String]? {
+        guard case .deliver(let events) = action else { return nil }
+        return events.map(\.id.description)
+    }
+
+    @Test func passesOnWhatFollows() {
+        var sequence = EventSequence(after: nil)
+        #expect(ids(sequence.offer([Self.text(1, 0)])) == ["1-0"])
+        #expect(ids(sequence.offer([Self.text(1, 1), Self.text(1, 2)])) == ["1-1", "1-2"])
+        #expect(sequence.last == EventID(attempt: 1, sequence: 2))
+    }
+
+    @Test func dropsWhatItHas() {
+        var sequence = EventSequence(after: EventID(attempt: 1, sequence: 4))
+        #expect(ids(sequence.offer([Self.text(1, 3), Self.text(1, 4)])) == [])
+        #expect(ids(sequence.offer([Self.text(1, 4), Self.text(1, 5)])) == ["1-5"])
+    }
+
+    @Test func dropsAnOlderAttempt() {
+        var sequence = EventSequence(after: EventID(attempt: 2, sequence: 1))
+        #expect(ids(sequence.offer([Self.text(1, 9), Self.end(1, 10)])) == [])
+        #expect(!sequence.ended)
+    }
+
+    @Test func fillsAGapBeforeGoingOn() {
+        var sequence = EventSequence(after: nil)
+        _ = sequence.offer([Self.text(1, 0)])
+        #expect(sequence.offer([Self.text(1, 3)]) == .fill(after: EventID(attempt: 1, sequence: 0)))
+        #expect(ids(sequence.offer([Self.text(1, 4)])) == [])
+        let filled = sequence.filled([Self.text(1, 1), Self.text(1, 2), Self.text(1, 3)])
+        #expect(filled.map(\.id.description) == ["1-1", "1-2", "1-3", "1-4"])
+    }
+
+    @Test func aNewAttemptIsReadFromTheLog() {
+        // The older attempt's last message may be lost without a trace.
+        var sequence = EventSequence(after: EventID(attempt: 1, sequence: 5))
+        #expect(sequence.offer([Self.text(2, 0)]) == .fill(after: EventID(attempt: 1, sequence: 5)))
+        #expect(sequence.filled([Self.text(1, 6), Self.text(2, 0)]).map(\.id.description) == ["1-6", "2-0"])
+    }
+
+    @Test func nothingAfterTheEnd() {
+        var sequence = EventSequence(after: nil)
+        #expect(ids(sequence.offer([Self.text(1, 0), Self.end(1, 1), Self.text(1, 2)])) == ["1-0", "1-1"])
+        #expect(sequence.ended)
+        #expect(ids(sequence.offer([Self.text(1, 2)])) == [])
+        #expect(ids(sequence.suspect()) == [])
+    }
+
+    @Test func aLogThatCouldNotBeReadIsReadLater() {
+        var sequence = EventSequence(after: nil)
+        #expect(sequence.offer([Self.text(1, 2)]) == .fill(after: nil))
+        sequence.fillFailed()
+        #expect(sequence.offer([Self.text(1, 3)]) == .fill(after: nil))
+    }
+
+    @Test func holdsBoundedly() {
+        var sequence = EventSequence(after: nil)
+        _ = sequence.suspect()
+        for index in 0..<5_000 { _ = sequence.offer([Self.text(1, index)]) }
+        #expect(sequence.filled([]).count == EventSequence.heldMaximum - EventSequence.heldMaximum)
+    }
+}

@@ -1,0 +1,258 @@
+import Contract
+import RedisClient
+import TestSupport
+import Testing
+
+@testable import JobQueue
+
+@Suite(.serialized) struct LifeOfAJobTests {
+    @Test func fromSubmissionToTheEnd() async throws {
+        try await QueueFixture.run { fixture in
+            let job = QueueFixture.job()
+            let claim = try await fixture.running(job)
+            #expect(claim.attempt == 1 && claim.crashes == 0 && claim.job == job)
+            _ = try await fixture.write([.upstream(name: "u", model: "m"), .text("hello")], of: claim)
+            #expect(try await fixture.finish(claim, .finished(.stop, .none), at: 3) == .integer(1))
+            let log = try await fixture.queue.log(job.id, after: nil)
+            #expect(log.map(\.event.type) == ["started", "upstream", "text", "finished"])
+            #expect(log.map(\.id.sequence) == [0, 1, 2, 3])
+            let record = try #require(try await fixture.queue.record(job.id))
+            #expect(record.state == .finished && record.fields["worker"] == "w1" && record.fields["reason"] == "stop")
+            #expect(record.fields["token"] == nil && record.fields["entry"] == nil)
+            let waiting = try await fixture.redis.command("XLEN", "{sluice.0}:queue:standard")
+            #expect(waiting == .integer(0))
+            for key in [fixture.keys.record(job.id), fixture.keys.log(job.id)] {
+                guard case .integer(let seconds) = try await fixture.redis.command("TTL", key) else { throw QueueFixture.FixtureError.notAccepted }
+                #expect((1...600).contains(seconds))
+            }
+        }
+    }
+
+    @Test func endsOnlyOnce() async throws {
+        try await QueueFixture.run { fixture in
+            let claim = try await fixture.running(QueueFixture.job())
+            #expect(try await fixture.finish(claim, .finished(.stop, .none), at: 1) == .integer(1))
+            #expect(try await fixture.finish(claim, .finished(.stop, .none), at: 1) == .integer(0))
+            #expect(try await fixture.queue.log(claim.job.id, after: nil).count == 2)
+        }
+    }
+
+    @Test func anEndThatWouldLeaveAGapIsRefused() async throws {
+        try await QueueFixture.run { fixture in
+            let claim = try await fixture.running(QueueFixture.job())
+            #expect(try await fixture.finish(claim, .finished(.stop, .none), at: 3) == .integer(-1))
+            #expect(try await fixture.queue.record(claim.job.id)?.state == .running)
+        }
+    }
+
+    @Test func classesInOrderAndNeverMoreThanAsked() async throws {
+        try await QueueFixture.run { fixture in
+            for priority in [JobClass.batch, .standard, .interactive, .interactive] {
+                var job = QueueFixture.job("p0-\(ULID(milliseconds: 1))")
+                job.priority = priority
+                #expect(try await fixture.queue.submit(job, options: SubmitOptions()) == .accepted)
+            }
+            let taken = try await fixture.consumer.take(partition: 0, classes: JobClass.allCases, count: 3)
+            #expect(taken.map(\.priority) == [.interactive, .interactive, .standard])
+        }
+    }
+
+    @Test func interruptedInTheQueueEndsThere() async throws {
+        try await QueueFixture.run { fixture in
+            let job = QueueFixture.job()
+            #expect(try await fixture.queue.submit(job, options: SubmitOptions()) == .accepted)
+            let answer = try await fixture.queue.interrupt(job.id, reason: "USER_STOP", owner: "tenant-a")
+            #expect(answer == InterruptAnswer(state: .queued, stored: true))
+            let log = try await fixture.queue.log(job.id, after: nil)
+            #expect(log.map(\.id.description) == ["1-0"])
+            guard case .interrupted(let interruption) = log[0].event else { throw QueueFixture.FixtureError.nothingToClaim }
+            #expect(interruption.phase == .queued && interruption.reason == "USER_STOP" && interruption.usage == .none)
+            #expect(try await fixture.consumer.take(partition: 0, classes: JobClass.allCases, count: 1).isEmpty)
+            #expect(try await fixture.queue.interrupt(job.id, reason: "USER_STOP", owner: nil) == InterruptAnswer(state: .interrupted, stored: false))
+        }
+    }
+
+    @Test func anotherOwnersJobIsUnknown() async throws {
+        try await QueueFixture.run { fixture in
+            let claim = try await fixture.running(QueueFixture.job(owner: "tenant-a"))
+            let answer = try await fixture.queue.interrupt(claim.job.id, reason: "USER_STOP", owner: "tenant-b")
+            #expect(answer == InterruptAnswer(state: nil, stored: false))
+            #expect(try await fixture.consumer.interrupt(of: claim.job.id) == nil)
+        }
+    }
+
+    @Test func anInterruptIsFoundAtTheRenewal() async throws {
+        try await QueueFixture.run { fixture in
+            let claim = try await fixture.running(QueueFixture.job())
+            let renewal = LeaseRenewal(id: claim.job.id, entry: claim.entry, attempt: 1, usage: nil, upstream: nil, firstTokenMilliseconds: nil)
+            #expect(try await fixture.consumer.renew([renewal]) == [.kept])
+            #expect(try await fixture.queue.interrupt(claim.job.id, reason: "USER_STOP", owner: nil).stored)
+            #expect(try await fixture.consumer.renew([renewal]) == [.interrupted(Interrupt(id: claim.job.id, reason: "USER_STOP"))])
+        }
+    }
+
+    @Test func anInterruptByHandIsFoundAtTheClaim() async throws {
+        try await QueueFixture.run { fixture in
+            let id = JobID("by-hand")!
+            _ = try await fixture.queue.forceInterrupt(id, reason: "USER_STOP")
+            _ = try await fixture.redis.command("XADD", "{sluice.0}:queue:batch", "*", "job", #"{"id":"by-hand","request":{}}"#)
+            let entry = try #require(try await fixture.consumer.take(partition: 0, classes: JobClass.allCases, count: 1).first)
+            let outcome = try await fixture.consumer.claim(try Job(parsing: entry.job ?? []), entry: entry, leaseExpired: false)
+            #expect(outcome == .gone)
+            #expect(try await fixture.queue.log(id, after: nil).map(\.event.type) == ["interrupted"])
+            #expect(try await fixture.queue.record(id)?.fields["class"] == "batch")
+        }
+    }
+
+    @Test func aClaimWhoseAnswerWasLostIsTheSameClaim() async throws {
+        try await QueueFixture.run { fixture in
+            let claim = try await fixture.running(QueueFixture.job())
+            let again = try await fixture.consumer.claim(claim.job, entry: claim.entry, leaseExpired: false)
+            guard case .claimed(let second) = again else { throw QueueFixture.FixtureError.nothingToClaim }
+            #expect(second.attempt == 1)
+            #expect(try await fixture.queue.log(claim.job.id, after: nil).count == 1)
+            let other = fixture.consumer("w2", token: "t2")
+            #expect(try await other.claim(claim.job, entry: claim.entry, leaseExpired: false) == .busy)
+        }
+    }
+
+    @Test func aSecondEntryOfTheSameJobIsDropped() async throws {
+        try await QueueFixture.run { fixture in
+            let claim = try await fixture.running(QueueFixture.job())
+            _ = try await fixture.redis.command("XADD", "{sluice.0}:queue:standard", "*", "job", claim.job.json.text)
+            let entry = try #require(try await fixture.consumer.take(partition: 0, classes: JobClass.allCases, count: 1).first)
+            #expect(try await fixture.consumer.claim(claim.job, entry: entry, leaseExpired: false) == .gone)
+            #expect(try await fixture.redis.command("XLEN", "{sluice.0}:queue:standard") == .integer(1))
+        }
+    }
+
+    @Test func aLostWorkersJobIsTakenOverAndItsOwnerFenced() async throws {
+        var settings = QueueSettings()
+        settings.lease = .milliseconds(1)
+        try await QueueFixture.run(settings: settings) { fixture in
+            let claim = try await fixture.running(QueueFixture.job())
+            let other = fixture.consumer("w2", token: "t2")
+            let found = try await until("an expired lease") { try await other.takeOver(partition: 0, priority: .standard, cursor: "0-0", count: 10).entries.first }
+            guard case .claimed(let second) = try await other.claim(claim.job, entry: found, leaseExpired: true) else {
+                throw QueueFixture.FixtureError.nothingToClaim
+            }
+            #expect(second.attempt == 2 && second.crashes == 1)
+            // From then on the first owner cannot add a byte, nor end the job, nor keep its lease.
+            let refused = try await fixture.write([.text("late")], of: claim)
+            #expect(refused[0].errorText?.contains("equal or smaller") == true)
+            #expect(try await fixture.finish(claim, .finished(.stop, .none), at: 1) == .integer(0))
+            let renewal = LeaseRenewal(id: claim.job.id, entry: claim.entry, attempt: 1, usage: nil, upstream: nil, firstTokenMilliseconds: nil)
+            #expect(try await fixture.consumer.renew([renewal]) == [.lost])
+            #expect(try await fixture.queue.log(claim.job.id, after: nil).map(\.id.description) == ["1-0", "2-0"])
+        }
+    }
+
+    @Test func crashesUsedUpMakeADeadLetter() async throws {
+        var settings = QueueSettings()
+        settings.lease = .milliseconds(1)
+        settings.maximumCrashes = 2
+        try await QueueFixture.run(settings: settings) { fixture in
+            let claim = try await fixture.running(QueueFixture.job())
+            for (name, expected) in [("w2", 2), ("w3", 0)] {
+                let other = fixture.consumer(name, token: name)
+                let entry = try await until("an expired lease") { try await other.takeOver(partition: 0, priority: .standard, cursor: "0-0", count: 10).entries.first }
+                let outcome = try await other.claim(claim.job, entry: entry, leaseExpired: true)
+                if case .claimed(let next) = outcome { #expect(next.attempt == expected) } else { #expect(expected == 0 && outcome == .gone) }
+            }
+            let log = try await fixture.queue.log(claim.job.id, after: nil)
+            #expect(log.map(\.id.description) == ["1-0", "2-0", "3-0"])
+            guard case .failed(let failure, _) = try #require(log.last).event else { throw QueueFixture.FixtureError.nothingToClaim }
+            #expect(failure.code == .workerLost)
+            let record = try #require(try await fixture.queue.record(claim.job.id))
+            #expect(record.state == .failed && record.attempt == 2 && record.fields["crashes"] == "2")
+            #expect(try await fixture.redis.command("XLEN", "{sluice.0}:dead") == .integer(1))
+        }
+    }
+
+    @Test func aJobHandedBackCountsNoCrash() async throws {
+        try await QueueFixture.run { fixture in
+            let claim = try await fixture.running(QueueFixture.job())
+            let renewal = LeaseRenewal(id: claim.job.id, entry: claim.entry, attempt: 1, usage: nil, upstream: nil, firstTokenMilliseconds: nil)
+            #expect(try await fixture.consumer.handBack(renewal))
+            #expect(try await fixture.queue.record(claim.job.id)?.state == .queued)
+            let other = fixture.consumer("w2", token: "t2")
+            // At once, though the lease has 15 s to go.
+            let entry = try #require(try await other.takeOver(partition: 0, priority: .standard, cursor: "0-0", count: 10).entries.first)
+            guard case .claimed(let second) = try await other.claim(claim.job, entry: entry, leaseExpired: true) else {
+                throw QueueFixture.FixtureError.nothingToClaim
+            }
+            #expect(second.attempt == 2 && second.crashes == 0)
+            #expect(try await fixture.consumer.handBack(renewal) == false)
+        }
+    }
+
+    @Test func aFullQueueRefuses() async throws {
+        var settings = QueueSettings()
+        settings.queueMaximum = 2
+        try await QueueFixture.run(settings: settings) { fixture in
+            for _ in 0..<2 {
+                #expect(try await fixture.queue.submit(QueueFixture.job("p0-\(ULID(milliseconds: 1))"), options: SubmitOptions()) == .accepted)
+            }
+            #expect(try await fixture.queue.submit(QueueFixture.job("p0-x"), options: SubmitOptions()) == .full)
+            // What is worked on does not wait.
+            _ = try await fixture.claimNext()
+            #expect(try await fixture.queue.submit(QueueFixture.job("p0-x"), options: SubmitOptions()) == .accepted)
+        }
+    }
+
+    @Test func idempotencyKeys() async throws {
+        try await QueueFixture.run { fixture in
+            let id = JobID("p0-first")!
+            var options = SubmitOptions()
+            options.idempotency = (key: "k", digest: "d1")
+            #expect(try await fixture.queue.submit(QueueFixture.job("p0-first"), options: options) == .accepted)
+            #expect(try await fixture.queue.submit(QueueFixture.job("p0-second"), options: options) == .repeated(id))
+            options.idempotency = (key: "k", digest: "d2")
+            #expect(try await fixture.queue.submit(QueueFixture.job("p0-third"), options: options) == .conflict)
+            #expect(try await fixture.redis.command("XLEN", "{sluice.0}:queue:standard") == .integer(1))
+        }
+    }
+
+    @Test func supersedingInterruptsInTheSameStep() async throws {
+        try await QueueFixture.run { fixture in
+            let claim = try await fixture.running(QueueFixture.job())
+            let queued = QueueFixture.job("p0-queued")
+            #expect(try await fixture.queue.submit(queued, options: SubmitOptions()) == .accepted)
+            var options = SubmitOptions()
+            options.supersede = [claim.job.id, queued.id]
+            #expect(try await fixture.queue.submit(QueueFixture.job("p0-new"), options: options) == .accepted)
+            #expect(try await fixture.consumer.interrupt(of: claim.job.id)?.reason == "USER_NEW_INPUT")
+            #expect(try await fixture.queue.record(queued.id)?.state == .interrupted)
+            #expect(try await fixture.queue.record(JobID("p0-new")!)?.state == .queued)
+        }
+    }
+
+    @Test func whatIsNoJobIsRemovedAndFails() async throws {
+        try await QueueFixture.run { fixture in
+            for text in ["rubbish", #"{"id":"odd","request":{},"colour":"green"}"#] {
+                _ = try await fixture.redis.command("XADD", "{sluice.0}:queue:standard", "*", "job", text)
+                let entry = try #require(try await fixture.consumer.take(partition: 0, classes: JobClass.allCases, count: 1).first)
+                do {
+                    _ = try Job(parsing: entry.job ?? [])
+                    Issue.record("\(text) is a job")
+                } catch {
+                    try await fixture.consumer.reject(entry, id: error.id, message: error.reason, toDeadLetters: false)
+                }
+            }
+            #expect(try await fixture.redis.command("XLEN", "{sluice.0}:queue:standard") == .integer(0))
+            let log = try await fixture.queue.log(JobID("odd")!, after: nil)
+            guard case .failed(let failure, _) = try #require(log.first).event else { throw QueueFixture.FixtureError.nothingToClaim }
+            #expect(failure.code == .invalidRequest && failure.message.contains("colour"))
+        }
+    }
+
+    @Test func anUnclaimedEntryIsPutBack() async throws {
+        try await QueueFixture.run { fixture in
+            #expect(try await fixture.queue.submit(QueueFixture.job(), options: SubmitOptions()) == .accepted)
+            let entries = try await fixture.consumer.take(partition: 0, classes: JobClass.allCases, count: 1)
+            try await fixture.consumer.putBack(entries)
+            let other = fixture.consumer("w2", token: "t2")
+            #expect(try await other.takeOver(partition: 0, priority: .standard, cursor: "0-0", count: 1).entries == entries)
+        }
+    }
+}

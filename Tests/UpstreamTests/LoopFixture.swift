@@ -1,0 +1,130 @@
+import Contract
+import Logging
+import NIOConcurrencyHelpers
+import Testing
+
+@testable import Upstream
+
+/// A client on a loop of its own, and an actor that stands on that loop as the worker's does.
+actor Caller {
+    nonisolated let loop: EpollLoop
+    nonisolated var unownedExecutor: UnownedSerialExecutor { loop.asUnownedSerialExecutor() }
+    let client: UpstreamClient
+
+    static func make(settings: UpstreamSettings = UpstreamSettings()) async throws -> Caller {
+        let loop = try EpollLoop(name: "test")
+        loop.start()
+        return try await Caller(loop: loop, settings: settings)
+    }
+
+    private init(loop: EpollLoop, settings: UpstreamSettings) async throws {
+        self.loop = loop
+        client = try UpstreamClient(loop: loop, settings: settings, logger: Logger(label: "test"))
+    }
+
+    /// Runs with a caller, and leaves neither a socket nor a thread behind.
+    static func with<Value: Sendable>(
+        settings: UpstreamSettings = UpstreamSettings(), _ body: @Sendable (Caller) async throws -> Value
+    ) async throws -> Value {
+        let caller = try await Caller.make(settings: settings)
+        let result: Result<Value, any Error>
+        do { result = .success(try await body(caller)) } catch { result = .failure(error) }
+        await caller.shutDown()
+        return try result.get()
+    }
+
+    private func shutDown() {
+        client.close()
+        loop.stop()
+    }
+
+    var openCalls: Int { client.openCalls }
+
+    /// Asks and waits for the end.
+    func ask(
+        _ upstream: UpstreamConfiguration, _ request: GenerationRequest = .hello,
+        _ react: @escaping (Recorder, Recorder.Step) -> Void = { _, _ in }
+    ) async throws -> Recording {
+        let recorder = Recorder(react)
+        recorder.call = try client.start(request, on: upstream, receiver: recorder)
+        return await withCheckedContinuation { recorder.waiter = $0 }
+    }
+
+    func begin(_ upstream: UpstreamConfiguration, _ request: GenerationRequest = .hello, _ recorder: Recorder) throws {
+        recorder.call = try client.start(request, on: upstream, receiver: recorder)
+    }
+
+    func run<Value: Sendable>(_ body: (isolated Caller) throws -> Value) rethrows -> Value { try body(self) }
+}
+
+struct Recording: Sendable {
+    var connected = 0
+    var answered = 0
+    var outputs: [UpstreamOutput] = []
+    var chunks = 0
+    var result: UpstreamResult?
+
+    var text: String { outputs.reduce(into: "") { if case .text(let text) = $1 { $0 += text } } }
+    var failure: UpstreamFailure? { if case .failed(let failure) = result { failure } else { nil } }
+}
+
+/// Writes down what a call says. Of the loop.
+final class Recorder: UpstreamReceiver {
+    enum Step { case connected, answered, produced, ended }
+
+    var recording = Recording()
+    var call: UpstreamCall?
+    var waiter: CheckedContinuation<Recording, Never>?
+    private let react: (Recorder, Step) -> Void
+
+    init(_ react: @escaping (Recorder, Step) -> Void = { _, _ in }) { self.react = react }
+
+    func upstreamConnected() {
+        recording.connected += 1
+        react(self, .connected)
+    }
+
+    func upstreamAnswered() {
+        recording.answered += 1
+        react(self, .answered)
+    }
+
+    func upstreamProduced(_ outputs: [UpstreamOutput], chunks: Int) {
+        recording.outputs += outputs
+        recording.chunks += chunks
+        react(self, .produced)
+    }
+
+    func upstreamEnded(_ result: UpstreamResult) {
+        #expect(recording.result == nil, "ended twice")
+        recording.result = result
+        react(self, .ended)
+        finish()
+    }
+
+    func finish() {
+        waiter?.resume(returning: recording)
+        waiter = nil
+    }
+
+    func cancel() {
+        call?.cancel()
+        finish()
+    }
+}
+
+extension GenerationRequest {
+    static var hello: GenerationRequest {
+        GenerationRequest(
+            jobID: JobID("p0-test")!,
+            body: JSONObject([
+                .init(name: "model", value: "qwen-plus"), .init(name: "messages", value: [["role": "user", "content": "hello"]]),
+            ]))
+    }
+}
+
+extension UpstreamConfiguration {
+    static func at(_ url: String, kind: Kind = .openai, key: String? = "sk-secret-canary") -> UpstreamConfiguration {
+        UpstreamConfiguration(name: "test", kind: kind, url: url, key: key)
+    }
+}

@@ -1,0 +1,127 @@
+import Contract
+import Testing
+import Upstream
+
+@testable import Worker
+
+@Suite struct GenerationMachineTests {
+    private static func machine(retries: Int = 3, upstreams: Int = 1, earlier: Usage? = nil) -> GenerationMachine {
+        GenerationMachine(
+            policy: .init(retries: retries, backoff: .milliseconds(250)...(.seconds(10)), upstreams: upstreams, promptEstimate: 7), earlier: earlier)
+    }
+    private static func failure(_ code: FailureCode, status: Int? = nil, retryAfter: Duration? = nil) -> UpstreamResult {
+        .failed(UpstreamFailure(failure: Failure(code, "x", upstreamStatus: status), retryAfter: retryAfter))
+    }
+    private func ended(_ action: GenerationMachine.Action?) -> GenerationEvent? {
+        guard case .end(let event) = action else { return nil }
+        return event
+    }
+
+    @Test func aGoodAnswer() {
+        var machine = Self.machine()
+        #expect(machine.begin() == .dial(0))
+        machine.connected()
+        #expect(machine.phase == .waiting)
+        #expect(machine.produced(chunks: 1))
+        #expect(!machine.produced(chunks: 1))
+        machine.reported(promptTokens: 10, completionTokens: 2)
+        machine.finished(.length)
+        let end = machine.upstreamEnded(.complete, remaining: .seconds(1), jitter: 1)
+        #expect(end == .end(.finished(.length, Usage(promptTokens: 10, completionTokens: 2, estimated: false))))
+        #expect(machine.interrupted(Interrupt(id: JobID("j")!, reason: "r"), latencyMicroseconds: 1) == nil)
+    }
+
+    @Test func triesAgainBeforeTheFirstTokenOnly() {
+        var machine = Self.machine()
+        _ = machine.begin()
+        for wait in [Duration.milliseconds(250), .milliseconds(500), .seconds(1)] {
+            #expect(machine.upstreamEnded(Self.failure(.upstreamError, status: 500), remaining: .seconds(60), jitter: 1) == .backOff(wait))
+            #expect(machine.phase == .backoff)
+            #expect(machine.checked() == .dial(0))
+        }
+        let end = machine.upstreamEnded(Self.failure(.upstreamError, status: 500), remaining: .seconds(60), jitter: 1)
+        guard case .failed(let failure, let usage) = ended(end) else { return #expect(Bool(false), "not failed: \(end)") }
+        #expect(failure.code == .upstreamError && usage == .none)
+
+        var streaming = Self.machine()
+        _ = streaming.begin()
+        _ = streaming.produced(chunks: 3)
+        let broken = streaming.upstreamEnded(Self.failure(.upstreamDisconnected), remaining: .seconds(60), jitter: 1)
+        guard case .failed(_, let spent) = ended(broken) else { return #expect(Bool(false), "not failed: \(broken)") }
+        #expect(spent == Usage(promptTokens: 7, completionTokens: 3, estimated: true))
+    }
+
+    @Test(arguments: [FailureCode.authentication, .permission, .invalidRequest, .modelNotFound, .quotaExhausted, .contentFiltered, .upstreamProtocol])
+    func doesNotTryAgainWhatCannotPass(code: FailureCode) {
+        var machine = Self.machine()
+        _ = machine.begin()
+        #expect(ended(machine.upstreamEnded(Self.failure(code, status: 400), remaining: .seconds(60), jitter: 1)) != nil)
+    }
+
+    @Test func retryAfterIsHonouredWithinTheTimeLeft() {
+        var machine = Self.machine()
+        _ = machine.begin()
+        let limited = Self.failure(.rateLimited, status: 429, retryAfter: .seconds(5))
+        #expect(machine.upstreamEnded(limited, remaining: .seconds(60), jitter: 0) == .backOff(.seconds(5)))
+        _ = machine.checked()
+        #expect(ended(machine.upstreamEnded(limited, remaining: .seconds(4), jitter: 0)) != nil)
+    }
+
+    @Test func theBackOffIsCapped() {
+        var machine = Self.machine(retries: 20)
+        _ = machine.begin()
+        var last = GenerationMachine.Action.check
+        for _ in 0..<12 {
+            last = machine.upstreamEnded(Self.failure(.upstreamUnreachable), remaining: .seconds(600), jitter: 1)
+            _ = machine.checked()
+        }
+        #expect(last == .backOff(.seconds(10)))
+    }
+
+    @Test func theNextUpstreamWhenTheTriesAreUsedUp() {
+        var machine = Self.machine(retries: 0, upstreams: 2)
+        _ = machine.begin()
+        #expect(machine.upstreamEnded(Self.failure(.overloaded, status: 503), remaining: .seconds(60), jitter: 1) == .check)
+        #expect(machine.checked() == .dial(1))
+        #expect(ended(machine.upstreamEnded(Self.failure(.overloaded, status: 503), remaining: .seconds(60), jitter: 1)) != nil)
+    }
+
+    @Test func anInterruptInEveryPhase() {
+        func interrupt(_ machine: inout GenerationMachine) -> Interruption? {
+            guard case .interrupted(let interruption) = ended(machine.interrupted(Interrupt(id: JobID("j")!, reason: "R"), latencyMicroseconds: 9)) else { return nil }
+            return interruption
+        }
+        var claimed = Self.machine()
+        #expect(interrupt(&claimed) == Interruption(reason: "R", phase: .claimed, usage: .none, latencyMicroseconds: 9))
+        var connecting = Self.machine()
+        _ = connecting.begin()
+        #expect(interrupt(&connecting)?.phase == .connecting)
+        var waiting = Self.machine()
+        _ = waiting.begin()
+        waiting.connected()
+        #expect(interrupt(&waiting) == Interruption(reason: "R", phase: .waiting, usage: Usage(promptTokens: 7, completionTokens: 0, estimated: true), latencyMicroseconds: 9))
+        var streaming = Self.machine()
+        _ = streaming.begin()
+        _ = streaming.produced(chunks: 4)
+        #expect(interrupt(&streaming)?.usage == Usage(promptTokens: 7, completionTokens: 4, estimated: true))
+        var waitingAgain = Self.machine()
+        _ = waitingAgain.begin()
+        _ = waitingAgain.upstreamEnded(Self.failure(.overloaded, status: 503), remaining: .seconds(60), jitter: 1)
+        #expect(interrupt(&waitingAgain)?.phase == .backoff)
+        #expect(waitingAgain.checked() == nil, "nothing is dialled after the interrupt")
+    }
+
+    @Test func earlierAttemptsAreAddedUp() {
+        var machine = Self.machine(earlier: Usage(promptTokens: 5, completionTokens: 50, estimated: true))
+        _ = machine.begin()
+        _ = machine.produced(chunks: 1)
+        machine.reported(promptTokens: 10, completionTokens: 20)
+        #expect(machine.usage == Usage(promptTokens: 15, completionTokens: 70, estimated: true))
+    }
+
+    @Test func withoutAnUpstreamTheModelIsNotFound() {
+        var machine = Self.machine(upstreams: 0)
+        guard case .failed(let failure, _) = ended(machine.begin()) else { return #expect(Bool(false)) }
+        #expect(failure.code == .modelNotFound)
+    }
+}

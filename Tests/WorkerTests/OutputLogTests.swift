@@ -1,0 +1,79 @@
+import Contract
+import JobQueue
+import Testing
+
+@testable import Worker
+
+@Suite struct OutputLogTests {
+    private func ids(_ events: [(id: EventID, json: [UInt8])]) -> [String] { events.map(\.id.description) }
+    private func texts(_ events: [(id: EventID, json: [UInt8])]) -> [String] {
+        events.compactMap { event in
+            guard case .text(let text) = try? LoggedEvent(parsing: event.json).event else { return nil }
+            return text
+        }
+    }
+
+    @Test func collectsBehindAWriteAndMergesText() {
+        var log = OutputLog(attempt: 1)
+        log.append(.upstream(name: "u", model: "m"))
+        log.append(.text("a"))
+        #expect(ids(log.beginWrite()) == ["1-1", "1-2"])
+        log.append(.text("b"))
+        log.append(.text("c"))
+        log.append(.reasoning("r"))
+        log.append(.text("d"))
+        #expect(log.beginWrite().isEmpty, "one write at a time")
+        log.wrote()
+        let second = log.beginWrite()
+        #expect(ids(second) == ["1-3", "1-4", "1-5"])
+        #expect(texts(second) == ["bc", "d"])
+        log.wrote()
+        #expect(log.isEmpty && log.unwrittenBytes == 0)
+        #expect(log.written == EventID(attempt: 1, sequence: 5))
+    }
+
+    @Test func aWriteThatGotThroughIsNotRepeated() {
+        var log = OutputLog(attempt: 2)
+        log.append(.text("a"))
+        _ = log.beginWrite()
+        log.lostAnswer()
+        log.append(.text("b"))
+        #expect(!log.canWrite)
+        #expect(log.settle(newest: EventID(attempt: 2, sequence: 1)))
+        #expect(texts(log.beginWrite()) == ["b"])
+    }
+
+    @Test func aWriteThatDidNotGetThroughIsRepeatedAsItWas() {
+        var log = OutputLog(attempt: 1)
+        log.append(.upstream(name: "u", model: "m"))
+        log.append(.text("a"))
+        let first = log.beginWrite()
+        log.lostAnswer()
+        log.append(.text("b"))
+        #expect(log.settle(newest: EventID(attempt: 1, sequence: 1)))
+        let again = log.beginWrite()
+        #expect(ids(again) == ["1-2"] && again[0].json == first[1].json)
+        log.wrote()
+        #expect(ids(log.beginWrite()) == ["1-3"])
+    }
+
+    @Test func aNewerAttemptOrALostLogEndsIt() {
+        var log = OutputLog(attempt: 1)
+        log.append(.text("a"))
+        _ = log.beginWrite()
+        log.lostAnswer()
+        #expect(!log.settle(newest: EventID(attempt: 2, sequence: 0)))
+        #expect(!log.settle(newest: nil))
+    }
+
+    @Test func whatIsDroppedLeavesNoGap() {
+        var log = OutputLog(attempt: 1)
+        log.append(.text("a"))
+        _ = log.beginWrite()
+        log.append(.text("unseen"))
+        log.dropPending()
+        log.wrote()
+        #expect(log.beginWrite().isEmpty && log.unwrittenBytes == 0)
+        #expect(log.newest.next == EventID(attempt: 1, sequence: 2))
+    }
+}
