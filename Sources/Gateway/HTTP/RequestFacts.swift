@@ -7,13 +7,6 @@ import Hummingbird
     import Foundation
 #endif
 
-enum WallClock {
-    /// Since 1970.
-    static var milliseconds: UInt64 { UInt64(max(0, Date().timeIntervalSince1970) * 1000) }
-    /// Since 1970.
-    static var seconds: Int { Int(Date().timeIntervalSince1970) }
-}
-
 extension HTTPField.Name {
     /// draft-ietf-httpapi-idempotency-key-header
     static let idempotencyKey = HTTPField.Name("Idempotency-Key")!
