@@ -81,7 +81,7 @@ let package = Package(
                 .product(name: "CryptoExtras", package: "swift-crypto"),
                 .product(name: "JWTKit", package: "jwt-kit"),
                 .product(name: "DequeModule", package: "swift-collections"),
-            ], swiftSettings: settings),
+            ], resources: [.embedInCode("Scripts")], swiftSettings: settings),
         .target(
             name: "Simulator",
             dependencies: core + [
@@ -94,10 +94,12 @@ let package = Package(
                 "Contract", "Observability", "RedisClient", "JobQueue", "Upstream", "Worker", "Gateway", "Simulator",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+                .product(name: "UnixSignals", package: "swift-service-lifecycle"),
                 .product(name: "Subprocess", package: "swift-subprocess"),
                 .product(name: "NIOPosix", package: nio),
                 .product(name: "NIOHTTP1", package: nio),
                 .product(name: "NIOWebSocket", package: nio),
+                .product(name: "NIOSSL", package: "swift-nio-ssl"),
                 .product(name: "Yams", package: "Yams"),
             ], swiftSettings: settings),
         .target(
@@ -119,6 +121,7 @@ let package = Package(
         .testTarget(
             name: "GatewayTests", dependencies: ["Gateway", "TestSupport", .product(name: "NIOEmbedded", package: nio)],
             swiftSettings: settings),
+        .testTarget(name: "CommandTests", dependencies: ["sluice", "Observability", "Upstream", "TestSupport"], swiftSettings: settings),
         .testTarget(name: "JourneyTests", dependencies: ["TestSupport", "Contract", "RedisClient", "sluice"], swiftSettings: settings),
     ]
 )

@@ -1,0 +1,91 @@
+import Logging
+
+/// Says whose credential it is, by the methods that the settings name.
+package final class Authenticator: Sendable {
+    private static let minimumAdminKeyLength = 16
+    /// No longer credential is looked at.
+    private static let maximumCredentialLength = JSONWebTokens.maximumLength
+
+    private let keys: APIKeys
+    private let tokens: JSONWebTokens?
+    private let accounts: Accounts?
+    private let adminDigest: [UInt8]?
+    /// Whether nobody needs a credential (`SLUICE_AUTH=none`).
+    package let isOpen: Bool
+
+    /// Reads the files that the settings name.
+    /// - Throws: with the setting, the file and the line at fault, or when no method is configured.
+    package init(settings: AuthenticationSettings, logger: Logger) throws(AuthenticationError) {
+        var keys = APIKeys()
+        if let text = settings.apiKeys { try keys.add(text, setting: "SLUICE_API_KEYS") }
+        if let path = settings.apiKeysFile {
+            try keys.add(SettingFile.read(path, setting: "SLUICE_API_KEYS_FILE"), setting: "SLUICE_API_KEYS_FILE")
+        }
+        self.keys = keys
+        tokens = try Self.tokens(settings, logger: logger)
+        accounts = try settings.accountsFile.map { (path) throws(AuthenticationError) in
+            try Accounts(parsing: SettingFile.read(path, setting: "SLUICE_ACCOUNTS_FILE"), setting: "SLUICE_ACCOUNTS_FILE")
+        }
+        if let key = settings.adminKey {
+            guard key.utf8.count >= Self.minimumAdminKeyLength else {
+                throw AuthenticationError(.invalidAdminKey, "SLUICE_ADMIN_KEY has fewer than \(Self.minimumAdminKeyLength) bytes")
+            }
+            adminDigest = APIKeys.digest(key)
+        } else {
+            adminDigest = nil
+        }
+        isOpen = settings.none
+        guard !settings.none || settings.listensOnLoopback || settings.noneAnywhere else {
+            throw AuthenticationError(
+                .noneNotAllowed,
+                "SLUICE_AUTH=none is for loopback addresses; this gateway listens on another one: configure keys, or set "
+                    + "SLUICE_AUTH_NONE_ANYWHERE=1 if something in front of it authenticates")
+        }
+        guard settings.none || !keys.isEmpty || tokens != nil || accounts != nil else {
+            throw AuthenticationError(
+                .noMethod,
+                "nobody could use this gateway: set SLUICE_API_KEYS (tenant:key,…), SLUICE_JWT_KEY_FILE, SLUICE_JWT_JWKS_FILE or "
+                    + "SLUICE_ACCOUNTS_FILE, or SLUICE_AUTH=none on a loopback address")
+        }
+    }
+
+    private static func tokens(_ settings: AuthenticationSettings, logger: Logger) throws(AuthenticationError) -> JSONWebTokens? {
+        var keys: [JWTVerificationKey] = []
+        if let path = settings.jwtKeyFile {
+            let setting = "SLUICE_JWT_KEY_FILE"
+            keys.append(try JWTVerificationKey(file: SettingFile.read(path, setting: setting), setting: setting))
+        }
+        if let path = settings.jwtJWKSFile {
+            let setting = "SLUICE_JWT_JWKS_FILE"
+            keys += try JWTVerificationKey.set(parsing: SettingFile.read(path, setting: setting), setting: setting)
+        }
+        guard !keys.isEmpty else { return nil }
+        return JSONWebTokens(
+            keys: keys, issuer: settings.jwtIssuer, audience: settings.jwtAudience, logger: logger)
+    }
+
+    /// - Returns: nil for a credential that is not good. Where none is asked for, everybody is `anonymous`.
+    package func authenticate(_ credential: Credential) async -> Tenant? {
+        if isOpen { return .anonymous }
+        switch credential {
+        case .apiKey(let key): return tenant(ofKey: key)
+        case .jwt(let token): return await tokens?.tenant(of: token)
+        case .bearer(let text):
+            if let tenant = tenant(ofKey: text) { return tenant }
+            return JSONWebTokens.isToken(text) ? await tokens?.tenant(of: text) : nil
+        case .account(let name, let password):
+            guard name.utf8.count <= Self.maximumCredentialLength, password.utf8.count <= Self.maximumCredentialLength else { return nil }
+            return await accounts?.tenant(account: name, password: password)
+        }
+    }
+
+    /// Whether it is the key of `SLUICE_ADMIN_KEY`; without that setting nothing is, not even where everybody is let in.
+    package func isAdmin(key: String) -> Bool {
+        guard let adminDigest else { return false }
+        return APIKeys.equal(APIKeys.digest(key), adminDigest)
+    }
+
+    private func tenant(ofKey key: String) -> Tenant? {
+        key.utf8.count <= Self.maximumCredentialLength ? keys.tenant(of: key) : nil
+    }
+}

@@ -1,0 +1,106 @@
+import Contract
+import JWTKit
+import Logging
+
+#if canImport(FoundationEssentials)
+    import FoundationEssentials
+#else
+    import Foundation
+#endif
+
+/// What a token says, as far as a gateway asks (RFC 7519, 4.1).
+struct JWTClaims: JWTPayload {
+    var subject: String?
+    var tenant: String?
+    var issuer: String?
+    var audience: [String]?
+    /// Seconds since 1970.
+    var expiration: Double?
+    /// Seconds since 1970.
+    var notBefore: Double?
+
+    private enum CodingKeys: String, CodingKey {
+        case subject = "sub"
+        case tenant
+        case issuer = "iss"
+        case audience = "aud"
+        case expiration = "exp"
+        case notBefore = "nbf"
+    }
+
+    init(from decoder: any Decoder) throws {
+        let container = try decoder.container(keyedBy: CodingKeys.self)
+        subject = try container.decodeIfPresent(String.self, forKey: .subject)
+        tenant = try container.decodeIfPresent(String.self, forKey: .tenant)
+        issuer = try container.decodeIfPresent(String.self, forKey: .issuer)
+        expiration = try container.decodeIfPresent(Double.self, forKey: .expiration)
+        notBefore = try container.decodeIfPresent(Double.self, forKey: .notBefore)
+        // One audience may stand there without the array.
+        if let one = try? container.decodeIfPresent(String.self, forKey: .audience) {
+            audience = [one]
+        } else {
+            audience = try container.decodeIfPresent([String].self, forKey: .audience)
+        }
+    }
+
+    /// The signature is JWTKit's, the claims are judged by `JSONWebTokens`.
+    func verify(using algorithm: some JWTAlgorithm) async throws {}
+}
+
+/// Verifies JSON web tokens with the keys of the settings.
+struct JSONWebTokens: Sendable {
+    /// Longer ones are not looked at.
+    static let maximumLength = 16_384
+
+    let keys: [JWTVerificationKey]
+    let issuer: String?
+    let audience: String?
+    let logger: Logger
+
+    /// Whether a bearer token may be one at all: three parts, of which the first is base64 of an object.
+    static func isToken(_ text: String) -> Bool { text.hasPrefix("eyJ") && text.utf8.count { $0 == UInt8(ascii: ".") } == 2 }
+
+    /// - Parameter now: seconds since 1970.
+    func tenant(of token: String, now: Double = Date().timeIntervalSince1970) async -> Tenant? {
+        guard token.utf8.count <= Self.maximumLength, let header = Self.header(of: token), let algorithm = header["alg"]?.string,
+            // What a token demands to be understood is not (RFC 7515, 4.1.11).
+            header["crit"] == nil
+        else { return refuse("malformed") }
+        let identifier = header["kid"]?.string
+        for key in keys where key.algorithm == algorithm {
+            if let identifier, let own = key.identifier, own != identifier { continue }
+            guard let claims = try? await key.verify(token) else { continue }
+            if let fault = fault(of: claims, at: now) { return refuse(fault) }
+            return Tenant(checking: claims.tenant ?? claims.subject ?? "") ?? refuse("no usable tenant or sub")
+        }
+        return refuse("no key verifies it")
+    }
+
+    private func fault(of claims: JWTClaims, at now: Double) -> String? {
+        if let expiration = claims.expiration, expiration <= now { return "expired" }
+        if let notBefore = claims.notBefore, notBefore > now { return "not valid yet" }
+        if let issuer, claims.issuer != issuer { return "another issuer's" }
+        guard let audience else { return claims.audience == nil ? nil : "for an audience, and SLUICE_JWT_AUDIENCE is not set" }
+        return claims.audience?.contains(audience) ?? false ? nil : "for another audience"
+    }
+
+    private func refuse(_ fault: String) -> Tenant? {
+        logger.debug("JWT refused", metadata: ["fault": "\(fault)"])
+        return nil
+    }
+
+    private static func header(of token: String) -> JSON? {
+        guard let first = token.split(separator: ".", omittingEmptySubsequences: false).first, let bytes = first.base64URLDecoded else {
+            return nil
+        }
+        return try? JSON(parsing: bytes, maximumDepth: 8)
+    }
+}
+
+extension StringProtocol {
+    /// RFC 4648, section 5, without padding.
+    var base64URLDecoded: [UInt8]? {
+        let standard = String(map { $0 == "-" ? "+" : $0 == "_" ? "/" : $0 })
+        return Data(base64Encoded: standard + String(repeating: "=", count: (4 - standard.utf8.count % 4) % 4)).map { Array($0) }
+    }
+}

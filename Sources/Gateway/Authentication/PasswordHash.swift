@@ -1,0 +1,60 @@
+import Crypto
+import CryptoExtras
+
+#if canImport(FoundationEssentials)
+    import FoundationEssentials
+#else
+    import Foundation
+#endif
+
+/// A password's hash as an accounts file holds it: `$scrypt$ln=15,r=8,p=1$<salt>$<hash>`, salt and hash in base64 without padding (the PHC
+/// string format; scrypt is RFC 7914). `ln` is the logarithm to base 2 of the number of rounds.
+///
+///     python3 -c 'import base64,getpass,hashlib,os; e=lambda b: base64.b64encode(b).decode().rstrip("="); s=os.urandom(16)
+///     h=hashlib.scrypt(getpass.getpass().encode(),salt=s,n=2**15,r=8,p=1,maxmem=2**26,dklen=32); print(f"$scrypt$ln=15,r=8,p=1${e(s)}${e(h)}")'
+struct PasswordHash: Sendable, Hashable {
+    /// What one verification may take, so that a line of the file cannot exhaust the machine.
+    private static let maximumMemory = 256 << 20
+
+    private let logarithm: Int
+    private let blockSize: Int
+    private let parallelism: Int
+    private let salt: [UInt8]
+    private let hash: [UInt8]
+
+    /// - Returns: nil for anything else than such a text: ln 1 to 24, r and p 1 to 64, at most 256 MiB, salt of 8 bytes and more, hash of 16 to 64.
+    init?(_ text: some StringProtocol) {
+        let parts = text.split(separator: "$", omittingEmptySubsequences: false)
+        guard parts.count == 5, parts[0].isEmpty, parts[1] == "scrypt" else { return nil }
+        var numbers: [Substring: Int] = [:]
+        for parameter in String(parts[2]).split(separator: ",", omittingEmptySubsequences: false) {
+            let pair = parameter.split(separator: "=", omittingEmptySubsequences: false)
+            guard pair.count == 2, let number = Int(pair[1]), numbers.updateValue(number, forKey: pair[0]) == nil else { return nil }
+        }
+        guard numbers.count == 3, let logarithm = numbers["ln"], let blockSize = numbers["r"], let parallelism = numbers["p"],
+            (1...24).contains(logarithm), (1...64).contains(blockSize), (1...64).contains(parallelism),
+            128 * (blockSize << logarithm) * parallelism <= Self.maximumMemory,
+            let salt = Self.decode(parts[3]), let hash = Self.decode(parts[4]), salt.count >= 8, (16...64).contains(hash.count)
+        else { return nil }
+        self.logarithm = logarithm
+        self.blockSize = blockSize
+        self.parallelism = parallelism
+        self.salt = salt
+        self.hash = hash
+    }
+
+    /// Takes tens of milliseconds: never on an event loop. An empty password is never right.
+    func matches(_ password: String) -> Bool {
+        guard !password.isEmpty else { return false }
+        let key = try? KDF.Scrypt.deriveKey(
+            from: Array(password.utf8), salt: salt, outputByteCount: hash.count, rounds: 1 << logarithm, blockSize: blockSize,
+            parallelism: parallelism)
+        guard let key else { return false }
+        return APIKeys.equal(key.withUnsafeBytes { Array($0) }, hash)
+    }
+
+    private static func decode(_ text: some StringProtocol) -> [UInt8]? {
+        let padding = String(repeating: "=", count: (4 - text.utf8.count % 4) % 4)
+        return Data(base64Encoded: text + padding).map { Array($0) }
+    }
+}

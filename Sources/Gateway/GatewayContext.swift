@@ -1,0 +1,28 @@
+import JobQueue
+import Logging
+import NIOCore
+
+/// What every part of one gateway shares. One a process.
+package final class GatewayContext: Sendable {
+    package let settings: GatewaySettings
+    package let queue: JobQueue
+    package let feed: EventFeed
+    package let authenticator: Authenticator
+    /// The one loop that listening sockets, clients' sockets, Redis connections and relays live on.
+    package let eventLoop: any EventLoop
+    package let readiness: Readiness
+    package let logger: Logger
+
+    package init(
+        settings: GatewaySettings, queue: JobQueue, feed: EventFeed, authenticator: Authenticator, eventLoop: any EventLoop,
+        readiness: Readiness, logger: Logger
+    ) {
+        self.settings = settings
+        self.queue = queue
+        self.feed = feed
+        self.authenticator = authenticator
+        self.eventLoop = eventLoop
+        self.readiness = readiness
+        self.logger = logger
+    }
+}

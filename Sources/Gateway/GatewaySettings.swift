@@ -1,0 +1,58 @@
+/// What a gateway can be told. The names in brackets are those of the settings that fill it; sizes are bytes.
+package struct GatewaySettings: Sendable {
+    /// Where it listens (`SLUICE_LISTEN`, default 127.0.0.1:8080). Port 0 takes a free one.
+    package var host = "127.0.0.1"
+    package var port = 8080
+    /// Its name in records and heartbeats (`SLUICE_GATEWAY_NAME`, default host-pid-random); unique in the deployment.
+    package var name = "gateway"
+    /// What the heartbeat says it runs.
+    package var version = "dev"
+
+    /// Between two HEARTBEAT messages; a socket that is silent for two of them is closed with 4432 (`SLUICE_HEARTBEAT`, 25 s).
+    package var heartbeat: Duration = .seconds(25)
+    /// How long the requests of a lost socket run on (`SLUICE_GRACE`, 10 s).
+    package var grace: Duration = .seconds(10)
+    /// How long a session lives without a REQUEST (`SLUICE_SESSION_TIMEOUT`, 1 h).
+    package var sessionTimeout: Duration = .seconds(3600)
+    /// How long before that SESSION_WARN is sent (`SLUICE_SESSION_WARNING`, 5 min; never more than half of the session's timeout).
+    package var sessionWarning: Duration = .seconds(300)
+    /// How long a drain waits for running requests (`SLUICE_DRAIN_TIMEOUT`, 25 s).
+    package var drainTimeout: Duration = .seconds(25)
+    /// For the whole upgrade, from accept to the request's head (`SLUICE_HANDSHAKE_TIMEOUT`, 5 s).
+    package var handshakeTimeout: Duration = .seconds(5)
+    /// From the upgrade to REGISTER (`SLUICE_REGISTER_TIMEOUT`, 10 s); then close 4408.
+    package var registerTimeout: Duration = .seconds(10)
+    /// A dead gateway is noticed after this long (`SLUICE_LEASE`, 15 s); its heartbeat is written three times in it.
+    package var lease: Duration = .seconds(15)
+
+    /// Of one message, all its fragments together (`SLUICE_MAX_MESSAGE`, 1 MiB); beyond it close 1009.
+    package var messageMaximum = 1 << 20
+    /// How deep the JSON of a message may be nested (`SLUICE_MAX_JSON_DEPTH`, 32).
+    package var jsonDepthMaximum = 32
+    /// Bytes of a request's head (`SLUICE_MAX_HEADER`, 16 KiB).
+    package var headerMaximum = 16 << 10
+    /// Unsent bytes of one socket beyond which it is closed with 4430 (`SLUICE_MAX_OUTGOING`, 1 MB).
+    package var outgoingMaximum = 1_000_000
+    /// Turns of conversation that a session remembers (`SLUICE_HISTORY_TURNS`, 20; 0: none).
+    package var historyTurns = 20
+    /// Bytes of a session's history; the oldest turns go first (`SLUICE_HISTORY_MAX`, 256 KiB).
+    package var historyMaximum = 256 << 10
+    /// Running requests of one session (`SLUICE_MAX_REQUESTS`, 64).
+    package var requestsPerSocket = 64
+    /// Messages of one socket a second, of which it may save up one second's worth; beyond it close 4429 (`SLUICE_MAX_MESSAGES_PER_SECOND`, 200; 0: no limit).
+    package var messagesPerSecond = 200
+    /// WebSockets of this node (`SLUICE_MAX_SOCKETS`, 10,000) and of one address (`SLUICE_MAX_SOCKETS_PER_ADDRESS`, 0: no limit).
+    package var socketsMaximum = 10_000
+    package var socketsPerAddress = 0
+    /// Exact origins that may open a WebSocket (`SLUICE_ALLOWED_ORIGINS`); nil: only the request's own host. A request without one is no browser's.
+    package var allowedOrigins: [String]?
+
+    /// PEM files of the listener's certificate chain and key (`SLUICE_TLS_CERTIFICATE_FILE`, `SLUICE_TLS_KEY_FILE`); both or none.
+    package var tlsCertificateFile: String?
+    package var tlsKeyFile: String?
+
+    /// Who may come in.
+    package var authentication = AuthenticationSettings()
+
+    package init() {}
+}

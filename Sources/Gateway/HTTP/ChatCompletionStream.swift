@@ -1,0 +1,173 @@
+import Contract
+
+/// Turns a job's events into OpenAI's `chat.completion.chunk`s. No I/O.
+struct ChatCompletionStream {
+    /// What the one who writes has to do besides writing `out`.
+    enum Step: Equatable {
+        case goOn
+        /// All is written.
+        case end
+        /// The worker was lost and the answer begins anew, but the client has a part of the old one and there is no way to take it back: an
+        /// error chunk is written, and the job is of no use to anybody.
+        case giveUp
+    }
+
+    private let id: JobID
+    private let created: Int
+    private let includesUsage: Bool
+    private var model: String
+    private var hasRole = false
+
+    /// - Parameter created: seconds since 1970.
+    init(id: JobID, created: Int, model: String, includesUsage: Bool) {
+        self.id = id
+        self.created = created
+        self.model = model
+        self.includesUsage = includesUsage
+    }
+
+    mutating func take(_ event: GenerationEvent, out: inout [UInt8]) -> Step {
+        switch event {
+        case .started, .resumed, .audio: break
+        case .upstream(_, let model): self.model = model.isEmpty ? self.model : model
+        case .restarted:
+            guard hasRole else { break }
+            appendError(HTTPFailure(Failure(.workerLost, "the worker was lost and the answer began anew; ask again")), to: &out)
+            return .giveUp
+        case .text(let text): append(to: &out) { $0.appendJSONMember("content", text) }
+        case .reasoning(let text): append(to: &out) { $0.appendJSONMember("reasoning_content", text) }
+        case .toolCall(let call):
+            append(to: &out) { out in
+                out.appendJSONName("tool_calls")
+                out.append(UInt8(ascii: "["))
+                call.append(to: &out, indexed: true)
+                out.append(UInt8(ascii: "]"))
+            }
+        case .finished(let reason, let usage):
+            close(reason: reason.rawValue, usage: usage, out: &out)
+            return .end
+        case .interrupted(let interruption):
+            close(reason: ChatCompletion.interrupted, usage: interruption.usage, out: &out)
+            return .end
+        case .failed(let failure, _):
+            appendError(HTTPFailure(failure), to: &out)
+            return .end
+        }
+        return .goOn
+    }
+
+    private mutating func close(reason: String, usage: Usage, out: inout [UInt8]) {
+        if !hasRole { append(to: &out) { $0.appendJSONMember("content", "") } }
+        append(to: &out, finishReason: reason) { _ in }
+        if includesUsage {
+            chunk(to: &out, choices: { $0.append(contentsOf: "[]".utf8) }, usage: usage)
+        }
+        out.append(contentsOf: "data: [DONE]\n\n".utf8)
+    }
+
+    /// A chunk with one choice; the first one carries the role.
+    private mutating func append(to out: inout [UInt8], finishReason: String? = nil, delta: (inout [UInt8]) -> Void) {
+        let isFirst = !hasRole
+        hasRole = true
+        chunk(to: &out) { out in
+            out.append(contentsOf: #"[{"index":0,"delta":{"#.utf8)
+            if isFirst { out.appendJSONMember("role", "assistant") }
+            delta(&out)
+            out.append(contentsOf: #"},"logprobs":null,"finish_reason":"#.utf8)
+            if let finishReason { out.appendJSONString(finishReason) } else { out.append(contentsOf: "null".utf8) }
+            out.append(contentsOf: "}]".utf8)
+        }
+    }
+
+    private func chunk(to out: inout [UInt8], choices: (inout [UInt8]) -> Void, usage: Usage? = nil) {
+        out.append(contentsOf: "data: {".utf8)
+        out.appendJSONMember("id", ChatCompletion.identifier(of: id))
+        out.appendJSONMember("object", "chat.completion.chunk")
+        out.appendJSONMember("created", created)
+        out.appendJSONMember("model", model)
+        out.appendJSONName("choices")
+        choices(&out)
+        if includesUsage {
+            out.appendJSONName("usage")
+            if let usage { usage.completionJSON.append(to: &out) } else { out.append(contentsOf: "null".utf8) }
+        }
+        out.append(contentsOf: "}\n\n".utf8)
+    }
+
+    /// After it comes no `[DONE]`: nobody may take what was broken off for a whole answer.
+    private func appendError(_ failure: HTTPFailure, to out: inout [UInt8]) {
+        ServerSentEvents.appendData(failure.json.bytes, to: &out)
+    }
+}
+
+/// A completion that is collected and sent whole. No I/O.
+struct ChatCompletion {
+    /// The `finish_reason` of a completion that somebody interrupted; OpenAI has none for it.
+    static let interrupted = "interrupted"
+
+    static func identifier(of job: JobID) -> String { "chatcmpl-" + job.rawValue }
+
+    private var model: String
+    private var text = ""
+    private var reasoning = ""
+    private var calls: [ToolCall] = []
+    private var ending: (reason: String, usage: Usage)?
+
+    init(model: String) { self.model = model }
+
+    /// - Throws: the job's failure as an HTTP one.
+    /// - Returns: whether that was the last event.
+    mutating func take(_ event: GenerationEvent) throws(HTTPFailure) -> Bool {
+        switch event {
+        case .started, .resumed, .audio: return false
+        case .upstream(_, let model): self.model = model.isEmpty ? self.model : model
+        case .restarted:
+            text = ""
+            reasoning = ""
+            calls = []
+        case .text(let part): text += part
+        case .reasoning(let part): reasoning += part
+        case .toolCall(let call): calls.append(call)
+        case .finished(let reason, let usage): ending = (reason.rawValue, usage)
+        case .interrupted(let interruption): ending = (Self.interrupted, interruption.usage)
+        case .failed(let failure, _): throw HTTPFailure(failure)
+        }
+        return ending != nil
+    }
+
+    func body(id: JobID, created: Int) -> [UInt8] {
+        let ending = ending ?? (Self.interrupted, .none)
+        var message = JSONObject([.init(name: "role", value: "assistant")])
+        message["content"] = text.isEmpty && !calls.isEmpty ? .null : .string(text)
+        if !reasoning.isEmpty { message["reasoning_content"] = .string(reasoning) }
+        if !calls.isEmpty { message["tool_calls"] = .array(calls.map(\.json)) }
+        let choice: JSON = ["index": 0, "message": .object(message), "logprobs": .null, "finish_reason": .string(ending.reason)]
+        let completion: JSON = [
+            "id": .string(Self.identifier(of: id)), "object": "chat.completion", "created": .integer(created), "model": .string(model),
+            "choices": [choice], "usage": ending.usage.completionJSON,
+        ]
+        return completion.bytes
+    }
+}
+
+extension Usage {
+    /// As OpenAI has it.
+    fileprivate var completionJSON: JSON {
+        [
+            "prompt_tokens": .integer(promptTokens), "completion_tokens": .integer(completionTokens),
+            "total_tokens": .integer(promptTokens + completionTokens),
+        ]
+    }
+}
+
+extension ToolCall {
+    fileprivate var json: JSON {
+        ["id": .string(callID), "type": "function", "function": ["name": .string(name), "arguments": .string(arguments)]]
+    }
+
+    fileprivate func append(to out: inout [UInt8], indexed: Bool) {
+        var members = JSONObject([.init(name: "index", value: .integer(index))])
+        for member in json.object?.members ?? [] { members[member.name] = member.value }
+        JSON.object(members).append(to: &out)
+    }
+}

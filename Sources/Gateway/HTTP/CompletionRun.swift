@@ -1,0 +1,131 @@
+import Contract
+import JobQueue
+import Logging
+import NIOConcurrencyHelpers
+import NIOCore
+import RedisClient
+
+/// A job that lives for one HTTP request: whoever asked leaves, and it is interrupted.
+///
+/// The interrupt does not wait for the task that writes the response: that one may hang in a full socket, or never be started because the client left before
+/// the head was written.
+final class CompletionRun: Sendable {
+    private struct State {
+        var following: Following?
+        var isSubmitted = false
+        /// Ended by its terminal event, or given up.
+        var isOver = false
+        /// Given up before Redis had the job.
+        var isAbandoned = false
+    }
+
+    /// How often an interrupt is tried while Redis cannot be reached; each try waits for a connection by itself.
+    private static let interruptTries = 5
+
+    let id: JobID
+    let inbox: EventInbox
+    private let owner: String
+    private let context: GatewayContext
+    private let channel: any Channel
+    private let beats: RepeatedTask
+    private let state = NIOLockedValueBox(State())
+
+    init(id: JobID, owner: String, context: GatewayContext, channel: any Channel) {
+        self.id = id
+        self.owner = owner
+        self.context = context
+        self.channel = channel
+        let inbox = EventInbox(maximumSize: context.settings.outgoingMaximum) { channel.close(promise: nil) }
+        self.inbox = inbox
+        let period = ServerSentEvents.heartbeat
+        beats = channel.eventLoop.scheduleRepeatedTask(initialDelay: period, delay: period) { _ in inbox.beat() }
+    }
+
+    /// Follows the job and then submits it, so that no event is missed.
+    /// - Throws: 429 when the queue is full, 503 when Redis is out of reach; then it is over.
+    func start(_ job: Job) async throws(HTTPFailure) {
+        ClientPresence.watch(channel) { [self] in
+            inbox.clientGone()
+            abandon()
+        }
+        do {
+            let following = try await context.feed.follow(id, after: nil, replay: false) { [inbox] in inbox.deliver($0) }
+            keep(following)
+            guard !state.withLockedValue({ $0.isOver }) else { return }
+            var options = SubmitOptions()
+            options.gateway = context.settings.name
+            guard try await context.queue.submitSurely(job, options: options) != .full else {
+                finish()
+                throw HTTPFailure.queueFull
+            }
+        } catch let error as RedisError {
+            // Whether Redis took the job may be unknown; if it did, nobody would ever read it.
+            markSubmitted()
+            abandon()
+            throw HTTPFailure.redis(error)
+        } catch let failure as HTTPFailure {
+            throw failure
+        } catch {
+            throw HTTPFailure(.badGateway, code: "internal", "the job could not be submitted")
+        }
+        if markSubmitted() { interrupt() }
+    }
+
+    /// The terminal event was seen.
+    func finish() { close(abandoning: false) }
+
+    /// Nobody will read the rest: interrupts the job, unless it is over.
+    func abandon() {
+        if close(abandoning: true) { interrupt() }
+    }
+
+    /// - Returns: whether there is a job to be interrupted.
+    @discardableResult
+    private func close(abandoning: Bool) -> Bool {
+        let (following, mustInterrupt, wasOver) = state.withLockedValue { state in
+            defer {
+                if !state.isOver { state.isAbandoned = abandoning }
+                state.isOver = true
+                state.following = nil
+            }
+            return (state.following, abandoning && !state.isOver && state.isSubmitted, state.isOver)
+        }
+        if let following { context.feed.stop(following) }
+        if !wasOver {
+            beats.cancel()
+            ClientPresence.unwatch(channel)
+        }
+        return mustInterrupt
+    }
+
+    private func keep(_ following: Following) {
+        let isOver = state.withLockedValue { state in
+            if !state.isOver { state.following = following }
+            return state.isOver
+        }
+        if isOver { context.feed.stop(following) }
+    }
+
+    /// - Returns: whether the client left while the job was on its way to Redis.
+    @discardableResult
+    private func markSubmitted() -> Bool {
+        state.withLockedValue { state in
+            state.isSubmitted = true
+            return state.isAbandoned
+        }
+    }
+
+    private func interrupt() {
+        Task { [id, owner, context] in
+            for _ in 0..<Self.interruptTries {
+                do {
+                    _ = try await context.queue.interrupt(id, reason: InterruptReason.clientGone, owner: owner)
+                    return
+                } catch {
+                    context.logger.warning(
+                        "interrupt for a client that left could not be stored", metadata: ["job": "\(id)", "error": "\(error)"])
+                }
+            }
+        }
+    }
+}

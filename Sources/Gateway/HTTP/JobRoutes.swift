@@ -1,0 +1,110 @@
+import Contract
+import HTTPTypes
+import Hummingbird
+import JobQueue
+import NIOCore
+import RedisClient
+
+/// Jobs for programs that need no stream: submit, look, interrupt.
+struct JobRoutes: Sendable {
+    let context: GatewayContext
+
+    func add(to group: RouterGroup<GatewayRequestContext>) {
+        group.post("jobs", use: submit)
+        group.get("jobs/:id", use: show)
+        group.post("jobs/:id/interrupt", use: interrupt)
+    }
+
+    @Sendable
+    private func submit(_ request: Request, _ requestContext: GatewayRequestContext) async throws -> Response {
+        let owner = try requestContext.requireTenant().name
+        guard !context.readiness.isDraining else { throw HTTPFailure.draining }
+        let body = try await request.collect(upTo: context.settings.messageMaximum)
+        let partitions = context.queue.keys.partitions
+        var options = SubmitOptions()
+        options.gateway = context.settings.name
+        var partition = Int.random(in: 0..<partitions)
+        if let header = request.headers[.idempotencyKey] {
+            guard let key = JobSubmission.idempotencyKey(header, owner: owner) else {
+                throw HTTPFailure.invalid("Idempotency-Key is not 1 to \(JobSubmission.maximumKeyLength) printable ASCII characters")
+            }
+            options.idempotency = (key, JobSubmission.digest(body))
+            partition = JobSubmission.partition(owner: owner, key: key, of: partitions)
+        }
+        let id = JobID(partition: partition, milliseconds: WallClock.milliseconds)
+        var job = try JobSubmission.job(parsing: body, id: id, owner: owner, maximumDepth: context.settings.jsonDepthMaximum)
+        if job.traceparent == nil { job.traceparent = request.traceparent }
+        let submission = try await askingRedis { [job, options] () throws(RedisError) in
+            try await context.queue.submitSurely(job, options: options)
+        }
+        switch submission {
+        case .accepted, .exists: return Self.accepted(id)
+        case .repeated(let first): return Self.accepted(first)
+        case .full: throw HTTPFailure.queueFull
+        case .conflict:
+            throw HTTPFailure(.conflict, code: "idempotency_conflict", "this Idempotency-Key came with another body before")
+        }
+    }
+
+    private static func accepted(_ id: JobID) -> Response {
+        let path = "/v1/jobs/" + id.rawValue
+        return .json(["id": .string(id.rawValue)], status: .accepted, headers: [.location: path])
+    }
+
+    @Sendable
+    private func show(_ request: Request, _ requestContext: GatewayRequestContext) async throws -> Response {
+        let (id, record) = try await context.ownRecord(requestContext)
+        return .json(record.json(id: id), headers: [.cacheControl: "no-store"])
+    }
+
+    @Sendable
+    private func interrupt(_ request: Request, _ requestContext: GatewayRequestContext) async throws -> Response {
+        let owner = try requestContext.requireTenant().name
+        let reason = try Self.reason(parsing: await request.collect(upTo: context.settings.messageMaximum))
+        let text = requestContext.jobParameter
+        var answer: InterruptAnswer?
+        if let id = JobID(text) {
+            answer = try await askingRedis { () throws(RedisError) in try await context.queue.interrupt(id, reason: reason, owner: owner) }
+        }
+        return .json([
+            "id": .string(text), "state": .string(answer?.state?.rawValue ?? "unknown"),
+            "status": answer?.stored ?? false ? "SUCCESS" : "FAILED",
+        ])
+    }
+
+    /// An empty body, or one without `reason`, is a user's stop.
+    static func reason(parsing body: [UInt8]) throws(HTTPFailure) -> String {
+        guard !body.isEmpty else { return InterruptReason.userStop }
+        guard let object = (try? JSON(parsing: body, maximumDepth: 8))?.object else {
+            throw HTTPFailure.invalid("the body is not a JSON object")
+        }
+        switch object["reason"] {
+        case nil, .null: return InterruptReason.userStop
+        case .string(let reason) where !reason.isEmpty && reason.utf8.count <= Interrupt.maximumReasonLength: return reason
+        default: throw HTTPFailure.invalid("\"reason\" is not a string of 1 to \(Interrupt.maximumReasonLength) bytes")
+        }
+    }
+}
+
+extension JobQueue {
+    /// Submits once more when the connection broke before Redis answered: if it had the job all the same it says so.
+    func submitSurely(_ job: Job, options: SubmitOptions) async throws(RedisError) -> Submission {
+        do {
+            return try await submit(job, options: options)
+        } catch where error.code == .connectionLost {
+            return try await submit(job, options: options)
+        }
+    }
+}
+
+extension GatewayContext {
+    /// The record of the job that the path names.
+    /// - Throws: 404, the same one, for a job that is unknown, another tenant's or nobody's; 503.
+    func ownRecord(_ requestContext: GatewayRequestContext) async throws -> (JobID, JobRecord) {
+        let owner = try requestContext.requireTenant().name
+        guard let id = JobID(requestContext.jobParameter) else { throw HTTPFailure.unknownJob }
+        let record = try await askingRedis { () throws(RedisError) in try await queue.record(id) }
+        guard let record, record.owner == owner else { throw HTTPFailure.unknownJob }
+        return (id, record)
+    }
+}

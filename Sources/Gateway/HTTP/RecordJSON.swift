@@ -1,0 +1,29 @@
+import Contract
+import JobQueue
+
+extension JobRecord {
+    private static let numbers: Set<String> = [
+        "attempt", "crashes", "submitted_ms", "claimed_ms", "first_token_ms", "finished_ms",
+    ]
+    /// The order in which people read it.
+    private static let order = [
+        "state", "owner", "session", "class", "model", "attempt", "crashes", "worker", "gateway", "upstream", "submitted_ms", "claimed_ms",
+        "first_token_ms", "finished_ms", "reason", "code", "usage", "retry_of",
+    ]
+
+    /// The record as a client sees it: `usage` an object, numbers as numbers. Fields that are empty, or not of the contract, are left out.
+    func json(id: JobID) -> JSON {
+        var object = JSONObject([.init(name: "id", value: .string(id.rawValue))])
+        for name in Self.order {
+            guard let value = fields[name], !value.isEmpty else { continue }
+            if Self.numbers.contains(name) {
+                object[name] = Int(value).map { .integer($0) } ?? .string(value)
+            } else if name == "usage" {
+                object[name] = try? JSON(parsing: value, maximumDepth: 4)
+            } else {
+                object[name] = .string(value)
+            }
+        }
+        return .object(object)
+    }
+}

@@ -1,0 +1,51 @@
+import HTTPTypes
+import Hummingbird
+
+#if canImport(FoundationEssentials)
+    import FoundationEssentials
+#else
+    import Foundation
+#endif
+
+enum WallClock {
+    /// Since 1970.
+    static var milliseconds: UInt64 { UInt64(max(0, Date().timeIntervalSince1970) * 1000) }
+    /// Since 1970.
+    static var seconds: Int { Int(Date().timeIntervalSince1970) }
+}
+
+extension HTTPField.Name {
+    /// draft-ietf-httpapi-idempotency-key-header
+    static let idempotencyKey = HTTPField.Name("Idempotency-Key")!
+    static let traceparent = HTTPField.Name("traceparent")!
+    /// HTML Living Standard, 9.2.4
+    static let lastEventID = HTTPField.Name("Last-Event-ID")!
+    static let job = HTTPField.Name("x-sluice-job")!
+    /// Tells nginx not to hold a stream back.
+    static let accelBuffering = HTTPField.Name("x-accel-buffering")!
+}
+
+extension GatewayRequestContext {
+    /// The `:id` of the path. An id from elsewhere may hold what a URL must escape.
+    var jobParameter: String {
+        let text = parameters.get("id") ?? ""
+        return text.removingPercentEncoding ?? text
+    }
+}
+
+extension Request {
+    /// The header of W3C Trace Context, if it looks like one.
+    var traceparent: String? {
+        guard let text = headers[.traceparent], text.utf8.count == 55 else { return nil }
+        return text.utf8.allSatisfy { $0 == UInt8(ascii: "-") || $0.isHexadecimal } ? text : nil
+    }
+}
+
+extension UInt8 {
+    fileprivate var isHexadecimal: Bool {
+        switch self {
+        case UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "a")...UInt8(ascii: "f"): true
+        default: false
+        }
+    }
+}

@@ -1,0 +1,68 @@
+import Contract
+import JobQueue
+import Logging
+import NIOCore
+import RedisClient
+
+/// What Redis said to an interrupt.
+struct InterruptResult: Sendable, Equatable {
+    /// As found; nil: there is no such job.
+    var state: JobState?
+    /// The intent is held for a job that had not ended.
+    var stored: Bool
+}
+
+/// INTERRUPT, from a client's wish to the durable intent in Redis.
+extension SessionHost {
+    /// How long a client's acknowledgement waits for Redis, and how long the intent is tried after that.
+    private static let answerPatience = Patience.seconds(10)
+    private static let intentPatience = Patience.seconds(600)
+
+    /// - Parameter then: on the event loop, when Redis holds the intent (or found the job ended); nil when Redis could not be reached in time, or
+    ///   there is no job. The intent is tried on all the same.
+    func interrupt(_ request: RunningRequest, in session: Session, reason: String, then: @escaping (InterruptResult?) -> Void) {
+        guard request.phase == .running else {
+            // Redis would not know the job yet: sent as soon as it is known to be there.
+            request.waiting.append((reason, then))
+            return
+        }
+        let (queue, id, owner, logger) = (context.queue, request.jobID, session.owner, context.logger)
+        eventLoop.await({ () -> InterruptResult? in
+            let answer = await Self.answerPatience.until { () async throws(RedisError) in
+                try await queue.interrupt(id, reason: reason, owner: owner)
+            }
+            if answer == nil {
+                logger.warning("interrupt waits for Redis", metadata: ["job": "\(id)", "reason": "\(reason)"])
+                Task {
+                    await Self.intentPatience.until { () async throws(RedisError) in
+                        try await queue.interrupt(id, reason: reason, owner: owner)
+                    }
+                }
+            }
+            return answer.map { InterruptResult(state: $0.state, stored: $0.stored) }
+        }, then: then)
+    }
+
+    /// The same when nobody waits for the answer.
+    func interruptSurely(_ request: RunningRequest, in session: Session, reason: String) {
+        let (logger, id) = (context.logger, request.jobID)
+        interrupt(request, in: session, reason: reason) { answer in
+            logger.debug("request interrupted", metadata: ["job": "\(id)", "reason": "\(reason)", "stored": "\(answer?.stored ?? false)"])
+        }
+    }
+
+    /// The job is in Redis now (or was): what waited for that is sent.
+    func interruptWaiting(_ request: RunningRequest, in session: Session) {
+        request.phase = .running
+        let waiting = request.waiting
+        request.waiting = []
+        for (reason, answer) in waiting { interrupt(request, in: session, reason: reason, then: answer) }
+    }
+
+    /// What waited is answered without asking Redis.
+    func answerWaiting(_ request: RunningRequest, _ answer: InterruptResult?) {
+        let waiting = request.waiting
+        request.waiting = []
+        for entry in waiting { entry.answer(answer) }
+    }
+}

@@ -1,0 +1,244 @@
+import Contract
+import JobQueue
+import Logging
+import NIOCore
+import RedisClient
+
+/// From REQUEST to the job's end: submitting, relaying, resuming.
+extension SessionHost {
+    private struct Subject {
+        let host: SessionHost
+        let session: Session
+        let request: RunningRequest
+    }
+
+    private enum Outcome: Sendable {
+        case accepted
+        case refused(ProtocolError)
+        /// The connection broke, or the answer did not come, after the submission was sent.
+        case unknown
+    }
+
+    private static let busy = ProtocolError(.serverBusy, "Redis is out of reach; try again", detail: "overloaded", retryable: true)
+
+    // MARK: submitting
+
+    func start(_ payload: RequestPayload, in session: Session) {
+        session.lastRequestMilliseconds = WallClock.milliseconds
+        session.isWarned = false
+        let speaks = payload.requiresSpeech ?? session.settings.requiresSpeech
+        let body = ChatRequest.body(settings: session.settings, history: session.history, text: payload.text, model: payload.model)
+        let jobID = JobID(partition: session.partition, milliseconds: UInt64(session.lastRequestMilliseconds))
+        var job = Job(id: jobID, priority: .interactive, request: body, session: session.id, owner: session.owner)
+        if speaks { job.speech = Job.Speech() }
+        var options = SubmitOptions()
+        options.gateway = settings.name
+        if payload.supersedes {
+            options.supersede = session.running.filter { $0.phase == .running }.map(\.jobID)
+            for old in session.running where old.phase == .submitting { old.waiting.append((InterruptReason.userNewInput, { _ in })) }
+        }
+        let machine = RelayMachine(
+            requestID: payload.id, jobID: jobID, sessionID: session.id, wantsReasoning: session.settings.wantsReasoning, speaks: speaks)
+        let request = RunningRequest(id: payload.id, jobID: jobID, text: payload.text, speaks: speaks, machine: machine)
+        session.add(request)
+        // Written before the job, on the same connection: should this gateway die now, whoever adopts the session knows of the job.
+        save(session, fields: [(SessionRecord.requestPrefix + request.id, request.stored.text)])
+        submit(job, options, Subject(host: self, session: session, request: request))
+    }
+
+    private func submit(_ job: Job, _ options: SubmitOptions, _ subject: Subject) {
+        let receive = receiver(subject)
+        let (feed, queue) = (context.feed, context.queue)
+        eventLoop.await({ await Self.attempt(job, options, feed, queue, receive) }) { answer in
+            subject.host.submitted(subject, following: answer.following, answer.outcome)
+        }
+    }
+
+    private static func attempt(
+        _ job: Job, _ options: SubmitOptions, _ feed: EventFeed, _ queue: JobQueue, _ receive: @escaping @Sendable ([LoggedEvent]) -> Void
+    ) async -> (following: Following?, outcome: Outcome) {
+        let following: Following
+        // Before the submission nothing can be in doubt.
+        do { following = try await feed.follow(job.id, after: nil, replay: false, receive: receive) } catch { return (nil, .refused(busy)) }
+        do {
+            switch try await queue.submit(job, options: options) {
+            case .accepted, .repeated: return (following, .accepted)
+            case .full, .conflict:
+                let error = ProtocolError(.serverBusy, "the queue is full; try again later", detail: "overloaded", retryable: true)
+                return (following, .refused(error))
+            }
+        } catch {
+            return (following, error.code == .connectionLost || error.code == .timeout ? .unknown : .refused(busy))
+        }
+    }
+
+    private func submitted(_ subject: Subject, following: Following?, _ outcome: Outcome) {
+        let (session, request) = (subject.session, subject.request)
+        request.following = following
+        if session.isOver { stopFollowing(request) }
+        guard session.running.contains(where: { $0 === request }) else {
+            // It ended, or the session did, before the answer came.
+            stopFollowing(request)
+            return interruptWaiting(request, in: session)
+        }
+        switch outcome {
+        case .accepted:
+            request.phase = .running
+            interruptWaiting(request, in: session)
+        case .refused(let error): refuse(subject, error)
+        case .unknown: settle(subject)
+        }
+    }
+
+    /// Whether Redis carried the submission out is asked of the job's record once Redis answers again. If there is none, the durable interrupt is written before
+    /// the client is told: should the submission still arrive (its bytes may lie unread in a stopped server), the job ends without running, so that
+    /// a client that tries again never gets two.
+    private func settle(_ subject: Subject) {
+        let (queue, id) = (context.queue, subject.request.jobID)
+        context.logger.warning("submission in doubt", metadata: ["job": "\(id)"])
+        eventLoop.await({ () -> Bool? in
+            let answer = await Patience.seconds(30).until { () async throws(RedisError) -> Bool in
+                if try await queue.record(id) != nil { return true }
+                return try await queue.forceInterrupt(id, reason: InterruptReason.clientError).state != nil
+            }
+            if answer == nil {
+                Task { await Patience.seconds(600).until { () async throws(RedisError) in try await queue.forceInterrupt(id, reason: InterruptReason.clientError) } }
+            }
+            return answer
+        }) { exists in
+            let (host, session, request) = (subject.host, subject.session, subject.request)
+            guard session.running.contains(where: { $0 === request }) else { return host.interruptWaiting(request, in: session) }
+            guard exists == true else { return host.refuse(subject, Self.busy) }
+            request.phase = .running
+            host.interruptWaiting(request, in: session)
+        }
+    }
+
+    /// Nothing runs: the client may use the request's id again.
+    private func refuse(_ subject: Subject, _ error: ProtocolError) {
+        let (session, request) = (subject.session, subject.request)
+        guard session.remove(request) else { return }
+        stopFollowing(request)
+        var error = error
+        error.requestID = request.id
+        session.socket?.send(error)
+        answerWaiting(request, nil)
+        save(session, deleted: [SessionRecord.requestPrefix + request.id])
+        session.socket?.requestEnded()
+        forgetIfIdle(session)
+    }
+
+    // MARK: relaying
+
+    private func receiver(_ subject: Subject) -> @Sendable ([LoggedEvent]) -> Void {
+        let bound = NIOLoopBound(subject, eventLoop: eventLoop)
+        let generation = subject.request.generation
+        return { events in bound.value.host.receive(events, bound.value, generation) }
+    }
+
+    private func receive(_ events: [LoggedEvent], _ subject: Subject, _ generation: Int) {
+        let (session, request) = (subject.session, subject.request)
+        guard !session.isOver, request.generation == generation, request.machine.ending == nil else { return }
+        let socket = request.isMuted ? nil : session.socket
+        request.machine.receive(events, milliseconds: WallClock.milliseconds, emit: socket.map { socket in { socket.send($0) } })
+        guard let ending = request.machine.ending, session.remove(request) else { return }
+        ended(subject, ending)
+    }
+
+    private func ended(_ subject: Subject, _ ending: RelayMachine.Ending) {
+        let (session, request) = (subject.session, subject.request)
+        session.remember(EndedRequest(id: request.id, jobID: request.jobID, ending: ending))
+        var fields = [(name: "ended", value: endedField(session))]
+        // A failure that gave nothing is no turn: the client will say it again.
+        if let text = request.text, settings.historyTurns > 0, ending != .failed || !request.machine.answer.isEmpty {
+            session.history.append(user: text, answer: request.machine.answer)
+            fields.append(("history", session.history.json.text))
+        }
+        // The feed ended the following by itself.
+        request.following = nil
+        if request.phase == .running { answerWaiting(request, InterruptResult(state: JobState(rawValue: ending.rawValue), stored: false)) }
+        save(session, deleted: [SessionRecord.requestPrefix + request.id], fields: fields)
+        session.socket?.requestEnded()
+        forgetIfIdle(session)
+    }
+
+    func stopFollowing(_ request: RunningRequest) {
+        guard let following = request.following else { return }
+        request.following = nil
+        context.feed.stop(following)
+    }
+
+    // MARK: resuming
+
+    /// Replays a request from what the client has, then goes on live.
+    /// - Returns: false when the session knows no such request.
+    func resume(_ payload: ResumePayload, in session: Session) -> Bool {
+        if let request = session.request(payload.id) {
+            request.generation += 1
+            request.isMuted = false
+            request.machine = RelayMachine(
+                requestID: request.id, jobID: request.jobID, sessionID: session.id, wantsReasoning: session.settings.wantsReasoning,
+                speaks: request.speaks, known: payload.after)
+            // One that is being submitted has nothing to replay: its following only has to be the new generation's.
+            replay(request, in: session)
+            return true
+        }
+        guard let ended = session.endedRequest(payload.id) else { return false }
+        replay(ended, after: payload.after, in: session)
+        return true
+    }
+
+    /// Follows a job from its beginning, so that the whole answer is known; tries until Redis answers.
+    func replay(_ request: RunningRequest, in session: Session) {
+        let old = request.following
+        request.following = nil
+        let subject = Subject(host: self, session: session, request: request)
+        let receive = receiver(subject)
+        let generation = request.generation
+        let (feed, queue, id) = (context.feed, context.queue, request.jobID)
+        let isSubmitting = request.phase == .submitting
+        eventLoop.await({ () -> (following: Following, isThere: Bool)? in
+            await Patience.seconds(600).until { () async throws(RedisError) in
+                let isThere = isSubmitting ? true : try await queue.record(id) != nil
+                return (try await feed.follow(id, after: nil, replay: true, receive: receive), isThere)
+            }
+        }) { answer in
+            if let old { subject.host.context.feed.stop(old) }
+            guard let answer else { return }
+            guard request.generation == generation, !session.isOver, session.running.contains(where: { $0 === request }) else {
+                return subject.host.context.feed.stop(answer.following)
+            }
+            request.following = answer.following
+            // Its gateway died before the job was submitted, or the job ended so long ago that its record is gone.
+            if !answer.isThere {
+                subject.host.refuse(subject, ProtocolError(.internalError, "the request was lost", detail: "internal", retryable: true))
+            }
+        }
+    }
+
+    /// An ended request is replayed from its log, as long as that is kept.
+    private func replay(_ ended: EndedRequest, after: EventID?, in session: Session) {
+        let queue = context.queue
+        let host = self
+        eventLoop.await({ () -> Result<[LoggedEvent], RedisError> in
+            do throws(RedisError) { return .success(try await queue.log(ended.jobID, after: nil)) } catch { return .failure(error) }
+        }) { result in
+            guard let socket = session.socket else { return }
+            switch result {
+            case .failure:
+                var error = Self.busy
+                error.requestID = ended.id
+                socket.send(error)
+            case .success(let events):
+                guard events.last?.event.isTerminal == true else {
+                    return socket.send(ProtocolError(.sessionInvalid, "the request is not kept any more", requestID: ended.id))
+                }
+                var machine = RelayMachine(
+                    requestID: ended.id, jobID: ended.jobID, sessionID: session.id, wantsReasoning: session.settings.wantsReasoning,
+                    speaks: session.settings.requiresSpeech, known: after)
+                machine.receive(events, milliseconds: WallClock.milliseconds) { socket.send($0) }
+                host.context.logger.debug("ended request replayed", metadata: ["job": "\(ended.jobID)"])
+            }
+        }
+    }
+}

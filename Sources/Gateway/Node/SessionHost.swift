@@ -1,0 +1,265 @@
+import Contract
+import JobQueue
+import Logging
+import NIOCore
+import RedisClient
+
+/// The sessions that this gateway holds, and their life: opened, resumed, left by their client, adopted from a dead gateway, ended. Lives on the event loop.
+final class SessionHost {
+    let context: GatewayContext
+    let store: SessionStore
+    private(set) var sessions: [String: Session] = [:]
+
+    var settings: GatewaySettings { context.settings }
+    var eventLoop: any EventLoop { context.eventLoop }
+
+    init(context: GatewayContext) {
+        self.context = context
+        store = SessionStore(redis: context.queue.redis, keys: context.queue.keys, gateway: context.settings.name)
+    }
+
+    var runningCount: Int { sessions.values.reduce(0) { $0 + $1.running.count } }
+
+    // MARK: coming
+
+    /// A new session, in a random partition. `then` gets it when Redis holds it.
+    func open(owner: String, settings: SessionSettings, then: @escaping (Result<Session, ProtocolError>) -> Void) {
+        let now = WallClock.milliseconds
+        let partition = Int.random(in: 0..<context.queue.keys.partitions)
+        let session = Session(
+            id: JobID(partition: partition, milliseconds: UInt64(now)).rawValue, partition: partition, owner: owner, settings: settings,
+            history: emptyHistory, milliseconds: now)
+        let done = NIOLoopBound((self, session, then), eventLoop: eventLoop)
+        store.save(
+            session.id, epoch: session.epoch, expires: keptUntil(session), isBusy: false, creates: true, change: everything(of: session)
+        ) { saved in
+            let (host, session, then) = done.value
+            guard case .saved = saved else {
+                host.context.logger.warning("session could not be written", metadata: ["session": "\(session.id)", "outcome": "\(saved)"])
+                return then(.failure(ProtocolError(.serverBusy, "the session could not be stored; try again", retryable: true)))
+            }
+            host.sessions[session.id] = session
+            then(.success(session))
+        }
+    }
+
+    /// A session of before, wherever it was held. `then` gets SESSION_INVALID for one that is not there or not this owner's: both look the same.
+    func resume(_ id: String, owner: String, then: @escaping (Result<Session, ProtocolError>) -> Void) {
+        claim(id, owner: owner, holder: nil) { host, result in
+            switch result {
+            case .failure:
+                then(.failure(ProtocolError(.serverBusy, "the session could not be read; try again", retryable: true)))
+            case .success(nil):
+                then(.failure(ProtocolError(.sessionInvalid, "there is no such session")))
+            case .success(let session?):
+                session.lastRequestMilliseconds = WallClock.milliseconds
+                then(.success(session))
+                host.save(session)
+            }
+        }
+    }
+
+    /// Takes a dead gateway's session (or one that this gateway left behind when it died); its client has the grace to come back.
+    func adopt(_ id: String, from holder: String) {
+        guard sessions[id] == nil else { return }
+        claim(id, owner: nil, holder: holder) { host, result in
+            guard case .success(let session?) = result, session.socket == nil else { return }
+            host.context.logger.info("session adopted", metadata: ["session": "\(id)", "from": "\(holder)"])
+            host.left(session)
+        }
+    }
+
+    private func claim(
+        _ id: String, owner: String?, holder: String?, then: @escaping (SessionHost, Result<Session?, RedisError>) -> Void
+    ) {
+        // Judged before Redis is asked: what is no id must not become a key, nor a partition that is not there one to look in.
+        let partition = context.queue.keys.partition(of: id)
+        guard JobID(id) != nil, (0..<context.queue.keys.partitions).contains(partition) else { return then(self, .success(nil)) }
+        let done = NIOLoopBound((self, then), eventLoop: eventLoop)
+        store.claim(id, owner: owner, holder: holder) { result in
+            let (host, then) = done.value
+            switch result {
+            case .failure(let error): then(host, .failure(error))
+            case .success(nil): then(host, .success(nil))
+            case .success(let record?):
+                if let local = host.sessions[id], local.epoch == record.previousEpoch {
+                    local.epoch = record.epoch
+                    return then(host, .success(local))
+                }
+                if let stale = host.sessions[id] { host.lose(stale) }
+                then(host, .success(host.rebuild(id, partition, record)))
+            }
+        }
+    }
+
+    private func rebuild(_ id: String, _ partition: Int, _ record: SessionRecord) -> Session {
+        let history = ChatHistory(stored: record.history, maximumTurns: settings.historyTurns, maximumSize: settings.historyMaximum)
+        let session = Session(id: id, partition: partition, record: record, history: history)
+        sessions[id] = session
+        for running in record.running.sorted(by: { $0.jobID < $1.jobID }) {
+            let machine = RelayMachine(
+                requestID: running.id, jobID: running.jobID, sessionID: id, wantsReasoning: session.settings.wantsReasoning,
+                speaks: running.speaks)
+            let request = RunningRequest(id: running.id, jobID: running.jobID, text: running.text, speaks: running.speaks, machine: machine)
+            request.phase = .running
+            request.isMuted = true
+            session.add(request)
+            replay(request, in: session)
+        }
+        return session
+    }
+
+    private var emptyHistory: ChatHistory { ChatHistory(maximumTurns: settings.historyTurns, maximumSize: settings.historyMaximum) }
+
+    // MARK: going
+
+    /// A client is there; whoever held the session's socket before is sent away.
+    func attach(_ socket: AgentSocket, to session: Session) {
+        if let old = session.socket, old !== socket { old.close(.goingAway, "the session went on elsewhere") }
+        session.socket = socket
+        session.graceTimer?.cancel()
+        session.graceTimer = nil
+    }
+
+    /// The session's socket is gone: its requests run on for the grace.
+    func detach(_ socket: AgentSocket, from session: Session) {
+        guard session.socket === socket || session.socket == nil, !session.isOver else { return }
+        session.socket = nil
+        left(session)
+    }
+
+    private func left(_ session: Session) {
+        for request in session.running { request.isMuted = true }
+        guard !forgetIfIdle(session), session.graceTimer == nil else { return }
+        session.graceTimer = eventLoop.after(settings.grace) { [weak self] in self?.abandon(session) }
+    }
+
+    /// The grace is over and nobody came: what still runs is interrupted, provided that no other gateway has taken the session meanwhile.
+    private func abandon(_ session: Session) {
+        session.graceTimer = nil
+        guard !session.isOver, session.socket == nil else { return }
+        write(session, SessionStore.Change()) { host, saved in
+            guard !session.isOver, session.socket == nil else { return }
+            if case .failed = saved {
+                session.graceTimer = host.eventLoop.after(.seconds(1)) { [weak host] in host?.abandon(session) }
+                return
+            }
+            host.context.logger.info(
+                "client did not come back", metadata: ["session": "\(session.id)", "requests": "\(session.running.count)"])
+            for request in session.running { host.interruptSurely(request, in: session, reason: InterruptReason.clientGone) }
+        }
+    }
+
+    /// The client said that it is done: its requests are interrupted and the session is gone.
+    func end(_ session: Session) {
+        for request in session.running { interruptSurely(request, in: session, reason: InterruptReason.clientGone) }
+        drop(session)
+        let (logger, id) = (context.logger, session.id)
+        store.end(session.id, epoch: session.epoch) { error in
+            guard let error else { return }
+            logger.warning("session could not be removed; it will expire", metadata: ["session": "\(id)", "error": "\(error)"])
+        }
+    }
+
+    /// Another gateway holds the session now.
+    private func lose(_ session: Session) {
+        guard !session.isOver else { return }
+        context.logger.info("session went to another gateway", metadata: ["session": "\(session.id)"])
+        let socket = session.socket
+        drop(session)
+        socket?.close(.goingAway, "the session went on elsewhere")
+    }
+
+    private func drop(_ session: Session) {
+        session.isOver = true
+        session.graceTimer?.cancel()
+        session.graceTimer = nil
+        session.socket = nil
+        // Interrupts that wait for a submission stay: they are sent when it is answered, whoever holds the session then.
+        for request in session.running { stopFollowing(request) }
+        if sessions[session.id] === session { sessions[session.id] = nil }
+    }
+
+    /// A session without client and requests lives in Redis alone.
+    @discardableResult
+    func forgetIfIdle(_ session: Session) -> Bool {
+        guard session.socket == nil, session.running.isEmpty, !session.needsFullSave else { return false }
+        drop(session)
+        return true
+    }
+
+    // MARK: writing
+
+    func save(_ session: Session, deleted: [String] = [], fields: [(name: String, value: String)] = []) {
+        guard !session.isOver else { return }
+        var change = session.needsFullSave ? everything(of: session) : SessionStore.Change()
+        change.deleted += deleted
+        change.fields += [("last_request_ms", String(session.lastRequestMilliseconds))] + fields
+        session.needsFullSave = false
+        write(session, change) { _, _ in }
+    }
+
+    private func write(_ session: Session, _ change: SessionStore.Change, then: @escaping (SessionHost, SessionStore.Saved) -> Void) {
+        let done = NIOLoopBound((self, session, then), eventLoop: eventLoop)
+        store.save(
+            session.id, epoch: session.epoch, expires: keptUntil(session), isBusy: !session.running.isEmpty, creates: false, change: change
+        ) { saved in
+            let (host, session, then) = done.value
+            switch saved {
+            case .saved: break
+            case .lost: host.lose(session)
+            case .missing: host.recreate(session)
+            case .failed:
+                session.needsFullSave = true
+                session.unsavedDeletions.formUnion(change.deleted)
+            }
+            then(host, saved)
+        }
+    }
+
+    /// Redis lost the session (it was emptied, or came back without its data) while its client is still here: written anew, whole.
+    private func recreate(_ session: Session) {
+        guard !session.isOver else { return }
+        let done = NIOLoopBound((self, session), eventLoop: eventLoop)
+        store.save(
+            session.id, epoch: session.epoch, expires: keptUntil(session), isBusy: !session.running.isEmpty, creates: true,
+            change: everything(of: session)
+        ) { saved in
+            let (host, session) = done.value
+            switch saved {
+            case .saved, .missing: break
+            case .lost: host.lose(session)
+            case .failed: session.needsFullSave = true
+            }
+        }
+    }
+
+    /// At every beat: what could not be written is written again.
+    func saveUnsaved() {
+        for session in sessions.values where session.needsFullSave {
+            save(session)
+            forgetIfIdle(session)
+        }
+    }
+
+    private func everything(of session: Session) -> SessionStore.Change {
+        var change = SessionStore.Change()
+        let current = Set(session.running.map { SessionRecord.requestPrefix + $0.id })
+        change.deleted = session.unsavedDeletions.filter { !current.contains($0) }
+        session.unsavedDeletions = []
+        change.fields = [
+            ("owner", session.owner), ("created_ms", String(session.createdMilliseconds)),
+            ("last_request_ms", String(session.lastRequestMilliseconds)), ("settings", session.settings.json.text),
+            ("history", session.history.json.text), ("ended", endedField(session)),
+        ]
+        change.fields += session.running.map { (SessionRecord.requestPrefix + $0.id, $0.stored.text) }
+        return change
+    }
+
+    func endedField(_ session: Session) -> String { JSON.array(session.ended.map(\.json)).text }
+
+    /// The hash outlives the session's last moment by what a takeover needs.
+    private func keptUntil(_ session: Session) -> Int {
+        max(session.expiry(settings.sessionTimeout), WallClock.milliseconds) + settings.grace.milliseconds + 3 * settings.lease.milliseconds
+    }
+}

@@ -1,0 +1,32 @@
+import Glibc
+import NIOCore
+
+enum WallClock {
+    /// Milliseconds since 1970.
+    static var milliseconds: Int {
+        var time = timespec()
+        clock_gettime(CLOCK_REALTIME, &time)
+        return time.tv_sec * 1000 + time.tv_nsec / 1_000_000
+    }
+}
+
+extension Duration {
+    var milliseconds: Int { Int(components.seconds) * 1000 + Int(components.attoseconds / 1_000_000_000_000_000) }
+}
+
+extension EventLoop {
+    /// Runs `work` in a task of its own and comes back here with what it gave. For what happens once a request, not once a token.
+    func await<Value: Sendable>(_ work: @escaping @Sendable () async -> Value, then: @escaping (Value) -> Void) {
+        let then = NIOLoopBound(then, eventLoop: self)
+        Task {
+            let value = await work()
+            self.execute { then.value(value) }
+        }
+    }
+
+    /// `body` on this loop after a while; cancel the result when it is no longer wanted.
+    func after(_ delay: Duration, _ body: @escaping () -> Void) -> Scheduled<Void> {
+        let body = NIOLoopBound(body, eventLoop: self)
+        return scheduleTask(in: .milliseconds(Int64(delay.milliseconds))) { body.value() }
+    }
+}

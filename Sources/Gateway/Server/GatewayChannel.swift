@@ -1,0 +1,131 @@
+import HTTPTypes
+import Hummingbird
+import HummingbirdCore
+import Logging
+import NIOCore
+import NIOHTTP1
+import NIOHTTPTypes
+import NIOHTTPTypesHTTP1
+import NIOSSL
+import NIOWebSocket
+
+/// An accepted connection: HTTP/1.1, of which one path may become a WebSocket.
+struct GatewayChannel: ServerChildChannel, HTTPChannelHandler {
+    static let path = "/ws/agent/stream"
+
+    typealias HTTPStream = NIOAsyncChannel<HTTPRequestPart, HTTPResponsePart>
+
+    enum Negotiated: Sendable {
+        /// Its handler does everything by itself.
+        case webSocket
+        case http(HTTPStream)
+        case refused
+    }
+
+    struct Value: ServerChildChannelValue {
+        let negotiated: EventLoopFuture<Negotiated>
+        let channel: any Channel
+    }
+
+    /// How long a kept-alive HTTP connection may do nothing.
+    private static let idleTimeout = Duration.seconds(75)
+
+    let responder: HTTPChannelHandler.Responder
+    private let node: NIOLoopBound<GatewayNode>
+    private let settings: GatewaySettings
+    private let origins: OriginRule
+    private let certificates: CertificateBox?
+
+    init(
+        node: NIOLoopBound<GatewayNode>, settings: GatewaySettings, certificates: CertificateBox?,
+        responder: @escaping HTTPChannelHandler.Responder
+    ) {
+        self.node = node
+        self.settings = settings
+        self.certificates = certificates
+        self.responder = responder
+        origins = OriginRule(allowed: settings.allowedOrigins)
+    }
+
+    func setup(channel: any Channel, logger: Logger) -> EventLoopFuture<Value> {
+        channel.eventLoop.makeCompletedFuture {
+            if let certificates {
+                try channel.pipeline.syncOperations.addHandler(NIOSSLServerHandler(context: certificates.context))
+            }
+            try channel.syncOptions?.setOption(.tcpOption(.tcp_nodelay), value: 1)
+            let refusal = NIOLoopBoundBox<UpgradeRefusal?>(nil, eventLoop: channel.eventLoop)
+            let upgrader = NIOTypedWebSocketServerUpgrader<Negotiated>(
+                maxFrameSize: settings.messageMaximum, enableAutomaticErrorHandling: false,
+                shouldUpgrade: { channel, head in
+                    guard Self.isSocketPath(head.uri) else { return channel.eventLoop.makeSucceededFuture(nil) }
+                    refusal.value = self.refusal(of: head, from: channel)
+                    return channel.eventLoop.makeSucceededFuture(refusal.value == nil ? HTTPHeaders() : nil)
+                },
+                upgradePipelineHandler: { channel, _ in self.webSocket(channel) })
+            var configuration = NIOUpgradableHTTPServerPipelineConfiguration<Negotiated>(
+                upgradeConfiguration: .init(upgraders: [upgrader]) { channel in
+                    channel.eventLoop.makeCompletedFuture {
+                        if let reason = refusal.value {
+                            try channel.pipeline.syncOperations.addHandler(UpgradeRefuser(reason))
+                            return .refused
+                        }
+                        return .http(try self.http(channel, logger))
+                    }
+                })
+            configuration.enablePipelining = false
+            configuration.enableErrorHandling = false
+            configuration.enableResponseHeaderValidation = false
+            configuration.decoderConfiguration.maxHeaderListSize = settings.headerMaximum
+            configuration.decoderConfiguration.maxHeaderFieldSize = settings.headerMaximum
+            let negotiated = try channel.pipeline.syncOperations.configureUpgradableHTTPServerPipeline(configuration: configuration)
+            try channel.pipeline.syncOperations.addHandler(
+                HandshakeTimer(timeout: settings.handshakeTimeout), position: .before(try upgradeHandler(channel)))
+            return Value(negotiated: negotiated, channel: channel)
+        }
+    }
+
+    private func upgradeHandler(_ channel: any Channel) throws -> NIOTypedHTTPServerUpgradeHandler<Negotiated> {
+        try channel.pipeline.syncOperations.handler(type: NIOTypedHTTPServerUpgradeHandler<Negotiated>.self)
+    }
+
+    private static func isSocketPath(_ uri: String) -> Bool {
+        uri.hasPrefix(path) && (uri.utf8.count == path.utf8.count || uri.dropFirst(path.count).first == "?")
+    }
+
+    private func refusal(of head: HTTPRequestHead, from channel: any Channel) -> UpgradeRefusal? {
+        let node = node.value
+        if node.context.readiness.isDraining { return .draining }
+        guard origins.allows(origin: head.headers.first(name: "origin"), host: head.headers.first(name: "host")) else { return .origin }
+        if node.ledger.isFull { return .full }
+        return node.ledger.isFull(address: Self.address(channel)) ? .address : nil
+    }
+
+    private static func address(_ channel: any Channel) -> String { channel.remoteAddress?.ipAddress ?? "" }
+
+    private func webSocket(_ channel: any Channel) -> EventLoopFuture<Negotiated> {
+        channel.eventLoop.makeCompletedFuture {
+            let high = settings.outgoingMaximum
+            try channel.syncOptions?.setOption(.writeBufferWaterMark, value: .init(low: high / 2, high: high))
+            try channel.pipeline.syncOperations.addHandler(AgentSocket(node: node.value, address: Self.address(channel)))
+            return .webSocket
+        }
+    }
+
+    private func http(_ channel: any Channel, _ logger: Logger) throws -> HTTPStream {
+        try channel.pipeline.syncOperations.addHandler(HTTP1ToHTTPServerCodec(secure: certificates != nil))
+        try channel.pipeline.syncOperations.addHandler(HTTPConnectionStateHandler(idleTimeout: Self.idleTimeout, logger: logger))
+        return try NIOAsyncChannel(wrappingChannelSynchronously: channel, configuration: .init(isOutboundHalfClosureEnabled: true))
+    }
+
+    func handle(value: Value, logger: Logger) async {
+        do {
+            switch try await value.negotiated.get() {
+            case .webSocket, .refused: break
+            case .http(let stream): await handleHTTP(asyncChannel: stream, logger: logger)
+            }
+        } catch {
+            logger.trace("connection ended before its first request", metadata: ["error": "\(error)"])
+            value.channel.close(promise: nil)
+        }
+    }
+}

@@ -1,0 +1,115 @@
+import Contract
+import JobQueue
+import NIOCore
+
+/// A session that this gateway holds: its client is connected here, or lately was. Lives on the event loop.
+final class Session {
+    let id: String
+    let partition: Int
+    let owner: String
+    let createdMilliseconds: Int
+    /// Which holder of the session this is; a write with an older one is refused.
+    var epoch: Int
+    var settings: SessionSettings
+    var history: ChatHistory
+    /// In the order in which they came.
+    private(set) var running: [RunningRequest] = []
+    /// The oldest first, bounded.
+    private(set) var ended: [EndedRequest]
+    var lastRequestMilliseconds: Int
+    /// Nil while the client is away.
+    weak var socket: AgentSocket?
+    /// Runs while the client is away and requests run on.
+    var graceTimer: Scheduled<Void>?
+    /// The last write failed: the whole session is written again at the next beat.
+    var needsFullSave = false
+    /// Fields that such a write must delete. Bounded by what one session may run between two beats.
+    var unsavedDeletions: Set<String> = []
+    /// The client was told that the session is about to expire.
+    var isWarned = false
+    /// Ended, expired or another gateway's: nothing is written any more.
+    var isOver = false
+
+    init(id: String, partition: Int, owner: String, settings: SessionSettings, history: ChatHistory, milliseconds: Int) {
+        self.id = id
+        self.partition = partition
+        self.owner = owner
+        self.settings = settings
+        self.history = history
+        createdMilliseconds = milliseconds
+        lastRequestMilliseconds = milliseconds
+        epoch = 1
+        ended = []
+    }
+
+    init(id: String, partition: Int, record: SessionRecord, history: ChatHistory) {
+        self.id = id
+        self.partition = partition
+        owner = record.owner
+        settings = record.settings
+        self.history = history
+        createdMilliseconds = record.createdMilliseconds
+        lastRequestMilliseconds = record.lastRequestMilliseconds
+        epoch = record.epoch
+        ended = record.ended
+    }
+
+    func request(_ id: String) -> RunningRequest? { running.first { $0.id == id } }
+    func endedRequest(_ id: String) -> EndedRequest? { ended.last { $0.id == id } }
+
+    func add(_ request: RunningRequest) { running.append(request) }
+
+    /// - Returns: whether it was still running.
+    func remove(_ request: RunningRequest) -> Bool {
+        guard let index = running.firstIndex(where: { $0 === request }) else { return false }
+        running.remove(at: index)
+        return true
+    }
+
+    func remember(_ request: EndedRequest) {
+        ended.removeAll { $0.id == request.id }
+        ended.append(request)
+        if ended.count > EndedRequest.maximumCount { ended.removeFirst() }
+    }
+
+    /// Milliseconds since 1970.
+    func expiry(_ timeout: Duration) -> Int { lastRequestMilliseconds + timeout.milliseconds }
+}
+
+/// A request whose job has not ended. Lives on the event loop.
+final class RunningRequest {
+    enum Phase {
+        /// Redis has not answered yet whether it holds the job.
+        case submitting
+        case running
+    }
+
+    let id: String
+    let jobID: JobID
+    /// What the user said; nil when it was too long to be handed over.
+    let text: String?
+    let speaks: Bool
+    var machine: RelayMachine
+    var following: Following?
+    var phase = Phase.submitting
+    /// The client is away, or came back and did not ask for this one: nothing is sent.
+    var isMuted = false
+    /// Raised by every RESUME: what an older following still delivers is dropped.
+    var generation = 0
+    /// Interrupts that wait for Redis to hold the job.
+    var waiting: [(reason: String, answer: (InterruptResult?) -> Void)] = []
+
+    init(id: String, jobID: JobID, text: String?, speaks: Bool, machine: RelayMachine) {
+        self.id = id
+        self.jobID = jobID
+        self.text = text
+        self.speaks = speaks
+        self.machine = machine
+    }
+
+    /// The field of the session's hash.
+    var stored: JSON {
+        let kept = text.flatMap { $0.utf8.count <= SessionRecord.textMaximum ? $0 : nil }
+        return [.string(jobID.rawValue), kept.map(JSON.string) ?? .null, .integer(speaks ? 1 : 0)]
+    }
+}

@@ -1,0 +1,113 @@
+import NIOCore
+import NIOWebSocket
+
+/// Puts messages together from frames and judges them by RFC 6455 section 5. No I/O: the caller does what is answered.
+///
+/// Frame sizes and the form of control frames are judged by `WebSocketFrameDecoder` before.
+struct MessageMachine {
+    enum Action: Equatable {
+        case none
+        /// A whole text message, valid UTF-8.
+        case message(ByteBuffer)
+        case pong(ByteBuffer)
+        /// The peer's close frame, with its code (nil: none given).
+        case closed(UInt16?)
+        case fail(CloseCode)
+    }
+
+    private enum State {
+        case idle
+        /// A text message of which some fragments are there.
+        case fragmented(ByteBuffer)
+        /// Failed or closed by the peer: nothing that follows counts.
+        case ended
+    }
+
+    private var state = State.idle
+    private let maximum: Int
+
+    /// - Parameter maximum: bytes of a message.
+    init(maximum: Int) { self.maximum = maximum }
+
+    mutating func receive(_ frame: WebSocketFrame) -> Action {
+        if case .ended = state { return .none }
+        // No extension is negotiated, so reserved bits must be 0 (section 5.2); what a client sends must be masked (section 5.1).
+        guard !frame.rsv1, !frame.rsv2, !frame.rsv3, frame.maskKey != nil else { return fail(.protocolError) }
+        switch frame.opcode {
+        case .text:
+            guard case .idle = state else { return fail(.protocolError) }
+            return data(frame.unmasked, last: frame.fin)
+        case .continuation:
+            guard case .fragmented(var whole) = state else { return fail(.protocolError) }
+            state = .idle
+            var part = frame.unmasked
+            guard whole.readableBytes + part.readableBytes <= maximum else { return fail(.messageTooBig) }
+            whole.writeBuffer(&part)
+            return data(whole, last: frame.fin)
+        case .binary: return fail(.unsupportedData)
+        case .ping: return .pong(frame.unmasked)
+        case .pong: return .none
+        case .connectionClose: return close(frame.unmasked)
+        default: return fail(.protocolError)
+        }
+    }
+
+    private mutating func data(_ buffer: ByteBuffer, last: Bool) -> Action {
+        guard buffer.readableBytes <= maximum else { return fail(.messageTooBig) }
+        guard last else {
+            state = .fragmented(buffer)
+            return .none
+        }
+        state = .idle
+        guard String(validating: buffer.readableBytesView, as: UTF8.self) != nil else { return fail(.invalidPayload) }
+        return .message(buffer)
+    }
+
+    private mutating func close(_ payload: ByteBuffer) -> Action {
+        var payload = payload
+        guard payload.readableBytes > 0 else {
+            state = .ended
+            return .closed(nil)
+        }
+        guard let code = payload.readInteger(as: UInt16.self), Self.isLegal(code) else { return fail(.protocolError) }
+        guard String(validating: payload.readableBytesView, as: UTF8.self) != nil else { return fail(.invalidPayload) }
+        state = .ended
+        return .closed(code)
+    }
+
+    /// Section 7.4: 1004 to 1006 and 1015 never stand in a frame; 3000 to 4999 are for libraries and applications.
+    private static func isLegal(_ code: UInt16) -> Bool {
+        switch code {
+        case 1000...1003, 1007...1014, 3000...4999: true
+        default: false
+        }
+    }
+
+    private mutating func fail(_ code: CloseCode) -> Action {
+        state = .ended
+        return .fail(code)
+    }
+}
+
+extension WebSocketFrame {
+    /// The payload with the mask taken off, four bytes at a time.
+    fileprivate var unmasked: ByteBuffer {
+        var buffer = data
+        guard let maskKey else { return buffer }
+        let key = Array(maskKey)
+        let word = UInt32(key[0]) | UInt32(key[1]) << 8 | UInt32(key[2]) << 16 | UInt32(key[3]) << 24
+        buffer.withUnsafeMutableReadableBytes { bytes in
+            var index = 0
+            while index + 4 <= bytes.count {
+                let value = bytes.loadUnaligned(fromByteOffset: index, as: UInt32.self) ^ UInt32(littleEndian: word)
+                bytes.storeBytes(of: value, toByteOffset: index, as: UInt32.self)
+                index += 4
+            }
+            while index < bytes.count {
+                bytes[index] ^= key[index % 4]
+                index += 1
+            }
+        }
+        return buffer
+    }
+}
