@@ -62,7 +62,7 @@ extension SessionHost {
         do { following = try await feed.follow(job.id, after: nil, replay: false, receive: receive) } catch { return (nil, .refused(busy)) }
         do {
             switch try await queue.submit(job, options: options) {
-            case .accepted, .repeated: return (following, .accepted)
+            case .accepted, .repeated, .exists: return (following, .accepted)
             case .full, .conflict:
                 let error = ProtocolError(.serverBusy, "the queue is full; try again later", detail: "overloaded", retryable: true)
                 return (following, .refused(error))

@@ -8,6 +8,9 @@ enum WallClock {
         clock_gettime(CLOCK_REALTIME, &time)
         return time.tv_sec * 1000 + time.tv_nsec / 1_000_000
     }
+
+    /// Since 1970.
+    static var seconds: Int { milliseconds / 1000 }
 }
 
 extension Duration {
