@@ -96,10 +96,12 @@ let package = Package(
                 "Contract", "Observability", "RedisClient", "JobQueue", "Upstream", "Worker", "Gateway", "Simulator",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+                .product(name: "UnixSignals", package: "swift-service-lifecycle"),
                 .product(name: "Subprocess", package: "swift-subprocess"),
                 .product(name: "NIOPosix", package: nio),
                 .product(name: "NIOHTTP1", package: nio),
                 .product(name: "NIOWebSocket", package: nio),
+                .product(name: "NIOSSL", package: "swift-nio-ssl"),
                 .product(name: "Yams", package: "Yams"),
             ], swiftSettings: settings),
         .target(
@@ -121,6 +123,7 @@ let package = Package(
         .testTarget(
             name: "GatewayTests", dependencies: ["Gateway", "TestSupport", .product(name: "NIOEmbedded", package: nio)],
             swiftSettings: settings),
+        .testTarget(name: "CommandTests", dependencies: ["sluice", "Observability", "Upstream", "TestSupport"], swiftSettings: settings),
         .testTarget(name: "JourneyTests", dependencies: ["TestSupport", "Contract", "RedisClient", "sluice"], swiftSettings: settings),
     ]
 )

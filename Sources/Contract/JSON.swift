@@ -135,7 +135,8 @@ extension JSONScanner {
         case UInt8(ascii: "{"):
             var members: [JSONObject.Member] = []
             try object { (key, scanner) throws(JSONError) in
-                members.append(JSONObject.Member(name: key.string, value: try scanner.value()))
+                guard let name = key.string else { throw JSONError("a member's name is not UTF-8", at: scanner.offset) }
+                members.append(JSONObject.Member(name: name, value: try scanner.value()))
             }
             return .object(JSONObject(members))
         case UInt8(ascii: "["):

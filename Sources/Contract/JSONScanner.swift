@@ -20,7 +20,8 @@ package struct JSONKey {
     fileprivate let bytes: UnsafeBufferPointer<UInt8>
     fileprivate let unescaped: String?
 
-    package var string: String { unescaped ?? String(decoding: bytes, as: UTF8.self) }
+    /// Nil when it is not UTF-8.
+    package var string: String? { unescaped ?? String(validating: bytes, as: UTF8.self) }
 
     package static func ~= (name: StaticString, key: JSONKey) -> Bool { key.equals(name) }
 

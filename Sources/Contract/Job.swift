@@ -51,6 +51,11 @@ package struct JobError: Error, Sendable, Equatable, CustomStringConvertible {
     package let id: JobID?
     package let reason: String
 
+    package init(id: JobID?, reason: String) {
+        self.id = id
+        self.reason = reason
+    }
+
     package var description: String { reason }
 }
 

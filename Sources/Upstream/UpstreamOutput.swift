@@ -16,6 +16,12 @@ package struct UpstreamFailure: Error, Sendable, Hashable {
     /// From Retry-After.
     package var retryAfter: Duration?
     package var requestID: String?
+
+    package init(failure: Failure, retryAfter: Duration? = nil, requestID: String? = nil) {
+        self.failure = failure
+        self.retryAfter = retryAfter
+        self.requestID = requestID
+    }
 }
 
 package enum UpstreamResult: Sendable, Hashable {

@@ -122,7 +122,8 @@ package struct WorkerService: Service {
                 drain.begin()
             }
             try Task.checkCancellation()
-            logger.info("drain began", metadata: ["in_flight": "\(await claimer.inFlight)", "timeout": "\(settings.drainTimeout)"])
+            let inFlight = await claimer.inFlight
+            logger.info("drain began", metadata: ["in_flight": "\(inFlight)", "timeout": "\(settings.drainTimeout)"])
             await keeper.drain()
             await claimer.stop()
             // The claimer's end is awaited first, so that nothing is begun behind the drain's back.

@@ -22,7 +22,7 @@ import Testing
         log.append(.text("c"))
         log.append(.reasoning("r"))
         log.append(.text("d"))
-        #expect(log.beginWrite().isEmpty, "one write at a time")
+        #expect(log.beginWrite().isEmpty == true, "one write at a time")
         log.wrote()
         let second = log.beginWrite()
         #expect(ids(second) == ["1-3", "1-4", "1-5"])
@@ -39,7 +39,7 @@ import Testing
         log.lostAnswer()
         log.append(.text("b"))
         #expect(!log.canWrite)
-        #expect(log.settle(newest: EventID(attempt: 2, sequence: 1)))
+        #expect(log.settle(newest: EventID(attempt: 2, sequence: 1)) == true)
         #expect(texts(log.beginWrite()) == ["b"])
     }
 
@@ -50,7 +50,7 @@ import Testing
         let first = log.beginWrite()
         log.lostAnswer()
         log.append(.text("b"))
-        #expect(log.settle(newest: EventID(attempt: 1, sequence: 1)))
+        #expect(log.settle(newest: EventID(attempt: 1, sequence: 1)) == true)
         let again = log.beginWrite()
         #expect(ids(again) == ["1-2"] && again[0].json == first[1].json)
         log.wrote()
@@ -62,8 +62,8 @@ import Testing
         log.append(.text("a"))
         _ = log.beginWrite()
         log.lostAnswer()
-        #expect(!log.settle(newest: EventID(attempt: 2, sequence: 0)))
-        #expect(!log.settle(newest: nil))
+        #expect(log.settle(newest: EventID(attempt: 2, sequence: 0)) == false)
+        #expect(log.settle(newest: nil) == false)
     }
 
     @Test func whatIsDroppedLeavesNoGap() {
@@ -73,7 +73,8 @@ import Testing
         log.append(.text("unseen"))
         log.dropPending()
         log.wrote()
-        #expect(log.beginWrite().isEmpty && log.unwrittenBytes == 0)
+        #expect(log.beginWrite().isEmpty == true)
+        #expect(log.unwrittenBytes == 0)
         #expect(log.newest.next == EventID(attempt: 1, sequence: 2))
     }
 }

@@ -19,7 +19,7 @@ struct ChatCompletionRoute: Sendable {
         let body = try await request.collect(upTo: context.settings.messageMaximum)
         let chat = try ChatCompletionRequest(parsing: body, maximumDepth: context.settings.jsonDepthMaximum)
         let partition = Int.random(in: 0..<context.queue.keys.partitions)
-        let id = JobID(partition: partition, milliseconds: WallClock.milliseconds)
+        let id = JobID(partition: partition, milliseconds: UInt64(WallClock.milliseconds))
         var job = Job(id: id, priority: .interactive, request: chat.body, owner: owner)
         job.traceparent = request.traceparent
         let run = CompletionRun(id: id, owner: owner, context: context, channel: requestContext.channel)

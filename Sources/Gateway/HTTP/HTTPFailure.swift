@@ -64,6 +64,9 @@ extension HTTPFailure {
     /// The same for a job that is not there, another tenant's and nobody's.
     static let unknownJob = HTTPFailure(.notFound, code: "job_not_found", "no such job")
 
+    static let invalidEventID = HTTPFailure(
+        .badRequest, code: "invalid_request", "Last-Event-ID is not an event's id: <attempt>-<seq>")
+
     static let draining = HTTPFailure(.serviceUnavailable, code: "draining", "this gateway is draining; try again, another will answer")
 
     static let queueFull = HTTPFailure(.tooManyRequests, code: "server_busy", "too many jobs are waiting; try again later")

@@ -39,7 +39,7 @@ struct JobEventRoute: Sendable {
     /// Nil for none; a fresh EventSource may send an empty one.
     static func lastEventID(_ header: String?) throws(HTTPFailure) -> EventID? {
         guard let header, !header.isEmpty else { return nil }
-        guard let id = EventID(header) else { throw HTTPFailure.invalid("Last-Event-ID is not an event's id: <attempt>-<seq>") }
+        guard let id = EventID(header) else { throw HTTPFailure.invalidEventID }
         return id
     }
 

@@ -1,19 +1,6 @@
 import HTTPTypes
 import Hummingbird
 
-#if canImport(FoundationEssentials)
-    import FoundationEssentials
-#else
-    import Foundation
-#endif
-
-enum WallClock {
-    /// Since 1970.
-    static var milliseconds: UInt64 { UInt64(max(0, Date().timeIntervalSince1970) * 1000) }
-    /// Since 1970.
-    static var seconds: Int { Int(Date().timeIntervalSince1970) }
-}
-
 extension HTTPField.Name {
     /// draft-ietf-httpapi-idempotency-key-header
     static let idempotencyKey = HTTPField.Name("Idempotency-Key")!

@@ -1,0 +1,151 @@
+import Logging
+
+package enum LogFormat: String, Sendable, CaseIterable {
+    /// `2026-11-22T14:00:00.123Z info  message key=value …`
+    case text
+    /// One JSON object a line: `time`, `level`, `message`, then the metadata by their own names.
+    case json
+}
+
+/// One fact on one line. Whatever is in message or metadata, the line has no line break but its last byte, and no control character that could
+/// steer a terminal.
+struct LogLine {
+    /// Characters of one message or value; what is beyond is cut and an ellipsis says so.
+    static let maximumValueLength = 4_096
+
+    let time: Timestamp
+    let level: Logger.Level
+    let message: String
+    let metadata: Logger.Metadata
+
+    func render(_ format: LogFormat) -> [UInt8] {
+        var out: [UInt8] = []
+        out.reserveCapacity(200)
+        switch format {
+        case .text: appendText(to: &out)
+        case .json: appendJSON(to: &out)
+        }
+        out.append(UInt8(ascii: "\n"))
+        return out
+    }
+
+    private var sorted: [(key: String, value: Logger.MetadataValue)] { metadata.sorted { $0.key < $1.key } }
+
+    private static func cut(_ text: String) -> String {
+        // The count of bytes is known at once, that of characters is not.
+        guard text.utf8.count > maximumValueLength, text.count > maximumValueLength else { return text }
+        return text.prefix(maximumValueLength) + "…"
+    }
+
+    // MARK: Text
+
+    private func appendText(to out: inout [UInt8]) {
+        time.append(to: &out)
+        out.append(UInt8(ascii: " "))
+        let level = self.level.rawValue
+        out.append(contentsOf: level.utf8)
+        for _ in level.utf8.count..<max(5, level.utf8.count) { out.append(UInt8(ascii: " ")) }
+        out.append(UInt8(ascii: " "))
+        out.appendEscaped(Self.cut(message), quote: nil)
+        for (key, value) in sorted {
+            out.append(UInt8(ascii: " "))
+            out.appendEscaped(key, quote: nil)
+            out.append(UInt8(ascii: "="))
+            let text = Self.cut(value.description)
+            if text.needsQuotes {
+                out.append(UInt8(ascii: "\""))
+                out.appendEscaped(text, quote: UInt8(ascii: "\""))
+                out.append(UInt8(ascii: "\""))
+            } else {
+                out.append(contentsOf: text.utf8)
+            }
+        }
+    }
+
+    // MARK: JSON
+
+    private func appendJSON(to out: inout [UInt8]) {
+        out.append(contentsOf: #"{"time":""#.utf8)
+        time.append(to: &out)
+        out.append(contentsOf: #"","level":""#.utf8)
+        out.append(contentsOf: level.rawValue.utf8)
+        out.append(contentsOf: #"","message":"#.utf8)
+        out.appendQuoted(Self.cut(message))
+        for (key, value) in sorted {
+            out.append(UInt8(ascii: ","))
+            // A fact of the same name as one of the three above must not replace it.
+            out.appendQuoted(key == "time" || key == "level" || key == "message" ? key + "_" : key)
+            out.append(UInt8(ascii: ":"))
+            Self.appendJSON(value, to: &out)
+        }
+        out.append(UInt8(ascii: "}"))
+    }
+
+    private static func appendJSON(_ value: Logger.MetadataValue, to out: inout [UInt8]) {
+        switch value {
+        case .string(let text): out.appendQuoted(cut(text))
+        case .stringConvertible(let convertible): out.appendQuoted(cut(convertible.description))
+        case .array(let values):
+            out.append(UInt8(ascii: "["))
+            for (index, value) in values.enumerated() {
+                if index > 0 { out.append(UInt8(ascii: ",")) }
+                appendJSON(value, to: &out)
+            }
+            out.append(UInt8(ascii: "]"))
+        case .dictionary(let values):
+            out.append(UInt8(ascii: "{"))
+            for (index, (key, value)) in values.sorted(by: { $0.key < $1.key }).enumerated() {
+                if index > 0 { out.append(UInt8(ascii: ",")) }
+                out.appendQuoted(key)
+                out.append(UInt8(ascii: ":"))
+                appendJSON(value, to: &out)
+            }
+            out.append(UInt8(ascii: "}"))
+        }
+    }
+}
+
+extension String {
+    fileprivate var needsQuotes: Bool {
+        isEmpty || unicodeScalars.contains { $0.value <= 0x20 || $0 == "\"" || $0 == "=" || $0 == "\\" || $0.isUnprintable }
+    }
+}
+
+extension Unicode.Scalar {
+    /// C0, DEL, C1 and the two Unicode line ends: what breaks a line or speaks to a terminal.
+    fileprivate var isUnprintable: Bool { value < 0x20 || (0x7F...0x9F).contains(value) || value == 0x2028 || value == 0x2029 }
+}
+
+extension [UInt8] {
+    fileprivate mutating func appendQuoted(_ text: String) {
+        append(UInt8(ascii: "\""))
+        appendEscaped(text, quote: UInt8(ascii: "\""))
+        append(UInt8(ascii: "\""))
+    }
+
+    /// The text with JSON's escapes for what is unprintable, and for backslash and `quote` when it stands in quotes.
+    fileprivate mutating func appendEscaped(_ text: String, quote: UInt8?) {
+        for scalar in text.unicodeScalars {
+            switch scalar {
+            case "\n": append(contentsOf: "\\n".utf8)
+            case "\r": append(contentsOf: "\\r".utf8)
+            case "\t": append(contentsOf: "\\t".utf8)
+            case "\\" where quote != nil: append(contentsOf: "\\\\".utf8)
+            case "\"" where quote != nil: append(contentsOf: "\\\"".utf8)
+            case _ where scalar.isUnprintable:
+                let digits = String(scalar.value, radix: 16)
+                append(contentsOf: "\\u".utf8)
+                append(contentsOf: repeatElement(UInt8(ascii: "0"), count: 4 - digits.utf8.count))
+                append(contentsOf: digits.utf8)
+            default: append(contentsOf: scalar.utf8)
+            }
+        }
+    }
+}
+
+extension Unicode.Scalar {
+    fileprivate var utf8: UTF8.EncodedScalar {
+        // Every scalar has an encoding in UTF-8; `encode` is optional only for encodings that cannot hold all of Unicode.
+        UTF8.encode(self) ?? UTF8.encodedReplacementCharacter
+    }
+}

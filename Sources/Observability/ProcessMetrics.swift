@@ -1,0 +1,65 @@
+import Glibc
+
+/// What the kernel says of this process (proc(5)).
+package struct ProcessMetrics: Sendable {
+    package var residentBytes = 0
+    package var virtualBytes = 0
+    /// User and system time together.
+    package var cpuSeconds = 0.0
+    package var openDescriptors = 0
+    package var maximumDescriptors: UInt64 = 0
+    package var threads = 0
+    /// Seconds since 1970.
+    package var startTime = 0.0
+
+    /// Nil where there is no /proc.
+    package static func read() -> ProcessMetrics? {
+        // The second field is the command's name in parentheses and may hold anything: what counts begins after the last parenthesis, with field 3.
+        guard let stat = contents("/proc/self/stat"), let end = stat.lastIndex(of: ")") else { return nil }
+        let fields = stat[stat.index(after: end)...].split(separator: " ")
+        func field(_ number: Int) -> Double { number - 3 < fields.count ? Double(fields[number - 3]) ?? 0 : 0 }
+        let ticks = Double(sysconf(Int32(_SC_CLK_TCK)))
+        var metrics = ProcessMetrics()
+        metrics.cpuSeconds = (field(14) + field(15)) / ticks
+        metrics.threads = Int(field(20))
+        metrics.startTime = bootTime + field(22) / ticks
+        metrics.virtualBytes = Int(field(23))
+        metrics.residentBytes = Int(field(24)) * sysconf(Int32(_SC_PAGESIZE))
+        metrics.openDescriptors = openDescriptorCount()
+        var limit = rlimit()
+        if getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 { metrics.maximumDescriptors = UInt64(limit.rlim_cur) }
+        return metrics
+    }
+
+    /// Seconds since 1970 at which the machine started.
+    private static let bootTime: Double = {
+        for line in contents("/proc/stat")?.split(separator: "\n") ?? [] where line.hasPrefix("btime ") {
+            return Double(line.dropFirst(6)) ?? 0
+        }
+        return 0
+    }()
+
+    private static func openDescriptorCount() -> Int {
+        guard let folder = opendir("/proc/self/fd") else { return 0 }
+        defer { closedir(folder) }
+        var count = 0
+        while readdir(folder) != nil { count += 1 }
+        // ".", ".." and the descriptor of this very folder.
+        return max(0, count - 3)
+    }
+
+    private static func contents(_ path: String) -> String? {
+        let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+        guard descriptor >= 0 else { return nil }
+        defer { close(descriptor) }
+        var bytes: [UInt8] = []
+        var chunk = [UInt8](repeating: 0, count: 4_096)
+        while bytes.count < 1 << 20 {
+            let count = chunk.withUnsafeMutableBytes { Glibc.read(descriptor, $0.baseAddress, $0.count) }
+            if count < 0, errno == EINTR { continue }
+            guard count > 0 else { break }
+            bytes += chunk[..<count]
+        }
+        return String(decoding: bytes, as: UTF8.self)
+    }
+}

@@ -1,0 +1,53 @@
+import Glibc
+
+/// A moment in UTC as RFC 3339 writes it, to the millisecond: `2026-11-22T14:00:00.123Z`.
+package struct Timestamp: Sendable, CustomStringConvertible {
+    /// Since 1970, UTC.
+    package let milliseconds: Int64
+
+    package init(milliseconds: Int64) { self.milliseconds = milliseconds }
+
+    package static var now: Timestamp {
+        var time = timespec()
+        clock_gettime(CLOCK_REALTIME, &time)
+        return Timestamp(milliseconds: Int64(time.tv_sec) * 1_000 + Int64(time.tv_nsec) / 1_000_000)
+    }
+
+    package var description: String { String(decoding: bytes, as: UTF8.self) }
+
+    var bytes: [UInt8] {
+        var out: [UInt8] = []
+        out.reserveCapacity(24)
+        append(to: &out)
+        return out
+    }
+
+    func append(to out: inout [UInt8]) {
+        let (quotient, remainder) = milliseconds.quotientAndRemainder(dividingBy: 1_000)
+        let thousandths = remainder < 0 ? remainder + 1_000 : remainder
+        var seconds = time_t(remainder < 0 ? quotient - 1 : quotient)
+        var parts = tm()
+        gmtime_r(&seconds, &parts)
+        func digits(_ value: Int, _ count: Int) {
+            var divisor = count == 4 ? 1_000 : count == 3 ? 100 : 10
+            while divisor > 0 {
+                out.append(UInt8(ascii: "0") + UInt8(value / divisor % 10))
+                divisor /= 10
+            }
+        }
+        digits(Int(parts.tm_year) + 1900, 4)
+        out.append(UInt8(ascii: "-"))
+        digits(Int(parts.tm_mon) + 1, 2)
+        out.append(UInt8(ascii: "-"))
+        digits(Int(parts.tm_mday), 2)
+        out.append(UInt8(ascii: "T"))
+        digits(Int(parts.tm_hour), 2)
+        out.append(UInt8(ascii: ":"))
+        digits(Int(parts.tm_min), 2)
+        out.append(UInt8(ascii: ":"))
+        digits(Int(parts.tm_sec), 2)
+        out.append(UInt8(ascii: "."))
+        digits(Int(thousandths), 3)
+        out.append(UInt8(ascii: "Z"))
+    }
+}

@@ -1,0 +1,54 @@
+import NIOCore
+
+/// Bytes on their way to one socket, framed as HTTP chunks (RFC 9112 section 7.1) where the client speaks HTTP/1.1.
+struct ChunkWriter {
+    var buffer = ByteBuffer()
+    private var isChunked = true
+    private var start = 0
+
+    /// Starts a new write; keeps the storage if nobody else holds it any more.
+    mutating func reset(chunked: Bool) {
+        buffer.clear()
+        isChunked = chunked
+    }
+
+    /// Opens a chunk; its size, always four digits, is filled in by `end`. A chunk may hold at most 65,535 bytes.
+    mutating func begin() {
+        guard isChunked else { return }
+        start = buffer.writerIndex
+        buffer.writeStaticString("0000\r\n")
+    }
+
+    mutating func end() {
+        guard isChunked else { return }
+        let count = buffer.writerIndex - start - 6
+        let digits: StaticString = "0123456789abcdef"
+        let size =
+            UInt32(digits.utf8Start[count >> 12 & 15]) << 24 | UInt32(digits.utf8Start[count >> 8 & 15]) << 16
+            | UInt32(digits.utf8Start[count >> 4 & 15]) << 8 | UInt32(digits.utf8Start[count & 15])
+        buffer.setInteger(size, at: start)
+        buffer.writeStaticString("\r\n")
+    }
+
+    /// The last chunk: the body is complete.
+    mutating func finish() {
+        if isChunked { buffer.writeStaticString("0\r\n\r\n") }
+    }
+
+    mutating func write(_ bytes: [UInt8]) { buffer.writeBytes(bytes) }
+    mutating func write(_ text: StaticString) { buffer.writeStaticString(text) }
+
+    mutating func write(decimal value: Int) {
+        guard value >= 10 else { return _ = buffer.writeInteger(UInt8(truncatingIfNeeded: 0x30 + value)) }
+        withUnsafeTemporaryAllocation(of: UInt8.self, capacity: 20) { digits in
+            var rest = value
+            var index = 20
+            while rest > 0 {
+                index -= 1
+                digits[index] = UInt8(truncatingIfNeeded: 0x30 + rest % 10)
+                rest /= 10
+            }
+            _ = buffer.writeBytes(UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(digits)[index...]))
+        }
+    }
+}

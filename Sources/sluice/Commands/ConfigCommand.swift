@@ -1,0 +1,84 @@
+import ArgumentParser
+import Contract
+
+struct ConfigCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "config", abstract: "Look at the settings.", subcommands: [ConfigCheckCommand.self])
+}
+
+struct ConfigCheckCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "check",
+        abstract: "Print every setting with its value and where it comes from, and every fault.",
+        discussion: """
+            Settings go to standard output with secrets redacted; faults to standard error, one a line, and then the exit status is 2. \
+            A name that begins with SLUICE_ and is no setting is a fault. With --node, what that node cannot start without is checked, too.
+            """)
+
+    enum Node: String, ExpressibleByArgument, CaseIterable {
+        case gateway, worker
+    }
+
+    @OptionGroup var settings: SettingsOptions
+    @OptionGroup var output: JSONOption
+    @Option(name: .long, help: "Check for one kind of node.")
+    var node: Node?
+    @Flag(name: .long, help: "Also print what each setting means and may be.")
+    var verbose = false
+
+    func run() throws {
+        let source = settings.source
+        let faults = Self.faults(of: source, node: node)
+        StandardOutput.write(output.json ? json(source, faults).text + "\n" : table(source))
+        guard faults.isEmpty else { throw SettingFaults(faults: faults) }
+    }
+
+    static func faults(of source: SettingsSource, node: Node?) -> [SettingFault] {
+        var reader = SettingsReader(source)
+        reader.add(source.unknownFaults)
+        reader.checkAll()
+        _ = reader.deployment()
+        _ = reader.logging()
+        _ = reader.worker()
+        let gateway = reader.gateway()
+        switch node {
+        case .worker: reader.requireUpstream()
+        case .gateway: reader.requireAuthentication(gateway)
+        case nil: break
+        }
+        return reader.faults
+    }
+
+    private var shown: [Setting] {
+        guard let node else { return SettingTable.all }
+        return SettingTable.all.filter { $0.readers.contains(node == .gateway ? .gateway : .worker) }
+    }
+
+    private func table(_ source: SettingsSource) -> String {
+        var table = TextTable(header: ["SETTING", "VALUE", "SOURCE"] + (verbose ? ["MEANING"] : []))
+        for setting in shown {
+            let value = source.value(setting.name)
+            table.add(
+                [setting.name, value.map { SettingsSource.shown($0.text, of: setting) } ?? "-", value?.origin.description ?? "unset"]
+                    + (verbose ? ["\(setting.meaning) (\(setting.kind.expectation))"] : []))
+        }
+        return table.text
+    }
+
+    private func json(_ source: SettingsSource, _ faults: [SettingFault]) -> JSON {
+        let settings = shown.map { setting -> JSON in
+            let value = source.value(setting.name)
+            return [
+                "name": .string(setting.name),
+                "value": value.map { .string(SettingsSource.shown($0.text, of: setting)) } ?? .null,
+                "source": .string(value?.origin.description ?? "unset"),
+                "secret": .bool(setting.isSecret),
+                "default": setting.standard.map(JSON.string) ?? .null,
+                "nodes": .array(setting.readers.map(\.rawValue).sorted().map(JSON.string)),
+                "expected": .string(setting.kind.expectation),
+                "meaning": .string(setting.meaning),
+            ]
+        }
+        return ["settings": .array(settings), "faults": .array(faults.map { .string($0.description) })]
+    }
+}

@@ -1,0 +1,30 @@
+import ArgumentParser
+import Gateway
+
+struct GatewayCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "gateway",
+        abstract: "Run a gateway: clients come in by WebSocket and HTTP, jobs go to Redis.",
+        discussion: """
+            Listens on SLUICE_LISTEN (127.0.0.1:8080). Who may come in is set by SLUICE_API_KEYS, SLUICE_JWT_KEY_FILE, SLUICE_JWT_JWKS_FILE or \
+            SLUICE_ACCOUNTS_FILE, or by SLUICE_AUTH=none; with none of them it does not start. SIGTERM or SIGINT drains it, a second one stops it at once.
+            """)
+
+    @OptionGroup var settings: SettingsOptions
+
+    func run() async throws {
+        let source = settings.source
+        var reader = SettingsReader(source)
+        let gateway = reader.gateway()
+        let deployment = reader.deployment()
+        let logging = reader.logging()
+        reader.requireAuthentication(gateway)
+        try reader.finish()
+        guard let deployment else { return }
+        let logger = NodeStart.begin(.gateway, name: gateway.name, source: source, logging: logging)
+        let service = GatewayService(
+            settings: gateway, queueSettings: deployment.queue, redisURL: deployment.redisURL, redisSettings: deployment.redis,
+            logger: logger)
+        try await NodeRun(services: [service], logger: logger).run()
+    }
+}

@@ -1,0 +1,59 @@
+import ArgumentParser
+import Logging
+import NIOPosix
+import ServiceLifecycle
+import Simulator
+
+struct SimulateCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "simulate",
+        abstract: "Run a simulated model provider, for trials, tests and measurements.",
+        discussion: """
+            Its models are steered by their names: sim-n50-g20 answers with 50 tokens, one every 20 ms; -f500 waits 500 ms before the first, -e429 answers \
+            with that error, -k10 drops the connection after ten tokens, -h10 goes silent. Any other name answers with a paragraph about what was asked. \
+            GET /sim/requests tells what became of each request.
+            """)
+
+    @OptionGroup var settings: SettingsOptions
+    @Option(name: .long, help: ArgumentHelp("Where to listen.", valueName: "host:port"))
+    var listen = "127.0.0.1:9090"
+
+    func validate() throws {
+        guard ListenAddress(listen) != nil else {
+            throw ValidationError("--listen wants an address such as 127.0.0.1:9090, not \"\(listen)\".")
+        }
+    }
+
+    func run() async throws {
+        let source = settings.source
+        var reader = SettingsReader(source)
+        let logging = reader.logging()
+        try reader.finish()
+        guard let address = ListenAddress(listen) else { return }
+        let logger = NodeStart.begin(.simulator, name: listen, source: source, logging: logging)
+        try await NodeRun(services: [SimulatorService(address: address, logger: logger)], logger: logger).run()
+    }
+}
+
+/// The simulator as a service: it serves until it is told to end, and then at once.
+struct SimulatorService: Service {
+    let address: ListenAddress
+    let logger: Logger
+
+    func run() async throws {
+        var settings = SimulatorSettings()
+        settings.host = address.host
+        settings.port = address.port
+        let server = SimulatorServer(settings: settings, group: MultiThreadedEventLoopGroup.singleton, logger: logger)
+        do {
+            _ = try await server.start()
+        } catch {
+            throw CommandFailure(.failed, "cannot listen on \(address): \(error)")
+        }
+        // Cancellation and graceful shutdown are the same here: there is nothing to drain.
+        await cancelWhenGracefulShutdown {
+            while !Task.isCancelled { try? await Task.sleep(for: .seconds(86_400)) }
+        }
+        await server.shutdown()
+    }
+}

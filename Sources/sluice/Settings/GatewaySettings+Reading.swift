@@ -1,0 +1,92 @@
+import Gateway
+import Observability
+
+extension SettingsReader {
+    mutating func gateway() -> GatewaySettings {
+        var gateway = GatewaySettings()
+        if let address = address("SLUICE_LISTEN") {
+            gateway.host = address.host
+            gateway.port = address.port
+        }
+        gateway.name = nodeName("SLUICE_GATEWAY_NAME")
+        gateway.version = Build.version
+        readTimes(into: &gateway)
+        readLimits(into: &gateway)
+        let origins = list("SLUICE_ALLOWED_ORIGINS")
+        gateway.allowedOrigins = origins.isEmpty ? nil : origins
+        gateway.tlsCertificateFile = text("SLUICE_TLS_CERTIFICATE_FILE")
+        gateway.tlsKeyFile = text("SLUICE_TLS_KEY_FILE")
+        for (one, other) in [
+            ("SLUICE_TLS_CERTIFICATE_FILE", "SLUICE_TLS_KEY_FILE"), ("SLUICE_TLS_KEY_FILE", "SLUICE_TLS_CERTIFICATE_FILE"),
+        ] where source.value(one) != nil && source.value(other) == nil {
+            fault(one, "it is set without \(other)", "set both or none")
+        }
+        gateway.authentication = authentication(host: gateway.host)
+        return gateway
+    }
+
+    private mutating func readTimes(into gateway: inout GatewaySettings) {
+        if let value = duration("SLUICE_HEARTBEAT") { gateway.heartbeat = value }
+        if let value = duration("SLUICE_GRACE") { gateway.grace = value }
+        if let value = duration("SLUICE_SESSION_TIMEOUT") { gateway.sessionTimeout = value }
+        if let value = duration("SLUICE_SESSION_WARNING") { gateway.sessionWarning = value }
+        if let value = duration("SLUICE_DRAIN_TIMEOUT") { gateway.drainTimeout = value }
+        if let value = duration("SLUICE_HANDSHAKE_TIMEOUT") { gateway.handshakeTimeout = value }
+        if let value = duration("SLUICE_REGISTER_TIMEOUT") { gateway.registerTimeout = value }
+        if let value = duration("SLUICE_LEASE") { gateway.lease = value }
+    }
+
+    private mutating func readLimits(into gateway: inout GatewaySettings) {
+        if let value = integer("SLUICE_MAX_MESSAGE") { gateway.messageMaximum = value }
+        if let value = integer("SLUICE_MAX_JSON_DEPTH") { gateway.jsonDepthMaximum = value }
+        if let value = integer("SLUICE_MAX_HEADER") { gateway.headerMaximum = value }
+        if let value = integer("SLUICE_MAX_OUTGOING") { gateway.outgoingMaximum = value }
+        if let value = integer("SLUICE_HISTORY_TURNS") { gateway.historyTurns = value }
+        if let value = integer("SLUICE_HISTORY_MAX") { gateway.historyMaximum = value }
+        if let value = integer("SLUICE_MAX_REQUESTS") { gateway.requestsPerSocket = value }
+        if let value = integer("SLUICE_MAX_MESSAGES_PER_SECOND") { gateway.messagesPerSecond = value }
+        if let value = integer("SLUICE_MAX_SOCKETS") { gateway.socketsMaximum = value }
+        if let value = integer("SLUICE_MAX_SOCKETS_PER_ADDRESS") { gateway.socketsPerAddress = value }
+    }
+
+    private mutating func authentication(host: String) -> AuthenticationSettings {
+        var settings = AuthenticationSettings()
+        settings.apiKeys = text("SLUICE_API_KEYS")
+        settings.apiKeysFile = text("SLUICE_API_KEYS_FILE")
+        settings.jwtKeyFile = text("SLUICE_JWT_KEY_FILE")
+        settings.jwtJWKSFile = text("SLUICE_JWT_JWKS_FILE")
+        settings.jwtIssuer = text("SLUICE_JWT_ISSUER")
+        settings.jwtAudience = text("SLUICE_JWT_AUDIENCE")
+        settings.accountsFile = text("SLUICE_ACCOUNTS_FILE")
+        settings.none = text("SLUICE_AUTH") == "none"
+        settings.noneAnywhere = flag("SLUICE_AUTH_NONE_ANYWHERE")
+        settings.adminKey = text("SLUICE_ADMIN_KEY")
+        settings.listensOnLoopback = ListenAddress(host: host, port: 0).isLoopback
+        return settings
+    }
+}
+
+extension ListenAddress {
+    /// Whether only this machine can connect to it.
+    var isLoopback: Bool { host == "localhost" || host == "::1" || host.hasPrefix("127.") && host.split(separator: ".").count == 4 }
+}
+
+extension SettingsReader {
+    /// A gateway that would let in nobody, or everybody by mistake, does not start.
+    mutating func requireAuthentication(_ gateway: GatewaySettings) {
+        let ways = [
+            "SLUICE_API_KEYS", "SLUICE_API_KEYS_FILE", "SLUICE_JWT_KEY_FILE", "SLUICE_JWT_JWKS_FILE", "SLUICE_ACCOUNTS_FILE", "SLUICE_AUTH",
+        ]
+        guard ways.contains(where: { source.value($0) != nil }) else {
+            return fault(
+                nil, "nothing says who may come in",
+                "set SLUICE_API_KEYS=tenant:key (or one of \(ways.dropFirst().dropLast().joined(separator: ", "))), or SLUICE_AUTH=none for this machine only"
+            )
+        }
+        if gateway.authentication.none, !gateway.authentication.noneAnywhere, !gateway.authentication.listensOnLoopback {
+            fault(
+                "SLUICE_AUTH", "none is allowed on loopback only, and SLUICE_LISTEN is \(source.value("SLUICE_LISTEN")?.text ?? "")",
+                "listen on 127.0.0.1, configure keys, or set SLUICE_AUTH_NONE_ANYWHERE=1")
+        }
+    }
+}

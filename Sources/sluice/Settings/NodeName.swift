@@ -1,0 +1,30 @@
+import Glibc
+import Logging
+import Observability
+
+extension SettingsReader {
+    /// The node's name as set, else `host-pid-random`.
+    mutating func nodeName(_ name: String) -> String {
+        guard let given = text(name) else { return Self.ownName }
+        if given.utf8.count > 200 || given.utf8.contains(where: { $0 <= 0x20 || $0 == 0x7F }) {
+            fault(name, "it cannot be part of a key", "write at most 200 characters without spaces")
+        }
+        return given
+    }
+
+    private static var ownName: String {
+        var buffer = [CChar](repeating: 0, count: 256)
+        let host =
+            gethostname(&buffer, buffer.count - 1) == 0
+            ? String(decoding: buffer.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self) : ""
+        let usable = host.filter { $0.isASCII && ($0.isLetter || $0.isNumber || $0 == "-" || $0 == ".") }
+        return "\(usable.isEmpty ? "node" : usable)-\(getpid())-\(String(UInt32.random(in: .min ... .max), radix: 36))"
+    }
+
+    mutating func logging() -> (level: Logger.Level, format: LogFormat) {
+        (
+            text("SLUICE_LOG_LEVEL").flatMap(Logger.Level.init(rawValue:)) ?? .info,
+            text("SLUICE_LOG_FORMAT").flatMap(LogFormat.init(rawValue:)) ?? .text
+        )
+    }
+}

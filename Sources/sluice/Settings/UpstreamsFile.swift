@@ -1,0 +1,214 @@
+import Upstream
+import Yams
+
+/// Reads `SLUICE_UPSTREAMS_FILE`: YAML, or JSON, which is YAML too. Every fault names its line; a field that is not known is refused by name.
+struct UpstreamsFile {
+    static let maximumSize = 1 << 20
+    static let maximumUpstreams = 1_000
+    private static let fields = [
+        "name", "kind", "url", "key_file", "key_env", "models", "aliases", "prefix", "requests_per_minute", "concurrency", "fallback",
+    ]
+
+    private(set) var upstreams: [UpstreamConfiguration] = []
+    private(set) var faults: [SettingFault] = []
+    private let path: String
+    /// Where `key_env` is looked up.
+    private let environment: [String: String]
+    /// The lines in which the upstreams stand, for what can be judged only when all are known.
+    private var lines: [Int] = []
+
+    init(path: String, environment: [String: String]) {
+        self.path = path
+        self.environment = environment
+        switch FileContents.read(path, limit: Self.maximumSize) {
+        case .success(let bytes): parse(String(decoding: bytes, as: UTF8.self))
+        case .failure(let error): fault(0, "cannot be read: \(error)", "name a readable file")
+        }
+    }
+
+    init(parsing text: String, path: String, environment: [String: String]) {
+        self.path = path
+        self.environment = environment
+        parse(text)
+    }
+
+    private mutating func fault(_ line: Int, _ problem: String, _ remedy: String) {
+        faults.append(SettingFault(name: nil, origin: .file(path, line: line), problem: problem, remedy: remedy))
+    }
+
+    private mutating func parse(_ text: String) {
+        let root: Node?
+        do {
+            root = try Yams.compose(yaml: text)
+        } catch let error as YamlError {
+            return fault(Self.line(of: error), "it is neither YAML nor JSON: \(Self.reason(of: error))", "mend the syntax there")
+        } catch {
+            return fault(0, "it is neither YAML nor JSON", "write a list \"upstreams\"")
+        }
+        guard let root, case .mapping(let mapping) = root else {
+            return fault(0, "there is no list \"upstreams\" in it", "write \"upstreams:\" and a list under it")
+        }
+        for (key, _) in mapping where key.string != "upstreams" {
+            fault(key.line, "unknown field \"\(key.shown)\"", "the file holds one list, \"upstreams\"")
+        }
+        guard let node = root["upstreams"], case .sequence(let list) = node, !list.isEmpty else {
+            return fault(root["upstreams"]?.line ?? 0, "\"upstreams\" is not a list of at least one upstream", "list at least one upstream")
+        }
+        guard list.count <= Self.maximumUpstreams else {
+            return fault(node.line, "there are \(list.count) upstreams", "list at most \(Self.maximumUpstreams)")
+        }
+        for entry in list { readUpstream(entry) }
+        judgeNames()
+    }
+
+    private mutating func readUpstream(_ node: Node) {
+        guard case .mapping(let mapping) = node else {
+            return fault(node.line, "an upstream is not a group of fields", "write at least name and url")
+        }
+        for (key, _) in mapping where !Self.fields.contains(key.string ?? "") {
+            fault(key.line, "unknown field \"\(key.shown)\"", "an upstream has " + Self.fields.joined(separator: ", "))
+        }
+        let name = string("name", in: node) ?? ""
+        if name.isEmpty || name.utf8.count > 100 || name.contains(where: \.isWhitespace) {
+            fault(node["name"]?.line ?? node.line, "the upstream has no usable name", "give it one of 1 to 100 characters without spaces")
+        }
+        let url = string("url", in: node) ?? ""
+        if !(url.hasPrefix("http://") || url.hasPrefix("https://")) || url.contains(where: \.isWhitespace) {
+            fault(
+                node["url"]?.line ?? node.line, "\(name): the upstream has no usable url", "write one that begins with http:// or https://")
+        }
+        var upstream = UpstreamConfiguration(
+            name: name, kind: word("kind", in: node, of: name) ?? .openai, url: url, key: key(in: node, of: name))
+        if let prefix: UpstreamConfiguration.Prefix = word("prefix", in: node, of: name) { upstream.prefix = prefix }
+        upstream.models = strings("models", in: node, of: name)
+        upstream.aliases = aliases(in: node, of: name)
+        upstream.fallback = strings("fallback", in: node, of: name)
+        upstream.requestsPerMinute = count("requests_per_minute", in: node, of: name)
+        upstream.concurrency = count("concurrency", in: node, of: name)
+        if upstream.models.isEmpty {
+            // To the router, an upstream without models takes every model; in a file, a model that is not listed is unknown.
+            upstream.models = upstream.aliases.keys.sorted()
+            if upstream.models.isEmpty { fault(node.line, "\(name): no models are listed", "list in \"models\" those it is to serve") }
+        }
+        upstreams.append(upstream)
+        lines.append(node.line)
+    }
+
+    private mutating func judgeNames() {
+        var seen: Set<String> = []
+        let names = Set(upstreams.map(\.name))
+        for (upstream, line) in zip(upstreams, lines) where !upstream.name.isEmpty {
+            if !seen.insert(upstream.name).inserted {
+                fault(line, "there are two upstreams named \(upstream.name)", "give each its own name")
+            }
+            for other in upstream.fallback where !names.contains(other) || other == upstream.name {
+                fault(
+                    line,
+                    "\(upstream.name): fallback \"\(other)\" is \(other == upstream.name ? "the upstream itself" : "not in the file")",
+                    "name another upstream of this file")
+            }
+        }
+    }
+
+    // MARK: Fields
+
+    private mutating func string(_ field: String, in node: Node) -> String? {
+        guard let value = node[field], !value.isNull else { return nil }
+        guard let scalar = value.scalar else {
+            fault(value.line, "\"\(field)\" is not a text", "write one value")
+            return nil
+        }
+        return SettingValue.trimmed(scalar.string)
+    }
+
+    private mutating func word<Word: RawRepresentable & CaseIterable>(_ field: String, in node: Node, of name: String) -> Word?
+    where Word.RawValue == String {
+        guard let text = string(field, in: node) else { return nil }
+        if let word = Word(rawValue: text) { return word }
+        fault(
+            node[field]?.line ?? 0, "\(name): \(field) \"\(text.prefix(40))\" is not known",
+            "write one of " + Word.allCases.map(\.rawValue).joined(separator: ", "))
+        return nil
+    }
+
+    private mutating func strings(_ field: String, in node: Node, of name: String) -> [String] {
+        guard let value = node[field], !value.isNull else { return [] }
+        guard case .sequence(let sequence) = value, sequence.allSatisfy({ $0.scalar != nil && !$0.isNull }) else {
+            fault(value.line, "\(name): \(field) is not a list of texts", "write [a, b]")
+            return []
+        }
+        return sequence.compactMap { $0.scalar?.string }.filter { !$0.isEmpty }
+    }
+
+    private mutating func aliases(in node: Node, of name: String) -> [String: String] {
+        guard let value = node["aliases"], !value.isNull else { return [:] }
+        guard case .mapping(let mapping) = value else {
+            fault(value.line, "\(name): aliases is not a group of name: model", "write {name: model}")
+            return [:]
+        }
+        var result: [String: String] = [:]
+        for (key, model) in mapping {
+            if let alias = key.scalar?.string, let model = model.scalar?.string, !alias.isEmpty, !model.isEmpty {
+                result[alias] = model
+            } else {
+                fault(key.line, "\(name): the alias \"\(key.shown)\" has no model", "write name: model")
+            }
+        }
+        return result
+    }
+
+    private mutating func count(_ field: String, in node: Node, of name: String) -> Int? {
+        guard let text = string(field, in: node) else { return nil }
+        if let number = Int(text), (1...10_000_000).contains(number) { return number }
+        fault(node[field]?.line ?? 0, "\(name): \(field) is not a whole number from 1", "write such a number or leave it out")
+        return nil
+    }
+
+    /// The key itself never stands in the file: such files are shown around and checked in.
+    private mutating func key(in node: Node, of name: String) -> String? {
+        let file = string("key_file", in: node)
+        let variable = string("key_env", in: node)
+        if file != nil, variable != nil {
+            fault(node["key_env"]?.line ?? node.line, "\(name): key_file and key_env are both given", "keep one of them")
+        }
+        if let file {
+            // A relative path is meant as seen from the file that it stands in.
+            let folder = path.lastIndex(of: "/").map { String(path[...$0]) } ?? ""
+            switch FileContents.readKey(file.hasPrefix("/") ? file : folder + file) {
+            case .success(let key): return key
+            case .failure(let error):
+                fault(node["key_file"]?.line ?? 0, "\(name): key_file \(file) cannot be used: \(error)", "name a file that holds the key")
+            }
+        } else if let variable {
+            if let key = environment[variable].map({ SettingValue.trimmed($0) }), !key.isEmpty { return key }
+            fault(
+                node["key_env"]?.line ?? 0, "\(name): the environment has no \(variable)",
+                "set it, or leave key_env out if no key is needed")
+        }
+        return nil
+    }
+
+    // MARK: Errors of the YAML library
+
+    private static func line(of error: YamlError) -> Int {
+        switch error {
+        case .scanner(_, _, let mark, _), .parser(_, _, let mark, _), .composer(_, _, let mark, _): mark.line
+        default: 0
+        }
+    }
+
+    /// Without the excerpt that the library would add.
+    private static func reason(of error: YamlError) -> String {
+        switch error {
+        case .scanner(_, let problem, _, _), .parser(_, let problem, _, _), .composer(_, let problem, _, _): problem
+        case .duplicatedKeysInMapping: "a field stands twice"
+        default: "it cannot be read"
+        }
+    }
+}
+
+extension Node {
+    fileprivate var line: Int { mark?.line ?? 0 }
+    fileprivate var shown: String { String((scalar?.string ?? "?").prefix(60)) }
+    fileprivate var isNull: Bool { scalar.map { $0.style == .plain && ["", "~", "null", "Null", "NULL"].contains($0.string) } ?? false }
+}

@@ -1,0 +1,61 @@
+import Observability
+import Upstream
+import Worker
+
+extension SettingsReader {
+    mutating func worker() -> WorkerSettings {
+        var worker = WorkerSettings(name: nodeName("SLUICE_WORKER_NAME"))
+        if let concurrency = integer("SLUICE_CONCURRENCY") { worker.concurrency = concurrency }
+        if let timeout = duration("SLUICE_DRAIN_TIMEOUT") { worker.drainTimeout = timeout }
+        if let retries = integer("SLUICE_RETRIES") { worker.retries = retries }
+        if let timeout = duration("SLUICE_FIRST_TOKEN_TIMEOUT") { worker.firstTokenTimeout = timeout }
+        if let timeout = duration("SLUICE_IDLE_TIMEOUT") { worker.idleTimeout = timeout }
+        if let timeout = duration("SLUICE_TOTAL_TIMEOUT") { worker.totalTimeout = timeout }
+        if let model = text("SLUICE_DEFAULT_MODEL") { worker.defaultModel = model }
+        worker.upstreams = upstreams()
+        if let timeout = duration("SLUICE_CONNECT_TIMEOUT") { worker.upstreamSettings.connectTimeout = timeout }
+        worker.upstreamSettings.caFile = text("SLUICE_UPSTREAM_CA_FILE")
+        worker.upstreamSettings.http2 = flag("SLUICE_UPSTREAM_HTTP2")
+        worker.metricsListen = address("SLUICE_METRICS_LISTEN").map { ($0.host, $0.port) }
+        worker.metricsText = { prometheusText() }
+        return worker
+    }
+
+    /// The one upstream of the environment, or those of the file; none when neither is set.
+    mutating func upstreams() -> [UpstreamConfiguration] {
+        let key = upstreamKey()
+        guard let path = text("SLUICE_UPSTREAMS_FILE") else {
+            guard let url = text("SLUICE_UPSTREAM_URL") else { return [] }
+            let kind = text("SLUICE_UPSTREAM_KIND").flatMap(UpstreamConfiguration.Kind.init) ?? .openai
+            var upstream = UpstreamConfiguration(name: kind.rawValue, kind: kind, url: url, key: key)
+            if let prefix = text("SLUICE_UPSTREAM_PREFIX").flatMap(UpstreamConfiguration.Prefix.init) { upstream.prefix = prefix }
+            return [upstream]
+        }
+        if source.value("SLUICE_UPSTREAM_URL") != nil {
+            fault("SLUICE_UPSTREAMS_FILE", "it is set beside SLUICE_UPSTREAM_URL", "keep one of them: a file of upstreams or a single one")
+        }
+        let file = UpstreamsFile(path: path, environment: source.environment)
+        add(file.faults)
+        return file.upstreams
+    }
+
+    /// A worker that has nobody to ask cannot do a single job.
+    mutating func requireUpstream() {
+        guard source.value("SLUICE_UPSTREAM_URL") == nil, source.value("SLUICE_UPSTREAMS_FILE") == nil else { return }
+        fault("SLUICE_UPSTREAM_URL", "no upstream is set", "set it (such as https://host/v1) or SLUICE_UPSTREAMS_FILE")
+    }
+
+    private mutating func upstreamKey() -> String? {
+        let key = text("SLUICE_UPSTREAM_KEY")
+        guard let path = text("SLUICE_UPSTREAM_KEY_FILE") else { return key }
+        if key != nil {
+            fault("SLUICE_UPSTREAM_KEY_FILE", "it is set beside SLUICE_UPSTREAM_KEY", "keep one of them")
+        }
+        switch FileContents.readKey(path) {
+        case .success(let key): return key
+        case .failure(let error):
+            fault("SLUICE_UPSTREAM_KEY_FILE", "the file \(path) cannot be used: \(error)", "name a file that holds the key")
+            return nil
+        }
+    }
+}

@@ -1,0 +1,61 @@
+import Contract
+import Glibc
+
+/// What a command has to say besides its result: problems and progress.
+enum StandardError {
+    static func write(_ text: String) { Descriptor.write(Array(text.utf8), to: STDERR_FILENO) }
+}
+
+/// What a command was asked for.
+enum StandardOutput {
+    static func write(_ text: String) { Descriptor.write(Array(text.utf8), to: STDOUT_FILENO) }
+
+    static func writeLine(_ json: JSON) { Descriptor.write(json.bytes + [UInt8(ascii: "\n")], to: STDOUT_FILENO) }
+}
+
+private enum Descriptor {
+    /// A reader that went away ends the writing and is no error of ours.
+    static func write(_ bytes: [UInt8], to descriptor: Int32) {
+        bytes.withUnsafeBytes { bytes in
+            var rest = bytes[...]
+            while !rest.isEmpty {
+                let written = Glibc.write(descriptor, UnsafeRawBufferPointer(rebasing: rest).baseAddress, rest.count)
+                if written > 0 {
+                    rest = rest.dropFirst(written)
+                } else if errno == EAGAIN {
+                    // A terminal or pipe that another process made non-blocking.
+                    var ready = pollfd(fd: descriptor, events: Int16(POLLOUT), revents: 0)
+                    poll(&ready, 1, 1_000)
+                } else if errno != EINTR {
+                    return
+                }
+            }
+        }
+    }
+}
+
+/// Columns of text, each as wide as its widest cell; the last one is not padded.
+struct TextTable {
+    private var rows: [[String]]
+
+    init(header: [String]) { rows = [header] }
+
+    mutating func add(_ cells: [String]) { rows.append(cells) }
+
+    var isEmpty: Bool { rows.count <= 1 }
+
+    var text: String {
+        var widths: [Int] = []
+        for row in rows {
+            for (column, cell) in row.enumerated() {
+                if column == widths.count { widths.append(0) }
+                widths[column] = max(widths[column], cell.count)
+            }
+        }
+        return rows.map { row in
+            row.enumerated().map { column, cell in
+                column == row.count - 1 ? cell : cell + String(repeating: " ", count: widths[column] - cell.count + 2)
+            }.joined() + "\n"
+        }.joined()
+    }
+}

@@ -1,0 +1,76 @@
+import Contract
+import Logging
+import Synchronization
+import Testing
+
+@testable import Observability
+
+@Suite("Log lines")
+struct LogLineTests {
+    private let time = Timestamp(milliseconds: 1_795_356_000_123)
+
+    private func render(_ format: LogFormat, _ message: String, _ metadata: Logger.Metadata = [:], level: Logger.Level = .info) -> String {
+        String(decoding: LogLine(time: time, level: level, message: message, metadata: metadata).render(format), as: UTF8.self)
+    }
+
+    @Test func text() {
+        #expect(render(.text, "message", ["key": "value"]) == "2026-11-22T14:00:00.123Z info  message key=value\n")
+        #expect(render(.text, "gone", level: .warning) == "2026-11-22T14:00:00.123Z warning gone\n")
+        #expect(
+            render(.text, "m", ["b": "a b", "a": "", "c": "x=\"y\"", "d": ["1", "2"]])
+                == "2026-11-22T14:00:00.123Z info  m a=\"\" b=\"a b\" c=\"x=\\\"y\\\"\" d=\"[\\\"1\\\", \\\"2\\\"]\"\n")
+    }
+
+    @Test func json() throws {
+        let line = render(
+            .json, "he said \"hi\"", ["job": "p0-1", "level": "mine", "list": ["a", .stringConvertible(2)], "map": ["x": "y"]])
+        let json = try JSON(parsing: line)
+        #expect(json["time"]?.string == "2026-11-22T14:00:00.123Z")
+        #expect(json["level"]?.string == "info")
+        #expect(json["level_"]?.string == "mine")
+        #expect(json["message"]?.string == "he said \"hi\"")
+        #expect(json["job"]?.string == "p0-1")
+        #expect(json["list"] == ["a", "2"])
+        #expect(json["map"]?["x"]?.string == "y")
+    }
+
+    /// What a client wrote may get into a line: it must neither begin another one nor speak to the terminal.
+    @Test(arguments: LogFormat.allCases)
+    func nothingBreaksOutOfItsLine(format: LogFormat) throws {
+        let hostile = "a\nb\r\u{1B}[2J\u{7F}\u{85}\u{2028}\u{0}c"
+        let line = render(format, hostile, [hostile: .string(hostile)])
+        #expect(line.unicodeScalars.count { $0 == "\n" } == 1)
+        #expect(line.hasSuffix("\n"))
+        #expect(line.dropLast().unicodeScalars.allSatisfy { $0.value >= 0x20 && !(0x7F...0x9F).contains($0.value) && $0.value != 0x2028 })
+        if format == .json { #expect(try JSON(parsing: line)["message"]?.string == hostile) }
+    }
+
+    @Test(arguments: LogFormat.allCases)
+    func aLongValueIsCut(format: LogFormat) {
+        let line = render(format, "m", ["long": .string(String(repeating: "é", count: 1_000_000))])
+        #expect(line.utf8.count < 10_000)
+        #expect(line.contains("…"))
+    }
+
+    @Test(
+        arguments: [(0, "1970-01-01T00:00:00.000Z"), (-1, "1969-12-31T23:59:59.999Z"), (951_782_400_007, "2000-02-29T00:00:00.007Z")]
+            as [(Int64, String)])
+    func timestamp(milliseconds: Int64, text: String) {
+        #expect(Timestamp(milliseconds: milliseconds).description == text)
+    }
+
+    @Test func theNearestMetadataCounts() {
+        let lines = Mutex<[String]>([])
+        let provider = Logger.MetadataProvider { ["a": "provider", "b": "provider", "c": "provider"] }
+        var logger = Logger(label: "test") { _ in
+            StandardErrorLog(format: .text, level: .info, metadataProvider: provider) { line in
+                lines.withLock { $0.append(String(decoding: line, as: UTF8.self)) }
+            }
+        }
+        logger[metadataKey: "a"] = "logger"
+        logger[metadataKey: "d"] = "logger"
+        logger.info("m", metadata: ["b": "call"])
+        logger.debug("not this")
+        #expect(lines.withLock { $0.map { $0.dropFirst(25) } } == ["info  m a=provider b=call c=provider d=logger\n"])
+    }
+}

@@ -1,0 +1,100 @@
+import CoreMetrics
+import Testing
+
+@testable import Observability
+
+@Suite("Metrics")
+struct MetricsRegistryTests {
+    private func text(_ registry: MetricsRegistry) -> [String] {
+        PrometheusText.render(registry, process: nil).split(separator: "\n").map(String.init)
+    }
+
+    @Test func countersAndGauges() {
+        let registry = MetricsRegistry()
+        let counter = Counter(
+            label: "sluice_jobs_finished_total", dimensions: [("outcome", "finished"), ("class", "batch")], factory: registry)
+        counter.increment(by: 41)
+        Counter(label: "sluice_jobs_finished_total", dimensions: [("class", "batch"), ("outcome", "finished")], factory: registry)
+            .increment()
+        let gauge = Gauge(label: "sluice.in-flight", factory: registry)
+        gauge.record(7)
+        gauge.record(2.5)
+        Meter(label: "sluice_meter", factory: registry).increment(by: 3)
+        let lines = text(registry)
+        #expect(lines.contains("# TYPE sluice_jobs_finished_total counter"))
+        #expect(lines.contains(#"sluice_jobs_finished_total{class="batch",outcome="finished"} 42"#))
+        #expect(lines.contains("# TYPE sluice_in_flight gauge"))
+        #expect(lines.contains("sluice_in_flight 2.5"))
+        #expect(lines.contains("sluice_meter 3"))
+        #expect(lines.count { $0.hasPrefix("# TYPE sluice_jobs_finished_total") } == 1)
+    }
+
+    @Test func histograms() {
+        let registry = MetricsRegistry()
+        let timer = CoreMetrics.Timer(label: "sluice_wait_seconds", dimensions: [("class", "batch")], factory: registry)
+        for microseconds in [50, 100, 101, 3_000, 20_000_000] { timer.recordMicroseconds(microseconds) }
+        let lines = text(registry)
+        #expect(lines.contains("# TYPE sluice_wait_seconds histogram"))
+        #expect(lines.contains(#"sluice_wait_seconds_bucket{class="batch",le="0.0001"} 2"#))
+        #expect(lines.contains(#"sluice_wait_seconds_bucket{class="batch",le="0.00025"} 3"#))
+        #expect(lines.contains(#"sluice_wait_seconds_bucket{class="batch",le="0.005"} 4"#))
+        #expect(lines.contains(#"sluice_wait_seconds_bucket{class="batch",le="10"} 4"#))
+        #expect(lines.contains(#"sluice_wait_seconds_bucket{class="batch",le="+Inf"} 5"#))
+        #expect(lines.contains(#"sluice_wait_seconds_count{class="batch"} 5"#))
+        #expect(lines.contains { $0.hasPrefix(#"sluice_wait_seconds_sum{class="batch"} 20.003"#) })
+    }
+
+    @Test func labelsCannotBreakTheFormat() {
+        let registry = MetricsRegistry()
+        Counter(label: "9 bad name", dimensions: [("la-bel", "a\"b\\c\nd")], factory: registry).increment()
+        #expect(text(registry).contains(#"__bad_name{la_bel="a\"b\\c\nd"} 1"#))
+    }
+
+    @Test func whatIsBeyondTheBoundIsCountedAndForgotten() {
+        let registry = MetricsRegistry(maximumSeries: 10)
+        for number in 0..<25 { Counter(label: "many", dimensions: [("id", "\(number)")], factory: registry).increment() }
+        let lines = text(registry)
+        #expect(lines.count { $0.hasPrefix("many{") } == 10)
+        #expect(lines.contains("sluice_metrics_series_refused_total 15"))
+    }
+
+    @Test func aNameHasOneType() {
+        let registry = MetricsRegistry()
+        Counter(label: "name", factory: registry).increment()
+        Gauge(label: "name", factory: registry).record(5)
+        CoreMetrics.Timer(label: "name", factory: registry).recordNanoseconds(5)
+        let lines = text(registry)
+        #expect(lines.contains("name 1"))
+        #expect(lines.count { $0.hasPrefix("# TYPE name ") } == 1)
+        #expect(lines.contains("sluice_metrics_series_refused_total 2"))
+    }
+
+    @Test func concurrentCountsAreNotLost() async {
+        let registry = MetricsRegistry()
+        await withTaskGroup(of: Void.self) { group in
+            for _ in 0..<4 {
+                group.addTask {
+                    let counter = Counter(label: "counted", factory: registry)
+                    let meter = Meter(label: "metered", factory: registry)
+                    for _ in 0..<5_000 {
+                        counter.increment()
+                        meter.increment(by: 1)
+                    }
+                }
+            }
+        }
+        #expect(text(registry).contains("counted 20000"))
+        #expect(text(registry).contains("metered 20000"))
+    }
+
+    @Test func theProcessIsDescribed() throws {
+        let process = try #require(ProcessMetrics.read())
+        #expect(process.residentBytes > 1 << 20)
+        #expect(process.openDescriptors > 2)
+        #expect(process.threads > 0)
+        #expect(process.startTime > 1.7e9)
+        let lines = prometheusText().split(separator: "\n")
+        #expect(lines.contains { $0.hasPrefix("sluice_build_info{") && $0.hasSuffix(" 1") })
+        #expect(lines.contains { $0.hasPrefix("process_resident_memory_bytes ") })
+    }
+}

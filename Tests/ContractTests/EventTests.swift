@@ -1,0 +1,159 @@
+import Contract
+import Testing
+
+struct EventTests {
+    @Test(arguments: [("1-0", 1, 0), ("12-345", 12, 345), ("0-0", 0, 0)])
+    func `an event's id is attempt and sequence`(text: String, attempt: Int, sequence: Int) {
+        let id = EventID(text)
+        #expect(id == EventID(attempt: attempt, sequence: sequence))
+        #expect(id?.description == text)
+        #expect(id?.next == EventID(attempt: attempt, sequence: sequence + 1))
+    }
+
+    @Test(arguments: ["", "1", "-", "1-", "-1", "a-1", "1-b", "1-2-3", "1--2", "-1-2", "1 -2", "1-99999999999999999999", "1.0-2"])
+    func `anything else is none`(text: String) { #expect(EventID(text) == nil) }
+
+    @Test func `ids are ordered by attempt, then sequence, as numbers`() {
+        let ordered = ["1-0", "1-2", "1-10", "2-0", "2-1", "10-0"].compactMap { EventID($0) }
+        #expect(ordered.sorted() == ordered && ordered.count == 6)
+        #expect(ordered.shuffled().sorted() == ordered)
+    }
+
+    @Test(arguments: [
+        ("1-0", nil, true), ("1-1", nil, false), ("2-0", nil, false), ("1-1", "1-0", true), ("1-2", "1-0", false), ("1-0", "1-0", false),
+        ("2-0", "1-7", true),
+        ("2-1", "1-7", false), ("3-0", "1-7", false), ("1-8", "2-0", false),
+    ])
+    func `what may follow what without a gap`(next: String, previous: String?, may: Bool) {
+        #expect(EventID(next)?.follows(previous.flatMap { EventID($0) }) == may)
+    }
+
+    private static let usage = Usage(promptTokens: 22, completionTokens: 382, estimated: true)
+    static let all: [GenerationEvent] =
+        [
+            .started(worker: "host-1-a", attempt: 3), .resumed(textOffset: 17), .restarted, .upstream(name: "up \"1\"", model: "qwen-plus"),
+            .text(" w1\n杭州\u{2028}\0"), .reasoning("because\\"),
+            .toolCall(ToolCall(index: 1, callID: "call_0b", name: "get_weather", arguments: #"{"loc":"a\"b"}"#)),
+            .audio(Audio(index: 4, format: "pcm", data: "AAAA//+/", last: false)),
+            .audio(Audio(index: 5, format: "pcm", data: "", last: true)),
+            .interrupted(Interruption(reason: "my own reason", phase: .backoff, usage: usage, latencyMicroseconds: 250)),
+            .interrupted(Interruption(reason: "USER_STOP", phase: .queued, usage: .none)),
+            .failed(Failure(.overloaded, "upstream said: \"no\"", upstreamStatus: 529), usage),
+            .failed(Failure(.internal, "", retryable: false), .none),
+        ] + [FinishReason.stop, .length, .toolCalls, .contentFilter].map { .finished($0, usage) }
+        + Phase.allCases.map { .interrupted(Interruption(reason: "r", phase: $0, usage: .none)) }
+        + FailureCode.allCases.map { .failed(Failure($0, "m"), .none) }
+
+    @Test(arguments: all) func `an event survives being written and read`(event: GenerationEvent) throws {
+        let logged = LoggedEvent(id: EventID(attempt: 2, sequence: 41), event: event)
+        #expect(try LoggedEvent(parsing: logged.json) == logged)
+        let json = try JSON(parsing: logged.json)
+        #expect(json["id"] == "2-41" && json["type"]?.string == event.type)
+        #expect(event.isTerminal == ["finished", "interrupted", "failed"].contains(event.type))
+    }
+
+    @Test func `a message of the channel is an array of events`() throws {
+        let events = Self.all.enumerated().map { LoggedEvent(id: EventID(attempt: 1, sequence: $0.offset), event: $0.element) }
+        let bytes = Array(("[" + events.map { String(decoding: $0.json, as: UTF8.self) }.joined(separator: " , ") + "]").utf8)
+        #expect(try bytes.withUnsafeBufferPointer { try LoggedEvent.array(parsing: $0) } == events)
+        let none = Array("[]".utf8)
+        #expect(try none.withUnsafeBufferPointer { try LoggedEvent.array(parsing: $0) }.isEmpty)
+        for rubbish in ["", "{}", "[{}]", "[1]", "[", "null", #"[{"id":"1-0"}]"#] {
+            let bytes = Array(rubbish.utf8)
+            #expect(throws: JSONError.self, "\(rubbish)") { try bytes.withUnsafeBufferPointer { try LoggedEvent.array(parsing: $0) } }
+        }
+    }
+
+    /// The names of the contract, letter by letter.
+    @Test(arguments: [
+        (GenerationEvent.started(worker: "w", attempt: 1), #"{"id":"1-0","type":"started","worker":"w","attempt":1}"#),
+        (.resumed(textOffset: 7), #"{"id":"1-0","type":"resumed","text_offset":7}"#), (.restarted, #"{"id":"1-0","type":"restarted"}"#),
+        (.upstream(name: "u", model: "m"), #"{"id":"1-0","type":"upstream","name":"u","model":"m"}"#),
+        (.text("t"), #"{"id":"1-0","type":"text","text":"t"}"#), (.reasoning("t"), #"{"id":"1-0","type":"reasoning","text":"t"}"#),
+        (
+            .toolCall(ToolCall(index: 0, callID: "c", name: "n", arguments: "{}")),
+            #"{"id":"1-0","type":"tool_call","index":0,"call_id":"c","name":"n","arguments":"{}"}"#
+        ),
+        (
+            .audio(Audio(index: 0, format: "pcm", data: "AA", last: true)),
+            #"{"id":"1-0","type":"audio","index":0,"format":"pcm","data":"AA","last":true}"#
+        ),
+        (
+            .finished(.stop, Usage(promptTokens: 1, completionTokens: 2, estimated: false)),
+            #"{"id":"1-0","type":"finished","reason":"stop","usage":{"prompt_tokens":1,"completion_tokens":2,"estimated":false}}"#
+        ),
+        (
+            .interrupted(Interruption(reason: "USER_STOP", phase: .streaming, usage: .none, latencyMicroseconds: 9)),
+            #"{"id":"1-0","type":"interrupted","reason":"USER_STOP","phase":"streaming","usage":{"prompt_tokens":0,"completion_tokens":0,"estimated":false},"latency_us":9}"#
+        ),
+        (
+            .failed(Failure(.rateLimited, "m", upstreamStatus: 429), .none),
+            #"{"id":"1-0","type":"failed","code":"rate_limited","message":"m","retryable":true,"upstream_status":429,"usage":{"prompt_tokens":0,"completion_tokens":0,"estimated":false}}"#
+        ),
+    ])
+    func `events are spelled as the contract spells them`(event: GenerationEvent, text: String) {
+        #expect(String(decoding: LoggedEvent(id: EventID(attempt: 1, sequence: 0), event: event).json, as: UTF8.self) == text)
+    }
+
+    @Test func `members may come in any order and unknown ones are stepped over`() throws {
+        let text = #"{"new":[{"a":1}],"text":"x","type":"text","id":"3-4"}"#
+        #expect(try LoggedEvent(parsing: Array(text.utf8)) == LoggedEvent(id: EventID(attempt: 3, sequence: 4), event: .text("x")))
+    }
+
+    @Test(arguments: [
+        "{}", #"{"type":"text","text":"x"}"#, #"{"id":"1","type":"text","text":"x"}"#, #"{"id":"1-0","type":"dance"}"#, #"{"id":"1-0"}"#,
+        #"{"id":"1-0","type":"finished","reason":"bored","usage":{}}"#, #"{"id":"1-0","type":"interrupted","phase":"asleep"}"#,
+        #"{"id":"1-0","type":"failed","code":"nonsense"}"#, #"{"id":1,"type":"text","text":"x"}"#, #"{"id":"1-0","type":"text","text":5}"#,
+        #"{"id":"1-0","type":"text","text":"x"}x"#, "null", "[]",
+    ])
+    func `what is no event of the contract is refused`(text: String) {
+        #expect(throws: JSONError.self) { try LoggedEvent(parsing: Array(text.utf8)) }
+    }
+
+    @Test func `usage adds up, and one estimate makes it all one`() {
+        let exact = Usage(promptTokens: 1, completionTokens: 2, estimated: false)
+        #expect(exact + exact == Usage(promptTokens: 2, completionTokens: 4, estimated: false))
+        #expect((exact + Usage(promptTokens: 0, completionTokens: 0, estimated: true)).estimated)
+        #expect(exact + .none == exact)
+        #expect(Usage(exact.json) == exact)
+        #expect(Usage(nil) == nil && Usage([:]) == nil && Usage(["prompt_tokens": 1]) == nil)
+        #expect(Usage(["prompt_tokens": 1, "completion_tokens": 2])?.estimated == true)
+    }
+
+    @Test func `failure codes are the contract's`() {
+        let contract = """
+            invalid_request unsupported_parameter model_not_found authentication permission content_filtered rate_limited quota_exhausted overloaded \
+            upstream_error upstream_unreachable upstream_disconnected upstream_truncated upstream_protocol first_token_timeout idle_timeout total_timeout \
+            deadline_exceeded output_too_large worker_lost internal
+            """
+        #expect(FailureCode.allCases.map(\.rawValue) == contract.split(separator: " ").map(String.init))
+        #expect(Phase.allCases.map(\.rawValue) == ["queued", "claimed", "connecting", "waiting", "streaming", "speaking", "backoff"])
+        #expect(JobState.allCases.filter(\.isTerminal) == [.finished, .interrupted, .failed])
+    }
+
+    @Test func `a failure's message is bounded`() {
+        #expect(Failure(.internal, String(repeating: "é", count: 5_000)).message.count == Failure.maximumMessageLength)
+    }
+
+    @Test(arguments: [
+        (#"{"id":"a","reason":"USER_STOP"}"#, "a", "USER_STOP"), (#"{"reason":"x y","id":"b","more":1}"#, "b", "x y"),
+        (#"{"id":"c"}"#, "c", "USER_STOP"),
+    ])
+    func `an interrupt is an id and a reason`(text: String, id: String, reason: String) throws {
+        let interrupt = try #require(Interrupt(parsing: Array(text.utf8)))
+        #expect(interrupt.id.rawValue == id && interrupt.reason == reason)
+        #expect(Interrupt(parsing: interrupt.text.utf8) == interrupt)
+    }
+
+    @Test(arguments: [
+        "", "x", "[]", "{}", "null", #"{"id":7}"#, #"{"id":""}"#, #"{"reason":"x"}"#, #"{"id":"a","reason":7}"#,
+        #"{"id":"a","reason":null}"#, #"{"id":"a b"}"#,
+        String(repeating: "{", count: 5_000), #"{"id":"a""#,
+    ])
+    func `anything else is no interrupt`(text: String) { #expect(Interrupt(parsing: Array(text.utf8)) == nil) }
+
+    @Test func `an interrupt's reason is bounded`() throws {
+        let long = try #require(JobID("a"))
+        #expect(Interrupt(id: long, reason: String(repeating: "r", count: 10_000)).reason.count == Interrupt.maximumReasonLength)
+    }
+}

@@ -1,0 +1,184 @@
+import Contract
+import Testing
+
+/// The scanner as a table: what is JSON, what is not, and what comes out.
+struct JSONScannerTests {
+    private static let values: [(String, JSON)] = [
+        ("null", JSON.null), ("true", .bool(true)), ("false", .bool(false)), (" \t\r\n0 ", .number("0")), ("\"\"", .string("")),
+        ("[]", .array([])),
+        ("{}", .object(JSONObject())), ("[ ]", .array([])), ("{ }", .object(JSONObject())),
+        ("[null , true]", .array([.null, .bool(true)])),
+        ("[[[]]]", .array([.array([.array([])])])), (#"{"a":{"b":[1]}}"#, ["a": ["b": [1]]]), (#"{"":""}"#, ["": ""]),
+        (#"{"a" : 1 , "b" : 2}"#, ["a": 1, "b": 2]), ("\"杭州 🐼\"", "杭州 🐼"), (#""\"\\\/\b\f\n\r\t""#, .string("\"\\/\u{8}\u{C}\n\r\t")),
+        (#""\u0041\u00e9\u6771""#, "Aé東"), (#""\ud83d\udc3c""#, "🐼"), (#""\u0000""#, .string("\0")), (#"{"\u0061":1}"#, ["a": 1]),
+        ("\"\u{7F}\u{2028}\"", .string("\u{7F}\u{2028}")),
+    ]
+
+    @Test(arguments: values)
+    func `JSON is read as what it says`(text: String, value: JSON) throws {
+        #expect(try JSON(parsing: text) == value)
+    }
+
+    @Test(arguments: [
+        "", " ", "nul", "nulll", "True", "TRUE", "tru", "undefined", "NaN", "Infinity", "-", "+1", ".5", "5.", "01", "-01", "00", "1e",
+        "1e+", "1E-", "0x10",
+        "1_000", "--1", "1.e3", "1 2", "\"", "\"a", "'a'", "\"\\x\"", "\"\\u12\"", "\"\\u12g4\"", "\"\\U0041\"", "\"\\", "\"\\\"", "\"\n\"",
+        "\"\t\"", "\"\0\"",
+        "\"\u{1F}\"", "[", "]", "[1", "[1,", "[1,]", "[,1]", "[1 2]", "[1;2]", "{", "}", "{\"a\"", "{\"a\":", "{\"a\":1", "{\"a\":1,",
+        "{\"a\":1,}", "{,}", "{a:1}",
+        "{1:2}", "{\"a\" 1}", "{\"a\":1 \"b\":2}", "{\"a\"::1}", "[}", "{]", "{}{}", "[]]", "null,", "/* */1", "1//", "\u{FEFF}1",
+        "\u{A0}1", "\u{B}1",
+    ])
+    func `what is not JSON is refused with a place in the text`(text: String) throws {
+        let error = #expect(throws: JSONError.self) { try JSON(parsing: text) }
+        let offset = try #require(error).offset
+        #expect((0...text.utf8.count).contains(offset))
+        // Skipping judges no less than reading does, save for what stands inside strings.
+        guard !text.hasPrefix("\"") else { return }
+        #expect(throws: JSONError.self) { try skipWhole(Array(text.utf8)) }
+    }
+
+    @Test(arguments: [
+        "0", "-0", "10", "-12", "0.5", "1.0", "1e3", "1E+3", "-0.0e-0", "9007199254740993", "0.10", "123456789012345678901234567890",
+        "1e400",
+    ])
+    func `a number keeps its spelling`(text: String) throws {
+        #expect(try JSON(parsing: text) == .number(text))
+        #expect(try JSON(parsing: text).text == text)
+        #expect(try JSON(parsing: "[\(text) , \(text)]").text == "[\(text),\(text)]")
+    }
+
+    @Test(arguments: [
+        ("7", 7), ("-7", -7), ("1.0", 1), ("1e3", 1_000), ("9223372036854775807", Int.max), ("-9223372036854775808", Int.min), ("-0", 0),
+        ("0.5", nil), ("1e400", nil), ("9223372036854775808", nil), ("1e19", nil),
+    ])
+    func `a whole number is one that fits`(text: String, value: Int?) throws {
+        #expect(try JSON(parsing: text).integer == value)
+        let read = try? scan(text) { (scanner) throws(JSONError) in try scanner.integer() }
+        #expect(read == value)
+    }
+
+    @Test func `depth is limited, siblings do not add up`() throws {
+        func nested(_ depth: Int) -> String { String(repeating: "[", count: depth) + String(repeating: "]", count: depth) }
+        #expect(try JSON(parsing: nested(8), maximumDepth: 8).array?.count == 1)
+        #expect(throws: JSONError.self) { try JSON(parsing: nested(9), maximumDepth: 8) }
+        #expect(throws: JSONError.self) { try JSON(parsing: String(repeating: "{\"a\":", count: 1_000_000)) }
+        #expect(throws: JSONError.self) { try skipWhole(Array(String(repeating: "[", count: 1_000_000).utf8)) }
+        let flat = "[" + Array(repeating: "[[]],{\"a\":[]},{}", count: 100).joined(separator: ",") + "]"
+        #expect(try JSON(parsing: flat, maximumDepth: 3).array?.count == 300)
+        #expect(throws: JSONError.self) { try JSON(parsing: flat, maximumDepth: 2) }
+    }
+
+    @Test(
+        arguments: [
+            [0xFF], [0xC0, 0xAF], [0xC3], [0xE2, 0x82], [0xED, 0xA0, 0x80], [0xF4, 0x90, 0x80, 0x80], [0xF8, 0x88, 0x80, 0x80, 0x80],
+            [0x80], [0x41, 0xBF],
+        ] as [[UInt8]])
+    func `bad UTF-8 is refused in values and names`(bytes: [UInt8]) {
+        let quote: [UInt8] = [0x22]
+        #expect(throws: JSONError.self) { try JSON(parsing: quote + bytes + quote) }
+        #expect(throws: JSONError.self) { try JSON(parsing: quote + bytes + Array("\\n".utf8) + quote) }
+        #expect(throws: JSONError.self) { try JSON(parsing: Array("{\"".utf8) + bytes + Array("\":1}".utf8)) }
+        #expect(throws: JSONError.self) { try JSON(parsing: Array("{\"\\n".utf8) + bytes + Array("\":1}".utf8)) }
+    }
+
+    @Test(arguments: [
+        (#""\ud83d""#, "\u{FFFD}"), (#""\udc3c""#, "\u{FFFD}"), (#""\udc3c\ud83d""#, "\u{FFFD}\u{FFFD}"), (#""\ud83dx""#, "\u{FFFD}x"),
+        (#""\ud83d\n""#, "\u{FFFD}\n"), (#""\ud83d\u0041""#, "\u{FFFD}A"), (#""\ud83d\ud83d\udc3c""#, "\u{FFFD}🐼"),
+        (#""a\ud83d\udc3cb""#, "a🐼b"),
+    ])
+    func `half a surrogate pair becomes a replacement character`(text: String, value: String) throws {
+        #expect(try JSON(parsing: text).string == value)
+    }
+
+    @Test func `every beginning of a text fails, the whole does not`() throws {
+        let sample = Array(Samples.rich.utf8)
+        _ = try JSON(parsing: sample)
+        for length in 0..<sample.count {
+            let cut = Array(sample[..<length])
+            #expect(throws: JSONError.self, "the first \(length) bytes") { try JSON(parsing: cut) }
+            #expect(throws: JSONError.self, "the first \(length) bytes") { try skipWhole(cut) }
+        }
+    }
+
+    @Test func `the last of two members of a name counts, and the order is kept`() throws {
+        let json = try JSON(parsing: #"{"b":1,"a":2,"b":3}"#)
+        #expect(json["b"] == 3)
+        #expect(json.object?.names == ["b", "a", "b"])
+        #expect(json.text == #"{"b":1,"a":2,"b":3}"#)
+    }
+
+    @Test func `members are set, replaced and taken away`() {
+        var object = JSONObject()
+        object["a"] = 1
+        object["b"] = 2
+        object["a"] = 3
+        #expect(object.names == ["a", "b"] && object["a"] == 3)
+        object["a"] = nil
+        #expect(object.names == ["b"] && object["a"] == nil && !object.isEmpty)
+    }
+
+    @Test func `the scanner steps over what is not wanted and gives raw bytes`() throws {
+        let text = #"{"skip":[1,{"x":"]}"}],"k\u0065y":{"a": [1 ,2]},"n":null,"s":null,"last":5}"#
+        var raw = ""
+        var last = 0
+        var number: Int? = 1
+        var string: String? = ""
+        try scan(text) { (scanner) throws(JSONError) in
+            try scanner.object { (key, scanner) throws(JSONError) in
+                switch key {
+                case "key": raw = String(decoding: try scanner.raw(), as: UTF8.self)
+                case "last": last = try scanner.integer()
+                case "n": number = try scanner.optionalInteger()
+                case "s": string = try scanner.optionalString()
+                default: try scanner.skip()
+                }
+            }
+        }
+        #expect(raw == #"{"a": [1 ,2]}"# && last == 5 && number == nil && string == nil)
+    }
+
+    @Test(arguments: ["1", "\"a\"", "[]", "{}", "null", "true"])
+    func `another kind than the one that is asked for is refused`(text: String) {
+        let kind = text.first
+        func fails(_ body: (inout JSONScanner) throws(JSONError) -> Void) -> Bool { (try? scan(text, body)) == nil }
+        #expect(fails { (scanner) throws(JSONError) in _ = try scanner.string() } == (kind != "\""))
+        #expect(fails { (scanner) throws(JSONError) in _ = try scanner.integer() } == (kind != "1"))
+        #expect(fails { (scanner) throws(JSONError) in _ = try scanner.bool() } == (kind != "t"))
+        #expect(
+            fails { (scanner) throws(JSONError) in try scanner.array { (inner) throws(JSONError) in try inner.skip() } } == (kind != "["))
+        #expect(
+            fails { (scanner) throws(JSONError) in try scanner.object { (_, inner) throws(JSONError) in try inner.skip() } }
+                == (kind != "{"))
+        #expect(fails { (scanner) throws(JSONError) in _ = try scanner.optionalString() } == (kind != "\"" && kind != "n"))
+    }
+
+    @Test func `errors say where`() {
+        let error = #expect(throws: JSONError.self) { try JSON(parsing: #"{"a": 1, "b": tru}"#) }
+        #expect(error?.offset == 14)
+        #expect(error?.description.contains("at byte 14") == true)
+    }
+}
+
+enum Samples {
+    static let rich = #"""
+        {"id":"p0-01","n":[0,-1.5e+3,9007199254740993],"s":"a\"\\\u6771\ud83d\udc3c é","t":true,"f":false,"z":null,"o":{"":{},"x":[[],[{}]]},
+         "chunk":{"choices":[{"delta":{"content":" w1","tool_calls":[{"index":0,"function":{"arguments":"{\"a\":"}}]},"finish_reason":null}],"usage":null}}
+        """#
+}
+
+/// Runs a scanner over the text, which must be consumed to its end.
+func scan<Value>(_ text: String, _ body: (inout JSONScanner) throws(JSONError) -> Value) throws -> Value {
+    try scan(Array(text.utf8), body)
+}
+
+func scan<Value>(_ bytes: [UInt8], _ body: (inout JSONScanner) throws(JSONError) -> Value) throws -> Value {
+    try bytes.withUnsafeBufferPointer { buffer in
+        var scanner = JSONScanner(buffer)
+        let value = try body(&scanner)
+        try scanner.finish()
+        return value
+    }
+}
+
+func skipWhole(_ bytes: [UInt8]) throws { try scan(bytes) { (scanner) throws(JSONError) in try scanner.skip() } }

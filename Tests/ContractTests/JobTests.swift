@@ -1,0 +1,85 @@
+import Contract
+import Testing
+
+struct JobTests {
+    /// The contract's example, with what it leaves to the imagination filled in.
+    static let full = #"""
+        {"id":"p0-01ARZ3NDEKTSV4RRFFQ69G5FAV","session":"p0-S","owner":"tenant-a","class":"interactive","request":{"model":"qwen-plus",
+        "messages":[{"role":"user","content":"hi"}],"tools":[],"temperature":0.70,"seed":9007199254740993},
+        "speech":{"model":"qwen3-tts-flash","voice":"Cherry","format":"pcm"},"deadline_ms":1763800000000,"first_token_timeout_ms":15000,
+        "idle_timeout_ms":30000,"total_timeout_ms":600000,"on_crash":"restart","traceparent":"00-ab","retry_of":"p0-old"}
+        """#
+
+    @Test func `every field of the contract is read`() throws {
+        let job = try Job(parsing: Self.full.utf8)
+        #expect(
+            job.id.rawValue == "p0-01ARZ3NDEKTSV4RRFFQ69G5FAV" && job.session == "p0-S" && job.owner == "tenant-a"
+                && job.priority == .interactive)
+        #expect(job.model == "qwen-plus" && job.speech == Job.Speech(model: "qwen3-tts-flash", voice: "Cherry", format: "pcm"))
+        #expect(job.deadlineMilliseconds == 1_763_800_000_000 && job.firstTokenTimeoutMilliseconds == 15_000)
+        #expect(job.idleTimeoutMilliseconds == 30_000 && job.totalTimeoutMilliseconds == 600_000)
+        #expect(job.onCrash == .restart && job.traceparent == "00-ab" && job.retryOf == "p0-old")
+        #expect(job.request["temperature"] == .number("0.70") && job.request["seed"] == .number("9007199254740993"))
+    }
+
+    @Test func `a job survives being written and read`() throws {
+        let job = try Job(parsing: Self.full.utf8)
+        #expect(try Job(parsing: job.json.bytes) == job)
+        let small = try Job(parsing: #"{"id":"x","request":{}}"#.utf8)
+        #expect(try Job(parsing: small.json.bytes) == small)
+        #expect(
+            small.priority == .standard && small.onCrash == .continue && small.model == nil && small.owner == nil && small.session == nil)
+    }
+
+    @Test(arguments: [
+        "session", "owner", "class", "speech", "deadline_ms", "first_token_timeout_ms", "on_crash", "traceparent", "retry_of",
+    ])
+    func `null is as good as absent`(field: String) throws {
+        let job = try Job(parsing: #"{"id":"x","request":{},"\#(field)":null}"#.utf8)
+        #expect(try job == Job(parsing: #"{"id":"x","request":{}}"#.utf8))
+    }
+
+    /// Field, value, and whether the id is known all the same.
+    @Test(arguments: [
+        ("id", "7"), ("id", "null"), ("id", "\"\""), ("id", "\"a b\""), ("request", "null"), ("request", "[]"), ("request", "\"x\""),
+        ("session", "7"),
+        ("owner", "[]"), ("class", "\"urgent\""), ("class", "1"), ("speech", "true"), ("speech", "\"x\""), ("deadline_ms", "\"soon\""),
+        ("deadline_ms", "-1"),
+        ("deadline_ms", "1e300"), ("first_token_timeout_ms", "[]"), ("idle_timeout_ms", "true"), ("total_timeout_ms", "{}"),
+        ("on_crash", "\"shrug\""),
+        ("on_crash", "0"), ("traceparent", "0"), ("retry_of", "{}"), ("colour", "\"green\""), ("first_token_timeout", "5"),
+        ("gateway", "\"g\""), ("url", "\"http://x\""),
+        ("ID", "\"x\""), ("", "1"),
+    ])
+    func `a wrong or unknown field is refused by name`(field: String, value: String) throws {
+        var members = [("id", "\"x\""), ("request", "{}")].filter { $0.0 != field }
+        members.append((field, value))
+        let text = "{" + members.map { "\"\($0.0)\":\($0.1)" }.joined(separator: ",") + "}"
+        let error = try #require(throws: JobError.self) { try Job(parsing: text.utf8) }
+        #expect(error.reason.contains("\"\(field)\""), "\(error.reason)")
+        #expect(error.id?.rawValue == (field == "id" ? nil : "x"))
+    }
+
+    @Test(arguments: [("colour", "\"x\""), ("voice", "1"), ("model", "null"), ("format", "[]")])
+    func `speech is as strict`(field: String, value: String) throws {
+        let text = #"{"id":"x","request":{},"speech":{"\#(field)":\#(value)}}"#
+        let error = try #require(throws: JobError.self) { try Job(parsing: text.utf8) }
+        #expect(error.reason.contains("speech.\(field)"))
+    }
+
+    @Test(arguments: [
+        "", "x", "[]", "null", "7", #"{"id":"x"}"#, #"{"request":{}}"#, #"{"id":"x","request":{}"#, #"{"id":"x","request":{"model":7}}"#,
+    ])
+    func `what is no job is refused`(text: String) { #expect(throws: JobError.self) { try Job(parsing: text.utf8) } }
+
+    @Test func `an empty model or null is the worker's to fill in`() throws {
+        for model in ["\"\"", "null"] {
+            #expect(try Job(parsing: #"{"id":"x","request":{"model":\#(model)}}"#.utf8).model == nil)
+        }
+    }
+
+    @Test func `a request nested past the limit is refused, not followed`() {
+        let deep = String(repeating: "[", count: 100_000)
+        #expect(throws: JobError.self) { try Job(parsing: #"{"id":"x","request":{"messages":\#(deep)"#.utf8) }
+    }
+}

@@ -1,0 +1,174 @@
+import Contract
+import Hummingbird
+import JobQueue
+import Logging
+import NIOCore
+import NIOPosix
+import RedisClient
+import TestSupport
+
+@testable import Gateway
+
+/// The router behind a real server, on the suite's redis; workers are played by the test.
+struct HTTPLab: Sendable {
+    let port: Int
+    let queue: JobQueue
+    let readiness: Readiness
+    let blocking: RedisClient
+    let namespace: String
+
+    func get(_ path: String, key: String? = "key-a", headers: [String: String] = [:]) async throws -> HTTPAnswer {
+        try await HTTPCall.get(port, path, headers: Self.headers(key, headers))
+    }
+
+    func post(_ path: String, _ body: String, key: String? = "key-a", headers: [String: String] = [:]) async throws -> HTTPAnswer {
+        try await HTTPCall.send(.POST, port, path, headers: Self.headers(key, headers), body: body)
+    }
+
+    private static func headers(_ key: String?, _ others: [String: String]) -> [String: String] {
+        guard let key else { return others }
+        return others.merging(["authorization": "Bearer \(key)"]) { old, _ in old }
+    }
+
+    /// The next job that waits, claimed.
+    func claim(deadline: Duration = .seconds(15)) async throws -> PlayedJob {
+        let consumer = JobConsumer(redis: queue.redis, blocking: blocking, settings: queue.settings, worker: "played", token: "t")
+        try await consumer.createGroups()
+        return try await until("a job in the queue", deadline: deadline) {
+            guard let entry = try await consumer.take(partition: 0, classes: JobClass.allCases, count: 1).first, let bytes = entry.job,
+                case .claimed(let claim) = try await consumer.claim(Job(parsing: bytes), entry: entry, leaseExpired: false)
+            else { return nil }
+            return PlayedJob(claim: claim, queue: queue)
+        }
+    }
+}
+
+/// A job that the test plays the worker of.
+actor PlayedJob {
+    nonisolated let job: Job
+    private let claim: Claim
+    private let queue: JobQueue
+    private let output: OutputCommands
+    private var sequence = 0
+
+    init(claim: Claim, queue: JobQueue) {
+        job = claim.job
+        self.claim = claim
+        self.queue = queue
+        output = OutputCommands(claim.job.id, entry: claim.entry, keys: queue.keys)
+    }
+
+    private func place(_ event: GenerationEvent) -> LoggedEvent {
+        sequence += 1
+        return LoggedEvent(id: EventID(attempt: claim.attempt, sequence: sequence), event: event)
+    }
+
+    func write(_ events: GenerationEvent...) async throws {
+        var pipeline = RedisPipeline()
+        _ = output.append(events.map { place($0) }.map { ($0.id, $0.json) }, to: &pipeline)
+        for reply in try await queue.redis.send(pipeline) { _ = try reply.orThrow() }
+    }
+
+    func end(_ event: GenerationEvent, usage: Usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false)) async throws {
+        let previous = EventID(attempt: claim.attempt, sequence: sequence)
+        var pipeline = RedisPipeline()
+        output.append(
+            .init(event: place(event), previous: previous, usage: usage), entry: claim.entry, settings: queue.settings, loaded: false,
+            to: &pipeline)
+        for reply in try await queue.redis.send(pipeline) { _ = try reply.orThrow() }
+    }
+}
+
+/// Runs `body` with a gateway's router that is served on a free port.
+func withHTTPLab(
+    settings fill: (inout GatewaySettings) -> Void = { _ in }, queueMaximum: Int = 100, _ body: (HTTPLab) async throws -> Void
+) async throws {
+    let group = MultiThreadedEventLoopGroup.singleton
+    let loop = group.next()
+    let logger = Logger(label: "lab", factory: { _ in SwiftLogNoOpLogHandler() })
+    var queueSettings = QueueSettings()
+    let namespace = "lab\(UInt32.random(in: 0..<UInt32.max))"
+    queueSettings.keys = Keys(namespace: namespace)
+    queueSettings.queueMaximum = queueMaximum
+    let url = try RedisURL(PrivateRedis.current.url)
+    let client = RedisClient(url: url, settings: RedisSettings(), eventLoop: loop, name: "commands", logger: logger)
+    let blocking = RedisClient(url: url, settings: RedisSettings(), eventLoop: loop, name: "blocking", logger: logger)
+    let subscriber = RedisSubscriber(url: url, settings: RedisSettings(), eventLoop: loop, name: "events", logger: logger)
+    var settings = GatewaySettings()
+    settings.name = "lab-gateway"
+    settings.authentication.apiKeys = "tenant-a:key-a,tenant-b:key-b"
+    fill(&settings)
+    let queue = JobQueue(redis: client, settings: queueSettings)
+    let readiness = Readiness(isRedisReachable: { client.isConnected }, isSubscriptionAlive: { subscriber.isAlive })
+    let context = GatewayContext(
+        settings: settings, queue: queue, feed: EventFeed(queue: queue, subscriber: subscriber, eventLoop: loop, logger: logger),
+        authenticator: try Authenticator(settings: settings.authentication, logger: logger), eventLoop: loop, readiness: readiness,
+        logger: logger)
+    let (ports, portFound) = AsyncStream.makeStream(of: Int.self)
+    let application = Application(
+        router: makeRouter(context, models: ["one", "two"], metrics: { "sluice_up 1\n" }),
+        configuration: .init(address: .hostname("127.0.0.1", port: 0)),
+        onServerRunning: { channel in portFound.yield(channel.localAddress?.port ?? 0) }, eventLoopGroupProvider: .shared(group),
+        logger: logger)
+    try await withThrowingTaskGroup(of: Void.self) { tasks in
+        tasks.addTask { await client.run() }
+        tasks.addTask { await blocking.run() }
+        tasks.addTask { await subscriber.run() }
+        tasks.addTask { try await application.run() }
+        var iterator = ports.makeAsyncIterator()
+        let port = await iterator.next() ?? 0
+        let lab = HTTPLab(port: port, queue: queue, readiness: readiness, blocking: blocking, namespace: namespace)
+        let result: Result<Void, any Error>
+        do {
+            try await until("Redis") { readiness.problem == nil }
+            result = .success(try await body(lab))
+        } catch { result = .failure(error) }
+        client.shutdown()
+        blocking.shutdown()
+        subscriber.shutdown()
+        tasks.cancelAll()
+        // Being cancelled is how the server ends here.
+        while let ended = await tasks.nextResult() { _ = ended }
+        try result.get()
+    }
+}
+
+/// A connection of which the test says when it closes; what comes is gathered as text.
+final class RawHTTPConnection: Sendable {
+    let received = Observed("")
+    private let channel: any Channel
+
+    private final class Gatherer: ChannelInboundHandler {
+        typealias InboundIn = ByteBuffer
+        let received: Observed<String>
+        init(_ received: Observed<String>) { self.received = received }
+        func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+            let text = String(buffer: unwrapInboundIn(data))
+            received.update { $0 += text }
+        }
+        func channelInactive(context: ChannelHandlerContext) { received.update { $0 += "<closed>" } }
+    }
+
+    init(_ port: Int, autoRead: Bool = true) async throws {
+        let received = received
+        channel = try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+            .channelOption(.autoRead, value: autoRead)
+            .channelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture { try channel.pipeline.syncOperations.addHandler(Gatherer(received)) }
+            }
+            .connect(host: "127.0.0.1", port: port).get()
+    }
+
+    func request(_ method: String, _ path: String, body: String = "", headers: [String] = [], key: String = "key-a") async throws {
+        var head = ["\(method) \(path) HTTP/1.1", "Host: x", "Authorization: Bearer \(key)"] + headers
+        if !body.isEmpty { head.append("Content-Length: \(body.utf8.count)") }
+        try await channel.writeAndFlush(ByteBuffer(string: head.joined(separator: "\r\n") + "\r\n\r\n" + body))
+    }
+
+    func wait(for text: String) async throws {
+        let found = try await received.wait(deadline: .seconds(15), { "\(text) in \($0.suffix(500))" }) { $0.contains(text) ? true : nil }
+        precondition(found)
+    }
+
+    func close() async throws { try await channel.close() }
+}

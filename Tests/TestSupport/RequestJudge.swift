@@ -1,0 +1,118 @@
+import Contract
+
+/// Judges the frames of one request on the WebSocket in the order in which they came.
+package struct RequestJudge: Sendable {
+    package enum End: String, Sendable { case finished, interrupted, failed }
+
+    package let id: String
+    package private(set) var problems: [String] = []
+    package private(set) var text = ""
+    package private(set) var reasoning = ""
+    package private(set) var calls: [JSON] = []
+    package private(set) var end: End?
+    /// The payload of the frame that ended it.
+    package private(set) var last: JSON?
+    package private(set) var job: String?
+    package private(set) var lastEvent: EventID?
+    package private(set) var frames = 0
+    package private(set) var restarts = 0
+    /// CLOCK_MONOTONIC nanoseconds.
+    package internal(set) var sentAt = 0
+    package private(set) var firstTextAt: Int?
+    package private(set) var endedAt: Int?
+    private var nextSequence = 0
+    private var resumed = false
+    private let whole: String?
+
+    /// - Parameter model: the simulator's model; the text must at every moment be a beginning of its text.
+    package init(id: String, model: String?) {
+        self.id = id
+        whole = model.flatMap(SimulatorText.whole)
+    }
+
+    private mutating func complain(_ problem: String) {
+        if problems.count < 20 { problems.append("request \(id): \(problem)") }
+    }
+
+    /// A RESUME was sent: sequences begin anew.
+    package mutating func resume() {
+        resumed = true
+        nextSequence = 0
+    }
+
+    package mutating func takeResponse(_ payload: JSON, at time: Int) {
+        if let end { return complain("a RESPONSE after its end (\(end)): \(payload.text.prefix(200))") }
+        frames += 1
+        judgePlace(payload)
+        if payload["restarted"]?.bool == true {
+            restarts += 1
+            nextSequence = 0
+            text = ""
+            reasoning = ""
+        }
+        if let call = payload["function_call"] {
+            if call["name"]?.string == nil || call["parameters"] == nil { complain("a function_call \(call.text)") }
+            calls.append(call)
+        }
+        reasoning += payload["reasoning"]?.string ?? ""
+        if payload["text_stream_seq"]?.integer == -1 { return close(payload, at: time) }
+        if payload["finish_reason"] != nil || payload["interrupted"] != nil { complain("a frame that says an end without the sequence -1") }
+        if let content = payload["content"], content.object == nil { complain("content is \(content.text)") }
+        let piece = payload["content"]?["text"]?.string
+        if let sequence = payload["text_stream_seq"]?.integer {
+            if sequence != nextSequence { complain("text_stream_seq \(sequence) where \(nextSequence) was due") }
+            nextSequence = sequence + 1
+        } else if piece != nil {
+            complain("text without text_stream_seq")
+        }
+        guard let piece, !piece.isEmpty else { return }
+        if firstTextAt == nil { firstTextAt = time }
+        text += piece
+        if let whole, !whole.hasPrefix(text) { complain("the text goes wrong at …\(text.suffix(40))") }
+    }
+
+    private mutating func judgePlace(_ payload: JSON) {
+        guard let event = payload["event_id"]?.string.flatMap({ EventID($0) }) else {
+            return complain("event_id is \(payload["event_id"]?.text ?? "missing")")
+        }
+        if let lastEvent, event < lastEvent { complain("event \(event) after \(lastEvent)") }
+        lastEvent = max(event, lastEvent ?? event)
+        let named = payload["job_id"]?.string
+        if frames == 1, !resumed, named == nil { complain("the first frame has no job_id") }
+        if let named {
+            if let job, job != named { complain("job_id changed from \(job) to \(named)") }
+            job = named
+        }
+    }
+
+    private mutating func close(_ payload: JSON, at time: Int) {
+        end = payload["interrupted"]?.bool == true ? .interrupted : .finished
+        last = payload
+        endedAt = time
+        if payload["content"] != .object(JSONObject()) {
+            complain("the closing frame's content is \(payload["content"]?.text ?? "missing")")
+        }
+        if payload["job_id"]?.string == nil { complain("the closing frame has no job_id") }
+        if Usage(payload["usage"]) == nil || payload["usage"]?["estimated"]?.bool == nil {
+            complain("the closing frame's usage is \(payload["usage"]?.text ?? "missing")")
+        }
+        let reason = payload["finish_reason"]?.string
+        if end == .interrupted {
+            if reason != "interrupted" { complain("an interrupted request's finish_reason is \(reason ?? "missing")") }
+            if payload["interrupt_reason"]?.string == nil { complain("no interrupt_reason") }
+            if payload["phase"]?.string.flatMap(Phase.init) == nil { complain("its phase is \(payload["phase"]?.text ?? "missing")") }
+        } else {
+            if reason.flatMap(FinishReason.init) == nil { complain("its finish_reason is \(reason ?? "missing")") }
+            if let whole, text != whole { complain("finished with \(text.utf8.count) of \(whole.utf8.count) bytes") }
+        }
+    }
+
+    package mutating func takeError(_ payload: JSON, at time: Int) {
+        if let end { return complain("an ERROR after its end (\(end)): \(payload.text.prefix(200))") }
+        end = .failed
+        last = payload
+        endedAt = time
+        if payload["error_code"]?.string == nil || payload["error_msg"]?.string == nil { complain("an ERROR \(payload.text.prefix(200))") }
+        if payload["retryable"]?.bool == nil { complain("an ERROR without retryable") }
+    }
+}

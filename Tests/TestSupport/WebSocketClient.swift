@@ -1,0 +1,311 @@
+import Contract
+import Foundation
+import NIOCore
+import NIOHTTP1
+import NIOPosix
+import NIOWebSocket
+
+/// A client of protocol 1.0 that judges every frame it gets.
+package final class WebSocketClient: Sendable {
+    /// A frame from the server.
+    package struct Frame: Sendable {
+        package var type: String
+        package var payload: JSON
+        package var time: Int
+    }
+
+    package struct State: Sendable {
+        package var session = ""
+        /// Frames that no request of ours owns, until `expect` takes them.
+        package var waiting: [Frame] = []
+        package var requests: [String: RequestJudge] = [:]
+        package var problems: [String] = []
+        /// 1006: it ended without a close frame. Nil: open.
+        package var closeCode: Int?
+        package var repliesToHeartbeats = true
+    }
+
+    package let state: Observed<State>
+    private let channel: any Channel
+
+    private init(channel: any Channel, state: Observed<State>) {
+        self.channel = channel
+        self.state = state
+    }
+
+    package static let path = "/ws/agent/stream"
+
+    /// - Throws: `WaitedInVain` when the server does not upgrade.
+    package static func connect(port: Int, path: String = path, headers: [String: String] = [:]) async throws -> WebSocketClient {
+        let state = Observed(State())
+        let upgraded: EventLoopFuture<(any Channel)?> = try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+            .connectTimeout(.seconds(5))
+            .connect(host: "127.0.0.1", port: port) { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    let upgrader = NIOTypedWebSocketClientUpgrader<(any Channel)?>(maxFrameSize: 1 << 26) { channel, _ in
+                        channel.eventLoop.makeCompletedFuture {
+                            try channel.pipeline.syncOperations.addHandler(FrameHandler(state))
+                            return channel
+                        }
+                    }
+                    var head = HTTPRequestHead(version: .http1_1, method: .GET, uri: path)
+                    head.headers.add(name: "host", value: "127.0.0.1:\(port)")
+                    for (name, value) in headers { head.headers.add(name: name, value: value) }
+                    let upgrade = NIOTypedHTTPClientUpgradeConfiguration<(any Channel)?>(upgradeRequestHead: head, upgraders: [upgrader]) {
+                        channel in
+                        channel.close().map { nil }
+                    }
+                    return try channel.pipeline.syncOperations.configureUpgradableHTTPClientPipeline(
+                        configuration: .init(upgradeConfiguration: upgrade))
+                }
+            }
+        guard let channel = try await upgraded.get() else { throw WaitedInVain(description: "port \(port) did not upgrade \(path)") }
+        return WebSocketClient(channel: channel, state: state)
+    }
+
+    // MARK: sending
+
+    package func send(_ type: String, _ payload: JSON) async throws {
+        try await send(text: Self.envelope(type, payload, session: state.value.session))
+    }
+
+    package static func envelope(_ type: String, _ payload: JSON, session: String = "", version: String = "1.0") -> String {
+        let milliseconds = Int(Date().timeIntervalSince1970 * 1_000)
+        let envelope: JSON = [
+            "version": .string(version), "msg_type": .string(type), "session_id": .string(session), "payload": payload,
+            "timestamp": .integer(milliseconds),
+        ]
+        return envelope.text
+    }
+
+    package func send(text: String) async throws { try await send(.text, ByteBuffer(string: text)) }
+
+    /// Any frame, masked as a client's must be.
+    package func send(_ opcode: WebSocketOpcode, _ data: ByteBuffer, final: Bool = true) async throws {
+        try await channel.writeAndFlush(WebSocketFrame(fin: final, opcode: opcode, maskKey: .random(), data: data)).get()
+    }
+
+    /// REGISTER, and the session's id from its acknowledgement.
+    @discardableResult
+    package func register(key: String?, fields: [(String, JSON)] = []) async throws -> String {
+        var payload = JSONObject()
+        payload["auth"] = ["type": "API_KEY", "api_key": .string(key ?? "none")]
+        payload["platform"] = "WEB"
+        payload["require_tts"] = false
+        payload["enable_srs"] = false
+        payload["function_calling"] = []
+        for (name, value) in fields { payload[name] = value }
+        try await send("REGISTER", .object(payload))
+        let frame = try await expect("REGISTER_ACK")
+        guard frame.payload["status"]?.string == "SUCCESS", let session = frame.payload["session_id"]?.string, !session.isEmpty,
+            frame.payload["session_timeout_seconds"]?.double != nil
+        else { throw WaitedInVain(description: "REGISTER_ACK \(frame.payload.text)") }
+        state.update { $0.session = session }
+        return session
+    }
+
+    @discardableResult
+    package func request(
+        _ text: String = "hello", model: String?, id: String = "r-\(UUID().uuidString)", fields: [(String, JSON)] = []
+    ) async throws -> ClientRequest {
+        var payload = JSONObject()
+        payload["request_id"] = .string(id)
+        payload["data_type"] = "TEXT"
+        payload["stream_flag"] = false
+        payload["stream_seq"] = 0
+        payload["content"] = ["text": .string(text)]
+        if let model { payload["model"] = .string(model) }
+        for (name, value) in fields { payload[name] = value }
+        state.update { state in
+            guard state.requests[id] == nil else { return }
+            state.requests[id] = RequestJudge(id: id, model: model)
+            state.requests[id]?.sentAt = monotonicNanoseconds()
+        }
+        try await send("REQUEST", .object(payload))
+        return ClientRequest(id: id, client: self)
+    }
+
+    /// Goes on with a request that was begun on another socket; what it had there is taken along.
+    package func resume(_ other: ClientRequest) async throws -> ClientRequest {
+        var judge = other.judge
+        judge.resume()
+        let taken = judge
+        state.update { $0.requests[other.id] = taken }
+        var payload = JSONObject()
+        payload["request_id"] = .string(other.id)
+        payload["last_event_id"] = taken.lastEvent.map { .string($0.description) }
+        try await send("RESUME", .object(payload))
+        return ClientRequest(id: other.id, client: self)
+    }
+
+    /// INTERRUPT and its acknowledgement.
+    /// - Parameter ids: nil: the field is left out.
+    @discardableResult
+    package func interrupt(_ ids: JSON?, reason: String = "USER_STOP") async throws -> JSON {
+        var payload = JSONObject()
+        payload["interrupt_request_id"] = ids
+        payload["reason"] = .string(reason)
+        try await send("INTERRUPT", .object(payload))
+        let frame = try await expect("INTERRUPT_ACK")
+        guard let status = frame.payload["status"]?.string, ["SUCCESS", "PARTIAL", "FAILED"].contains(status),
+            frame.payload["interrupted_request_ids"]?.array != nil
+        else { throw WaitedInVain(description: "INTERRUPT_ACK \(frame.payload.text)") }
+        return frame.payload
+    }
+
+    // MARK: receiving
+
+    /// Takes out the first frame of this type that no request owns.
+    @discardableResult
+    package func expect(
+        _ type: String, deadline: Duration = .seconds(15), where matches: @Sendable (JSON) -> Bool = { _ in true }
+    ) async throws -> Frame {
+        try await state.wait(deadline: deadline, { "a frame \(type); there are \($0.waiting.suffix(3)), close code \($0.closeCode ?? 0)" })
+        { state in
+            if let index = state.waiting.firstIndex(where: { $0.type == type && matches($0.payload) }) {
+                return state.waiting.remove(at: index)
+            }
+            if let code = state.closeCode {
+                throw WaitedInVain(description: "the socket closed with \(code) before a frame \(type); there are \(state.waiting)")
+            }
+            return nil
+        }
+    }
+
+    /// Waits until the server closes.
+    package func closed(deadline: Duration = .seconds(15)) async throws -> Int {
+        try await state.wait(deadline: deadline, { "the socket's end; there are \($0.waiting.suffix(3))" }) { $0.closeCode }
+    }
+
+    package var isOpen: Bool { state.value.closeCode == nil }
+
+    /// All that was wrong with any frame so far.
+    package var problems: [String] { state.read { $0.problems + $0.requests.values.flatMap(\.problems) } }
+
+    // MARK: the end
+
+    package func close() async {
+        // An ended socket is closed already.
+        try? await send(.connectionClose, ByteBuffer(bytes: [0x03, 0xE8]))
+        _ = try? await closed(deadline: .seconds(3))
+        try? await channel.close()
+    }
+
+    /// As when the network is gone: a RST, no close frame.
+    package func abort() async {
+        _ = try? await (channel as? any SocketOptionProvider)?.setSoLinger(linger(l_onoff: 1, l_linger: 0)).get()
+        try? await channel.close()
+    }
+}
+
+/// A request on a socket.
+package struct ClientRequest: Sendable {
+    package let id: String
+    package let client: WebSocketClient
+
+    package var judge: RequestJudge { client.state.read { [id] in $0.requests[id] ?? RequestJudge(id: id, model: nil) } }
+    package var text: String { judge.text }
+
+    /// Waits until so many of the simulator's tokens have come, or it ended.
+    package func tokens(_ count: Int, deadline: Duration = .seconds(20)) async throws {
+        let length = SimulatorText.tokens(count).utf8.count
+        try await wait(deadline, "\(count) tokens") { $0.text.utf8.count >= length || $0.end != nil }
+    }
+
+    @discardableResult
+    package func ended(deadline: Duration = .seconds(30)) async throws -> RequestJudge {
+        try await wait(deadline, "its end") { $0.end != nil }
+        return judge
+    }
+
+    private func wait(_ deadline: Duration, _ what: String, until condition: @escaping @Sendable (RequestJudge) -> Bool) async throws {
+        let id = id
+        try await client.state.wait(
+            deadline: deadline,
+            { "\(what) of \(id); \($0.requests[id].map { "\($0.frames) frames, text …\($0.text.suffix(30))" } ?? "unknown")" }
+        ) { state -> Void? in
+            guard let judge = state.requests[id] else { return nil }
+            if condition(judge) { return () }
+            if let code = state.closeCode { throw WaitedInVain(description: "the socket closed with \(code) before \(what) of \(id)") }
+            return nil
+        }
+    }
+}
+
+/// Frames into the client's state.
+private final class FrameHandler: ChannelInboundHandler {
+    typealias InboundIn = WebSocketFrame
+    typealias OutboundOut = WebSocketFrame
+
+    private let state: Observed<WebSocketClient.State>
+    private var message = ByteBuffer()
+
+    init(_ state: Observed<WebSocketClient.State>) { self.state = state }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        let frame = unwrapInboundIn(data)
+        switch frame.opcode {
+        case .text, .continuation:
+            message.writeImmutableBuffer(frame.unmaskedData)
+            guard frame.fin else { return }
+            take(String(buffer: message), context)
+            message.clear()
+        case .binary: state.update { $0.problems.append("a binary frame of \(frame.length) bytes") }
+        case .ping: write(.pong, frame.unmaskedData, context)
+        case .connectionClose:
+            var data = frame.unmaskedData
+            let code = data.readInteger(as: UInt16.self).map(Int.init) ?? 1005
+            state.update { $0.closeCode = $0.closeCode ?? code }
+            write(.connectionClose, frame.unmaskedData, context)
+            context.close(promise: nil)
+        default: break
+        }
+    }
+
+    private func write(_ opcode: WebSocketOpcode, _ data: ByteBuffer, _ context: ChannelHandlerContext) {
+        context.writeAndFlush(wrapOutboundOut(WebSocketFrame(fin: true, opcode: opcode, maskKey: .random(), data: data)), promise: nil)
+    }
+
+    private static let types: Set = [
+        "REGISTER_ACK", "RESPONSE", "INTERRUPT_ACK", "SESSION_INFO", "HEARTBEAT", "SESSION_WARN", "SHUTDOWN", "HEALTH_CHECK_ACK", "ERROR",
+    ]
+
+    private func take(_ text: String, _ context: ChannelHandlerContext) {
+        let now = monotonicNanoseconds()
+        guard let json = try? JSON(parsing: text), json["version"]?.string == "1.0", let type = json["msg_type"]?.string,
+            Self.types.contains(type),
+            let payload = json["payload"], payload.object != nil, json["timestamp"]?.double != nil
+        else { return state.update { $0.problems.append("not a frame of the protocol: \(text.prefix(200))") } }
+        let replies = state.update { state -> Bool in
+            let request = payload["request_id"]?.string
+            switch type {
+            case "RESPONSE":
+                guard let request, state.requests[request] != nil else {
+                    state.problems.append("a RESPONSE for a request that was never made: \(text.prefix(200))")
+                    return false
+                }
+                state.requests[request]?.takeResponse(payload, at: now)
+            case "ERROR":
+                // A duplicate's refusal carries the id of the request that goes on.
+                if let request, state.requests[request] != nil, payload["error_code"]?.string != "DUPLICATE_REQUEST" {
+                    state.requests[request]?.takeError(payload, at: now)
+                }
+                state.waiting.append(WebSocketClient.Frame(type: type, payload: payload, time: now))
+            case "HEARTBEAT": return state.repliesToHeartbeats
+            default: state.waiting.append(WebSocketClient.Frame(type: type, payload: payload, time: now))
+            }
+            return false
+        }
+        if replies {
+            let session = state.value.session
+            write(.text, ByteBuffer(string: WebSocketClient.envelope("HEARTBEAT_REPLY", .object(JSONObject()), session: session)), context)
+        }
+    }
+
+    func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
+
+    func channelInactive(context: ChannelHandlerContext) {
+        state.update { $0.closeCode = $0.closeCode ?? 1006 }
+        context.fireChannelInactive()
+    }
+}
