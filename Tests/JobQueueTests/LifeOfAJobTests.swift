@@ -202,14 +202,15 @@ import Testing
 
     @Test func idempotencyKeys() async throws {
         try await QueueFixture.run { fixture in
-            let id = JobID("p0-first")!
-            var options = SubmitOptions()
-            options.idempotency = (key: "k", digest: "d1")
-            #expect(try await fixture.queue.submit(QueueFixture.job("p0-first"), options: options) == .accepted)
-            #expect(try await fixture.queue.submit(QueueFixture.job("p0-second"), options: options) == .repeated(id))
-            options.idempotency = (key: "k", digest: "d2")
-            #expect(try await fixture.queue.submit(QueueFixture.job("p0-third"), options: options) == .conflict)
-            #expect(try await fixture.redis.command("XLEN", "{sluice.0}:queue:standard") == .integer(1))
+            var answers: [Submission] = []
+            for (id, digest) in [("p0-first", "d1"), ("p0-second", "d1"), ("p0-third", "d2")] {
+                var options = SubmitOptions()
+                options.idempotency = (key: "k", digest: digest)
+                answers.append(try await fixture.queue.submit(QueueFixture.job(id), options: options))
+            }
+            #expect(answers == [.accepted, .repeated(JobID("p0-first")!), .conflict])
+            let waiting = try await fixture.redis.command("XLEN", "{sluice.0}:queue:standard")
+            #expect(waiting == .integer(1))
         }
     }
 

@@ -7,11 +7,12 @@ import Hummingbird
     import Foundation
 #endif
 
-enum WallClock {
-    /// Since 1970.
+/// The time of day, for ids and answers.
+enum RequestClock {
+    /// Milliseconds since 1970.
     static var milliseconds: UInt64 { UInt64(max(0, Date().timeIntervalSince1970) * 1000) }
-    /// Since 1970.
-    static var seconds: Int { Int(Date().timeIntervalSince1970) }
+    /// Seconds since 1970.
+    static var seconds: Int { Int(milliseconds / 1000) }
 }
 
 extension HTTPField.Name {
