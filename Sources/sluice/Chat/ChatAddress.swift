@@ -16,7 +16,9 @@ struct ChatAddress: Sendable, Equatable, CustomStringConvertible {
         let tail = rest[authority.endIndex...]
         guard !authority.isEmpty, !text.contains(where: \.isWhitespace), !authority.contains("@") else { return nil }
         let hasPort = authority.hasPrefix("[") ? authority.contains("]:") : authority.contains(":")
-        guard let address = ListenAddress(hasPort ? String(authority) : "\(authority):\(standardPort)"), address.port > 0 else { return nil }
+        guard let address = ListenAddress(hasPort ? String(authority) : "\(authority):\(standardPort)"), address.port > 0 else {
+            return nil
+        }
         host = address.host
         port = address.port
         path = tail.isEmpty || tail == "/" ? Self.path : String(tail)

@@ -244,7 +244,8 @@ struct ChatMachine {
     private mutating func closed(_ code: Int?, _ reason: String, _ actions: inout [Action]) {
         switch code {
         case 4401, 4403, 4408, 4429, 1002, 1003, 1007, 1009:
-            actions.append(.leave(.failed, "sluice: the gateway closed the connection (\(code ?? 0)\(reason.isEmpty ? "" : ", \(reason)"))"))
+            actions.append(
+                .leave(.failed, "sluice: the gateway closed the connection (\(code ?? 0)\(reason.isEmpty ? "" : ", \(reason)"))"))
         default:
             state = .connecting
             actions.append(.connect)
@@ -276,7 +277,9 @@ struct ChatReceipt: Equatable {
         }
         var parts = ["interrupted while \(closing["phase"]?.string ?? "?")"]
         if let usage = Usage(closing["usage"]) {
-            parts.append("\(usage.completionTokens) token\(usage.completionTokens == 1 ? "" : "s") generated\(usage.estimated ? " (estimated)" : "")")
+            parts.append(
+                "\(usage.completionTokens) token\(usage.completionTokens == 1 ? "" : "s") generated\(usage.estimated ? " (estimated)" : "")"
+            )
         }
         parts.append("stopped after \(Self.milliseconds(closed)) ms")
         if let acknowledged { parts.append("acknowledged after \(Self.milliseconds(acknowledged)) ms") }

@@ -46,7 +46,8 @@ struct ChatSocket: Sendable {
                         try channel.pipeline.syncOperations.addHandler(
                             NIOSSLClientHandler(context: tls, serverHostname: isName ? address.host : nil))
                     }
-                    let upgrade = NIOTypedHTTPClientUpgradeConfiguration<any Channel>(upgradeRequestHead: head, upgraders: [upgrader]) { channel in
+                    let upgrade = NIOTypedHTTPClientUpgradeConfiguration<any Channel>(upgradeRequestHead: head, upgraders: [upgrader]) {
+                        channel in
                         channel.close(promise: nil)
                         return channel.eventLoop.makeFailedFuture(Refused())
                     }

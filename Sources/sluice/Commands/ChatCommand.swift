@@ -11,7 +11,8 @@ struct ChatCommand: AsyncParsableCommand {
 
     @Argument(help: "One question; leaves after its answer.") var prompt: String?
     @Option(name: .long, help: ArgumentHelp("The gateway's WebSocket.", valueName: "ws://host:port/path")) var url: String?
-    @Option(name: .long, help: "The key to come in with (SLUICE_API_KEY says it without showing it to other users of the machine).") var key: String?
+    @Option(name: .long, help: "The key to come in with (SLUICE_API_KEY says it without showing it to other users of the machine).")
+    var key: String?
     @Option(name: .long, help: "The model to ask; else the gateway's default.") var model: String?
     @OptionGroup var settings: SettingsOptions
     @Flag(name: .long, help: "Print every message of the gateway as a line of JSON, and the receipt of an interrupt.") var json = false

@@ -8,7 +8,8 @@ struct DeadCommand: ParsableCommand {
 }
 
 struct DeadListCommand: AsyncParsableCommand {
-    static let configuration = CommandConfiguration(commandName: "list", abstract: "List dead letters, the newest first, without their prompts.")
+    static let configuration = CommandConfiguration(
+        commandName: "list", abstract: "List dead letters, the newest first, without their prompts.")
 
     @Option(name: .long, help: "At most so many.") var limit = 50
     @OptionGroup var settings: SettingsOptions
@@ -28,7 +29,8 @@ struct DeadListCommand: AsyncParsableCommand {
             var table = TextTable(header: ["JOB", "DIED", "CODE", "CRASHES", "MODEL", "MESSAGE"])
             for letter in letters {
                 table.add([
-                    letter.id ?? letter.entry, letter.died?.description ?? "-", letter.code, String(letter.crashes), letter.job?.model ?? "-",
+                    letter.id ?? letter.entry, letter.died?.description ?? "-", letter.code, String(letter.crashes),
+                    letter.job?.model ?? "-",
                     Terminal.printable(String(letter.message.prefix(100))),
                 ])
             }

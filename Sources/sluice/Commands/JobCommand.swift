@@ -41,7 +41,8 @@ struct JobInterruptCommand: AsyncParsableCommand {
         } else if answer.stored {
             StandardOutput.write(
                 answer.state == nil
-                    ? "\(id) has no record; should it be claimed, it will be interrupted\n" : "\(id) was \(state) and is being interrupted\n")
+                    ? "\(id) has no record; should it be claimed, it will be interrupted\n"
+                    : "\(id) was \(state) and is being interrupted\n")
         } else {
             StandardOutput.write("\(id) is \(state) already\n")
         }

@@ -8,7 +8,8 @@ struct JobListCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "list",
         abstract: "List jobs that have a record, the newest first.",
-        discussion: "A record goes SLUICE_RETENTION after the job's end; a job that was submitted by hand has none until a worker claims it.")
+        discussion:
+            "A record goes SLUICE_RETENTION after the job's end; a job that was submitted by hand has none until a worker claims it.")
 
     @Option(name: .long, help: "Only jobs in this state: queued, running, finished, interrupted or failed.") var state: JobState?
     @Option(name: .long, help: "At most so many.") var limit = 50
@@ -43,9 +44,11 @@ struct JobListCommand: AsyncParsableCommand {
             let finished = record.fields["finished_ms"].flatMap { Int64($0) }
             let end = finished ?? Timestamp.now.milliseconds
             return [
-                id, record.fields["state"] ?? "-", record.fields["class"] ?? "-", record.fields["model"] ?? "-", record.fields["attempt"] ?? "-",
+                id, record.fields["state"] ?? "-", record.fields["class"] ?? "-", record.fields["model"] ?? "-",
+                record.fields["attempt"] ?? "-",
                 record.fields["worker"] ?? "-", submitted == 0 ? "-" : Timestamp(milliseconds: submitted).description,
-                submitted == 0 ? "-" : DeploymentStatus.span(max(0, end - submitted)), record.fields["code"] ?? record.fields["reason"] ?? "-",
+                submitted == 0 ? "-" : DeploymentStatus.span(max(0, end - submitted)),
+                record.fields["code"] ?? record.fields["reason"] ?? "-",
             ].map(Terminal.printable)
         }
     }

@@ -39,7 +39,8 @@ struct JobTailCommand: AsyncParsableCommand {
             let story = JobStory(id: id, record: nil, events: [logged], interrupt: nil)
             for step in story.steps {
                 let isLast = logged.event.isTerminal
-                StandardError.write("\(isLast ? "\n" : "")[\(step.type)\(step.detail.isEmpty ? "" : " " + Terminal.printable(step.detail))]\n")
+                StandardError.write(
+                    "\(isLast ? "\n" : "")[\(step.type)\(step.detail.isEmpty ? "" : " " + Terminal.printable(step.detail))]\n")
             }
         }
     }

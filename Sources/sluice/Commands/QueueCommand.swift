@@ -41,7 +41,8 @@ private enum QueuePause {
         if output.json {
             StandardOutput.writeLine(["class": .string(priority.rawValue), "paused": .bool(paused), "changed": .bool(changed)])
         } else {
-            StandardOutput.write("\(priority.rawValue) is \(changed ? "" : "already ")\(paused ? "paused" : changed ? "resumed" : "open")\n")
+            StandardOutput.write(
+                "\(priority.rawValue) is \(changed ? "" : "already ")\(paused ? "paused" : changed ? "resumed" : "open")\n")
         }
     }
 }

@@ -6,7 +6,8 @@ struct WorkerDrainCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "worker-drain",
         abstract: "Ask a worker to drain and end, as SIGTERM does.",
-        discussion: "It notices within a third of SLUICE_LEASE, finishes what it runs within its SLUICE_DRAIN_TIMEOUT and hands back the rest.")
+        discussion:
+            "It notices within a third of SLUICE_LEASE, finishes what it runs within its SLUICE_DRAIN_TIMEOUT and hands back the rest.")
 
     /// A wish that no worker reads does not lie in wait for a later one of the same name.
     private static let expirySeconds = 3_600

@@ -93,7 +93,8 @@ struct DeadLetters: Sendable {
         case .accepted: id = job.id
         case .repeated(let earlier): id = earlier
         case .full: throw CommandFailure(.failed, "sluice: the queue \(job.priority.rawValue) is full; the dead letter stays where it is")
-        case .conflict, .exists: throw CommandFailure(.failed, "sluice: the dead letter \(letter.entry) was retried as something else before")
+        case .conflict, .exists:
+            throw CommandFailure(.failed, "sluice: the dead letter \(letter.entry) was retried as something else before")
         }
         _ = try await remove([letter])
         return id

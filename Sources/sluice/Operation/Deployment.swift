@@ -30,7 +30,8 @@ struct Deployment: Sendable {
         settings.connectTimeout = patience
         settings.commandTimeout = patience
         let redis = RedisClient(
-            url: found.redisURL, settings: settings, eventLoop: MultiThreadedEventLoopGroup.singleton.next(), name: "operator", logger: .silent)
+            url: found.redisURL, settings: settings, eventLoop: MultiThreadedEventLoopGroup.singleton.next(), name: "operator",
+            logger: .silent)
         let deployment = Deployment(queue: JobQueue(redis: redis, settings: found.queue), url: found.redisURL, settings: settings)
         let connection = Task { await redis.run() }
         defer {
@@ -99,4 +100,3 @@ extension Deployment {
         return fields
     }
 }
-

@@ -100,7 +100,9 @@ extension DeploymentStatus {
                     var members = JSONObject()
                     members["name"] = .string(node.name)
                     for (name, value) in node.fields.sorted(by: { $0.key < $1.key }) {
-                        members[name] = name == "draining" ? .bool(value == "1") : name == "version" ? .string(value) : Int(value).map { .integer($0) } ?? .string(value)
+                        members[name] =
+                            name == "draining"
+                            ? .bool(value == "1") : name == "version" ? .string(value) : Int(value).map { .integer($0) } ?? .string(value)
                     }
                     return .object(members)
                 })

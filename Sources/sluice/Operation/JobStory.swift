@@ -97,7 +97,9 @@ struct JobStory: Sendable {
     var text: String {
         var out = "\(id)  \(record?.fields["state"] ?? "without a record")\n\n"
         var facts = TextTable(header: [])
-        for name in ["model", "class", "owner", "session", "gateway", "worker", "upstream", "attempt", "crashes", "retry_of", "code", "reason"] {
+        for name in [
+            "model", "class", "owner", "session", "gateway", "worker", "upstream", "attempt", "crashes", "retry_of", "code", "reason",
+        ] {
             if let value = record?.fields[name] { facts.add(["  " + name.replacing("_", with: " "), Terminal.printable(value)]) }
         }
         if let usage = record?.usage { facts.add(["  usage", Self.text(usage)]) }
