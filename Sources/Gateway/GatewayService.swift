@@ -1,17 +1,29 @@
+import Hummingbird
+import HummingbirdCore
 import JobQueue
 import Logging
+import NIOCore
+import NIOPosix
 import RedisClient
 import ServiceLifecycle
+import UnixSignals
 
 /// A gateway as a service: graceful shutdown drains it, cancellation stops it at once.
 package struct GatewayService: Service {
+    /// How long HTTP requests that are still running at the end of a drain get to notice.
+    private static let lastMoment = Duration.milliseconds(500)
+
     private let settings: GatewaySettings
     private let queueSettings: QueueSettings
     private let redisURL: RedisURL
     private let redisSettings: RedisSettings
     private let logger: Logger
+    /// Told the port when the gateway listens.
+    package var onListening: (@Sendable (Int) -> Void)?
 
-    package init(settings: GatewaySettings, queueSettings: QueueSettings, redisURL: RedisURL, redisSettings: RedisSettings, logger: Logger) {
+    package init(
+        settings: GatewaySettings, queueSettings: QueueSettings, redisURL: RedisURL, redisSettings: RedisSettings, logger: Logger
+    ) {
         self.settings = settings
         self.queueSettings = queueSettings
         self.redisURL = redisURL
@@ -19,7 +31,166 @@ package struct GatewayService: Service {
         self.logger = logger
     }
 
+    private struct Parts {
+        let context: GatewayContext
+        let node: NIOLoopBound<GatewayNode>
+        let subscriber: RedisSubscriber
+        let server: Server<GatewayChannel>
+        let certificates: CertificateBox?
+    }
+
+    /// - Throws: when the settings cannot be used (authentication, certificates) or the address cannot be listened on. Redis being away is waited for.
     package func run() async throws {
-        logger.info("gateway starting")
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        let result: Result<Void, any Error>
+        do {
+            try await serve(try await build(group))
+            result = .success(())
+        } catch {
+            result = .failure(error)
+        }
+        do { try await group.shutdownGracefully() } catch {
+            logger.debug("event loop did not end cleanly", metadata: ["error": "\(error)"])
+        }
+        try result.get()
+    }
+
+    private func build(_ group: MultiThreadedEventLoopGroup) async throws -> Parts {
+        let eventLoop = group.next()
+        let authenticator = try Authenticator(settings: settings.authentication, logger: logger)
+        let certificates: CertificateBox? =
+            if let certificate = settings.tlsCertificateFile, let key = settings.tlsKeyFile {
+                try CertificateBox(certificateFile: certificate, keyFile: key)
+            } else {
+                nil
+            }
+        let redis = RedisClient(
+            url: redisURL, settings: redisSettings, eventLoop: eventLoop, name: "sluice-gateway-\(settings.name)", logger: logger)
+        let subscriber = RedisSubscriber(
+            url: redisURL, settings: redisSettings, eventLoop: eventLoop, name: "sluice-gateway-\(settings.name)-events", logger: logger)
+        let queue = JobQueue(redis: redis, settings: queueSettings)
+        let context = GatewayContext(
+            settings: settings, queue: queue,
+            feed: EventFeed(queue: queue, subscriber: subscriber, eventLoop: eventLoop, logger: logger), authenticator: authenticator,
+            eventLoop: eventLoop,
+            readiness: Readiness(isRedisReachable: { redis.isConnected }, isSubscriptionAlive: { subscriber.isAlive }), logger: logger)
+        let node = try await eventLoop.submit { NIOLoopBound(GatewayNode(context: context), eventLoop: eventLoop) }.get()
+        let channel = GatewayChannel(
+            node: node, settings: settings, certificates: certificates,
+            responder: GatewayResponder.make(makeRouter(context).buildResponder(), logger: logger))
+        let (name, listening) = (settings.name, onListening)
+        // Hummingbird tells in its own words what is said below.
+        var quiet = logger
+        quiet.logLevel = max(logger.logLevel, .warning)
+        let server = Server(
+            childChannelSetup: channel,
+            configuration: ServerConfiguration(address: .hostname(settings.host, port: settings.port), serverName: "sluice"),
+            onServerRunning: { [logger, settings] channel in
+                let port = channel.localAddress?.port ?? settings.port
+                logger.info("gateway listening", metadata: ["host": "\(settings.host)", "port": "\(port)", "gateway": "\(name)"])
+                listening?(port)
+            }, eventLoopGroup: group, logger: quiet)
+        return Parts(context: context, node: node, subscriber: subscriber, server: server, certificates: certificates)
+    }
+
+    private enum Happening: Sendable {
+        case serverEnded((any Error)?)
+        case shutdown
+        case other
+    }
+
+    private func serve(_ parts: Parts) async throws {
+        let beat = GatewayBeat(node: parts.node, context: parts.context)
+        // Detached: a graceful shutdown of this service must not close the listener before the drain is over.
+        let server = Task.detached { try await parts.server.run() }
+        try await withTaskCancellationHandler {
+            try await withThrowingTaskGroup(of: Happening.self) { group in
+                group.addTask {
+                    do { try await server.value } catch { return .serverEnded(error) }
+                    return .serverEnded(nil)
+                }
+                group.addTask {
+                    // Cancellation ends it too, by an error that says no more than that.
+                    try? await gracefulShutdown()
+                    return .shutdown
+                }
+                let redis = parts.context.queue.redis
+                group.addTask {
+                    await redis.run(); return .other
+                }
+                group.addTask {
+                    await parts.subscriber.run(); return .other
+                }
+                group.addTask {
+                    await beat.run(); return .other
+                }
+                if let certificates = parts.certificates {
+                    group.addTask {
+                        await reload(certificates); return .other
+                    }
+                }
+                defer { group.cancelAll() }
+                while let happening = try await group.next() {
+                    switch happening {
+                    case .other: continue
+                    case .serverEnded(let error):
+                        if let error { throw error }
+                        return
+                    case .shutdown:
+                        if !Task.isCancelled { await drain(parts, beat) }
+                        server.cancel()
+                        return
+                    }
+                }
+            }
+        } onCancel: {
+            server.cancel()
+        }
+    }
+
+    /// Readiness goes red at once; running requests get the drain's time, then everything is sent away.
+    private func drain(_ parts: Parts, _ beat: GatewayBeat) async {
+        parts.context.readiness.startDraining()
+        let deadline = ContinuousClock.now + settings.drainTimeout + Self.lastMoment
+        await within(deadline) {
+            let node = parts.node
+            await withCheckedContinuation { (done: CheckedContinuation<Void, Never>) in
+                parts.context.eventLoop.execute { node.value.drain { done.resume() } }
+            }
+        }
+        await within(max(deadline, .now + Self.lastMoment)) {
+            do { try await parts.server.shutdownGracefully() } catch {
+                parts.context.logger.debug("listener did not end cleanly", metadata: ["error": "\(error)"])
+            }
+        }
+        await beat.leave()
+        logger.info("gateway drained")
+    }
+
+    /// Waits for `body`, but not longer than to the deadline or the task's cancellation; what is not over then goes on by itself.
+    private func within(_ deadline: ContinuousClock.Instant, _ body: @escaping @Sendable () async -> Void) async {
+        let (ended, end) = AsyncStream.makeStream(of: Void.self)
+        let work = Task.detached {
+            await body()
+            end.finish()
+        }
+        let clock = Task {
+            try? await Task.sleep(until: deadline, clock: .continuous)
+            end.finish()
+        }
+        for await _ in ended {}
+        clock.cancel()
+        _ = work
+    }
+
+    private func reload(_ certificates: CertificateBox) async {
+        for await _ in await UnixSignalsSequence(trapping: .sighup) {
+            do {
+                try certificates.reload()
+                logger.info("certificate read again")
+            } catch {
+                logger.error("certificate could not be read again; the old one stays", metadata: ["error": "\(error)"])
+            }
+        }
     }
 }

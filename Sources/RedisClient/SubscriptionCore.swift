@@ -7,19 +7,21 @@ import Synchronization
 final class SubscriptionCore: LinkUser {
     /// Read from any thread.
     final class Status: Sendable {
+        let isStopped = Atomic(false)
         /// Uptime in nanoseconds until which what was heard last counts; 0: not in force.
         let aliveUntil = Atomic<UInt64>(0)
         let tokens = Atomic<UInt64>(0)
     }
 
-    private static let beat = TimeAmount.seconds(2)
-    /// A connection on which nothing was heard for so long is thrown away.
-    private static let silence = TimeAmount.seconds(5)
     /// Of one SUBSCRIBE after a reconnect.
     private static let channelsPerCommand = 500
 
     private let eventLoop: any EventLoop
     private let status: Status
+    /// A connection on which nothing was heard for so long is thrown away.
+    private let silence: TimeAmount
+    /// From PING to PING.
+    private let beat: TimeAmount
     private let logger: Logger
     private let resubscribes: Counter
     private let alarm: Alarm
@@ -37,6 +39,8 @@ final class SubscriptionCore: LinkUser {
         self.eventLoop = eventLoop
         self.status = status
         self.logger = logger
+        silence = settings.silence
+        beat = .nanoseconds(settings.silence.nanoseconds * 2 / 5)
         resubscribes = Counter(label: "sluice_redis_resubscribes_total", dimensions: [("connection", name)])
         alarm = Alarm(eventLoop: eventLoop)
         keeper = LinkKeeper(url: url, settings: settings, eventLoop: eventLoop, name: name, logger: logger, user: self)
@@ -48,6 +52,7 @@ final class SubscriptionCore: LinkUser {
     func stop() {
         guard !isStopped else { return }
         isStopped = true
+        status.isStopped.store(true, ordering: .releasing)
         alarm.cancel()
         keeper?.stop()
         for handler in table.lost() { handler(.lost) }
@@ -111,7 +116,7 @@ final class SubscriptionCore: LinkUser {
         pipeline.append("PING")
         link.write(pipeline.buffer)
         let now = NIODeadline.now()
-        nextBeat = now + Self.beat
+        nextBeat = now + beat
         alarm.set(nextBeat)
     }
 
@@ -135,20 +140,20 @@ final class SubscriptionCore: LinkUser {
             // As NOPERM for a channel: without it the rest is not what was asked for, and nobody would notice.
             return link.end(RedisError(.server, "Redis refuses to subscribe: \(text)"))
         }
-        if isInForce, self.link != nil { status.aliveUntil.store((link.heard + Self.silence).uptimeNanoseconds, ordering: .releasing) }
+        if isInForce, self.link != nil { status.aliveUntil.store((link.heard + silence).uptimeNanoseconds, ordering: .releasing) }
     }
 
     private func rung(_ now: NIODeadline) {
         guard let link else { return }
-        if link.heard + Self.silence <= now {
-            return link.end(RedisError(.timeout, "nothing was heard for \(Self.silence.readable), PING was not answered"))
+        if link.heard + silence <= now {
+            return link.end(RedisError(.timeout, "nothing was heard for \(silence.readable), PING was not answered"))
         }
         if nextBeat <= now {
-            nextBeat = now + Self.beat
+            nextBeat = now + beat
             var pipeline = RedisPipeline()
             pipeline.append("PING")
             link.write(pipeline.buffer)
         }
-        alarm.set(min(nextBeat, link.heard + Self.silence))
+        alarm.set(min(nextBeat, link.heard + silence))
     }
 }

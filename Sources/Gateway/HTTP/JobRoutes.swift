@@ -31,7 +31,7 @@ struct JobRoutes: Sendable {
             options.idempotency = (key, JobSubmission.digest(body))
             partition = JobSubmission.partition(owner: owner, key: key, of: partitions)
         }
-        let id = JobID(partition: partition, milliseconds: UInt64(WallClock.milliseconds))
+        let id = JobID(partition: partition, milliseconds: RequestClock.milliseconds)
         var job = try JobSubmission.job(parsing: body, id: id, owner: owner, maximumDepth: context.settings.jsonDepthMaximum)
         if job.traceparent == nil { job.traceparent = request.traceparent }
         let submission = try await askingRedis { [job, options] () throws(RedisError) in

@@ -12,7 +12,7 @@ package func makeRouter(
     let router = Router(context: GatewayRequestContext.self, options: .autoGenerateHeadEndpoints)
     router.add(middleware: FailureMiddleware())
     HealthRoutes(readiness: context.readiness, metrics: metrics).add(to: router)
-    ChatPage().add(to: router)
+    ChatPage(asksForKey: !context.authenticator.isOpen).add(to: router)
     let api = router.group("v1").add(middleware: AuthenticationMiddleware(authenticator: context.authenticator))
     api.get("models") { _, _ in modelList(models) }
     JobRoutes(context: context).add(to: api)

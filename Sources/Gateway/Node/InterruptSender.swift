@@ -27,20 +27,21 @@ extension SessionHost {
             return
         }
         let (queue, id, owner, logger) = (context.queue, request.jobID, session.owner, context.logger)
-        eventLoop.await({ () -> InterruptResult? in
-            let answer = await Self.answerPatience.until { () async throws(RedisError) in
-                try await queue.interrupt(id, reason: reason, owner: owner)
-            }
-            if answer == nil {
-                logger.warning("interrupt waits for Redis", metadata: ["job": "\(id)", "reason": "\(reason)"])
-                Task {
-                    await Self.intentPatience.until { () async throws(RedisError) in
-                        try await queue.interrupt(id, reason: reason, owner: owner)
+        eventLoop.await(
+            { () -> InterruptResult? in
+                let answer = await Self.answerPatience.until { () async throws(RedisError) in
+                    try await queue.interrupt(id, reason: reason, owner: owner)
+                }
+                if answer == nil {
+                    logger.warning("interrupt waits for Redis", metadata: ["job": "\(id)", "reason": "\(reason)"])
+                    Task {
+                        await Self.intentPatience.until { () async throws(RedisError) in
+                            try await queue.interrupt(id, reason: reason, owner: owner)
+                        }
                     }
                 }
-            }
-            return answer.map { InterruptResult(state: $0.state, stored: $0.stored) }
-        }, then: then)
+                return answer.map { InterruptResult(state: $0.state, stored: $0.stored) }
+            }, then: then)
     }
 
     /// The same when nobody waits for the answer.

@@ -16,15 +16,17 @@ extension SessionHost {
         case accepted
         case refused(ProtocolError)
         /// The connection broke, or the answer did not come, after the submission was sent.
-        case unknown
+        case unknown(Job, SubmitOptions)
     }
 
     private static let busy = ProtocolError(.serverBusy, "Redis is out of reach; try again", detail: "overloaded", retryable: true)
 
+    private static let full = ProtocolError(.serverBusy, "the queue is full; try again later", detail: "overloaded", retryable: true)
+
     // MARK: submitting
 
     func start(_ payload: RequestPayload, in session: Session) {
-        session.lastRequestMilliseconds = WallClock.milliseconds
+        session.lastRequestMilliseconds = UnixTime.milliseconds
         session.isWarned = false
         let speaks = payload.requiresSpeech ?? session.settings.requiresSpeech
         let body = ChatRequest.body(settings: session.settings, history: session.history, text: payload.text, model: payload.model)
@@ -63,12 +65,10 @@ extension SessionHost {
         do {
             switch try await queue.submit(job, options: options) {
             case .accepted, .repeated, .exists: return (following, .accepted)
-            case .full, .conflict:
-                let error = ProtocolError(.serverBusy, "the queue is full; try again later", detail: "overloaded", retryable: true)
-                return (following, .refused(error))
+            case .full, .conflict: return (following, .refused(full))
             }
         } catch {
-            return (following, error.code == .connectionLost || error.code == .timeout ? .unknown : .refused(busy))
+            return (following, error.code == .connectionLost || error.code == .timeout ? .unknown(job, options) : .refused(busy))
         }
     }
 
@@ -86,30 +86,31 @@ extension SessionHost {
             request.phase = .running
             interruptWaiting(request, in: session)
         case .refused(let error): refuse(subject, error)
-        case .unknown: settle(subject)
+        case .unknown(let job, let options): settle(subject, job, options)
         }
     }
 
-    /// Whether Redis carried the submission out is asked of the job's record once Redis answers again. If there is none, the durable interrupt is written before
-    /// the client is told: should the submission still arrive (its bytes may lie unread in a stopped server), the job ends without running, so that
-    /// a client that tries again never gets two.
-    private func settle(_ subject: Subject) {
-        let (queue, id) = (context.queue, subject.request.jobID)
-        context.logger.warning("submission in doubt", metadata: ["job": "\(id)"])
-        eventLoop.await({ () -> Bool? in
-            let answer = await Patience.seconds(30).until { () async throws(RedisError) -> Bool in
-                if try await queue.record(id) != nil { return true }
-                return try await queue.forceInterrupt(id, reason: InterruptReason.clientError).state != nil
+    /// The same submission is sent again until Redis answers: if the first one was carried out, the script says so and nothing is doubled. When it is refused, or
+    /// Redis stays away for too long, the durable interrupt is written before (or as soon as) it can be: should the first submission still arrive (its bytes may lie
+    /// unread in a stopped server), its job ends without running, so that a client that tries again never gets two.
+    private func settle(_ subject: Subject, _ job: Job, _ options: SubmitOptions) {
+        let queue = context.queue
+        context.logger.warning("submission in doubt", metadata: ["job": "\(job.id)"])
+        eventLoop.await({ () -> ProtocolError? in
+            let answer = await Patience.seconds(30).until { () async throws(RedisError) in try await queue.submit(job, options: options) }
+            switch answer {
+            case .accepted, .exists, .repeated: return nil
+            case .full, .conflict, nil:
+                Task {
+                    await Patience.seconds(600).until { () async throws(RedisError) in
+                        try await queue.forceInterrupt(job.id, reason: InterruptReason.clientError)
+                    }
+                }
+                return answer == nil ? Self.busy : Self.full
             }
-            if answer == nil {
-                Task { await Patience.seconds(600).until { () async throws(RedisError) in try await queue.forceInterrupt(id, reason: InterruptReason.clientError) } }
-            }
-            return answer
-        }) { exists in
+        }) { error in
             let (host, session, request) = (subject.host, subject.session, subject.request)
-            guard session.running.contains(where: { $0 === request }) else { return host.interruptWaiting(request, in: session) }
-            guard exists == true else { return host.refuse(subject, Self.busy) }
-            request.phase = .running
+            if let error, session.running.contains(where: { $0 === request }) { return host.refuse(subject, error) }
             host.interruptWaiting(request, in: session)
         }
     }
@@ -140,7 +141,7 @@ extension SessionHost {
         let (session, request) = (subject.session, subject.request)
         guard !session.isOver, request.generation == generation, request.machine.ending == nil else { return }
         let socket = request.isMuted ? nil : session.socket
-        request.machine.receive(events, milliseconds: WallClock.milliseconds, emit: socket.map { socket in { socket.send($0) } })
+        request.machine.receive(events, milliseconds: UnixTime.milliseconds, emit: socket.map { socket in { socket.send($0) } })
         guard let ending = request.machine.ending, session.remove(request) else { return }
         ended(subject, ending)
     }
@@ -236,7 +237,7 @@ extension SessionHost {
                 var machine = RelayMachine(
                     requestID: ended.id, jobID: ended.jobID, sessionID: session.id, wantsReasoning: session.settings.wantsReasoning,
                     speaks: session.settings.requiresSpeech, known: after)
-                machine.receive(events, milliseconds: WallClock.milliseconds) { socket.send($0) }
+                machine.receive(events, milliseconds: UnixTime.milliseconds) { socket.send($0) }
                 host.context.logger.debug("ended request replayed", metadata: ["job": "\(ended.jobID)"])
             }
         }

@@ -21,7 +21,8 @@ struct SessionStore: Sendable {
     }
 
     private static let save = RedisScript(name: "session-save", source: String(decoding: PackageResources.session_save_lua, as: UTF8.self))
-    private static let claim = RedisScript(name: "session-claim", source: String(decoding: PackageResources.session_claim_lua, as: UTF8.self))
+    private static let claim = RedisScript(
+        name: "session-claim", source: String(decoding: PackageResources.session_claim_lua, as: UTF8.self))
     private static let end = RedisScript(name: "session-end", source: String(decoding: PackageResources.session_end_lua, as: UTF8.self))
 
     private let redis: RedisClient

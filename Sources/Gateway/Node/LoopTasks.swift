@@ -1,17 +1,4 @@
-import Glibc
 import NIOCore
-
-enum WallClock {
-    /// Milliseconds since 1970.
-    static var milliseconds: Int {
-        var time = timespec()
-        clock_gettime(CLOCK_REALTIME, &time)
-        return time.tv_sec * 1000 + time.tv_nsec / 1_000_000
-    }
-
-    /// Since 1970.
-    static var seconds: Int { milliseconds / 1000 }
-}
 
 extension Duration {
     var milliseconds: Int { Int(components.seconds) * 1000 + Int(components.attoseconds / 1_000_000_000_000_000) }

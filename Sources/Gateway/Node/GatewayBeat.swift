@@ -1,0 +1,106 @@
+import Contract
+import JobQueue
+import Logging
+import NIOCore
+import RedisClient
+
+/// The gateway's sign of life, three times a lease, and with it the look after gateways that died: their sessions with running requests are adopted.
+actor GatewayBeat {
+    /// Sessions adopted from one partition of one dead gateway at a beat.
+    private static let adoptedAtOnce = 500
+    /// Beats in a row that a gateway must be found missing: after an outage of Redis all heartbeats are gone for a moment.
+    private static let missingBeats = 2
+
+    private let node: NIOLoopBound<GatewayNode>
+    private let context: GatewayContext
+    private let heartbeat: NodeHeartbeat
+    private let started = UnixTime.milliseconds
+    private var missing: [String: Int] = [:]
+    private var hasLookedAtOwn = false
+
+    private var redis: RedisClient { context.queue.redis }
+    private var keys: Keys { context.queue.keys }
+    private var name: String { context.settings.name }
+
+    init(node: NIOLoopBound<GatewayNode>, context: GatewayContext) {
+        self.node = node
+        self.context = context
+        heartbeat = NodeHeartbeat(.gateway, name: context.settings.name, keys: context.queue.keys, lease: context.settings.lease)
+    }
+
+    /// Until the task is cancelled.
+    func run() async {
+        while !Task.isCancelled {
+            do { try await beat() } catch {
+                // Said once by the connection; what was seen before the outage no longer counts.
+                missing = [:]
+            }
+            do { try await Task.sleep(for: context.settings.lease / 3) } catch { return }
+        }
+    }
+
+    private func beat() async throws {
+        try await write()
+        let node = node
+        context.eventLoop.execute { node.value.host.saveUnsaved() }
+        if !hasLookedAtOwn {
+            // What an earlier process of this name left behind when it died.
+            _ = try await adopt(from: name)
+            hasLookedAtOwn = true
+        }
+        try await lookAfterOthers()
+    }
+
+    private func write() async throws {
+        let node = node
+        let inFlight = try await context.eventLoop.submit { node.value.host.runningCount }.get()
+        var pipeline = RedisPipeline()
+        heartbeat.append(
+            [
+                ("capacity", String(context.settings.socketsMaximum)), ("in_flight", String(inFlight)),
+                ("draining", context.readiness.isDraining ? "1" : "0"), ("version", context.settings.version), ("started", String(started)),
+            ], to: &pipeline)
+        _ = try await redis.send(pipeline)
+        _ = try await redis.send("SADD", .string(keys.gateways), .string(name))
+    }
+
+    private func lookAfterOthers() async throws {
+        let others = try await redis.send("SMEMBERS", .string(keys.gateways)).array?.compactMap(\.string).filter { $0 != name } ?? []
+        missing = missing.filter { others.contains($0.key) }
+        for other in others {
+            guard try await redis.send("EXISTS", .string(keys.gateway(other))).integer == 0 else {
+                missing[other] = nil
+                continue
+            }
+            missing[other, default: 0] += 1
+            guard missing[other, default: 0] >= Self.missingBeats else { continue }
+            if try await adopt(from: other) == 0 {
+                _ = try await redis.send("SREM", .string(keys.gateways), .string(other))
+                missing[other] = nil
+            }
+        }
+    }
+
+    /// - Returns: how many sessions it had.
+    private func adopt(from other: String) async throws -> Int {
+        var count = 0
+        for partition in 0..<keys.partitions {
+            let key = keys.busySessions(of: other, partition: partition)
+            let ids = try await redis.send("SRANDMEMBER", .string(key), .integer(Self.adoptedAtOnce)).array?.compactMap(\.string) ?? []
+            count += ids.count
+            let node = node
+            context.eventLoop.execute { for id in ids { node.value.host.adopt(id, from: other) } }
+        }
+        if count > 0 { context.logger.info("adopting sessions", metadata: ["from": "\(other)", "sessions": "\(count)"]) }
+        return count
+    }
+
+    /// The gateway ends: its sessions may be adopted at once.
+    func leave() async {
+        do {
+            _ = try await redis.send("DEL", .string(heartbeat.key), timeout: .seconds(1))
+        } catch {
+            context.logger.debug("heartbeat could not be removed; it will expire", metadata: ["error": "\(error)"])
+        }
+    }
+}

@@ -1,0 +1,25 @@
+import Hummingbird
+import HummingbirdCore
+import Logging
+import NIOCore
+import NIOHTTPTypes
+
+/// Hands a request to the router and writes what it answers.
+enum GatewayResponder {
+    static func make(_ router: some HTTPResponder<GatewayRequestContext>, logger: Logger) -> HTTPChannelHandler.Responder {
+        { request, writer, channel in
+            let response: Response
+            if request.uri.path == GatewayChannel.path {
+                // Whoever comes here did not ask for an upgrade, or not as RFC 6455 section 4.2.1 wants it.
+                response = Response(status: .upgradeRequired, headers: [.upgrade: "websocket", .contentLength: "0"])
+            } else {
+                let context = GatewayRequestContext(source: ApplicationRequestContextSource(channel: channel, logger: logger))
+                do { response = try await router.respond(to: request, context: context) } catch {
+                    logger.error("a request failed unexpectedly", metadata: ["path": "\(request.uri.path)", "error": "\(error)"])
+                    response = Response(status: .internalServerError)
+                }
+            }
+            try await writer.write(response: response.head, body: response.body)
+        }
+    }
+}
