@@ -88,7 +88,8 @@ extension Journeys {
                 var requests: [ClientRequest] = []
                 for model in models { requests.append(try await client.request(model: model)) }
                 for request in requests { try await request.tokens(3) }
-                let workers = Set(try await requests.asyncMap { try await lab.record($0.job)["worker"] ?? "" })
+                var workers: Set<String> = []
+                for request in requests { workers.insert(try await lab.record(request.job)["worker"] ?? "") }
                 #expect(workers == ["w1", "w2"], "both workers run jobs")
                 try await client.interrupt(.string(requests[7].id))
                 for (index, request) in requests.enumerated() {
@@ -221,15 +222,5 @@ extension Journeys {
                 #expect(client.problems.isEmpty && ends[.failed] == nil, "\(ends)")
             }
         }
-    }
-}
-
-extension Sequence {
-    func asyncMap<Value>(isolation: isolated (any Actor)? = #isolation, _ transform: (Element) async throws -> Value) async rethrows
-        -> [Value]
-    {
-        var values: [Value] = []
-        for element in self { values.append(try await transform(element)) }
-        return values
     }
 }
