@@ -89,7 +89,7 @@ enum ChatPageScript {
             const text = payload.content?.text;
             if (text) {
               this.first ??= performance.now();
-              this.text.appendData(text);
+              this.text.appendData(this.text.length ? text : text.trimStart());
             }
             if (payload.function_call) {
               const call = payload.function_call;
@@ -313,6 +313,7 @@ enum ChatPageScript {
 
           enter(key) {
             element("gate").hidden = true;
+            element("suggestions").hidden = false;
             element("composer").hidden = false;
             element("forget").hidden = !this.asksForKey;
             this.show("waiting", "connecting");
@@ -323,6 +324,7 @@ enum ChatPageScript {
           askForKey(why) {
             sessionStorage.removeItem("sluice-key");
             element("gate").hidden = false;
+            element("suggestions").hidden = true;
             element("composer").hidden = true;
             element("forget").hidden = true;
             element("gate-error").textContent = why;
