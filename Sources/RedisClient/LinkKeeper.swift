@@ -12,6 +12,9 @@ protocol LinkUser: AnyObject {
 
 /// Connects, logs in, and after a loss begins again, for ever, with jittered back-off. Lives on its event loop.
 final class LinkKeeper: LinkOwner {
+    /// Waits of a connection that comes up and breaks again and again are not doubled more often than this.
+    private static let flappingFailures = 2
+
     private enum State {
         /// → connecting, stopped
         case idle
@@ -167,8 +170,9 @@ final class LinkKeeper: LinkOwner {
         switch state {
         case .greeting: failed(reason)
         case .up(_, let since):
-            // One that broke at once counts as one more failure, or a server that accepts and drops would be dialled without pause.
-            if NIODeadline.now() - since >= settings.backoff.upperBound { failures = 0 }
+            // One that broke at once counts as a failure, or a server that accepts and drops would be dialled without pause; but it answered, so the waits stay
+            // short: an interrupt may be on its way.
+            failures = NIODeadline.now() - since >= settings.backoff.upperBound ? 0 : min(failures, Self.flappingFailures)
             rest()
             user.linkLost(reason)
             log(reason)

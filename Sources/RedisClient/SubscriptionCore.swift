@@ -22,6 +22,8 @@ final class SubscriptionCore: LinkUser {
     private let silence: TimeAmount
     /// From PING to PING.
     private let beat: TimeAmount
+    /// How long an answer to PING may take, so that a loss is found `silence` after the last that was heard.
+    private let patience: TimeAmount
     private let logger: Logger
     private let resubscribes: Counter
     private let alarm: Alarm
@@ -29,6 +31,8 @@ final class SubscriptionCore: LinkUser {
     private var table = SubscriptionTable()
     private var link: Link?
     private var nextBeat = NIODeadline.now()
+    /// When the oldest PING was sent that nothing was heard after.
+    private var asked: NIODeadline?
     /// Everything wanted was confirmed on this connection: it answered a PING sent after all that.
     private var isInForce = false
     private var isChangePlanned = false
@@ -41,6 +45,7 @@ final class SubscriptionCore: LinkUser {
         self.logger = logger
         silence = settings.silence
         beat = .nanoseconds(settings.silence.nanoseconds * 2 / 5)
+        patience = silence - beat
         resubscribes = Counter(label: "sluice_redis_resubscribes_total", dimensions: [("connection", name)])
         alarm = Alarm(eventLoop: eventLoop)
         keeper = LinkKeeper(url: url, settings: settings, eventLoop: eventLoop, name: name, logger: logger, user: self)
@@ -117,7 +122,8 @@ final class SubscriptionCore: LinkUser {
         link.write(pipeline.buffer)
         let now = NIODeadline.now()
         nextBeat = now + beat
-        alarm.set(nextBeat)
+        asked = now
+        alarm.set(min(nextBeat, now + patience))
     }
 
     func linkLost(_ reason: RedisError) {
@@ -145,15 +151,18 @@ final class SubscriptionCore: LinkUser {
 
     private func rung(_ now: NIODeadline) {
         guard let link else { return }
-        if link.heard + silence <= now {
+        if asked.map({ $0 < link.heard }) ?? false { asked = nil }
+        // Not by `heard` alone: when this process did not run for a while, nobody was asked and nobody is to blame.
+        if let asked, asked + patience <= now {
             return link.end(RedisError(.timeout, "nothing was heard for \(silence.readable), PING was not answered"))
         }
         if nextBeat <= now {
             nextBeat = now + beat
+            asked = asked ?? now
             var pipeline = RedisPipeline()
             pipeline.append("PING")
             link.write(pipeline.buffer)
         }
-        alarm.set(min(nextBeat, link.heard + silence))
+        alarm.set(asked.map { min(nextBeat, $0 + patience) } ?? nextBeat)
     }
 }

@@ -142,11 +142,11 @@ import Testing
 
     @Test func aBlockingReadOutlastsTheSilence() async throws {
         var settings = RedisSettings()
-        settings.silence = .milliseconds(50)
-        settings.commandTimeout = .milliseconds(200)
+        settings.silence = .milliseconds(500)
+        settings.commandTimeout = .seconds(1)
         let log = CapturedLog()
         try await withClient(url, settings: settings, log: log) { redis in
-            let seen = try await redis.send("BLPOP", "nothing", "1", timeout: .seconds(3))
+            let seen = try await redis.send("BLPOP", "nothing", "2", timeout: .seconds(10))
             #expect(seen == .null)
             #expect(try await redis.send("PING") == .simple("PONG"))
         }

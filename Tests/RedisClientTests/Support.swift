@@ -10,7 +10,7 @@ func withClient<Value: Sendable>(
     isolation: isolated (any Actor)? = #isolation, _ body: (RedisClient) async throws -> Value
 ) async throws -> Value {
     let client = RedisClient(
-        url: try RedisURL(url), settings: settings, eventLoop: MultiThreadedEventLoopGroup.singleton.any(), name: name, logger: log.logger)
+        url: try RedisURL(url), settings: settings, eventLoop: MultiThreadedEventLoopGroup.singleton.next(), name: name, logger: log.logger)
     async let running: Void = client.run()
     defer { client.shutdown() }
     let value = try await body(client)
@@ -24,7 +24,7 @@ func withSubscriber<Value: Sendable>(
     isolation: isolated (any Actor)? = #isolation, _ body: (RedisSubscriber) async throws -> Value
 ) async throws -> Value {
     let subscriber = RedisSubscriber(
-        url: try RedisURL(url), settings: settings, eventLoop: MultiThreadedEventLoopGroup.singleton.any(), name: name, logger: log.logger)
+        url: try RedisURL(url), settings: settings, eventLoop: MultiThreadedEventLoopGroup.singleton.next(), name: name, logger: log.logger)
     async let running: Void = subscriber.run()
     defer { subscriber.shutdown() }
     let value = try await body(subscriber)
@@ -41,6 +41,13 @@ func code(_ body: () async throws -> some Sendable) async -> RedisError.Code? {
     } catch {
         return (error as? RedisError)?.code
     }
+}
+
+/// PINGs that the server has answered.
+func pings(_ server: PrivateRedis) async throws -> Int {
+    let text = try await server.command("INFO", "commandstats").string ?? ""
+    guard let line = text.split(whereSeparator: \.isNewline).first(where: { $0.hasPrefix("cmdstat_ping:calls=") }) else { return 0 }
+    return Int(line.dropFirst("cmdstat_ping:calls=".count).prefix { $0.isNumber }) ?? 0
 }
 
 /// What was logged, as "level message reason".

@@ -91,7 +91,7 @@ extension JobQueue {
     func submitSurely(_ job: Job, options: SubmitOptions) async throws(RedisError) -> Submission {
         do {
             return try await submit(job, options: options)
-        } catch where error.code == .connectionLost {
+        } catch  where error.code == .connectionLost {
             return try await submit(job, options: options)
         }
     }

@@ -142,7 +142,7 @@ extension AgentSocket {
             node.host.save(session, fields: [("settings", session.settings.json.text)])
         }
         if payload.text.isEmpty {
-            session.lastRequestMilliseconds = UnixTime.milliseconds
+            session.lastRequestMilliseconds = WallClock.milliseconds
             session.isWarned = false
         } else {
             node.host.start(payload, in: session)

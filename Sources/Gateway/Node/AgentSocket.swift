@@ -49,7 +49,7 @@ final class AgentSocket: ChannelInboundHandler {
         self.node = node
         self.address = address
         messages = MessageMachine(maximum: node.context.settings.messageMaximum)
-        allowance = MessageAllowance(perSecond: node.context.settings.messagesPerSecond, milliseconds: UnixTime.milliseconds)
+        allowance = MessageAllowance(perSecond: node.context.settings.messagesPerSecond, milliseconds: WallClock.milliseconds)
     }
 
     /// The session, unless the socket is not registered or on its way out.
@@ -82,7 +82,7 @@ final class AgentSocket: ChannelInboundHandler {
             return
         }
         // Empty fragments cost their sender nothing: they count as messages.
-        if frame.opcode != .continuation || frame.length == 0, !allowance.take(milliseconds: UnixTime.milliseconds) {
+        if frame.opcode != .continuation || frame.length == 0, !allowance.take(milliseconds: WallClock.milliseconds) {
             return close(.tooManyMessages, "too many messages")
         }
         switch messages.receive(frame) {
@@ -146,7 +146,7 @@ final class AgentSocket: ChannelInboundHandler {
     }
 
     func send(_ type: String, _ payload: JSON) {
-        send(EnvelopeWriter.message(type, session: session?.id ?? "", payload: payload, milliseconds: UnixTime.milliseconds))
+        send(EnvelopeWriter.message(type, session: session?.id ?? "", payload: payload, milliseconds: WallClock.milliseconds))
     }
 
     func send(_ error: ProtocolError) { send("ERROR", error.payload) }
@@ -227,13 +227,13 @@ final class AgentSocket: ChannelInboundHandler {
     }
 
     func remainingSeconds(_ session: Session) -> Int {
-        max(0, (session.expiry(settings.sessionTimeout) - UnixTime.milliseconds) / 1000)
+        max(0, (session.expiry(settings.sessionTimeout) - WallClock.milliseconds) / 1000)
     }
 
     /// Looks again when the session may expire or has to be warned; every REQUEST moves that on.
     private func watchExpiry(_ session: Session) {
         let warning = min(settings.sessionWarning, settings.sessionTimeout / 2).milliseconds
-        let left = session.expiry(settings.sessionTimeout) - UnixTime.milliseconds
+        let left = session.expiry(settings.sessionTimeout) - WallClock.milliseconds
         if left <= 0, session.running.isEmpty {
             node.context.logger.info("session expired", metadata: ["session": "\(session.id)"])
             send(ProtocolError(.sessionInvalid, "the session expired"))

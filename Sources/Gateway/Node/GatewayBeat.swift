@@ -14,7 +14,7 @@ actor GatewayBeat {
     private let node: NIOLoopBound<GatewayNode>
     private let context: GatewayContext
     private let heartbeat: NodeHeartbeat
-    private let started = UnixTime.milliseconds
+    private let started = WallClock.milliseconds
     private var missing: [String: Int] = [:]
     private var hasLookedAtOwn = false
 

@@ -8,7 +8,7 @@ final class ProcessorMeter {
 
     /// Per cent; over 100 when several threads are busy.
     var percent: Double {
-        let wall = UnixTime.milliseconds
+        let wall = WallClock.milliseconds
         guard wall - lastWall >= 1000 || wall < lastWall else { return share }
         var usage = rusage()
         getrusage(__rusage_who_t(RUSAGE_SELF.rawValue), &usage)

@@ -26,7 +26,7 @@ extension SessionHost {
     // MARK: submitting
 
     func start(_ payload: RequestPayload, in session: Session) {
-        session.lastRequestMilliseconds = UnixTime.milliseconds
+        session.lastRequestMilliseconds = WallClock.milliseconds
         session.isWarned = false
         let speaks = payload.requiresSpeech ?? session.settings.requiresSpeech
         let body = ChatRequest.body(settings: session.settings, history: session.history, text: payload.text, model: payload.model)
@@ -141,7 +141,7 @@ extension SessionHost {
         let (session, request) = (subject.session, subject.request)
         guard !session.isOver, request.generation == generation, request.machine.ending == nil else { return }
         let socket = request.isMuted ? nil : session.socket
-        request.machine.receive(events, milliseconds: UnixTime.milliseconds, emit: socket.map { socket in { socket.send($0) } })
+        request.machine.receive(events, milliseconds: WallClock.milliseconds, emit: socket.map { socket in { socket.send($0) } })
         guard let ending = request.machine.ending, session.remove(request) else { return }
         ended(subject, ending)
     }
@@ -237,7 +237,7 @@ extension SessionHost {
                 var machine = RelayMachine(
                     requestID: ended.id, jobID: ended.jobID, sessionID: session.id, wantsReasoning: session.settings.wantsReasoning,
                     speaks: session.settings.requiresSpeech, known: after)
-                machine.receive(events, milliseconds: UnixTime.milliseconds) { socket.send($0) }
+                machine.receive(events, milliseconds: WallClock.milliseconds) { socket.send($0) }
                 host.context.logger.debug("ended request replayed", metadata: ["job": "\(ended.jobID)"])
             }
         }

@@ -24,7 +24,7 @@ final class SessionHost {
 
     /// A new session, in a random partition. `then` gets it when Redis holds it.
     func open(owner: String, settings: SessionSettings, then: @escaping (Result<Session, ProtocolError>) -> Void) {
-        let now = UnixTime.milliseconds
+        let now = WallClock.milliseconds
         let partition = Int.random(in: 0..<context.queue.keys.partitions)
         let session = Session(
             id: JobID(partition: partition, milliseconds: UInt64(now)).rawValue, partition: partition, owner: owner, settings: settings,
@@ -52,7 +52,7 @@ final class SessionHost {
             case .success(nil):
                 then(.failure(ProtocolError(.sessionInvalid, "there is no such session")))
             case .success(let session?):
-                session.lastRequestMilliseconds = UnixTime.milliseconds
+                session.lastRequestMilliseconds = WallClock.milliseconds
                 then(.success(session))
                 host.save(session)
             }
@@ -260,6 +260,6 @@ final class SessionHost {
 
     /// The hash outlives the session's last moment by what a takeover needs.
     private func keptUntil(_ session: Session) -> Int {
-        max(session.expiry(settings.sessionTimeout), UnixTime.milliseconds) + settings.grace.milliseconds + 3 * settings.lease.milliseconds
+        max(session.expiry(settings.sessionTimeout), WallClock.milliseconds) + settings.grace.milliseconds + 3 * settings.lease.milliseconds
     }
 }

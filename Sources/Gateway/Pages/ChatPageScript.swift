@@ -72,8 +72,18 @@ enum ChatPageScript {
             this.node.append(make("div", "question", question), this.answer, this.receipt);
           }
 
+          /** Whether a frame is one that was here before a break of the connection. */
+          knows(eventID) {
+            const [attempt, sequence] = eventID.split("-").map(Number);
+            const [lastAttempt, lastSequence] = this.lastEventID.split("-").map(Number);
+            return attempt < lastAttempt || (attempt === lastAttempt && sequence <= lastSequence);
+          }
+
           take(payload) {
-            if (payload.event_id) this.lastEventID = payload.event_id;
+            if (payload.event_id) {
+              if (this.lastEventID && this.knows(payload.event_id)) return;
+              this.lastEventID = payload.event_id;
+            }
             if (payload.restarted) this.restart();
             if (payload.reasoning) this.think(payload.reasoning);
             const text = payload.content?.text;

@@ -48,13 +48,13 @@ enum ChatPageStyle {
         #welcome, #turns, #gate { width: 100%; max-width: 46rem; margin: 0 auto; }
         #welcome { padding-top: 12vh; text-align: center; }
         #welcome h2 { font-size: 1.6rem; letter-spacing: -.02em; font-weight: 600; }
-        #welcome p { max-width: 30rem; margin: .6rem auto 1.6rem; color: var(--quiet); }
+        #welcome p { max-width: 32rem; text-wrap: balance; margin: .6rem auto 1.6rem; color: var(--quiet); }
         kbd { padding: .05rem .4rem; font: .82em ui-monospace, monospace; border: 1px solid var(--line); border-bottom-width: 2px; border-radius: .35rem; }
         #suggestions { display: flex; flex-wrap: wrap; justify-content: center; gap: .6rem; }
         #suggestions button { padding: .55rem .95rem; background: var(--raised); border: 1px solid var(--line); border-radius: 2rem; font-size: .92rem; }
         #suggestions button:hover { border-color: var(--accent); color: var(--accent); }
 
-        #turns { display: grid; gap: 1.4rem; padding: 0; list-style: none; }
+        #turns { display: grid; gap: 1.4rem; padding: 0 0 1rem; list-style: none; }
         #turns li { display: grid; gap: .8rem; }
         .question { justify-self: end; max-width: 85%; padding: .6rem .95rem; background: var(--mine); border-radius: 1.1rem 1.1rem .3rem 1.1rem; white-space: pre-wrap; overflow-wrap: anywhere; }
         .answer { white-space: pre-wrap; overflow-wrap: anywhere; }

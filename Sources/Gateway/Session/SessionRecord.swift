@@ -44,7 +44,7 @@ struct SessionRecord: Sendable {
         self.owner = owner
         previousEpoch = previous
         self.epoch = epoch
-        createdMilliseconds = fields["created_ms"].flatMap { Int($0) } ?? UnixTime.milliseconds
+        createdMilliseconds = fields["created_ms"].flatMap { Int($0) } ?? WallClock.milliseconds
         lastRequestMilliseconds = fields["last_request_ms"].flatMap { Int($0) } ?? createdMilliseconds
         settings = SessionSettings(stored: json("settings"))
         history = json("history")
