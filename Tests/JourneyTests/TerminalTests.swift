@@ -16,13 +16,12 @@ extension Journeys {
                 let page = try await dev.get("/")
                 #expect(page.status == 200 && page.headers["content-type"]?.hasPrefix("text/html") == true)
                 let client = try await lab.client(dev)
-                let request = try await client.request("What is a sluice?", model: nil)
-                let end = try await request.ended()
-                #expect(end.end == .finished && end.text.utf8.count > 40, "\(end.text)")
-                let stopped = try await client.request(model: "sim-n2000-g10")
-                try await stopped.tokens(3)
-                try await client.interrupt(.string(stopped.id))
-                #expect(try await stopped.ended(deadline: .seconds(5)).end == .interrupted)
+                #expect(try await client.request(model: "sim-n5-g1").ended().end == .finished)
+                // The model that answers when none is named writes for readers, at their pace.
+                let question = try await client.request("What is a sluice?", model: nil)
+                try await until("a readable answer") { question.text.count > 40 }
+                try await client.interrupt(.string(question.id))
+                #expect(try await question.ended(deadline: .seconds(5)).end == .interrupted)
                 await client.close()
 
                 let servers = lab.processes().values.filter { $0.contains("redis-server") }
