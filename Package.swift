@@ -40,6 +40,7 @@ let package = Package(
             name: "RedisClient",
             dependencies: core + [
                 "CHiredis",
+                .product(name: "NIOConcurrencyHelpers", package: nio),
                 .product(name: "NIOPosix", package: nio),
                 .product(name: "NIOSSL", package: "swift-nio-ssl"),
                 .product(name: "DequeModule", package: "swift-collections"),

@@ -105,18 +105,22 @@ extension Journeys {
                 try await long.send(
                     text: WebSocketClient.envelope(
                         "REQUEST", ["request_id": "a", "content": ["text": .string(String(repeating: "x", count: 1 << 20))]]))
-                #expect(try await long.closed() == 1009)
+                let longCode = try await long.closed()
+                #expect(longCode == 1009)
                 let parts = try await lab.client(gateway)
                 try await parts.send(.text, ByteBuffer(repeating: 0x20, count: 600_000), final: false)
                 // The server may have closed before all of it was written.
                 try? await parts.send(.continuation, ByteBuffer(repeating: 0x20, count: 600_000))
-                #expect(try await parts.closed() == 1009)
+                let partsCode = try await parts.closed()
+                #expect(partsCode == 1009)
                 let binary = try await lab.client(gateway)
                 try await binary.send(.binary, ByteBuffer(bytes: [1, 2, 3]))
-                #expect(try await binary.closed() == 1003)
+                let binaryCode = try await binary.closed()
+                #expect(binaryCode == 1003)
                 let broken = try await lab.client(gateway)
                 try await broken.send(.text, ByteBuffer(bytes: [0x22, 0xFF, 0x22]))
-                #expect(try await broken.closed() == 1007)
+                let brokenCode = try await broken.closed()
+                #expect(brokenCode == 1007)
                 let fine = try await lab.client(gateway)
                 #expect(fine.isOpen)
             }

@@ -191,6 +191,7 @@ extension Journeys {
                 }
                 let partial = try await mine.interrupt([.string(requests[0].id), "never-was"])
                 #expect(partial["status"] == "PARTIAL" && partial["interrupted_request_ids"] == .array([.string(requests[0].id)]))
+                #expect(try await requests[0].ended(deadline: .seconds(5)).end == .interrupted)
                 let all = try await mine.interrupt(.null)
                 let ids = Set((all["interrupted_request_ids"]?.array ?? []).compactMap(\.string))
                 #expect(all["status"] == "SUCCESS" && ids == Set(requests[1...].map(\.id)))

@@ -97,7 +97,6 @@ import Testing
             let told = Told()
             var settings = RedisSettings()
             settings.silence = .seconds(3)
-            settings.connectTimeout = .seconds(1)
             let log = CapturedLog()
             try await withSubscriber("redis://127.0.0.1:\(proxy.port)", settings: settings, log: log) { subscriber in
                 Self.subscribe(subscriber, ["a"], told)
