@@ -8,11 +8,9 @@ final class CommandCore: LinkUser {
 
     /// Read from any thread.
     final class Status: Sendable {
+        let isStopped = Atomic(false)
         let isConnected = Atomic(false)
     }
-
-    /// With nothing received for so long and nothing in flight, the server is asked whether it is there.
-    private static let silence = TimeAmount.seconds(5)
 
     private let settings: RedisSettings
     private let status: Status
@@ -39,6 +37,7 @@ final class CommandCore: LinkUser {
     func stop() {
         guard !isStopped else { return }
         isStopped = true
+        status.isStopped.store(true, ordering: .releasing)
         alarm.cancel()
         keeper?.stop()
         for request in requests.takeAll() { request.completion(.failure(RedisError(.shutdown, "the Redis client is shut down"))) }
@@ -75,7 +74,7 @@ final class CommandCore: LinkUser {
         self.link = link
         link.use(ReplyBuilder { [unowned self] reply in received(reply) })
         for buffer in requests.sendWaiting() { link.write(buffer) }
-        alarm.set(.now() + Self.silence)
+        alarm.set(.now() + settings.silence)
         status.isConnected.store(true, ordering: .releasing)
         for body in onConnect { body() }
     }
@@ -120,8 +119,8 @@ final class CommandCore: LinkUser {
             link.end(RedisError(.timeout, "a command was not answered within its deadline"))
         }
         if let link {
-            if requests.isEmptyInFlight, link.heard + Self.silence <= now { ping(link, now) }
-            alarm.set(max(link.heard, requests.isEmptyInFlight ? link.heard : now) + Self.silence)
+            if requests.isEmptyInFlight, link.heard + settings.silence <= now { ping(link, now) }
+            alarm.set(max(link.heard, requests.isEmptyInFlight ? link.heard : now) + settings.silence)
         }
         if let deadline = requests.earliestDeadline { alarm.set(deadline) }
     }
@@ -129,7 +128,7 @@ final class CommandCore: LinkUser {
     private func ping(_ link: Link, _ now: NIODeadline) {
         var pipeline = RedisPipeline()
         pipeline.append("PING")
-        let request = RequestQueue.Request(count: 1, deadline: now + min(Self.silence, settings.commandTimeout)) { _ in }
+        let request = RequestQueue.Request(count: 1, deadline: now + min(settings.silence, settings.commandTimeout)) { _ in }
         if requests.addInFlight(request) { link.write(pipeline.buffer) }
     }
 }

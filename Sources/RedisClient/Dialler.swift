@@ -35,7 +35,7 @@ final class Dialler {
         connected.hop(to: eventLoop).assumeIsolated().whenComplete { result in
             switch result {
             case .success(let channel): done(.success(channel))
-            case .failure(let error): done(.failure(RedisError(.unavailable, Self.describe(error))))
+            case .failure(let error): done(.failure(RedisError(.unavailable, failureReason(error))))
             }
         }
     }
@@ -49,7 +49,7 @@ final class Dialler {
         do {
             return try NIOSSLClientHandler(context: context, serverHostname: isAddress ? nil : host)
         } catch {
-            throw RedisError(.unavailable, "TLS cannot be set up: \(error)")
+            throw RedisError(.unavailable, "TLS cannot be set up: \(failureReason(error))")
         }
     }
 
@@ -64,18 +64,8 @@ final class Dialler {
             context = made
             return made
         } catch {
-            throw RedisError(.unavailable, "TLS cannot be set up\(settings.caFile.map { " with the CA file \($0)" } ?? ""): \(error)")
-        }
-    }
-
-    private static func describe(_ error: any Error) -> String {
-        switch error {
-        case let error as NIOConnectionError:
-            if let attempt = error.connectionErrors.first { return describe(attempt.error) }
-            return "the name \(error.host) cannot be resolved"
-        case let error as IOError: return "\(error)"
-        case ChannelError.connectTimeout(let time): return "no connection within \(time.readable)"
-        default: return "\(error)"
+            throw RedisError(
+                .unavailable, "TLS cannot be set up\(settings.caFile.map { " with the CA file \($0)" } ?? ""): \(failureReason(error))")
         }
     }
 }

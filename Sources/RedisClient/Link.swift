@@ -103,6 +103,6 @@ final class Link: ChannelInboundHandler {
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        end(RedisError(.connectionLost, "\(error)"))
+        end(RedisError(.connectionLost, failureReason(error)))
     }
 }

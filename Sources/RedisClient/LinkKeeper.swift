@@ -12,6 +12,9 @@ protocol LinkUser: AnyObject {
 
 /// Connects, logs in, and after a loss begins again, for ever, with jittered back-off. Lives on its event loop.
 final class LinkKeeper: LinkOwner {
+    /// Waits of a connection that comes up and breaks again and again are not doubled more often than this.
+    private static let flappingFailures = 2
+
     private enum State {
         /// → connecting, stopped
         case idle
@@ -100,7 +103,7 @@ final class LinkKeeper: LinkOwner {
             }
             switch result {
             case .success(let channel): greet(channel)
-            case .failure(let error): rest(error)
+            case .failure(let error): failed(error)
             }
         }
     }
@@ -117,7 +120,7 @@ final class LinkKeeper: LinkOwner {
             link.flush()
         } catch {
             channel.close(promise: nil)
-            if case .greeting = state { rest(error as? RedisError ?? RedisError(.connectionLost, "\(error)")) }
+            if case .greeting = state { failed(error as? RedisError ?? RedisError(.connectionLost, failureReason(error))) }
         }
     }
 
@@ -138,22 +141,24 @@ final class LinkKeeper: LinkOwner {
     private func connected(_ link: Link) {
         attemptDeadline?.cancel()
         state = .up(link, since: .now())
-        if let began = outageBegan {
-            let milliseconds = (NIODeadline.now() - began).nanoseconds / 1_000_000
-            logger.info("redis connection is back", metadata: ["away_ms": "\(milliseconds)", "attempts": "\(failures + 1)"])
-        }
-        if wasUp { reconnects.increment() }
+        let (began, attempts, isReconnect) = (outageBegan, failures + 1, wasUp)
         outageBegan = nil
         refusalLogged = false
         wasUp = true
+        // First what others see, then what is said about it.
         user.linkUp(link)
+        if isReconnect { reconnects.increment() }
+        if let began {
+            let milliseconds = (NIODeadline.now() - began).nanoseconds / 1_000_000
+            logger.info("redis connection is back", metadata: ["away_ms": "\(milliseconds)", "attempts": "\(attempts)"])
+        }
     }
 
     private func attemptExpired(_ number: Int) {
         guard attempt == number else { return }
         let error = RedisError(.timeout, "no connection within \(settings.connectTimeout.readable)")
         switch state {
-        case .connecting: rest(error)
+        case .connecting: failed(error)
         case .greeting(let link, _): link.end(error)
         case .idle, .up, .resting, .stopped: break
         }
@@ -163,20 +168,26 @@ final class LinkKeeper: LinkOwner {
 
     func linkEnded(_ link: Link, _ reason: RedisError) {
         switch state {
-        case .greeting: rest(reason)
+        case .greeting: failed(reason)
         case .up(_, let since):
-            // One that broke at once counts as one more failure, or a server that accepts and drops would be dialled without pause.
-            if NIODeadline.now() - since >= settings.backoff.upperBound { failures = 0 }
-            rest(reason)
+            // One that broke at once counts as a failure, or a server that accepts and drops would be dialled without pause; but it answered, so the waits stay
+            // short: an interrupt may be on its way.
+            failures = NIODeadline.now() - since >= settings.backoff.upperBound ? 0 : min(failures, Self.flappingFailures)
+            rest()
             user.linkLost(reason)
+            log(reason)
         case .stopped: user.linkLost(reason)
         case .idle, .connecting, .resting: break
         }
     }
 
-    private func rest(_ reason: RedisError) {
-        attemptDeadline?.cancel()
+    private func failed(_ reason: RedisError) {
+        rest()
         log(reason)
+    }
+
+    private func rest() {
+        attemptDeadline?.cancel()
         let from = settings.backoff.lowerBound.nanoseconds
         let to = settings.backoff.upperBound.nanoseconds
         let ceiling = min(to, failures < 16 ? from.multipliedReportingOverflow(by: 1 << Int64(failures)).partialValue : to)

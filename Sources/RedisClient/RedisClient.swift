@@ -17,7 +17,8 @@ package final class RedisClient: Sendable {
     }
 
     deinit {
-        // Sockets and timers refer to the core: without this a forgotten client would reconnect for ever.
+        // Sockets and timers refer to the core: without this a forgotten client would reconnect for ever. One that was shut down may outlive its event loop.
+        guard !status.isStopped.load(ordering: .acquiring) else { return }
         eventLoop.execute { [core] in core.value.stop() }
     }
 

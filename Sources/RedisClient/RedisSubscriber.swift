@@ -15,6 +15,8 @@ package final class RedisSubscriber: Sendable {
     }
 
     deinit {
+        // As in RedisClient.
+        guard !status.isStopped.load(ordering: .acquiring) else { return }
         eventLoop.execute { [core] in core.value.stop() }
     }
 

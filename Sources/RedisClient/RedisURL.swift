@@ -84,7 +84,7 @@ package struct RedisURL: Sendable, Hashable, CustomStringConvertible {
     }
 
     private static func credentials(_ login: Substring?) throws(RedisError) -> (user: String?, password: String?) {
-        guard let login else { return (nil, nil) }
+        guard let login, !login.isEmpty else { return (nil, nil) }
         guard let colon = login.firstIndex(of: ":") else {
             throw invalid("a user needs a password (user:password@), a password alone a colon before it (:password@)")
         }

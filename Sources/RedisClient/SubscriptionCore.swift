@@ -7,19 +7,23 @@ import Synchronization
 final class SubscriptionCore: LinkUser {
     /// Read from any thread.
     final class Status: Sendable {
+        let isStopped = Atomic(false)
         /// Uptime in nanoseconds until which what was heard last counts; 0: not in force.
         let aliveUntil = Atomic<UInt64>(0)
         let tokens = Atomic<UInt64>(0)
     }
 
-    private static let beat = TimeAmount.seconds(2)
-    /// A connection on which nothing was heard for so long is thrown away.
-    private static let silence = TimeAmount.seconds(5)
     /// Of one SUBSCRIBE after a reconnect.
     private static let channelsPerCommand = 500
 
     private let eventLoop: any EventLoop
     private let status: Status
+    /// A connection on which nothing was heard for so long is thrown away.
+    private let silence: TimeAmount
+    /// From PING to PING.
+    private let beat: TimeAmount
+    /// How long an answer to PING may take, so that a loss is found `silence` after the last that was heard.
+    private let patience: TimeAmount
     private let logger: Logger
     private let resubscribes: Counter
     private let alarm: Alarm
@@ -27,6 +31,8 @@ final class SubscriptionCore: LinkUser {
     private var table = SubscriptionTable()
     private var link: Link?
     private var nextBeat = NIODeadline.now()
+    /// When the oldest PING was sent that nothing was heard after.
+    private var asked: NIODeadline?
     /// Everything wanted was confirmed on this connection: it answered a PING sent after all that.
     private var isInForce = false
     private var isChangePlanned = false
@@ -37,6 +43,9 @@ final class SubscriptionCore: LinkUser {
         self.eventLoop = eventLoop
         self.status = status
         self.logger = logger
+        silence = settings.silence
+        beat = .nanoseconds(settings.silence.nanoseconds * 2 / 5)
+        patience = silence - beat
         resubscribes = Counter(label: "sluice_redis_resubscribes_total", dimensions: [("connection", name)])
         alarm = Alarm(eventLoop: eventLoop)
         keeper = LinkKeeper(url: url, settings: settings, eventLoop: eventLoop, name: name, logger: logger, user: self)
@@ -48,6 +57,7 @@ final class SubscriptionCore: LinkUser {
     func stop() {
         guard !isStopped else { return }
         isStopped = true
+        status.isStopped.store(true, ordering: .releasing)
         alarm.cancel()
         keeper?.stop()
         for handler in table.lost() { handler(.lost) }
@@ -111,8 +121,9 @@ final class SubscriptionCore: LinkUser {
         pipeline.append("PING")
         link.write(pipeline.buffer)
         let now = NIODeadline.now()
-        nextBeat = now + Self.beat
-        alarm.set(nextBeat)
+        nextBeat = now + beat
+        asked = now
+        alarm.set(min(nextBeat, now + patience))
     }
 
     func linkLost(_ reason: RedisError) {
@@ -135,20 +146,23 @@ final class SubscriptionCore: LinkUser {
             // As NOPERM for a channel: without it the rest is not what was asked for, and nobody would notice.
             return link.end(RedisError(.server, "Redis refuses to subscribe: \(text)"))
         }
-        if isInForce, self.link != nil { status.aliveUntil.store((link.heard + Self.silence).uptimeNanoseconds, ordering: .releasing) }
+        if isInForce, self.link != nil { status.aliveUntil.store((link.heard + silence).uptimeNanoseconds, ordering: .releasing) }
     }
 
     private func rung(_ now: NIODeadline) {
         guard let link else { return }
-        if link.heard + Self.silence <= now {
-            return link.end(RedisError(.timeout, "nothing was heard for \(Self.silence.readable), PING was not answered"))
+        if asked.map({ $0 < link.heard }) ?? false { asked = nil }
+        // Not by `heard` alone: when this process did not run for a while, nobody was asked and nobody is to blame.
+        if let asked, asked + patience <= now {
+            return link.end(RedisError(.timeout, "nothing was heard for \(silence.readable), PING was not answered"))
         }
         if nextBeat <= now {
-            nextBeat = now + Self.beat
+            nextBeat = now + beat
+            asked = asked ?? now
             var pipeline = RedisPipeline()
             pipeline.append("PING")
             link.write(pipeline.buffer)
         }
-        alarm.set(min(nextBeat, link.heard + Self.silence))
+        alarm.set(asked.map { min(nextBeat, $0 + patience) } ?? nextBeat)
     }
 }

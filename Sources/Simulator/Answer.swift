@@ -41,6 +41,8 @@ struct Answer: Sendable {
     var reasoning = 0
     var body: Body
     var toolCall: SimulatedToolCall?
+    /// It ends where the client's limit of tokens is reached.
+    private(set) var isCut = false
 
     static let reasoningTokens = 3
 
@@ -71,8 +73,12 @@ struct Answer: Sendable {
         if script.toolCall { toolCall = SimulatedToolCall(name: toolName ?? "get_weather") }
     }
 
+    /// So many words and nothing else.
+    init(words count: Int) { body = .counted(0..<count) }
+
     /// A paragraph, word by word; of a prefix that is its beginning only the rest.
-    init(readable pieces: [String], prefix: String?) {
+    /// - Parameter limit: tokens that the client wants at most.
+    init(readable pieces: [String], prefix: String?, limit: Int? = nil) {
         var start = 0
         if let prefix, !prefix.isEmpty {
             var rest = prefix[...]
@@ -85,7 +91,10 @@ struct Answer: Sendable {
                 }
             }
         }
-        body = .readable(Array(pieces[start...]))
+        let rest = pieces[start...]
+        let end = limit.map { max(0, $0) } ?? rest.count
+        isCut = end < rest.count
+        body = .readable(Array(rest.prefix(end)))
     }
 
     /// The number after that of the last ` w<i>` in a text; nil if there is none.

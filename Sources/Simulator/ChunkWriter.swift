@@ -12,20 +12,21 @@ struct ChunkWriter {
         isChunked = chunked
     }
 
-    /// Opens a chunk; its size, always four digits, is filled in by `end`. A chunk may hold at most 65,535 bytes.
+    /// Opens a chunk; its size, always eight digits, is filled in by `end`.
     mutating func begin() {
         guard isChunked else { return }
         start = buffer.writerIndex
-        buffer.writeStaticString("0000\r\n")
+        buffer.writeStaticString("00000000\r\n")
     }
 
     mutating func end() {
         guard isChunked else { return }
-        let count = buffer.writerIndex - start - 6
-        let digits: StaticString = "0123456789abcdef"
-        let size =
-            UInt32(digits.utf8Start[count >> 12 & 15]) << 24 | UInt32(digits.utf8Start[count >> 8 & 15]) << 16
-            | UInt32(digits.utf8Start[count >> 4 & 15]) << 8 | UInt32(digits.utf8Start[count & 15])
+        let count = buffer.writerIndex - start - 10
+        var size: UInt64 = 0
+        for shift in stride(from: 28, through: 0, by: -4) {
+            let digit = UInt64(count >> shift & 15)
+            size = size << 8 | (digit < 10 ? 0x30 + digit : 0x57 + digit)
+        }
         buffer.setInteger(size, at: start)
         buffer.writeStaticString("\r\n")
     }

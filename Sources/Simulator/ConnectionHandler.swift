@@ -100,26 +100,32 @@ final class ConnectionHandler: ChannelInboundHandler, AnswerSink {
 
     private func generate(_ request: ReceivedRequest, in dialect: any Dialect.Type) {
         let ask: Ask
+        let script: ModelScript
+        let answer: Answer
         do throws(Refusal) {
             ask = try dialect.ask(Self.body(of: request), headers: request.head.headers)
+            (script, answer) = dialect.plan(ask, script: ModelScript(model: ask.model))
+            guard answer.count <= Self.maximumKept || ask.stream && ask.incremental else {
+                throw Refusal(400, "more than \(Self.maximumKept) tokens only in an incremental stream")
+            }
         } catch {
             return replyNow(error.status, dialect.error(status: error.status, message: error.message, number: 0))
         }
         let tag = ask.tag ?? request.head.headers.first(name: "x-request-id") ?? ""
         let path = String(request.head.uri.prefix { $0 != "?" })
         let record = ledger.begin(tag: String(tag.prefix(200)), model: ask.model, path: path, at: request.accepted)
-        let script = ModelScript(model: ask.model)
-        let answer = dialect.answer(to: ask, script: script)
         let form = dialect.form(of: answer, to: ask, number: record.number)
-        let used = script ?? ReadableParagraph.script
-        let status = used.errorStatus
+        let status = script.errorStatus
         let generation = Generation(
-            script: used, answer: answer, form: form,
+            script: script, answer: answer, form: form,
             error: status.map { dialect.error(status: $0, message: ErrorStatus.message($0), number: record.number) } ?? [],
             streamed: ask.stream, chunked: !isHTTP10, record: record, ledger: ledger, clock: clock, sink: self)
         self.generation = generation
         generation.begin(head: ResponseHead.stream(type: form.streamType, chunked: !isHTTP10, keepAlive: keepsAlive))
     }
+
+    /// Tokens of an answer that is held in memory.
+    private static let maximumKept = 200_000
 
     private static func body(of request: ReceivedRequest) throws(Refusal) -> JSON {
         do throws(JSONError) {

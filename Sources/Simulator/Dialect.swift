@@ -13,6 +13,8 @@ struct Ask: Sendable {
     var question = ""
     /// The first function that is offered.
     var toolName: String?
+    /// The client's limit of tokens. A script's number of tokens goes before it.
+    var maximumTokens: Int?
     /// A usage frame at the end of a stream.
     var includeUsage = true
     /// Each frame says only what is new, not all of the answer so far.
@@ -37,17 +39,19 @@ struct Refusal: Error, Hashable {
 /// The provider's own words for one of its endpoints.
 protocol Dialect: Sendable {
     static func ask(_ body: JSON, headers: HTTPHeaders) throws(Refusal) -> Ask
-    /// What the answer will say; by default text.
-    static func answer(to ask: Ask, script: ModelScript?) -> Answer
+    /// What the answer will say, and how; by default text.
+    /// - Parameter script: nil if the model's name is no script's.
+    static func plan(_ ask: Ask, script: ModelScript?) -> (script: ModelScript, answer: Answer)
     static func form(of answer: Answer, to ask: Ask, number: Int) -> any AnswerForm
     /// The body of an error, JSON.
     static func error(status: Int, message: String, number: Int) -> [UInt8]
 }
 
 extension Dialect {
-    static func answer(to ask: Ask, script: ModelScript?) -> Answer {
-        if let script { return Answer(script: script, prefix: ask.prefix, toolName: ask.toolName) }
-        return Answer(readable: ReadableParagraph(about: ask.question).pieces, prefix: ask.prefix)
+    static func plan(_ ask: Ask, script: ModelScript?) -> (script: ModelScript, answer: Answer) {
+        if let script { return (script, Answer(script: script, prefix: ask.prefix, toolName: ask.toolName)) }
+        let pieces = ReadableParagraph(about: ask.question).pieces
+        return (ReadableParagraph.script, Answer(readable: pieces, prefix: ask.prefix, limit: ask.maximumTokens))
     }
 }
 
@@ -94,6 +98,11 @@ enum ErrorStatus {
 /// What was asked of a model costs this many prompt tokens.
 enum PromptTokens {
     static let count = 10
+}
+
+extension String {
+    /// As JSON, with its quotes.
+    var quoted: String { JSON.string(self).text }
 }
 
 /// Reading the messages of a chat, which most dialects write alike.

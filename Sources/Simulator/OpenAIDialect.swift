@@ -9,6 +9,7 @@ enum OpenAIDialect: Dialect {
         var ask = Ask(model: model, stream: body["stream"]?.bool ?? false)
         ask.tag = body["user"]?.string
         ask.question = ChatMessages.question(in: messages)
+        ask.maximumTokens = (body["max_completion_tokens"] ?? body["max_tokens"])?.integer
         ask.includeUsage = body["stream_options"]?["include_usage"]?.bool ?? false
         ask.toolName = body["tools"]?[0]?["function"]?["name"]?.string
         let last = messages[messages.count - 1]
@@ -85,8 +86,8 @@ final class OpenAIForm: AnswerForm {
             writer.write("\"")
             writer.write(deltaTail)
             writer.end()
-        case .text(let text): write(delta: #""content":"# + Self.quoted(text), to: &writer)
-        case .reasoning: write(delta: #""content":null,"reasoning_content":"# + Self.quoted(piece.text), to: &writer)
+        case .text(let text): write(delta: #""content":"# + text.quoted, to: &writer)
+        case .reasoning: write(delta: #""content":null,"reasoning_content":"# + piece.text.quoted, to: &writer)
         case .toolCall(let fragment): write(fragment: fragment, to: &writer)
         }
     }
@@ -94,9 +95,9 @@ final class OpenAIForm: AnswerForm {
     /// Only the fragment that opens a call says its id and name; the others' id is "", as DashScope writes it.
     private func write(fragment: Int, to writer: inout ChunkWriter) {
         guard let call = answer.toolCall else { return }
-        let arguments = Self.quoted(call.arguments(of: fragment))
+        let arguments = call.arguments(of: fragment).quoted
         if fragment == 0 {
-            let function = #"{"name":\#(Self.quoted(call.name)),"arguments":\#(arguments)}"#
+            let function = #"{"name":\#(call.name.quoted),"arguments":\#(arguments)}"#
             write(
                 delta: #""content":null,"tool_calls":[{"index":0,"id":"call_\#(id)","type":"function","function":\#(function)}]"#,
                 to: &writer)
@@ -171,13 +172,11 @@ final class OpenAIForm: AnswerForm {
         return out
     }
 
-    private var finishReason: String { answer.toolCall == nil ? "stop" : "tool_calls" }
+    private var finishReason: String { answer.isCut ? "length" : answer.toolCall == nil ? "stop" : "tool_calls" }
 
     private func usage(_ total: Int) -> String {
         let prompt = PromptTokens.count
         let details = answer.reasoning > 0 ? #","completion_tokens_details":{"reasoning_tokens":\#(min(total, answer.reasoning))}"# : ""
         return #"{"prompt_tokens":\#(prompt),"completion_tokens":\#(total),"total_tokens":\#(prompt + total)\#(details)}"#
     }
-
-    private static func quoted(_ text: String) -> String { JSON.string(text).text }
 }

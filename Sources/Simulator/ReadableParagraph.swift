@@ -16,7 +16,7 @@ struct ReadableParagraph: Sendable {
     init(about question: String) {
         let isChinese = question.unicodeScalars.contains { (0x4E00...0x9FFF).contains($0.value) }
         let topic = Self.topic(of: question, length: isChinese ? 24 : 60)
-        let sentences = Self.arranged(isChinese ? Self.chinese : Self.english, seed: question)
+        let sentences = isChinese ? Self.chinese : Self.english
         if isChinese {
             pieces = sentences.joined().replacing("%", with: topic.isEmpty ? "这个问题" : topic).map { String($0) }
         } else {
@@ -30,18 +30,6 @@ struct ReadableParagraph: Sendable {
         let words = line.split(whereSeparator: \.isWhitespace).joined(separator: " ")
         let short = words.prefix(length)
         return short.count < words.count ? short + "…" : String(short)
-    }
-
-    /// First and last sentences keep their places, those between are put in an order that the question decides (FNV-1a, then a shuffle by it).
-    private static func arranged(_ sentences: [String], seed: String) -> [String] {
-        var state: UInt64 = 0xCBF2_9CE4_8422_2325
-        for byte in seed.utf8 { state = (state ^ UInt64(byte)) &* 0x100_0000_01B3 }
-        var middle = Array(sentences[1..<sentences.count - 1])
-        for index in stride(from: middle.count - 1, to: 0, by: -1) {
-            state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
-            middle.swapAt(index, Int(state >> 33) % (index + 1))
-        }
-        return [sentences[0]] + middle + [sentences[sentences.count - 1]]
     }
 
     private static let english = [

@@ -36,7 +36,12 @@ enum Route {
     /// Paths are taken with and without their version, as clients' base addresses have it either way.
     private static func dialect(of path: Substring) -> (any Dialect.Type)? {
         switch path {
-        case "/v1/chat/completions", "/chat/completions": OpenAIDialect.self
+        case "/v1/chat/completions", "/chat/completions", "/compatible-mode/v1/chat/completions": OpenAIDialect.self
+        case "/v1/audio/speech", "/audio/speech": OpenAISpeechDialect.self
+        case "/v1/messages", "/messages": AnthropicDialect.self
+        case "/api/chat": OllamaDialect.self
+        case "/api/v1/services/aigc/text-generation/generation": DashScopeDialect.self
+        case "/api/v1/services/aigc/multimodal-generation/generation": DashScopeSpeechDialect.self
         default: nil
         }
     }

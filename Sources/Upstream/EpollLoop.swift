@@ -15,6 +15,7 @@ package final class EpollLoop: SerialExecutor, @unchecked Sendable {
     /// pthread_self of the loop's thread; 0 before it runs.
     private let thread = Atomic<UInt>(0)
     private let hasStarted = Atomic<Bool>(false)
+    private let hasEnded = Atomic<Bool>(false)
 
     // Below: of the loop's thread alone (and of `init`).
     private var poller: Poller
@@ -45,6 +46,9 @@ package final class EpollLoop: SerialExecutor, @unchecked Sendable {
         sluice_name_thread(loop.name)
         loop.thread.store(UInt(pthread_self()), ordering: .releasing)
         loop.run()
+        // Its number may be given to another thread, which must not be taken for the loop's.
+        loop.thread.store(0, ordering: .releasing)
+        loop.hasEnded.store(true, ordering: .releasing)
         return nil
     }
 
@@ -64,6 +68,9 @@ package final class EpollLoop: SerialExecutor, @unchecked Sendable {
         clock_gettime(CLOCK_MONOTONIC, &time)
         return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
     }
+
+    /// From `start` until the thread has done its last work.
+    package var isRunning: Bool { hasStarted.load(ordering: .acquiring) && !hasEnded.load(ordering: .acquiring) }
 
     private var isOnLoop: Bool { thread.load(ordering: .acquiring) == UInt(pthread_self()) }
 

@@ -26,7 +26,7 @@ final class OpenAIAnswerSniffer: StreamDecoder {
 
     func receive(_ bytes: UnsafeRawBufferPointer, into batch: inout OutputBatch) throws(Failure) {
         if case .unknown = kind {
-            guard let first = bytes.first(where: { $0 > 0x20 }) else { return }
+            guard let first = bytes.first(where: { $0 != 0x20 && $0 != 0x0A && $0 != 0x0D && $0 != 0x09 }) else { return }
             switch first {
             case UInt8(ascii: "{"): kind = .document([])
             // A BOM, a comment, or the first letter of a field.

@@ -2,10 +2,15 @@ import Contract
 
 /// One chunk of an OpenAI-compatible stream, read straight from its bytes.
 struct OpenAIChunk {
-    var content: String?
-    var reasoning: String?
-    /// Empty in almost every chunk, and then without storage.
-    var tools: [ToolCallAssembler.Fragment] = []
+    /// What a chunk adds to the answer. (DashScope's frames have the same under the name of `message`.)
+    struct Delta {
+        var content: String?
+        var reasoning: String?
+        /// Empty in almost every chunk, and then without storage.
+        var tools: [ToolCallAssembler.Fragment] = []
+    }
+
+    var delta = Delta()
     var finishReason: String?
     var hasUsage = false
     var promptTokens: Int?
@@ -46,7 +51,7 @@ struct OpenAIChunk {
             isFirst = false
             try scanner.object { (key, scanner) throws(JSONError) in
                 switch key {
-                case "delta": if try !scanner.null() { try self.delta(&scanner) }
+                case "delta": if try !scanner.null() { try self.delta.read(&scanner) }
                 case "finish_reason": self.finishReason = try scanner.optionalString()
                 default: try scanner.skip()
                 }
@@ -54,7 +59,21 @@ struct OpenAIChunk {
         }
     }
 
-    private mutating func delta(_ scanner: inout JSONScanner) throws(JSONError) {
+    private mutating func usage(_ scanner: inout JSONScanner) throws(JSONError) {
+        guard try !scanner.null() else { return }
+        try scanner.object { (key, scanner) throws(JSONError) in
+            switch key {
+            case "prompt_tokens": self.promptTokens = try scanner.optionalInteger()
+            case "completion_tokens": self.completionTokens = try scanner.optionalInteger()
+            default: try scanner.skip()
+            }
+        }
+        hasUsage = promptTokens != nil || completionTokens != nil
+    }
+}
+
+extension OpenAIChunk.Delta {
+    mutating func read(_ scanner: inout JSONScanner) throws(JSONError) {
         try scanner.object { (key, scanner) throws(JSONError) in
             switch key {
             case "content": try Self.text(&scanner, into: &self.content)
@@ -115,18 +134,6 @@ struct OpenAIChunk {
             default: try scanner.skip()
             }
         }
-    }
-
-    private mutating func usage(_ scanner: inout JSONScanner) throws(JSONError) {
-        guard try !scanner.null() else { return }
-        try scanner.object { (key, scanner) throws(JSONError) in
-            switch key {
-            case "prompt_tokens": self.promptTokens = try scanner.optionalInteger()
-            case "completion_tokens": self.completionTokens = try scanner.optionalInteger()
-            default: try scanner.skip()
-            }
-        }
-        hasUsage = promptTokens != nil || completionTokens != nil
     }
 }
 

@@ -51,20 +51,7 @@ final class OpenAIStreamDecoder: StreamDecoder {
             if hasFinished { return }
             throw error.failureInsideStream(kind: nil)
         }
-        var hasOutput = false
-        if let reasoning = chunk.reasoning {
-            batch.outputs.append(.reasoning(reasoning))
-            hasOutput = true
-        }
-        if let content = chunk.content {
-            batch.outputs.append(.text(content))
-            hasOutput = true
-        }
-        for fragment in chunk.tools {
-            try tools.add(fragment)
-            hasOutput = true
-        }
-        if hasOutput { batch.chunks += 1 }
+        try Self.apply(chunk.delta, tools: &tools, into: &batch)
         if chunk.isChunk { sawChunk = true }
         if let reason = chunk.finishReason, !reason.isEmpty, !hasFinished { try finish(Self.finishReason(reason), into: &batch) }
         if chunk.hasUsage { batch.outputs.append(.usage(promptTokens: chunk.promptTokens, completionTokens: chunk.completionTokens)) }
@@ -74,6 +61,23 @@ final class OpenAIStreamDecoder: StreamDecoder {
         for call in try tools.finish() { batch.outputs.append(.toolCall(call)) }
         batch.outputs.append(.finished(reason))
         hasFinished = true
+    }
+
+    static func apply(_ delta: OpenAIChunk.Delta, tools: inout ToolCallAssembler, into batch: inout OutputBatch) throws(Failure) {
+        var hasOutput = false
+        if let reasoning = delta.reasoning {
+            batch.outputs.append(.reasoning(reasoning))
+            hasOutput = true
+        }
+        if let content = delta.content {
+            batch.outputs.append(.text(content))
+            hasOutput = true
+        }
+        for fragment in delta.tools {
+            try tools.add(fragment)
+            hasOutput = true
+        }
+        if hasOutput { batch.chunks += 1 }
     }
 
     /// A reason that is not known is an end all the same.

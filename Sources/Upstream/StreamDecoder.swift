@@ -33,7 +33,9 @@ extension UpstreamConfiguration {
     var adapter: any UpstreamAdapter {
         switch kind {
         case .openai: OpenAIAdapter()
-        default: OpenAIAdapter()
+        case .dashscope: DashScopeAdapter()
+        case .anthropic: AnthropicAdapter()
+        case .ollama: OllamaAdapter()
         }
     }
 }

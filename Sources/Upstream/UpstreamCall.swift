@@ -137,10 +137,14 @@ extension UpstreamCall: ExchangeDelegate {
 
     private func conclude(_ outcome: ExchangeOutcome) {
         if let decoder, decoder.isComplete { return end(.complete) }
-        if let head, !head.isSuccess, outcome.kind == .complete || !errorBody.isEmpty || (300..<400).contains(head.status) {
+        // Even when the connection broke: the status says more of why.
+        if let head, !head.isSuccess {
             return end(.failed(HTTPFailure.failure(head: head, body: errorBody, upstream: upstream, secondsSinceEpoch: time(nil))))
         }
         switch outcome.kind {
+        // libcurl is content with a connection that closes inside the head.
+        case .complete where head == nil:
+            end(.upstreamDisconnected, "upstream \(upstream.name) closed the connection before it had answered")
         case .complete: end(.upstreamTruncated, "upstream \(upstream.name) ended its answer with neither a finish reason nor an end mark")
         case .unreachable where hasConnected:
             end(.upstreamDisconnected, "the connection to upstream \(upstream.name) broke: \(outcome.detail)")

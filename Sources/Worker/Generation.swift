@@ -35,10 +35,7 @@ final class Generation: UpstreamReceiver {
     private(set) var isOver = false
     private var handingBack = false
 
-    private let claimedAt: UInt64
-    private var dialledAt: UInt64 = 0
-    private var lastOutputAt: UInt64 = 0
-    private var firstTokenAt: UInt64?
+    private var times: TimeLimits
     private var timer: LoopTimer?
     private var backoffTimer: LoopTimer?
 
@@ -53,19 +50,16 @@ final class Generation: UpstreamReceiver {
                 promptEstimate: TokenEstimate.prompt(claim.job.request)),
             earlier: claim.earlierUsage)
         output = OutputLog(attempt: claim.attempt)
-        claimedAt = core.loop.now
+        times = TimeLimits(claim: claim, settings: core.settings, now: core.loop.now)
     }
 
     var phase: Phase { machine.phase }
     var usage: Usage { machine.usage }
-    var upstreamName: String? { firstTokenAt == nil || stops.isEmpty ? nil : stops[machine.upstream].upstream.name }
-    /// On Redis' clock, so that a record's times are in order.
-    var firstTokenMilliseconds: Int? {
-        firstTokenAt.map { claim.claimedMilliseconds + Int(($0 - claimedAt) / 1_000_000) }
-    }
+    var upstreamName: String? { !times.hasFirstToken || stops.isEmpty ? nil : stops[machine.upstream].upstream.name }
+
     var renewal: LeaseRenewal {
         LeaseRenewal(
-            id: id, entry: claim.entry, attempt: claim.attempt, usage: usage, upstream: upstreamName, firstTokenMilliseconds: firstTokenMilliseconds)
+            id: id, entry: claim.entry, attempt: claim.attempt, usage: usage, upstream: upstreamName, firstTokenMilliseconds: times.firstTokenMilliseconds)
     }
 
     // MARK: begin
@@ -118,7 +112,7 @@ final class Generation: UpstreamReceiver {
         var request = GenerationRequest(jobID: id, body: body)
         request.continuation = continuation
         request.traceparent = claim.job.traceparent
-        dialledAt = core.loop.now
+        times.dialled(at: core.loop.now)
         startTimer()
         do {
             call = try core.upstream.start(request, on: stop.upstream, receiver: self)
@@ -147,8 +141,7 @@ final class Generation: UpstreamReceiver {
             let stop = stops[machine.upstream]
             output.append(.upstream(name: stop.upstream.name, model: stop.model))
         }
-        lastOutputAt = core.loop.now
-        if firstTokenAt == nil { firstTokenAt = lastOutputAt }
+        times.produced(at: core.loop.now)
         core.metrics.tokens.increment(by: chunks)
         for piece in outputs {
             switch piece {
@@ -187,7 +180,7 @@ final class Generation: UpstreamReceiver {
                     "upstream": "\(stops[machine.upstream].upstream.name)",
                 ])
         }
-        perform(machine.upstreamEnded(result, remaining: remaining, jitter: .random(in: 0...1)))
+        perform(machine.upstreamEnded(result, remaining: times.remaining(at: core.loop.now), jitter: .random(in: 0...1)))
     }
 
     // MARK: interrupts and the end
@@ -269,7 +262,7 @@ final class Generation: UpstreamReceiver {
         guard let ending else { return count == 0 ? .nothing : .events(count) }
         var end = OutputCommands.Ending(event: LoggedEvent(id: output.newest.next, event: ending), previous: output.newest, usage: usage)
         end.upstream = upstreamName
-        end.firstTokenMilliseconds = firstTokenMilliseconds
+        end.firstTokenMilliseconds = times.firstTokenMilliseconds
         commands.append(end, entry: claim.entry, settings: core.queueSettings, loaded: !finishScriptMissing, to: &pipeline)
         endingInFlight = true
         count += 1
@@ -295,6 +288,9 @@ final class Generation: UpstreamReceiver {
             troubles = 0
             if !reading, output.unwrittenBytes < OutputLog.lowWater {
                 reading = true
+                // The silence so far was ours.
+                times.resumed(at: core.loop.now)
+                startTimer()
                 call?.resumeReading()
             }
         }
@@ -352,49 +348,11 @@ final class Generation: UpstreamReceiver {
 
     // MARK: time
 
-    private var remaining: Duration {
-        var end = claimedAt &+ nanoseconds(total)
-        if let deadline { end = min(end, deadline) }
-        return .nanoseconds(Int64(end > core.loop.now ? end - core.loop.now : 0))
-    }
-
-    private var total: Duration { claim.job.totalTimeoutMilliseconds.map { .milliseconds($0) } ?? core.settings.totalTimeout }
-    private var firstToken: Duration { claim.job.firstTokenTimeoutMilliseconds.map { .milliseconds($0) } ?? core.settings.firstTokenTimeout }
-    private var idle: Duration { claim.job.idleTimeoutMilliseconds.map { .milliseconds($0) } ?? core.settings.idleTimeout }
-
-    /// The job's deadline on this process' clock.
-    private var deadline: UInt64? {
-        claim.job.deadlineMilliseconds.map { milliseconds in
-            claimedAt &+ UInt64(max(0, milliseconds - claim.claimedMilliseconds)) * 1_000_000
-        }
-    }
-
-    private func nanoseconds(_ duration: Duration) -> UInt64 {
-        UInt64(max(0, duration.components.seconds)) &* 1_000_000_000 &+ UInt64(max(0, duration.components.attoseconds / 1_000_000_000))
-    }
-
-    /// The next moment at which something is too late, and what.
-    private var nextLimit: (at: UInt64, failure: Failure) {
-        var limit = (at: claimedAt &+ nanoseconds(total), failure: Failure(.totalTimeout, "the job took longer than \(total)"))
-        func consider(_ at: UInt64, _ failure: @autoclosure () -> Failure) {
-            if at < limit.at { limit = (at, failure()) }
-        }
-        if let deadline { consider(deadline, Failure(.deadlineExceeded, "the job's deadline passed while it ran")) }
-        switch machine.state {
-        case .connecting, .waiting:
-            consider(dialledAt &+ nanoseconds(firstToken), Failure(.firstTokenTimeout, "the upstream sent no token within \(firstToken)"))
-        case .streaming where reading:
-            consider(lastOutputAt &+ nanoseconds(idle), Failure(.idleTimeout, "the upstream sent nothing for \(idle)"))
-        default: break
-        }
-        return limit
-    }
-
-    /// One timer a generation; a token only moves `lastOutputAt`, the timer finds that when it goes off.
+    /// One timer a generation; a token only moves a time in `times`, the timer finds that when it goes off.
     private func startTimer() {
         if let timer { core.loop.cancel(timer) }
         let now = core.loop.now
-        let limit = nextLimit.at
+        let limit = times.next(in: machine.state, reading: reading).at
         timer = core.loop.schedule(after: .nanoseconds(Int64(limit > now ? limit - now : 0))) { [unowned self] in
             timer = nil
             timeUp()
@@ -403,11 +361,11 @@ final class Generation: UpstreamReceiver {
 
     private func timeUp() {
         guard ending == nil, !isOver, !handingBack else { return }
-        let limit = nextLimit
+        let limit = times.next(in: machine.state, reading: reading)
         guard limit.at <= core.loop.now else { return startTimer() }
         closeCall()
         if limit.failure.code == .firstTokenTimeout {
-            perform(machine.failed(UpstreamFailure(failure: limit.failure), remaining: remaining, jitter: .random(in: 0...1)))
+            perform(machine.failed(UpstreamFailure(failure: limit.failure), remaining: times.remaining(at: core.loop.now), jitter: .random(in: 0...1)))
             if ending == nil { startTimer() }
         } else {
             perform(machine.fail(limit.failure))

@@ -15,7 +15,9 @@ struct Sluice: AsyncParsableCommand {
             """,
         version: Build.version,
         subcommands: [
-            GatewayCommand.self, WorkerCommand.self, SimulateCommand.self, ConfigCommand.self,
+            DevCommand.self, GatewayCommand.self, WorkerCommand.self, SimulateCommand.self, ChatCommand.self, StatusCommand.self,
+            JobCommand.self, DeadCommand.self, QueueCommand.self,
+            WorkerDrainCommand.self, ConfigCommand.self,
         ])
 
     static func main() async {

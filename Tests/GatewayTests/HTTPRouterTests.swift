@@ -1,4 +1,6 @@
 import Contract
+import Crypto
+import Foundation
 import JobQueue
 import TestSupport
 import Testing
@@ -51,6 +53,36 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
             #expect(table[3].0.headers["allow"] == "GET, HEAD")
             let models = try await lab.get("/v1/models").json
             #expect(models?["object"] == "list" && models?["data"]?[1]?["id"] == "two")
+        }
+    }
+
+    @Test func whereNoKeyIsAskedForOriginsAre() async throws {
+        try await withHTTPLab(settings: { settings in
+            settings.authentication = AuthenticationSettings()
+            settings.authentication.none = true
+        }) { lab in
+            let own = "http://127.0.0.1:\(lab.port)"
+            #expect(try await lab.get("/v1/models", key: nil).status == 200)
+            #expect(try await lab.get("/v1/models", key: nil, headers: ["origin": own]).status == 200)
+            let foreign = try await lab.post("/v1/jobs", #"{"request":{}}"#, key: nil, headers: ["origin": "https://evil.example"])
+            #expect(foreign.status == 403 && foreign.json?["error"]?["code"] == "origin_refused")
+            #expect(try await lab.get("/", key: nil).body.contains(#"data-asks-for-key="false""#))
+        }
+    }
+
+    @Test func thePageNeedsNothingElseAndRunsOnlyItsOwnScript() async throws {
+        try await withHTTPLab { lab in
+            let page = try await lab.get("/", key: nil)
+            #expect(page.status == 200 && page.headers["content-type"] == "text/html; charset=utf-8")
+            #expect(page.body.contains(#"data-asks-for-key="true""#))
+            let policy = try #require(page.headers["content-security-policy"])
+            #expect(policy.hasPrefix("default-src 'none'; script-src 'sha256-") && !policy.contains("unsafe"))
+            let script = try #require(page.body.components(from: "<script>", to: "</script>"))
+            let digest = Data(SHA256.hash(data: Data(script.utf8))).base64EncodedString()
+            #expect(policy.contains("script-src 'sha256-\(digest)'"))
+            for forbidden in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "https://", "src="] {
+                #expect(!script.contains(forbidden), "\(forbidden)")
+            }
         }
     }
 
@@ -123,6 +155,23 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
             #expect(try await lab.post("/v1/jobs", #"{"request":{}}"#).status == 202)
             let refused = try await lab.post("/v1/jobs", #"{"request":{}}"#)
             #expect(refused.status == 429 && refused.headers["retry-after"] == "1")
+        }
+    }
+
+    @Test(.redis) func aSubmissionInDoubtNeverRuns() async throws {
+        try await withHTTPLab { lab in
+            PrivateRedis.current.freeze()
+            let answer = try await HTTPCall.send(
+                .POST, lab.port, "/v1/jobs", headers: ["authorization": "Bearer key-a"], body: #"{"request":{}}"#, deadline: .seconds(30))
+            #expect(answer.status == 503 && answer.headers["retry-after"] == "1")
+            PrivateRedis.current.thaw()
+            let queue = lab.queue.keys.queue(.standard, partition: 0)
+            let pattern = "{\(lab.namespace).0}:*"
+            try await until("the interrupt, and no job that waits") {
+                let keys = try await PrivateRedis.current.command("KEYS", pattern).array?.compactMap(\.string) ?? []
+                let waiting = try await PrivateRedis.current.command("XLEN", queue).integer ?? 0
+                return waiting == 0 && keys.contains { $0.contains("}:interrupt:") }
+            }
         }
     }
 
@@ -296,4 +345,9 @@ private struct NothingCame: Error {
 
 extension String {
     fileprivate func components(_ part: String) -> Int { ranges(of: part).count }
+
+    fileprivate func components(from start: String, to end: String) -> String? {
+        guard let from = range(of: start)?.upperBound, let to = self[from...].range(of: end)?.lowerBound else { return nil }
+        return String(self[from..<to])
+    }
 }

@@ -22,7 +22,9 @@ import Testing
             let waiting = try await fixture.redis.command("XLEN", "{sluice.0}:queue:standard")
             #expect(waiting == .integer(0))
             for key in [fixture.keys.record(job.id), fixture.keys.log(job.id)] {
-                guard case .integer(let seconds) = try await fixture.redis.command("TTL", key) else { throw QueueFixture.FixtureError.notAccepted }
+                guard case .integer(let seconds) = try await fixture.redis.command("TTL", key) else {
+                    throw QueueFixture.FixtureError.notAccepted
+                }
                 #expect((1...600).contains(seconds))
             }
         }
@@ -68,7 +70,9 @@ import Testing
             guard case .interrupted(let interruption) = log[0].event else { throw QueueFixture.FixtureError.nothingToClaim }
             #expect(interruption.phase == .queued && interruption.reason == "USER_STOP" && interruption.usage == .none)
             #expect(try await fixture.consumer.take(partition: 0, classes: JobClass.allCases, count: 1).isEmpty)
-            #expect(try await fixture.queue.interrupt(job.id, reason: "USER_STOP", owner: nil) == InterruptAnswer(state: .interrupted, stored: false))
+            #expect(
+                try await fixture.queue.interrupt(job.id, reason: "USER_STOP", owner: nil)
+                    == InterruptAnswer(state: .interrupted, stored: false))
         }
     }
 
@@ -84,7 +88,8 @@ import Testing
     @Test func anInterruptIsFoundAtTheRenewal() async throws {
         try await QueueFixture.run { fixture in
             let claim = try await fixture.running(QueueFixture.job())
-            let renewal = LeaseRenewal(id: claim.job.id, entry: claim.entry, attempt: 1, usage: nil, upstream: nil, firstTokenMilliseconds: nil)
+            let renewal = LeaseRenewal(
+                id: claim.job.id, entry: claim.entry, attempt: 1, usage: nil, upstream: nil, firstTokenMilliseconds: nil)
             #expect(try await fixture.consumer.renew([renewal]) == [.kept])
             #expect(try await fixture.queue.interrupt(claim.job.id, reason: "USER_STOP", owner: nil).stored)
             #expect(try await fixture.consumer.renew([renewal]) == [.interrupted(Interrupt(id: claim.job.id, reason: "USER_STOP"))])
@@ -132,7 +137,9 @@ import Testing
         try await QueueFixture.run(settings: settings) { fixture in
             let claim = try await fixture.running(QueueFixture.job())
             let other = fixture.consumer("w2", token: "t2")
-            let found = try await until("an expired lease") { try await other.takeOver(partition: 0, priority: .standard, cursor: "0-0", count: 10).entries.first }
+            let found = try await until("an expired lease") {
+                try await other.takeOver(partition: 0, priority: .standard, cursor: "0-0", count: 10).entries.first
+            }
             guard case .claimed(let second) = try await other.claim(claim.job, entry: found, leaseExpired: true) else {
                 throw QueueFixture.FixtureError.nothingToClaim
             }
@@ -141,7 +148,8 @@ import Testing
             let refused = try await fixture.write([.text("late")], of: claim)
             #expect(refused[0].errorText?.contains("equal or smaller") == true)
             #expect(try await fixture.finish(claim, .finished(.stop, .none), at: 1) == .integer(0))
-            let renewal = LeaseRenewal(id: claim.job.id, entry: claim.entry, attempt: 1, usage: nil, upstream: nil, firstTokenMilliseconds: nil)
+            let renewal = LeaseRenewal(
+                id: claim.job.id, entry: claim.entry, attempt: 1, usage: nil, upstream: nil, firstTokenMilliseconds: nil)
             #expect(try await fixture.consumer.renew([renewal]) == [.lost])
             #expect(try await fixture.queue.log(claim.job.id, after: nil).map(\.id.description) == ["1-0", "2-0"])
         }
@@ -155,9 +163,15 @@ import Testing
             let claim = try await fixture.running(QueueFixture.job())
             for (name, expected) in [("w2", 2), ("w3", 0)] {
                 let other = fixture.consumer(name, token: name)
-                let entry = try await until("an expired lease") { try await other.takeOver(partition: 0, priority: .standard, cursor: "0-0", count: 10).entries.first }
+                let entry = try await until("an expired lease") {
+                    try await other.takeOver(partition: 0, priority: .standard, cursor: "0-0", count: 10).entries.first
+                }
                 let outcome = try await other.claim(claim.job, entry: entry, leaseExpired: true)
-                if case .claimed(let next) = outcome { #expect(next.attempt == expected) } else { #expect(expected == 0 && outcome == .gone) }
+                if case .claimed(let next) = outcome {
+                    #expect(next.attempt == expected)
+                } else {
+                    #expect(expected == 0 && outcome == .gone)
+                }
             }
             let log = try await fixture.queue.log(claim.job.id, after: nil)
             #expect(log.map(\.id.description) == ["1-0", "2-0", "3-0"])
@@ -172,7 +186,8 @@ import Testing
     @Test func aJobHandedBackCountsNoCrash() async throws {
         try await QueueFixture.run { fixture in
             let claim = try await fixture.running(QueueFixture.job())
-            let renewal = LeaseRenewal(id: claim.job.id, entry: claim.entry, attempt: 1, usage: nil, upstream: nil, firstTokenMilliseconds: nil)
+            let renewal = LeaseRenewal(
+                id: claim.job.id, entry: claim.entry, attempt: 1, usage: nil, upstream: nil, firstTokenMilliseconds: nil)
             #expect(try await fixture.consumer.handBack(renewal))
             #expect(try await fixture.queue.record(claim.job.id)?.state == .queued)
             let other = fixture.consumer("w2", token: "t2")
@@ -191,7 +206,8 @@ import Testing
         settings.queueMaximum = 2
         try await QueueFixture.run(settings: settings) { fixture in
             for _ in 0..<2 {
-                #expect(try await fixture.queue.submit(QueueFixture.job("p0-\(ULID(milliseconds: 1))"), options: SubmitOptions()) == .accepted)
+                #expect(
+                    try await fixture.queue.submit(QueueFixture.job("p0-\(ULID(milliseconds: 1))"), options: SubmitOptions()) == .accepted)
             }
             #expect(try await fixture.queue.submit(QueueFixture.job("p0-x"), options: SubmitOptions()) == .full)
             // What is worked on does not wait.

@@ -230,4 +230,36 @@ import Testing
             #expect(try await Watch.ended(port, tag: "prose")["how"] == "client_closed")
         }
     }
+
+    @Test func aLimitOfTokensCutsAParagraph() async throws {
+        try await withSimulator { port in
+            let client = try await RawClient(port: port)
+            try await client.send(Ask.chat("qwen-plus", stream: false, more: #","max_tokens":2"#))
+            let answer = try await client.response().json()
+            #expect(answer["choices"]?[0]?["finish_reason"] == "length")
+            #expect(answer["usage"]?["completion_tokens"] == 2)
+            try await client.send(Ask.chat("sim-n1000000", stream: false))
+            #expect(try await client.response().status == 400)
+        }
+    }
+
+    /// Forms of an answer in one go for what a stream says with frames.
+    @Test func wholeAnswersThatGoWrong() async throws {
+        try await withSimulator { port in
+            let client = try await RawClient(port: port)
+            try await client.send(Ask.chat("sim-n2-g0-x", stream: false))
+            let error = try await client.response()
+            #expect(error.status == 200)
+            #expect(try error.json()["error"]?["code"] == "overloaded")
+            try await client.send(Ask.chat("sim-n2-g0-d", stream: false))
+            #expect(try await client.response().json()["choices"]?[0]?["finish_reason"] == .null)
+            try await client.send(Ask.chat("sim-n1-g0-t-r", stream: false))
+            let message = try await client.response().json()["choices"]?[0]?["message"]
+            #expect(message?["reasoning_content"] == " r0 r1 r2")
+            #expect(message?["tool_calls"]?[0]?["function"]?["name"] == "get_weather")
+            try await client.send(Ask.chat("sim-n5-g1-k2", stream: false, tag: "whole-drop"))
+            #expect(await client.rest() == "")
+            #expect(try await Watch.ended(port, tag: "whole-drop")["tokens"] == 2)
+        }
+    }
 }

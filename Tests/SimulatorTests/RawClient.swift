@@ -105,40 +105,53 @@ final class RawClient {
 
     /// The next whole response, taken out of what was received.
     func response() async throws -> Response {
+        var reader = ResponseReader()
         while true {
-            if let (response, count) = Self.parse(received) {
-                received.removeFirst(count)
+            if let response = reader.read(received) {
+                received.removeFirst(reader.position)
                 return response
             }
             guard await more() else { throw Ended(received: text) }
         }
     }
+}
 
-    private static func parse(_ bytes: [UInt8]) -> (Response, Int)? {
-        guard let headEnd = bytes.firstRange(of: Array("\r\n\r\n".utf8)) else { return nil }
-        let head = String(decoding: bytes[..<headEnd.lowerBound], as: UTF8.self)
-        var response = Response(status: Int(head.split(separator: " ")[1]) ?? 0, head: head, body: "", chunks: [])
-        var position = headEnd.upperBound
-        guard response.header("transfer-encoding") == "chunked" else {
-            let count = response.header("content-length").flatMap(Int.init) ?? 0
-            guard bytes.count >= position + count else { return nil }
-            response.body = String(decoding: bytes[position..<position + count], as: UTF8.self)
-            response.chunks = [response.body]
-            return (response, position + count)
+/// Reads one response from bytes that grow, each of them once.
+private struct ResponseReader {
+    private(set) var position = 0
+    private var response: Response?
+    private var body: [UInt8] = []
+
+    mutating func read(_ bytes: [UInt8]) -> Response? {
+        if response == nil {
+            guard let end = bytes.firstRange(of: Array("\r\n\r\n".utf8)) else { return nil }
+            let head = String(decoding: bytes[..<end.lowerBound], as: UTF8.self)
+            response = Response(status: Int(head.split(separator: " ")[1]) ?? 0, head: head, body: "", chunks: [])
+            position = end.upperBound
         }
-        var body: [UInt8] = []
-        while true {
-            guard let lineEnd = bytes[position...].firstRange(of: Array("\r\n".utf8)) else { return nil }
-            guard let size = Int(String(decoding: bytes[position..<lineEnd.lowerBound], as: UTF8.self), radix: 16) else { return nil }
-            guard bytes.count >= lineEnd.upperBound + size + 2 else { return nil }
+        guard response?.header("transfer-encoding") == "chunked" else {
+            let count = response?.header("content-length").flatMap(Int.init) ?? 0
+            guard bytes.count >= position + count else { return nil }
+            let text = String(decoding: bytes[position..<position + count], as: UTF8.self)
+            position += count
+            response?.body = text
+            response?.chunks = [text]
+            return response
+        }
+        while let lineEnd = bytes[position...].firstRange(of: Array("\r\n".utf8)),
+            let size = Int(String(decoding: bytes[position..<lineEnd.lowerBound], as: UTF8.self), radix: 16),
+            bytes.count >= lineEnd.upperBound + size + 2
+        {
             let chunk = bytes[lineEnd.upperBound..<lineEnd.upperBound + size]
             position = lineEnd.upperBound + size + 2
-            if size == 0 { break }
+            if size == 0 {
+                response?.body = String(decoding: body, as: UTF8.self)
+                return response
+            }
             body.append(contentsOf: chunk)
-            response.chunks.append(String(decoding: chunk, as: UTF8.self))
+            response?.chunks.append(String(decoding: chunk, as: UTF8.self))
         }
-        response.body = String(decoding: body, as: UTF8.self)
-        return (response, position)
+        return nil
     }
 }
 

@@ -172,19 +172,26 @@ package final class Lab: Sendable {
         return problems
     }
 
-    /// Children of children too: whoever carries the mark. They are ended.
-    private func leftovers() -> [String] {
+    /// Every process that carries the lab's mark, children of children too, with its command line.
+    package func processes() -> [pid_t: String] {
         let needle = Data("TEST_LAB=\(mark)".utf8)
-        var problems: [String] = []
+        var found: [pid_t: String] = [:]
         for entry in (try? FileManager.default.contentsOfDirectory(atPath: "/proc")) ?? [] {
             guard let process = pid_t(entry), let environment = FileManager.default.contents(atPath: "/proc/\(entry)/environ"),
                 environment.range(of: needle) != nil
             else { continue }
             let command = FileManager.default.contents(atPath: "/proc/\(entry)/cmdline").map { String(decoding: $0, as: UTF8.self) } ?? ""
-            problems.append("a process is left over: \(process) \(command.replacing("\0", with: " ").prefix(200))")
-            kill(process, SIGKILL)
+            found[process] = command.replacing("\0", with: " ")
         }
-        return problems
+        return found
+    }
+
+    /// What is left over is told and ended.
+    private func leftovers() -> [String] {
+        processes().map { process, command in
+            kill(process, SIGKILL)
+            return "a process is left over: \(process) \(command.prefix(200))"
+        }
     }
 
     private func faults(in node: Node) -> [String] {

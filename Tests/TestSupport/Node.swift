@@ -24,9 +24,13 @@ package enum Executable {
         package var errors: String
     }
 
+    package static func run(_ arguments: String..., environment: [String: String] = [:], input: String? = nil) async throws -> Outcome {
+        try await run(arguments, environment: environment, input: input)
+    }
+
     /// Runs `sluice` with these arguments to its end.
     package static func run(
-        _ arguments: String..., environment: [String: String] = [:], input: String? = nil, deadline: Duration = .seconds(30)
+        _ arguments: [String], environment: [String: String] = [:], input: String? = nil, deadline: Duration = .seconds(30)
     ) async throws -> Outcome {
         let folder = try TemporaryFolder()
         defer { folder.remove() }

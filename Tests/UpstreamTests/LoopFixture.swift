@@ -50,11 +50,17 @@ actor Caller {
         return await withCheckedContinuation { recorder.waiter = $0 }
     }
 
-    func begin(_ upstream: UpstreamConfiguration, _ request: GenerationRequest = .hello, _ recorder: Recorder) throws {
-        recorder.call = try client.start(request, on: upstream, receiver: recorder)
+    func begin(_ upstream: UpstreamConfiguration, _ recorder: Recorder) throws {
+        recorder.call = try client.start(.hello, on: upstream, receiver: recorder)
     }
 
-    func run<Value: Sendable>(_ body: (isolated Caller) throws -> Value) rethrows -> Value { try body(self) }
+    /// Waits for the end of a call that was begun.
+    func end(of recorder: Recorder) async -> Recording {
+        if recorder.recording.result != nil { return recorder.recording }
+        return await withCheckedContinuation { recorder.waiter = $0 }
+    }
+
+    func run<Value: Sendable>(_ body: @Sendable (isolated Caller) throws -> Value) rethrows -> Value { try body(self) }
 }
 
 struct Recording: Sendable {
@@ -68,8 +74,8 @@ struct Recording: Sendable {
     var failure: UpstreamFailure? { if case .failed(let failure) = result { failure } else { nil } }
 }
 
-/// Writes down what a call says. Of the loop.
-final class Recorder: UpstreamReceiver {
+/// Writes down what a call says. Touched on the loop only, though tests hold it elsewhere.
+final class Recorder: UpstreamReceiver, @unchecked Sendable {
     enum Step { case connected, answered, produced, ended }
 
     var recording = Recording()

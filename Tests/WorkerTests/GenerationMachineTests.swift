@@ -7,7 +7,8 @@ import Upstream
 @Suite struct GenerationMachineTests {
     private static func machine(retries: Int = 3, upstreams: Int = 1, earlier: Usage? = nil) -> GenerationMachine {
         GenerationMachine(
-            policy: .init(retries: retries, backoff: .milliseconds(250)...(.seconds(10)), upstreams: upstreams, promptEstimate: 7), earlier: earlier)
+            policy: .init(retries: retries, backoff: .milliseconds(250)...(.seconds(10)), upstreams: upstreams, promptEstimate: 7),
+            earlier: earlier)
     }
     private static func failure(_ code: FailureCode, status: Int? = nil, retryAfter: Duration? = nil) -> UpstreamResult {
         .failed(UpstreamFailure(failure: Failure(code, "x", upstreamStatus: status), retryAfter: retryAfter))
@@ -51,7 +52,9 @@ import Upstream
         #expect(spent == Usage(promptTokens: 7, completionTokens: 3, estimated: true))
     }
 
-    @Test(arguments: [FailureCode.authentication, .permission, .invalidRequest, .modelNotFound, .quotaExhausted, .contentFiltered, .upstreamProtocol])
+    @Test(arguments: [
+        FailureCode.authentication, .permission, .invalidRequest, .modelNotFound, .quotaExhausted, .contentFiltered, .upstreamProtocol,
+    ])
     func doesNotTryAgainWhatCannotPass(code: FailureCode) {
         var machine = Self.machine()
         _ = machine.begin()
@@ -88,7 +91,10 @@ import Upstream
 
     @Test func anInterruptInEveryPhase() {
         func interrupt(_ machine: inout GenerationMachine) -> Interruption? {
-            guard case .interrupted(let interruption) = ended(machine.interrupted(Interrupt(id: JobID("j")!, reason: "R"), latencyMicroseconds: 9)) else { return nil }
+            guard
+                case .interrupted(let interruption) = ended(
+                    machine.interrupted(Interrupt(id: JobID("j")!, reason: "R"), latencyMicroseconds: 9))
+            else { return nil }
             return interruption
         }
         var claimed = Self.machine()
@@ -99,7 +105,11 @@ import Upstream
         var waiting = Self.machine()
         _ = waiting.begin()
         waiting.connected()
-        #expect(interrupt(&waiting) == Interruption(reason: "R", phase: .waiting, usage: Usage(promptTokens: 7, completionTokens: 0, estimated: true), latencyMicroseconds: 9))
+        #expect(
+            interrupt(&waiting)
+                == Interruption(
+                    reason: "R", phase: .waiting, usage: Usage(promptTokens: 7, completionTokens: 0, estimated: true),
+                    latencyMicroseconds: 9))
         var streaming = Self.machine()
         _ = streaming.begin()
         _ = streaming.produced(chunks: 4)

@@ -1,6 +1,20 @@
 import HTTPTypes
 import Hummingbird
 
+#if canImport(FoundationEssentials)
+    import FoundationEssentials
+#else
+    import Foundation
+#endif
+
+/// The time of day, for ids and answers.
+enum RequestClock {
+    /// Milliseconds since 1970.
+    static var milliseconds: UInt64 { UInt64(max(0, Date().timeIntervalSince1970) * 1000) }
+    /// Seconds since 1970.
+    static var seconds: Int { Int(milliseconds / 1000) }
+}
+
 extension HTTPField.Name {
     /// draft-ietf-httpapi-idempotency-key-header
     static let idempotencyKey = HTTPField.Name("Idempotency-Key")!

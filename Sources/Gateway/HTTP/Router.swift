@@ -1,19 +1,21 @@
 import HTTPTypes
 import Hummingbird
 import NIOCore
+import Observability
 
 /// Everything that a gateway answers over plain HTTP.
 /// - Parameters:
 ///   - models: what `GET /v1/models` lists.
 ///   - metrics: Prometheus text, made at each call.
 package func makeRouter(
-    _ context: GatewayContext, models: [String] = ["qwen-plus"], metrics: @escaping @Sendable () -> String = { "" }
+    _ context: GatewayContext, models: [String] = ["qwen-plus"], metrics: @escaping @Sendable () -> String = { prometheusText() }
 ) -> Router<GatewayRequestContext> {
     let router = Router(context: GatewayRequestContext.self, options: .autoGenerateHeadEndpoints)
     router.add(middleware: FailureMiddleware())
     HealthRoutes(readiness: context.readiness, metrics: metrics).add(to: router)
-    ChatPage().add(to: router)
-    let api = router.group("v1").add(middleware: AuthenticationMiddleware(authenticator: context.authenticator))
+    ChatPage(asksForKey: !context.authenticator.isOpen).add(to: router)
+    let origins = OriginRule(allowed: context.settings.allowedOrigins)
+    let api = router.group("v1").add(middleware: AuthenticationMiddleware(authenticator: context.authenticator, origins: origins))
     api.get("models") { _, _ in modelList(models) }
     JobRoutes(context: context).add(to: api)
     JobEventRoute(context: context).add(to: api)

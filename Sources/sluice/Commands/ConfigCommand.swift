@@ -44,7 +44,7 @@ struct ConfigCheckCommand: ParsableCommand {
         switch node {
         case .worker: reader.requireUpstream()
         case .gateway: reader.requireAuthentication(gateway)
-        case nil: break
+        case nil: reader.checkAuthentication(gateway)
         }
         return reader.faults
     }

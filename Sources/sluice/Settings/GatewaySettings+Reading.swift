@@ -61,32 +61,34 @@ extension SettingsReader {
         settings.none = text("SLUICE_AUTH") == "none"
         settings.noneAnywhere = flag("SLUICE_AUTH_NONE_ANYWHERE")
         settings.adminKey = text("SLUICE_ADMIN_KEY")
-        settings.listensOnLoopback = ListenAddress(host: host, port: 0).isLoopback
+        settings.listensOnLoopback = AuthenticationSettings.isLoopback(host)
         return settings
     }
 }
 
-extension ListenAddress {
-    /// Whether only this machine can connect to it.
-    var isLoopback: Bool { host == "localhost" || host == "::1" || host.hasPrefix("127.") && host.split(separator: ".").count == 4 }
-}
-
 extension SettingsReader {
+    /// The settings that say who may come in.
+    static let waysIn = [
+        "SLUICE_API_KEYS", "SLUICE_API_KEYS_FILE", "SLUICE_JWT_KEY_FILE", "SLUICE_JWT_JWKS_FILE", "SLUICE_ACCOUNTS_FILE", "SLUICE_AUTH",
+    ]
+
     /// A gateway that would let in nobody, or everybody by mistake, does not start.
     mutating func requireAuthentication(_ gateway: GatewaySettings) {
-        let ways = [
-            "SLUICE_API_KEYS", "SLUICE_API_KEYS_FILE", "SLUICE_JWT_KEY_FILE", "SLUICE_JWT_JWKS_FILE", "SLUICE_ACCOUNTS_FILE", "SLUICE_AUTH",
-        ]
-        guard ways.contains(where: { source.value($0) != nil }) else {
+        guard Self.waysIn.contains(where: { source.value($0) != nil }) else {
             return fault(
                 nil, "nothing says who may come in",
-                "set SLUICE_API_KEYS=tenant:key (or one of \(ways.dropFirst().dropLast().joined(separator: ", "))), or SLUICE_AUTH=none for this machine only"
+                "set SLUICE_API_KEYS=tenant:key (or one of \(Self.waysIn.dropFirst().dropLast().joined(separator: ", "))), or SLUICE_AUTH=none for this machine only"
             )
         }
-        if gateway.authentication.none, !gateway.authentication.noneAnywhere, !gateway.authentication.listensOnLoopback {
-            fault(
-                "SLUICE_AUTH", "none is allowed on loopback only, and SLUICE_LISTEN is \(source.value("SLUICE_LISTEN")?.text ?? "")",
-                "listen on 127.0.0.1, configure keys, or set SLUICE_AUTH_NONE_ANYWHERE=1")
+        checkAuthentication(gateway)
+    }
+
+    /// Keys, accounts and the like as the gateway itself will read them.
+    mutating func checkAuthentication(_ gateway: GatewaySettings) {
+        do { _ = try Authenticator(settings: gateway.authentication, logger: .silent) } catch {
+            // A file that cannot be read is a fault already; that nothing is set matters to a gateway alone.
+            guard error.code != .unreadableFile, error.code != .noMethod else { return }
+            fault(nil, error.message, "")
         }
     }
 }

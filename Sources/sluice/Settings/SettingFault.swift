@@ -8,7 +8,7 @@ struct SettingFault: Error, Sendable, Hashable, CustomStringConvertible {
 
     var description: String {
         let subject = [name, origin.map { name == nil ? "\($0)" : "(\($0))" }].compactMap { $0 }.joined(separator: " ")
-        let line = (subject.isEmpty ? "" : subject + ": ") + problem + "; " + remedy
+        let line = (subject.isEmpty ? "" : subject + ": ") + problem + (remedy.isEmpty ? "" : "; " + remedy)
         return String(line.unicodeScalars.map { $0.properties.generalCategory == .control ? " " : Character($0) })
     }
 }

@@ -41,6 +41,9 @@ struct SettingsSource: Sendable {
         given[name] = Value(text: text, origin: .commandLine)
     }
 
+    /// Forgets what was given; the default counts again.
+    mutating func remove(_ name: String) { given[name] = nil }
+
     /// Gives a value only where none was given.
     mutating func propose(_ name: String, _ text: String) {
         if given[name] == nil { override(name, text) }

@@ -1,0 +1,23 @@
+import Glibc
+import NIOCore
+import NIOPosix
+import NIOSSL
+
+/// What a person is told of a transport's error: "Connection refused (errno 111)".
+func failureReason(_ error: any Error) -> String {
+    switch error {
+    case let error as NIOConnectionError:
+        // One of several addresses stands for all.
+        if let attempt = error.connectionErrors.first { failureReason(attempt.error) } else { "the name \(error.host) cannot be resolved" }
+    case let error as IOError:
+        "\(String(cString: strerror(error.errnoCode))) (errno \(error.errnoCode))"
+    case ChannelError.connectTimeout(let time):
+        "no connection within \(time.readable)"
+    case NIOSSLError.handshakeFailed(let detail):
+        "the TLS handshake failed: \(detail)"
+    case is NIOSSLExtraError, is NIOSSLError:
+        "TLS: \(error)"
+    default:
+        "\(error)"
+    }
+}

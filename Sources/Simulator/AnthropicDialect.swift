@@ -1,0 +1,177 @@
+import Contract
+import NIOHTTP1
+
+/// Anthropic's messages. As the provider does, it insists on `max_tokens` and on the version header, and knows no role but user and assistant;
+/// a last message of the assistant's is a prefix without further mark.
+enum AnthropicDialect: Dialect {
+    static func ask(_ body: JSON, headers: HTTPHeaders) throws(Refusal) -> Ask {
+        let model = try ChatMessages.model(in: body)
+        guard headers.contains(name: "anthropic-version") else { throw Refusal(400, "anthropic-version: header is required") }
+        guard let limit = body["max_tokens"]?.integer, limit > 0 else { throw Refusal(400, "max_tokens: Field required") }
+        let messages = try ChatMessages.messages(in: body["messages"])
+        for message in messages {
+            let role = message["role"]?.string ?? ""
+            guard role == "user" || role == "assistant" else { throw Refusal(400, "messages: Unexpected role \"\(role.prefix(40))\"") }
+        }
+        var ask = Ask(model: model, stream: body["stream"]?.bool ?? false)
+        ask.tag = body["user"]?.string
+        ask.maximumTokens = limit
+        ask.question = ChatMessages.question(in: messages)
+        ask.toolName = body["tools"]?[0]?["name"]?.string
+        ask.prefix = ChatMessages.prefix(in: messages)
+        return ask
+    }
+
+    static func form(of answer: Answer, to ask: Ask, number: Int) -> any AnswerForm {
+        AnthropicForm(answer: answer, ask: ask, number: number)
+    }
+
+    static func error(status: Int, message: String, number: Int) -> [UInt8] {
+        let error: JSON = ["type": .string(type(status)), "message": .string(message)]
+        return (["type": "error", "error": error, "request_id": .string("req_sim\(number)")] as JSON).bytes
+    }
+
+    private static func type(_ status: Int) -> String {
+        switch status {
+        case 401: "authentication_error"
+        case 402: "billing_error"
+        case 403: "permission_error"
+        case 404: "not_found_error"
+        case 413: "request_too_large"
+        case 429: "rate_limit_error"
+        case 504: "timeout_error"
+        case 503, 529: "overloaded_error"
+        case 500...: "api_error"
+        default: "invalid_request_error"
+        }
+    }
+}
+
+/// `message_start`, blocks of content one after another, `message_delta`, `message_stop`.
+private final class AnthropicForm: AnswerForm {
+    private enum Block { case thinking, text, toolUse }
+
+    private let answer: Answer
+    private let ask: Ask
+    private let id: String
+    private var open: Block?
+    private var blocks = 0
+    /// The open text block's events up to the text of a word.
+    private var wordHead: [UInt8] = []
+
+    init(answer: Answer, ask: Ask, number: Int) {
+        self.answer = answer
+        self.ask = ask
+        id = "sim\(number)"
+    }
+
+    var streamType: String { "text/event-stream; charset=utf-8" }
+
+    func start(_ writer: inout ChunkWriter) {
+        let usage =
+            #"{"input_tokens":\#(PromptTokens.count),"cache_creation_input_tokens":0,"cache_read_input_tokens":0,"output_tokens":1}"#
+        let message =
+            #"{"id":"msg_\#(id)","type":"message","role":"assistant","model":\#(ask.model.quoted),"content":[],"#
+            + #""stop_reason":null,"stop_sequence":null,"usage":\#(usage)}"#
+        event("message_start", #""message":\#(message)"#, to: &writer)
+        writer.begin()
+        writer.write("event: ping\ndata: {\"type\": \"ping\"}\n\n")
+        writer.end()
+    }
+
+    func write(_ piece: Piece, total: Int, to writer: inout ChunkWriter) {
+        switch piece {
+        case .word(let index):
+            enter(.text, to: &writer)
+            writer.begin()
+            writer.write(wordHead)
+            writer.write(" w")
+            writer.write(decimal: index)
+            writer.write("\"}}\n\n")
+            writer.end()
+        case .text(let text):
+            enter(.text, to: &writer)
+            delta(#""type":"text_delta","text":\#(text.quoted)"#, to: &writer)
+        case .reasoning:
+            enter(.thinking, to: &writer)
+            delta(#""type":"thinking_delta","thinking":\#(piece.text.quoted)"#, to: &writer)
+        case .toolCall(let fragment):
+            enter(.toolUse, to: &writer)
+            delta(#""type":"input_json_delta","partial_json":\#((answer.toolCall?.arguments(of: fragment) ?? "").quoted)"#, to: &writer)
+        }
+    }
+
+    func end(total: Int, to writer: inout ChunkWriter) {
+        close(to: &writer)
+        let usage = #"{"output_tokens":\#(total)}"#
+        event("message_delta", #""delta":{"stop_reason":"\#(stopReason)","stop_sequence":null},"usage":\#(usage)"#, to: &writer)
+        writer.begin()
+        writer.write("event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n")
+        writer.end()
+    }
+
+    func errorFrame(to writer: inout ChunkWriter) {
+        writer.begin()
+        writer.write("event: error\ndata: ")
+        writer.write(wholeError)
+        writer.write("\n\n")
+        writer.end()
+    }
+
+    var wholeError: [UInt8] { Array(#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}"#.utf8) }
+
+    func whole(total: Int, complete: Bool) -> [UInt8] {
+        let said = answer.said(upTo: total)
+        var content: [JSON] = []
+        if !said.reasoning.isEmpty {
+            content.append(["type": "thinking", "thinking": .string(said.reasoning), "signature": "c2ltdWxhdGVk"])
+        }
+        if !said.text.isEmpty { content.append(["type": "text", "text": .string(said.text)]) }
+        if let call = said.toolCall, let input = try? JSON(parsing: call.arguments) {
+            content.append(["type": "tool_use", "id": .string("toolu_" + id), "name": .string(call.name), "input": input])
+        }
+        let message: JSON = [
+            "id": .string("msg_" + id), "type": "message", "role": "assistant", "model": .string(ask.model), "content": .array(content),
+            "stop_reason": complete ? .string(stopReason) : .null, "stop_sequence": .null,
+            "usage": ["input_tokens": .integer(PromptTokens.count), "output_tokens": .integer(total)],
+        ]
+        return message.bytes
+    }
+
+    private var stopReason: String { answer.isCut ? "max_tokens" : answer.toolCall == nil ? "end_turn" : "tool_use" }
+
+    // MARK: blocks
+
+    private func enter(_ block: Block, to writer: inout ChunkWriter) {
+        guard open != block else { return }
+        close(to: &writer)
+        open = block
+        let content =
+            switch block {
+            case .thinking: #"{"type":"thinking","thinking":"","signature":""}"#
+            case .text: #"{"type":"text","text":""}"#
+            case .toolUse: #"{"type":"tool_use","id":"toolu_\#(id)","name":\#((answer.toolCall?.name ?? "").quoted),"input":{}}"#
+            }
+        event("content_block_start", #""index":\#(blocks),"content_block":\#(content)"#, to: &writer)
+        let head = #"{"type":"content_block_delta","index":\#(blocks),"delta":{"type":"text_delta","text":""#
+        wordHead = Array(("event: content_block_delta\ndata: " + head).utf8)
+    }
+
+    private func close(to writer: inout ChunkWriter) {
+        guard let open else { return }
+        if open == .thinking { delta(#""type":"signature_delta","signature":"c2ltdWxhdGVk""#, to: &writer) }
+        event("content_block_stop", #""index":\#(blocks)"#, to: &writer)
+        blocks += 1
+        self.open = nil
+    }
+
+    private func delta(_ delta: String, to writer: inout ChunkWriter) {
+        event("content_block_delta", #""index":\#(blocks),"delta":{\#(delta)}"#, to: &writer)
+    }
+
+    private func event(_ name: String, _ members: String, to writer: inout ChunkWriter) {
+        writer.begin()
+        writer.buffer.writeString("event: \(name)\ndata: {\"type\":\"\(name)\",\(members)}\n\n")
+        writer.end()
+    }
+}

@@ -1,0 +1,56 @@
+import Contract
+import NIOHTTP1
+
+/// OpenAI's speech: bare samples (or a WAV file of unknown length) in paced chunks, each piece a token.
+enum OpenAISpeechDialect: Dialect {
+    static func ask(_ body: JSON, headers: HTTPHeaders) throws(Refusal) -> Ask {
+        var ask = Ask(model: try ChatMessages.model(in: body), stream: true)
+        guard let input = body["input"]?.string, !input.isEmpty else { throw Refusal(400, "input is missing") }
+        guard body["voice"]?.string != nil else { throw Refusal(400, "voice is missing") }
+        switch body["response_format"]?.string ?? "mp3" {
+        case "pcm": break
+        case "wav": ask.waveHeader = true
+        case let other: throw Refusal(400, "the simulator speaks pcm and wav, not \(other.prefix(40))")
+        }
+        ask.tag = body["user"]?.string
+        ask.question = input
+        return ask
+    }
+
+    static func plan(_ ask: Ask, script: ModelScript?) -> (script: ModelScript, answer: Answer) {
+        SimulatedVoice.plan(ask, script: script, bare: true)
+    }
+
+    static func form(of answer: Answer, to ask: Ask, number: Int) -> any AnswerForm { SampleForm(hasHeader: ask.waveHeader) }
+
+    static func error(status: Int, message: String, number: Int) -> [UInt8] {
+        OpenAIDialect.error(status: status, message: message, number: number)
+    }
+}
+
+private final class SampleForm: AnswerForm {
+    private let hasHeader: Bool
+
+    init(hasHeader: Bool) { self.hasHeader = hasHeader }
+
+    var streamType: String { hasHeader ? "audio/wav" : "audio/pcm" }
+
+    func start(_ writer: inout ChunkWriter) {
+        guard hasHeader else { return }
+        writer.begin()
+        writer.write(SimulatedVoice.waveHeader)
+        writer.end()
+    }
+
+    func write(_ piece: Piece, total: Int, to writer: inout ChunkWriter) {
+        writer.begin()
+        writer.write(SimulatedVoice.piece(total - 1))
+        writer.end()
+    }
+
+    /// Samples have no end mark: the body's end is it. Nor can they tell of an error.
+    func end(total: Int, to writer: inout ChunkWriter) {}
+    func errorFrame(to writer: inout ChunkWriter) {}
+    func whole(total: Int, complete: Bool) -> [UInt8] { (0..<total).flatMap(SimulatedVoice.piece) }
+    var wholeError: [UInt8] { [] }
+}

@@ -1,0 +1,69 @@
+import Glibc
+
+/// The voice of the speech endpoints: a soft tone, 24 kHz, 16 bits, one channel, little end first.
+///
+/// Each piece lasts 40 ms and holds a whole number of waves, which goes up with its index (eight steps, then again), so that what was heard
+/// can be told from what is missing.
+enum SimulatedVoice {
+    static let rate = 24_000
+    static let samplesAPiece = 960
+
+    /// - Returns: 1,920 bytes.
+    static func piece(_ index: Int) -> [UInt8] { pieces[index % pieces.count] }
+    static func base64(_ index: Int) -> [UInt8] { encoded[index % encoded.count] }
+
+    /// How a text is spoken by a model that is no script: pieces follow each other twice as fast as they sound.
+    static let script: ModelScript = {
+        var script = ModelScript()
+        script.firstDelay = 100_000_000
+        script.gap = 20_000_000
+        return script
+    }()
+
+    /// Pieces that a text takes: 70 ms a letter, 200 ms a Chinese character; at least one.
+    static func pieces(for text: String) -> Int {
+        let milliseconds = text.unicodeScalars.reduce(0) { $0 + ($1.value >= 0x2E80 ? 200 : 70) }
+        return max(1, milliseconds / 40)
+    }
+
+    /// The plan of a spoken answer. A frame of error has no place among bare samples: there the connection breaks instead.
+    static func plan(_ ask: Ask, script: ModelScript?, bare: Bool) -> (script: ModelScript, answer: Answer) {
+        guard var script else { return (self.script, Answer(words: pieces(for: ask.question))) }
+        if bare, script.errorFrame, script.dropAfter == nil { script.dropAfter = script.tokens }
+        return (script, Answer(words: script.tokens))
+    }
+
+    /// The head of a WAV file whose length is not known yet (RIFF, as streaming encoders write it).
+    static let waveHeader: [UInt8] = {
+        func little(_ value: UInt32, _ bytes: Int) -> [UInt8] { (0..<bytes).map { UInt8(truncatingIfNeeded: value >> UInt32(8 * $0)) } }
+        let rate = UInt32(Self.rate)
+        let format = little(16, 4) + little(1, 2) + little(1, 2) + little(rate, 4) + little(rate * 2, 4) + little(2, 2) + little(16, 2)
+        return Array("RIFF".utf8) + little(.max, 4) + Array("WAVEfmt ".utf8) + format + Array("data".utf8) + little(.max, 4)
+    }()
+
+    private static let pieces: [[UInt8]] = (0..<8).map { step in
+        let waves = Double(9 + step)
+        return (0..<samplesAPiece).flatMap { sample -> [UInt8] in
+            let value = Int16(6000 * sin(2 * Double.pi * waves * Double(sample) / Double(samplesAPiece)))
+            return [UInt8(truncatingIfNeeded: value), UInt8(truncatingIfNeeded: value >> 8)]
+        }
+    }
+
+    private static let encoded = pieces.map(base64(of:))
+
+    /// RFC 4648 section 4.
+    static func base64(of bytes: [UInt8]) -> [UInt8] {
+        let alphabet: StaticString = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+        var out: [UInt8] = []
+        out.reserveCapacity((bytes.count + 2) / 3 * 4)
+        for start in stride(from: 0, to: bytes.count, by: 3) {
+            let count = min(3, bytes.count - start)
+            var group: UInt32 = 0
+            for index in 0..<3 { group = group << 8 | UInt32(index < count ? bytes[start + index] : 0) }
+            for index in 0..<4 {
+                out.append(index <= count ? alphabet.utf8Start[Int(group >> UInt32(18 - 6 * index) & 63)] : UInt8(ascii: "="))
+            }
+        }
+        return out
+    }
+}

@@ -1,0 +1,38 @@
+/// The WebSocket of a gateway: `ws://host:port/ws/agent/stream`.
+struct ChatAddress: Sendable, Equatable, CustomStringConvertible {
+    static let path = "/ws/agent/stream"
+
+    var host: String
+    var port: Int
+    var path: String
+    var isSecure: Bool
+
+    /// `ws://`, `wss://`, `http://` or `https://`; without a path the protocol's own one is meant.
+    init?(_ text: String) {
+        let schemes = [("ws://", false, 80), ("wss://", true, 443), ("http://", false, 80), ("https://", true, 443)]
+        guard let (scheme, isSecure, standardPort) = schemes.first(where: { text.hasPrefix($0.0) }) else { return nil }
+        let rest = text.dropFirst(scheme.count)
+        let authority = rest.prefix { $0 != "/" && $0 != "?" }
+        let tail = rest[authority.endIndex...]
+        guard !authority.isEmpty, !text.contains(where: \.isWhitespace), !authority.contains("@") else { return nil }
+        let hasPort = authority.hasPrefix("[") ? authority.contains("]:") : authority.contains(":")
+        guard let address = ListenAddress(hasPort ? String(authority) : "\(authority):\(standardPort)"), address.port > 0 else {
+            return nil
+        }
+        host = address.host
+        port = address.port
+        path = tail.isEmpty || tail == "/" ? Self.path : String(tail)
+        self.isSecure = isSecure
+    }
+
+    /// Where a gateway that listens there can be reached from this machine.
+    init(listening address: ListenAddress) {
+        host = address.host == "0.0.0.0" ? "127.0.0.1" : address.host == "::" ? "::1" : address.host
+        port = address.port
+        path = Self.path
+        isSecure = false
+    }
+
+    var authority: String { ListenAddress(host: host, port: port).description }
+    var description: String { "\(isSecure ? "wss" : "ws")://\(authority)\(path)" }
+}

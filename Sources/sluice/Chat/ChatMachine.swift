@@ -1,0 +1,306 @@
+import Contract
+
+/// What `sluice chat` does about what happens: the protocol's client side without sockets, terminals or clocks.
+struct ChatMachine {
+    enum Input {
+        case connected
+        /// No try at connecting succeeded.
+        case unreachable(String)
+        case message(JSON)
+        case closed(code: Int?, reason: String)
+        case line(String)
+        case endOfInput
+        /// Ctrl-C.
+        case interrupt
+    }
+
+    enum Action: Equatable {
+        case send(JSON)
+        /// A piece of the answer.
+        case answer(String)
+        /// The answer is over: what follows begins on a new line.
+        case endOfAnswer
+        /// Something about the conversation, on a line of its own.
+        case note(String)
+        case receipt(ChatReceipt)
+        case prompt
+        case connect
+        case leave(ExitStatus, String)
+    }
+
+    /// A request on its way.
+    private struct Request {
+        var id: String
+        var text: String
+        /// Of the last event seen.
+        var eventID: String?
+        var hasText = false
+        var interruptedAt: UInt64?
+        var acknowledgedAt: UInt64?
+        var endedAt: UInt64?
+        /// The closing frame.
+        var closing: JSON?
+    }
+
+    private enum State {
+        /// Waiting for a connection, then for REGISTER_ACK; the request, if there is one, will be resumed.
+        case connecting
+        case ready
+    }
+
+    private let key: String
+    private let model: String?
+    /// One question only, then leave.
+    private let isSingle: Bool
+    private var state = State.connecting
+    private var sessionID: String?
+    private var request: Request?
+    /// Lines that wait for the answer before them.
+    private var lines: [String] = []
+    private var hasInputEnded = false
+    private var hasFailed = false
+    private var number = 0
+    private let runID: String
+
+    /// - Parameter prompt: the one question; nil: lines are asked for.
+    init(key: String?, model: String?, prompt: String?, runID: String) {
+        // A gateway that asks nobody who he is wants a key all the same, and takes any.
+        self.key = key ?? "none"
+        self.model = model
+        self.runID = runID
+        isSingle = prompt != nil
+        hasInputEnded = prompt != nil
+        if let prompt { lines = [prompt] }
+    }
+
+    /// - Parameters:
+    ///   - now: monotonic nanoseconds.
+    ///   - milliseconds: since 1970.
+    mutating func handle(_ input: Input, now: UInt64, milliseconds: Int64) -> [Action] {
+        var actions: [Action] = []
+        switch input {
+        case .connected: actions.append(send("REGISTER", registration, milliseconds))
+        case .unreachable(let why): actions.append(.leave(.unavailable, why))
+        case .message(let message): receive(message, now, milliseconds, &actions)
+        case .closed(let code, let reason): closed(code, reason, &actions)
+        case .line(let line):
+            if lines.count < 1_000 { lines.append(line) }
+            advance(milliseconds, &actions)
+        case .endOfInput:
+            hasInputEnded = true
+            advance(milliseconds, &actions)
+        case .interrupt: interrupt(now, milliseconds, &actions)
+        }
+        return actions
+    }
+
+    private func send(_ type: String, _ payload: JSON, _ milliseconds: Int64) -> Action {
+        .send([
+            "version": "1.0", "msg_type": .string(type), "session_id": .string(sessionID ?? ""), "payload": payload,
+            "timestamp": .integer(milliseconds),
+        ])
+    }
+
+    private var registration: JSON {
+        var members = JSONObject()
+        members["auth"] = ["type": "API_KEY", "api_key": .string(key)]
+        members["platform"] = "APP"
+        members["require_tts"] = false
+        members["enable_srs"] = false
+        members["function_calling"] = []
+        members["resume_session_id"] = sessionID.map(JSON.string)
+        return .object(members)
+    }
+
+    private func asking(_ request: Request, _ milliseconds: Int64) -> Action {
+        var members = JSONObject()
+        members["request_id"] = .string(request.id)
+        members["data_type"] = "TEXT"
+        members["stream_flag"] = false
+        members["stream_seq"] = 0
+        members["content"] = ["text": .string(request.text)]
+        members["model"] = model.map(JSON.string)
+        return send("REQUEST", .object(members), milliseconds)
+    }
+
+    /// Asks the next question when nothing is under way; leaves when there will be none.
+    private mutating func advance(_ milliseconds: Int64, _ actions: inout [Action]) {
+        guard case .ready = state, request == nil else { return }
+        while let line = lines.first {
+            lines.removeFirst()
+            guard !line.allSatisfy(\.isWhitespace) else { continue }
+            number += 1
+            let next = Request(id: "\(runID)-\(number)", text: line)
+            request = next
+            actions.append(asking(next, milliseconds))
+            return
+        }
+        if hasInputEnded {
+            actions.append(send("SHUTDOWN", ["reason": "done"], milliseconds))
+            actions.append(.leave(hasFailed ? .failed : .done, ""))
+        } else {
+            actions.append(.prompt)
+        }
+    }
+
+    // MARK: Messages
+
+    private mutating func receive(_ message: JSON, _ now: UInt64, _ milliseconds: Int64, _ actions: inout [Action]) {
+        let payload = message["payload"] ?? [:]
+        switch message["msg_type"]?.string {
+        case "REGISTER_ACK":
+            sessionID = payload["session_id"]?.string ?? message["session_id"]?.string
+            state = .ready
+            guard let request else { return advance(milliseconds, &actions) }
+            var members = JSONObject()
+            members["request_id"] = .string(request.id)
+            members["last_event_id"] = request.eventID.map(JSON.string)
+            actions.append(send("RESUME", .object(members), milliseconds))
+        case "RESPONSE": respond(payload, now, milliseconds, &actions)
+        case "INTERRUPT_ACK":
+            guard request?.interruptedAt != nil else { return }
+            if request?.acknowledgedAt == nil { request?.acknowledgedAt = now }
+            finish(milliseconds, &actions)
+        case "HEARTBEAT": actions.append(send("HEARTBEAT_REPLY", [:], milliseconds))
+        case "SESSION_WARN": actions.append(.note(payload["message"]?.string ?? "the session ends soon"))
+        case "ERROR": fail(payload, milliseconds, &actions)
+        default: break
+        }
+    }
+
+    private mutating func respond(_ payload: JSON, _ now: UInt64, _ milliseconds: Int64, _ actions: inout [Action]) {
+        guard payload["request_id"]?.string == request?.id, request != nil, request?.endedAt == nil else { return }
+        if let id = payload["event_id"]?.string { request?.eventID = id }
+        if payload["restarted"]?.bool == true {
+            if request?.hasText == true { actions.append(.endOfAnswer) }
+            actions.append(.note("the worker was lost; another one begins the answer anew"))
+            request?.hasText = false
+        }
+        if let text = payload["content"]?["text"]?.string, !text.isEmpty {
+            request?.hasText = true
+            actions.append(.answer(text))
+        }
+        if let call = payload["function_call"], let name = call["name"]?.string {
+            actions.append(.note("calls \(name) with \(call["parameters"]?.text ?? "nothing")"))
+        }
+        if payload["text_stream_seq"]?.integer == -1 || payload["finish_reason"]?.string != nil {
+            request?.endedAt = now
+            request?.closing = payload
+            actions.append(.endOfAnswer)
+            finish(milliseconds, &actions)
+        }
+    }
+
+    /// When the request ended, and its interrupt was answered if there was one.
+    private mutating func finish(_ milliseconds: Int64, _ actions: inout [Action]) {
+        guard let request, let ended = request.endedAt, request.interruptedAt == nil || request.acknowledgedAt != nil else { return }
+        if let interrupted = request.interruptedAt {
+            actions.append(
+                .receipt(
+                    ChatReceipt(
+                        closing: request.closing ?? [:], closed: ended - interrupted,
+                        acknowledged: request.acknowledgedAt.map { $0 - interrupted })))
+        } else if let reason = request.closing?["finish_reason"]?.string, reason != "stop", reason != "tool_calls" {
+            actions.append(.note("ended: \(reason)"))
+        }
+        self.request = nil
+        advance(milliseconds, &actions)
+    }
+
+    private mutating func fail(_ payload: JSON, _ milliseconds: Int64, _ actions: inout [Action]) {
+        let code = payload["error_code"]?.string ?? "ERROR"
+        let detail = payload["error_detail"]?.string.flatMap { $0.isEmpty ? nil : " (\($0))" } ?? ""
+        let text = "\(code)\(detail): \(payload["error_msg"]?.string ?? "")"
+        guard let id = payload["request_id"]?.string, !id.isEmpty else {
+            guard case .connecting = state else { return actions.append(.note(text)) }
+            if code == "SESSION_INVALID", sessionID != nil {
+                // It ended while we were away: begin a new one, in which nothing is known of what was asked.
+                sessionID = nil
+                if request != nil {
+                    request = nil
+                    hasFailed = true
+                    actions.append(.endOfAnswer)
+                }
+                actions.append(.note("the session is gone; a new one begins"))
+                return actions.append(send("REGISTER", registration, milliseconds))
+            }
+            return actions.append(.leave(.failed, "sluice: the gateway refused: \(text)"))
+        }
+        guard id == request?.id else { return }
+        if code == "SESSION_INVALID", let request, request.eventID == nil, request.endedAt == nil {
+            // The connection broke before the question arrived.
+            return actions.append(asking(request, milliseconds))
+        }
+        hasFailed = true
+        if request?.hasText == true { actions.append(.endOfAnswer) }
+        request = nil
+        if isSingle { return actions.append(.leave(.failed, "sluice: \(text)")) }
+        actions.append(.note(text))
+        advance(milliseconds, &actions)
+    }
+
+    // MARK: Other inputs
+
+    private mutating func closed(_ code: Int?, _ reason: String, _ actions: inout [Action]) {
+        switch code {
+        case 4401, 4403, 4408, 4429, 1002, 1003, 1007, 1009:
+            actions.append(
+                .leave(.failed, "sluice: the gateway closed the connection (\(code ?? 0)\(reason.isEmpty ? "" : ", \(reason)"))"))
+        default:
+            state = .connecting
+            actions.append(.connect)
+        }
+    }
+
+    private mutating func interrupt(_ now: UInt64, _ milliseconds: Int64, _ actions: inout [Action]) {
+        guard case .ready = state, let current = request, current.interruptedAt == nil, current.endedAt == nil else {
+            if case .ready = state { actions.append(send("SHUTDOWN", ["reason": "done"], milliseconds)) }
+            return actions.append(.leave(hasFailed ? .failed : .done, ""))
+        }
+        request?.interruptedAt = now
+        actions.append(send("INTERRUPT", ["interrupt_request_id": .string(current.id), "reason": "USER_STOP"], milliseconds))
+    }
+}
+
+/// What an interrupt did, as the client saw it.
+struct ChatReceipt: Equatable {
+    /// The closing frame's payload.
+    let closing: JSON
+    /// Nanoseconds from Ctrl-C to the closing frame.
+    let closed: UInt64
+    /// Nanoseconds from Ctrl-C to the acknowledgement.
+    let acknowledged: UInt64?
+
+    var text: String {
+        guard closing["interrupted"]?.bool == true else {
+            return "too late: the answer had ended (\(closing["finish_reason"]?.string ?? "?"))"
+        }
+        var parts = ["interrupted while \(closing["phase"]?.string ?? "?")"]
+        if let usage = Usage(closing["usage"]) {
+            parts.append(
+                "\(usage.completionTokens) token\(usage.completionTokens == 1 ? "" : "s") generated\(usage.estimated ? " (estimated)" : "")"
+            )
+        }
+        parts.append("stopped after \(Self.milliseconds(closed)) ms")
+        if let acknowledged { parts.append("acknowledged after \(Self.milliseconds(acknowledged)) ms") }
+        if let latency = closing["latency_us"]?.integer { parts.append("upstream closed \(latency) µs after the signal") }
+        return parts.joined(separator: " · ")
+    }
+
+    var json: JSON {
+        var members = JSONObject()
+        members["interrupted"] = .bool(closing["interrupted"]?.bool ?? false)
+        members["phase"] = closing["phase"]
+        members["usage"] = closing["usage"]
+        members["closed_ms"] = .number(Self.milliseconds(closed))
+        members["acknowledged_ms"] = acknowledged.map { .number(Self.milliseconds($0)) }
+        members["latency_us"] = closing["latency_us"]
+        return ["receipt": .object(members)]
+    }
+
+    /// With a tenth.
+    private static func milliseconds(_ nanoseconds: UInt64) -> String {
+        let tenths = (nanoseconds + 50_000) / 100_000
+        return "\(tenths / 10).\(tenths % 10)"
+    }
+}

@@ -1,0 +1,176 @@
+import Contract
+import Glibc
+import NIOCore
+import NIOPosix
+import Observability
+import UnixSignals
+
+/// Carries out what the machine decides: one conversation in a terminal or between pipes.
+struct ChatSession: Sendable {
+    /// Waits before each try to connect; the first connection of all gets one try only.
+    private static let waits: [Duration] = [.zero, .milliseconds(250), .milliseconds(500), .seconds(1), .seconds(2), .seconds(4)]
+
+    let address: ChatAddress
+    let key: String?
+    let model: String?
+    let prompt: String?
+    let printsJSON: Bool
+
+    /// Returns when the conversation is over.
+    func run() async throws {
+        // Bounded by what its sources may send: lines wait in the machine, frames are taken as they come.
+        let (inputs, continuation) = AsyncStream.makeStream(of: ChatMachine.Input.self)
+        let signals = await UnixSignalsSequence(trapping: .sigint)
+        let interrupts = Task {
+            for await _ in signals { continuation.yield(.interrupt) }
+        }
+        defer { interrupts.cancel() }
+        if prompt == nil {
+            LineReader.start { line in continuation.yield(line.map { .line($0) } ?? .endOfInput) }
+        }
+        var machine = ChatMachine(
+            key: key, model: model, prompt: prompt, runID: "\(ULID(milliseconds: UInt64(Timestamp.now.milliseconds)))")
+        var view = ChatView(printsJSON: printsJSON)
+        var socket = try await firstConnection(continuation)
+        var connecting: Task<Void, Never>?
+        defer { connecting?.cancel() }
+        let sockets = AsyncStream.makeStream(of: ChatSocket.self)
+        var newSockets = sockets.stream.makeAsyncIterator()
+        continuation.yield(.connected)
+        for await input in inputs {
+            if case .connected = input, connecting != nil {
+                connecting = nil
+                if let next = await newSockets.next() { socket = next }
+            }
+            if case .message(let message) = input { view.received(message) }
+            for action in machine.handle(input, now: MonotonicClock.nanoseconds, milliseconds: Timestamp.now.milliseconds) {
+                switch action {
+                case .send(let message): socket.send(message)
+                case .connect:
+                    view.note("connection lost, connecting again …")
+                    connecting = Task { await reconnect(continuation, sockets.continuation) }
+                case .leave(let status, let message):
+                    view.end()
+                    await socket.close()
+                    guard status == .done else { throw CommandFailure(status, message) }
+                    return
+                default: view.show(action)
+                }
+            }
+        }
+    }
+
+    private func connect(_ continuation: AsyncStream<ChatMachine.Input>.Continuation) async throws -> ChatSocket {
+        try await ChatSocket.connect(to: address) { event in
+            switch event {
+            case .message(let message): continuation.yield(.message(message))
+            case .closed(let code, let reason): continuation.yield(.closed(code: code, reason: reason))
+            }
+        }
+    }
+
+    private func firstConnection(_ continuation: AsyncStream<ChatMachine.Input>.Continuation) async throws -> ChatSocket {
+        do { return try await connect(continuation) } catch {
+            throw CommandFailure(.unavailable, unreachable(error))
+        }
+    }
+
+    private func reconnect(
+        _ continuation: AsyncStream<ChatMachine.Input>.Continuation, _ sockets: AsyncStream<ChatSocket>.Continuation
+    ) async {
+        var last: (any Error)?
+        for wait in Self.waits {
+            do {
+                try await Task.sleep(for: wait)
+                sockets.yield(try await connect(continuation))
+                continuation.yield(.connected)
+                return
+            } catch is CancellationError {
+                return
+            } catch {
+                last = error
+            }
+        }
+        continuation.yield(.unreachable(unreachable(last ?? ChatSocket.Refused())))
+    }
+
+    private func unreachable(_ error: any Error) -> String {
+        "sluice: no gateway answers at \(address): \(ConnectFailure.reason(of: error)) (start one with sluice dev, or say where it is with --url or SLUICE_LISTEN)"
+    }
+}
+
+/// Why nothing could be connected to, in the system's words instead of the library's.
+private enum ConnectFailure {
+    static func reason(of error: any Error) -> String {
+        guard let failure = error as? NIOConnectionError else {
+            return (error as? IOError).map { text(of: $0) } ?? "\(error)"
+        }
+        if let error = failure.connectionErrors.last?.error { return reason(of: error) }
+        return "the name \(failure.host) is not known"
+    }
+
+    private static func text(of error: IOError) -> String { String(cString: strerror(error.errnoCode)) }
+}
+
+enum MonotonicClock {
+    /// Of the monotonic clock.
+    static var nanoseconds: UInt64 {
+        var time = timespec()
+        clock_gettime(CLOCK_MONOTONIC, &time)
+        return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
+    }
+}
+
+/// What a person, or the next program in a pipe, sees of a conversation.
+private struct ChatView {
+    private let terminal = Terminal()
+    private let printsJSON: Bool
+    /// The cursor stands behind something that is no line end.
+    private var isInLine = false
+    private var showsPrompt = false
+
+    init(printsJSON: Bool) { self.printsJSON = printsJSON }
+
+    mutating func received(_ message: JSON) {
+        if printsJSON { StandardOutput.writeLine(message) }
+    }
+
+    mutating func show(_ action: ChatMachine.Action) {
+        switch action {
+        case .answer(let text):
+            guard !printsJSON else { return }
+            StandardOutput.write(Terminal.printable(text, keepingLines: true))
+            isInLine = !text.hasSuffix("\n")
+        case .endOfAnswer: newLine()
+        case .note(let text): note(text)
+        case .receipt(let receipt):
+            if printsJSON { StandardOutput.writeLine(receipt.json) } else { note(receipt.text) }
+        case .prompt:
+            guard terminal.isInteractive, !printsJSON else { return }
+            newLine()
+            StandardOutput.write(terminal.bold("you › "))
+            showsPrompt = true
+        case .send, .connect, .leave: break
+        }
+        if case .prompt = action { return }
+        showsPrompt = false
+    }
+
+    mutating func note(_ text: String) {
+        if showsPrompt { StandardError.write("\n") }
+        showsPrompt = false
+        newLine()
+        StandardError.write(terminal.dim("[\(Terminal.printable(text))]") + "\n")
+    }
+
+    mutating func end() {
+        if showsPrompt { StandardOutput.write("\n") }
+        newLine()
+    }
+
+    private mutating func newLine() {
+        guard isInLine else { return }
+        isInLine = false
+        StandardOutput.write("\n")
+    }
+}

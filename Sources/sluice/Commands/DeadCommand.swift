@@ -1,0 +1,133 @@
+import ArgumentParser
+import Contract
+
+struct DeadCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "dead", abstract: "Look at the jobs that were given up.",
+        subcommands: [DeadListCommand.self, DeadRetryCommand.self, DeadPurgeCommand.self])
+}
+
+struct DeadListCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "list", abstract: "List dead letters, the newest first, without their prompts.")
+
+    @Option(name: .long, help: "At most so many.") var limit = 50
+    @OptionGroup var settings: SettingsOptions
+    @OptionGroup var output: JSONOption
+
+    func validate() throws {
+        guard (1...10_000).contains(limit) else { throw ValidationError("--limit may be 1 to 10000.") }
+    }
+
+    func run() async throws {
+        let letters = try await Deployment.with(settings) { try await DeadLetters(deployment: $0).list(limit: limit) }
+        if output.json {
+            StandardOutput.writeLine(.array(letters.map(\.json)))
+        } else if letters.isEmpty {
+            StandardOutput.write("no dead letters\n")
+        } else {
+            var table = TextTable(header: ["JOB", "DIED", "CODE", "CRASHES", "MODEL", "MESSAGE"])
+            for letter in letters {
+                table.add([
+                    letter.id ?? letter.entry, letter.died?.description ?? "-", letter.code, String(letter.crashes),
+                    letter.job?.model ?? "-",
+                    Terminal.printable(String(letter.message.prefix(100))),
+                ])
+            }
+            StandardOutput.write(table.text)
+        }
+    }
+}
+
+struct DeadRetryCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "retry", abstract: "Submit dead jobs again, as new jobs, and remove their letters.")
+
+    @Argument(help: "Ids of jobs, as sluice dead list shows them.") var ids: [String] = []
+    @Flag(name: .long, help: "All of them, at most 10,000 at a time.") var all = false
+    @OptionGroup var settings: SettingsOptions
+    @OptionGroup var output: JSONOption
+
+    func validate() throws {
+        guard all != !ids.isEmpty else { throw ValidationError("Name jobs, or say --all.") }
+    }
+
+    func run() async throws {
+        try await Deployment.with(settings) { deployment in
+            let letters = DeadLetters(deployment: deployment)
+            var failed = 0
+            var chosen: [DeadLetter] = []
+            if all {
+                chosen = try await letters.list(limit: 10_000).reversed()
+            } else {
+                for id in ids {
+                    if let letter = try await letters.find(id) {
+                        chosen.append(letter)
+                    } else {
+                        failed += 1
+                        StandardError.write(Retry.refusal(id))
+                    }
+                }
+            }
+            for letter in chosen {
+                do {
+                    let id = try await letters.retry(letter)
+                    Retry.tell(id, of: letter, json: output.json)
+                } catch let failure as CommandFailure {
+                    failed += 1
+                    StandardError.write(failure.message + "\n")
+                }
+            }
+            guard failed == 0 else { throw CommandFailure(.failed, "") }
+        }
+    }
+}
+
+/// What is said of a retry.
+enum Retry {
+    static func refusal(_ id: String) -> String {
+        "sluice: there is no dead letter of \(Terminal.printable(id)), so it cannot be retried: only a dead letter still holds what was asked\n"
+    }
+
+    static func tell(_ id: JobID, of letter: DeadLetter, json: Bool) {
+        if json {
+            StandardOutput.writeLine(["id": .string(id.rawValue), "retry_of": letter.id.map(JSON.string) ?? .null])
+        } else {
+            StandardOutput.write("\(letter.id ?? letter.entry) was submitted again as \(id)\n")
+        }
+    }
+}
+
+struct DeadPurgeCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(commandName: "purge", abstract: "Remove dead letters for good, with their prompts.")
+
+    @Argument(help: "Ids of jobs, as sluice dead list shows them.") var ids: [String] = []
+    @Flag(name: .long, help: "All of them.") var all = false
+    @OptionGroup var settings: SettingsOptions
+    @OptionGroup var output: JSONOption
+
+    func validate() throws {
+        guard all != !ids.isEmpty else { throw ValidationError("Name jobs, or say --all.") }
+    }
+
+    func run() async throws {
+        let (count, missing) = try await Deployment.with(settings) { deployment -> (Int, [String]) in
+            let letters = DeadLetters(deployment: deployment)
+            if all { return (try await letters.purge(), []) }
+            var count = 0
+            var missing: [String] = []
+            for id in ids {
+                if let letter = try await letters.find(id) { count += try await letters.remove([letter]) } else { missing.append(id) }
+            }
+            return (count, missing)
+        }
+        if output.json {
+            StandardOutput.writeLine(["purged": .integer(count), "missing": .array(missing.map(JSON.string))])
+        } else {
+            StandardOutput.write("\(count) dead letter\(count == 1 ? "" : "s") removed\n")
+        }
+        guard missing.isEmpty else {
+            throw CommandFailure(.failed, "sluice: there is no dead letter of " + missing.map(Terminal.printable).joined(separator: ", "))
+        }
+    }
+}

@@ -1,0 +1,89 @@
+import ArgumentParser
+import Contract
+import JobQueue
+import Observability
+import RedisClient
+
+struct JobListCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "list",
+        abstract: "List jobs that have a record, the newest first.",
+        discussion:
+            "A record goes SLUICE_RETENTION after the job's end; a job that was submitted by hand has none until a worker claims it.")
+
+    @Option(name: .long, help: "Only jobs in this state: queued, running, finished, interrupted or failed.") var state: JobState?
+    @Option(name: .long, help: "At most so many.") var limit = 50
+    @OptionGroup var settings: SettingsOptions
+    @OptionGroup var output: JSONOption
+
+    func validate() throws {
+        guard (1...10_000).contains(limit) else { throw ValidationError("--limit may be 1 to 10000.") }
+    }
+
+    func run() async throws {
+        let (jobs, isCut) = try await Deployment.with(settings) { try await Self.read($0, state: state, limit: limit) }
+        if output.json {
+            StandardOutput.writeLine(["jobs": .array(jobs.map { $0.json }), "cut": .bool(isCut)])
+            return
+        }
+        guard !jobs.isEmpty else { return StandardOutput.write("no jobs\n") }
+        var table = TextTable(header: ["JOB", "STATE", "CLASS", "MODEL", "ATTEMPT", "WORKER", "SUBMITTED", "TOOK", "CODE"])
+        for job in jobs { table.add(job.cells) }
+        StandardOutput.write(table.text)
+        if isCut { StandardError.write("(there are more; --limit says how many are shown)\n") }
+    }
+
+    struct Listed: Sendable {
+        let id: String
+        let record: JobRecord
+
+        var json: JSON { JobStory.json(id: id, record: record) }
+        var submitted: Int64 { record.fields["submitted_ms"].flatMap { Int64($0) } ?? 0 }
+
+        var cells: [String] {
+            let finished = record.fields["finished_ms"].flatMap { Int64($0) }
+            let end = finished ?? Timestamp.now.milliseconds
+            return [
+                id, record.fields["state"] ?? "-", record.fields["class"] ?? "-", record.fields["model"] ?? "-",
+                record.fields["attempt"] ?? "-",
+                record.fields["worker"] ?? "-", submitted == 0 ? "-" : Timestamp(milliseconds: submitted).description,
+                submitted == 0 ? "-" : DeploymentStatus.span(max(0, end - submitted)),
+                record.fields["code"] ?? record.fields["reason"] ?? "-",
+            ].map(Terminal.printable)
+        }
+    }
+
+    private static func read(_ deployment: Deployment, state: JobState?, limit: Int) async throws(RedisError) -> ([Listed], Bool) {
+        var jobs: [Listed] = []
+        var isCut = false
+        for partition in 0..<deployment.keys.partitions {
+            // With a state to look for, how many keys will do is not known before they are read.
+            let prefix = deployment.keys.recordPrefix(partition: partition)
+            let (keys, more) = try await deployment.keys(matching: prefix + "*", limit: state == nil ? max(limit, 10_000) : 100_000)
+            isCut = isCut || more
+            for start in stride(from: 0, to: keys.count, by: 500) {
+                let page = keys[start..<min(start + 500, keys.count)]
+                var pipeline = RedisPipeline()
+                for key in page { pipeline.append("HGETALL", .string(key)) }
+                for (key, reply) in zip(page, try await deployment.redis.send(pipeline)) {
+                    var fields = Deployment.fields(reply)
+                    // Between the nodes only.
+                    fields["token"] = nil
+                    fields["entry"] = nil
+                    let record = JobRecord(fields: fields)
+                    guard let found = record.state, state == nil || found == state else { continue }
+                    jobs.append(Listed(id: String(key.dropFirst(prefix.count)), record: record))
+                }
+            }
+        }
+        jobs.sort { ($0.submitted, $0.id) > ($1.submitted, $1.id) }
+        return (Array(jobs.prefix(limit)), isCut || jobs.count > limit)
+    }
+}
+
+extension JobState: ExpressibleByArgument {}
+
+extension Keys {
+    /// What stands before the id in the key of a record.
+    func recordPrefix(partition: Int) -> String { queue(.standard, partition: partition).replacing("queue:standard", with: "job:") }
+}

@@ -1,0 +1,47 @@
+import ArgumentParser
+import Contract
+
+struct JobTailCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "tail",
+        abstract: "Print a job's answer from its beginning, and go on while it is written.",
+        discussion: "Text goes to standard output, what else happens to standard error. With --json every event is one line.")
+
+    @Argument(help: "The job's id.") var id: JobID
+    @Flag(name: .long, help: "Wait for a job that is not known yet.") var wait = false
+    @OptionGroup var settings: SettingsOptions
+    @OptionGroup var output: JSONOption
+
+    func run() async throws {
+        try await Deployment.with(settings) { deployment in
+            if !wait, try await JobStory.read(id, from: deployment) == nil { throw CommandFailure(.failed, UnknownJob.message(id)) }
+            try await deployment.withFeed { feed in
+                // Bounded by SLUICE_LOG_MAX, which no job's events exceed.
+                let (events, continuation) = AsyncStream.makeStream(of: [LoggedEvent].self)
+                let following = try await feed.follow(id, after: nil, replay: true) { batch in
+                    continuation.yield(batch)
+                    if batch.last?.event.isTerminal == true { continuation.finish() }
+                }
+                for await batch in events {
+                    for event in batch { show(event) }
+                }
+                feed.stop(following)
+            }
+        }
+    }
+
+    private func show(_ logged: LoggedEvent) {
+        if output.json { return StandardOutput.write(String(decoding: logged.json, as: UTF8.self) + "\n") }
+        switch logged.event {
+        case .text(let text): StandardOutput.write(Terminal.printable(text, keepingLines: true))
+        case .reasoning, .upstream: break
+        default:
+            let story = JobStory(id: id, record: nil, events: [logged], interrupt: nil)
+            for step in story.steps {
+                let isLast = logged.event.isTerminal
+                StandardError.write(
+                    "\(isLast ? "\n" : "")[\(step.type)\(step.detail.isEmpty ? "" : " " + Terminal.printable(step.detail))]\n")
+            }
+        }
+    }
+}

@@ -1,0 +1,26 @@
+import NIOCore
+import NIOPosix
+
+/// Asks a node over HTTP whether it is ready.
+enum ReadinessProbe {
+    /// Whether `GET /readyz` is answered with 200.
+    static func isReady(_ address: ListenAddress) async -> Bool {
+        let host = ChatAddress(listening: address).host
+        do {
+            let channel = try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+                .connectTimeout(.seconds(1))
+                .connect(host: host, port: address.port) { channel in
+                    channel.eventLoop.makeCompletedFuture {
+                        try NIOAsyncChannel<ByteBuffer, ByteBuffer>(wrappingChannelSynchronously: channel)
+                    }
+                }
+            return try await channel.executeThenClose { inbound, outbound in
+                try await outbound.write(ByteBuffer(string: "GET /readyz HTTP/1.1\r\nHost: \(address)\r\nConnection: close\r\n\r\n"))
+                for try await bytes in inbound { return String(buffer: bytes).hasPrefix("HTTP/1.1 200") }
+                return false
+            }
+        } catch {
+            return false
+        }
+    }
+}

@@ -1,0 +1,49 @@
+import NIOCore
+import Testing
+
+@testable import RedisClient
+
+@Suite struct RedisPipelineTests {
+    @Test func writesCommands() {
+        var pipeline = RedisPipeline()
+        pipeline.append("SET", "k", .integer(-12))
+        pipeline.append(["X", .bytes([0, 13, 10]), "é"])
+        pipeline.begin(arguments: 4)
+        pipeline.argument("A")
+        pipeline.argument([1, 2])
+        pipeline.argument(ByteBuffer(string: "buffer"))
+        #expect(pipeline.argumentsMissing == 1)
+        pipeline.argument(0)
+        #expect(pipeline.count == 3)
+        #expect(pipeline.argumentsMissing == 0)
+        #expect(
+            String(buffer: pipeline.buffer)
+                == "*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$3\r\n-12\r\n*3\r\n$1\r\nX\r\n$3\r\n\0\r\n\r\n$2\r\né\r\n"
+                + "*4\r\n$1\r\nA\r\n$2\r\n\u{1}\u{2}\r\n$6\r\nbuffer\r\n$1\r\n0\r\n")
+    }
+
+    @Test(arguments: [0, 1, 9, 10, 99, 100, -1, -9, -10, 1_000_000_007, Int.max, Int.min]) func integers(_ number: Int) {
+        var pipeline = RedisPipeline()
+        pipeline.begin(arguments: 1)
+        pipeline.argument(number)
+        #expect(String(buffer: pipeline.buffer) == "*1\r\n$\("\(number)".utf8.count)\r\n\(number)\r\n")
+    }
+
+    @Test func scripts() {
+        let script = RedisScript(name: "one", source: "return 1")
+        #expect(script.digest == "e0e1f9fabfc9d4800c877a703b823ac0578ff8db")
+        var pipeline = RedisPipeline()
+        pipeline.append(script, keys: ["k"], arguments: ["a", 7])
+        #expect(
+            String(buffer: pipeline.buffer)
+                == "*6\r\n$7\r\nEVALSHA\r\n$40\r\n\(script.digest)\r\n$1\r\n1\r\n$1\r\nk\r\n$1\r\na\r\n$1\r\n7\r\n")
+    }
+
+    @Test func conveniences() {
+        #expect(RESPValue.text("12").integer == 12 && RESPValue.integer(3).integer == 3 && RESPValue.simple("x").integer == nil)
+        #expect(RESPValue.text("a").string == "a" && RESPValue.simple("b").string == "b" && RESPValue.integer(4).string == "4")
+        #expect(RESPValue.null.isNull && RESPValue.null.string == nil && RESPValue.array([.null]).array == [.null])
+        #expect(RESPValue.text("a").bytes == ByteBuffer(string: "a") && RESPValue.null.bytes == nil)
+        #expect(throws: RedisError(.server, "ERR no")) { try RESPValue.error("ERR no").orThrow() }
+    }
+}

@@ -1,0 +1,215 @@
+import NIOCore
+import TestSupport
+import Testing
+
+@testable import RedisClient
+
+@Suite struct RedisSubscriberTests {
+    /// What handlers were told, as "channel event".
+    private final class Told: Sendable {
+        let events = Observed<[String]>([])
+
+        func handler(_ channel: String) -> @Sendable (SubscriptionEvent) -> Void {
+            { event in
+                let text =
+                    switch event {
+                    case .message(let payload): String(buffer: payload)
+                    case .subscribed: "subscribed"
+                    case .lost: "lost"
+                    }
+                self.events.update { $0.append("\(channel) \(text)") }
+            }
+        }
+
+        func wait(_ event: String, times: Int = 1) async throws {
+            _ = try await events.wait(deadline: .seconds(15), { "\(times) × \(event) in \($0.suffix(20))" }) { events in
+                events.count { $0 == event } >= times ? true : nil
+            }
+        }
+
+        func wait(where matches: @escaping @Sendable (String) -> Bool, times: Int) async throws {
+            _ = try await events.wait(deadline: .seconds(15), { "\(times) events, \($0.count)" }) { events in
+                events.count(where: matches) >= times ? true : nil
+            }
+        }
+    }
+
+    private static func subscribe(_ subscriber: RedisSubscriber, _ channels: [String], _ told: Told) {
+        subscriber.eventLoop.execute {
+            for channel in channels { subscriber.subscribe(channel, handler: told.handler(channel)) }
+        }
+    }
+
+    private static func subscribers(of channel: String, _ server: PrivateRedis) async throws -> Int? {
+        try await server.command("PUBSUB", "NUMSUB", channel).array?.last?.integer
+    }
+
+    @Test func messagesReachTheirHandler() async throws {
+        try await withRedis { server in
+            let told = Told()
+            try await withSubscriber(server.url) { subscriber in
+                Self.subscribe(subscriber, ["a", "b"], told)
+                try await told.wait("a subscribed")
+                try await told.wait("b subscribed")
+                try await server.command("PUBLISH", "a", "1")
+                try await server.command("PUBLISH", "b", "2")
+                try await server.command("PUBLISH", "a", "")
+                try await told.wait("a ")
+                #expect(told.events.value.suffix(3) == ["a 1", "b 2", "a "])
+                try await until("alive") { subscriber.isAlive }
+                subscriber.eventLoop.execute { subscriber.unsubscribe("a") }
+                try await until("unsubscribed") { try await Self.subscribers(of: "a", server) == 0 }
+                #expect(try await Self.subscribers(of: "b", server) == 1)
+            }
+            #expect(told.events.value.last == "b lost")
+        }
+    }
+
+    @Test func afterALossEverythingIsSubscribedAgain() async throws {
+        try await withRedis { server in
+            let told = Told()
+            let log = CapturedLog()
+            let channels = (0..<1_203).map { "channel-\($0)" }
+            try await withSubscriber(server.url, log: log) { subscriber in
+                Self.subscribe(subscriber, channels, told)
+                try await told.wait(where: { $0.hasSuffix(" subscribed") }, times: channels.count)
+                try await server.command("CLIENT", "KILL", "TYPE", "pubsub")
+                try await told.wait(where: { $0.hasSuffix(" subscribed") }, times: 2 * channels.count)
+                #expect(told.events.value.count { $0.hasSuffix(" lost") } == channels.count)
+                try await server.command("PUBLISH", "channel-1202", "hello")
+                try await told.wait("channel-1202 hello")
+                try await until("alive") { subscriber.isAlive }
+                await server.kill()
+                try await told.wait("channel-7 lost", times: 2)
+                #expect(!subscriber.isAlive)
+                try await server.start()
+                try await told.wait(where: { $0.hasSuffix(" subscribed") }, times: 3 * channels.count)
+                #expect(try await Self.subscribers(of: "channel-0", server) == 1)
+            }
+            #expect(log.lines("redis connection lost").count == 2)
+            #expect(log.lines("redis connection is back").count == 2)
+        }
+    }
+
+    @Test func aSilentServerIsFoundByPing() async throws {
+        try await withRedis { server in
+            let proxy = try await FaultProxy.start(to: server.port)
+            let told = Told()
+            var settings = RedisSettings()
+            settings.silence = .seconds(3)
+            let log = CapturedLog()
+            try await withSubscriber("redis://127.0.0.1:\(proxy.port)", settings: settings, log: log) { subscriber in
+                Self.subscribe(subscriber, ["a"], told)
+                try await told.wait("a subscribed")
+                // Quiet, but well: longer than the silence that it would be thrown away for.
+                try await until("three more PINGs") { try await pings(server) >= 6 }
+                try await until("alive") { subscriber.isAlive }
+                #expect(proxy.accepted == 1)
+                proxy.set { $0.silent = true }
+                try await told.wait("a lost")
+                #expect(!subscriber.isAlive)
+                #expect(try await log.wait(for: "redis connection lost").metadata.contains("PING"))
+                proxy.heal()
+                try await told.wait("a subscribed", times: 2)
+                try await until("alive") { subscriber.isAlive }
+            }
+            await proxy.close()
+        }
+    }
+
+    /// Wishes that change faster than the server confirms: what is wanted at the end is in force.
+    @Test func subscribingAgainDuringAPendingUnsubscribe() async throws {
+        try await withRedis { server in
+            let told = Told()
+            try await withSubscriber(server.url) { subscriber in
+                for round in 0..<200 {
+                    // Each in a tick of its own, none waits for a confirmation.
+                    subscriber.eventLoop.execute { subscriber.subscribe("c", handler: told.handler("\(round)")) }
+                    if round % 3 != 0 { try await Task.sleep(for: .microseconds(200)) }
+                    subscriber.eventLoop.execute { subscriber.unsubscribe("c") }
+                    if round % 2 != 0 { try await Task.sleep(for: .microseconds(200)) }
+                }
+                Self.subscribe(subscriber, ["c"], told)
+                try await told.wait("c subscribed")
+                try await server.command("PUBLISH", "c", "last")
+                try await told.wait("c last")
+                #expect(try await Self.subscribers(of: "c", server) == 1)
+                #expect(!told.events.value.contains { $0 != "c last" && $0.hasSuffix(" last") })
+            }
+        }
+    }
+
+    @Test func aForbiddenChannelIsNotTakenForSubscribed() async throws {
+        var options = PrivateRedis.Options()
+        options.arguments = ["--user", "bob", "on", ">pw", "~*", "resetchannels", "&allowed", "+@all"]
+        try await withRedis(options) { server in
+            let told = Told()
+            let log = CapturedLog()
+            try await withSubscriber("redis://bob:pw@127.0.0.1:\(server.port)", log: log) { subscriber in
+                Self.subscribe(subscriber, ["forbidden"], told)
+                let line = try await log.wait(for: "redis refuses the connection")
+                #expect(line.metadata.contains("NOPERM"))
+                #expect(!subscriber.isAlive)
+                #expect(!told.events.value.contains("forbidden subscribed"))
+            }
+        }
+    }
+
+    // MARK: Feeds
+
+    @Test func aFeedIsReleased() async throws {
+        try await withRedis { server in
+            try await withSubscriber(server.url) { subscriber in
+                let texts = try await subscriber.withSubscription("f", bufferingAtMost: 100) { feed in
+                    var texts: [String] = []
+                    for await event in feed {
+                        switch event {
+                        case .subscribed: for text in ["1", "2", "3"] { try await server.command("PUBLISH", "f", text) }
+                        case .message(let payload): texts.append(String(buffer: payload))
+                        case .lost: texts.append("lost")
+                        }
+                        if texts.count == 3 { break }
+                    }
+                    return texts
+                }
+                #expect(texts == ["1", "2", "3"])
+                try await until("released") { try await Self.subscribers(of: "f", server) == 0 }
+
+                let entered = Observed(false)
+                let reading = Task {
+                    await subscriber.withSubscription("f", bufferingAtMost: 1) { feed in
+                        for await event in feed { if case .subscribed = event { entered.update { $0 = true } } }
+                    }
+                }
+                _ = try await entered.wait(deadline: .seconds(10), { "subscribed, \($0)" }, until: { $0 ? true : nil })
+                reading.cancel()
+                await reading.value
+                try await until("released") { try await Self.subscribers(of: "f", server) == 0 }
+            }
+        }
+    }
+
+    @Test func aSlowReaderIsToldThatItMissed() async throws {
+        try await withRedis { server in
+            try await withSubscriber(server.url) { subscriber in
+                try await subscriber.withSubscription("f", bufferingAtMost: 3) { feed in
+                    var iterator = feed.makeAsyncIterator()
+                    guard case .subscribed = await iterator.next() else {
+                        Issue.record("not subscribed first")
+                        return
+                    }
+                    let publisher = try await server.connect()
+                    for number in 0..<10 { _ = try await publisher.send("PUBLISH", "f", "\(number)") }
+                    await publisher.close()
+                    // Behind them on the same connection: then all ten are in the buffer.
+                    await subscriber.withSubscription("g", bufferingAtMost: 1) { other in for await _ in other { break } }
+                    var seen: [String] = []
+                    while seen.count < 4, let event = await iterator.next() {
+                        if case .message(let payload) = event { seen.append(String(buffer: payload)) } else { seen.append("lost") }
+                    }
+                    #expect(seen == ["lost", "7", "8", "9"])
+                }
+            }
+        }
+    }
+}

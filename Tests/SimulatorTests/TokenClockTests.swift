@@ -1,0 +1,58 @@
+import NIOCore
+import NIOPosix
+import Testing
+
+@testable import Simulator
+
+@Suite(.timeLimit(.minutes(1))) struct TokenClockTests {
+    /// What fired, in order; all of it on one loop.
+    private final class Firings {
+        var order: [(due: UInt64, at: UInt64)] = []
+        let promise: EventLoopPromise<Void>
+        let awaited: Int
+
+        init(_ promise: EventLoopPromise<Void>, awaited: Int) {
+            self.promise = promise
+            self.awaited = awaited
+        }
+    }
+
+    private final class Probe: Timed {
+        let firings: Firings
+        init(_ firings: Firings) { self.firings = firings }
+
+        override func fire(at now: UInt64) {
+            firings.order.append((due, now))
+            if firings.order.count == firings.awaited { firings.promise.succeed() }
+        }
+    }
+
+    @Test func firesWhatIsDueInOrderAndNothingThatWasCancelled() async throws {
+        let loop = MultiThreadedEventLoopGroup.singleton.next()
+        let promise = loop.makePromise(of: Void.self)
+        let box = NIOLoopBoundBox.makeEmptyBox(valueType: (TokenClock, Firings, UInt64).self, eventLoop: loop)
+        try await loop.submit {
+            let clock = TokenClock(eventLoop: loop, tick: 200_000)
+            let start = TokenClock.now
+            let firings = Firings(promise, awaited: 600)
+            let probes = (0..<900).map { _ in Probe(firings) }
+            for (index, probe) in probes.enumerated() { clock.wait(probe, until: start + UInt64(index * 7919 % 900) * 20_000) }
+            // A third is cancelled, a third put off, before and behind the others.
+            for (index, probe) in probes.enumerated() {
+                if index % 3 == 0 { clock.cancel(probe) }
+                if index % 3 == 1 { clock.wait(probe, until: start + UInt64(index * 31 % 1000) * 25_000) }
+            }
+            #expect(clock.waiting == 600)
+            box.value = (clock, firings, start)
+        }.get()
+        try await promise.futureResult.get()
+        try await loop.submit {
+            guard let (clock, firings, _) = box.value else { return }
+            box.value = nil
+            #expect(clock.waiting == 0)
+            #expect(firings.order.count == 600)
+            #expect(firings.order.allSatisfy { $0.due <= $0.at })
+            #expect(zip(firings.order, firings.order.dropFirst()).allSatisfy { $0.due <= $1.due })
+        }.get()
+    }
+}

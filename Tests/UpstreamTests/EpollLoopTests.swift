@@ -1,0 +1,249 @@
+import Glibc
+import NIOConcurrencyHelpers
+import Testing
+
+@testable import Upstream
+
+/// Stands on the loop, and records in what order things happen there.
+private actor Standing {
+    nonisolated let loop: EpollLoop
+    nonisolated var unownedExecutor: UnownedSerialExecutor { loop.asUnownedSerialExecutor() }
+    private(set) var marks: [String] = []
+    private var waiters: [(Int, CheckedContinuation<Void, Never>)] = []
+
+    init(_ loop: EpollLoop) { self.loop = loop }
+
+    func mark(_ text: String) {
+        marks.append(text)
+        waiters.removeAll { count, waiter in
+            guard marks.count >= count else { return false }
+            waiter.resume()
+            return true
+        }
+    }
+
+    func wait(for count: Int) async {
+        if marks.count < count { await withCheckedContinuation { waiters.append((count, $0)) } }
+    }
+
+    func schedule(_ milliseconds: Int, _ text: String) -> @Sendable () -> Void {
+        let timer = loop.schedule(after: .milliseconds(milliseconds)) { self.mark(text) }
+        nonisolated(unsafe) let held = timer
+        return { self.assumeIsolated { $0.loop.cancel(held) } }
+    }
+
+    func run(_ body: @Sendable (isolated Standing) -> Void) { body(self) }
+}
+
+@Suite(.timeLimit(.minutes(1)))
+struct EpollLoopTests {
+    private static func with(_ body: (EpollLoop) async throws -> Void) async throws {
+        let loop = try EpollLoop(name: "test")
+        loop.start()
+        defer { loop.stop() }
+        try await body(loop)
+    }
+
+    @Test func anActorRunsOnTheLoop() async throws {
+        try await Self.with { loop in
+            let actor = Standing(loop)
+            await actor.run { _ in #expect(loop.isIsolatingCurrentContext() == true) }
+            #expect(loop.isIsolatingCurrentContext() == false)
+        }
+    }
+
+    @Test func closuresOfOtherThreadsAreIsolatedToTheActor() async throws {
+        try await Self.with { loop in
+            let actor = Standing(loop)
+            loop.execute { actor.assumeIsolated { $0.mark("executed") } }
+            await actor.wait(for: 1)
+            #expect(await actor.marks == ["executed"])
+        }
+    }
+
+    @Test func workOfOneThreadKeepsItsOrder() async throws {
+        try await Self.with { loop in
+            let actor = Standing(loop)
+            for index in 0..<1000 { loop.execute { actor.assumeIsolated { $0.mark("\(index)") } } }
+            await actor.wait(for: 1000)
+            #expect(await actor.marks == (0..<1000).map(String.init))
+        }
+    }
+
+    @Test func noWakeUpIsLostAmongManyThreads() async throws {
+        try await Self.with { loop in
+            let actor = Standing(loop)
+            await withTaskGroup(of: Void.self) { group in
+                for _ in 0..<8 {
+                    group.addTask {
+                        for index in 0..<500 {
+                            loop.execute { actor.assumeIsolated { $0.mark("") } }
+                            // Lets the loop fall asleep now and then.
+                            if index % 50 == 0 { await actor.run { _ in } }
+                        }
+                    }
+                }
+            }
+            await actor.wait(for: 4000)
+        }
+    }
+
+    @Test func timersFireInTheirOrderAndNeverEarly() async throws {
+        try await Self.with { loop in
+            let actor = Standing(loop)
+            let start = loop.now
+            await actor.run { actor in
+                _ = actor.schedule(12, "third")
+                _ = actor.schedule(4, "first")
+                _ = actor.schedule(4, "second")
+                actor.schedule(8, "never")()
+            }
+            await actor.wait(for: 3)
+            #expect(await actor.marks == ["first", "second", "third"])
+            #expect(loop.now - start >= 12_000_000)
+        }
+    }
+
+    @Test func aTimerThatSetsItselfAgainLetsOthersIn() async throws {
+        try await Self.with { loop in
+            let actor = Standing(loop)
+            await actor.run { actor in
+                nonisolated(unsafe) var timer: LoopTimer?
+                let spinning = LoopTimer {
+                    if let timer { loop.set(timer, after: .zero) }
+                }
+                timer = spinning
+                loop.set(spinning, after: .zero)
+            }
+            loop.execute { actor.assumeIsolated { $0.mark("let in") } }
+            await actor.wait(for: 1)
+        }
+    }
+
+    @Test func endOfTurnComesAfterTheWorkOfTheTurn() async throws {
+        try await Self.with { loop in
+            let actor = Standing(loop)
+            await actor.run { actor in
+                // A timer's turn: what it executes belongs to the same turn, before its end.
+                _ = loop.schedule(after: .zero) {
+                    actor.assumeIsolated { actor in
+                        loop.atEndOfTurn { actor.assumeIsolated { $0.mark("end") } }
+                        loop.execute { actor.assumeIsolated { $0.mark("executed") } }
+                        actor.mark("timer")
+                    }
+                }
+            }
+            await actor.wait(for: 3)
+            #expect(await actor.marks == ["timer", "executed", "end"])
+        }
+    }
+
+    @Test func workThatBreedsWorkDoesNotStarveTimers() async throws {
+        try await Self.with { loop in
+            let actor = Standing(loop)
+            let going = NIOLockedValueBox(true)
+            @Sendable func breed() { if going.withLockedValue({ $0 }) { loop.execute(breed) } }
+            loop.execute(breed)
+            await actor.run { _ = $0.schedule(2, "fired") }
+            await actor.wait(for: 1)
+            going.withLockedValue { $0 = false }
+        }
+    }
+
+    @Test func whatWasGivenBeforeStartAndBeforeStopStillRuns() async throws {
+        let loop = try EpollLoop(name: "test")
+        let ran = NIOLockedValueBox(0)
+        let (ended, continuation) = AsyncStream.makeStream(of: Void.self)
+        loop.execute { ran.withLockedValue { $0 += 1 } }
+        loop.start()
+        loop.start()
+        loop.execute {
+            loop.stop()
+            loop.execute {
+                ran.withLockedValue { $0 += 1 }
+                continuation.yield()
+            }
+        }
+        for await _ in ended { break }
+        #expect(ran.withLockedValue { $0 } == 2)
+        loop.stop()
+    }
+
+    @Test func theThreadEndsAndLetsGoOfTheLoop() async throws {
+        weak var weakly: EpollLoop?
+        do {
+            let loop = try EpollLoop(name: "test")
+            weakly = loop
+            loop.start()
+            loop.stop()
+        }
+        // The thread drops the last reference when it ends.
+        while weakly != nil { await Task.yield() }
+    }
+
+    @Test func aJobAfterTheEndTraps() async throws {
+        await #expect(processExitsWith: .failure) {
+            let loop = try EpollLoop(name: "test")
+            loop.start()
+            loop.stop()
+            while loop.isRunning { usleep(100) }
+            await Standing(loop).run { _ in }
+        }
+    }
+
+    @Test func loopOnlyCallsFromElsewhereTrap() async throws {
+        await #expect(processExitsWith: .failure) {
+            let loop = try EpollLoop(name: "test")
+            loop.start()
+            _ = loop.schedule(after: .zero) {}
+        }
+    }
+}
+
+struct LoopTimersTests {
+    @Test func aHeapOfRandomTimersComesOutInOrder() {
+        var generator = SplitMix(seed: 7)
+        var timers = LoopTimers()
+        var set: [LoopTimer] = []
+        for _ in 0..<2000 {
+            let timer = LoopTimer {}
+            timers.set(timer, deadline: generator.next() % 500)
+            set.append(timer)
+        }
+        // A third cancelled, a third moved.
+        for index in set.indices where index % 3 == 0 { timers.remove(set[index]) }
+        for index in set.indices where index % 3 == 1 { timers.set(set[index], deadline: generator.next() % 500) }
+        let expected = set.filter(\.isSet).map(\.deadline).sorted()
+        #expect(timers.count == expected.count)
+        var popped: [UInt64] = []
+        while let timer = timers.popDue(now: .max, before: .max) { popped.append(timer.deadline) }
+        #expect(popped == expected)
+        #expect(timers.count == 0)
+    }
+
+    @Test func cancellingLeavesNothingBehind() {
+        var timers = LoopTimers()
+        for index in 0..<10_000 {
+            let timer = LoopTimer {}
+            timers.set(timer, deadline: UInt64(index))
+            timers.remove(timer)
+            timers.remove(timer)
+        }
+        #expect(timers.count == 0)
+    }
+}
+
+/// A small seeded generator (SplitMix64), so that a failing test can be run again.
+struct SplitMix: RandomNumberGenerator {
+    private var state: UInt64
+
+    init(seed: UInt64) { state = seed }
+
+    mutating func next() -> UInt64 {
+        state &+= 0x9E37_79B9_7F4A_7C15
+        var value = state
+        value = (value ^ value >> 30) &* 0xBF58_476D_1CE4_E5B9
+        value = (value ^ value >> 27) &* 0x94D0_49BB_1331_11EB
+        return value ^ value >> 31
+    }
+}
