@@ -97,6 +97,11 @@ package struct WorkerService: Service {
             } catch {
                 // Stopped at once, or unable to go on: what runs upstream is closed before anything else.
                 await room.abandon()
+                await claimer.stop()
+                await keeper.stop()
+                drain.begin()
+                for client in [commands, blocking] { client.shutdown() }
+                subscriber.shutdown()
                 tasks.cancelAll()
                 throw error
             }
@@ -128,10 +133,12 @@ package struct WorkerService: Service {
             await claimer.stop()
             // The claimer's end is awaited first, so that nothing is begun behind the drain's back.
             try await tasks.next()
-            if await !waitUntilEmpty(room, for: settings.drainTimeout, on: eventLoop) {
+            if await !waitUntilEmpty(room, for: settings.drainTimeout) {
+                try Task.checkCancellation()
                 logger.info("drain timeout; running jobs are handed back")
                 await room.handBackAll()
-                if await !waitUntilEmpty(room, for: .seconds(5), on: eventLoop) {
+                if await !waitUntilEmpty(room, for: .seconds(5)) {
+                    try Task.checkCancellation()
                     logger.warning("some jobs could not be handed back; their leases expire")
                     await room.abandon()
                 }
@@ -161,7 +168,8 @@ package struct WorkerService: Service {
         }
     }
 
-    private func waitUntilEmpty(_ room: GenerationRoom, for limit: Duration, on eventLoop: any EventLoop) async -> Bool {
+    /// - Returns: false when jobs were left at the limit, or the task was cancelled.
+    private func waitUntilEmpty(_ room: GenerationRoom, for limit: Duration) async -> Bool {
         await withTaskGroup(of: Bool.self) { tasks in
             tasks.addTask {
                 await room.waitUntilEmpty()

@@ -98,6 +98,19 @@ extension Journeys {
             }
         }
 
+        @Test func `a worker whose metrics port is taken says so and ends`() async throws {
+            try await withLab { lab in
+                let outcome = try await Executable.run(
+                    ["worker"],
+                    environment: [
+                        "SLUICE_REDIS_URL": lab.redis.url, "SLUICE_UPSTREAM_URL": lab.upstreamURL,
+                        "SLUICE_METRICS_LISTEN": "127.0.0.1:\(lab.simulator.port)",
+                    ], deadline: .seconds(10))
+                #expect(outcome.status != .exited(0))
+                #expect(outcome.errors.contains("\(lab.simulator.port)"), "\(outcome.errors)")
+            }
+        }
+
         @Test func `a killed worker's job goes on with another within a lease and a beat`() async throws {
             try await withLab { lab in
                 let first = try await lab.worker("w1")
