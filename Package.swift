@@ -40,6 +40,7 @@ let package = Package(
             name: "RedisClient",
             dependencies: core + [
                 "CHiredis",
+                .product(name: "NIOConcurrencyHelpers", package: nio),
                 .product(name: "NIOPosix", package: nio),
                 .product(name: "NIOSSL", package: "swift-nio-ssl"),
                 .product(name: "DequeModule", package: "swift-collections"),
@@ -123,7 +124,7 @@ let package = Package(
         .testTarget(
             name: "GatewayTests", dependencies: ["Gateway", "TestSupport", .product(name: "NIOEmbedded", package: nio)],
             swiftSettings: settings),
-        .testTarget(name: "CommandTests", dependencies: ["sluice", "Observability", "Upstream", "TestSupport"], swiftSettings: settings),
+        .testTarget(name: "CommandTests", dependencies: ["sluice", "Contract", "Observability", "Upstream", "TestSupport"], swiftSettings: settings),
         .testTarget(name: "JourneyTests", dependencies: ["TestSupport", "Contract", "RedisClient", "sluice"], swiftSettings: settings),
     ]
 )

@@ -39,9 +39,9 @@ package struct GatewaySettings: Sendable {
     package var historyMaximum = 256 << 10
     /// Running requests of one session (`SLUICE_MAX_REQUESTS`, 64).
     package var requestsPerSocket = 64
-    /// Messages of one socket a second, of which it may save up one second's worth; beyond it close 4429 (`SLUICE_MAX_MESSAGES_PER_SECOND`, 5,000:
-    /// one who waits for each answer stays below it; 0: no limit).
-    package var messagesPerSecond = 5_000
+    /// Messages of one socket a second, of which it may save up one second's worth; beyond it close 4429 (`SLUICE_MAX_MESSAGES_PER_SECOND`, 20,000, so that a client
+    /// that asks as fast as it is answered stays below; 0: no limit).
+    package var messagesPerSecond = 20_000
     /// WebSockets of this node (`SLUICE_MAX_SOCKETS`, 10,000) and of one address (`SLUICE_MAX_SOCKETS_PER_ADDRESS`, 0: no limit).
     package var socketsMaximum = 10_000
     package var socketsPerAddress = 0

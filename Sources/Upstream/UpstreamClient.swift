@@ -16,13 +16,11 @@ package final class UpstreamClient {
         multi = try CurlMulti(loop: loop, settings: settings)
     }
 
-    /// Dials at once. The receiver hears nothing before this returns.
+    /// Dials at once. The receiver hears nothing before this returns. The body's model is asked for as it stands: aliases were the router's to apply.
     /// - Throws: `unsupported_parameter`, `invalid_request`, for what cannot be asked of this upstream; nothing was dialled then.
     package func start(
         _ request: GenerationRequest, on upstream: UpstreamConfiguration, receiver: any UpstreamReceiver
     ) throws(Failure) -> UpstreamCall {
-        var request = request
-        if let model = request.body["model"]?.string, let real = upstream.aliases[model] { request.body["model"] = .string(real) }
         let adapter = upstream.adapter
         let exchange = try adapter.request(request, on: upstream)
         let call = UpstreamCall(client: self, upstream: upstream, adapter: adapter, receiver: receiver)

@@ -6,6 +6,7 @@ package protocol UpstreamReceiver: AnyObject {
     func upstreamAnswered()
     /// `chunks`: how many of the provider's chunks with output the outputs came in, the estimate of tokens generated.
     /// `outputs` is empty when the chunks brought only fragments of tool calls: those are told when they are complete, but count at once.
+    /// With no chunks they are usage or the finish alone; usage may come before any token (Anthropic tells the prompt's first).
     func upstreamProduced(_ outputs: [UpstreamOutput], chunks: Int)
     /// The last call; not made after `cancel()`.
     func upstreamEnded(_ result: UpstreamResult)

@@ -137,11 +137,12 @@ final class Generation: UpstreamReceiver {
 
     func upstreamProduced(_ outputs: [UpstreamOutput], chunks: Int) {
         guard ending == nil, !isOver else { return }
-        if machine.produced(chunks: chunks) {
+        // Figures alone are no output: a provider may state the prompt's tokens before it generates, or fails.
+        if chunks > 0, machine.produced(chunks: chunks) {
             let stop = stops[machine.upstream]
             output.append(.upstream(name: stop.upstream.name, model: stop.model))
         }
-        times.produced(at: core.loop.now)
+        if chunks > 0 { times.produced(at: core.loop.now) }
         core.metrics.tokens.increment(by: chunks)
         for piece in outputs {
             switch piece {

@@ -158,6 +158,23 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
         }
     }
 
+    @Test(.redis) func aSubmissionInDoubtNeverRuns() async throws {
+        try await withHTTPLab { lab in
+            PrivateRedis.current.freeze()
+            let answer = try await HTTPCall.send(
+                .POST, lab.port, "/v1/jobs", headers: ["authorization": "Bearer key-a"], body: #"{"request":{}}"#, deadline: .seconds(30))
+            #expect(answer.status == 503 && answer.headers["retry-after"] == "1")
+            PrivateRedis.current.thaw()
+            let queue = lab.queue.keys.queue(.standard, partition: 0)
+            let pattern = "{\(lab.namespace).0}:*"
+            try await until("the interrupt, and no job that waits") {
+                let keys = try await PrivateRedis.current.command("KEYS", pattern).array?.compactMap(\.string) ?? []
+                let waiting = try await PrivateRedis.current.command("XLEN", queue).integer ?? 0
+                return waiting == 0 && keys.contains { $0.contains("}:interrupt:") }
+            }
+        }
+    }
+
     @Test func eventsGoOnAfterTheLastID() async throws {
         try await withHTTPLab { lab in
             let id = try #require(try await lab.post("/v1/jobs", #"{"request":{}}"#).json?["id"]?.string)

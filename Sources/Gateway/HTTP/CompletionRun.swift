@@ -19,9 +19,6 @@ final class CompletionRun: Sendable {
         var isAbandoned = false
     }
 
-    /// How often an interrupt is tried while Redis cannot be reached; each try waits for a connection by itself.
-    private static let interruptTries = 5
-
     let id: JobID
     let inbox: EventInbox
     private let owner: String
@@ -59,9 +56,8 @@ final class CompletionRun: Sendable {
                 throw HTTPFailure.queueFull
             }
         } catch let error as RedisError {
-            // Whether Redis took the job may be unknown; if it did, nobody would ever read it.
-            markSubmitted()
-            abandon()
+            finish()
+            context.queue.revoke(id, after: error)
             throw HTTPFailure.redis(error)
         } catch let failure as HTTPFailure {
             throw failure
@@ -116,15 +112,9 @@ final class CompletionRun: Sendable {
     }
 
     private func interrupt() {
-        Task { [id, owner, context] in
-            for _ in 0..<Self.interruptTries {
-                do {
-                    _ = try await context.queue.interrupt(id, reason: InterruptReason.clientGone, owner: owner)
-                    return
-                } catch {
-                    context.logger.warning(
-                        "interrupt for a client that left could not be stored", metadata: ["job": "\(id)", "error": "\(error)"])
-                }
+        Task { [id, owner, queue = context.queue] in
+            await Patience.seconds(600).until { () async throws(RedisError) in
+                try await queue.interrupt(id, reason: InterruptReason.clientGone, owner: owner)
             }
         }
     }

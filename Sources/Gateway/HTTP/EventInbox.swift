@@ -83,6 +83,9 @@ final class EventInbox: Sendable {
         if isOver { onTooSlow() }
     }
 
+    /// The reader wrote something that did not come from here.
+    func readerMoved() { state.withLockedValue { $0.silentBeats = 0 } }
+
     func clientGone() {
         state.withLockedValue { state in
             guard state.end == nil else { return }

@@ -29,8 +29,16 @@ struct JobEventRoute: Sendable {
         if hasEnded, events.isEmpty { return Response(status: .noContent) }
         let channel = requestContext.channel
         let body = ResponseBody { [self] writer in
-            let last = try await replay(id, events: events, after: after, hasEnded: hasEnded, writer: &writer)
-            if let last { try await follow(id, after: last, channel: channel, writer: &writer) }
+            let inbox = EventInbox(maximumSize: context.settings.outgoingMaximum) { channel.close(promise: nil) }
+            ClientPresence.watch(channel) { inbox.clientGone() }
+            let period = ServerSentEvents.heartbeat
+            let beats = channel.eventLoop.scheduleRepeatedTask(initialDelay: period, delay: period) { _ in inbox.beat() }
+            defer {
+                beats.cancel()
+                ClientPresence.unwatch(channel)
+            }
+            let last = try await replay(id, events: events, after: after, hasEnded: hasEnded, inbox: inbox, writer: &writer)
+            if let last { try await follow(id, after: last, inbox: inbox, writer: &writer) }
             try await writer.finish(nil)
         }
         return Response(status: .ok, headers: ServerSentEvents.headers, body: body)
@@ -53,7 +61,8 @@ struct JobEventRoute: Sendable {
     /// Writes what the log holds, at the pace of the reader.
     /// - Returns: where to go on; nil when the terminal event was written.
     private func replay(
-        _ id: JobID, events: [LoggedEvent], after: EventID?, hasEnded: Bool, writer: inout any ResponseBodyWriter
+        _ id: JobID, events: [LoggedEvent], after: EventID?, hasEnded: Bool, inbox: EventInbox,
+        writer: inout any ResponseBodyWriter
     ) async throws -> Position? {
         var events = events
         var last = after
@@ -61,6 +70,7 @@ struct JobEventRoute: Sendable {
             for start in stride(from: 0, to: events.count, by: Self.writeBatch) {
                 let batch = events[start..<min(start + Self.writeBatch, events.count)]
                 try await Self.write(batch, writer: &writer)
+                inbox.readerMoved()
                 last = batch.last?.id
                 if batch.contains(where: \.event.isTerminal) { return nil }
             }
@@ -71,15 +81,7 @@ struct JobEventRoute: Sendable {
         }
     }
 
-    private func follow(_ id: JobID, after: Position, channel: any Channel, writer: inout any ResponseBodyWriter) async throws {
-        let inbox = EventInbox(maximumSize: context.settings.outgoingMaximum) { channel.close(promise: nil) }
-        ClientPresence.watch(channel) { inbox.clientGone() }
-        let period = ServerSentEvents.heartbeat
-        let beats = channel.eventLoop.scheduleRepeatedTask(initialDelay: period, delay: period) { _ in inbox.beat() }
-        defer {
-            beats.cancel()
-            ClientPresence.unwatch(channel)
-        }
+    private func follow(_ id: JobID, after: Position, inbox: EventInbox, writer: inout any ResponseBodyWriter) async throws {
         let following = try await context.feed.follow(id, after: after.id, replay: true) { inbox.deliver($0) }
         defer { context.feed.stop(following) }
         while true {

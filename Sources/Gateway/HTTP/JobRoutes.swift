@@ -34,8 +34,11 @@ struct JobRoutes: Sendable {
         let id = JobID(partition: partition, milliseconds: RequestClock.milliseconds)
         var job = try JobSubmission.job(parsing: body, id: id, owner: owner, maximumDepth: context.settings.jsonDepthMaximum)
         if job.traceparent == nil { job.traceparent = request.traceparent }
-        let submission = try await askingRedis { [job, options] () throws(RedisError) in
-            try await context.queue.submitSurely(job, options: options)
+        let submission: Submission
+        do { submission = try await context.queue.submitSurely(job, options: options) } catch {
+            // With a key the client's next try finds the job, if there is one; without, it would get a second one.
+            if options.idempotency == nil { context.queue.revoke(id, after: error) }
+            throw HTTPFailure.redis(error)
         }
         switch submission {
         case .accepted, .exists: return Self.accepted(id)
@@ -82,17 +85,6 @@ struct JobRoutes: Sendable {
         case nil, .null: return InterruptReason.userStop
         case .string(let reason) where !reason.isEmpty && reason.utf8.count <= Interrupt.maximumReasonLength: return reason
         default: throw HTTPFailure.invalid("\"reason\" is not a string of 1 to \(Interrupt.maximumReasonLength) bytes")
-        }
-    }
-}
-
-extension JobQueue {
-    /// Submits once more when the connection broke before Redis answered: if it had the job all the same it says so.
-    func submitSurely(_ job: Job, options: SubmitOptions) async throws(RedisError) -> Submission {
-        do {
-            return try await submit(job, options: options)
-        } catch  where error.code == .connectionLost {
-            return try await submit(job, options: options)
         }
     }
 }

@@ -37,16 +37,13 @@ extension AgentSocket {
     }
 
     private func handle(_ envelope: Envelope, in session: Session) {
-        do {
+        do throws(ProtocolError) {
             switch envelope.kind {
             case .register: send(.malformed("a second REGISTER"))
             case .request: try request(try RequestPayload(envelope.payload), in: session)
             case .interrupt: interrupt(try InterruptPayload(envelope.payload), in: session)
             case .resume:
-                let resume = try ResumePayload(envelope.payload)
-                guard node.host.resume(resume, in: session) else {
-                    throw ProtocolError(.sessionInvalid, "the session has no such request", requestID: resume.id)
-                }
+                try node.host.resume(try ResumePayload(envelope.payload), in: session)
             case .sessionQuery: sendInfo(session, fields: envelope.payload["query_fields"])
             case .heartbeatReply: break
             case .healthCheck: sendHealth()
@@ -56,10 +53,8 @@ extension AgentSocket {
                 node.host.end(session)
                 close(.normal, "")
             }
-        } catch let error as ProtocolError {
-            send(error)
         } catch {
-            send(ProtocolError(.internalError, "\(error)"))
+            send(error)
         }
     }
 
@@ -82,24 +77,26 @@ extension AgentSocket {
     }
 
     private func openSession(_ payload: RegisterPayload, owner: String) {
+        let host = node.host
         let then: (Result<Session, ProtocolError>) -> Void = { [weak self] result in
             guard let self, case .registering = self.state else {
-                // The client went while Redis was asked: nobody holds what was opened.
-                if case .success(let session) = result, let host = self?.node.host { host.forgetIfIdle(session) }
+                if case .success(let session) = result { host.nobodyCame(for: session) }
                 return
             }
             switch result {
             case .success(let session): self.acknowledge(session)
             case .failure(let error):
                 self.state = .unregistered
-                self.waiting = []
                 self.send(error)
+                let envelopes = self.waiting
+                self.waiting = []
+                for envelope in envelopes { self.take(envelope) }
             }
         }
         if let id = payload.resumedSession {
-            node.host.resume(id, owner: owner, then: then)
+            host.resume(id, owner: owner, then: then)
         } else {
-            node.host.open(owner: owner, settings: payload.settings, then: then)
+            host.open(owner: owner, settings: payload.settings, then: then)
         }
     }
 
@@ -159,9 +156,8 @@ extension AgentSocket {
         for (index, id) in ids.enumerated() {
             if let request = session.request(id) {
                 node.host.interrupt(request, in: session, reason: payload.reason) { answer in
-                    let ended = session.endedRequest(id)?.ending.rawValue
-                    collector.answered(
-                        index, state: answer?.state?.rawValue ?? ended ?? JobState.running.rawValue, stored: answer?.stored ?? false)
+                    let known = session.endedRequest(id)?.ending.rawValue ?? (session.request(id) == nil ? "unknown" : "running")
+                    collector.answered(index, state: answer?.state?.rawValue ?? known, stored: answer?.stored ?? false)
                 }
             } else {
                 collector.answered(index, state: session.endedRequest(id)?.ending.rawValue ?? "unknown", stored: false)

@@ -237,6 +237,7 @@ final class AgentSocket: ChannelInboundHandler {
         if left <= 0, session.running.isEmpty {
             node.context.logger.info("session expired", metadata: ["session": "\(session.id)"])
             send(ProtocolError(.sessionInvalid, "the session expired"))
+            node.host.end(session)
             close(.unauthorized, "the session expired")
             return
         }

@@ -50,9 +50,16 @@ extension SessionHost {
 
     private func submit(_ job: Job, _ options: SubmitOptions, _ subject: Subject) {
         let receive = receiver(subject)
+        let generation = subject.request.generation
         let (feed, queue) = (context.feed, context.queue)
         eventLoop.await({ await Self.attempt(job, options, feed, queue, receive) }) { answer in
-            subject.host.submitted(subject, following: answer.following, answer.outcome)
+            if subject.request.generation == generation {
+                subject.request.following = answer.following
+            } else if let following = answer.following {
+                // A RESUME has begun another one meanwhile.
+                feed.stop(following)
+            }
+            subject.host.submitted(subject, answer.outcome)
         }
     }
 
@@ -72,9 +79,8 @@ extension SessionHost {
         }
     }
 
-    private func submitted(_ subject: Subject, following: Following?, _ outcome: Outcome) {
+    private func submitted(_ subject: Subject, _ outcome: Outcome) {
         let (session, request) = (subject.session, subject.request)
-        request.following = following
         if session.isOver { stopFollowing(request) }
         guard session.running.contains(where: { $0 === request }) else {
             // It ended, or the session did, before the answer came.
@@ -172,8 +178,15 @@ extension SessionHost {
     // MARK: resuming
 
     /// Replays a request from what the client has, then goes on live.
-    /// - Returns: false when the session knows no such request.
-    func resume(_ payload: ResumePayload, in session: Session) -> Bool {
+    /// - Throws: SESSION_INVALID when the session knows no such request, RATE_LIMITED when it replays as many as it may.
+    func resume(_ payload: ResumePayload, in session: Session) throws(ProtocolError) {
+        let ended = session.endedRequest(payload.id)
+        guard ended != nil || session.request(payload.id) != nil else {
+            throw ProtocolError(.sessionInvalid, "the session has no such request", requestID: payload.id)
+        }
+        guard session.replays < Session.maximumReplays else {
+            throw ProtocolError(.rateLimited, "too many requests are being replayed", retryable: true, requestID: payload.id)
+        }
         if let request = session.request(payload.id) {
             request.generation += 1
             request.isMuted = false
@@ -182,11 +195,9 @@ extension SessionHost {
                 speaks: request.speaks, known: payload.after)
             // One that is being submitted has nothing to replay: its following only has to be the new generation's.
             replay(request, in: session)
-            return true
+        } else if let ended {
+            replay(ended, after: payload.after, in: session)
         }
-        guard let ended = session.endedRequest(payload.id) else { return false }
-        replay(ended, after: payload.after, in: session)
-        return true
     }
 
     /// Follows a job from its beginning, so that the whole answer is known; tries until Redis answers.
@@ -198,12 +209,14 @@ extension SessionHost {
         let generation = request.generation
         let (feed, queue, id) = (context.feed, context.queue, request.jobID)
         let isSubmitting = request.phase == .submitting
+        session.replays += 1
         eventLoop.await({ () -> (following: Following, isThere: Bool)? in
             await Patience.seconds(600).until { () async throws(RedisError) in
                 let isThere = isSubmitting ? true : try await queue.record(id) != nil
                 return (try await feed.follow(id, after: nil, replay: true, receive: receive), isThere)
             }
         }) { answer in
+            session.replays -= 1
             if let old { subject.host.context.feed.stop(old) }
             guard let answer else { return }
             guard request.generation == generation, !session.isOver, session.running.contains(where: { $0 === request }) else {
@@ -221,9 +234,11 @@ extension SessionHost {
     private func replay(_ ended: EndedRequest, after: EventID?, in session: Session) {
         let queue = context.queue
         let host = self
+        session.replays += 1
         eventLoop.await({ () -> Result<[LoggedEvent], RedisError> in
             do throws(RedisError) { return .success(try await queue.log(ended.jobID, after: nil)) } catch { return .failure(error) }
         }) { result in
+            session.replays -= 1
             guard let socket = session.socket else { return }
             switch result {
             case .failure:

@@ -82,6 +82,9 @@ final class SessionHost {
             case .failure(let error): then(host, .failure(error))
             case .success(nil): then(host, .success(nil))
             case .success(let record?):
+                let expiry = record.lastRequestMilliseconds + host.settings.sessionTimeout.milliseconds
+                // Its time is over, though Redis keeps it a little longer; a dead gateway's requests are looked after all the same.
+                if owner != nil, record.running.isEmpty, expiry < WallClock.milliseconds { return then(host, .success(nil)) }
                 if let local = host.sessions[id], local.epoch == record.previousEpoch {
                     local.epoch = record.epoch
                     return then(host, .success(local))
@@ -115,10 +118,14 @@ final class SessionHost {
 
     /// A client is there; whoever held the session's socket before is sent away.
     func attach(_ socket: AgentSocket, to session: Session) {
-        if let old = session.socket, old !== socket { old.close(.goingAway, "the session went on elsewhere") }
+        let old = session.socket
+        // First the new one: the old one's end must not count as the client's leaving.
         session.socket = socket
         session.graceTimer?.cancel()
         session.graceTimer = nil
+        // What runs is sent again from where the client says (RESUME), not from wherever it stands.
+        for request in session.running { request.isMuted = true }
+        if let old, old !== socket { old.close(.goingAway, "the session went on elsewhere") }
     }
 
     /// The session's socket is gone: its requests run on for the grace.
@@ -126,6 +133,11 @@ final class SessionHost {
         guard session.socket === socket || session.socket == nil, !session.isOver else { return }
         session.socket = nil
         left(session)
+    }
+
+    /// Who asked for the session went before it was there.
+    func nobodyCame(for session: Session) {
+        if session.socket == nil, !session.isOver { left(session) }
     }
 
     private func left(_ session: Session) {

@@ -14,7 +14,7 @@ enum ChatPageStyle {
             --wrong: #f2867d; --wrong-paper: #3a1c1a; --good: #55c583;
           }
         }
-        * { box-sizing: border-box; margin: 0; }
+        * { box-sizing: border-box; margin: 0; -webkit-tap-highlight-color: transparent; }
         [hidden] { display: none !important; }
         html, body { height: 100%; }
         body { display: flex; flex-direction: column; height: 100dvh; background: var(--paper); color: var(--ink); }
@@ -47,7 +47,7 @@ enum ChatPageStyle {
         main { flex: 1; overflow-y: auto; overscroll-behavior: contain; padding: 1rem max(1rem, env(safe-area-inset-left)); }
         #welcome, #turns, #gate { width: 100%; max-width: 46rem; margin: 0 auto; }
         #welcome { padding-top: 12vh; text-align: center; }
-        #welcome h2 { font-size: 1.6rem; letter-spacing: -.02em; font-weight: 600; }
+        #welcome h2 { text-wrap: balance; line-height: 1.25; font-size: 1.6rem; letter-spacing: -.02em; font-weight: 600; }
         #welcome p { max-width: 32rem; text-wrap: balance; margin: .6rem auto 1.6rem; color: var(--quiet); }
         kbd { padding: .05rem .4rem; font: .82em ui-monospace, monospace; border: 1px solid var(--line); border-bottom-width: 2px; border-radius: .35rem; }
         #suggestions { display: flex; flex-wrap: wrap; justify-content: center; gap: .6rem; }

@@ -19,7 +19,6 @@ struct GatewayChannel: ServerChildChannel, HTTPChannelHandler {
         /// Its handler does everything by itself.
         case webSocket
         case http(HTTPStream)
-        case refused
     }
 
     struct Value: ServerChildChannelValue {
@@ -53,24 +52,14 @@ struct GatewayChannel: ServerChildChannel, HTTPChannelHandler {
                 try channel.pipeline.syncOperations.addHandler(NIOSSLServerHandler(context: certificates.context))
             }
             try channel.syncOptions?.setOption(.tcpOption(.tcp_nodelay), value: 1)
-            let refusal = NIOLoopBoundBox<UpgradeRefusal?>(nil, eventLoop: channel.eventLoop)
             let upgrader = NIOTypedWebSocketServerUpgrader<Negotiated>(
                 maxFrameSize: settings.messageMaximum, enableAutomaticErrorHandling: false,
-                shouldUpgrade: { channel, head in
-                    guard Self.isSocketPath(head.uri) else { return channel.eventLoop.makeSucceededFuture(nil) }
-                    refusal.value = self.refusal(of: head, from: channel)
-                    return channel.eventLoop.makeSucceededFuture(refusal.value == nil ? HTTPHeaders() : nil)
-                },
+                // The gate lets no request as far as here that asks for an upgrade and may not have it.
+                shouldUpgrade: { channel, _ in channel.eventLoop.makeSucceededFuture(HTTPHeaders()) },
                 upgradePipelineHandler: { channel, _ in self.webSocket(channel) })
             var configuration = NIOUpgradableHTTPServerPipelineConfiguration<Negotiated>(
                 upgradeConfiguration: .init(upgraders: [upgrader]) { channel in
-                    channel.eventLoop.makeCompletedFuture {
-                        if let reason = refusal.value {
-                            try channel.pipeline.syncOperations.addHandler(UpgradeRefuser(reason))
-                            return .refused
-                        }
-                        return .http(try self.http(channel, logger))
-                    }
+                    channel.eventLoop.makeCompletedFuture { .http(try self.http(channel, logger)) }
                 })
             configuration.enablePipelining = false
             configuration.enableErrorHandling = false
@@ -78,8 +67,8 @@ struct GatewayChannel: ServerChildChannel, HTTPChannelHandler {
             configuration.decoderConfiguration.maxHeaderListSize = settings.headerMaximum
             configuration.decoderConfiguration.maxHeaderFieldSize = settings.headerMaximum
             let negotiated = try channel.pipeline.syncOperations.configureUpgradableHTTPServerPipeline(configuration: configuration)
-            try channel.pipeline.syncOperations.addHandler(
-                HandshakeTimer(timeout: settings.handshakeTimeout), position: .before(try upgradeHandler(channel)))
+            let gate = HandshakeGate(timeout: settings.handshakeTimeout) { head, channel in self.refusal(of: head, from: channel) }
+            try channel.pipeline.syncOperations.addHandler(gate, position: .before(try upgradeHandler(channel)))
             return Value(negotiated: negotiated, channel: channel)
         }
     }
@@ -88,7 +77,7 @@ struct GatewayChannel: ServerChildChannel, HTTPChannelHandler {
         try channel.pipeline.syncOperations.handler(type: NIOTypedHTTPServerUpgradeHandler<Negotiated>.self)
     }
 
-    private static func isSocketPath(_ uri: String) -> Bool {
+    static func isSocketPath(_ uri: String) -> Bool {
         uri.hasPrefix(path) && (uri.utf8.count == path.utf8.count || uri.dropFirst(path.count).first == "?")
     }
 
@@ -120,7 +109,7 @@ struct GatewayChannel: ServerChildChannel, HTTPChannelHandler {
     func handle(value: Value, logger: Logger) async {
         do {
             switch try await value.negotiated.get() {
-            case .webSocket, .refused: break
+            case .webSocket: break
             case .http(let stream): await handleHTTP(asyncChannel: stream, logger: logger)
             }
         } catch {

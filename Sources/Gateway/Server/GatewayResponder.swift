@@ -11,7 +11,8 @@ enum GatewayResponder {
             let response: Response
             if request.uri.path == GatewayChannel.path {
                 // Whoever comes here did not ask for an upgrade, or not as RFC 6455 section 4.2.1 wants it.
-                response = Response(status: .upgradeRequired, headers: [.upgrade: "websocket", .contentLength: "0"])
+                response = Response(
+                    status: .upgradeRequired, headers: [.upgrade: "websocket", .secWebSocketVersion: "13", .contentLength: "0"])
             } else {
                 let context = GatewayRequestContext(source: ApplicationRequestContextSource(channel: channel, logger: logger))
                 do { response = try await router.respond(to: request, context: context) } catch {

@@ -1,6 +1,4 @@
 import Contract
-import HTTPTypes
-import NIOCore
 import NIOHTTP1
 
 /// Why a WebSocket was not opened: answered by HTTP, before any upgrade.
@@ -28,26 +26,5 @@ enum UpgradeRefusal: Sendable, Equatable {
         let reason = reason
         let json: JSON = ["error": ["message": .string(reason.message), "type": .string(reason.type), "code": .string(reason.code)]]
         return json.bytes
-    }
-}
-
-/// Answers the one request that was refused and closes.
-final class UpgradeRefuser: ChannelInboundHandler {
-    typealias InboundIn = HTTPServerRequestPart
-    typealias OutboundOut = HTTPServerResponsePart
-
-    private let refusal: UpgradeRefusal
-
-    init(_ refusal: UpgradeRefusal) { self.refusal = refusal }
-
-    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-        guard case .head = unwrapInboundIn(data) else { return }
-        let body = refusal.body
-        var headers: HTTPHeaders = ["content-type": "application/json", "content-length": "\(body.count)", "connection": "close"]
-        if refusal != .origin { headers.add(name: "retry-after", value: "1") }
-        context.write(wrapOutboundOut(.head(HTTPResponseHead(version: .http1_1, status: refusal.status, headers: headers))), promise: nil)
-        context.write(wrapOutboundOut(.body(.byteBuffer(ByteBuffer(bytes: body)))), promise: nil)
-        let channel = context.channel
-        context.writeAndFlush(wrapOutboundOut(.end(nil))).whenComplete { _ in channel.close(promise: nil) }
     }
 }

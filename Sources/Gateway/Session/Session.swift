@@ -4,6 +4,9 @@ import NIOCore
 
 /// A session that this gateway holds: its client is connected here, or lately was. Lives on the event loop.
 final class Session {
+    /// Each may read a whole log; what a takeover starts by itself does not count against it.
+    static let maximumReplays = 8
+
     let id: String
     let partition: Int
     let owner: String
@@ -25,6 +28,8 @@ final class Session {
     var needsFullSave = false
     /// Fields that such a write must delete. Bounded by what one session may run between two beats.
     var unsavedDeletions: Set<String> = []
+    /// Requests that are being read again from their logs.
+    var replays = 0
     /// The client was told that the session is about to expire.
     var isWarned = false
     /// Ended, expired or another gateway's: nothing is written any more.

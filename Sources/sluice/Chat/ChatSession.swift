@@ -1,5 +1,7 @@
 import Contract
 import Glibc
+import NIOCore
+import NIOPosix
 import Observability
 import UnixSignals
 
@@ -41,7 +43,7 @@ struct ChatSession: Sendable {
                 if let next = await newSockets.next() { socket = next }
             }
             if case .message(let message) = input { view.received(message) }
-            for action in machine.handle(input, now: DispatchClock.nanoseconds, milliseconds: Timestamp.now.milliseconds) {
+            for action in machine.handle(input, now: MonotonicClock.nanoseconds, milliseconds: Timestamp.now.milliseconds) {
                 switch action {
                 case .send(let message): socket.send(message)
                 case .connect:
@@ -93,11 +95,24 @@ struct ChatSession: Sendable {
     }
 
     private func unreachable(_ error: any Error) -> String {
-        "sluice: no gateway answers at \(address): \(error) (start one with sluice dev, or say where it is with --url or SLUICE_LISTEN)"
+        "sluice: no gateway answers at \(address): \(ConnectFailure.reason(of: error)) (start one with sluice dev, or say where it is with --url or SLUICE_LISTEN)"
     }
 }
 
-enum DispatchClock {
+/// Why nothing could be connected to, in the system's words instead of the library's.
+private enum ConnectFailure {
+    static func reason(of error: any Error) -> String {
+        guard let failure = error as? NIOConnectionError else {
+            return (error as? IOError).map { text(of: $0) } ?? "\(error)"
+        }
+        if let error = failure.connectionErrors.last?.error { return reason(of: error) }
+        return "the name \(failure.host) is not known"
+    }
+
+    private static func text(of error: IOError) -> String { String(cString: strerror(error.errnoCode)) }
+}
+
+enum MonotonicClock {
     /// Of the monotonic clock.
     static var nanoseconds: UInt64 {
         var time = timespec()

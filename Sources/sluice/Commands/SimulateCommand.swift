@@ -48,7 +48,7 @@ struct SimulatorService: Service {
         do {
             _ = try await server.start()
         } catch {
-            throw CommandFailure(.failed, "cannot listen on \(address): \(error)")
+            throw CommandFailure(.failed, "sluice: cannot listen on \(address): \(error)")
         }
         // Cancellation and graceful shutdown are the same here: there is nothing to drain.
         await cancelWhenGracefulShutdown {

@@ -1,0 +1,112 @@
+import NIOCore
+import NIOWebSocket
+import Testing
+
+@testable import Gateway
+
+/// RFC 6455 as a table: frames in, what the machine says.
+@Suite struct MessageMachineTests {
+    private static let key: WebSocketMaskingKey = [0x12, 0x34, 0x56, 0x78]
+
+    private static func frame(
+        _ opcode: WebSocketOpcode, _ bytes: [UInt8], fin: Bool = true, masked: Bool = true, rsv1: Bool = false
+    ) -> WebSocketFrame {
+        let key = Array(Self.key)
+        let data = masked ? bytes.enumerated().map { $1 ^ key[$0 % 4] } : bytes
+        return WebSocketFrame(fin: fin, rsv1: rsv1, opcode: opcode, maskKey: masked ? Self.key : nil, data: ByteBuffer(bytes: data))
+    }
+
+    private static func actions(_ frames: [WebSocketFrame], maximum: Int = 100) -> [MessageMachine.Action] {
+        var machine = MessageMachine(maximum: maximum)
+        return frames.map { machine.receive($0) }
+    }
+
+    @Test func messagesAndFragments() {
+        #expect(Self.actions([Self.frame(.text, Array("hello".utf8))]) == [.message(ByteBuffer(string: "hello"))])
+        #expect(Self.actions([Self.frame(.text, [])]) == [.message(ByteBuffer())])
+        let euro = Array("a€b".utf8)
+        let split = [
+            Self.frame(.text, Array(euro[..<2]), fin: false), Self.frame(.ping, [1, 2]), Self.frame(.continuation, [], fin: false),
+            Self.frame(.continuation, Array(euro[2...])), Self.frame(.text, [0x78]),
+        ]
+        #expect(
+            Self.actions(split) == [
+                .none, .pong(ByteBuffer(bytes: [1, 2])), .none, .message(ByteBuffer(string: "a€b")), .message(ByteBuffer(string: "x")),
+            ])
+    }
+
+    @Test(arguments: 0...9) func everyLengthIsUnmasked(_ length: Int) {
+        let bytes = (0..<length).map { UInt8(0x61 + $0) }
+        #expect(Self.actions([Self.frame(.text, bytes)]) == [.message(ByteBuffer(bytes: bytes))])
+    }
+
+    @Test func whatIsWrong() {
+        let text = Array("x".utf8)
+        let table: [(String, [WebSocketFrame], CloseCode)] = [
+            ("not masked", [Self.frame(.text, text, masked: false)], .protocolError),
+            ("a reserved bit", [Self.frame(.text, text, rsv1: true)], .protocolError),
+            ("nothing to continue", [Self.frame(.continuation, text)], .protocolError),
+            ("a message inside another", [Self.frame(.text, text, fin: false), Self.frame(.text, text)], .protocolError),
+            ("an unknown opcode", [Self.frame(WebSocketOpcode(encodedWebSocketOpcode: 3)!, text)], .protocolError),
+            ("binary", [Self.frame(.binary, text)], .unsupportedData),
+            ("binary in fragments", [Self.frame(.binary, text, fin: false)], .unsupportedData),
+            ("not UTF-8", [Self.frame(.text, [0xC3, 0x28])], .invalidPayload),
+            ("a surrogate", [Self.frame(.text, [0xED, 0xA0, 0x80])], .invalidPayload),
+            ("cut UTF-8", [Self.frame(.text, [0xE2, 0x82], fin: false), Self.frame(.continuation, [])], .invalidPayload),
+            ("too long", [Self.frame(.text, Array(repeating: 0x61, count: 101))], .messageTooBig),
+            (
+                "too long in pieces",
+                [
+                    Self.frame(.text, Array(repeating: 0x61, count: 60), fin: false),
+                    Self.frame(.continuation, Array(repeating: 0x61, count: 60)),
+                ],
+                .messageTooBig
+            ),
+            ("half a close code", [Self.frame(.connectionClose, [3])], .protocolError),
+            ("a close code of no frame", [Self.frame(.connectionClose, [0x03, 0xED])], .protocolError),
+            ("a close reason that is not UTF-8", [Self.frame(.connectionClose, [0x03, 0xE8, 0xFF])], .invalidPayload),
+        ]
+        for (name, frames, code) in table {
+            #expect(Self.actions(frames).last == .fail(code), "\(name)")
+            #expect(Self.actions(frames + [Self.frame(.text, text)]).last == MessageMachine.Action.none, "\(name): nothing counts after it")
+        }
+    }
+
+    @Test func closing() {
+        #expect(Self.actions([Self.frame(.connectionClose, [])]) == [.closed(nil)])
+        #expect(Self.actions([Self.frame(.connectionClose, [0x03, 0xE8])]) == [.closed(1000)])
+        #expect(
+            Self.actions([Self.frame(.connectionClose, [0x0F, 0xA0] + Array("bye".utf8)), Self.frame(.ping, [])]) == [.closed(4000), .none])
+        #expect(Self.actions([Self.frame(.pong, [9])]) == [.none])
+    }
+
+    @Test func allowanceIsSavedUpForASecond() {
+        func taken(_ allowance: inout MessageAllowance, at milliseconds: Int, of tries: Int) -> Int {
+            var count = 0
+            for _ in 0..<tries where allowance.take(milliseconds: milliseconds) { count += 1 }
+            return count
+        }
+        var allowance = MessageAllowance(perSecond: 10, milliseconds: 0)
+        #expect(taken(&allowance, at: 0, of: 20) == 10)
+        #expect(taken(&allowance, at: 100, of: 20) == 1)
+        #expect(taken(&allowance, at: 60_000, of: 20) == 10)
+        #expect(taken(&allowance, at: 0, of: 20) == 0, "a clock that steps back gives nothing")
+        var none = MessageAllowance(perSecond: 0, milliseconds: 0)
+        #expect(taken(&none, at: 0, of: 10_000) == 10_000)
+    }
+
+    @Test func origins() {
+        let table: [([String]?, String?, String?, Bool)] = [
+            (nil, nil, "a:80", true), (nil, "http://a:8080", "a:8080", true), (nil, "http://a", "a:80", true),
+            (nil, "https://a", "a:443", true),
+            (nil, "https://A", "a", true), (nil, "http://b", "a", false), (nil, "http://a:8080", "a", false), (nil, "null", "a", false),
+            (nil, "http://a", nil, false), (["https://x.example"], "https://x.example", "a", true),
+            (["https://x.example"], "https://x.example/", "a", true), (["https://x.example"], "http://x.example", "a", false),
+            (["https://x.example"], "http://a", "a", false), (["https://x.example"], nil, "a", true),
+            (["https://x.example"], "https://x.example.evil", "a", false),
+        ]
+        for (allowed, origin, host, expected) in table {
+            #expect(OriginRule(allowed: allowed).allows(origin: origin, host: host) == expected, "\(allowed ?? []) \(origin ?? "-")")
+        }
+    }
+}

@@ -1,0 +1,161 @@
+import Contract
+import Testing
+
+@testable import Gateway
+
+/// Events in, frames out.
+@Suite struct RelayMachineTests {
+    private static let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false)
+    private static let usageText = #"{"prompt_tokens":1,"completion_tokens":2,"estimated":false}"#
+
+    private static func machine(reasoning: Bool = false, speaks: Bool = false, known: EventID? = nil) throws -> RelayMachine {
+        RelayMachine(
+            requestID: "r", jobID: try #require(JobID("p0-J")), sessionID: "s", wantsReasoning: reasoning, speaks: speaks, known: known)
+    }
+
+    private static func events(attempt: Int = 1, from sequence: Int = 0, _ events: GenerationEvent...) -> [LoggedEvent] {
+        events.enumerated().map { LoggedEvent(id: EventID(attempt: attempt, sequence: sequence + $0.offset), event: $0.element) }
+    }
+
+    /// The payloads of the frames, without `request_id`; the envelope is checked on the way.
+    private static func frames(_ machine: inout RelayMachine, _ events: [LoggedEvent]) throws -> [String] {
+        var texts: [[UInt8]] = []
+        machine.receive(events, milliseconds: 17) { texts.append($0) }
+        return try texts.map { bytes in
+            let json = try JSON(parsing: bytes)
+            #expect(json.object?.names == ["version", "msg_type", "session_id", "payload", "timestamp"])
+            #expect(
+                json["version"] == "1.0" && json["session_id"] == "s" && json["timestamp"] == 17 && json["payload"]?["request_id"] == "r")
+            var payload = try #require(json["payload"]?.object)
+            payload["request_id"] = nil
+            return (json["msg_type"]?.string ?? "") + JSON.object(payload).text
+        }
+    }
+
+    @Test func aWholeAnswer() throws {
+        var machine = try Self.machine()
+        let first = try Self.frames(
+            &machine, Self.events(.started(worker: "w", attempt: 1), .upstream(name: "u", model: "m"), .text("a\""), .text("b")))
+        #expect(first == [#"RESPONSE{"event_id":"1-3","job_id":"p0-J","text_stream_seq":0,"content":{"text":"a\"b"}}"#])
+        #expect(
+            try Self.frames(&machine, Self.events(from: 4, .text("c")))
+                == [#"RESPONSE{"event_id":"1-4","text_stream_seq":1,"content":{"text":"c"}}"#])
+        #expect(
+            try Self.frames(&machine, Self.events(from: 5, .text("d"), .finished(.stop, Self.usage), .text("never"))) == [
+                #"RESPONSE{"event_id":"1-5","text_stream_seq":2,"content":{"text":"d"}}"#,
+                #"RESPONSE{"event_id":"1-6","job_id":"p0-J","text_stream_seq":-1,"content":{},"finish_reason":"stop","usage":\#(Self.usageText)}"#,
+            ])
+        #expect(machine.ending == .finished && machine.answer == "a\"bcd")
+        #expect(try Self.frames(&machine, Self.events(from: 7, .text("never"))).isEmpty)
+    }
+
+    @Test func interruptedInTheQueue() throws {
+        var machine = try Self.machine(speaks: true)
+        let interruption = Interruption(reason: "USER_STOP", phase: .queued, usage: .none)
+        let frames = try Self.frames(&machine, Self.events(.interrupted(interruption)))
+        #expect(
+            frames == [
+                #"RESPONSE{"event_id":"1-0","job_id":"p0-J","text_stream_seq":-1,"voice_stream_seq":-1,"content":{},"finish_reason":"interrupted","interrupted":true,"interrupt_reason":"USER_STOP","phase":"queued","usage":{"prompt_tokens":0,"completion_tokens":0,"estimated":false}}"#
+            ])
+        #expect(machine.ending == .interrupted)
+    }
+
+    @Test func takenOver() throws {
+        var machine = try Self.machine()
+        _ = try Self.frames(&machine, Self.events(.started(worker: "w", attempt: 1), .text("old")))
+        let resumed = try Self.frames(
+            &machine, Self.events(attempt: 2, .started(worker: "x", attempt: 2), .resumed(textOffset: 3), .text(" on")))
+        #expect(resumed == [#"RESPONSE{"event_id":"2-2","text_stream_seq":1,"content":{"text":" on"}}"#])
+        let anew = try Self.frames(&machine, Self.events(attempt: 3, .started(worker: "x", attempt: 3), .restarted, .text("new")))
+        #expect(
+            anew == [
+                #"RESPONSE{"event_id":"3-1","text_stream_seq":0,"content":{},"restarted":true}"#,
+                #"RESPONSE{"event_id":"3-2","text_stream_seq":1,"content":{"text":"new"}}"#,
+            ])
+        #expect(machine.answer == "new")
+    }
+
+    @Test func reasoningOnlyForWhoAsked() throws {
+        let events = Self.events(.reasoning("r0"), .reasoning("r1"), .text("t"))
+        var silent = try Self.machine()
+        #expect(try Self.frames(&silent, events).count == 1)
+        var asking = try Self.machine(reasoning: true)
+        #expect(
+            try Self.frames(&asking, events) == [
+                #"RESPONSE{"event_id":"1-1","job_id":"p0-J","text_stream_seq":0,"content":{},"reasoning":"r0r1"}"#,
+                #"RESPONSE{"event_id":"1-2","text_stream_seq":1,"content":{"text":"t"}}"#,
+            ])
+        #expect(asking.answer == "t")
+    }
+
+    @Test func functionCalls() throws {
+        var machine = try Self.machine()
+        func call(_ arguments: String) -> GenerationEvent { .toolCall(ToolCall(index: 0, callID: "c", name: "f", arguments: arguments)) }
+        let frames = try Self.frames(&machine, Self.events(call(#"{"x": 1}"#), call(""), call("broken")))
+        #expect(
+            frames == [
+                #"RESPONSE{"event_id":"1-0","job_id":"p0-J","text_stream_seq":0,"content":{},"function_call":{"name":"f","parameters":{"x":1}}}"#,
+                #"RESPONSE{"event_id":"1-1","text_stream_seq":1,"content":{},"function_call":{"name":"f","parameters":{}}}"#,
+                #"RESPONSE{"event_id":"1-2","text_stream_seq":2,"content":{},"function_call":{"name":"f","parameters":{}}}"#,
+            ])
+    }
+
+    @Test func voice() throws {
+        let events = Self.events(
+            .text("t"), .audio(Audio(index: 0, format: "pcm", data: "AAAA", last: false)),
+            .audio(Audio(index: 1, format: "pcm", data: "", last: true)), .finished(.stop, Self.usage))
+        var speaking = try Self.machine(speaks: true)
+        let frames = try Self.frames(&speaking, events)
+        #expect(frames.count == 3)
+        #expect(frames[1] == #"RESPONSE{"event_id":"1-1","voice_stream_seq":0,"content":{"voice":"AAAA"}}"#)
+        #expect(frames[2].contains(#""text_stream_seq":-1,"voice_stream_seq":-1"#))
+        var silent = try Self.machine()
+        #expect(try Self.frames(&silent, events).allSatisfy { !$0.contains("voice") })
+    }
+
+    @Test func failures() throws {
+        for code in FailureCode.allCases {
+            var machine = try Self.machine()
+            let frames = try Self.frames(&machine, Self.events(.text("t"), .failed(Failure(code, "why"), .none)))
+            let expected = ErrorCode(code).rawValue
+            #expect(
+                frames.last
+                    == #"ERROR{"error_code":"\#(expected)","error_msg":"why","error_detail":"\#(code.rawValue)","retryable":\#(code.isRetryable)}"#
+            )
+            #expect(frames.count == 2 && machine.ending == .failed)
+        }
+        #expect(ErrorCode(.quotaExhausted) == .rateLimited && ErrorCode(.deadlineExceeded) == .requestTimeout)
+        #expect(ErrorCode(.workerLost) == .internalError && ErrorCode(.modelNotFound) == .upstreamError)
+    }
+
+    @Test func whatTheClientHasIsNotSentAgain() throws {
+        let log = Self.events(.started(worker: "w", attempt: 1), .text("a"), .text("b"), .text("c"), .finished(.stop, Self.usage))
+        for last in 0...4 {
+            var machine = try Self.machine(known: EventID(attempt: 1, sequence: last))
+            let frames = try Self.frames(&machine, log)
+            #expect(machine.answer == "abc" && frames.last?.contains(#""text_stream_seq":-1"#) == true)
+            let rest = String("abc".dropFirst(last))
+            if rest.isEmpty {
+                #expect(frames.count == 1)
+            } else {
+                #expect(frames.first?.contains(#""job_id":"p0-J","text_stream_seq":0,"content":{"text":"\#(rest)"}"#) == true, "\(frames)")
+            }
+        }
+    }
+
+    @Test func nobodyListens() throws {
+        var machine = try Self.machine()
+        machine.receive(Self.events(.text("a"), .text("b")), milliseconds: 0, emit: nil)
+        #expect(machine.answer == "ab")
+        #expect(
+            try Self.frames(&machine, Self.events(from: 2, .text("c"))).first?.contains(#""job_id":"p0-J","text_stream_seq":0"#) == true)
+    }
+
+    @Test func aLongReplayComesInPieces() throws {
+        var machine = try Self.machine()
+        let piece = String(repeating: "x", count: 10_000)
+        let events = (0..<10).map { LoggedEvent(id: EventID(attempt: 1, sequence: $0), event: .text(piece)) }
+        #expect(try Self.frames(&machine, events).count == 3)
+        #expect(machine.answer.utf8.count == 100_000)
+    }
+}

@@ -1,0 +1,104 @@
+import Contract
+import JobQueue
+import Logging
+import NIOCore
+import NIOPosix
+import RedisClient
+import ServiceLifecycle
+import TestSupport
+
+@testable import Gateway
+
+/// Whole gateways on the suite's redis, in this process; workers are played by the test.
+struct WebSocketLab: Sendable {
+    /// A gateway that runs.
+    struct Gateway: Sendable {
+        let port: Int
+        let name: String
+        fileprivate let group: ServiceGroup
+        let task: Task<Void, any Error>
+
+        func drain() async { await group.triggerGracefulShutdown() }
+    }
+
+    let queue: JobQueue
+    private let blocking: RedisClient
+    private let running = Observed<[Gateway]>([])
+
+    fileprivate init(queue: JobQueue, blocking: RedisClient) {
+        self.queue = queue
+        self.blocking = blocking
+    }
+
+    /// Starts a gateway and waits until it is ready.
+    func gateway(_ name: String = "g1", _ fill: (inout GatewaySettings) -> Void = { _ in }) async throws -> Gateway {
+        var settings = GatewaySettings()
+        settings.name = name
+        settings.port = 0
+        settings.authentication.apiKeys = "tenant-a:key-a,tenant-b:key-b"
+        settings.lease = .milliseconds(600)
+        settings.grace = .milliseconds(300)
+        fill(&settings)
+        let ports = Observed<Int?>(nil)
+        let logger = Logger(label: name, factory: { _ in SwiftLogNoOpLogHandler() })
+        var service = GatewayService(
+            settings: settings, queueSettings: queue.settings, redisURL: try RedisURL(PrivateRedis.current.url),
+            redisSettings: RedisSettings(), logger: logger)
+        service.onListening = { port in ports.update { $0 = port } }
+        let group = ServiceGroup(services: [service], logger: logger)
+        let task = Task { try await group.run() }
+        let port = try await ports.wait(deadline: .seconds(15), { _ in "the gateway to listen" }) { $0 }
+        let gateway = Gateway(port: port, name: name, group: group, task: task)
+        running.update { $0.append(gateway) }
+        try await until("the gateway to be ready") { try await HTTPCall.get(port, "/readyz").status == 200 }
+        return gateway
+    }
+
+    func client(_ gateway: Gateway, key: String = "key-a", _ fields: [(String, JSON)] = []) async throws -> WebSocketClient {
+        let client = try await WebSocketClient.connect(port: gateway.port)
+        try await client.register(key: key, fields: fields)
+        return client
+    }
+
+    /// The next job that waits, claimed.
+    func claim(deadline: Duration = .seconds(15)) async throws -> PlayedJob {
+        let consumer = JobConsumer(redis: queue.redis, blocking: blocking, settings: queue.settings, worker: "played", token: "t")
+        try await consumer.createGroups()
+        return try await until("a job in the queue", deadline: deadline) {
+            guard let entry = try await consumer.take(partition: 0, classes: JobClass.allCases, count: 1).first, let bytes = entry.job,
+                case .claimed(let claim) = try await consumer.claim(Job(parsing: bytes), entry: entry, leaseExpired: false)
+            else { return nil }
+            return PlayedJob(claim: claim, queue: queue)
+        }
+    }
+
+    fileprivate func stop() async {
+        for gateway in running.value {
+            gateway.task.cancel()
+            _ = await gateway.task.result
+        }
+    }
+}
+
+func withWebSocketLab(_ body: (WebSocketLab) async throws -> Void) async throws {
+    let loop = MultiThreadedEventLoopGroup.singleton.next()
+    let logger = Logger(label: "lab", factory: { _ in SwiftLogNoOpLogHandler() })
+    var settings = QueueSettings()
+    settings.keys = Keys(namespace: "ws\(UInt32.random(in: 0..<UInt32.max))")
+    settings.queueMaximum = 5
+    let url = try RedisURL(PrivateRedis.current.url)
+    let client = RedisClient(url: url, settings: RedisSettings(), eventLoop: loop, name: "commands", logger: logger)
+    let blocking = RedisClient(url: url, settings: RedisSettings(), eventLoop: loop, name: "blocking", logger: logger)
+    try await withThrowingTaskGroup(of: Void.self) { tasks in
+        tasks.addTask { await client.run() }
+        tasks.addTask { await blocking.run() }
+        let lab = WebSocketLab(queue: JobQueue(redis: client, settings: settings), blocking: blocking)
+        let result: Result<Void, any Error>
+        do { result = .success(try await body(lab)) } catch { result = .failure(error) }
+        await lab.stop()
+        client.shutdown()
+        blocking.shutdown()
+        tasks.cancelAll()
+        try result.get()
+    }
+}

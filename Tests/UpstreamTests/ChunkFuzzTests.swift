@@ -1,0 +1,127 @@
+import Contract
+import Foundation
+import Testing
+
+@testable import Upstream
+
+/// The chunk scanner beside `JSONDecoder`, on mutations of real chunks.
+struct ChunkFuzzTests {
+    private struct Reference: Decodable {
+        struct Choice: Decodable {
+            var delta: Delta?
+            var finish_reason: String?
+        }
+        struct Delta: Decodable {
+            var content: String?
+            var reasoning_content: String?
+            var tool_calls: [Tool]?
+        }
+        struct Tool: Decodable {
+            var index: Int?
+            var id: String?
+            var function: Function?
+        }
+        struct Function: Decodable {
+            var name: String?
+            var arguments: String?
+        }
+        struct Tokens: Decodable {
+            var prompt_tokens: Int?
+            var completion_tokens: Int?
+        }
+        var choices: [Choice]?
+        var usage: Tokens?
+    }
+
+    private static let seeds = [
+        #"{"choices":[{"index":0,"delta":{"content":"Hello"},"finish_reason":null}],"usage":null}"#,
+        #"{"choices":[{"delta":{"content":"\u4f60\n","reasoning_content":null},"finish_reason":"stop","index":0}],"usage":{"prompt_tokens":1,"completion_tokens":2e0}}"#,
+        #"{"choices":[{"delta":{"tool_calls":[{"index":0,"id":"a","function":{"name":"f","arguments":"{\"a\":[1]}"}}]}}]}"#,
+        #"{"choices":[],"usage":{"prompt_tokens":22,"completion_tokens":382,"details":{"reasoning_tokens":-1.5E3}},"ok":[true,false]}"#,
+    ].map { Array($0.utf8) }
+
+    private static let bits: [[UInt8]] = [
+        "{", "}", "[", "]", "\"", ":", ",", "null", "true", "0", "1.0", "-", "e9", "\\", "\\u00e9", "\\ud83d", " ", "\n", "é", "\"x\":1,",
+    ].map { Array($0.utf8) }
+
+    private static func mutate(_ bytes: inout [UInt8], _ generator: inout SplitMix) {
+        for _ in 0..<Int.random(in: 1...3, using: &generator) {
+            guard !bytes.isEmpty else { return }
+            let place = Int.random(in: 0..<bytes.count, using: &generator)
+            switch Int.random(in: 0..<5, using: &generator) {
+            case 0: bytes[place] = UInt8.random(in: 0...255, using: &generator)
+            case 1: bytes.remove(at: place)
+            case 2: bytes.insert(contentsOf: bits.randomElement(using: &generator)!, at: place)
+            case 3: bytes.removeSubrange(place..<min(bytes.count, place + Int.random(in: 1...8, using: &generator)))
+            default:
+                let other = Int.random(in: 0..<bytes.count, using: &generator)
+                bytes.swapAt(place, other)
+            }
+        }
+    }
+
+    private static func scan(_ bytes: [UInt8]) -> OpenAIChunk? { bytes.withUnsafeBytes { try? OpenAIChunk(scanning: $0) } }
+
+    /// What may differ: the scanner steps over strings that it does not want without looking into them, mends halves of surrogate pairs, and takes
+    /// content in parts; of a name that stands twice each takes another.
+    private static func mayDiffer(_ bytes: [UInt8]) -> Bool {
+        if bytes.contains(where: { $0 == UInt8(ascii: "\\") || $0 >= 0x80 }) { return true }
+        guard let json = try? JSON(parsing: bytes) else { return false }
+        return hasTwins(json)
+    }
+
+    private static func hasTwins(_ json: JSON) -> Bool {
+        switch json {
+        case .array(let elements): elements.contains(where: hasTwins)
+        case .object(let object): Set(object.names).count != object.names.count || object.members.contains { hasTwins($0.value) }
+        default: false
+        }
+    }
+
+    @Test func agreesWithJSONDecoder() throws {
+        let rounds = ProcessInfo.processInfo.environment["SLUICE_FUZZ_ROUNDS"].flatMap { Int($0) } ?? 100_000
+        var generator = SplitMix(seed: 42)
+        let decoder = JSONDecoder()
+        var bothRead = 0
+        for round in 0..<rounds {
+            var bytes = Self.seeds[round % Self.seeds.count]
+            Self.mutate(&bytes, &generator)
+            let scanned = Self.scan(bytes)
+            let decoded = try? decoder.decode(Reference.self, from: Data(bytes))
+            switch (scanned, decoded) {
+            case (nil, nil): continue
+            case (let scanned?, let decoded?):
+                bothRead += 1
+                if Self.same(scanned, decoded) || Self.mayDiffer(bytes) { continue }
+            case (_?, nil):
+                // A kind that only the scanner allows or does not look at.
+                if Self.mayDiffer(bytes) || (try? JSON(parsing: bytes)) != nil { continue }
+            case (nil, _?):
+                if Self.mayDiffer(bytes) || Self.isKnownStrictness(bytes) { continue }
+            }
+            Issue.record("round \(round): \(String(decoding: bytes, as: UTF8.self))")
+            return
+        }
+        #expect(bothRead > rounds / 20, "too few mutations were still chunks")
+    }
+
+    /// The scanner reads numbers beyond 64 bits as no whole numbers; JSONDecoder does not care in members it does not know.
+    private static func isKnownStrictness(_ bytes: [UInt8]) -> Bool {
+        guard let json = try? JSON(parsing: bytes) else { return true }
+        return json["error"] != nil || json["message"] != nil || json["code"] != nil
+    }
+
+    private static func same(_ chunk: OpenAIChunk, _ reference: Reference) -> Bool {
+        let choice = reference.choices?.first
+        func text(_ text: String?) -> String? { text.flatMap { $0.isEmpty ? nil : $0 } }
+        guard chunk.delta.content == text(choice?.delta?.content), chunk.delta.reasoning == text(choice?.delta?.reasoning_content),
+            chunk.finishReason == choice?.finish_reason, chunk.promptTokens == reference.usage?.prompt_tokens,
+            chunk.completionTokens == reference.usage?.completion_tokens
+        else { return false }
+        let tools = choice?.delta?.tool_calls ?? []
+        return chunk.delta.tools.count == tools.count
+            && zip(chunk.delta.tools, tools).allSatisfy {
+                $0.index == $1.index && $0.id == $1.id && $0.name == $1.function?.name && $0.arguments == $1.function?.arguments
+            }
+    }
+}
