@@ -15,7 +15,9 @@ extension Journeys {
                     let answer = try await node.get("/readyz")
                     #expect(answer.status == 503 && !answer.body.isEmpty, "\(node.name): \(answer)")
                     try await until("\(node.name) to name the trouble in its log") {
-                        node.log.lowercased().contains("redis") && node.log.contains("\(lab.redis.port)")
+                        node.log.split(separator: "\n").contains { line in
+                            line.contains(" warning ") && line.contains("redis") && line.contains(":\(lab.redis.port)")
+                        }
                     }
                 }
                 try await lab.redis.start()
