@@ -57,7 +57,8 @@ package struct WorkerService: Service {
         }
         let drain = DrainSignal()
         let keeper = LeaseKeeper(
-            consumer: consumer, room: room, claimer: claimer, capacity: settings.concurrency, started: String(Self.wallMilliseconds), metrics: metrics,
+            consumer: consumer, room: room, claimer: claimer, capacity: settings.concurrency, started: String(Self.wallMilliseconds),
+            metrics: metrics,
             logger: logger, clock: clock, drainAsked: { drain.begin() })
         let listener = InterruptListener(
             subscriber: subscriber, consumer: consumer, claimer: claimer, room: room, metrics: metrics, logger: logger, clock: clock,
@@ -79,12 +80,14 @@ package struct WorkerService: Service {
             tasks.addTask { await blocking.run() }
             tasks.addTask { await subscriber.run() }
             if let listen = settings.metricsListen {
-                let endpoints = WorkerEndpoints(host: listen.host, port: listen.port, readiness: readiness, metrics: settings.metricsText, logger: logger)
+                let endpoints = WorkerEndpoints(
+                    host: listen.host, port: listen.port, readiness: readiness, metrics: settings.metricsText, logger: logger)
                 tasks.addTask { try await endpoints.run() }
             }
             tasks.addTask {
                 try await self.work(
-                    consumer: consumer, room: room, claimer: claimer, keeper: keeper, listener: listener, eventLoop: eventLoop, drain: drain)
+                    consumer: consumer, room: room, claimer: claimer, keeper: keeper, listener: listener, eventLoop: eventLoop, drain: drain
+                )
                 commands.shutdown()
                 blocking.shutdown()
                 subscriber.shutdown()
@@ -112,7 +115,8 @@ package struct WorkerService: Service {
 
     /// From the first claim to the end of the drain.
     private func work(
-        consumer: JobConsumer, room: GenerationRoom, claimer: Claimer, keeper: LeaseKeeper, listener: InterruptListener, eventLoop: any EventLoop,
+        consumer: JobConsumer, room: GenerationRoom, claimer: Claimer, keeper: LeaseKeeper, listener: InterruptListener,
+        eventLoop: any EventLoop,
         drain: DrainSignal
     ) async throws {
         try await eventLoop.submit { listener.listen() }.get()
