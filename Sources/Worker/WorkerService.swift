@@ -57,7 +57,8 @@ package struct WorkerService: Service {
         }
         let drain = DrainSignal()
         let keeper = LeaseKeeper(
-            consumer: consumer, room: room, claimer: claimer, capacity: settings.concurrency, started: String(Self.wallMilliseconds), metrics: metrics,
+            consumer: consumer, room: room, claimer: claimer, capacity: settings.concurrency, started: String(Self.wallMilliseconds),
+            metrics: metrics,
             logger: logger, clock: clock, drainAsked: { drain.begin() })
         let listener = InterruptListener(
             subscriber: subscriber, consumer: consumer, claimer: claimer, room: room, metrics: metrics, logger: logger, clock: clock,
@@ -79,12 +80,14 @@ package struct WorkerService: Service {
             tasks.addTask { await blocking.run() }
             tasks.addTask { await subscriber.run() }
             if let listen = settings.metricsListen {
-                let endpoints = WorkerEndpoints(host: listen.host, port: listen.port, readiness: readiness, metrics: settings.metricsText, logger: logger)
+                let endpoints = WorkerEndpoints(
+                    host: listen.host, port: listen.port, readiness: readiness, metrics: settings.metricsText, logger: logger)
                 tasks.addTask { try await endpoints.run() }
             }
             tasks.addTask {
                 try await self.work(
-                    consumer: consumer, room: room, claimer: claimer, keeper: keeper, listener: listener, eventLoop: eventLoop, drain: drain)
+                    consumer: consumer, room: room, claimer: claimer, keeper: keeper, listener: listener, eventLoop: eventLoop, drain: drain
+                )
                 commands.shutdown()
                 blocking.shutdown()
                 subscriber.shutdown()
@@ -97,6 +100,11 @@ package struct WorkerService: Service {
             } catch {
                 // Stopped at once, or unable to go on: what runs upstream is closed before anything else.
                 await room.abandon()
+                await claimer.stop()
+                await keeper.stop()
+                drain.begin()
+                for client in [commands, blocking] { client.shutdown() }
+                subscriber.shutdown()
                 tasks.cancelAll()
                 throw error
             }
@@ -107,7 +115,8 @@ package struct WorkerService: Service {
 
     /// From the first claim to the end of the drain.
     private func work(
-        consumer: JobConsumer, room: GenerationRoom, claimer: Claimer, keeper: LeaseKeeper, listener: InterruptListener, eventLoop: any EventLoop,
+        consumer: JobConsumer, room: GenerationRoom, claimer: Claimer, keeper: LeaseKeeper, listener: InterruptListener,
+        eventLoop: any EventLoop,
         drain: DrainSignal
     ) async throws {
         try await eventLoop.submit { listener.listen() }.get()
@@ -128,10 +137,12 @@ package struct WorkerService: Service {
             await claimer.stop()
             // The claimer's end is awaited first, so that nothing is begun behind the drain's back.
             try await tasks.next()
-            if await !waitUntilEmpty(room, for: settings.drainTimeout, on: eventLoop) {
+            if await !waitUntilEmpty(room, for: settings.drainTimeout) {
+                try Task.checkCancellation()
                 logger.info("drain timeout; running jobs are handed back")
                 await room.handBackAll()
-                if await !waitUntilEmpty(room, for: .seconds(5), on: eventLoop) {
+                if await !waitUntilEmpty(room, for: .seconds(5)) {
+                    try Task.checkCancellation()
                     logger.warning("some jobs could not be handed back; their leases expire")
                     await room.abandon()
                 }
@@ -161,7 +172,8 @@ package struct WorkerService: Service {
         }
     }
 
-    private func waitUntilEmpty(_ room: GenerationRoom, for limit: Duration, on eventLoop: any EventLoop) async -> Bool {
+    /// - Returns: false when jobs were left at the limit, or the task was cancelled.
+    private func waitUntilEmpty(_ room: GenerationRoom, for limit: Duration) async -> Bool {
         await withTaskGroup(of: Bool.self) { tasks in
             tasks.addTask {
                 await room.waitUntilEmpty()
