@@ -65,9 +65,9 @@ package struct GatewayService: Service {
                 nil
             }
         let redis = RedisClient(
-            url: redisURL, settings: redisSettings, eventLoop: eventLoop, name: "sluice-gateway-\(settings.name)", logger: logger)
+            url: redisURL, settings: redisSettings, eventLoop: eventLoop, name: "commands", logger: logger)
         let subscriber = RedisSubscriber(
-            url: redisURL, settings: redisSettings, eventLoop: eventLoop, name: "sluice-gateway-\(settings.name)-events", logger: logger)
+            url: redisURL, settings: redisSettings, eventLoop: eventLoop, name: "events", logger: logger)
         let queue = JobQueue(redis: redis, settings: queueSettings)
         let context = GatewayContext(
             settings: settings, queue: queue,

@@ -283,7 +283,7 @@ final class Generation: UpstreamReceiver {
         }
         // The last of the rest is the PUBLISH's.
         if !events.isEmpty {
-            if let failed = events.dropLast().first(where: \.isError) {
+            if let failed = events.dropLast().first(where: \.isRefusal) {
                 refused(failed)
                 return
             }
@@ -311,7 +311,7 @@ final class Generation: UpstreamReceiver {
     }
 
     private func refused(_ reply: RESPValue) {
-        // Either a newer attempt has written, or Redis takes no writes now (no memory, read only): the newest id in the log tells.
+        // A newer attempt has written, the log is gone, or Redis takes no writes now (no memory, read only): the newest id in the log tells.
         core.logger.debug("a write to the log was refused", metadata: ["job": "\(id)", "reply": "\(reply)"])
         settleLater()
     }
@@ -386,5 +386,6 @@ final class Generation: UpstreamReceiver {
 }
 
 extension RESPValue {
-    fileprivate var isError: Bool { if case .error = self { true } else { false } }
+    /// An error, or the null of an XADD to a log that is not there.
+    fileprivate var isRefusal: Bool { if case .error = self { true } else { isNull } }
 }

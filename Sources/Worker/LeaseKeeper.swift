@@ -60,6 +60,7 @@ actor LeaseKeeper {
             checkExpiry()
             await renew()
             await showLife()
+            await sweep()
             // Spread, so that the workers of a deployment do not all look at the same moment.
             Task { await self.claimer.takeOver() }
             await sleep(beat)
@@ -151,6 +152,15 @@ actor LeaseKeeper {
             await claimer.pauseClasses(try await consumer.pausedClasses())
         } catch {
             logger.debug("the heartbeat could not be written", metadata: ["error": "\(error)"])
+        }
+    }
+
+    private func sweep() async {
+        do {
+            let swept = try await consumer.sweepConsumers()
+            if !swept.isEmpty { logger.info("consumers of workers that died were removed", metadata: ["consumers": "\(swept.count)"]) }
+        } catch {
+            logger.debug("dead workers' consumers could not be looked for", metadata: ["error": "\(error)"])
         }
     }
 

@@ -195,7 +195,7 @@ actor ChaosUser {
                 story.isRefused = true
                 return nil
             case "SESSION_INVALID": throw WaitedInVain(description: "the request that had begun is unknown now: \(judge.last?.text ?? "")")
-            case "SERVER_BUSY" where detail == "overloaded", "RATE_LIMITED":
+            case "SERVER_BUSY" where detail == "overloaded", "RATE_LIMITED" where detail != "rate_limited":
                 // It could not be replayed now. Asked again, on a socket that knows nothing of this.
                 await leave(client)
                 guard ContinuousClock.now < end else { throw WaitedInVain(description: "RESUME is refused: \(judge.last?.text ?? "")") }
