@@ -8,8 +8,8 @@ import RedisClient
 import ServiceLifecycle
 import Upstream
 
-/// One worker. `run` returns after a drain (graceful shutdown), or throws `CancellationError` at once when its task is cancelled: then upstreams are closed and the leases of
-/// what ran expire.
+/// One worker. `run` returns after a drain (graceful shutdown), or throws `CancellationError` at once when its task is cancelled: then
+/// upstreams are closed and the leases of what ran expire.
 package struct WorkerService: Service {
     private let settings: WorkerSettings
     private let queueSettings: QueueSettings
@@ -26,19 +26,11 @@ package struct WorkerService: Service {
     }
 
     package func run() async throws {
-        // One loop for all Redis connections: a claim and the interrupt that overtakes it meet on it.
-        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        // One loop for all Redis connections: a claim and the interrupt that overtakes it meet on it. Neither loop is stopped before the
+        // process ends: a task that comes back late from Redis would find no executor.
         let loop = try EpollLoop(name: "upstream")
         loop.start()
-        do {
-            try await run(on: group.next(), loop)
-        } catch {
-            loop.stop()
-            try? await group.shutdownGracefully()
-            throw error
-        }
-        loop.stop()
-        try await group.shutdownGracefully()
+        try await run(on: MultiThreadedEventLoopGroup.singleton.next(), loop)
     }
 
     private func run(on eventLoop: any EventLoop, _ loop: EpollLoop) async throws {
