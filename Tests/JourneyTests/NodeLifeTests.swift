@@ -100,6 +100,15 @@ extension Journeys {
             }
         }
 
+        @Test func `a worker that never reached Redis ends on the first SIGTERM`() async throws {
+            try await withLab(redisRuns: false) { lab in
+                let worker = try await lab.worker("w1", ready: false)
+                try await worker.ready(path: "/healthz")
+                worker.terminate()
+                #expect(try await worker.ended(within: .seconds(10)) == .exited(0))
+            }
+        }
+
         @Test func `a worker whose metrics port is taken says so and ends`() async throws {
             try await withLab { lab in
                 let outcome = try await Executable.run(
