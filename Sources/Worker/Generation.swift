@@ -69,6 +69,9 @@ final class Generation: UpstreamReceiver {
     ///   - earlier: what earlier attempts logged; empty for the first one.
     ///   - interrupt: one that overtook the claim.
     func begin(earlier: [LoggedEvent], interrupt: Interrupt?) {
+        if claim.crashes > 0, let cost = TokenEstimate.logged(earlier, prompt: TokenEstimate.prompt(claim.job.request)) {
+            machine.lostAttempts(cost: cost)
+        }
         if let interrupt { return interrupted(interrupt, seenAt: core.loop.now) }
         if claim.attempt > 1 {
             let text = Self.continuable(earlier, job: claim.job, prefix: stops.first?.upstream.prefix ?? .none)
@@ -262,7 +265,8 @@ final class Generation: UpstreamReceiver {
         guard !isOver, !endingInFlight, output.canWrite else { return .nothing }
         let events = output.beginWrite()
         var count = events.isEmpty ? 0 : commands.append(events, to: &pipeline)
-        guard let ending else { return count == 0 ? .nothing : .events(count) }
+        // A repeated write carries only what the lost one did: what was collected meanwhile goes before the end.
+        guard let ending, !output.hasPending else { return count == 0 ? .nothing : .events(count) }
         var end = OutputCommands.Ending(event: LoggedEvent(id: output.newest.next, event: ending), previous: output.newest, usage: usage)
         end.upstream = upstreamName
         end.firstTokenMilliseconds = times.firstTokenMilliseconds

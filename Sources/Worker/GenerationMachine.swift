@@ -80,6 +80,12 @@ struct GenerationMachine {
             estimated: promptTokens == nil || completionTokens == nil)
     }
 
+    /// A lost worker's last note of the usage may be a beat old, or missing: what the log shows was generated at least.
+    mutating func lostAttempts(cost: Usage) {
+        spent = Usage(
+            promptTokens: max(spent.promptTokens, cost.promptTokens), completionTokens: max(spent.completionTokens, cost.completionTokens), estimated: true)
+    }
+
     // MARK: what happens
 
     mutating func begin() -> Action {

@@ -61,7 +61,7 @@ struct FaultSchedule: Sendable {
             case 44..<49:
                 let time = Int.random(in: 300...lease + 1_000, using: &random)
                 fault = .freeze(.gateway(.random(in: 0..<gateways, using: &random)), milliseconds: time)
-            case 49..<53 where at >= redisAt:
+            case 49..<57 where at >= redisAt:
                 fault = .restartRedis(downFor: .random(in: 0...1_200, using: &random))
                 redisAt = at + 12_000
             default: fault = Self.trouble(&random, workers: workers, gateways: gateways, lease: lease)
