@@ -37,7 +37,9 @@ final class Session {
     /// Counts what runs; nil once that is no longer this gateway's business.
     private var tenants: TenantLedger?
 
-    init(id: String, partition: Int, owner: String, settings: SessionSettings, history: ChatHistory, tenants: TenantLedger, milliseconds: Int) {
+    init(
+        id: String, partition: Int, owner: String, settings: SessionSettings, history: ChatHistory, tenants: TenantLedger, milliseconds: Int
+    ) {
         self.id = id
         self.partition = partition
         self.owner = owner
