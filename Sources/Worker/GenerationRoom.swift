@@ -23,7 +23,8 @@ actor GenerationRoom {
         settings: WorkerSettings, metrics: WorkerMetrics, logger: Logger, released: @escaping @Sendable (JobID, QueueEntry) -> Void
     ) throws {
         core = try GenerationCore(
-            room: self, loop: loop, redis: consumer.redis, settings: settings, queueSettings: consumer.settings, metrics: metrics, logger: logger,
+            room: self, loop: loop, redis: consumer.redis, settings: settings, queueSettings: consumer.settings, metrics: metrics,
+            logger: logger,
             released: released)
     }
 
@@ -37,6 +38,11 @@ actor GenerationRoom {
     /// - Parameter seenAt: when the message came in, CLOCK_MONOTONIC ns.
     nonisolated func interrupt(_ interrupt: Interrupt, seenAt: UInt64) {
         loop.execute { self.assumeIsolated { $0.core?.interrupt(interrupt, seenAt: seenAt) } }
+    }
+
+    /// Takes other upstreams for jobs that begin from now on.
+    nonisolated func reload(_ upstreams: [UpstreamConfiguration]) {
+        loop.execute { self.assumeIsolated { $0.core?.reload(upstreams) } }
     }
 
     func renewals() -> [LeaseRenewal] { core?.generations.values.map(\.renewal) ?? [] }
@@ -103,7 +109,8 @@ actor GenerationRoom {
         while let generation = core?.generations[id], generation.canBeHandedBack {
             do {
                 let given = try await consumer.handBack(generation.renewal)
-                core?.logger.info(given ? "job handed back" : "job was taken over before it could be handed back", metadata: ["job": "\(id)"])
+                core?.logger.info(
+                    given ? "job handed back" : "job was taken over before it could be handed back", metadata: ["job": "\(id)"])
                 core?.handedBack(generation)
                 return
             } catch {

@@ -34,7 +34,8 @@ actor LeaseKeeper {
     nonisolated var unownedExecutor: UnownedSerialExecutor { eventLoop.executor.asUnownedSerialExecutor() }
 
     init(
-        consumer: JobConsumer, room: GenerationRoom, claimer: Claimer, capacity: Int, started: String, metrics: WorkerMetrics, logger: Logger,
+        consumer: JobConsumer, room: GenerationRoom, claimer: Claimer, capacity: Int, started: String, metrics: WorkerMetrics,
+        logger: Logger,
         clock: @escaping @Sendable () -> UInt64, drainAsked: @escaping @Sendable () -> Void
     ) {
         eventLoop = consumer.redis.eventLoop
@@ -136,7 +137,8 @@ actor LeaseKeeper {
         let inFlight = await claimer.inFlight
         heartbeat.append(
             [
-                ("capacity", String(capacity)), ("in_flight", String(inFlight)), ("draining", draining ? "1" : "0"), ("version", Version.current),
+                ("capacity", String(capacity)), ("in_flight", String(inFlight)), ("draining", draining ? "1" : "0"),
+                ("version", Version.current),
                 ("started", started),
             ], to: &pipeline)
         pipeline.append("GET", .string(consumer.keys.drain(consumer.worker)))

@@ -16,6 +16,8 @@ package struct WorkerService: Service {
     private let redisURL: RedisURL
     private let redisSettings: RedisSettings
     private let logger: Logger
+    /// Where other upstreams come in while the worker runs.
+    package let upstreams = UpstreamsFeed()
 
     package init(settings: WorkerSettings, queueSettings: QueueSettings, redisURL: RedisURL, redisSettings: RedisSettings, logger: Logger) {
         self.settings = settings
@@ -55,9 +57,11 @@ package struct WorkerService: Service {
         try await room.open(settings: settings, metrics: metrics, logger: logger) { _, entry in
             eventLoop.execute { claimer.assumeIsolated { $0.release(entry) } }
         }
+        upstreams.connect { room.reload($0) }
         let drain = DrainSignal()
         let keeper = LeaseKeeper(
-            consumer: consumer, room: room, claimer: claimer, capacity: settings.concurrency, started: String(Self.wallMilliseconds), metrics: metrics,
+            consumer: consumer, room: room, claimer: claimer, capacity: settings.concurrency, started: String(Self.wallMilliseconds),
+            metrics: metrics,
             logger: logger, clock: clock, drainAsked: { drain.begin() })
         let listener = InterruptListener(
             subscriber: subscriber, consumer: consumer, claimer: claimer, room: room, metrics: metrics, logger: logger, clock: clock,
@@ -79,12 +83,14 @@ package struct WorkerService: Service {
             tasks.addTask { await blocking.run() }
             tasks.addTask { await subscriber.run() }
             if let listen = settings.metricsListen {
-                let endpoints = WorkerEndpoints(host: listen.host, port: listen.port, readiness: readiness, metrics: settings.metricsText, logger: logger)
+                let endpoints = WorkerEndpoints(
+                    host: listen.host, port: listen.port, readiness: readiness, metrics: settings.metricsText, logger: logger)
                 tasks.addTask { try await endpoints.run() }
             }
             tasks.addTask {
                 try await self.work(
-                    consumer: consumer, room: room, claimer: claimer, keeper: keeper, listener: listener, eventLoop: eventLoop, drain: drain)
+                    consumer: consumer, room: room, claimer: claimer, keeper: keeper, listener: listener, eventLoop: eventLoop, drain: drain
+                )
                 commands.shutdown()
                 blocking.shutdown()
                 subscriber.shutdown()
@@ -107,7 +113,8 @@ package struct WorkerService: Service {
 
     /// From the first claim to the end of the drain.
     private func work(
-        consumer: JobConsumer, room: GenerationRoom, claimer: Claimer, keeper: LeaseKeeper, listener: InterruptListener, eventLoop: any EventLoop,
+        consumer: JobConsumer, room: GenerationRoom, claimer: Claimer, keeper: LeaseKeeper, listener: InterruptListener,
+        eventLoop: any EventLoop,
         drain: DrainSignal
     ) async throws {
         try await eventLoop.submit { listener.listen() }.get()
