@@ -39,6 +39,7 @@ package struct RequestJudge: Sendable {
     package mutating func resume() {
         resumed = true
         nextSequence = 0
+        voiceFrames = 0
     }
 
     package mutating func takeResponse(_ payload: JSON, at time: Int) {
