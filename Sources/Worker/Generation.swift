@@ -321,6 +321,11 @@ final class Generation: UpstreamReceiver {
     /// Stops generating so that another worker can go on; what is collected is written first.
     func prepareHandBack() {
         guard ending == nil, !isOver else { return }
+        // The text is complete: another worker would only write it again.
+        guard machine.state != .speaking else {
+            speech?.fail(Failure(.workerLost, "the worker was drained while the voice still spoke"))
+            return
+        }
         handingBack = true
         closeCall()
         speech?.close()

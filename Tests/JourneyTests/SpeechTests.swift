@@ -133,5 +133,106 @@ extension Journeys {
                 }
             }
         }
+
+        /// An answer that is whole at once, of one text or of samples.
+        private static func answer(_ word: String, type: String, _ body: String) -> CannedUpstream.Answer {
+            .init(word: word, bytes: "HTTP/1.1 200 OK\r\ncontent-type: \(type)\r\ncontent-length: \(body.utf8.count)\r\n\r\n\(body)")
+        }
+
+        private static func written(_ text: String) -> CannedUpstream.Answer {
+            answer(
+                "chat/completions", type: "text/event-stream",
+                "data: {\"choices\":[{\"delta\":{\"content\":\"\(text)\"},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n")
+        }
+
+        @Test func `each sentence is asked for once, with its voice, and told in its place`() async throws {
+            func samples(_ letter: String, _ count: Int) -> String { String(repeating: letter, count: count) }
+            let upstream = try await CannedUpstream.start([
+                Self.written("Alpha is first. Beta, the second one, is longer; *** 第三句话。 Delta"),
+                Self.answer("Alpha is first.", type: "audio/pcm", samples("a", 60_001)),
+                Self.answer("Beta, the second one,", type: "audio/pcm", samples("b", 10)),
+                Self.answer("is longer;", type: "audio/pcm", samples("c", 700_000)),
+                Self.answer("第三句话。", type: "audio/pcm", samples("d", 4)), Self.answer("Delta", type: "audio/pcm", samples("e", 2)),
+            ])
+            try await withLab(simulator: false) { lab in
+                let worker = try await lab.worker(
+                    "w1", ["SLUICE_UPSTREAM_URL": upstream.url, "SLUICE_SPEECH_URL": upstream.url, "SLUICE_SPEECH_KEY": lab.upstreamKey])
+                let front = try await FrontEnd(lab.redis)
+                let job = try await front.submit(model: "m", fields: [("speech", ["voice": "Nova", "model": "tts-9"])])
+                #expect(try await job.ended()["type"] == "finished")
+                _ = Self.audio(job.heard)
+                let sound = job.heard.events.compactMap { $0["data"]?.string.flatMap { Data(base64Encoded: $0) } }.reduce(Data(), +)
+                // A sample that was cut in two is left out.
+                let due = samples("a", 60_000) + samples("b", 10) + samples("c", 700_000) + samples("d", 4) + samples("e", 2)
+                #expect(String(decoding: sound, as: UTF8.self) == due, "\(sound.count) of \(due.utf8.count) bytes")
+                let asked = upstream.requests.filter { $0.contains("audio/speech") }
+                #expect(asked.count == 5, "what cannot be spoken is not")
+                for request in asked {
+                    #expect(
+                        request.contains("\"voice\":\"Nova\"") && request.contains("\"model\":\"tts-9\"")
+                            && request.contains("\"response_format\":\"pcm\""))
+                    #expect(request.contains("Bearer \(lab.upstreamKey)") && request.contains("x-request-id: \(job.id)"))
+                }
+                #expect(!worker.log.contains("speech failed"))
+                await front.close()
+            }
+            await upstream.close()
+        }
+
+        @Test func `a speech upstream that is silent ends the voice, and other formats are refused`() async throws {
+            // It takes the request for speech and never answers.
+            let upstream = try await CannedUpstream.start([Self.written("Alpha is first. Beta.")])
+            try await withLab(simulator: false) { lab in
+                let worker = try await lab.worker(
+                    "w1", ["SLUICE_UPSTREAM_URL": upstream.url, "SLUICE_SPEECH_URL": upstream.url, "SLUICE_IDLE_TIMEOUT": "500ms"])
+                let front = try await FrontEnd(lab.redis)
+                for (fields, code) in [(JSON.object(JSONObject()), "idle_timeout"), (["format": "mp3"], "unsupported_parameter")] {
+                    let job = try await front.submit(model: "m", fields: [("speech", fields)])
+                    #expect(try await job.ended()["type"] == "finished", "\(code)")
+                    #expect(Self.audio(job.heard) == [0] && job.heard.text == "Alpha is first. Beta.", "\(code)")
+                    #expect(worker.log.contains(code))
+                }
+                await front.close()
+            }
+            await upstream.close()
+        }
+
+        @Test func `a worker that takes over goes on with the voice`() async throws {
+            try await withLab { lab in
+                let settings = Self.settings(lab, model: "sim-n4-g5-speech").merging([
+                    "SLUICE_UPSTREAM_KIND": "dashscope", "SLUICE_UPSTREAM_URL": "http://127.0.0.1:\(lab.simulator.port)/api/v1",
+                ]) { $1 }
+                let first = try await lab.worker("w1", settings)
+                let front = try await FrontEnd(lab.redis)
+                let job = try await front.submit(model: lab.model("sim-n400-g10"), fields: Self.speech)
+                try await until("some voice") { job.heard.types.count { $0 == "audio" } >= 8 }
+                _ = try await lab.worker("w2", settings)
+                await first.kill9()
+                #expect(try await job.ended(deadline: .seconds(30))["type"] == "finished")
+                let heard = job.heard
+                #expect(heard.problems.isEmpty && heard.types.contains("resumed") && heard.attempts == [1, 2], "\(heard.problems)")
+                #expect(Self.audio(heard).count > 16)
+                await front.close()
+            }
+        }
+
+        @Test func `a drained worker lets the voice go when the text is complete`() async throws {
+            try await withLab { lab in
+                let worker = try await lab.worker(
+                    "w1", Self.settings(lab, model: "sim-n400-g20-speech").merging(["SLUICE_DRAIN_TIMEOUT": "300ms"]) { $1 })
+                let front = try await FrontEnd(lab.redis)
+                let model = lab.model("sim-n20-g1")
+                let job = try await front.submit(model: model, fields: Self.speech)
+                try await until("text and some voice") {
+                    job.heard.text == SimulatorText.tokens(20) && job.heard.types.count { $0 == "audio" } >= 3
+                }
+                worker.terminate()
+                #expect(try await job.ended()["type"] == "finished" && job.heard.problems.isEmpty)
+                _ = Self.audio(job.heard)
+                #expect(try await worker.ended(within: .seconds(5)) == .exited(0))
+                #expect(try await lab.upstream().of(model: model).count == 1)
+                await front.close()
+            }
+        }
     }
 }
