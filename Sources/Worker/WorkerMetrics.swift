@@ -9,6 +9,7 @@ struct WorkerMetrics: Sendable {
     let takeovers = Counter(label: "sluice_takeovers_total")
     let claims = Counter(label: "sluice_jobs_claimed_total")
     let rejected = Counter(label: "sluice_entries_rejected_total")
+    let speechFailed = Counter(label: "sluice_speech_failed_total")
     let cancelIgnored = Counter(label: "sluice_cancel_messages_ignored_total")
     /// From the worker's sight of the signal to the upstream's socket being closed.
     let interruptClosed = Timer(label: "sluice_interrupt_close_seconds")
@@ -24,6 +25,11 @@ struct WorkerMetrics: Sendable {
             uniqueKeysWithValues: Phase.allCases.map {
                 ($0, Counter(label: "sluice_interrupts_total", dimensions: [("phase", $0.rawValue)]))
             })
+    }
+
+    /// - Parameter upstream: a name of the configuration.
+    func breakerOpened(_ upstream: String) {
+        Counter(label: "sluice_upstream_breaker_opened_total", dimensions: [("upstream", upstream)]).increment()
     }
 
     func finished(_ event: GenerationEvent) {
