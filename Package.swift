@@ -119,14 +119,18 @@ let package = Package(
             swiftSettings: settings),
         .testTarget(
             name: "JobQueueTests",
-            dependencies: ["Contract", "RedisClient", "JobQueue", "TestSupport", .product(name: "NIOPosix", package: nio)], swiftSettings: settings),
+            dependencies: [
+                "Contract", "RedisClient", "JobQueue", "TestSupport", .product(name: "NIOPosix", package: nio),
+                .product(name: "NIOConcurrencyHelpers", package: nio),
+            ], swiftSettings: settings),
         .testTarget(name: "WorkerTests", dependencies: ["Contract", "JobQueue", "Upstream", "Worker"], swiftSettings: settings),
         .testTarget(name: "UpstreamTests", dependencies: ["Upstream", "Simulator", "TestSupport"], swiftSettings: settings),
         .testTarget(name: "SimulatorTests", dependencies: ["Simulator", "TestSupport"], swiftSettings: settings),
         .testTarget(
             name: "GatewayTests", dependencies: ["Gateway", "TestSupport", .product(name: "NIOEmbedded", package: nio)],
             swiftSettings: settings),
-        .testTarget(name: "CommandTests", dependencies: ["sluice", "Contract", "Observability", "Upstream", "TestSupport"], swiftSettings: settings),
+        .testTarget(
+            name: "CommandTests", dependencies: ["sluice", "Contract", "Observability", "Upstream", "TestSupport"], swiftSettings: settings),
         .testTarget(name: "JourneyTests", dependencies: ["TestSupport", "Contract", "RedisClient", "sluice"], swiftSettings: settings),
     ]
 )

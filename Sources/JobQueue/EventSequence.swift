@@ -41,7 +41,9 @@ struct EventSequence {
         if whole { return .deliver(accept(events)) }
         let fresh = events.filter { event in last.map { event.id > $0 } ?? true }
         guard let first = fresh.first else { return .deliver([]) }
-        guard first.id == (last?.next ?? EventID(attempt: 1, sequence: 0)), zip(fresh, fresh.dropFirst()).allSatisfy({ $1.id == $0.id.next }) else {
+        guard first.id == (last?.next ?? EventID(attempt: 1, sequence: 0)),
+            zip(fresh, fresh.dropFirst()).allSatisfy({ $1.id == $0.id.next })
+        else {
             filling = true
             held = fresh.count <= Self.heldMaximum ? fresh : []
             return .fill(after: last)

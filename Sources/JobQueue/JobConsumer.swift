@@ -47,7 +47,9 @@ package struct JobConsumer: Sendable {
             arguments: [.string(Keys.group), .string(worker), .integer(count)])
         let values = reply.array ?? []
         return stride(from: 0, to: values.count - 2, by: 3).compactMap { index in
-            guard let number = values[index].integer, classes.indices.contains(number - 1), let id = values[index + 1].string else { return nil }
+            guard let number = values[index].integer, classes.indices.contains(number - 1), let id = values[index + 1].string else {
+                return nil
+            }
             return QueueEntry(partition: partition, priority: classes[number - 1], id: id, job: values[index + 2].bytes?.array)
         }
     }
@@ -69,7 +71,9 @@ package struct JobConsumer: Sendable {
         let reply = try await blocking.send(command, timeout: .milliseconds(Int64(milliseconds)) + .seconds(5))
         var entries: [QueueEntry] = []
         for stream in reply.array ?? [] {
-            guard let pair = stream.array, pair.count == 2, let name = pair[0].string, let (partition, priority) = places[name] else { continue }
+            guard let pair = stream.array, pair.count == 2, let name = pair[0].string, let (partition, priority) = places[name] else {
+                continue
+            }
             for entry in pair[1].array ?? [] {
                 if let entry = Self.entry(entry, partition: partition, priority: priority) { entries.append(entry) }
             }
@@ -89,9 +93,12 @@ package struct JobConsumer: Sendable {
 
     /// One step of looking for entries whose lease ran out.
     /// - Parameter cursor: `0-0` to begin with; the returned one is `0-0` at the end.
-    package func takeOver(partition: Int, priority: JobClass, cursor: String, count: Int) async throws(RedisError) -> (cursor: String, entries: [QueueEntry]) {
+    package func takeOver(partition: Int, priority: JobClass, cursor: String, count: Int) async throws(RedisError) -> (
+        cursor: String, entries: [QueueEntry]
+    ) {
         let reply = try await redis.send([
-            "XAUTOCLAIM", .string(keys.queue(priority, partition: partition)), .string(Keys.group), .string(worker), .integer(settings.leaseMilliseconds),
+            "XAUTOCLAIM", .string(keys.queue(priority, partition: partition)), .string(Keys.group), .string(worker),
+            .integer(settings.leaseMilliseconds),
             .string(cursor), "COUNT", .integer(count),
         ])
         guard let values = reply.array, values.count >= 2, let next = values[0].string else {
@@ -104,7 +111,9 @@ package struct JobConsumer: Sendable {
         guard let pair = value.array, pair.count == 2, let id = pair[0].string else { return nil }
         var job: [UInt8]?
         let fields = pair[1].array ?? []
-        for index in stride(from: 0, to: fields.count - 1, by: 2) where fields[index].string == "job" { job = fields[index + 1].bytes?.array }
+        for index in stride(from: 0, to: fields.count - 1, by: 2) where fields[index].string == "job" {
+            job = fields[index + 1].bytes?.array
+        }
         return QueueEntry(partition: partition, priority: priority, id: id, job: job)
     }
 
@@ -149,7 +158,8 @@ package struct JobConsumer: Sendable {
         _ = try await redis.run(
             Scripts.reject, keys: scriptKeys,
             arguments: [
-                .string(Keys.group), .string(entry.id), .string(message), .integer(settings.retentionSeconds), .string(entry.priority.rawValue),
+                .string(Keys.group), .string(entry.id), .string(message), .integer(settings.retentionSeconds),
+                .string(entry.priority.rawValue),
                 .integer(settings.deadMaximum), .bytes(toDeadLetters ? entry.job ?? [] : []),
             ])
     }
@@ -164,12 +174,15 @@ package struct JobConsumer: Sendable {
                 keys.record(renewal.id), keys.interrupt(renewal.id), keys.queue(renewal.entry.priority, partition: renewal.entry.partition),
             ]
             arguments += [
-                .integer(renewal.attempt), .string(renewal.entry.id), .string(renewal.usage?.json.text ?? ""), .string(renewal.upstream ?? ""),
+                .integer(renewal.attempt), .string(renewal.entry.id), .string(renewal.usage?.json.text ?? ""),
+                .string(renewal.upstream ?? ""),
                 .string(renewal.firstTokenMilliseconds.map { String($0) } ?? ""),
             ]
         }
         let reply = try await redis.run(Scripts.renew, keys: scriptKeys, arguments: arguments)
-        guard let values = reply.array, values.count == renewals.count else { throw RedisError(.protocolViolation, "the renew script answered \(reply)") }
+        guard let values = reply.array, values.count == renewals.count else {
+            throw RedisError(.protocolViolation, "the renew script answered \(reply)")
+        }
         return zip(renewals, values).map { renewal, value in
             switch value {
             case .integer(0): .lost

@@ -60,7 +60,8 @@ package struct JobQueue: Sendable {
         var scriptKeys = [record] + keys.queues(partition: partition) + [keys.cancel(partition: partition)]
         scriptKeys.append(options.idempotency.map { keys.idempotency(owner: owner, key: $0.key) } ?? record)
         var arguments: [RedisArgument] = [
-            .bytes(job.json.bytes), .string(job.priority.rawValue), .integer(settings.queueMaximum), .string(options.gateway), .string(owner),
+            .bytes(job.json.bytes), .string(job.priority.rawValue), .integer(settings.queueMaximum), .string(options.gateway),
+            .string(owner),
             .string(job.session ?? ""), .string(job.model ?? ""), .string(job.retryOf ?? ""), .string(options.idempotency?.digest ?? ""),
             .string(Keys.group), .integer(settings.retentionSeconds), .string(id.rawValue), .string(InterruptReason.userNewInput),
         ]
@@ -99,7 +100,8 @@ package struct JobQueue: Sendable {
             keys: [keys.record(id), keys.log(id), keys.out(id), keys.interrupt(id), keys.cancel(partition: partition)]
                 + keys.queues(partition: partition),
             arguments: [
-                .string(interrupt.text), .string(interrupt.reason), .string(owner ?? ""), .string(Keys.group), .integer(settings.retentionSeconds),
+                .string(interrupt.text), .string(interrupt.reason), .string(owner ?? ""), .string(Keys.group),
+                .integer(settings.retentionSeconds),
                 .integer(force ? 1 : 0),
             ])
         guard let text = answer.string else { throw RedisError(.protocolViolation, "the interrupt script answered \(answer)") }
@@ -123,7 +125,9 @@ package struct JobQueue: Sendable {
             for entry in entries {
                 guard let pair = entry.array, pair.count == 2, let entryID = pair[0].string.flatMap({ EventID($0) }) else { continue }
                 from = entryID
-                if let fields = pair[1].array, fields.count >= 2, let json = fields[1].bytes, let event = try? LoggedEvent(parsing: json.array) {
+                if let fields = pair[1].array, fields.count >= 2, let json = fields[1].bytes,
+                    let event = try? LoggedEvent(parsing: json.array)
+                {
                     events.append(event)
                 }
             }

@@ -77,8 +77,10 @@ package struct OutputCommands: Sendable {
         default: break
         }
         pipeline.append([
-            loaded ? "EVALSHA" : "EVAL", .string(loaded ? script.digest : script.source), 6, .string(recordKey), .string(logKey), .string(outChannel),
-            .string(interruptKey), .string(queueKey), .string(deadKey), .integer(ending.event.id.attempt), .string(ending.event.id.description),
+            loaded ? "EVALSHA" : "EVAL", .string(loaded ? script.digest : script.source), 6, .string(recordKey), .string(logKey),
+            .string(outChannel),
+            .string(interruptKey), .string(queueKey), .string(deadKey), .integer(ending.event.id.attempt),
+            .string(ending.event.id.description),
             .bytes(ending.event.json), .string(ending.previous.description), .string(entry.id), .integer(settings.retentionSeconds),
             .string(state.rawValue), .string(code), .string(reason), .string(ending.usage.json.text), .string(ending.upstream ?? ""),
             .string(ending.firstTokenMilliseconds.map { String($0) } ?? ""), .string(Keys.group), .integer(settings.deadMaximum),

@@ -25,7 +25,8 @@ final class Wakeup: Sendable {
 
 /// epoll and who is told of which descriptor. Of one loop's thread.
 struct Poller: ~Copyable {
-    private static let capacity = 256
+    /// Small, because an interrupt waits for the events of its turn: 64 chunks take under a millisecond.
+    private static let capacity = 64
     private static let wakeTag = UInt64.max
 
     private struct Registration {
@@ -59,7 +60,7 @@ struct Poller: ~Copyable {
         events.deallocate()
     }
 
-    /// Waits, and says how many events (at most 256) can be asked for.
+    /// Waits, and says how many events (at most `capacity`) can be asked for.
     /// - Parameter milliseconds: -1 for ever, 0 not at all.
     func wait(milliseconds: Int32) -> Int {
         let count = epoll_wait(epoll, events, Int32(Self.capacity), milliseconds)

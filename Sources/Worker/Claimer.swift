@@ -48,7 +48,8 @@ actor Claimer {
     nonisolated var unownedExecutor: UnownedSerialExecutor { eventLoop.executor.asUnownedSerialExecutor() }
 
     init(
-        consumer: JobConsumer, room: GenerationRoom, capacity: Int, metrics: WorkerMetrics, logger: Logger, clock: @escaping @Sendable () -> UInt64
+        consumer: JobConsumer, room: GenerationRoom, capacity: Int, metrics: WorkerMetrics, logger: Logger,
+        clock: @escaping @Sendable () -> UInt64
     ) {
         eventLoop = consumer.redis.eventLoop
         self.consumer = consumer
@@ -230,14 +231,18 @@ actor Claimer {
         guard consumer.keys.partition(of: job.id.rawValue) == entry.partition else {
             throw JobError(
                 id: job.id,
-                reason: "the job lies in partition \(entry.partition), its id belongs to partition \(consumer.keys.partition(of: job.id.rawValue))")
+                reason:
+                    "the job lies in partition \(entry.partition), its id belongs to partition \(consumer.keys.partition(of: job.id.rawValue))"
+            )
         }
         return job
     }
 
     private func reject(_ entry: QueueEntry, _ error: JobError) async {
         metrics.rejected.increment()
-        logger.warning("an entry of a queue was rejected", metadata: ["entry": "\(entry.id)", "job": "\(error.id?.rawValue ?? "?")", "reason": "\(error.reason)"])
+        logger.warning(
+            "an entry of a queue was rejected",
+            metadata: ["entry": "\(entry.id)", "job": "\(error.id?.rawValue ?? "?")", "reason": "\(error.reason)"])
         let misplaced = error.id.map { consumer.keys.partition(of: $0.rawValue) != entry.partition } ?? false
         do {
             try await consumer.reject(entry, id: error.id, message: error.reason, toDeadLetters: misplaced)

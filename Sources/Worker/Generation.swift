@@ -59,7 +59,8 @@ final class Generation: UpstreamReceiver {
 
     var renewal: LeaseRenewal {
         LeaseRenewal(
-            id: id, entry: claim.entry, attempt: claim.attempt, usage: usage, upstream: upstreamName, firstTokenMilliseconds: times.firstTokenMilliseconds)
+            id: id, entry: claim.entry, attempt: claim.attempt, usage: usage, upstream: upstreamName,
+            firstTokenMilliseconds: times.firstTokenMilliseconds)
     }
 
     // MARK: begin
@@ -222,7 +223,8 @@ final class Generation: UpstreamReceiver {
     /// A newer attempt has the job, or Redis knows it no more: not a byte more is read or written.
     func lost() {
         guard !isOver else { return }
-        core.logger.warning("job lost to another attempt; its upstream is closed", metadata: ["job": "\(id)", "attempt": "\(claim.attempt)"])
+        core.logger.warning(
+            "job lost to another attempt; its upstream is closed", metadata: ["job": "\(id)", "attempt": "\(claim.attempt)"])
         core.metrics.leasesLost.increment()
         close()
     }
@@ -366,7 +368,9 @@ final class Generation: UpstreamReceiver {
         guard limit.at <= core.loop.now else { return startTimer() }
         closeCall()
         if limit.failure.code == .firstTokenTimeout {
-            perform(machine.failed(UpstreamFailure(failure: limit.failure), remaining: times.remaining(at: core.loop.now), jitter: .random(in: 0...1)))
+            perform(
+                machine.failed(
+                    UpstreamFailure(failure: limit.failure), remaining: times.remaining(at: core.loop.now), jitter: .random(in: 0...1)))
             if ending == nil { startTimer() }
         } else {
             perform(machine.fail(limit.failure))

@@ -32,7 +32,8 @@ final class GenerationCore {
     private var batches: Deque<(number: UInt64, parts: [(generation: Generation, part: Generation.Part, count: Int)])> = []
 
     init(
-        room: GenerationRoom, loop: EpollLoop, redis: RedisClient, settings: WorkerSettings, queueSettings: QueueSettings, metrics: WorkerMetrics, logger: Logger,
+        room: GenerationRoom, loop: EpollLoop, redis: RedisClient, settings: WorkerSettings, queueSettings: QueueSettings,
+        metrics: WorkerMetrics, logger: Logger,
         released: @escaping @Sendable (JobID, QueueEntry) -> Void
     ) throws {
         self.room = room

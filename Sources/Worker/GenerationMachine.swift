@@ -154,7 +154,8 @@ struct GenerationMachine {
     mutating func interrupted(_ interrupt: Interrupt, latencyMicroseconds: Int) -> Action? {
         guard state != .ended else { return nil }
         let phase = phase
-        return end(.interrupted(Interruption(reason: interrupt.reason, phase: phase, usage: usage, latencyMicroseconds: latencyMicroseconds)))
+        return end(
+            .interrupted(Interruption(reason: interrupt.reason, phase: phase, usage: usage, latencyMicroseconds: latencyMicroseconds)))
     }
 
     mutating func fail(_ failure: Failure) -> Action {
@@ -179,7 +180,8 @@ struct GenerationMachine {
     /// Before the first token these may pass by themselves (promise 7).
     private static func isTriedAgain(_ code: FailureCode) -> Bool {
         switch code {
-        case .rateLimited, .overloaded, .upstreamError, .upstreamUnreachable, .upstreamDisconnected, .upstreamTruncated, .firstTokenTimeout: true
+        case .rateLimited, .overloaded, .upstreamError, .upstreamUnreachable, .upstreamDisconnected, .upstreamTruncated, .firstTokenTimeout:
+            true
         default: false
         }
     }

@@ -23,7 +23,8 @@ actor GenerationRoom {
         settings: WorkerSettings, metrics: WorkerMetrics, logger: Logger, released: @escaping @Sendable (JobID, QueueEntry) -> Void
     ) throws {
         core = try GenerationCore(
-            room: self, loop: loop, redis: consumer.redis, settings: settings, queueSettings: consumer.settings, metrics: metrics, logger: logger,
+            room: self, loop: loop, redis: consumer.redis, settings: settings, queueSettings: consumer.settings, metrics: metrics,
+            logger: logger,
             released: released)
     }
 
@@ -103,7 +104,8 @@ actor GenerationRoom {
         while let generation = core?.generations[id], generation.canBeHandedBack {
             do {
                 let given = try await consumer.handBack(generation.renewal)
-                core?.logger.info(given ? "job handed back" : "job was taken over before it could be handed back", metadata: ["job": "\(id)"])
+                core?.logger.info(
+                    given ? "job handed back" : "job was taken over before it could be handed back", metadata: ["job": "\(id)"])
                 core?.handedBack(generation)
                 return
             } catch {

@@ -38,7 +38,8 @@ struct InterruptListener: Sendable {
         let seenAt = clock()
         guard let interrupt = Interrupt(parsing: message.readableBytesView) else {
             metrics.cancelIgnored.increment()
-            logger.warning("a message on the cancel channel is no interrupt and is ignored", metadata: ["bytes": "\(message.readableBytes)"])
+            logger.warning(
+                "a message on the cancel channel is no interrupt and is ignored", metadata: ["bytes": "\(message.readableBytes)"])
             return
         }
         if claimer.assumeIsolated({ $0.keep(interrupt) }) { return }

@@ -28,13 +28,15 @@ actor LeaseKeeper {
     private var expired = false
     private var renewing = false
     private var renewAgain = false
+    private var showing = false
     private var sleeping: CheckedContinuation<Void, Never>?
     private var alarm: Scheduled<Void>?
 
     nonisolated var unownedExecutor: UnownedSerialExecutor { eventLoop.executor.asUnownedSerialExecutor() }
 
     init(
-        consumer: JobConsumer, room: GenerationRoom, claimer: Claimer, capacity: Int, started: String, metrics: WorkerMetrics, logger: Logger,
+        consumer: JobConsumer, room: GenerationRoom, claimer: Claimer, capacity: Int, started: String, metrics: WorkerMetrics,
+        logger: Logger,
         clock: @escaping @Sendable () -> UInt64, drainAsked: @escaping @Sendable () -> Void
     ) {
         eventLoop = consumer.redis.eventLoop
@@ -55,11 +57,10 @@ actor LeaseKeeper {
     func run() async {
         let beat = TimeAmount.nanoseconds(Self.nanoseconds(consumer.settings.beat))
         while !stopped {
-            // A lease that is over unrenewed is noticed by the clock, not by an answer that may never come.
+            // Nothing here waits for Redis: a lease that is over unrenewed is noticed by the clock, not by an answer that may never come.
             checkExpiry()
-            await renew()
-            await showLife()
-            // Spread, so that the workers of a deployment do not all look at the same moment.
+            Task { await self.renew() }
+            Task { await self.showLife() }
             Task { await self.claimer.takeOver() }
             await sleep(beat)
         }
@@ -99,6 +100,7 @@ actor LeaseKeeper {
 
     /// Renews all leases and carries out the durable interrupts found with them. Also called when a subscription is back.
     func renew() async {
+        guard !stopped else { return }
         guard !renewing else {
             renewAgain = true
             return
@@ -132,11 +134,15 @@ actor LeaseKeeper {
     }
 
     private func showLife() async {
+        guard !showing, !stopped else { return }
+        showing = true
+        defer { showing = false }
         var pipeline = RedisPipeline()
         let inFlight = await claimer.inFlight
         heartbeat.append(
             [
-                ("capacity", String(capacity)), ("in_flight", String(inFlight)), ("draining", draining ? "1" : "0"), ("version", Version.current),
+                ("capacity", String(capacity)), ("in_flight", String(inFlight)), ("draining", draining ? "1" : "0"),
+                ("version", Version.current),
                 ("started", started),
             ], to: &pipeline)
         pipeline.append("GET", .string(consumer.keys.drain(consumer.worker)))

@@ -19,7 +19,11 @@ struct UpstreamRoute: Sendable {
 
     /// Empty when no upstream serves the model.
     func stops(for model: String) -> [Stop] {
-        guard let first = upstreams.first(where: { $0.models.isEmpty && $0.aliases.isEmpty || $0.models.contains(model) || $0.aliases[model] != nil }) else {
+        guard
+            let first = upstreams.first(where: {
+                $0.models.isEmpty && $0.aliases.isEmpty || $0.models.contains(model) || $0.aliases[model] != nil
+            })
+        else {
             return []
         }
         let others = first.fallback.compactMap { byName[$0] }

@@ -1,6 +1,7 @@
 import Hummingbird
 import Logging
 import NIOCore
+import ServiceLifecycle
 
 /// A worker's `/healthz`, `/readyz` and `/metrics`.
 struct WorkerEndpoints: Sendable {
@@ -25,12 +26,13 @@ struct WorkerEndpoints: Sendable {
         quiet.logLevel = max(logger.logLevel, .warning)
         let application = Application(
             router: router, configuration: .init(address: .hostname(host, port: port), serverName: nil), logger: quiet)
-        // Detached from the graceful shutdown: while the worker drains, its readiness is still asked for.
-        let serving = Task.detached { try await application.run() }
+        let server = ServiceGroup(configuration: .init(services: [.init(service: application)], logger: quiet))
+        // Detached from the node's graceful shutdown: while the worker drains, its readiness is still asked for.
+        let serving = Task.detached { try await server.run() }
         try await withTaskCancellationHandler {
             try await serving.value
         } onCancel: {
-            serving.cancel()
+            Task { await server.triggerGracefulShutdown() }
         }
     }
 

@@ -21,7 +21,9 @@ struct WorkerMetrics: Sendable {
                 ($0, Counter(label: "sluice_jobs_ended_total", dimensions: [("outcome", $0)]))
             })
         interrupts = Dictionary(
-            uniqueKeysWithValues: Phase.allCases.map { ($0, Counter(label: "sluice_interrupts_total", dimensions: [("phase", $0.rawValue)])) })
+            uniqueKeysWithValues: Phase.allCases.map {
+                ($0, Counter(label: "sluice_interrupts_total", dimensions: [("phase", $0.rawValue)]))
+            })
     }
 
     func finished(_ event: GenerationEvent) {

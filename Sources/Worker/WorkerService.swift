@@ -8,8 +8,8 @@ import RedisClient
 import ServiceLifecycle
 import Upstream
 
-/// One worker. `run` returns after a drain (graceful shutdown), or throws `CancellationError` at once when its task is cancelled: then upstreams are closed and the leases of
-/// what ran expire.
+/// One worker. `run` returns after a drain (graceful shutdown), or throws `CancellationError` at once when its task is cancelled: then
+/// upstreams are closed and the leases of what ran expire.
 package struct WorkerService: Service {
     private let settings: WorkerSettings
     private let queueSettings: QueueSettings
@@ -26,19 +26,11 @@ package struct WorkerService: Service {
     }
 
     package func run() async throws {
-        // One loop for all Redis connections: a claim and the interrupt that overtakes it meet on it.
-        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        // One loop for all Redis connections: a claim and the interrupt that overtakes it meet on it. Neither loop is stopped before the
+        // process ends: a task that comes back late from Redis would find no executor.
         let loop = try EpollLoop(name: "upstream")
         loop.start()
-        do {
-            try await run(on: group.next(), loop)
-        } catch {
-            loop.stop()
-            try? await group.shutdownGracefully()
-            throw error
-        }
-        loop.stop()
-        try await group.shutdownGracefully()
+        try await run(on: MultiThreadedEventLoopGroup.singleton.next(), loop)
     }
 
     private func run(on eventLoop: any EventLoop, _ loop: EpollLoop) async throws {
@@ -57,7 +49,8 @@ package struct WorkerService: Service {
         }
         let drain = DrainSignal()
         let keeper = LeaseKeeper(
-            consumer: consumer, room: room, claimer: claimer, capacity: settings.concurrency, started: String(Self.wallMilliseconds), metrics: metrics,
+            consumer: consumer, room: room, claimer: claimer, capacity: settings.concurrency, started: String(Self.wallMilliseconds),
+            metrics: metrics,
             logger: logger, clock: clock, drainAsked: { drain.begin() })
         let listener = InterruptListener(
             subscriber: subscriber, consumer: consumer, claimer: claimer, room: room, metrics: metrics, logger: logger, clock: clock,
@@ -79,12 +72,14 @@ package struct WorkerService: Service {
             tasks.addTask { await blocking.run() }
             tasks.addTask { await subscriber.run() }
             if let listen = settings.metricsListen {
-                let endpoints = WorkerEndpoints(host: listen.host, port: listen.port, readiness: readiness, metrics: settings.metricsText, logger: logger)
+                let endpoints = WorkerEndpoints(
+                    host: listen.host, port: listen.port, readiness: readiness, metrics: settings.metricsText, logger: logger)
                 tasks.addTask { try await endpoints.run() }
             }
             tasks.addTask {
                 try await self.work(
-                    consumer: consumer, room: room, claimer: claimer, keeper: keeper, listener: listener, eventLoop: eventLoop, drain: drain)
+                    consumer: consumer, room: room, claimer: claimer, keeper: keeper, listener: listener, eventLoop: eventLoop, drain: drain
+                )
                 commands.shutdown()
                 blocking.shutdown()
                 subscriber.shutdown()
@@ -97,6 +92,11 @@ package struct WorkerService: Service {
             } catch {
                 // Stopped at once, or unable to go on: what runs upstream is closed before anything else.
                 await room.abandon()
+                await claimer.stop()
+                await keeper.stop()
+                drain.begin()
+                for client in [commands, blocking] { client.shutdown() }
+                subscriber.shutdown()
                 tasks.cancelAll()
                 throw error
             }
@@ -107,61 +107,75 @@ package struct WorkerService: Service {
 
     /// From the first claim to the end of the drain.
     private func work(
-        consumer: JobConsumer, room: GenerationRoom, claimer: Claimer, keeper: LeaseKeeper, listener: InterruptListener, eventLoop: any EventLoop,
+        consumer: JobConsumer, room: GenerationRoom, claimer: Claimer, keeper: LeaseKeeper, listener: InterruptListener,
+        eventLoop: any EventLoop,
         drain: DrainSignal
     ) async throws {
-        try await eventLoop.submit { listener.listen() }.get()
-        try await createGroups(consumer)
-        logger.info("worker takes jobs", metadata: ["worker": "\(settings.name)", "capacity": "\(settings.concurrency)"])
-        try await withThrowingTaskGroup(of: Void.self) { tasks in
-            tasks.addTask { await claimer.run() }
-            tasks.addTask { await keeper.run() }
-            await withGracefulShutdownHandler {
+        try await withGracefulShutdownHandler {
+            try await eventLoop.submit { listener.listen() }.get()
+            guard try await createGroups(consumer, unless: drain) else { return }
+            logger.info("worker takes jobs", metadata: ["worker": "\(settings.name)", "capacity": "\(settings.concurrency)"])
+            try await withThrowingTaskGroup(of: Void.self) { tasks in
+                tasks.addTask { await claimer.run() }
+                tasks.addTask { await keeper.run() }
                 await drain.wait()
-            } onGracefulShutdown: {
-                drain.begin()
+                try Task.checkCancellation()
+                let inFlight = await claimer.inFlight
+                logger.info("drain began", metadata: ["in_flight": "\(inFlight)", "timeout": "\(settings.drainTimeout)"])
+                await keeper.drain()
+                await claimer.stop()
+                // The claimer's end is awaited first, so that nothing is begun behind the drain's back.
+                try await tasks.next()
+                try await empty(room)
+                await keeper.stop()
+                try await tasks.waitForAll()
             }
-            try Task.checkCancellation()
-            let inFlight = await claimer.inFlight
-            logger.info("drain began", metadata: ["in_flight": "\(inFlight)", "timeout": "\(settings.drainTimeout)"])
-            await keeper.drain()
-            await claimer.stop()
-            // The claimer's end is awaited first, so that nothing is begun behind the drain's back.
-            try await tasks.next()
-            if await !waitUntilEmpty(room, for: settings.drainTimeout, on: eventLoop) {
-                logger.info("drain timeout; running jobs are handed back")
-                await room.handBackAll()
-                if await !waitUntilEmpty(room, for: .seconds(5), on: eventLoop) {
-                    logger.warning("some jobs could not be handed back; their leases expire")
-                    await room.abandon()
-                }
-            }
-            await keeper.stop()
-            try await tasks.waitForAll()
             await forget(consumer, keeper)
-            logger.info("drained")
+        } onGracefulShutdown: {
+            drain.begin()
         }
+        logger.info("drained")
     }
 
-    private func createGroups(_ consumer: JobConsumer) async throws {
-        while true {
-            do { return try await consumer.createGroups() } catch {
+    /// Lets what runs end within the drain's time, and hands the rest back.
+    private func empty(_ room: GenerationRoom) async throws {
+        if await waitUntilEmpty(room, for: settings.drainTimeout) { return }
+        try Task.checkCancellation()
+        logger.info("drain timeout; running jobs are handed back")
+        await room.handBackAll()
+        if await waitUntilEmpty(room, for: .seconds(5)) { return }
+        try Task.checkCancellation()
+        logger.warning("some jobs could not be handed back; their leases expire")
+        await room.abandon()
+    }
+
+    /// - Returns: false when a drain began before Redis could be reached.
+    private func createGroups(_ consumer: JobConsumer, unless drain: DrainSignal) async throws -> Bool {
+        while !drain.hasBegun {
+            do {
+                try await consumer.createGroups()
+                return true
+            } catch {
                 try Task.checkCancellation()
                 // Redis is away (said once by its connection) or refuses; claiming makes no sense before.
                 if error.code == .server { logger.error("consumer groups could not be made", metadata: ["error": "\(error)"]) }
                 try await Task.sleep(for: .milliseconds(200))
             }
         }
+        return false
     }
 
+    /// What a clean end takes back; without Redis it expires by itself.
     private func forget(_ consumer: JobConsumer, _ keeper: LeaseKeeper) async {
+        guard consumer.redis.isConnected else { return }
         await keeper.forget()
         do { try await consumer.forgetConsumer(settings.name) } catch {
             logger.debug("the consumer could not be removed", metadata: ["error": "\(error)"])
         }
     }
 
-    private func waitUntilEmpty(_ room: GenerationRoom, for limit: Duration, on eventLoop: any EventLoop) async -> Bool {
+    /// - Returns: false when jobs were left at the limit, or the task was cancelled.
+    private func waitUntilEmpty(_ room: GenerationRoom, for limit: Duration) async -> Bool {
         await withTaskGroup(of: Bool.self) { tasks in
             tasks.addTask {
                 await room.waitUntilEmpty()

@@ -15,7 +15,9 @@ extension Journeys {
                     let answer = try await node.get("/readyz")
                     #expect(answer.status == 503 && !answer.body.isEmpty, "\(node.name): \(answer)")
                     try await until("\(node.name) to name the trouble in its log") {
-                        node.log.lowercased().contains("redis") && node.log.contains("\(lab.redis.port)")
+                        node.log.split(separator: "\n").contains { line in
+                            line.contains(" warning ") && line.contains("redis") && line.contains(":\(lab.redis.port)")
+                        }
                     }
                 }
                 try await lab.redis.start()
@@ -95,6 +97,28 @@ extension Journeys {
                 _ = try await worker.ended(within: .seconds(3))
                 #expect(try await lab.endedRequest(model: model).end == .clientClosed)
                 await front.close()
+            }
+        }
+
+        @Test func `a worker that never reached Redis ends on the first SIGTERM`() async throws {
+            try await withLab(redisRuns: false) { lab in
+                let worker = try await lab.worker("w1", ready: false)
+                try await worker.ready(path: "/healthz")
+                worker.terminate()
+                #expect(try await worker.ended(within: .seconds(10)) == .exited(0))
+            }
+        }
+
+        @Test func `a worker whose metrics port is taken says so and ends`() async throws {
+            try await withLab { lab in
+                let outcome = try await Executable.run(
+                    ["worker"],
+                    environment: [
+                        "SLUICE_REDIS_URL": lab.redis.url, "SLUICE_UPSTREAM_URL": lab.upstreamURL,
+                        "SLUICE_METRICS_LISTEN": "127.0.0.1:\(lab.simulator.port)",
+                    ], deadline: .seconds(10))
+                #expect(outcome.status != .exited(0))
+                #expect(outcome.errors.contains("\(lab.simulator.port)"), "\(outcome.errors)")
             }
         }
 
