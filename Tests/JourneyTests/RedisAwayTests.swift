@@ -2,7 +2,7 @@ import Contract
 import TestSupport
 import Testing
 
-extension Chaos {
+extension Journeys {
     /// Point 7: Redis goes away, forgets, or is full.
     @Suite struct RedisAwayTests {
         @Test func `killed and started with its append-only file, streams go on and end whole`() async throws {

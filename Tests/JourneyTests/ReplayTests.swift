@@ -2,7 +2,7 @@ import Contract
 import TestSupport
 import Testing
 
-extension Chaos {
+extension Journeys {
     /// Points 3 and 4: what pub/sub lost.
     @Suite struct ReplayTests {
         /// The test plays the worker, so that it can write to the log and say nothing.
