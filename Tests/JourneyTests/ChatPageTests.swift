@@ -4,7 +4,8 @@ import Testing
 
 extension Journeys {
     /// The chat page in a browser.
-    @Suite(.enabled("needs chromium and python3 (apt-get install chromium python3)") { Browser.path != nil && Program.find("python3") != nil })
+    @Suite(
+        .enabled("needs chromium and python3 (apt-get install chromium python3)") { Browser.path != nil && Program.find("python3") != nil })
     struct ChatPageTests {
         /// Screenshots stay here, for people to look at.
         private static let artifacts = NSTemporaryDirectory() + "/sluice-test-artifacts"

@@ -29,7 +29,8 @@ extension Lab {
     /// The worker that runs a job, and the other one.
     func owner(of id: String, among workers: [Node]) async throws -> (Node, other: Node) {
         let name = try await record(id)["worker"]
-        guard workers.count == 2, let owner = workers.first(where: { $0.name == name }), let other = workers.first(where: { $0.name != name })
+        guard workers.count == 2, let owner = workers.first(where: { $0.name == name }),
+            let other = workers.first(where: { $0.name != name })
         else { throw WaitedInVain(description: "job \(id) is run by \(name ?? "nobody")") }
         return (owner, other)
     }

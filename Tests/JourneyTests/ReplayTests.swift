@@ -79,7 +79,9 @@ extension Journeys {
                 // New connections are refused, the old ones gone: the message finds no listener.
                 proxy.set { $0.refuses = true }
                 proxy.reset()
-                try await until("no worker to listen") { try await lab.redis.command("PUBSUB", "NUMSUB", "{sluice.0}:cancel").array?.last?.integer == 0 }
+                try await until("no worker to listen") {
+                    try await lab.redis.command("PUBSUB", "NUMSUB", "{sluice.0}:cancel").array?.last?.integer == 0
+                }
                 #expect(try await client.interrupt(.string(request.id))["status"] == "SUCCESS")
                 proxy.heal()
                 // The beat is 20 s: only the look after resubscribing can be so quick.
