@@ -137,6 +137,7 @@ struct ChaosChecker: Sendable {
             complain("\(story.model) became \(jobs.count) jobs: \(jobs.map(\.id))")
         }
         judgeDials(story, jobs.first, upstream)
+        if story.isInDoubt { return }
         if let id = story.job {
             guard jobs.first?.id == id else {
                 figures.losses += 1

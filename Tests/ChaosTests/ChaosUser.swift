@@ -112,7 +112,7 @@ actor ChaosUser {
                 throw WaitedInVain(description: "no gateway took the user \(name)")
             } catch {
                 // Broke while it was sent; nothing can be known of it, and so nothing is owed.
-                story.isRefused = true
+                story.isInDoubt = true
                 return story
             }
             var left = plan.leavesAfter

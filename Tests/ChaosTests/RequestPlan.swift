@@ -43,6 +43,8 @@ struct RequestStory: Sendable {
     var judge: RequestJudge?
     /// Refused: nothing was accepted, as far as the client was told.
     var isRefused = false
+    /// Its sending broke: whether it arrived nobody can say.
+    var isInDoubt = false
     var askedForInterrupt = false
     /// When an INTERRUPT was acknowledged with SUCCESS; CLOCK_MONOTONIC ns.
     var acknowledgedAt: Int?

@@ -134,6 +134,8 @@ private final class Pump: ChannelInboundHandler {
     private var ended = false
     /// When the last piece is due, so that a smaller latency overtakes nothing.
     private var due = NIODeadline.now()
+    /// Pieces that wait for their time. Until they are written none may pass at once, even if their time is over already.
+    private var delayed = 0
 
     init(_ shared: FaultProxy.Shared) { self.shared = shared }
 
@@ -177,12 +179,17 @@ private final class Pump: ChannelInboundHandler {
         let (faults, pieces) = shared.state.withLock { state in
             (state.faults, state.faults.slices ? Self.slice(piece, &state.random) : [piece])
         }
-        guard faults.latency > .zero || due > .now() else {
+        guard faults.latency > .zero || delayed > 0 else {
             for piece in pieces { peer.writeAndFlush(piece, promise: nil) }
             return
         }
         due = max(due, .now() + faults.latency)
-        peer.eventLoop.scheduleTask(deadline: due) { for piece in pieces { peer.writeAndFlush(piece, promise: nil) } }
+        delayed += 1
+        // Both ends of a connection are on one loop.
+        peer.eventLoop.assumeIsolated().scheduleTask(deadline: due) {
+            self.delayed -= 1
+            for piece in pieces { peer.writeAndFlush(piece, promise: nil) }
+        }
     }
 
     private static func slice(_ piece: ByteBuffer, _ random: inout SplitMix64) -> [ByteBuffer] {
@@ -195,7 +202,7 @@ private final class Pump: ChannelInboundHandler {
     }
 
     private func finish(_ peer: any Channel) {
-        if due > .now() {
+        if delayed > 0 {
             peer.eventLoop.scheduleTask(deadline: due) { peer.close(mode: .output, promise: nil) }
         } else {
             peer.close(mode: .output, promise: nil)

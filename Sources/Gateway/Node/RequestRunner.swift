@@ -43,16 +43,19 @@ extension SessionHost {
             requestID: payload.id, jobID: jobID, sessionID: session.id, wantsReasoning: session.settings.wantsReasoning, speaks: speaks)
         let request = RunningRequest(id: payload.id, jobID: jobID, text: payload.text, speaks: speaks, machine: machine)
         session.add(request)
-        // Written before the job, on the same connection: should this gateway die now, whoever adopts the session knows of the job.
-        save(session, fields: [(SessionRecord.requestPrefix + request.id, request.stored.text)])
-        submit(job, options, Subject(host: self, session: session, request: request))
+        // Written before the job, which waits for it: should this gateway die now, whoever takes the session knows of the request. (It costs no time: the
+        // subscription is confirmed meanwhile.)
+        let known = eventLoop.makePromise(of: Bool.self)
+        save(session, fields: [(SessionRecord.requestPrefix + request.id, request.stored.text)]) { known.succeed($0) }
+        submit(job, options, Subject(host: self, session: session, request: request), known: known.futureResult)
     }
 
-    private func submit(_ job: Job, _ options: SubmitOptions, _ subject: Subject) {
+    /// - Parameter known: whether Redis has the request in its session.
+    private func submit(_ job: Job, _ options: SubmitOptions, _ subject: Subject, known: EventLoopFuture<Bool>) {
         let receive = receiver(subject)
         let generation = subject.request.generation
         let (feed, queue) = (context.feed, context.queue)
-        context.await({ await Self.attempt(job, options, feed, queue, receive) }) { answer in
+        context.await({ await Self.attempt(job, options, feed, queue, known, receive) }) { answer in
             if subject.request.generation == generation {
                 subject.request.following = answer.following
             } else if let following = answer.following {
@@ -64,11 +67,14 @@ extension SessionHost {
     }
 
     private static func attempt(
-        _ job: Job, _ options: SubmitOptions, _ feed: EventFeed, _ queue: JobQueue, _ receive: @escaping @Sendable ([LoggedEvent]) -> Void
+        _ job: Job, _ options: SubmitOptions, _ feed: EventFeed, _ queue: JobQueue, _ known: EventLoopFuture<Bool>,
+        _ receive: @escaping @Sendable ([LoggedEvent]) -> Void
     ) async -> (following: Following?, outcome: Outcome) {
         let following: Following
         // Before the submission nothing can be in doubt.
         do { following = try await feed.follow(job.id, after: nil, replay: false, receive: receive) } catch { return (nil, .refused(busy)) }
+        // A job that its session does not know could be neither resumed nor interrupted after this gateway.
+        guard (try? await known.get()) == true else { return (following, .refused(busy)) }
         do {
             switch try await queue.submit(job, options: options) {
             case .accepted, .repeated, .exists: return (following, .accepted)

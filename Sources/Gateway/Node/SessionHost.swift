@@ -202,13 +202,21 @@ final class SessionHost {
 
     // MARK: writing
 
-    func save(_ session: Session, deleted: [String] = [], fields: [(name: String, value: String)] = []) {
-        guard !session.isOver else { return }
+    /// - Parameter then: on the event loop: whether Redis has it (or lost the whole session, which is then written anew).
+    func save(
+        _ session: Session, deleted: [String] = [], fields: [(name: String, value: String)] = [], then: @escaping (Bool) -> Void = { _ in }
+    ) {
+        guard !session.isOver else { return then(false) }
         var change = session.needsFullSave ? everything(of: session) : SessionStore.Change()
         change.deleted += deleted
         change.fields += [("last_request_ms", String(session.lastRequestMilliseconds))] + fields
         session.needsFullSave = false
-        write(session, change) { _, _ in }
+        write(session, change) { _, saved in
+            switch saved {
+            case .saved, .missing: then(true)
+            case .lost, .failed: then(false)
+            }
+        }
     }
 
     private func write(_ session: Session, _ change: SessionStore.Change, then: @escaping (SessionHost, SessionStore.Saved) -> Void) {
