@@ -98,7 +98,8 @@ struct GenerationMachine {
     /// A lost worker's last note of the usage may be a beat old, or missing: what the log shows was generated at least.
     mutating func lostAttempts(cost: Usage) {
         spent = Usage(
-            promptTokens: max(spent.promptTokens, cost.promptTokens), completionTokens: max(spent.completionTokens, cost.completionTokens), estimated: true)
+            promptTokens: max(spent.promptTokens, cost.promptTokens), completionTokens: max(spent.completionTokens, cost.completionTokens),
+            estimated: true)
     }
 
     // MARK: what happens
