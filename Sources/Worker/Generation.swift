@@ -71,6 +71,9 @@ final class Generation: UpstreamReceiver {
     ///   - earlier: what earlier attempts logged; empty for the first one.
     ///   - interrupt: one that overtook the claim.
     func begin(earlier: [LoggedEvent], interrupt: Interrupt?) {
+        if claim.crashes > 0, let cost = TokenEstimate.logged(earlier, prompt: TokenEstimate.prompt(claim.job.request)) {
+            machine.lostAttempts(cost: cost)
+        }
         if let interrupt { return interrupted(interrupt, seenAt: core.loop.now) }
         if claim.attempt > 1 {
             let text = Self.continuable(earlier, job: claim.job, prefix: stops.first?.upstream.prefix ?? .none)
@@ -350,7 +353,8 @@ final class Generation: UpstreamReceiver {
         guard !isOver, !endingInFlight, output.canWrite else { return .nothing }
         let events = output.beginWrite()
         var count = events.isEmpty ? 0 : commands.append(events, to: &pipeline)
-        guard let ending else { return count == 0 ? .nothing : .events(count) }
+        // A repeated write carries only what the lost one did: what was collected meanwhile goes before the end.
+        guard let ending, !output.hasPending else { return count == 0 ? .nothing : .events(count) }
         var end = OutputCommands.Ending(event: LoggedEvent(id: output.newest.next, event: ending), previous: output.newest, usage: usage)
         end.upstream = upstreamName
         end.firstTokenMilliseconds = times.firstTokenMilliseconds
@@ -371,7 +375,7 @@ final class Generation: UpstreamReceiver {
         }
         // The last of the rest is the PUBLISH's.
         if !events.isEmpty {
-            if let failed = events.dropLast().first(where: \.isError) {
+            if let failed = events.dropLast().first(where: \.isRefusal) {
                 refused(failed)
                 return
             }
@@ -400,7 +404,7 @@ final class Generation: UpstreamReceiver {
     }
 
     private func refused(_ reply: RESPValue) {
-        // Either a newer attempt has written, or Redis takes no writes now (no memory, read only): the newest id in the log tells.
+        // A newer attempt has written, the log is gone, or Redis takes no writes now (no memory, read only): the newest id in the log tells.
         core.logger.debug("a write to the log was refused", metadata: ["job": "\(id)", "reply": "\(reply)"])
         settleLater()
     }
@@ -476,5 +480,6 @@ final class Generation: UpstreamReceiver {
 }
 
 extension RESPValue {
-    fileprivate var isError: Bool { if case .error = self { true } else { false } }
+    /// An error, or the null of an XADD to a log that is not there.
+    fileprivate var isRefusal: Bool { if case .error = self { true } else { isNull } }
 }

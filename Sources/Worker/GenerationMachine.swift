@@ -95,6 +95,12 @@ struct GenerationMachine {
             estimated: promptTokens == nil || completionTokens == nil || unreported > 0)
     }
 
+    /// A lost worker's last note of the usage may be a beat old, or missing: what the log shows was generated at least.
+    mutating func lostAttempts(cost: Usage) {
+        spent = Usage(
+            promptTokens: max(spent.promptTokens, cost.promptTokens), completionTokens: max(spent.completionTokens, cost.completionTokens), estimated: true)
+    }
+
     // MARK: what happens
 
     mutating func begin() -> Action {

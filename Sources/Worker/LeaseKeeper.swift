@@ -61,6 +61,7 @@ actor LeaseKeeper {
             checkExpiry()
             Task { await self.renew() }
             Task { await self.showLife() }
+            Task { await self.sweep() }
             Task { await self.claimer.takeOver() }
             await sleep(beat)
         }
@@ -155,6 +156,15 @@ actor LeaseKeeper {
             await claimer.pauseClasses(try await consumer.pausedClasses())
         } catch {
             logger.debug("the heartbeat could not be written", metadata: ["error": "\(error)"])
+        }
+    }
+
+    private func sweep() async {
+        do {
+            let swept = try await consumer.sweepConsumers()
+            if !swept.isEmpty { logger.info("consumers of workers that died were removed", metadata: ["consumers": "\(swept.count)"]) }
+        } catch {
+            logger.debug("dead workers' consumers could not be looked for", metadata: ["error": "\(error)"])
         }
     }
 

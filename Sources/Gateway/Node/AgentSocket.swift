@@ -149,7 +149,10 @@ final class AgentSocket: ChannelInboundHandler {
         send(EnvelopeWriter.message(type, session: session?.id ?? "", payload: payload, milliseconds: WallClock.milliseconds))
     }
 
-    func send(_ error: ProtocolError) { send("ERROR", error.payload) }
+    func send(_ error: ProtocolError) {
+        Refusals.count(.message, code: error.code.rawValue)
+        send("ERROR", error.payload)
+    }
 
     private func write(_ opcode: WebSocketOpcode, _ payload: ByteBuffer) {
         guard let context else { return }
@@ -174,6 +177,7 @@ final class AgentSocket: ChannelInboundHandler {
         }
         guard let context else { return }
         let session = session
+        if code != .normal, code != .goingAway { Refusals.count(.socket, code: "\(code.rawValue)") }
         var payload = context.channel.allocator.buffer(capacity: 2 + reason.utf8.count)
         payload.writeInteger(code.rawValue)
         payload.writeString(reason)
@@ -261,6 +265,9 @@ final class AgentSocket: ChannelInboundHandler {
 
     /// Nothing runs that its client waits for.
     var isIdle: Bool { session?.running.isEmpty ?? true }
+
+    /// Without a close frame: the gateway ends.
+    func abort() { context?.close(promise: nil) }
 
     func sendAway() {
         guard context != nil else { return }

@@ -106,6 +106,9 @@ enum SettingTable {
         Setting("SLUICE_MAX_OUTGOING", .size(4_096...(1 << 30)), "1MB", [.gateway], "Unsent bytes of one socket; beyond it close 4430."),
         Setting("SLUICE_MAX_REQUESTS", .integer(1...100_000), "64", [.gateway], "Running requests of one session."),
         Setting(
+            "SLUICE_MAX_REQUESTS_PER_TENANT", .integer(0...1_000_000), "10000", [.gateway],
+            "Running requests of one tenant on one gateway (0: no limit); beyond it RATE_LIMITED or 429."),
+        Setting(
             "SLUICE_MAX_MESSAGES_PER_SECOND", .integer(0...1_000_000), "20000", [.gateway],
             "Messages of one socket a second (0: no limit); beyond it close 4429."),
         Setting("SLUICE_MAX_SOCKETS", .integer(1...1_000_000), "10000", [.gateway], "WebSockets of one gateway."),
