@@ -64,10 +64,12 @@ package struct GatewayService: Service {
             } else {
                 nil
             }
+        var (commandSettings, eventSettings) = (redisSettings, redisSettings)
+        (commandSettings.role, eventSettings.role) = ("commands", "events")
         let redis = RedisClient(
-            url: redisURL, settings: redisSettings, eventLoop: eventLoop, name: "sluice-gateway-\(settings.name)", logger: logger)
+            url: redisURL, settings: commandSettings, eventLoop: eventLoop, name: "sluice-gateway-\(settings.name)", logger: logger)
         let subscriber = RedisSubscriber(
-            url: redisURL, settings: redisSettings, eventLoop: eventLoop, name: "sluice-gateway-\(settings.name)-events", logger: logger)
+            url: redisURL, settings: eventSettings, eventLoop: eventLoop, name: "sluice-gateway-\(settings.name)-events", logger: logger)
         let queue = JobQueue(redis: redis, settings: queueSettings)
         let context = GatewayContext(
             settings: settings, queue: queue,
@@ -101,6 +103,8 @@ package struct GatewayService: Service {
 
     private func serve(_ parts: Parts) async throws {
         let beat = GatewayBeat(node: parts.node, context: parts.context)
+        let probe = GatewayMetrics.watch(parts.context.eventLoop)
+        defer { probe.cancel() }
         // Detached: a graceful shutdown of this service must not close the listener before the drain is over.
         let server = Task.detached { try await parts.server.run() }
         try await withTaskCancellationHandler {

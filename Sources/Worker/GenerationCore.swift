@@ -98,6 +98,7 @@ final class GenerationCore {
     }
 
     func handedBack(_ generation: Generation) {
+        metrics.handBacks.increment()
         generation.close()
         remove(generation)
     }

@@ -60,6 +60,8 @@ final class AgentSocket: ChannelInboundHandler {
     func handlerAdded(context: ChannelHandlerContext) {
         self.context = context
         node.ledger.add(self)
+        GatewayMetrics.socketsOpened.increment()
+        GatewayMetrics.sockets.record(node.ledger.count)
         timer = eventLoop.after(settings.registerTimeout) { [weak self] in
             guard let self, self.session == nil else { return }
             self.close(.notRegistered, "REGISTER did not come in time")
@@ -76,6 +78,7 @@ final class AgentSocket: ChannelInboundHandler {
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         let frame = unwrapInboundIn(data)
         wasHeard = true
+        GatewayMetrics.framesReceived.increment()
         if case .closing = state {
             // Only the peer's close frame is still of interest.
             if frame.opcode == .connectionClose { context.close(promise: nil) }
@@ -125,6 +128,7 @@ final class AgentSocket: ChannelInboundHandler {
         state = .closed
         waiting = []
         node.ledger.remove(self)
+        GatewayMetrics.sockets.record(node.ledger.count)
         if let session { node.host.detach(self, from: session) }
         node.leftIfDrained()
     }
@@ -149,11 +153,15 @@ final class AgentSocket: ChannelInboundHandler {
         send(EnvelopeWriter.message(type, session: session?.id ?? "", payload: payload, milliseconds: WallClock.milliseconds))
     }
 
-    func send(_ error: ProtocolError) { send("ERROR", error.payload) }
+    func send(_ error: ProtocolError) {
+        GatewayMetrics.refused(error.code.rawValue)
+        send("ERROR", error.payload)
+    }
 
     private func write(_ opcode: WebSocketOpcode, _ payload: ByteBuffer) {
         guard let context else { return }
         context.write(wrapOutboundOut(WebSocketFrame(fin: true, opcode: opcode, data: payload)), promise: nil)
+        GatewayMetrics.framesSent.increment()
         guard !isDirty else { return }
         isDirty = true
         node.flushes.add(self)
@@ -173,6 +181,7 @@ final class AgentSocket: ChannelInboundHandler {
         default: break
         }
         guard let context else { return }
+        if code == .tooSlow { GatewayMetrics.slowReaders.increment() }
         let session = session
         var payload = context.channel.allocator.buffer(capacity: 2 + reason.utf8.count)
         payload.writeInteger(code.rawValue)

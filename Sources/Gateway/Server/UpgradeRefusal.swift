@@ -22,6 +22,9 @@ enum UpgradeRefusal: Sendable, Equatable {
         }
     }
 
+    /// Of the HTTP error, and in metrics.
+    var code: String { reason.code }
+
     var body: [UInt8] {
         let reason = reason
         let json: JSON = ["error": ["message": .string(reason.message), "type": .string(reason.type), "code": .string(reason.code)]]
