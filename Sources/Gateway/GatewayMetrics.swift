@@ -16,6 +16,13 @@ enum GatewayMetrics {
         "sluice_jobs_submitted_total", "outcome", ["accepted", "repeated", "full", "conflict", "unavailable"])
     private static let interrupts = counters("sluice_interrupts_sent_total", "result", ["stored", "ended", "unknown", "unavailable"])
 
+    /// Makes those that have no other moment, so that they are there, at 0, from the start.
+    static func begin() {
+        sockets.record(0)
+        for counter in [socketsOpened, framesReceived, framesSent, slowReaders] { counter.increment(by: 0) }
+        for counter in [submitted["accepted"], interrupts["stored"]] { counter?.increment(by: 0) }
+    }
+
     /// - Parameter reason: a code of the contract: `error_code` of an ERROR, `code` of an HTTP error, or why no WebSocket was opened.
     static func refused(_ reason: String) {
         Counter(label: "sluice_refusals_total", dimensions: [("reason", reason)]).increment()

@@ -103,6 +103,7 @@ package struct GatewayService: Service {
 
     private func serve(_ parts: Parts) async throws {
         let beat = GatewayBeat(node: parts.node, context: parts.context)
+        GatewayMetrics.begin()
         let probe = GatewayMetrics.watch(parts.context.eventLoop)
         defer { probe.cancel() }
         // Detached: a graceful shutdown of this service must not close the listener before the drain is over.
