@@ -77,10 +77,10 @@ let package = Package(
                 .product(name: "NIOHTTPTypes", package: "swift-nio-extras"),
                 .product(name: "NIOHTTPTypesHTTP1", package: "swift-nio-extras"),
                 .product(name: "HTTPTypes", package: "swift-http-types"),
-                .product(name: "Metrics", package: "swift-metrics"),
                 .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
                 .product(name: "UnixSignals", package: "swift-service-lifecycle"),
+                .product(name: "Metrics", package: "swift-metrics"),
                 .product(name: "HummingbirdCore", package: "hummingbird"),
                 .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "CryptoExtras", package: "swift-crypto"),
@@ -132,6 +132,7 @@ let package = Package(
             swiftSettings: settings),
         .testTarget(
             name: "CommandTests", dependencies: ["sluice", "Contract", "Observability", "Upstream", "TestSupport"], swiftSettings: settings),
+        .testTarget(name: "ChaosTests", dependencies: ["TestSupport", "Contract", "sluice"], swiftSettings: settings),
         .testTarget(name: "JourneyTests", dependencies: ["TestSupport", "Contract", "RedisClient", "sluice"], swiftSettings: settings),
     ]
 )

@@ -12,6 +12,8 @@ package final class GatewayContext: Sendable {
     package let eventLoop: any EventLoop
     package let readiness: Readiness
     package let logger: Logger
+    let errands = Errands()
+    let tenants: TenantLedger
 
     package init(
         settings: GatewaySettings, queue: JobQueue, feed: EventFeed, authenticator: Authenticator, eventLoop: any EventLoop,
@@ -24,5 +26,6 @@ package final class GatewayContext: Sendable {
         self.eventLoop = eventLoop
         self.readiness = readiness
         self.logger = logger
+        tenants = TenantLedger(maximum: settings.requestsPerTenant)
     }
 }

@@ -5,7 +5,6 @@ import NIOCore
 
 /// What a gateway counts. Labels are bounded: never an id, never a tenant. One set a process, made at its first use, which is after the metrics system was chosen.
 enum GatewayMetrics {
-    static let sockets = Gauge(label: "sluice_sockets")
     static let socketsOpened = Counter(label: "sluice_sockets_opened_total")
     static let framesReceived = Counter(label: "sluice_frames_received_total")
     static let framesSent = Counter(label: "sluice_frames_sent_total")
@@ -18,14 +17,8 @@ enum GatewayMetrics {
 
     /// Makes those that have no other moment, so that they are there, at 0, from the start.
     static func begin() {
-        sockets.record(0)
         for counter in [socketsOpened, framesReceived, framesSent, slowReaders] { counter.increment(by: 0) }
         for counter in [submitted["accepted"], interrupts["stored"]] { counter?.increment(by: 0) }
-    }
-
-    /// - Parameter reason: a code of the contract: `error_code` of an ERROR, `code` of an HTTP error, or why no WebSocket was opened.
-    static func refused(_ reason: String) {
-        Counter(label: "sluice_refusals_total", dimensions: [("reason", reason)]).increment()
     }
 
     /// - Parameter submission: nil: Redis did not answer, or only with an error.

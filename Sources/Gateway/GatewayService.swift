@@ -12,6 +12,8 @@ import UnixSignals
 package struct GatewayService: Service {
     /// How long HTTP requests that are still running at the end of a drain get to notice.
     private static let lastMoment = Duration.milliseconds(500)
+    /// How long interrupts of what was cut off get to reach Redis; shorter than what is left after a second signal.
+    private static let lastErrands = Duration.milliseconds(300)
 
     private let settings: GatewaySettings
     private let queueSettings: QueueSettings
@@ -44,8 +46,10 @@ package struct GatewayService: Service {
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         let result: Result<Void, any Error>
         do {
-            try await serve(try await build(group))
-            result = .success(())
+            let parts = try await build(group)
+            let running = Running(parts)
+            do { result = .success(try await serve(parts, running)) } catch { result = .failure(error) }
+            await end(parts, running)
         } catch {
             result = .failure(error)
         }
@@ -53,6 +57,45 @@ package struct GatewayService: Service {
             logger.debug("event loop did not end cleanly", metadata: ["error": "\(error)"])
         }
         try result.get()
+    }
+
+    /// What runs until it is told to end, and not merely until the service's task is cancelled: interrupts of what the end cuts off still have to reach Redis.
+    private struct Running {
+        let server: Task<Void, any Error>
+        let connections: Task<Void, Never>
+        let beat: GatewayBeat
+        let beating: Task<Void, Never>
+
+        init(_ parts: Parts) {
+            let beat = GatewayBeat(node: parts.node, context: parts.context)
+            self.beat = beat
+            // Graceful shutdown of the service must not close the listener before the drain is over.
+            server = Task.detached { try await parts.server.run() }
+            beating = Task.detached { await beat.run() }
+            connections = Task.detached {
+                async let commands: Void = parts.context.queue.redis.run()
+                async let events: Void = parts.subscriber.run()
+                _ = await (commands, events)
+            }
+        }
+    }
+
+    /// Nothing that could come back to the event loop is left when this returns, or the loop would be gone when it does.
+    private func end(_ parts: Parts, _ running: Running) async {
+        let errands = parts.context.errands
+        running.server.cancel()
+        running.beating.cancel()
+        // Its end is known already.
+        _ = await running.server.result
+        let node = parts.node
+        parts.context.eventLoop.execute { node.value.abort() }
+        await errands.settle(within: Self.lastErrands)
+        errands.cancel()
+        parts.context.queue.redis.shutdown()
+        parts.subscriber.shutdown()
+        await running.connections.value
+        await running.beating.value
+        await errands.settle(within: .seconds(1))
     }
 
     private func build(_ group: MultiThreadedEventLoopGroup) async throws -> Parts {
@@ -64,12 +107,10 @@ package struct GatewayService: Service {
             } else {
                 nil
             }
-        var (commandSettings, eventSettings) = (redisSettings, redisSettings)
-        (commandSettings.role, eventSettings.role) = ("commands", "events")
         let redis = RedisClient(
-            url: redisURL, settings: commandSettings, eventLoop: eventLoop, name: "sluice-gateway-\(settings.name)", logger: logger)
+            url: redisURL, settings: redisSettings, eventLoop: eventLoop, name: "commands", logger: logger)
         let subscriber = RedisSubscriber(
-            url: redisURL, settings: eventSettings, eventLoop: eventLoop, name: "sluice-gateway-\(settings.name)-events", logger: logger)
+            url: redisURL, settings: redisSettings, eventLoop: eventLoop, name: "events", logger: logger)
         let queue = JobQueue(redis: redis, settings: queueSettings)
         let context = GatewayContext(
             settings: settings, queue: queue,
@@ -101,13 +142,11 @@ package struct GatewayService: Service {
         case other
     }
 
-    private func serve(_ parts: Parts) async throws {
-        let beat = GatewayBeat(node: parts.node, context: parts.context)
+    private func serve(_ parts: Parts, _ running: Running) async throws {
+        let server = running.server
         GatewayMetrics.begin()
         let probe = GatewayMetrics.watch(parts.context.eventLoop)
         defer { probe.cancel() }
-        // Detached: a graceful shutdown of this service must not close the listener before the drain is over.
-        let server = Task.detached { try await parts.server.run() }
         try await withTaskCancellationHandler {
             try await withThrowingTaskGroup(of: Happening.self) { group in
                 group.addTask {
@@ -118,16 +157,6 @@ package struct GatewayService: Service {
                     // Cancellation ends it too, by an error that says no more than that.
                     try? await gracefulShutdown()
                     return .shutdown
-                }
-                let redis = parts.context.queue.redis
-                group.addTask {
-                    await redis.run(); return .other
-                }
-                group.addTask {
-                    await parts.subscriber.run(); return .other
-                }
-                group.addTask {
-                    await beat.run(); return .other
                 }
                 if let certificates = parts.certificates {
                     group.addTask {
@@ -142,7 +171,7 @@ package struct GatewayService: Service {
                         if let error { throw error }
                         return
                     case .shutdown:
-                        if !Task.isCancelled { await drain(parts, beat) }
+                        if !Task.isCancelled { await drain(parts, running.beat) }
                         server.cancel()
                         return
                     }
@@ -157,13 +186,13 @@ package struct GatewayService: Service {
     private func drain(_ parts: Parts, _ beat: GatewayBeat) async {
         parts.context.readiness.startDraining()
         let deadline = ContinuousClock.now + settings.drainTimeout + Self.lastMoment
-        await within(deadline) {
+        await within(deadline, parts.context.errands) {
             let node = parts.node
             await withCheckedContinuation { (done: CheckedContinuation<Void, Never>) in
                 parts.context.eventLoop.execute { node.value.drain { done.resume() } }
             }
         }
-        await within(max(deadline, .now + Self.lastMoment)) {
+        await within(max(deadline, .now + Self.lastMoment), parts.context.errands) {
             do { try await parts.server.shutdownGracefully() } catch {
                 parts.context.logger.debug("listener did not end cleanly", metadata: ["error": "\(error)"])
             }
@@ -173,9 +202,9 @@ package struct GatewayService: Service {
     }
 
     /// Waits for `body`, but not longer than to the deadline or the task's cancellation; what is not over then goes on by itself.
-    private func within(_ deadline: ContinuousClock.Instant, _ body: @escaping @Sendable () async -> Void) async {
+    private func within(_ deadline: ContinuousClock.Instant, _ errands: Errands, _ body: @escaping @Sendable () async -> Void) async {
         let (ended, end) = AsyncStream.makeStream(of: Void.self)
-        let work = Task.detached {
+        errands.start {
             await body()
             end.finish()
         }
@@ -185,7 +214,6 @@ package struct GatewayService: Service {
         }
         for await _ in ended {}
         clock.cancel()
-        _ = work
     }
 
     private func reload(_ certificates: CertificateBox) async {

@@ -39,6 +39,8 @@ package struct GatewaySettings: Sendable {
     package var historyMaximum = 256 << 10
     /// Running requests of one session (`SLUICE_MAX_REQUESTS`, 64).
     package var requestsPerSocket = 64
+    /// Running requests of one tenant on this gateway, chat completions included (`SLUICE_MAX_REQUESTS_PER_TENANT`, 10,000; 0: no limit).
+    package var requestsPerTenant = 10_000
     /// Messages of one socket a second, of which it may save up one second's worth; beyond it close 4429 (`SLUICE_MAX_MESSAGES_PER_SECOND`, 20,000, so that a client
     /// that asks as fast as it is answered stays below; 0: no limit).
     package var messagesPerSecond = 20_000
@@ -51,6 +53,9 @@ package struct GatewaySettings: Sendable {
     /// PEM files of the listener's certificate chain and key (`SLUICE_TLS_CERTIFICATE_FILE`, `SLUICE_TLS_KEY_FILE`); both or none.
     package var tlsCertificateFile: String?
     package var tlsKeyFile: String?
+
+    /// What `GET /v1/models` lists: the model of a request that names none (`SLUICE_DEFAULT_MODEL`). Which others there are only workers know.
+    package var defaultModel = "qwen-plus"
 
     /// Who may come in.
     package var authentication = AuthenticationSettings()

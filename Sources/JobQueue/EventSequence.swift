@@ -75,6 +75,17 @@ struct EventSequence {
         held = []
     }
 
+    /// Neither log nor record are there any more: what is passed on instead of the end that will never come.
+    mutating func lost() -> [LoggedEvent] {
+        guard !ended else { return [] }
+        ended = true
+        held = []
+        let id = EventID(attempt: (last?.attempt ?? 0) + 1, sequence: 0)
+        last = id
+        let failure = Failure(.internal, "Redis lost the job; send it again")
+        return [LoggedEvent(id: id, event: .failed(failure, Usage(promptTokens: 0, completionTokens: 0, estimated: true)))]
+    }
+
     private mutating func accept(_ events: [LoggedEvent]) -> [LoggedEvent] {
         guard !ended else { return [] }
         if let end = events.firstIndex(where: { $0.event.isTerminal }) {

@@ -55,7 +55,7 @@ final class LinkKeeper: LinkOwner {
         self.name = name
         self.user = user
         dialler = Dialler(url: url, settings: settings, eventLoop: eventLoop)
-        reconnects = Counter(label: "sluice_redis_reconnects_total", dimensions: [("connection", settings.role ?? name)])
+        reconnects = Counter(label: "sluice_redis_reconnects_total", dimensions: [("connection", name)])
         var logger = logger
         logger[metadataKey: "connection"] = "\(name)"
         logger[metadataKey: "redis"] = "\(url)"

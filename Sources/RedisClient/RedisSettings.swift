@@ -17,8 +17,5 @@ package struct RedisSettings: Sendable {
     /// Pipelines that may be sent and not yet answered; beyond it a command fails at once with `.unavailable`.
     package var inFlightMaximum = 100_000
 
-    /// The connection's label in metrics, for one whose name is not the same at the next start; nil: its name.
-    package var role: String?
-
     package init() {}
 }

@@ -46,7 +46,7 @@ final class SubscriptionCore: LinkUser {
         silence = settings.silence
         beat = .nanoseconds(settings.silence.nanoseconds * 2 / 5)
         patience = silence - beat
-        resubscribes = Counter(label: "sluice_redis_resubscribes_total", dimensions: [("connection", settings.role ?? name)])
+        resubscribes = Counter(label: "sluice_redis_resubscribes_total", dimensions: [("connection", name)])
         alarm = Alarm(eventLoop: eventLoop)
         keeper = LinkKeeper(url: url, settings: settings, eventLoop: eventLoop, name: name, logger: logger, user: self)
         alarm.ring = { [unowned self] now in rung(now) }

@@ -63,6 +63,7 @@ actor LeaseKeeper {
             Task { await self.renew() }
             Task { await self.showLife() }
             Task { await self.measure() }
+            Task { await self.sweep() }
             Task { await self.claimer.takeOver() }
             await sleep(beat)
         }
@@ -172,6 +173,15 @@ actor LeaseKeeper {
             metrics.show(depth, capacity: capacity, inFlight: inFlight)
         } catch {
             logger.debug("the queues could not be measured", metadata: ["error": "\(error)"])
+        }
+    }
+
+    private func sweep() async {
+        do {
+            let swept = try await consumer.sweepConsumers()
+            if !swept.isEmpty { logger.info("consumers of workers that died were removed", metadata: ["consumers": "\(swept.count)"]) }
+        } catch {
+            logger.debug("dead workers' consumers could not be looked for", metadata: ["error": "\(error)"])
         }
     }
 

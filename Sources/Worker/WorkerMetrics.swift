@@ -11,6 +11,7 @@ struct WorkerMetrics: Sendable {
     let claims = Counter(label: "sluice_jobs_claimed_total")
     let handBacks = Counter(label: "sluice_jobs_handed_back_total")
     let rejected = Counter(label: "sluice_entries_rejected_total")
+    let speechFailed = Counter(label: "sluice_speech_failed_total")
     let cancelIgnored = Counter(label: "sluice_cancel_messages_ignored_total")
     /// Further tries before the first token, at the same upstream or at the next.
     let retries = Counter(label: "sluice_upstream_retries_total")
@@ -68,6 +69,11 @@ struct WorkerMetrics: Sendable {
         queueWait = all(JobClass.allCases) { Timer(label: "sluice_queue_wait_seconds", dimensions: [("class", $0.rawValue)]) }
         firstToken = all(JobClass.allCases) { Timer(label: "sluice_time_to_first_token_seconds", dimensions: [("class", $0.rawValue)]) }
         queues = all(JobClass.allCases) { QueueGauges($0) }
+    }
+
+    /// - Parameter upstream: a name of the configuration.
+    func breakerOpened(_ upstream: String) {
+        Counter(label: "sluice_upstream_breaker_opened_total", dimensions: [("upstream", upstream)]).increment()
     }
 
     func finished(_ event: GenerationEvent) {

@@ -170,5 +170,9 @@ final class RawHTTPConnection: Sendable {
         precondition(found)
     }
 
-    func close() async throws { try await channel.close() }
+    func close() async throws {
+        do { try await channel.close() } catch ChannelError.alreadyClosed {
+            // The server was quicker.
+        }
+    }
 }

@@ -54,9 +54,10 @@ extension Journeys {
 
                 let served = try await gateway.scrape()
                 let service: [(series: String, value: Double)] = [
-                    (#"sluice_jobs_submitted_total{outcome="accepted"}"#, 6), ("sluice_sockets", 1), ("sluice_sockets_opened_total", 1),
+                    (#"sluice_jobs_submitted_total{outcome="accepted"}"#, 6), ("sluice_gateway_sockets", 1),
+                    ("sluice_sockets_opened_total", 1),
                     (#"sluice_interrupts_sent_total{result="stored"}"#, 1), (#"sluice_interrupts_sent_total{result="unknown"}"#, 1),
-                    (#"sluice_refusals_total{reason="invalid_api_key"}"#, 1), ("sluice_slow_readers_closed_total", 0),
+                    (#"sluice_refusals_total{code="invalid_api_key",place="http"}"#, 1), ("sluice_slow_readers_closed_total", 0),
                     // REGISTER, six of REQUEST, INTERRUPT.
                     ("sluice_frames_received_total", 8),
                 ]

@@ -23,6 +23,7 @@ package final class WebSocketClient: Sendable {
         /// 1006: it ended without a close frame. Nil: open.
         package var closeCode: Int?
         package var repliesToHeartbeats = true
+        fileprivate var isUpgraded = false
     }
 
     package let state: Observed<State>
@@ -41,9 +42,15 @@ package final class WebSocketClient: Sendable {
         let upgraded: EventLoopFuture<(any Channel)?> = try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
             .connectTimeout(.seconds(5))
             .connect(host: "127.0.0.1", port: port) { channel in
-                channel.eventLoop.makeCompletedFuture {
+                // A server that accepts and says nothing must not hold a test for ever.
+                let alarm = channel.eventLoop.scheduleTask(in: .seconds(10)) {
+                    if !state.value.isUpgraded { channel.close(promise: nil) }
+                }
+                channel.closeFuture.whenComplete { _ in alarm.cancel() }
+                return channel.eventLoop.makeCompletedFuture {
                     let upgrader = NIOTypedWebSocketClientUpgrader<(any Channel)?>(maxFrameSize: 1 << 26) { channel, _ in
                         channel.eventLoop.makeCompletedFuture {
+                            state.update { $0.isUpgraded = true }
                             try channel.pipeline.syncOperations.addHandler(FrameHandler(state))
                             return channel
                         }

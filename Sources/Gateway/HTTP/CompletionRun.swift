@@ -17,6 +17,8 @@ final class CompletionRun: Sendable {
         var isOver = false
         /// Given up before Redis had the job.
         var isAbandoned = false
+        /// Counted among the tenant's running requests.
+        var isCounted = false
     }
 
     let id: JobID
@@ -39,8 +41,13 @@ final class CompletionRun: Sendable {
     }
 
     /// Follows the job and then submits it, so that no event is missed.
-    /// - Throws: 429 when the queue is full, 503 when Redis is out of reach; then it is over.
+    /// - Throws: 429 when the queue is full or the tenant has as many requests running as it may, 503 when Redis is out of reach; then it is over.
     func start(_ job: Job) async throws(HTTPFailure) {
+        guard context.tenants.admit(owner) else {
+            finish()
+            throw HTTPFailure.tooManyRunning
+        }
+        state.withLockedValue { $0.isCounted = true }
         ClientPresence.watch(channel) { [self] in
             inbox.clientGone()
             abandon()
@@ -57,7 +64,7 @@ final class CompletionRun: Sendable {
             }
         } catch let error as RedisError {
             finish()
-            context.queue.revoke(id, after: error)
+            context.queue.revoke(id, after: error, in: context.errands)
             throw HTTPFailure.redis(error)
         } catch let failure as HTTPFailure {
             throw failure
@@ -78,14 +85,16 @@ final class CompletionRun: Sendable {
     /// - Returns: whether there is a job to be interrupted.
     @discardableResult
     private func close(abandoning: Bool) -> Bool {
-        let (following, mustInterrupt, wasOver) = state.withLockedValue { state in
+        let (following, mustInterrupt, wasOver, wasCounted) = state.withLockedValue { state in
             defer {
                 if !state.isOver { state.isAbandoned = abandoning }
                 state.isOver = true
                 state.following = nil
+                state.isCounted = false
             }
-            return (state.following, abandoning && !state.isOver && state.isSubmitted, state.isOver)
+            return (state.following, abandoning && !state.isOver && state.isSubmitted, state.isOver, state.isCounted)
         }
+        if wasCounted { context.tenants.remove(owner) }
         if let following { context.feed.stop(following) }
         if !wasOver {
             beats.cancel()
@@ -112,7 +121,7 @@ final class CompletionRun: Sendable {
     }
 
     private func interrupt() {
-        Task { [id, owner, queue = context.queue] in
+        context.errands.start { [id, owner, queue = context.queue] in
             let answer = await Patience.seconds(600).until { () async throws(RedisError) in
                 try await queue.interrupt(id, reason: InterruptReason.clientGone, owner: owner)
             }

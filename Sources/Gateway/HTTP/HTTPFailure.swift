@@ -71,6 +71,9 @@ extension HTTPFailure {
 
     static let queueFull = HTTPFailure(.tooManyRequests, code: "server_busy", "too many jobs are waiting; try again later")
 
+    static let tooManyRunning = HTTPFailure(
+        .tooManyRequests, code: "rate_limited", "too many of your requests are running; try again when one has ended")
+
     static func tooLarge(_ maximum: Int) -> HTTPFailure {
         HTTPFailure(.contentTooLarge, code: "payload_too_large", "the body is larger than \(maximum) bytes")
     }

@@ -37,7 +37,7 @@ struct JobRoutes: Sendable {
         let submission: Submission
         do { submission = try await context.queue.submitSurely(job, options: options) } catch {
             // With a key the client's next try finds the job, if there is one; without, it would get a second one.
-            if options.idempotency == nil { context.queue.revoke(id, after: error) }
+            if options.idempotency == nil { context.queue.revoke(id, after: error, in: context.errands) }
             throw HTTPFailure.redis(error)
         }
         switch submission {

@@ -10,14 +10,14 @@ struct FailureMiddleware: RouterMiddleware {
     func handle(
         _ request: Request, context: GatewayRequestContext, next: (Request, GatewayRequestContext) async throws -> Response
     ) async throws -> Response {
-        do { return try await answer(request, context, next) } catch {
-            GatewayMetrics.refused(error.code)
+        do { return try await answer(request, context: context, next: next) } catch {
+            Refusals.count(.http, code: error.code)
             throw error
         }
     }
 
     private func answer(
-        _ request: Request, _ context: GatewayRequestContext, _ next: (Request, GatewayRequestContext) async throws -> Response
+        _ request: Request, context: GatewayRequestContext, next: (Request, GatewayRequestContext) async throws -> Response
     ) async throws(HTTPFailure) -> Response {
         do {
             return try await next(request, context)

@@ -5,10 +5,10 @@ import Observability
 
 /// Everything that a gateway answers over plain HTTP.
 /// - Parameters:
-///   - models: what `GET /v1/models` lists.
+///   - models: what `GET /v1/models` lists; nil: the settings' one.
 ///   - metrics: Prometheus text, made at each call.
 package func makeRouter(
-    _ context: GatewayContext, models: [String] = ["qwen-plus"], metrics: @escaping @Sendable () -> String = { prometheusText() }
+    _ context: GatewayContext, models: [String]? = nil, metrics: @escaping @Sendable () -> String = { prometheusText() }
 ) -> Router<GatewayRequestContext> {
     let router = Router(context: GatewayRequestContext.self, options: .autoGenerateHeadEndpoints)
     router.add(middleware: FailureMiddleware())
@@ -16,7 +16,7 @@ package func makeRouter(
     ChatPage(asksForKey: !context.authenticator.isOpen).add(to: router)
     let origins = OriginRule(allowed: context.settings.allowedOrigins)
     let api = router.group("v1").add(middleware: AuthenticationMiddleware(authenticator: context.authenticator, origins: origins))
-    api.get("models") { _, _ in modelList(models) }
+    api.get("models") { _, _ in modelList(models ?? [context.settings.defaultModel]) }
     JobRoutes(context: context).add(to: api)
     JobEventRoute(context: context).add(to: api)
     ChatCompletionRoute(context: context).add(to: api)

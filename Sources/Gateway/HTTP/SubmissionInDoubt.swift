@@ -20,9 +20,9 @@ extension JobQueue {
     }
 
     /// Sees to it that a job which its client was told is not there never runs: the durable interrupt is written as soon as Redis answers, for up to 10 minutes.
-    func revoke(_ id: JobID, after error: RedisError) {
+    func revoke(_ id: JobID, after error: RedisError, in errands: Errands) {
         guard error.code == .connectionLost || error.code == .timeout else { return }
-        Task {
+        errands.start {
             await Patience.seconds(600).until { () async throws(RedisError) in
                 try await forceInterrupt(id, reason: InterruptReason.clientError)
             }

@@ -66,7 +66,7 @@ extension AgentSocket {
         state = .registering
         let authenticator = node.context.authenticator
         let credential = registration.credential
-        eventLoop.await({ await authenticator.authenticate(credential) }) { [weak self] tenant in
+        node.context.await({ await authenticator.authenticate(credential) }) { [weak self] tenant in
             guard let self, case .registering = self.state else { return }
             guard let tenant else {
                 self.send(ProtocolError(.authFailed, "the credentials were not accepted"))
@@ -128,6 +128,10 @@ extension AgentSocket {
             let maximum = payload.supersedes ? 2 * settings.requestsPerSocket : settings.requestsPerSocket
             guard session.running.count < maximum else {
                 throw refusal(.rateLimited, "\(settings.requestsPerSocket) requests are running", retryable: true)
+            }
+            // One that takes another's place adds nothing.
+            guard node.context.tenants.hasRoom(session.owner) || payload.supersedes && !session.running.isEmpty else {
+                throw refusal(.rateLimited, "too many of your requests are running", retryable: true)
             }
         }
         if !payload.update.isEmpty {

@@ -61,7 +61,6 @@ final class AgentSocket: ChannelInboundHandler {
         self.context = context
         node.ledger.add(self)
         GatewayMetrics.socketsOpened.increment()
-        GatewayMetrics.sockets.record(node.ledger.count)
         timer = eventLoop.after(settings.registerTimeout) { [weak self] in
             guard let self, self.session == nil else { return }
             self.close(.notRegistered, "REGISTER did not come in time")
@@ -128,7 +127,6 @@ final class AgentSocket: ChannelInboundHandler {
         state = .closed
         waiting = []
         node.ledger.remove(self)
-        GatewayMetrics.sockets.record(node.ledger.count)
         if let session { node.host.detach(self, from: session) }
         node.leftIfDrained()
     }
@@ -154,7 +152,7 @@ final class AgentSocket: ChannelInboundHandler {
     }
 
     func send(_ error: ProtocolError) {
-        GatewayMetrics.refused(error.code.rawValue)
+        Refusals.count(.message, code: error.code.rawValue)
         send("ERROR", error.payload)
     }
 
@@ -183,6 +181,7 @@ final class AgentSocket: ChannelInboundHandler {
         guard let context else { return }
         if code == .tooSlow { GatewayMetrics.slowReaders.increment() }
         let session = session
+        if code != .normal, code != .goingAway { Refusals.count(.socket, code: "\(code.rawValue)") }
         var payload = context.channel.allocator.buffer(capacity: 2 + reason.utf8.count)
         payload.writeInteger(code.rawValue)
         payload.writeString(reason)
@@ -270,6 +269,9 @@ final class AgentSocket: ChannelInboundHandler {
 
     /// Nothing runs that its client waits for.
     var isIdle: Bool { session?.running.isEmpty ?? true }
+
+    /// Without a close frame: the gateway ends.
+    func abort() { context?.close(promise: nil) }
 
     func sendAway() {
         guard context != nil else { return }

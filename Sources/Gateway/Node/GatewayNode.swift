@@ -40,6 +40,11 @@ final class GatewayNode {
         leftIfDrained()
     }
 
+    /// What a drain left: sockets whose clients do not answer, or all of them when there was none.
+    func abort() {
+        for socket in ledger.sockets.values { socket.abort() }
+    }
+
     /// Called whenever a socket is gone.
     func leftIfDrained() {
         guard ledger.count == 0, let drained else { return }

@@ -26,8 +26,8 @@ extension SessionHost {
             request.waiting.append((reason, then))
             return
         }
-        let (queue, id, owner, logger) = (context.queue, request.jobID, session.owner, context.logger)
-        eventLoop.await(
+        let (queue, id, owner, logger, errands) = (context.queue, request.jobID, session.owner, context.logger, context.errands)
+        context.await(
             { () -> InterruptResult? in
                 let answer = await Self.answerPatience.until { () async throws(RedisError) in
                     try await queue.interrupt(id, reason: reason, owner: owner)
@@ -35,7 +35,7 @@ extension SessionHost {
                 GatewayMetrics.interrupted(answer)
                 if answer == nil {
                     logger.warning("interrupt waits for Redis", metadata: ["job": "\(id)", "reason": "\(reason)"])
-                    Task {
+                    errands.start {
                         await Self.intentPatience.until { () async throws(RedisError) in
                             try await queue.interrupt(id, reason: reason, owner: owner)
                         }

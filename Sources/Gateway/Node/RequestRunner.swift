@@ -52,7 +52,7 @@ extension SessionHost {
         let receive = receiver(subject)
         let generation = subject.request.generation
         let (feed, queue) = (context.feed, context.queue)
-        eventLoop.await({ await Self.attempt(job, options, feed, queue, receive) }) { answer in
+        context.await({ await Self.attempt(job, options, feed, queue, receive) }) { answer in
             if subject.request.generation == generation {
                 subject.request.following = answer.following
             } else if let following = answer.following {
@@ -106,15 +106,15 @@ extension SessionHost {
     /// Redis stays away for too long, the durable interrupt is written before (or as soon as) it can be: should the first submission still arrive (its bytes may lie
     /// unread in a stopped server), its job ends without running, so that a client that tries again never gets two.
     private func settle(_ subject: Subject, _ job: Job, _ options: SubmitOptions) {
-        let queue = context.queue
+        let (queue, errands) = (context.queue, context.errands)
         context.logger.warning("submission in doubt", metadata: ["job": "\(job.id)"])
-        eventLoop.await({ () -> ProtocolError? in
+        context.await({ () -> ProtocolError? in
             let answer = await Patience.seconds(30).until { () async throws(RedisError) in try await queue.submit(job, options: options) }
             GatewayMetrics.submitted(answer)
             switch answer {
             case .accepted, .exists, .repeated: return nil
             case .full, .conflict, nil:
-                Task {
+                errands.start {
                     await Patience.seconds(600).until { () async throws(RedisError) in
                         try await queue.forceInterrupt(job.id, reason: InterruptReason.clientError)
                     }
@@ -217,7 +217,7 @@ extension SessionHost {
         let (feed, queue, id) = (context.feed, context.queue, request.jobID)
         let isSubmitting = request.phase == .submitting
         session.replays += 1
-        eventLoop.await({ () -> (following: Following, isThere: Bool)? in
+        context.await({ () -> (following: Following, isThere: Bool)? in
             await Patience.seconds(600).until { () async throws(RedisError) in
                 let isThere = isSubmitting ? true : try await queue.record(id) != nil
                 return (try await feed.follow(id, after: nil, replay: true, receive: receive), isThere)
@@ -242,7 +242,7 @@ extension SessionHost {
         let queue = context.queue
         let host = self
         session.replays += 1
-        eventLoop.await({ () -> Result<[LoggedEvent], RedisError> in
+        context.await({ () -> Result<[LoggedEvent], RedisError> in
             do throws(RedisError) { return .success(try await queue.log(ended.jobID, after: nil)) } catch { return .failure(error) }
         }) { result in
             session.replays -= 1

@@ -28,7 +28,7 @@ final class SessionHost {
         let partition = Int.random(in: 0..<context.queue.keys.partitions)
         let session = Session(
             id: JobID(partition: partition, milliseconds: UInt64(now)).rawValue, partition: partition, owner: owner, settings: settings,
-            history: emptyHistory, milliseconds: now)
+            history: emptyHistory, tenants: context.tenants, milliseconds: now)
         let done = NIOLoopBound((self, session, then), eventLoop: eventLoop)
         store.save(
             session.id, epoch: session.epoch, expires: keptUntil(session), isBusy: false, creates: true, change: everything(of: session)
@@ -97,7 +97,7 @@ final class SessionHost {
 
     private func rebuild(_ id: String, _ partition: Int, _ record: SessionRecord) -> Session {
         let history = ChatHistory(stored: record.history, maximumTurns: settings.historyTurns, maximumSize: settings.historyMaximum)
-        let session = Session(id: id, partition: partition, record: record, history: history)
+        let session = Session(id: id, partition: partition, record: record, history: history, tenants: context.tenants)
         sessions[id] = session
         for running in record.running.sorted(by: { $0.jobID < $1.jobID }) {
             let machine = RelayMachine(
@@ -183,7 +183,7 @@ final class SessionHost {
     }
 
     private func drop(_ session: Session) {
-        session.isOver = true
+        session.end()
         session.graceTimer?.cancel()
         session.graceTimer = nil
         session.socket = nil

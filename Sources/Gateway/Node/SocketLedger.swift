@@ -1,3 +1,4 @@
+import Metrics
 import NIOCore
 
 /// How many WebSockets there are, in all and from each address. Lives on the event loop.
@@ -6,6 +7,7 @@ final class SocketLedger {
     private var addresses: [String: Int] = [:]
     private let maximum: Int
     private let maximumPerAddress: Int
+    private let gauge = Gauge(label: "sluice_gateway_sockets")
 
     init(settings: GatewaySettings) {
         maximum = settings.socketsMaximum
@@ -20,11 +22,13 @@ final class SocketLedger {
     func add(_ socket: AgentSocket) {
         sockets[ObjectIdentifier(socket)] = socket
         addresses[socket.address, default: 0] += 1
+        gauge.record(count)
     }
 
     func remove(_ socket: AgentSocket) {
         guard sockets.removeValue(forKey: ObjectIdentifier(socket)) != nil else { return }
         let left = addresses[socket.address, default: 1] - 1
         addresses[socket.address] = left > 0 ? left : nil
+        gauge.record(count)
     }
 }

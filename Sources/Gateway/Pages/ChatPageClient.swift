@@ -56,8 +56,8 @@ enum ChatPageClient {
 
         /** One question and its answer. */
         class Turn {
-          constructor(question) {
-            this.id = newIdentifier();
+          constructor(question, id = newIdentifier()) {
+            this.id = id;
             this.question = question;
             this.lastEventID = null;
             this.ended = false;
@@ -70,6 +70,22 @@ enum ChatPageClient {
             this.answer.append(this.text);
             this.receipt = make("p", "receipt plain");
             this.node.append(make("div", "question", question), this.answer, this.receipt);
+          }
+
+          /** What a reload keeps of it: of one that runs the gateway has the rest. */
+          get kept() {
+            const { id, question, ending } = this;
+            if (!this.ended) return { id, question };
+            const calls = [...this.node.querySelectorAll(".call")].map(call => call.textContent);
+            return { id, question, ending, calls, answer: this.text.data, thoughts: this.thoughts?.lastChild.textContent };
+          }
+
+          restore({ ending, calls, answer, thoughts }) {
+            if (!ending) return;
+            if (thoughts) this.think(thoughts);
+            this.text.data = answer;
+            for (const call of calls) this.receipt.before(make("div", "call", call));
+            this.end(...ending);
           }
 
           /** Whether a frame is one that was here before a break of the connection. */
@@ -133,6 +149,7 @@ enum ChatPageClient {
 
           end(kind, facts, title) {
             this.ended = true;
+            this.ending = [kind, facts, title];
             this.node.classList.remove("running");
             this.receipt.className = `receipt ${kind}`;
             this.receipt.replaceChildren(...(title ? [make("b", "", title)] : []), ...facts.map(fact => make("span", "", fact)));

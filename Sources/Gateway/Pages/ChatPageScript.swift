@@ -15,8 +15,40 @@ enum ChatPageScript {
               waiting: why => this.show("waiting", why), unauthenticated: () => this.askForKey("This key is not known here.")
             });
             this.bind();
+            this.restore();
             const key = sessionStorage.getItem("sluice-key");
             if (this.asksForKey && !key) this.askForKey(""); else this.enter(key ?? "");
+          }
+
+          /** A tab keeps its conversation over a reload; the session is the gateway's. */
+          restore() {
+            let kept = null;
+            try {
+              kept = JSON.parse(sessionStorage.getItem("sluice-conversation"));
+            } catch {
+              // Not ours to read: begun anew.
+            }
+            if (!kept) return;
+            this.connection.sessionID = kept.session;
+            for (const entry of kept.turns) {
+              const turn = new Turn(entry.question, entry.id);
+              this.turns.set(turn.id, turn);
+              turn.restore(entry);
+              element("turns").append(turn.node);
+              if (entry.unsent) this.unsent.push(turn);
+            }
+            element("welcome").hidden = this.turns.size > 0;
+            this.follow(true);
+          }
+
+          keep() {
+            const turns = [...this.turns.values()].slice(-50).map(turn => ({ ...turn.kept, unsent: this.unsent.includes(turn) }));
+            try {
+              sessionStorage.setItem("sluice-conversation", JSON.stringify({ session: this.connection.sessionID, turns }));
+            } catch {
+              // Larger than a browser keeps: a reload begins anew.
+              sessionStorage.removeItem("sluice-conversation");
+            }
           }
 
           get running() { return [...this.turns.values()].filter(turn => !turn.ended); }
@@ -42,6 +74,7 @@ enum ChatPageScript {
                 if (element("settings").open) element("settings").open = false; else this.stop();
               }
             };
+            addEventListener("pagehide", () => this.keep());
             document.onclick = event => {
               if (!element("settings").contains(event.target)) element("settings").open = false;
             };
@@ -58,12 +91,14 @@ enum ChatPageScript {
               sessionStorage.removeItem("sluice-key");
               this.renew();
               this.connection.close();
+              this.keep();
               this.askForKey("");
             };
             element("renew").onclick = () => {
               this.renew();
               const key = this.connection.key;
               this.connection.close();
+              this.keep();
               this.enter(key);
             };
             for (const words of ["How does an interrupt reach the model?", "Tell me a long story", "Explain tides to a child"]) {
@@ -149,6 +184,7 @@ enum ChatPageScript {
             element("turns").append(turn.node);
             element("text").value = "";
             if (this.connection.registered) this.request(turn); else this.unsent.push(turn);
+            this.keep();
             this.refresh();
             this.follow(true);
           }
@@ -194,6 +230,7 @@ enum ChatPageScript {
               if (turn.stopped) this.connection.send("INTERRUPT", { interrupt_request_id: turn.id, reason: "USER_STOP" });
             }
             for (const turn of this.unsent.splice(0)) this.request(turn);
+            this.keep();
             this.refresh();
           }
 
@@ -224,6 +261,7 @@ enum ChatPageScript {
                 return;
               default: return;
             }
+            if (turn?.ended) this.keep();
             this.refresh();
             this.follow(false);
           }

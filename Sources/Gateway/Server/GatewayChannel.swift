@@ -108,7 +108,13 @@ struct GatewayChannel: ServerChildChannel, HTTPChannelHandler {
 
     func handle(value: Value, logger: Logger) async {
         do {
-            switch try await value.negotiated.get() {
+            // The future knows nothing of cancellation: without this a connection that says nothing holds a gateway back that ends.
+            let negotiated = try await withTaskCancellationHandler {
+                try await value.negotiated.get()
+            } onCancel: {
+                value.channel.close(promise: nil)
+            }
+            switch negotiated {
             case .webSocket: break
             case .http(let stream): await handleHTTP(asyncChannel: stream, logger: logger)
             }

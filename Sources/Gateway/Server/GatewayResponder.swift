@@ -7,8 +7,9 @@ import NIOHTTPTypes
 /// Hands a request to the router and writes what it answers.
 enum GatewayResponder {
     static func make(_ router: some HTTPResponder<GatewayRequestContext>, logger: Logger) -> HTTPChannelHandler.Responder {
-        { request, writer, channel in
-            let response: Response
+        let date = DateField()
+        return { request, writer, channel in
+            var response: Response
             if request.uri.path == GatewayChannel.path {
                 // Whoever comes here did not ask for an upgrade, or not as RFC 6455 section 4.2.1 wants it.
                 response = Response(
@@ -20,6 +21,7 @@ enum GatewayResponder {
                     response = Response(status: .internalServerError)
                 }
             }
+            response.headers[.date] = date.value
             try await writer.write(response: response.head, body: response.body)
         }
     }

@@ -56,7 +56,7 @@ final class HandshakeGate: ChannelInboundHandler, RemovableChannelHandler {
 
     private func refuse(_ refusal: UpgradeRefusal, _ context: ChannelHandlerContext) {
         hasRefused = true
-        GatewayMetrics.refused(refusal.code)
+        Refusals.count(.upgrade, code: refusal.code)
         let body = refusal.body
         var headers: HTTPHeaders = ["content-type": "application/json", "content-length": "\(body.count)", "connection": "close"]
         if refusal != .origin { headers.add(name: "retry-after", value: "1") }

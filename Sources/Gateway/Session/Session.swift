@@ -33,26 +33,32 @@ final class Session {
     /// The client was told that the session is about to expire.
     var isWarned = false
     /// Ended, expired or another gateway's: nothing is written any more.
-    var isOver = false
+    private(set) var isOver = false
+    /// Counts what runs; nil once that is no longer this gateway's business.
+    private var tenants: TenantLedger?
 
-    init(id: String, partition: Int, owner: String, settings: SessionSettings, history: ChatHistory, milliseconds: Int) {
+    init(
+        id: String, partition: Int, owner: String, settings: SessionSettings, history: ChatHistory, tenants: TenantLedger, milliseconds: Int
+    ) {
         self.id = id
         self.partition = partition
         self.owner = owner
         self.settings = settings
         self.history = history
+        self.tenants = tenants
         createdMilliseconds = milliseconds
         lastRequestMilliseconds = milliseconds
         epoch = 1
         ended = []
     }
 
-    init(id: String, partition: Int, record: SessionRecord, history: ChatHistory) {
+    init(id: String, partition: Int, record: SessionRecord, history: ChatHistory, tenants: TenantLedger) {
         self.id = id
         self.partition = partition
         owner = record.owner
         settings = record.settings
         self.history = history
+        self.tenants = tenants
         createdMilliseconds = record.createdMilliseconds
         lastRequestMilliseconds = record.lastRequestMilliseconds
         epoch = record.epoch
@@ -62,13 +68,24 @@ final class Session {
     func request(_ id: String) -> RunningRequest? { running.first { $0.id == id } }
     func endedRequest(_ id: String) -> EndedRequest? { ended.last { $0.id == id } }
 
-    func add(_ request: RunningRequest) { running.append(request) }
+    func add(_ request: RunningRequest) {
+        running.append(request)
+        tenants?.add(owner)
+    }
 
     /// - Returns: whether it was still running.
     func remove(_ request: RunningRequest) -> Bool {
         guard let index = running.firstIndex(where: { $0 === request }) else { return false }
         running.remove(at: index)
+        tenants?.remove(owner)
         return true
+    }
+
+    /// What still runs does not count any more.
+    func end() {
+        isOver = true
+        for _ in running { tenants?.remove(owner) }
+        tenants = nil
     }
 
     func remember(_ request: EndedRequest) {

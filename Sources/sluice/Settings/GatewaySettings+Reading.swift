@@ -12,6 +12,7 @@ extension SettingsReader {
         gateway.version = Build.version
         readTimes(into: &gateway)
         readLimits(into: &gateway)
+        if let model = text("SLUICE_DEFAULT_MODEL") { gateway.defaultModel = model }
         let origins = list("SLUICE_ALLOWED_ORIGINS")
         gateway.allowedOrigins = origins.isEmpty ? nil : origins
         gateway.tlsCertificateFile = text("SLUICE_TLS_CERTIFICATE_FILE")
@@ -44,6 +45,7 @@ extension SettingsReader {
         if let value = integer("SLUICE_HISTORY_TURNS") { gateway.historyTurns = value }
         if let value = integer("SLUICE_HISTORY_MAX") { gateway.historyMaximum = value }
         if let value = integer("SLUICE_MAX_REQUESTS") { gateway.requestsPerSocket = value }
+        if let value = integer("SLUICE_MAX_REQUESTS_PER_TENANT") { gateway.requestsPerTenant = value }
         if let value = integer("SLUICE_MAX_MESSAGES_PER_SECOND") { gateway.messagesPerSecond = value }
         if let value = integer("SLUICE_MAX_SOCKETS") { gateway.socketsMaximum = value }
         if let value = integer("SLUICE_MAX_SOCKETS_PER_ADDRESS") { gateway.socketsPerAddress = value }

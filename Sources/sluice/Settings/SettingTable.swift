@@ -59,7 +59,7 @@ enum SettingTable {
         Setting("SLUICE_UPSTREAM_HTTP2", .flag, "off", [.worker], "Speak HTTP/2 to upstreams that offer it."),
 
         // Speech.
-        Setting("SLUICE_SPEECH_KIND", .choice(["openai", "dashscope"]), nil, [.worker], "What the speech upstream speaks."),
+        Setting("SLUICE_SPEECH_KIND", .choice(["openai", "dashscope"]), nil, [.worker], "What the speech upstream speaks (else openai)."),
         Setting("SLUICE_SPEECH_URL", .url(["http", "https"]), nil, [.worker], "The speech upstream."),
         Setting("SLUICE_SPEECH_KEY", .text, nil, [.worker], isSecret: true, "Its key."),
         Setting("SLUICE_SPEECH_MODEL", .text, nil, [.worker], "Its model, unless the job names one."),
@@ -105,6 +105,9 @@ enum SettingTable {
         Setting("SLUICE_MAX_HEADER", .size(1_024...(1 << 20)), "16KiB", [.gateway], "Bytes of a request's head."),
         Setting("SLUICE_MAX_OUTGOING", .size(4_096...(1 << 30)), "1MB", [.gateway], "Unsent bytes of one socket; beyond it close 4430."),
         Setting("SLUICE_MAX_REQUESTS", .integer(1...100_000), "64", [.gateway], "Running requests of one session."),
+        Setting(
+            "SLUICE_MAX_REQUESTS_PER_TENANT", .integer(0...1_000_000), "10000", [.gateway],
+            "Running requests of one tenant on one gateway (0: no limit); beyond it RATE_LIMITED or 429."),
         Setting(
             "SLUICE_MAX_MESSAGES_PER_SECOND", .integer(0...1_000_000), "20000", [.gateway],
             "Messages of one socket a second (0: no limit); beyond it close 4429."),

@@ -1,0 +1,35 @@
+import Foundation
+import TestSupport
+import Testing
+
+extension Journeys {
+    /// The chat page in a browser.
+    @Suite(.enabled("needs chromium and python3 (apt-get install chromium python3)") { Self.chromium != nil && Program.find("python3") != nil })
+    struct ChatPageTests {
+        private static let chromium = Program.find("chromium", "chromium-browser", "google-chrome")
+        /// Screenshots stay here, for people to look at.
+        private static let artifacts = NSTemporaryDirectory() + "/sluice-test-artifacts"
+
+        @Test func `types, streams, stops with a receipt, and goes on after a reload`() async throws {
+            let (chromium, python) = (try #require(Self.chromium), try #require(Program.find("python3")))
+            try await withLab { lab in
+                _ = try await lab.worker("w1")
+                let gateway = try await lab.gateway("g1", ["SLUICE_DEFAULT_MODEL": "house-model"])
+                let stopped = lab.model("sim-n3000-g10")
+                let outcome = try await Program.run(
+                    python,
+                    [
+                        "-c", ChatPageScript.text, chromium, "http://127.0.0.1:\(gateway.port)/", lab.key, lab.folder.path, stopped,
+                        lab.model("sim-n300-g10"),
+                    ], environment: Executable.environment, deadline: .seconds(50))
+                #expect(outcome.succeeded && outcome.output.contains("all as it should be"), "\(outcome.output.suffix(4_000))")
+                #expect(try await lab.endedRequest(model: stopped).end == .clientClosed)
+                try FileManager.default.createDirectory(atPath: Self.artifacts, withIntermediateDirectories: true)
+                for name in ["stopped.png", "telephone.png"] {
+                    let image = try #require(FileManager.default.contents(atPath: lab.folder.file(name)), "\(name) was taken")
+                    try image.write(to: URL(fileURLWithPath: "\(Self.artifacts)/chat-page-\(name)"))
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,63 @@
+import Foundation
+
+/// Programs that are not ours, run to their end.
+package enum Program {
+    package struct Outcome: Sendable {
+        package var status: ExitStatus?
+        /// Standard output and standard error together.
+        package var output: String
+        package var succeeded: Bool { status == .exited(0) }
+    }
+
+    /// Where a program of this name lies in `PATH`.
+    package static func find(_ names: String...) -> String? {
+        let folders = (ProcessInfo.processInfo.environment["PATH"] ?? "").split(separator: ":")
+        for name in names {
+            for folder in folders where FileManager.default.isExecutableFile(atPath: "\(folder)/\(name)") { return "\(folder)/\(name)" }
+        }
+        return nil
+    }
+
+    /// - Returns: with status nil when it had not ended at the deadline; then it was killed, with all that it started.
+    package static func run(
+        _ executable: String, _ arguments: [String], environment: [String: String]? = nil, deadline: Duration = .seconds(30)
+    ) async throws -> Outcome {
+        let folder = try TemporaryFolder("program")
+        defer { folder.remove() }
+        let output = folder.file("out")
+        let child = try ChildProcess.spawn(executable, arguments, environment: environment, output: output, errors: output)
+        let status = await child.wait(deadline: deadline)
+        await child.destroy()
+        return Outcome(status: status, output: (try? String(contentsOfFile: output, encoding: .utf8)) ?? "")
+    }
+}
+
+/// A Python with packages of others, made once and kept in the user's cache.
+package enum PythonPackages {
+    /// The interpreter; nil when it cannot be made, because there is no python3 or no package index in reach.
+    package static var interpreter: String? { get async { await made.value } }
+
+    private static let packages = ["openai", "websockets"]
+
+    private static let made = Task<String?, Never> {
+        guard let python = Program.find("python3") else { return nil }
+        let variables = ProcessInfo.processInfo.environment
+        let cache = variables["XDG_CACHE_HOME"] ?? variables["HOME"].map { $0 + "/.cache" } ?? NSTemporaryDirectory()
+        let folder = "\(cache)/sluice-tests/python-\(packages.joined(separator: "-"))"
+        let own = folder + "/bin/python"
+        // Two test runs at once may both make it; whoever comes second finds it done or does it again.
+        do {
+            if try await Program.run(own, ["-c", "import \(packages.joined(separator: ", "))"]).succeeded { return own }
+        } catch {
+            // Not there yet.
+        }
+        do {
+            try FileManager.default.createDirectory(atPath: cache + "/sluice-tests", withIntermediateDirectories: true)
+            guard try await Program.run(python, ["-m", "venv", folder], deadline: .seconds(60)).succeeded else { return nil }
+            let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--retries", "1", "--timeout", "10"]
+            return try await Program.run(own, install + packages, deadline: .seconds(180)).succeeded ? own : nil
+        } catch {
+            return nil
+        }
+    }
+}
