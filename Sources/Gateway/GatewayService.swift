@@ -144,6 +144,9 @@ package struct GatewayService: Service {
 
     private func serve(_ parts: Parts, _ running: Running) async throws {
         let server = running.server
+        GatewayMetrics.begin()
+        let probe = GatewayMetrics.watch(parts.context.eventLoop)
+        defer { probe.cancel() }
         try await withTaskCancellationHandler {
             try await withThrowingTaskGroup(of: Happening.self) { group in
                 group.addTask {

@@ -6,6 +6,7 @@ package final class UpstreamClient {
     let loop: EpollLoop
     private let multi: CurlMulti
     private let logger: Logger
+    let metrics = UpstreamMetrics()
     /// Calls live until they end, whether their makers hold them or not.
     private var calls: [ObjectIdentifier: UpstreamCall] = [:]
     private var speeches: [ObjectIdentifier: SpeechCall] = [:]
@@ -32,6 +33,7 @@ package final class UpstreamClient {
             throw Failure(.internal, "the request to upstream \(upstream.name) could not be made: \(error)")
         }
         calls[ObjectIdentifier(call)] = call
+        metrics.open(calls.count)
         return call
     }
 
@@ -61,6 +63,9 @@ package final class UpstreamClient {
 
     func setPaused(_ paused: Bool, _ transfer: CurlTransfer) { multi.setPaused(paused, transfer) }
     func remove(_ transfer: CurlTransfer) { multi.remove(transfer) }
-    func ended(_ call: UpstreamCall) { calls[ObjectIdentifier(call)] = nil }
+    func ended(_ call: UpstreamCall) {
+        calls[ObjectIdentifier(call)] = nil
+        metrics.open(calls.count)
+    }
     func ended(_ call: SpeechCall) { speeches[ObjectIdentifier(call)] = nil }
 }

@@ -102,10 +102,13 @@ final class Generation: UpstreamReceiver {
 
     private func perform(_ action: GenerationMachine.Action) {
         switch action {
-        case .check: core.checkInterrupt(self)
+        case .check:
+            core.metrics.retries.increment()
+            core.checkInterrupt(self)
         case .dial(let index): dial(stops[index])
         case .speak: break
         case .backOff(let wait):
+            core.metrics.retries.increment()
             backoffTimer = core.loop.schedule(after: wait) { [unowned self] in
                 backoffTimer = nil
                 core.checkInterrupt(self)
@@ -153,14 +156,22 @@ final class Generation: UpstreamReceiver {
     func upstreamAnswered() {}
 
     func upstreamProduced(_ outputs: [UpstreamOutput], chunks: Int) {
-        guard ending == nil, !isOver else { return }
+        guard ending == nil, !isOver else {
+            // A closed call tells nothing more: this stays at 0, and is counted so that it can be seen to.
+            if case .interrupted = ending { core.metrics.tokensAfterInterrupt.increment(by: chunks) }
+            return
+        }
         // Figures alone are no output: a provider may state the prompt's tokens before it generates, or fails.
         if chunks > 0, machine.produced(chunks: chunks) {
             let stop = stops[machine.upstream]
             output.append(.upstream(name: stop.upstream.name, model: stop.model))
             if let pass { core.gate.succeeded(pass) }
         }
-        if chunks > 0 { times.produced(at: core.loop.now) }
+        if chunks > 0 {
+            let isFirst = !times.hasFirstToken
+            times.produced(at: core.loop.now)
+            if isFirst, let at = times.firstTokenMilliseconds { core.metrics.firstToken(of: claim, at: at) }
+        }
         core.metrics.tokens.increment(by: chunks)
         for piece in outputs {
             switch piece {
@@ -236,7 +247,7 @@ final class Generation: UpstreamReceiver {
         guard let action = machine.interrupted(interrupt, latencyMicroseconds: latency) else { return }
         // Nobody shall see what comes after the interrupt; what was generated is in the usage.
         output.dropPending()
-        core.metrics.interruptClosed.recordMicroseconds(latency)
+        core.metrics.interrupted(claim.job, phase: phase, hadCall: hadCall, microseconds: latency, usage: usage)
         core.logger.info(
             hadCall ? "interrupt closed upstream" : "interrupt ended job",
             metadata: ["job": "\(id)", "phase": "\(phase.rawValue)", "latency_us": "\(latency)", "reason": "\(interrupt.reason)"])

@@ -106,6 +106,7 @@ final class GenerationCore {
     }
 
     func handedBack(_ generation: Generation) {
+        metrics.handBacks.increment()
         generation.close()
         remove(generation)
     }

@@ -70,6 +70,8 @@ package struct WorkerService: Service {
             if !subscriber.isAlive { return "the cancel subscription is not alive" }
             return nil
         }
+        let watch = LoopWatch(eventLoop: eventLoop, loop: loop, metrics: metrics).start()
+        defer { watch.cancel() }
         try await withThrowingTaskGroup(of: Void.self) { tasks in
             tasks.addTask { await commands.run() }
             tasks.addTask { await blocking.run() }

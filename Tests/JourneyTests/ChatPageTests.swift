@@ -5,13 +5,14 @@ import Testing
 extension Journeys {
     /// The chat page in a browser.
     @Suite(
-        .enabled("needs chromium and python3 (apt-get install chromium python3)") { Browser.path != nil && Program.find("python3") != nil })
+        .enabled("needs chromium and python3 (apt-get install chromium python3)") { Chromium.path != nil && Program.find("python3") != nil }
+    )
     struct ChatPageTests {
         /// Screenshots stay here, for people to look at.
         private static let artifacts = NSTemporaryDirectory() + "/sluice-test-artifacts"
 
         @Test func `types, streams, stops with a receipt, and goes on after a reload`() async throws {
-            let (chromium, python) = (try #require(Browser.path), try #require(Program.find("python3")))
+            let (chromium, python) = (try #require(Chromium.path), try #require(Program.find("python3")))
             try await withLab { lab in
                 _ = try await lab.worker("w1")
                 let gateway = try await lab.gateway("g1", ["SLUICE_DEFAULT_MODEL": "house-model"])
@@ -34,7 +35,6 @@ extension Journeys {
     }
 }
 
-/// Outside of the suite, whose own condition asks for it.
-private enum Browser {
+private enum Chromium {
     static let path = Program.find("chromium", "chromium-browser", "google-chrome")
 }

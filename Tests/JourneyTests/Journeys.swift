@@ -56,3 +56,8 @@ extension ClientRequest {
         get throws { try #require(judge.job) }
     }
 }
+
+/// What a test's own tool could not do.
+struct Unexpected: Error {
+    let description: String
+}
