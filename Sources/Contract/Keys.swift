@@ -39,6 +39,8 @@ package struct Keys: Sendable, Hashable {
     package func worker(_ name: String) -> String { "{\(namespace)}:worker:" + name }
     package func gateway(_ name: String) -> String { "{\(namespace)}:gateway:" + name }
     package var paused: String { "{\(namespace)}:paused" }
+    /// Held by the worker whose turn it is to look for consumers of workers that died.
+    package var sweep: String { "{\(namespace)}:sweep" }
     package func drain(_ worker: String) -> String { "{\(namespace)}:drain:" + worker }
 }
 

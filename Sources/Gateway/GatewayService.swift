@@ -108,9 +108,9 @@ package struct GatewayService: Service {
                 nil
             }
         let redis = RedisClient(
-            url: redisURL, settings: redisSettings, eventLoop: eventLoop, name: "sluice-gateway-\(settings.name)", logger: logger)
+            url: redisURL, settings: redisSettings, eventLoop: eventLoop, name: "commands", logger: logger)
         let subscriber = RedisSubscriber(
-            url: redisURL, settings: redisSettings, eventLoop: eventLoop, name: "sluice-gateway-\(settings.name)-events", logger: logger)
+            url: redisURL, settings: redisSettings, eventLoop: eventLoop, name: "events", logger: logger)
         let queue = JobQueue(redis: redis, settings: queueSettings)
         let context = GatewayContext(
             settings: settings, queue: queue,
@@ -144,6 +144,9 @@ package struct GatewayService: Service {
 
     private func serve(_ parts: Parts, _ running: Running) async throws {
         let server = running.server
+        GatewayMetrics.begin()
+        let probe = GatewayMetrics.watch(parts.context.eventLoop)
+        defer { probe.cancel() }
         try await withTaskCancellationHandler {
             try await withThrowingTaskGroup(of: Happening.self) { group in
                 group.addTask {

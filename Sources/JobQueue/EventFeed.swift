@@ -14,6 +14,9 @@ package struct Following: Sendable, Hashable {
 package actor EventFeed {
     /// How often followings that heard nothing are compared with their logs; with it a lost terminal event is found within two of them.
     package static let lookInterval = TimeAmount.milliseconds(900)
+    /// Looks in a row after which a job without log and record counts as lost by Redis (emptied, or back without its data): longer than a submission is under way
+    /// while Redis answers.
+    private static let absencesOfALostJob = 8
     /// How long a subscription may take to be confirmed.
     private static let subscribeDeadline = TimeAmount.seconds(5)
 
@@ -35,6 +38,8 @@ package actor EventFeed {
         var followers: [Follower] = []
         var confirmed = false
         var waiting: [EventLoopPromise<Void>] = []
+        /// Looks in a row that found neither a log nor a record.
+        var absences = 0
     }
 
     private nonisolated let eventLoop: any EventLoop
@@ -158,6 +163,7 @@ package actor EventFeed {
             let events = try await queue.log(id, after: after)
             guard let follower = follower(id, number) else { return }
             deliver(follower.sequence.filled(events), of: id, to: follower)
+            if follower.sequence.hasGap { act(follower.sequence.suspect(), on: id, follower) }
         } catch {
             // Redis is away; said once by its connection. The next look tries again.
             follower(id, number)?.sequence.fillFailed()
@@ -202,12 +208,27 @@ package actor EventFeed {
             let some = Array(ids[start..<min(start + Self.comparedAtOnce, ids.count)])
             // Redis away is said once by its connection; the next look tries again.
             guard let newest = try? await queue.lastEvents(some) else { return }
+            let absent = zip(some, newest).filter { $0.1 == nil }.map(\.0)
+            if !absent.isEmpty { await lookForRecords(absent) }
             for (id, newest) in zip(some, newest) {
                 guard let newest, let job = jobs[id] else { continue }
+                job.absences = 0
                 for follower in job.followers where follower.sequence.last.map({ $0 < newest }) ?? true {
                     act(follower.sequence.suspect(), on: id, follower)
                 }
             }
+        }
+    }
+
+    /// A job in the queue has no log yet; one without a record either will never have one. Its readers are told, for nobody else will.
+    private func lookForRecords(_ ids: [JobID]) async {
+        guard let known = try? await queue.areKnown(ids) else { return }
+        for (id, isKnown) in zip(ids, known) {
+            guard let job = jobs[id] else { continue }
+            job.absences = isKnown ? 0 : job.absences + 1
+            guard job.absences >= Self.absencesOfALostJob else { continue }
+            logger.error("Redis lost a job; its readers are told", metadata: ["job": "\(id)"])
+            for follower in job.followers { deliver(follower.sequence.lost(), of: id, to: follower) }
         }
     }
 }

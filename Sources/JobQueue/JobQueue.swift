@@ -145,6 +145,13 @@ package struct JobQueue: Sendable {
         return try await redis.send(pipeline).map { Self.firstID($0) }
     }
 
+    /// Whether each job has a record.
+    package func areKnown(_ ids: [JobID]) async throws(RedisError) -> [Bool] {
+        var pipeline = RedisPipeline()
+        for id in ids { pipeline.append("EXISTS", .string(keys.record(id))) }
+        return try await redis.send(pipeline).map { $0.integer != 0 }
+    }
+
     /// The id of the first entry in a reply of XRANGE or XREVRANGE.
     package static func firstID(_ reply: RESPValue) -> EventID? {
         reply.array?.first?.array?.first?.string.flatMap { EventID($0) }

@@ -20,12 +20,14 @@ package struct OutputCommands: Sendable {
     }
 
     /// One XADD an event and one PUBLISH for all; `events` are the events' JSON.
-    /// - Returns: how many commands, and so replies: the XADDs, then the PUBLISH.
+    /// - Returns: how many commands, and so replies: the XADDs (null when the log is gone), then the PUBLISH.
     package func append(_ events: [(id: EventID, json: [UInt8])], to pipeline: inout RedisPipeline) -> Int {
         for event in events {
-            pipeline.begin(arguments: 5)
+            pipeline.begin(arguments: 6)
             pipeline.argument("XADD")
             pipeline.argument(logKey)
+            // The claim made the log. One that is gone (FLUSHALL) must not come back without its beginning, its record and its expiry.
+            pipeline.argument("NOMKSTREAM")
             pipeline.argument(event.id.description)
             pipeline.argument("e")
             pipeline.argument(event.json)

@@ -12,9 +12,10 @@ package enum Scripts {
     package static let putBack = script("put_back", PackageResources.put_back_lua)
     package static let reject = script("reject", PackageResources.reject_lua)
     package static let forgetConsumer = script("forget_consumer", PackageResources.forget_consumer_lua)
+    package static let depth = script("depth", PackageResources.depth_lua)
 
     /// Everything that a worker calls, loaded ahead so that no hot path meets NOSCRIPT.
-    package static let ofWorker = [take, claim, renew, finish, handBack, putBack, reject, forgetConsumer]
+    package static let ofWorker = [take, claim, renew, finish, handBack, putBack, reject, forgetConsumer, depth]
 
     private static func script(_ name: String, _ source: [UInt8]) -> RedisScript {
         RedisScript(name: name, source: String(decoding: PackageResources.shared_lua + source, as: UTF8.self))

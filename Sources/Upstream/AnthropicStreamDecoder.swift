@@ -131,7 +131,8 @@ final class AnthropicStreamDecoder: StreamDecoder {
         switch event.kind {
         case .error: throw (event.error ?? ProviderError(message: "")).failureInsideStream(kind: .anthropic)
         case .messageStop: sawEndMark = true
-        case .messageStart: tellUsage(event, into: &batch)
+        // Its count of output is where the provider's counter starts: told on, it would pass for the whole of an answer that is cut short.
+        case .messageStart: if let tokens = event.promptTokens { batch.outputs.append(.usage(promptTokens: tokens, completionTokens: nil)) }
         case .messageDelta:
             tellUsage(event, into: &batch)
             if let reason = event.stopReason, !isComplete {

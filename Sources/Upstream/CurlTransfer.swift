@@ -38,6 +38,12 @@ final class CurlTransfer {
         return from(pointer)
     }
 
+    /// Of the exchange that is connected: its connection was made for it, not left over from an earlier one.
+    var isOnNewConnection: Bool {
+        var count = 0
+        return sluice_easy_get_long(handle, CURLINFO_NUM_CONNECTS, &count) == CURLE_OK && count > 0
+    }
+
     // Not retained: the multi holds every active transfer, and an idle one has no handle in libcurl's hands.
     private var context: UnsafeMutableRawPointer { Unmanaged.passUnretained(self).toOpaque() }
     private static func from(_ context: UnsafeMutableRawPointer) -> CurlTransfer {

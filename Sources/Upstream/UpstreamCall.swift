@@ -74,10 +74,14 @@ package final class UpstreamCall {
 }
 
 extension UpstreamCall: ExchangeDelegate {
-    func exchangeConnected() { hasConnected = true }
+    func exchangeConnected() {
+        hasConnected = true
+        if let transfer { client.metrics.connected(isNew: transfer.isOnNewConnection) }
+    }
 
     func exchangeAnswered(_ head: HTTPResponseHead) -> Bool {
         self.head = head
+        client.metrics.answered(upstream.name, status: head.status)
         guard head.isSuccess else { return !(300..<400).contains(head.status) }
         hasAnswered = true
         do throws(Failure) {

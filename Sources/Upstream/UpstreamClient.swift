@@ -6,8 +6,10 @@ package final class UpstreamClient {
     let loop: EpollLoop
     private let multi: CurlMulti
     private let logger: Logger
+    let metrics = UpstreamMetrics()
     /// Calls live until they end, whether their makers hold them or not.
     private var calls: [ObjectIdentifier: UpstreamCall] = [:]
+    private var speeches: [ObjectIdentifier: SpeechCall] = [:]
 
     /// - Throws: when libcurl has no memory.
     package init(loop: EpollLoop, settings: UpstreamSettings, logger: Logger) throws {
@@ -31,18 +33,39 @@ package final class UpstreamClient {
             throw Failure(.internal, "the request to upstream \(upstream.name) could not be made: \(error)")
         }
         calls[ObjectIdentifier(call)] = call
+        metrics.open(calls.count)
         return call
     }
 
-    package var openCalls: Int { calls.count }
+    /// Dials at once. The receiver hears nothing before this returns.
+    /// - Throws: what keeps the request from being made; nothing was dialled then.
+    package func speak(_ request: SpeechRequest, on speech: SpeechConfiguration, receiver: any SpeechReceiver) throws(Failure) -> SpeechCall
+    {
+        let exchange = try request.exchange(on: speech)
+        let call = SpeechCall(client: self, speech: speech, receiver: receiver)
+        do throws(CurlMulti.SetupError) {
+            call.dialled(try multi.start(exchange, delegate: call))
+        } catch {
+            throw Failure(.internal, "the request to the speech upstream could not be made: \(error)")
+        }
+        speeches[ObjectIdentifier(call)] = call
+        return call
+    }
+
+    package var openCalls: Int { calls.count + speeches.count }
 
     /// Closes every connection; receivers hear nothing more.
     package func close() {
         for call in calls.values { call.cancel() }
+        for call in speeches.values { call.cancel() }
         multi.close()
     }
 
     func setPaused(_ paused: Bool, _ transfer: CurlTransfer) { multi.setPaused(paused, transfer) }
     func remove(_ transfer: CurlTransfer) { multi.remove(transfer) }
-    func ended(_ call: UpstreamCall) { calls[ObjectIdentifier(call)] = nil }
+    func ended(_ call: UpstreamCall) {
+        calls[ObjectIdentifier(call)] = nil
+        metrics.open(calls.count)
+    }
+    func ended(_ call: SpeechCall) { speeches[ObjectIdentifier(call)] = nil }
 }

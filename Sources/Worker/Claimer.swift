@@ -220,6 +220,7 @@ actor Claimer {
         let interrupt = claiming.removeValue(forKey: job.id) ?? nil
         guard case .claimed(let claim) = outcome else { return release(entry) }
         metrics.claims.increment()
+        if claim.attempt == 1 { metrics.waited(claim) }
         room.begin(claim, earlier: earlier, interrupt: interrupt)
     }
 

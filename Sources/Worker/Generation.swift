@@ -15,6 +15,8 @@ final class Generation: UpstreamReceiver {
     private(set) var output: OutputLog
     private let stops: [UpstreamRoute.Stop]
     private var call: UpstreamCall?
+    private var pass: UpstreamGate.Pass?
+    private var speech: SpeechRun?
     private var reading = true
     /// Text of earlier attempts that this one continues.
     private var continuation: String?
@@ -69,6 +71,9 @@ final class Generation: UpstreamReceiver {
     ///   - earlier: what earlier attempts logged; empty for the first one.
     ///   - interrupt: one that overtook the claim.
     func begin(earlier: [LoggedEvent], interrupt: Interrupt?) {
+        if claim.crashes > 0, let cost = TokenEstimate.logged(earlier, prompt: TokenEstimate.prompt(claim.job.request)) {
+            machine.lostAttempts(cost: cost)
+        }
         if let interrupt { return interrupted(interrupt, seenAt: core.loop.now) }
         if claim.attempt > 1 {
             let text = Self.continuable(earlier, job: claim.job, prefix: stops.first?.upstream.prefix ?? .none)
@@ -76,6 +81,7 @@ final class Generation: UpstreamReceiver {
             output.append(text.map { .resumed(textOffset: $0.utf8.count) } ?? .restarted)
             core.mark(self)
         }
+        beginSpeech(earlier: continuation == nil ? [] : earlier)
         perform(machine.begin())
     }
 
@@ -96,9 +102,13 @@ final class Generation: UpstreamReceiver {
 
     private func perform(_ action: GenerationMachine.Action) {
         switch action {
-        case .check: core.checkInterrupt(self)
+        case .check:
+            core.metrics.retries.increment()
+            core.checkInterrupt(self)
         case .dial(let index): dial(stops[index])
+        case .speak: break
         case .backOff(let wait):
+            core.metrics.retries.increment()
             backoffTimer = core.loop.schedule(after: wait) { [unowned self] in
                 backoffTimer = nil
                 core.checkInterrupt(self)
@@ -108,6 +118,14 @@ final class Generation: UpstreamReceiver {
     }
 
     private func dial(_ stop: UpstreamRoute.Stop) {
+        switch core.gate.admit(stop, isForced: machine.insists, at: core.loop.now) {
+        case .admitted(let pass): self.pass = pass
+        case .refused(let wait):
+            perform(machine.refused(wait: wait, jitter: .random(in: 0.5...1)))
+            // The time of the job runs on while it waits.
+            if machine.state == .backoff { startTimer() }
+            return
+        }
         var body = claim.job.request
         body["model"] = .string(stop.model)
         var request = GenerationRequest(jobID: id, body: body)
@@ -118,6 +136,7 @@ final class Generation: UpstreamReceiver {
         do {
             call = try core.upstream.start(request, on: stop.upstream, receiver: self)
         } catch {
+            releasePass()
             perform(machine.fail(error))
         }
     }
@@ -137,17 +156,28 @@ final class Generation: UpstreamReceiver {
     func upstreamAnswered() {}
 
     func upstreamProduced(_ outputs: [UpstreamOutput], chunks: Int) {
-        guard ending == nil, !isOver else { return }
+        guard ending == nil, !isOver else {
+            // A closed call tells nothing more: this stays at 0, and is counted so that it can be seen to.
+            if case .interrupted = ending { core.metrics.tokensAfterInterrupt.increment(by: chunks) }
+            return
+        }
         // Figures alone are no output: a provider may state the prompt's tokens before it generates, or fails.
         if chunks > 0, machine.produced(chunks: chunks) {
             let stop = stops[machine.upstream]
             output.append(.upstream(name: stop.upstream.name, model: stop.model))
+            if let pass { core.gate.succeeded(pass) }
         }
-        if chunks > 0 { times.produced(at: core.loop.now) }
+        if chunks > 0 {
+            let isFirst = !times.hasFirstToken
+            times.produced(at: core.loop.now)
+            if isFirst, let at = times.firstTokenMilliseconds { core.metrics.firstToken(of: claim, at: at) }
+        }
         core.metrics.tokens.increment(by: chunks)
         for piece in outputs {
             switch piece {
-            case .text(let text): output.append(.text(text))
+            case .text(let text):
+                output.append(.text(text))
+                speech?.heard(text)
             case .reasoning(let text): output.append(.reasoning(text))
             case .toolCall(let toolCall): output.append(.toolCall(toolCall))
             case .usage(let prompt, let completion): machine.reported(promptTokens: prompt, completionTokens: completion)
@@ -159,15 +189,31 @@ final class Generation: UpstreamReceiver {
             closeCall()
             let limit = core.queueSettings.logMaximum
             perform(machine.fail(Failure(.outputTooLarge, "the answer's events exceed \(limit) bytes (SLUICE_LOG_MAX)")))
-        } else if reading, output.unwrittenBytes > OutputLog.highWater {
-            reading = false
-            call?.pauseReading()
+        } else {
+            holdBack()
         }
+    }
+
+    /// Redis takes less than comes in: nothing more is read for a while.
+    private func holdBack() {
+        guard output.unwrittenBytes > OutputLog.highWater else { return }
+        speech?.pause()
+        guard reading else { return }
+        reading = false
+        call?.pauseReading()
     }
 
     func upstreamEnded(_ result: UpstreamResult) {
         call = nil
         reading = true
+        if let pass {
+            if case .failed(let failure) = result {
+                core.gate.failed(pass, failure.failure.code, at: core.loop.now)
+            } else {
+                core.gate.succeeded(pass)
+            }
+        }
+        releasePass()
         guard ending == nil, !isOver else { return }
         if case .complete = result, machine.produced(chunks: 0) {
             // An answer of nothing is an answer.
@@ -182,7 +228,10 @@ final class Generation: UpstreamReceiver {
                     "upstream": "\(stops[machine.upstream].upstream.name)",
                 ])
         }
-        perform(machine.upstreamEnded(result, remaining: times.remaining(at: core.loop.now), jitter: .random(in: 0...1)))
+        if case .complete = result { speech?.textEnded() }
+        let voiceRuns = speech.map { !$0.isOver } ?? false
+        perform(
+            machine.upstreamEnded(result, remaining: times.remaining(at: core.loop.now), jitter: .random(in: 0...1), voiceRuns: voiceRuns))
     }
 
     // MARK: interrupts and the end
@@ -193,11 +242,12 @@ final class Generation: UpstreamReceiver {
         let phase = machine.phase
         let hadCall = call != nil
         closeCall()
+        speech?.close()
         let latency = Int((core.loop.now &- seenAt) / 1_000)
         guard let action = machine.interrupted(interrupt, latencyMicroseconds: latency) else { return }
         // Nobody shall see what comes after the interrupt; what was generated is in the usage.
         output.dropPending()
-        core.metrics.interruptClosed.recordMicroseconds(latency)
+        core.metrics.interrupted(claim.job, phase: phase, hadCall: hadCall, microseconds: latency, usage: usage)
         core.logger.info(
             hadCall ? "interrupt closed upstream" : "interrupt ended job",
             metadata: ["job": "\(id)", "phase": "\(phase.rawValue)", "latency_us": "\(latency)", "reason": "\(interrupt.reason)"])
@@ -206,6 +256,7 @@ final class Generation: UpstreamReceiver {
 
     private func end(_ event: GenerationEvent) {
         closeCall()
+        speech?.close()
         cancelTimers()
         ending = event
         core.mark(self)
@@ -215,9 +266,53 @@ final class Generation: UpstreamReceiver {
     private func closeCall() {
         call?.cancel()
         call = nil
+        releasePass()
         reading = true
         if let backoffTimer { core.loop.cancel(backoffTimer) }
         backoffTimer = nil
+    }
+
+    private func releasePass() {
+        if let pass { core.gate.release(pass, at: core.loop.now) }
+        pass = nil
+    }
+
+    // MARK: the voice
+
+    /// - Parameter earlier: what was logged and is continued.
+    private func beginSpeech(earlier: [LoggedEvent]) {
+        guard let wish = claim.job.speech, let configuration = core.settings.speech else { return }
+        var said = (index: 0, isClosed: false)
+        for case .audio(let audio) in earlier.map(\.event) { said = (audio.index + 1, audio.last) }
+        guard !said.isClosed else { return }
+        let speech = SpeechRun(
+            configuration, job: claim.job, client: core.upstream, loop: core.loop, nextIndex: said.index, earlier: continuation ?? "",
+            idle: core.settings.idleTimeout, emit: { [unowned self] in told($0) }, ended: { [unowned self] in spoken($0) })
+        self.speech = speech
+        if let format = wish.format, format != "pcm" {
+            speech.fail(Failure(.unsupportedParameter, "speech has the format pcm only, not \(format.prefix(40))"))
+        }
+    }
+
+    private func told(_ audio: Audio) {
+        output.append(.audio(audio))
+        core.mark(self)
+        // The text has the last part of the log for itself.
+        if !audio.last, output.totalBytes + output.unwrittenBytes > core.queueSettings.logMaximum / 8 * 7 {
+            speech?.fail(Failure(.outputTooLarge, "the voice has filled the job's log (SLUICE_LOG_MAX)"))
+        } else {
+            holdBack()
+        }
+    }
+
+    private func spoken(_ failure: Failure?) {
+        if let failure {
+            core.metrics.speechFailed.increment()
+            core.logger.warning(
+                "speech failed; the text goes on",
+                metadata: ["job": "\(id)", "code": "\(failure.code.rawValue)", "reason": "\(failure.message)"])
+        }
+        if let action = machine.spoken() { perform(action) }
     }
 
     /// A newer attempt has the job, or Redis knows it no more: not a byte more is read or written.
@@ -233,14 +328,21 @@ final class Generation: UpstreamReceiver {
     func close() {
         isOver = true
         closeCall()
+        speech?.close()
         cancelTimers()
     }
 
     /// Stops generating so that another worker can go on; what is collected is written first.
     func prepareHandBack() {
         guard ending == nil, !isOver else { return }
+        // The text is complete: another worker would only write it again.
+        guard machine.state != .speaking else {
+            speech?.fail(Failure(.workerLost, "the worker was drained while the voice still spoke"))
+            return
+        }
         handingBack = true
         closeCall()
+        speech?.close()
         cancelTimers()
         core.mark(self)
     }
@@ -262,7 +364,8 @@ final class Generation: UpstreamReceiver {
         guard !isOver, !endingInFlight, output.canWrite else { return .nothing }
         let events = output.beginWrite()
         var count = events.isEmpty ? 0 : commands.append(events, to: &pipeline)
-        guard let ending else { return count == 0 ? .nothing : .events(count) }
+        // A repeated write carries only what the lost one did: what was collected meanwhile goes before the end.
+        guard let ending, !output.hasPending else { return count == 0 ? .nothing : .events(count) }
         var end = OutputCommands.Ending(event: LoggedEvent(id: output.newest.next, event: ending), previous: output.newest, usage: usage)
         end.upstream = upstreamName
         end.firstTokenMilliseconds = times.firstTokenMilliseconds
@@ -283,7 +386,7 @@ final class Generation: UpstreamReceiver {
         }
         // The last of the rest is the PUBLISH's.
         if !events.isEmpty {
-            if let failed = events.dropLast().first(where: \.isError) {
+            if let failed = events.dropLast().first(where: \.isRefusal) {
                 refused(failed)
                 return
             }
@@ -296,6 +399,7 @@ final class Generation: UpstreamReceiver {
                 startTimer()
                 call?.resumeReading()
             }
+            if output.unwrittenBytes < OutputLog.lowWater { speech?.resume() }
         }
         switch finish {
         case .integer(1):
@@ -311,7 +415,7 @@ final class Generation: UpstreamReceiver {
     }
 
     private func refused(_ reply: RESPValue) {
-        // Either a newer attempt has written, or Redis takes no writes now (no memory, read only): the newest id in the log tells.
+        // A newer attempt has written, the log is gone, or Redis takes no writes now (no memory, read only): the newest id in the log tells.
         core.logger.debug("a write to the log was refused", metadata: ["job": "\(id)", "reply": "\(reply)"])
         settleLater()
     }
@@ -366,6 +470,7 @@ final class Generation: UpstreamReceiver {
         guard ending == nil, !isOver, !handingBack else { return }
         let limit = times.next(in: machine.state, reading: reading)
         guard limit.at <= core.loop.now else { return startTimer() }
+        if limit.failure.code == .firstTokenTimeout, let pass { core.gate.failed(pass, .firstTokenTimeout, at: core.loop.now) }
         closeCall()
         if limit.failure.code == .firstTokenTimeout {
             perform(
@@ -386,5 +491,6 @@ final class Generation: UpstreamReceiver {
 }
 
 extension RESPValue {
-    fileprivate var isError: Bool { if case .error = self { true } else { false } }
+    /// An error, or the null of an XADD to a log that is not there.
+    fileprivate var isRefusal: Bool { if case .error = self { true } else { isNull } }
 }

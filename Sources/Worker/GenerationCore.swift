@@ -15,7 +15,8 @@ final class GenerationCore {
     let loop: EpollLoop
     let settings: WorkerSettings
     let queueSettings: QueueSettings
-    let route: UpstreamRoute
+    private(set) var route: UpstreamRoute
+    let gate: UpstreamGate
     let upstream: UpstreamClient
     let metrics: WorkerMetrics
     let logger: Logger
@@ -45,7 +46,14 @@ final class GenerationCore {
         self.logger = logger
         self.released = released
         route = UpstreamRoute(settings.upstreams)
+        gate = UpstreamGate(metrics: metrics, logger: logger)
         upstream = try UpstreamClient(loop: loop, settings: settings.upstreamSettings, logger: logger)
+    }
+
+    /// For jobs that begin from now on; those that run keep their route.
+    func reload(_ upstreams: [UpstreamConfiguration]) {
+        route = UpstreamRoute(upstreams)
+        gate.keep(Set(upstreams.map(\.name)))
     }
 
     // MARK: jobs come and go
@@ -98,6 +106,7 @@ final class GenerationCore {
     }
 
     func handedBack(_ generation: Generation) {
+        metrics.handBacks.increment()
         generation.close()
         remove(generation)
     }

@@ -10,8 +10,10 @@ struct GenerationMachine {
         case connecting
         /// The request was sent. → streaming, backoff, ended
         case waiting
-        /// → ended
+        /// → speaking, ended
         case streaming
+        /// The text is complete and only the voice runs. → ended
+        case speaking
         /// → connecting, ended
         case backoff
         case ended
@@ -23,6 +25,8 @@ struct GenerationMachine {
         /// Dial the upstream of this index in the route.
         case dial(Int)
         case backOff(Duration)
+        /// The text is complete; `spoken` is due when the voice is, too.
+        case speak
         /// Close what is open, then end the job with this event.
         case end(GenerationEvent)
     }
@@ -41,8 +45,12 @@ struct GenerationMachine {
     private(set) var state = State.claimed
     /// The upstream in use, an index into the route.
     private(set) var upstream = 0
-    /// Failed tries at the upstream in use.
-    private var failures = 0
+    /// The first upstream whose tries are not used up: the route is gone through from here.
+    private var base = 0
+    /// Failed tries at each upstream.
+    private var failures: [Int]
+    /// How often no upstream took the job.
+    private var refusals = 0
     /// What earlier attempts and tries cost.
     private(set) var spent: Usage
     /// Chunks with output in this try: the estimate of its tokens.
@@ -50,11 +58,14 @@ struct GenerationMachine {
     private var promptTokens: Int?
     private var completionTokens: Int?
     private var finish: FinishReason?
+    /// How many of the chunks had come when the upstream last said how many tokens they are.
+    private var chunksReported = 0
     /// The request reached the upstream, so the prompt may be billed.
     private var sent = false
 
     init(policy: Policy, earlier: Usage?) {
         self.policy = policy
+        failures = Array(repeating: 0, count: policy.upstreams)
         spent = earlier ?? .none
     }
 
@@ -64,20 +75,31 @@ struct GenerationMachine {
         case .connecting: .connecting
         case .waiting: .waiting
         case .streaming: .streaming
+        case .speaking: .speaking
         case .backoff: .backoff
         }
     }
 
-    var hasOutput: Bool { state == .streaming }
+    /// The upstream in use is the last one there is, and the job has backed off before: it is dialled whatever its breaker says.
+    var insists: Bool { upstream + 1 == policy.upstreams && (refusals > 0 || failures.contains { $0 > 0 }) }
 
     /// All that the job cost so far.
     var usage: Usage { spent + current }
 
     private var current: Usage {
         guard sent || chunks > 0 || promptTokens != nil else { return .none }
+        // Chunks that came after its last figure are not in it.
+        let unreported = chunks - chunksReported
         return Usage(
-            promptTokens: promptTokens ?? policy.promptEstimate, completionTokens: completionTokens ?? chunks,
-            estimated: promptTokens == nil || completionTokens == nil)
+            promptTokens: promptTokens ?? policy.promptEstimate, completionTokens: (completionTokens ?? 0) + unreported,
+            estimated: promptTokens == nil || completionTokens == nil || unreported > 0)
+    }
+
+    /// A lost worker's last note of the usage may be a beat old, or missing: what the log shows was generated at least.
+    mutating func lostAttempts(cost: Usage) {
+        spent = Usage(
+            promptTokens: max(spent.promptTokens, cost.promptTokens), completionTokens: max(spent.completionTokens, cost.completionTokens),
+            estimated: true)
     }
 
     // MARK: what happens
@@ -95,7 +117,20 @@ struct GenerationMachine {
     mutating func checked() -> Action? {
         guard state == .backoff else { return nil }
         state = .connecting
+        upstream = base
         return .dial(upstream)
+    }
+
+    /// The upstream in use takes nobody now (its breaker is open, its limits are reached): the next one at once, and after the last a wait that is no try.
+    /// - Parameter wait: the least that makes sense.
+    mutating func refused(wait: Duration, jitter: Double) -> Action {
+        if upstream + 1 < policy.upstreams {
+            upstream += 1
+            return .dial(upstream)
+        }
+        refusals += 1
+        state = .backoff
+        return .backOff(max(wait, min(policy.backoff.lowerBound * (1 << min(refusals - 1, 20)), .seconds(1)) * jitter))
     }
 
     mutating func connected() {
@@ -115,7 +150,9 @@ struct GenerationMachine {
 
     mutating func reported(promptTokens: Int?, completionTokens: Int?) {
         self.promptTokens = promptTokens ?? self.promptTokens
-        self.completionTokens = completionTokens ?? self.completionTokens
+        guard let completionTokens else { return }
+        self.completionTokens = completionTokens
+        chunksReported = chunks
     }
 
     mutating func finished(_ reason: FinishReason) { finish = reason }
@@ -124,11 +161,21 @@ struct GenerationMachine {
     /// - Parameters:
     ///   - remaining: how long the job may still take; a wait that is longer makes no sense.
     ///   - jitter: 0 to 1, the part of the back-off that is taken.
-    mutating func upstreamEnded(_ result: UpstreamResult, remaining: Duration, jitter: Double) -> Action {
+    ///   - voiceRuns: not all of the text is spoken.
+    mutating func upstreamEnded(_ result: UpstreamResult, remaining: Duration, jitter: Double, voiceRuns: Bool = false) -> Action {
         switch result {
+        case .complete where voiceRuns:
+            state = .speaking
+            return .speak
         case .complete: return end(.finished(finish ?? .stop, usage))
         case .failed(let failure): return failed(failure, remaining: remaining, jitter: jitter)
         }
+    }
+
+    /// All of the text is spoken, or no more of it will be.
+    mutating func spoken() -> Action? {
+        guard state == .speaking else { return nil }
+        return end(.finished(finish ?? .stop, usage))
     }
 
     mutating func failed(_ failure: UpstreamFailure, remaining: Duration, jitter: Double) -> Action {
@@ -136,15 +183,15 @@ struct GenerationMachine {
         let refused = failure.failure.upstreamStatus != nil || failure.failure.code == .upstreamUnreachable
         if refused { sent = false }
         settleTry()
-        failures += 1
-        if failures > policy.retries {
+        failures[upstream] += 1
+        let tries = failures[upstream]
+        if tries > policy.retries {
             guard upstream + 1 < policy.upstreams else { return fail(failure.failure) }
-            upstream += 1
-            failures = 0
+            base = upstream + 1
             state = .backoff
             return .check
         }
-        var wait = min(policy.backoff.lowerBound * (1 << min(failures - 1, 20)), policy.backoff.upperBound) * jitter
+        var wait = min(policy.backoff.lowerBound * (1 << min(tries - 1, 20)), policy.backoff.upperBound) * jitter
         if let asked = failure.retryAfter { wait = max(wait, asked) }
         guard wait < remaining else { return fail(failure.failure) }
         state = .backoff
@@ -171,6 +218,7 @@ struct GenerationMachine {
     private mutating func settleTry() {
         spent = usage
         chunks = 0
+        chunksReported = 0
         promptTokens = nil
         completionTokens = nil
         sent = false

@@ -40,6 +40,11 @@ actor GenerationRoom {
         loop.execute { self.assumeIsolated { $0.core?.interrupt(interrupt, seenAt: seenAt) } }
     }
 
+    /// Takes other upstreams for jobs that begin from now on.
+    nonisolated func reload(_ upstreams: [UpstreamConfiguration]) {
+        loop.execute { self.assumeIsolated { $0.core?.reload(upstreams) } }
+    }
+
     func renewals() -> [LeaseRenewal] { core?.generations.values.map(\.renewal) ?? [] }
 
     func apply(_ answers: [(LeaseRenewal, LeaseAnswer)]) {

@@ -29,6 +29,7 @@ actor LeaseKeeper {
     private var renewing = false
     private var renewAgain = false
     private var showing = false
+    private var measuring = false
     private var sleeping: CheckedContinuation<Void, Never>?
     private var alarm: Scheduled<Void>?
 
@@ -61,6 +62,8 @@ actor LeaseKeeper {
             checkExpiry()
             Task { await self.renew() }
             Task { await self.showLife() }
+            Task { await self.measure() }
+            Task { await self.sweep() }
             Task { await self.claimer.takeOver() }
             await sleep(beat)
         }
@@ -155,6 +158,30 @@ actor LeaseKeeper {
             await claimer.pauseClasses(try await consumer.pausedClasses())
         } catch {
             logger.debug("the heartbeat could not be written", metadata: ["error": "\(error)"])
+        }
+    }
+
+    /// What the queues hold, for whoever scales workers: one script a partition and beat.
+    private func measure() async {
+        guard !measuring, !stopped else { return }
+        measuring = true
+        defer { measuring = false }
+        let (sentAt, inFlight) = (clock(), await claimer.inFlight)
+        do {
+            let depth = try await consumer.depth()
+            metrics.roundTrip.recordNanoseconds(Int64(clock() &- sentAt))
+            metrics.show(depth, capacity: capacity, inFlight: inFlight)
+        } catch {
+            logger.debug("the queues could not be measured", metadata: ["error": "\(error)"])
+        }
+    }
+
+    private func sweep() async {
+        do {
+            let swept = try await consumer.sweepConsumers()
+            if !swept.isEmpty { logger.info("consumers of workers that died were removed", metadata: ["consumers": "\(swept.count)"]) }
+        } catch {
+            logger.debug("dead workers' consumers could not be looked for", metadata: ["error": "\(error)"])
         }
     }
 

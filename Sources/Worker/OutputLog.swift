@@ -27,6 +27,8 @@ struct OutputLog {
     private var repeatDue = false
 
     var isEmpty: Bool { inFlight.isEmpty && pending.isEmpty }
+    /// Something is collected that no write has carried yet.
+    var hasPending: Bool { !pending.isEmpty }
     /// No write is under way whose answer is still to come.
     var canWrite: Bool { !uncertain && (inFlight.isEmpty || repeatDue) }
     /// The event that the next one follows.

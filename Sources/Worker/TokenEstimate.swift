@@ -17,6 +17,20 @@ enum TokenEstimate {
         return (quarters + 3) / 4
     }
 
+    /// What earlier attempts cost at least, by what they logged: the prompt for each answer that began, and the output. Nil when no upstream had answered.
+    static func logged(_ events: [LoggedEvent], prompt: Int) -> Usage? {
+        var (answers, quarters) = (0, 0)
+        for event in events {
+            switch event.event {
+            case .upstream: answers += 1
+            case .text(let text), .reasoning(let text): quarters += weight(text)
+            case .toolCall(let call): quarters += weight(call.name) + weight(call.arguments)
+            default: break
+            }
+        }
+        return answers == 0 ? nil : Usage(promptTokens: answers * prompt, completionTokens: (quarters + 3) / 4, estimated: true)
+    }
+
     private static func weight(_ text: String) -> Int {
         var quarters = 0
         for byte in text.utf8 {

@@ -1,4 +1,5 @@
 import Contract
+import JobQueue
 import Metrics
 
 /// What a worker counts. Labels are bounded: never an id, never a tenant.
@@ -8,26 +9,117 @@ struct WorkerMetrics: Sendable {
     let leasesRenewed = Counter(label: "sluice_leases_renewed_total")
     let takeovers = Counter(label: "sluice_takeovers_total")
     let claims = Counter(label: "sluice_jobs_claimed_total")
+    let handBacks = Counter(label: "sluice_jobs_handed_back_total")
     let rejected = Counter(label: "sluice_entries_rejected_total")
+    let speechFailed = Counter(label: "sluice_speech_failed_total")
     let cancelIgnored = Counter(label: "sluice_cancel_messages_ignored_total")
+    /// Further tries before the first token, at the same upstream or at the next.
+    let retries = Counter(label: "sluice_upstream_retries_total")
+    /// Must stay at 0.
+    let tokensAfterInterrupt = Counter(label: "sluice_tokens_after_interrupt_total")
+    /// The call that asks Redis for the queues' depth.
+    let roundTrip = Timer(label: "sluice_redis_round_trip_seconds")
+    /// How much later than due a loop comes to its work.
+    let upstreamLoopDelay = Timer(label: "sluice_event_loop_delay_seconds", dimensions: [("loop", "upstream")])
+    let redisLoopDelay = Timer(label: "sluice_event_loop_delay_seconds", dimensions: [("loop", "redis")])
     /// From the worker's sight of the signal to the upstream's socket being closed.
-    let interruptClosed = Timer(label: "sluice_interrupt_close_seconds")
+    private let interruptClosed = Timer(label: "sluice_interrupt_close_seconds")
+    /// From an interrupted job's output to the most that it had asked for; jobs that set no maximum are not in it.
+    private let tokensSaved = Counter(label: "sluice_tokens_saved_total")
+    /// From submission to the first claim.
+    private let queueWait: [JobClass: Timer]
+    /// From submission to the first output of whatever attempt.
+    private let firstToken: [JobClass: Timer]
     private let ended: [String: Counter]
-    private let interrupts: [Phase: Counter]
+    private let failures: [FailureCode: Counter]
+    private let interrupts: [Phase: (closed: Counter, unopened: Counter)]
+    private let queues: [JobClass: QueueGauges]
+    private let deadLetters = Gauge(label: "sluice_dead_letters")
+    private let slots = Gauge(label: "sluice_slots")
+    private let slotsWanted = Gauge(label: "sluice_slots_wanted")
+    private let inFlight = Gauge(label: "sluice_jobs_in_flight")
+
+    private struct QueueGauges: Sendable {
+        let depth: Gauge
+        let lag: Gauge
+        let pending: Gauge
+        let oldestWait: Gauge
+
+        init(_ priority: JobClass) {
+            func gauge(_ name: String) -> Gauge { Gauge(label: "sluice_queue_\(name)", dimensions: [("class", priority.rawValue)]) }
+            depth = gauge("depth")
+            lag = gauge("lag")
+            pending = gauge("pending")
+            oldestWait = gauge("oldest_wait_seconds")
+        }
+    }
 
     init() {
-        ended = Dictionary(
-            uniqueKeysWithValues: ["finished", "interrupted", "failed"].map {
-                ($0, Counter(label: "sluice_jobs_ended_total", dimensions: [("outcome", $0)]))
-            })
-        interrupts = Dictionary(
-            uniqueKeysWithValues: Phase.allCases.map {
-                ($0, Counter(label: "sluice_interrupts_total", dimensions: [("phase", $0.rawValue)]))
-            })
+        func all<Key: Hashable, Value>(_ keys: some Sequence<Key>, _ make: (Key) -> Value) -> [Key: Value] {
+            Dictionary(uniqueKeysWithValues: keys.map { ($0, make($0)) })
+        }
+        ended = all(["finished", "interrupted", "failed"]) { Counter(label: "sluice_jobs_ended_total", dimensions: [("outcome", $0)]) }
+        failures = all(FailureCode.allCases) { Counter(label: "sluice_jobs_failed_total", dimensions: [("code", $0.rawValue)]) }
+        interrupts = all(Phase.allCases) { phase in
+            func counter(_ result: String) -> Counter {
+                Counter(label: "sluice_interrupts_total", dimensions: [("phase", phase.rawValue), ("result", result)])
+            }
+            return (counter("closed"), counter("unopened"))
+        }
+        queueWait = all(JobClass.allCases) { Timer(label: "sluice_queue_wait_seconds", dimensions: [("class", $0.rawValue)]) }
+        firstToken = all(JobClass.allCases) { Timer(label: "sluice_time_to_first_token_seconds", dimensions: [("class", $0.rawValue)]) }
+        queues = all(JobClass.allCases) { QueueGauges($0) }
+    }
+
+    /// - Parameter upstream: a name of the configuration.
+    func breakerOpened(_ upstream: String) {
+        Counter(label: "sluice_upstream_breaker_opened_total", dimensions: [("upstream", upstream)]).increment()
     }
 
     func finished(_ event: GenerationEvent) {
         ended[event.type]?.increment()
-        if case .interrupted(let interruption) = event { interrupts[interruption.phase]?.increment() }
+        if case .failed(let failure, _) = event { failures[failure.code]?.increment() }
     }
+
+    func waited(_ claim: Claim) {
+        guard let submitted = claim.submittedMilliseconds else { return }
+        queueWait[claim.entry.priority]?.recordMilliseconds(max(0, claim.claimedMilliseconds - submitted))
+    }
+
+    /// - Parameter milliseconds: since 1970, on Redis' clock.
+    func firstToken(of claim: Claim, at milliseconds: Int) {
+        guard let submitted = claim.submittedMilliseconds else { return }
+        firstToken[claim.entry.priority]?.recordMilliseconds(max(0, milliseconds - submitted))
+    }
+
+    /// - Parameter hadCall: an upstream was open, or being dialled, and was closed.
+    func interrupted(_ job: Job, phase: Phase, hadCall: Bool, microseconds: Int, usage: Usage) {
+        interruptClosed.recordMicroseconds(microseconds)
+        let counters = interrupts[phase]
+        (hadCall ? counters?.closed : counters?.unopened)?.increment()
+        if let maximum = (job.request["max_completion_tokens"] ?? job.request["max_tokens"])?.integer {
+            tokensSaved.increment(by: max(0, maximum - usage.completionTokens))
+        }
+    }
+
+    /// - Parameter capacity: jobs that this worker takes at once.
+    func show(_ depth: QueueDepth, capacity: Int, inFlight count: Int) {
+        for (priority, found) in depth.classes {
+            guard let gauges = queues[priority] else { continue }
+            gauges.depth.record(found.entries)
+            gauges.lag.record(found.lag)
+            gauges.pending.record(found.pending)
+            gauges.oldestWait.record(Double(found.oldestWaitMilliseconds ?? 0) / 1_000)
+        }
+        deadLetters.record(depth.deadLetters)
+        slots.record(capacity)
+        inFlight.record(count)
+        // Entries are what waits and what runs, also when Redis knows no lag: ended ones leave the queue.
+        slotsWanted.record(Double(depth.entries) / Double(max(1, capacity)))
+    }
+}
+
+extension Claim {
+    /// When the queue's entry was made, on Redis' clock, since 1970.
+    var submittedMilliseconds: Int? { entry.id.split(separator: "-").first.flatMap { Int($0) } }
 }

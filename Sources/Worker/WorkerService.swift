@@ -16,6 +16,8 @@ package struct WorkerService: Service {
     private let redisURL: RedisURL
     private let redisSettings: RedisSettings
     private let logger: Logger
+    /// Where other upstreams come in while the worker runs.
+    package let upstreams = UpstreamsFeed()
 
     package init(settings: WorkerSettings, queueSettings: QueueSettings, redisURL: RedisURL, redisSettings: RedisSettings, logger: Logger) {
         self.settings = settings
@@ -47,6 +49,7 @@ package struct WorkerService: Service {
         try await room.open(settings: settings, metrics: metrics, logger: logger) { _, entry in
             eventLoop.execute { claimer.assumeIsolated { $0.release(entry) } }
         }
+        upstreams.connect { room.reload($0) }
         let drain = DrainSignal()
         let keeper = LeaseKeeper(
             consumer: consumer, room: room, claimer: claimer, capacity: settings.concurrency, started: String(Self.wallMilliseconds),
@@ -67,6 +70,8 @@ package struct WorkerService: Service {
             if !subscriber.isAlive { return "the cancel subscription is not alive" }
             return nil
         }
+        let watch = LoopWatch(eventLoop: eventLoop, loop: loop, metrics: metrics).start()
+        defer { watch.cancel() }
         try await withThrowingTaskGroup(of: Void.self) { tasks in
             tasks.addTask { await commands.run() }
             tasks.addTask { await blocking.run() }

@@ -22,6 +22,8 @@ package struct WorkerSettings: Sendable {
     /// In the file's order; one without models takes every model name.
     package var upstreams: [UpstreamConfiguration] = []
     package var upstreamSettings = UpstreamSettings()
+    /// `SLUICE_SPEECH_*`: who speaks for jobs that ask for it; nil: nobody.
+    package var speech: SpeechConfiguration?
     /// `SLUICE_METRICS_LISTEN`: host and port of `/healthz`, `/readyz`, `/metrics`; nil: off.
     package var metricsListen: (host: String, port: Int)?
     /// What `/metrics` answers.

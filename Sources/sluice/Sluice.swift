@@ -17,7 +17,7 @@ struct Sluice: AsyncParsableCommand {
         subcommands: [
             DevCommand.self, GatewayCommand.self, WorkerCommand.self, SimulateCommand.self, ChatCommand.self, StatusCommand.self,
             JobCommand.self, DeadCommand.self, QueueCommand.self,
-            WorkerDrainCommand.self, ConfigCommand.self,
+            WorkerDrainCommand.self, ConfigCommand.self, BenchCommand.self,
         ])
 
     static func main() async {

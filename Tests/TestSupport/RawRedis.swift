@@ -41,6 +41,8 @@ package indirect enum RawReply: Sendable, Hashable, CustomStringConvertible {
 
 package struct RawRedisError: Error, CustomStringConvertible {
     package let description: String
+
+    package init(description: String) { self.description = description }
 }
 
 /// One plain connection to Redis that shares no code with the product, so that what is tested is judged from outside.

@@ -15,6 +15,7 @@ package struct RequestJudge: Sendable {
     package private(set) var job: String?
     package private(set) var lastEvent: EventID?
     package private(set) var frames = 0
+    package private(set) var voiceFrames = 0
     package private(set) var restarts = 0
     /// CLOCK_MONOTONIC nanoseconds.
     package internal(set) var sentAt = 0
@@ -38,6 +39,7 @@ package struct RequestJudge: Sendable {
     package mutating func resume() {
         resumed = true
         nextSequence = 0
+        voiceFrames = 0
     }
 
     package mutating func takeResponse(_ payload: JSON, at time: Int) {
@@ -47,6 +49,7 @@ package struct RequestJudge: Sendable {
         if payload["restarted"]?.bool == true {
             restarts += 1
             nextSequence = 0
+            voiceFrames = 0
             text = ""
             reasoning = ""
         }
@@ -58,6 +61,12 @@ package struct RequestJudge: Sendable {
         if payload["text_stream_seq"]?.integer == -1 { return close(payload, at: time) }
         if payload["finish_reason"] != nil || payload["interrupted"] != nil { complain("a frame that says an end without the sequence -1") }
         if let content = payload["content"], content.object == nil { complain("content is \(content.text)") }
+        if payload["content"]?["voice"]?.string != nil {
+            if payload["voice_stream_seq"]?.integer != voiceFrames {
+                complain("voice_stream_seq \(payload["voice_stream_seq"]?.text ?? "missing") where \(voiceFrames) was due")
+            }
+            voiceFrames += 1
+        }
         let piece = payload["content"]?["text"]?.string
         if let sequence = payload["text_stream_seq"]?.integer {
             if sequence != nextSequence { complain("text_stream_seq \(sequence) where \(nextSequence) was due") }

@@ -3,6 +3,8 @@ import Synchronization
 
 package struct WaitedInVain: Error, CustomStringConvertible {
     package let description: String
+
+    package init(description: String) { self.description = description }
 }
 
 /// Asks again and again until `probe` gives something; only for what can be seen from outside and announces itself to nobody.

@@ -233,7 +233,7 @@ struct DialectTests {
 
                 """,
             outputs: [
-                .usage(promptTokens: 25, completionTokens: 1), .reasoning("hm"), .text("Hello"),
+                .usage(promptTokens: 25, completionTokens: nil), .reasoning("hm"), .text("Hello"),
                 .usage(promptTokens: nil, completionTokens: 15),
                 .toolCall(ToolCall(index: 0, callID: "toolu_1", name: "get_weather", arguments: #"{"city":"北京"}"#)), .finished(.toolCalls),
             ], chunks: 5),

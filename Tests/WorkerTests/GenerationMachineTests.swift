@@ -89,6 +89,65 @@ import Upstream
         #expect(ended(machine.upstreamEnded(Self.failure(.overloaded, status: 503), remaining: .seconds(60), jitter: 1)) != nil)
     }
 
+    @Test func whatTakesNobodyIsPassedBy() {
+        var machine = Self.machine(retries: 1, upstreams: 2)
+        #expect(machine.begin() == .dial(0) && !machine.insists)
+        #expect(machine.refused(wait: .zero, jitter: 1) == .dial(1))
+        #expect(!machine.insists, "it has not waited yet")
+        #expect(machine.refused(wait: .seconds(2), jitter: 1) == .backOff(.seconds(2)))
+        // From the first one again.
+        #expect(machine.checked() == .dial(0) && !machine.insists)
+        #expect(machine.refused(wait: .zero, jitter: 1) == .dial(1) && machine.insists)
+        // Being refused is no try.
+        #expect(
+            machine.upstreamEnded(Self.failure(.overloaded, status: 503), remaining: .seconds(60), jitter: 1)
+                == .backOff(.milliseconds(250)))
+        #expect(machine.checked() == .dial(0))
+        #expect(
+            machine.upstreamEnded(Self.failure(.overloaded, status: 503), remaining: .seconds(60), jitter: 1)
+                == .backOff(.milliseconds(250)))
+        #expect(machine.checked() == .dial(0))
+        #expect(machine.upstreamEnded(Self.failure(.overloaded, status: 503), remaining: .seconds(60), jitter: 1) == .check)
+        #expect(machine.checked() == .dial(1))
+        #expect(ended(machine.upstreamEnded(Self.failure(.overloaded, status: 503), remaining: .seconds(60), jitter: 1)) != nil)
+    }
+
+    @Test func theJobEndsWhenTheVoiceDoes() {
+        var machine = Self.machine()
+        _ = machine.begin()
+        _ = machine.produced(chunks: 1)
+        machine.reported(promptTokens: 10, completionTokens: 1)
+        machine.finished(.length)
+        #expect(machine.spoken() == nil, "a voice that fails early ends nothing")
+        #expect(machine.upstreamEnded(.complete, remaining: .seconds(1), jitter: 1, voiceRuns: true) == .speak)
+        var other = machine
+        #expect(machine.spoken() == .end(.finished(.length, Usage(promptTokens: 10, completionTokens: 1, estimated: false))))
+        guard
+            case .interrupted(let interruption) = ended(other.interrupted(Interrupt(id: JobID("j")!, reason: "R"), latencyMicroseconds: 1))
+        else {
+            return #expect(Bool(false))
+        }
+        #expect(interruption.phase == .speaking && interruption.usage == Usage(promptTokens: 10, completionTokens: 1, estimated: false))
+    }
+
+    @Test func figuresCountUpToWhereTheyWereGiven() {
+        var machine = Self.machine()
+        _ = machine.begin()
+        _ = machine.produced(chunks: 3)
+        machine.reported(promptTokens: 10, completionTokens: 4)
+        #expect(machine.usage == Usage(promptTokens: 10, completionTokens: 4, estimated: false))
+        _ = machine.produced(chunks: 2)
+        #expect(machine.usage == Usage(promptTokens: 10, completionTokens: 6, estimated: true))
+        machine.reported(promptTokens: nil, completionTokens: 7)
+        #expect(machine.usage == Usage(promptTokens: 10, completionTokens: 7, estimated: false))
+        // Of the output nothing was said.
+        var other = Self.machine()
+        _ = other.begin()
+        _ = other.produced(chunks: 2)
+        other.reported(promptTokens: 10, completionTokens: nil)
+        #expect(other.usage == Usage(promptTokens: 10, completionTokens: 2, estimated: true))
+    }
+
     @Test func anInterruptInEveryPhase() {
         func interrupt(_ machine: inout GenerationMachine) -> Interruption? {
             guard
@@ -119,6 +178,14 @@ import Upstream
         _ = waitingAgain.upstreamEnded(Self.failure(.overloaded, status: 503), remaining: .seconds(60), jitter: 1)
         #expect(interrupt(&waitingAgain)?.phase == .backoff)
         #expect(waitingAgain.checked() == nil, "nothing is dialled after the interrupt")
+    }
+
+    @Test func whatALostWorkerLoggedIsCountedAtLeast() {
+        let events: [LoggedEvent] = [.upstream(name: "u", model: "m"), .text(" w10 w11"), .restarted].enumerated().map {
+            LoggedEvent(id: EventID(attempt: 1, sequence: $0.offset + 1), event: $0.element)
+        }
+        #expect(TokenEstimate.logged(events, prompt: 7) == Usage(promptTokens: 7, completionTokens: 2, estimated: true))
+        #expect(TokenEstimate.logged([], prompt: 7) == nil)
     }
 
     @Test func earlierAttemptsAreAddedUp() {

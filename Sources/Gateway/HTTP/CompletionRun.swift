@@ -122,9 +122,10 @@ final class CompletionRun: Sendable {
 
     private func interrupt() {
         context.errands.start { [id, owner, queue = context.queue] in
-            await Patience.seconds(600).until { () async throws(RedisError) in
+            let answer = await Patience.seconds(600).until { () async throws(RedisError) in
                 try await queue.interrupt(id, reason: InterruptReason.clientGone, owner: owner)
             }
+            GatewayMetrics.interrupted(answer)
         }
     }
 }

@@ -67,7 +67,15 @@ struct JobRoutes: Sendable {
         let text = requestContext.jobParameter
         var answer: InterruptAnswer?
         if let id = JobID(text) {
-            answer = try await askingRedis { () throws(RedisError) in try await context.queue.interrupt(id, reason: reason, owner: owner) }
+            do {
+                answer = try await askingRedis { () throws(RedisError) in
+                    try await context.queue.interrupt(id, reason: reason, owner: owner)
+                }
+            } catch {
+                GatewayMetrics.interrupted(nil)
+                throw error
+            }
+            GatewayMetrics.interrupted(answer)
         }
         return .json([
             "id": .string(text), "state": .string(answer?.state?.rawValue ?? "unknown"),

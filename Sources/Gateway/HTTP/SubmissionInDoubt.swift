@@ -7,9 +7,15 @@ extension JobQueue {
     /// Submits once more when the connection broke before Redis answered: if it had the job all the same it says so.
     func submitSurely(_ job: Job, options: SubmitOptions) async throws(RedisError) -> Submission {
         do {
-            return try await submit(job, options: options)
-        } catch  where error.code == .connectionLost {
-            return try await submit(job, options: options)
+            let submission: Submission
+            do { submission = try await submit(job, options: options) } catch  where error.code == .connectionLost {
+                submission = try await submit(job, options: options)
+            }
+            GatewayMetrics.submitted(submission)
+            return submission
+        } catch {
+            GatewayMetrics.submitted(nil)
+            throw error
         }
     }
 

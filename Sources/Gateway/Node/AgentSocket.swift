@@ -60,6 +60,7 @@ final class AgentSocket: ChannelInboundHandler {
     func handlerAdded(context: ChannelHandlerContext) {
         self.context = context
         node.ledger.add(self)
+        GatewayMetrics.socketsOpened.increment()
         timer = eventLoop.after(settings.registerTimeout) { [weak self] in
             guard let self, self.session == nil else { return }
             self.close(.notRegistered, "REGISTER did not come in time")
@@ -76,6 +77,7 @@ final class AgentSocket: ChannelInboundHandler {
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         let frame = unwrapInboundIn(data)
         wasHeard = true
+        GatewayMetrics.framesReceived.increment()
         if case .closing = state {
             // Only the peer's close frame is still of interest.
             if frame.opcode == .connectionClose { context.close(promise: nil) }
@@ -157,6 +159,7 @@ final class AgentSocket: ChannelInboundHandler {
     private func write(_ opcode: WebSocketOpcode, _ payload: ByteBuffer) {
         guard let context else { return }
         context.write(wrapOutboundOut(WebSocketFrame(fin: true, opcode: opcode, data: payload)), promise: nil)
+        GatewayMetrics.framesSent.increment()
         guard !isDirty else { return }
         isDirty = true
         node.flushes.add(self)
@@ -176,6 +179,7 @@ final class AgentSocket: ChannelInboundHandler {
         default: break
         }
         guard let context else { return }
+        if code == .tooSlow { GatewayMetrics.slowReaders.increment() }
         let session = session
         if code != .normal, code != .goingAway { Refusals.count(.socket, code: "\(code.rawValue)") }
         var payload = context.channel.allocator.buffer(capacity: 2 + reason.utf8.count)

@@ -32,6 +32,7 @@ extension SessionHost {
                 let answer = await Self.answerPatience.until { () async throws(RedisError) in
                     try await queue.interrupt(id, reason: reason, owner: owner)
                 }
+                GatewayMetrics.interrupted(answer)
                 if answer == nil {
                     logger.warning("interrupt waits for Redis", metadata: ["job": "\(id)", "reason": "\(reason)"])
                     errands.start {

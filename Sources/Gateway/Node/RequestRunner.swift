@@ -68,13 +68,19 @@ extension SessionHost {
     ) async -> (following: Following?, outcome: Outcome) {
         let following: Following
         // Before the submission nothing can be in doubt.
-        do { following = try await feed.follow(job.id, after: nil, replay: false, receive: receive) } catch { return (nil, .refused(busy)) }
+        do { following = try await feed.follow(job.id, after: nil, replay: false, receive: receive) } catch {
+            GatewayMetrics.submitted(nil)
+            return (nil, .refused(busy))
+        }
         do {
-            switch try await queue.submit(job, options: options) {
+            let submission = try await queue.submit(job, options: options)
+            GatewayMetrics.submitted(submission)
+            switch submission {
             case .accepted, .repeated, .exists: return (following, .accepted)
             case .full, .conflict: return (following, .refused(full))
             }
         } catch {
+            if error.code != .connectionLost, error.code != .timeout { GatewayMetrics.submitted(nil) }
             return (following, error.code == .connectionLost || error.code == .timeout ? .unknown(job, options) : .refused(busy))
         }
     }
@@ -104,6 +110,7 @@ extension SessionHost {
         context.logger.warning("submission in doubt", metadata: ["job": "\(job.id)"])
         context.await({ () -> ProtocolError? in
             let answer = await Patience.seconds(30).until { () async throws(RedisError) in try await queue.submit(job, options: options) }
+            GatewayMetrics.submitted(answer)
             switch answer {
             case .accepted, .exists, .repeated: return nil
             case .full, .conflict, nil:

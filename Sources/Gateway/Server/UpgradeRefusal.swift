@@ -22,6 +22,7 @@ enum UpgradeRefusal: Sendable, Equatable {
         }
     }
 
+    /// Of the HTTP error, and in metrics.
     var code: String { reason.code }
 
     var body: [UInt8] {

@@ -54,14 +54,20 @@ local function reason_of(intent_value)
     return 'USER_STOP'
 end
 
--- Stores the wish that a job ends and carries it out where that is possible. Returns the state as found ('unknown' without a record).
+-- Stores the wish that a job ends and carries it out where that is possible. Returns the state as found ('unknown' without a record), or the error that kept it
+-- from being stored.
 -- queues: the partition's, by class. owner: '' for any.
 local function interrupt(record, log, out, intent, cancel, queues, value, reason, owner, group, retention)
     local found = redis.call('HMGET', record, 'state', 'owner', 'entry')
     local state = found[1]
     if not state or (owner ~= '' and found[2] ~= owner) then return 'unknown' end
     if is_terminal(state) then return state end
-    redis.call('SET', intent, value, 'EX', 86400, 'NX')
+    local stored = redis.pcall('SET', intent, value, 'EX', 86400, 'NX')
+    if type(stored) == 'table' and stored.err then
+        -- No memory: its worker is told all the same, the caller hears that nothing was stored.
+        if state == 'running' then redis.call('PUBLISH', cancel, value) end
+        return stored
+    end
     if state == 'queued' then
         conclude_interrupted(record, log, out, intent, reason_of(redis.call('GET', intent)), retention)
         if found[3] then

@@ -24,18 +24,26 @@ struct ChatSocket: Sendable {
     /// - Parameter receive: called on the socket's loop, in order.
     /// - Throws: when nobody answers within 5 s, or not as a gateway.
     static func connect(to address: ChatAddress, receive: @escaping @Sendable (Event) -> Void) async throws -> ChatSocket {
+        let channel = try await open(to: address, group: MultiThreadedEventLoopGroup.singleton) { ChatSocketHandler(receive: receive) }
+        return ChatSocket(channel: channel)
+    }
+
+    /// Upgrades to a WebSocket whose whole messages go to a handler, as `WebSocketFrame`.
+    static func open(
+        to address: ChatAddress, group: any EventLoopGroup, handler: @escaping @Sendable () -> any ChannelHandler
+    ) async throws -> any Channel {
         let upgrader = NIOTypedWebSocketClientUpgrader<any Channel>(maxFrameSize: maximumMessage) { channel, _ in
             channel.eventLoop.makeCompletedFuture {
                 try channel.pipeline.syncOperations.addHandlers(
                     NIOWebSocketFrameAggregator(
                         minNonFinalFragmentSize: 0, maxAccumulatedFrameCount: 10_000, maxAccumulatedFrameSize: maximumMessage),
-                    ChatSocketHandler(receive: receive))
+                    handler())
                 return channel
             }
         }
         let head = HTTPRequestHead(version: .http1_1, method: .GET, uri: address.path, headers: ["host": address.authority])
         let tls = address.isSecure ? try NIOSSLContext(configuration: .makeClientConfiguration()) : nil
-        let upgrade = try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+        let upgrade = try await ClientBootstrap(group: group)
             .connectTimeout(.seconds(5))
             .channelOption(.tcpOption(.tcp_nodelay), value: 1)
             .connect(host: address.host, port: address.port) { channel in
@@ -55,7 +63,7 @@ struct ChatSocket: Sendable {
                         configuration: .init(upgradeConfiguration: upgrade))
                 }
             }
-        return ChatSocket(channel: try await upgrade.get())
+        return try await upgrade.get()
     }
 
     /// What is sent on a closed socket is lost; `closed` tells.

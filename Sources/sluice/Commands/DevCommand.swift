@@ -66,6 +66,7 @@ private struct DevDeployment: Sendable {
             let address = try await simulator.start()
             source.override("SLUICE_UPSTREAM_KIND", "openai")
             source.override("SLUICE_UPSTREAM_URL", "http://127.0.0.1:\(address.port ?? 0)/v1")
+            source.propose("SLUICE_SPEECH_URL", "http://127.0.0.1:\(address.port ?? 0)/v1")
         }
         var reader = SettingsReader(source)
         let (gateway, worker, deployment) = (reader.gateway(), reader.worker(), reader.deployment())

@@ -6,7 +6,8 @@ struct WorkerCommand: AsyncParsableCommand {
         commandName: "worker",
         abstract: "Run a worker: takes jobs from Redis and streams them from the model's provider.",
         discussion: """
-            Who is asked stands in SLUICE_UPSTREAM_URL and SLUICE_UPSTREAM_KEY, or in SLUICE_UPSTREAMS_FILE. SIGTERM or SIGINT drains it: what runs may \
+            Who is asked stands in SLUICE_UPSTREAM_URL and SLUICE_UPSTREAM_KEY, or in SLUICE_UPSTREAMS_FILE. SIGHUP reads that file \
+            again, for jobs that begin from then on. SIGTERM or SIGINT drains it: what runs may \
             end within SLUICE_DRAIN_TIMEOUT, the rest is handed back; a second one stops it at once.
             """)
 
@@ -25,6 +26,8 @@ struct WorkerCommand: AsyncParsableCommand {
         let service = WorkerService(
             settings: worker, queueSettings: deployment.queue, redisURL: deployment.redisURL, redisSettings: deployment.redis,
             logger: logger)
-        try await NodeRun(services: [service], logger: logger).run()
+        let reload = UpstreamsReload(
+            path: source.value("SLUICE_UPSTREAMS_FILE")?.text, environment: source.environment, feed: service.upstreams, logger: logger)
+        try await NodeRun(services: [service, reload], logger: logger).run()
     }
 }

@@ -4,7 +4,10 @@ import NIOPosix
 /// Asks a node over HTTP whether it is ready.
 enum ReadinessProbe {
     /// Whether `GET /readyz` is answered with 200.
-    static func isReady(_ address: ListenAddress) async -> Bool {
+    static func isReady(_ address: ListenAddress) async -> Bool { await answers(address, "/readyz") }
+
+    /// Whether a path is answered with 200.
+    static func answers(_ address: ListenAddress, _ path: String) async -> Bool {
         let host = ChatAddress(listening: address).host
         do {
             let channel = try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
@@ -15,7 +18,7 @@ enum ReadinessProbe {
                     }
                 }
             return try await channel.executeThenClose { inbound, outbound in
-                try await outbound.write(ByteBuffer(string: "GET /readyz HTTP/1.1\r\nHost: \(address)\r\nConnection: close\r\n\r\n"))
+                try await outbound.write(ByteBuffer(string: "GET \(path) HTTP/1.1\r\nHost: \(address)\r\nConnection: close\r\n\r\n"))
                 for try await bytes in inbound { return String(buffer: bytes).hasPrefix("HTTP/1.1 200") }
                 return false
             }

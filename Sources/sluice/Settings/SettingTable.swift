@@ -59,7 +59,7 @@ enum SettingTable {
         Setting("SLUICE_UPSTREAM_HTTP2", .flag, "off", [.worker], "Speak HTTP/2 to upstreams that offer it."),
 
         // Speech.
-        Setting("SLUICE_SPEECH_KIND", .choice(["openai", "dashscope"]), nil, [.worker], "What the speech upstream speaks."),
+        Setting("SLUICE_SPEECH_KIND", .choice(["openai", "dashscope"]), nil, [.worker], "What the speech upstream speaks (else openai)."),
         Setting("SLUICE_SPEECH_URL", .url(["http", "https"]), nil, [.worker], "The speech upstream."),
         Setting("SLUICE_SPEECH_KEY", .text, nil, [.worker], isSecret: true, "Its key."),
         Setting("SLUICE_SPEECH_MODEL", .text, nil, [.worker], "Its model, unless the job names one."),

@@ -16,6 +16,7 @@ extension SettingsReader {
         if let timeout = duration("SLUICE_CONNECT_TIMEOUT") { worker.upstreamSettings.connectTimeout = timeout }
         worker.upstreamSettings.caFile = text("SLUICE_UPSTREAM_CA_FILE")
         worker.upstreamSettings.http2 = flag("SLUICE_UPSTREAM_HTTP2")
+        worker.speech = speech()
         worker.metricsListen = address("SLUICE_METRICS_LISTEN").map { ($0.host, $0.port) }
         worker.metricsText = { prometheusText() }
         return worker
@@ -37,6 +38,19 @@ extension SettingsReader {
         let file = UpstreamsFile(path: path, environment: source.environment)
         add(file.faults)
         return file.upstreams
+    }
+
+    /// Who speaks; nil when no address is set.
+    private mutating func speech() -> SpeechConfiguration? {
+        let (key, model, voice) = (text("SLUICE_SPEECH_KEY"), text("SLUICE_SPEECH_MODEL"), text("SLUICE_SPEECH_VOICE"))
+        let kind = text("SLUICE_SPEECH_KIND").flatMap(SpeechConfiguration.Kind.init)
+        guard let url = text("SLUICE_SPEECH_URL") else {
+            if kind != nil, source.value("SLUICE_SPEECH_URL") == nil {
+                fault("SLUICE_SPEECH_KIND", "it is set without SLUICE_SPEECH_URL", "set the speech upstream's address, too")
+            }
+            return nil
+        }
+        return SpeechConfiguration(kind: kind ?? .openai, url: url, key: key, model: model, voice: voice)
     }
 
     /// A worker that has nobody to ask cannot do a single job.

@@ -1,0 +1,48 @@
+import Contract
+import RedisClient
+
+/// What waits and runs in a deployment's queues.
+package struct QueueDepth: Sendable, Equatable {
+    package struct Class: Sendable, Equatable {
+        /// Not yet ended: waiting or in a worker's hands.
+        package var entries = 0
+        /// In a worker's hands, or handed back and not yet taken up.
+        package var pending = 0
+        /// Not yet delivered to any worker.
+        package var lag = 0
+        /// Of the oldest one that was not yet delivered; nil: none waits.
+        package var oldestWaitMilliseconds: Int?
+    }
+
+    package var classes: [JobClass: Class]
+    package var deadLetters = 0
+
+    package var entries: Int { classes.values.reduce(0) { $0 + $1.entries } }
+}
+
+extension JobConsumer {
+    /// All partitions together, by one script a partition.
+    package func depth() async throws(RedisError) -> QueueDepth {
+        var depth = QueueDepth(classes: Dictionary(uniqueKeysWithValues: JobClass.allCases.map { ($0, QueueDepth.Class()) }))
+        for partition in 0..<keys.partitions {
+            let reply = try await redis.run(
+                Scripts.depth, keys: keys.queues(partition: partition) + [keys.dead(partition: partition)], arguments: [.string(Keys.group)]
+            )
+            let values = (reply.array ?? []).map { $0.integer ?? 0 }
+            guard values.count == JobClass.allCases.count * 4 + 1 else {
+                throw RedisError(.protocolViolation, "the depth script answered \(reply)")
+            }
+            for (index, priority) in JobClass.allCases.enumerated() {
+                var found = depth.classes[priority] ?? QueueDepth.Class()
+                found.entries += values[index * 4]
+                found.pending += values[index * 4 + 1]
+                found.lag += values[index * 4 + 2]
+                let wait = values[index * 4 + 3]
+                if wait >= 0 { found.oldestWaitMilliseconds = max(found.oldestWaitMilliseconds ?? 0, wait) }
+                depth.classes[priority] = found
+            }
+            depth.deadLetters += values.last ?? 0
+        }
+        return depth
+    }
+}

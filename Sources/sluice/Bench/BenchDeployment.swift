@@ -1,0 +1,136 @@
+import ArgumentParser
+import Contract
+import Glibc
+import Logging
+import Observability
+import RedisClient
+
+struct BenchOptions: ParsableArguments {
+    @Flag(name: .long, help: "Start a Redis, a simulator, a worker and a gateway for the measurement, and end them afterwards.")
+    var selfContained = false
+    @Option(
+        name: .long,
+        help: ArgumentHelp("The simulator that is the deployment's upstream (else as SLUICE_UPSTREAM_URL says).", valueName: "host:port"))
+    var simulator: String?
+    @Option(name: .long, help: ArgumentHelp("The gateway (else as SLUICE_LISTEN says).", valueName: "address"))
+    var url: String?
+    @Option(
+        name: .long,
+        help: ArgumentHelp(
+            "A process of this machine whose CPU time is wanted, such as worker=4711; again for more.", valueName: "name=pid"))
+    var process: [String] = []
+    @OptionGroup var settings: SettingsOptions
+    @OptionGroup var output: JSONOption
+
+    func validate() throws {
+        if let simulator, ListenAddress(simulator) == nil { throw ValidationError("--simulator wants an address such as 127.0.0.1:9090.") }
+        if let url, ChatAddress(url) == nil { throw ValidationError("--url wants an address such as ws://127.0.0.1:8080.") }
+        for text in process where Self.named(text) == nil {
+            throw ValidationError("--process wants a name and a number, such as worker=4711.")
+        }
+    }
+
+    static func named(_ text: String) -> (name: String, pid: Int)? {
+        let sides = text.split(separator: "=", maxSplits: 1)
+        guard sides.count == 2, let pid = Int(sides[1]), pid > 0 else { return nil }
+        return (String(sides[0]), pid)
+    }
+}
+
+/// What is measured: a running deployment, or one of our own.
+struct BenchDeployment: Sendable {
+    let redis: BenchRedis
+    let simulator: SimulatorControl
+    let gateway: ChatAddress
+    let key: String?
+    /// Processes of this machine, and among them our own.
+    let processes: [(name: String, pid: Int)]
+
+    /// - Parameter capacity: jobs that the worker of a deployment of our own takes at once.
+    static func with(_ options: BenchOptions, capacity: Int, _ body: @escaping @Sendable (BenchDeployment) async throws -> Void)
+        async throws
+    {
+        NodeStart.raiseDescriptorLimit()
+        guard options.selfContained else { return try await running(options, body) }
+        let level =
+            options.settings.source.value("SLUICE_LOG_LEVEL")?.origin == .standard
+            ? "warning" : options.settings.source.value("SLUICE_LOG_LEVEL")?.text
+        try await PrivateRedis.with { redis in
+            let (simulator, gateway, metrics) = (try await freePort(), try await freePort(), try await freePort())
+            let common = [
+                "SLUICE_REDIS_URL": redis.url, "SLUICE_LOG_LEVEL": level ?? "warning", "SLUICE_DRAIN_TIMEOUT": "1s",
+                "SLUICE_QUEUE_MAX": "1000000",
+            ]
+            let worker = [
+                "SLUICE_CONCURRENCY": String(min(100_000, max(256, capacity))), "SLUICE_UPSTREAM_URL": "http://\(simulator)/v1",
+                "SLUICE_METRICS_LISTEN": metrics.description, "SLUICE_WORKER_NAME": "bench", "SLUICE_TOTAL_TIMEOUT": "1h",
+            ].merging(common) { _, new in new }
+            let front = ["SLUICE_LISTEN": gateway.description, "SLUICE_AUTH": "none", "SLUICE_MAX_OUTGOING": "64MiB"].merging(common) {
+                _, new in new
+            }
+            try await ChildNode.with(
+                "simulator", ["simulate", "--listen", simulator.description], settings: ["SLUICE_LOG_LEVEL": "warning"],
+                folder: redis.folder,
+                isReady: { await ReadinessProbe.answers(simulator, "/healthz") }
+            ) { simulating in
+                try await ChildNode.with(
+                    "worker", ["worker"], settings: worker, folder: redis.folder, isReady: { await ReadinessProbe.isReady(metrics) }
+                ) { working in
+                    try await ChildNode.with(
+                        "gateway", ["gateway"], settings: front, folder: redis.folder, isReady: { await ReadinessProbe.isReady(gateway) }
+                    ) { serving in
+                        var source = SettingsSource(environment: [:])
+                        source.override("SLUICE_REDIS_URL", redis.url)
+                        try await connect(
+                            source, simulator: simulator, gateway: ChatAddress(listening: gateway), key: nil,
+                            processes: [working, serving, simulating].map { ($0.name, $0.pid) }, body)
+                    }
+                }
+            }
+        }
+    }
+
+    private static func running(_ options: BenchOptions, _ body: @Sendable (BenchDeployment) async throws -> Void) async throws {
+        let source = options.settings.source
+        let upstream = source.value("SLUICE_UPSTREAM_URL").flatMap { ChatAddress($0.text) }.map {
+            ListenAddress(host: $0.host, port: $0.port)
+        }
+        let listen = source.value("SLUICE_LISTEN").flatMap { ListenAddress($0.text) } ?? ListenAddress(host: "127.0.0.1", port: 8_080)
+        try await connect(
+            source, simulator: options.simulator.flatMap { ListenAddress($0) } ?? upstream ?? ListenAddress(host: "127.0.0.1", port: 9_090),
+            gateway: options.url.flatMap { ChatAddress($0) } ?? ChatAddress(listening: listen), key: source.value("SLUICE_API_KEY")?.text,
+            processes: options.process.compactMap(BenchOptions.named), body)
+    }
+
+    private static func connect(
+        _ source: SettingsSource, simulator: ListenAddress, gateway: ChatAddress, key: String?, processes: [(name: String, pid: Int)],
+        _ body: @Sendable (BenchDeployment) async throws -> Void
+    ) async throws {
+        var reader = SettingsReader(source)
+        let found = reader.deployment()
+        try reader.finish()
+        guard let found else { throw CommandFailure(.usage, "SLUICE_REDIS_URL cannot be used") }
+        try await BenchRedis.with(found) { redis in
+            var processes = processes
+            // Only if the process of that number is a Redis: the server may be on another machine.
+            if let pid = try await redis.processID(),
+                ProcessReading.command(of: pid).map({ $0.contains("redis") || $0.contains("valkey") }) == true
+            {
+                processes.append(("redis", pid))
+            }
+            processes.append(("bench", Int(getpid())))
+            let control = SimulatorControl(address: simulator)
+            try await control.clear()
+            try await body(BenchDeployment(redis: redis, simulator: control, gateway: gateway, key: key, processes: processes))
+        }
+    }
+
+    private static func freePort() async throws -> ListenAddress {
+        guard let address = await FreePort.find(from: ListenAddress(host: "127.0.0.1", port: 0)) else {
+            throw CommandFailure(.failed, "sluice: no port of 127.0.0.1 can be listened on")
+        }
+        return address
+    }
+
+    func readings() -> [ProcessReading] { processes.compactMap { ProcessReading.read($0.name, pid: $0.pid) } }
+}

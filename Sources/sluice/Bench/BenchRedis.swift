@@ -1,0 +1,123 @@
+import Contract
+import NIOCore
+import NIOPosix
+import Observability
+import RedisClient
+
+/// The measuring client's Redis: one loop for commands and subscriptions, as a front end without a gateway would have it.
+struct BenchRedis: Sendable {
+    let client: RedisClient
+    let subscriber: RedisSubscriber
+    let keys: Keys
+    var eventLoop: any EventLoop { client.eventLoop }
+
+    static func with<Result: Sendable>(_ deployment: DeploymentSettings, _ body: (BenchRedis) async throws -> Result) async throws -> Result
+    {
+        let loop = MultiThreadedEventLoopGroup.singleton.next()
+        var settings = deployment.redis
+        settings.commandTimeout = .seconds(20)
+        let client = RedisClient(url: deployment.redisURL, settings: settings, eventLoop: loop, name: "bench", logger: .silent)
+        let subscriber = RedisSubscriber(url: deployment.redisURL, settings: settings, eventLoop: loop, name: "bench", logger: .silent)
+        let connections = [Task { await client.run() }, Task { await subscriber.run() }]
+        defer {
+            client.shutdown()
+            subscriber.shutdown()
+            for connection in connections { connection.cancel() }
+        }
+        do {
+            _ = try await client.send("PING", timeout: .seconds(4))
+            return try await body(BenchRedis(client: client, subscriber: subscriber, keys: deployment.queue.keys))
+        } catch let error as RedisError {
+            let isAway = error.code != .server && error.code != .protocolViolation
+            throw CommandFailure(isAway ? .unavailable : .failed, "sluice: Redis at \(deployment.redisURL): \(error.message)")
+        }
+    }
+
+    func newJobs(_ count: Int) -> [JobID] {
+        let now = WallTime.milliseconds
+        return (0..<count).map { JobID(partition: $0 % keys.partitions, milliseconds: now) }
+    }
+
+    /// Subscribes to the jobs' events. Returns when all subscriptions are in force.
+    func follow(_ jobs: [JobID], as reader: StreamReader) async throws {
+        let (subscriber, keys) = (subscriber, keys)
+        try await eventLoop.submit {
+            for (index, job) in jobs.enumerated() {
+                subscriber.subscribe(keys.out(job)) { event in
+                    switch event {
+                    case .subscribed: reader.assumeIsolated { $0.followed(index) }
+                    case .lost: break
+                    case .message(let message):
+                        message.withUnsafeReadableBytes { bytes in
+                            let tokens = TokenScan.tokens(in: bytes)
+                            // Every last event has it, and no other.
+                            let ends = TokenScan.contains("\"usage\":", in: bytes)
+                            let fails = ends && TokenScan.contains("\"type\":\"failed\"", in: bytes)
+                            reader.assumeIsolated { reader in
+                                if fails { reader.failed(index) } else { reader.received(index, tokens: tokens, isLast: ends) }
+                            }
+                        }
+                    }
+                }
+            }
+        }.get()
+        try await reader.wait(for: "were subscribed to", seconds: 20) { $0.isFollowed }
+    }
+
+    func unfollow(_ jobs: [JobID]) {
+        eventLoop.execute { [subscriber, keys] in
+            for job in jobs { subscriber.unsubscribe(keys.out(job)) }
+        }
+    }
+
+    func append(_ job: JobID, model: SimulatedModel, to pipeline: inout RedisPipeline) {
+        let text = Job(id: job, priority: .interactive, request: model.request()).json.bytes
+        pipeline.append(
+            "XADD", .string(keys.queue(.interactive, partition: keys.partition(of: job.rawValue))), "*", "job", .bytes(text))
+    }
+
+    /// Submits jobs, spread evenly over a time, so that their tokens do not all fall together.
+    func submit(_ jobs: [JobID], model: SimulatedModel, over time: Double) async throws {
+        let slices = max(1, min(jobs.count, Int(time * 200)))
+        let start = ContinuousClock.now
+        var sent = 0
+        for slice in 1...slices {
+            var pipeline = RedisPipeline()
+            let until = jobs.count * slice / slices
+            for job in jobs[sent..<until] { append(job, model: model, to: &pipeline) }
+            sent = until
+            for reply in try await client.send(pipeline) { _ = try reply.orThrow() }
+            try await Task.sleep(until: start + .seconds(time * Double(slice) / Double(slices)), clock: .continuous)
+        }
+    }
+
+    /// As the contract tells a front end to interrupt: the durable intent, then the message, in one write.
+    /// - Returns: the replies' arrival is not waited for; they are checked by what happens.
+    func interrupt(_ jobs: [JobID]) {
+        var pipeline = RedisPipeline()
+        for job in jobs {
+            let text = Interrupt(id: job, reason: InterruptReason.userStop).text
+            pipeline.append("SET", .string(keys.interrupt(job)), .string(text), "EX", 600)
+            pipeline.append("PUBLISH", .string(keys.cancel(partition: keys.partition(of: job.rawValue))), .string(text))
+        }
+        client.send(pipeline) { _ in }
+    }
+
+    /// Commands that Redis has carried out since it started, those inside scripts too.
+    func commandsProcessed() async throws -> Int {
+        let text = try await client.send("INFO", "stats").string ?? ""
+        return Self.field("total_commands_processed", of: text) ?? 0
+    }
+
+    func processID() async throws -> Int? { Self.field("process_id", of: try await client.send("INFO", "server").string ?? "") }
+
+    private static func field(_ name: String, of info: String) -> Int? {
+        for line in info.split(whereSeparator: \.isNewline) where line.hasPrefix(name + ":") { return Int(line.dropFirst(name.count + 1)) }
+        return nil
+    }
+}
+
+enum WallTime {
+    /// Since 1970.
+    static var milliseconds: UInt64 { UInt64(max(0, Timestamp.now.milliseconds)) }
+}

@@ -1,0 +1,66 @@
+import Glibc
+import Subprocess
+import SystemPackage
+
+/// A node of this very executable in a process of its own, which does not outlive us however we end: a shell stands between, as with `PrivateRedis`.
+struct ChildNode: Sendable {
+    let name: String
+    let pid: Int
+
+    private static let guardian = """
+        log=$1; pids=$2; shift 2
+        "$@" >"$log" 2>&1 &
+        child=$!
+        echo "$child" >"$pids"
+        end() { trap '' TERM HUP INT; kill -TERM "$child" 2>/dev/null; wait "$child" 2>/dev/null; exit 0; }
+        trap end TERM HUP INT
+        while read -r line; do :; done
+        end
+        """
+
+    /// Starts `sluice <arguments>`, calls `body` when it is ready, and ends it afterwards.
+    /// - Parameters:
+    ///   - settings: all SLUICE_ settings that the node has; those of our own environment do not reach it.
+    ///   - folder: for its log, which is shown when it does not get ready.
+    static func with(
+        _ name: String, _ arguments: [String], settings: [String: String], folder: String, isReady: @Sendable () async -> Bool,
+        _ body: @escaping @Sendable (ChildNode) async throws -> Void
+    ) async throws {
+        let (log, pids) = ("\(folder)/\(name).log", "\(folder)/\(name).pid")
+        let environment = SettingsSource.processEnvironment.filter { !$0.key.hasPrefix("SLUICE_") }.merging(settings) { _, new in new }
+        var options = PlatformOptions()
+        options.processGroupID = 0
+        options.teardownSequence = [.gracefulShutDown(allowedDurationToNextStep: .seconds(10))]
+        let outcome = try await Subprocess.run(
+            .path("/bin/sh"), arguments: Arguments(["-c", guardian, "sluice-bench-node", log, pids, executable] + arguments),
+            environment: .custom(Dictionary(uniqueKeysWithValues: environment.map { (Environment.Key(stringLiteral: $0.key), $0.value) })),
+            platformOptions: options, input: .inputWriter, output: .discarded, error: .discarded
+        ) { _ -> Result<Void, any Error> in
+            do {
+                let start = ContinuousClock.now
+                while !(await isReady()) {
+                    guard start.duration(to: .now) < .seconds(20) else {
+                        let said = (try? FileContents.read(log, limit: 1 << 20).get()).map {
+                            String(decoding: $0.suffix(2_000), as: UTF8.self)
+                        }
+                        throw CommandFailure(.failed, "sluice: the \(name) did not get ready within 20 s\n\(said ?? "")")
+                    }
+                    try await Task.sleep(for: .milliseconds(20))
+                }
+                let pid = (try? FileContents.read(pids, limit: 100).get()).flatMap {
+                    Int(SettingValue.trimmed(String(decoding: $0, as: UTF8.self)))
+                }
+                return .success(try await body(ChildNode(name: name, pid: pid ?? 0)))
+            } catch {
+                return .failure(error)
+            }
+        }
+        try outcome.closureResult.get()
+    }
+
+    private static let executable: String = {
+        var path = [CChar](repeating: 0, count: 4_096)
+        let count = readlink("/proc/self/exe", &path, path.count - 1)
+        return count > 0 ? String(decoding: path[..<count].map { UInt8(bitPattern: $0) }, as: UTF8.self) : CommandLine.arguments[0]
+    }()
+}

@@ -1,0 +1,81 @@
+import Contract
+import NIOCore
+import RedisClient
+
+/// What the way through Redis, and through a gateway, adds to the time to the first token: one request after the other, each path in turn.
+struct FirstTokenBench: Sendable {
+    let deployment: BenchDeployment
+    let count: Int
+    let isThroughWebSocket: Bool
+
+    private static let model = SimulatedModel(tokens: 1, gap: 0)
+    private static let warmUps = 20
+
+    func run() async throws -> BenchReport {
+        let redis = deployment.redis
+        let rounds = count + Self.warmUps
+        let jobs = redis.newJobs(rounds)
+        func reader() -> StreamReader { StreamReader(jobs: jobs.map(\.rawValue), gap: 0, eventLoop: redis.eventLoop) }
+        let (byRedis, bySocket) = (reader(), reader())
+        let socket =
+            isThroughWebSocket
+            ? try await BenchSocket.connect(to: deployment.gateway, key: deployment.key, eventLoop: redis.eventLoop, reader: bySocket) : nil
+        let directReader = StreamReader(jobs: ["direct"], gap: 0, eventLoop: redis.eventLoop)
+        let call = try await DirectCall.open(to: deployment.simulator.address, index: 0, reader: directReader, eventLoop: redis.eventLoop)
+        Progress.say("subscribing, warming up")
+        try await redis.follow(jobs, as: byRedis)
+        var (direct, raw, relayed) = (Times(), Times(), Times())
+        for round in 0..<rounds {
+            if round == Self.warmUps { (direct, raw, relayed) = (Times(), Times(), Times()) }
+            if round > Self.warmUps, (round - Self.warmUps) % 100 == 0 { Progress.say("\(round - Self.warmUps) of \(count)") }
+            await directReader.forget(0)
+            direct.add(
+                try await time(directReader, 0) { call.ask(Self.model, tag: "direct") })
+            let job = jobs[round]
+            raw.add(
+                try await time(byRedis, round) {
+                    var pipeline = RedisPipeline()
+                    redis.append(job, model: Self.model, to: &pipeline)
+                    redis.client.send(pipeline) { _ in }
+                })
+            if let socket { relayed.add(try await time(bySocket, round) { socket.ask(round, model: Self.model) }) }
+        }
+        redis.unfollow(jobs)
+        await call.close()
+        await socket?.close()
+        var report = BenchReport("ttft")
+        report.set("requests", .integer(count))
+        report.add("redis_added_p50_us", "added by the way through Redis, p50", raw.percentile(50) - direct.percentile(50), "µs")
+        report.add("redis_added_p99_us", "added by the way through Redis, p99", raw.percentile(99) - direct.percentile(99), "µs")
+        if isThroughWebSocket {
+            report.add(
+                "websocket_added_p50_us", "added by the way through the WebSocket, p50", relayed.percentile(50) - direct.percentile(50),
+                "µs")
+            report.add(
+                "websocket_added_p99_us", "added by the way through the WebSocket, p99", relayed.percentile(99) - direct.percentile(99),
+                "µs")
+        }
+        report.add("direct", "direct call → first token", direct)
+        report.add("redis", "XADD → first token", raw)
+        report.add("websocket", "REQUEST → first token", relayed)
+        return report
+    }
+
+    /// From the start of `ask`, on the client's loop, to the first token; returns when the answer is over, so that one follows the other.
+    private func time(_ reader: StreamReader, _ index: Int, _ ask: @escaping @Sendable () -> Void) async throws -> UInt64 {
+        let sent = try await deployment.redis.eventLoop.submit {
+            let now = MonotonicClock.nanoseconds
+            ask()
+            return now
+        }.get()
+        let patience = ContinuousClock.now + .seconds(20)
+        while true {
+            let stream = await reader.streams[index]
+            if let first = stream.firstToken, stream.ended != nil { return first - sent }
+            guard ContinuousClock.now < patience, !stream.hasFailed else {
+                throw CommandFailure(.failed, "sluice: a one-token request brought no token within 20 s")
+            }
+            try await Task.sleep(for: .milliseconds(1))
+        }
+    }
+}

@@ -1,0 +1,81 @@
+import Contract
+import Glibc
+
+/// Reads the simulator's tokens (` w0`, ` w1` …) out of messages without decoding them: a measuring client must cost little beside what it measures.
+enum TokenScan {
+    /// The numbers of the first and the last token; nil when there is none. Nothing else in an event, a frame or a stream's chunk looks like a token.
+    static func tokens(in bytes: UnsafeRawBufferPointer) -> ClosedRange<Int>? {
+        guard bytes.count >= 3, let first = firstToken(in: bytes) else { return nil }
+        var index = bytes.count - 3
+        while index >= 0 {
+            if let number = number(at: index, in: bytes) { return first...max(first, number) }
+            index -= 1
+        }
+        return nil
+    }
+
+    private static func firstToken(in bytes: UnsafeRawBufferPointer) -> Int? {
+        for index in 0..<(bytes.count - 2) {
+            if let number = number(at: index, in: bytes) { return number }
+        }
+        return nil
+    }
+
+    private static func number(at index: Int, in bytes: UnsafeRawBufferPointer) -> Int? {
+        guard bytes[index] == 0x20, bytes[index + 1] == UInt8(ascii: "w") else { return nil }
+        return digits(at: index + 2, in: bytes)
+    }
+
+    private static func digits(at start: Int, in bytes: UnsafeRawBufferPointer) -> Int? {
+        var index = start
+        var number = 0
+        while index < bytes.count, bytes[index] &- 0x30 < 10, index - start < 12 {
+            number = number * 10 + Int(bytes[index] - 0x30)
+            index += 1
+        }
+        return index > start ? number : nil
+    }
+
+    /// Whether the bytes hold a text.
+    static func contains(_ text: StaticString, in bytes: UnsafeRawBufferPointer) -> Bool { position(after: text, in: bytes) != nil }
+
+    /// The decimal number behind a text.
+    static func number(after text: StaticString, in bytes: UnsafeRawBufferPointer) -> Int? {
+        position(after: text, in: bytes).flatMap { digits(at: $0, in: bytes) }
+    }
+
+    /// What stands between a text and the next quotation mark.
+    static func string(after text: StaticString, in bytes: UnsafeRawBufferPointer) -> String? {
+        guard let start = position(after: text, in: bytes) else { return nil }
+        return String(decoding: bytes[start...].prefix { $0 != UInt8(ascii: "\"") }, as: UTF8.self)
+    }
+
+    private static func position(after text: StaticString, in bytes: UnsafeRawBufferPointer) -> Int? {
+        let count = text.utf8CodeUnitCount
+        guard let base = bytes.baseAddress, bytes.count >= count, count > 0 else { return nil }
+        let first = text.utf8Start[0]
+        for index in 0...(bytes.count - count) where bytes[index] == first && memcmp(base + index, text.utf8Start, count) == 0 {
+            return index + count
+        }
+        return nil
+    }
+}
+
+/// A model of the simulator.
+struct SimulatedModel: Sendable {
+    var tokens: Int
+    /// Milliseconds between two tokens.
+    var gap: Double
+
+    var name: String { "sim-n\(tokens)-g\(gap == gap.rounded() ? String(Int(gap)) : String(gap))" }
+    /// Nanoseconds.
+    var gapNanoseconds: UInt64 { UInt64(gap * 1_000_000) }
+
+    func request(tag: String? = nil) -> JSONObject {
+        var members = JSONObject()
+        members["model"] = .string(name)
+        members["messages"] = [["role": "user", "content": "go"]]
+        members["user"] = tag.map(JSON.string)
+        return members
+    }
+}

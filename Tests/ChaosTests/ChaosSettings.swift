@@ -1,0 +1,17 @@
+import Foundation
+
+/// What a run is told by the environment.
+enum ChaosSettings {
+    private static func number(_ name: String) -> Int? { ProcessInfo.processInfo.environment[name].flatMap { Int($0) } }
+
+    /// `SLUICE_CHAOS_SEED`: repeats a schedule; else a new one each time, which the run prints.
+    static let seed = UInt64(number("SLUICE_CHAOS_SEED") ?? Int.random(in: 1...999_999))
+    /// `SLUICE_CHAOS_SECONDS`: for how long faults happen.
+    static let seconds = max(5, number("SLUICE_CHAOS_SECONDS") ?? 40)
+    /// `SLUICE_CHAOS_STREAMS`: how many streams run while every process is killed in turn.
+    static let streams = max(1, number("SLUICE_CHAOS_STREAMS") ?? 60)
+    /// `SLUICE_CHAOS_USERS`: clients at once.
+    static let users = max(1, number("SLUICE_CHAOS_USERS") ?? 12)
+
+    static let minutes = 4 + seconds / 60
+}

@@ -1,0 +1,212 @@
+import Contract
+import Foundation
+import TestSupport
+
+/// A client that makes one request after the other, comes back when its socket breaks, and notes what it saw.
+actor ChaosUser {
+    /// How long a request may take, faults included, before it counts as hung.
+    private static let patience = Duration.seconds(75)
+
+    private let deployment: Deployment
+    private let name: Int
+    private var random: SplitMix64
+    private var client: WebSocketClient?
+    private var session: String?
+    private(set) var stories: [RequestStory] = []
+    private var clientProblems: [String] = []
+
+    init(_ deployment: Deployment, name: Int, seed: UInt64) {
+        self.deployment = deployment
+        self.name = name
+        random = SplitMix64(seed: seed)
+    }
+
+    /// All that any of its sockets had to complain of.
+    var problems: [String] { clientProblems }
+
+    func live(until end: ContinuousClock.Instant) async {
+        while ContinuousClock.now < end, !Task.isCancelled {
+            let story = await request(RequestPlan(&random))
+            stories.append(story)
+            // A refused client does not come again at once.
+            if story.isRefused { try? await Task.sleep(for: .milliseconds(100)) }
+        }
+        if let client { await leave(client) }
+    }
+
+    private func leave(_ client: WebSocketClient) async {
+        clientProblems += client.state.read { $0.problems }
+        await client.abort()
+        self.client = nil
+    }
+
+    // MARK: the socket
+
+    private struct Refused: Error { let code: String }
+
+    /// A registered socket, the old session's if there was one; tries until there is one.
+    private func socket(_ story: inout RequestStory) async throws -> WebSocketClient {
+        if let client, client.isOpen { return client }
+        let end = ContinuousClock.now + Self.patience
+        if let client { await leave(client) }
+        while true {
+            let gateway = deployment.gateways[Int.random(in: 0..<deployment.gateways.count, using: &random)]
+            do {
+                let new = try await WebSocketClient.connect(port: gateway.other.port)
+                do {
+                    try await register(new)
+                    client = new
+                    return new
+                } catch {
+                    await new.abort()
+                    if let refused = error as? Refused, refused.code == ErrorCodeName.sessionInvalid {
+                        story.problems.append("the session \(session ?? "") is gone")
+                        session = nil
+                    }
+                    throw error
+                }
+            } catch {
+                guard ContinuousClock.now < end else { throw error }
+                try await Task.sleep(for: .milliseconds(Int.random(in: 50...300, using: &random)))
+            }
+        }
+    }
+
+    private enum ErrorCodeName { static let sessionInvalid = "SESSION_INVALID" }
+
+    private func register(_ client: WebSocketClient) async throws {
+        var payload = JSONObject()
+        payload["auth"] = ["type": "API_KEY", "api_key": .string(deployment.lab.key)]
+        payload["platform"] = "WEB"
+        payload["require_tts"] = false
+        payload["enable_srs"] = false
+        payload["function_calling"] = []
+        payload["resume_session_id"] = session.map(JSON.string)
+        try await client.send("REGISTER", .object(payload))
+        let frame = try await client.state.wait(deadline: .seconds(10), { _ in "an answer to REGISTER" }) {
+            state -> WebSocketClient.Frame? in
+            if let index = state.waiting.firstIndex(where: { $0.type == "REGISTER_ACK" || $0.type == "ERROR" }) {
+                return state.waiting.remove(at: index)
+            }
+            if let code = state.closeCode { throw WaitedInVain(description: "closed with \(code)") }
+            return nil
+        }
+        guard frame.type == "REGISTER_ACK", let id = frame.payload["session_id"]?.string else {
+            throw Refused(code: frame.payload["error_code"]?.string ?? "")
+        }
+        session = id
+        client.state.update { $0.session = id }
+    }
+
+    // MARK: a request
+
+    private func request(_ plan: RequestPlan) async -> RequestStory {
+        let model = deployment.lab.model(plan.script)
+        var story = RequestStory(model: model)
+        let end = ContinuousClock.now + Self.patience
+        do {
+            var request: ClientRequest
+            do {
+                request = try await socket(&story).request(model: model, id: "r-\(UUID().uuidString)")
+            } catch is WaitedInVain {
+                throw WaitedInVain(description: "no gateway took the user \(name)")
+            } catch {
+                // Broke while it was sent; nothing can be known of it, and so nothing is owed.
+                story.isRefused = true
+                return story
+            }
+            var left = plan.leavesAfter
+            while true {
+                do {
+                    try await follow(request, plan, &left, until: end, &story)
+                    story.judge = request.judge
+                    break
+                } catch {
+                    story.judge = request.judge
+                    guard ContinuousClock.now < end else { throw error }
+                }
+                if let again = try await resume(request, until: end, &story) { request = again } else { break }
+            }
+        } catch {
+            story.problems.append("user \(name), \(model): \(error); events up to \(story.judge?.lastEvent.map(\.description) ?? "none")")
+            // The socket may hold on to the request.
+            if let client { await leave(client) }
+        }
+        if let judge = story.judge, judge.end == .failed, judge.frames == 0, judge.last?["error_detail"]?.string == "overloaded" {
+            story.isRefused = true
+        }
+        return story
+    }
+
+    /// To the end, with the interrupt that is planned. Throws when the socket breaks.
+    private func follow(
+        _ request: ClientRequest, _ plan: RequestPlan, _ left: inout Int?, until end: ContinuousClock.Instant, _ story: inout RequestStory
+    ) async throws {
+        if let tokens = left {
+            left = nil
+            try await request.tokens(tokens, deadline: end - .now)
+            if request.judge.end == nil { await request.client.abort() }
+        }
+        switch plan.interrupt {
+        case _ where story.acknowledgedAt != nil: break
+        case .never: break
+        case .after(let milliseconds):
+            if !story.askedForInterrupt { try await Task.sleep(for: .milliseconds(milliseconds)) }
+            try await interrupt(request, &story)
+        case .tokens(let count):
+            try await request.tokens(count, deadline: end - .now)
+            try await interrupt(request, &story)
+        }
+        try await request.ended(deadline: end - .now)
+    }
+
+    private func interrupt(_ request: ClientRequest, _ story: inout RequestStory) async throws {
+        guard request.judge.end == nil else { return }
+        story.askedForInterrupt = true
+        let answer = try await request.client.interrupt(.string(request.id))
+        if answer["status"] == "SUCCESS" { story.acknowledgedAt = monotonicNanoseconds() }
+    }
+
+    /// Goes on with it on a new socket; nil when it turned out that it was never accepted.
+    private func resume(_ request: ClientRequest, until end: ContinuousClock.Instant, _ story: inout RequestStory) async throws
+        -> ClientRequest?
+    {
+        let before = request.judge
+        guard before.end == nil else { return nil }
+        while true {
+            story.reconnects += 1
+            let client = try await socket(&story)
+            let again: ClientRequest
+            do {
+                again = try await client.resume(request)
+                // The first frame, or the refusal.
+                let id = request.id
+                try await client.state.wait(deadline: end - .now, { _ in "an answer to RESUME of \(id)" }) { state -> Void? in
+                    guard let judge = state.requests[id] else { return nil }
+                    if judge.frames > before.frames || judge.end != nil { return () }
+                    if let code = state.closeCode { throw WaitedInVain(description: "closed with \(code)") }
+                    return nil
+                }
+            } catch {
+                guard ContinuousClock.now < end else { throw error }
+                continue
+            }
+            let judge = again.judge
+            guard judge.end == .failed, judge.frames == before.frames, let code = judge.last?["error_code"]?.string else { return again }
+            let detail = judge.last?["error_detail"]?.string ?? ""
+            switch code {
+            case "SESSION_INVALID" where before.frames == 0, "SERVER_BUSY" where before.frames == 0,
+                "INTERNAL_ERROR" where before.frames == 0 && detail == "internal":
+                story.isRefused = true
+                return nil
+            case "SESSION_INVALID": throw WaitedInVain(description: "the request that had begun is unknown now: \(judge.last?.text ?? "")")
+            case "SERVER_BUSY" where detail == "overloaded", "RATE_LIMITED" where detail != "rate_limited":
+                // It could not be replayed now. Asked again, on a socket that knows nothing of this.
+                await leave(client)
+                guard ContinuousClock.now < end else { throw WaitedInVain(description: "RESUME is refused: \(judge.last?.text ?? "")") }
+                try await Task.sleep(for: .milliseconds(200))
+            default: return again
+            }
+        }
+    }
+}

@@ -1,0 +1,107 @@
+import Contract
+import Foundation
+import TestSupport
+import Testing
+
+extension Chaos {
+    /// Two gateways, three workers, many running streams: every process but Redis (and the upstream) is killed once.
+    @Suite struct KillInTurnTests {
+        private struct Outcome: Sendable {
+            let model: String
+            let judge: RequestJudge
+            let asked: Bool
+        }
+
+        @Test func `kill -9 of every process in turn under running streams: whole texts, or interrupts that were asked for`() async throws {
+            let streams = ChaosSettings.streams
+            try await withLab { lab in
+                let deployment = try await Deployment.start(lab, workers: 3, gateways: 2, seed: ChaosSettings.seed)
+                // Longer than all the killing takes; every eighth is interrupted on the way.
+                let models = (0..<streams).map { _ in lab.model("sim-n400-g40") }
+                let outcomes = try await withThrowingTaskGroup(of: Outcome.self) { tasks in
+                    for (index, model) in models.enumerated() {
+                        tasks.addTask {
+                            try await Self.stream(deployment, model, gateway: index % 2, interruptAt: index % 8 == 7 ? 250 : nil)
+                        }
+                    }
+                    tasks.addTask {
+                        try await until("all streams to run", deadline: .seconds(30)) { try await lab.upstream().running >= streams }
+                        for member in deployment.workers + deployment.gateways {
+                            await member.node.kill9()
+                            try member.node.start()
+                            try await member.node.ready()
+                            // The next one dies when the lost jobs have been taken over: within a lease and a beat.
+                            try await Task.sleep(for: .seconds(1))
+                        }
+                        return Outcome(model: "", judge: RequestJudge(id: "", model: nil), asked: false)
+                    }
+                    var outcomes: [Outcome] = []
+                    for try await outcome in tasks where !outcome.model.isEmpty { outcomes.append(outcome) }
+                    return outcomes
+                }
+                var checker = ChaosChecker()
+                try await checker.waitForRest(lab, deadline: .seconds(30))
+                let stories = outcomes.map { outcome in
+                    var story = RequestStory(model: outcome.model)
+                    story.judge = outcome.judge
+                    story.askedForInterrupt = outcome.asked
+                    return story
+                }
+                try await checker.judge(lab, stories)
+                #expect(checker.problems.isEmpty, "\(checker.problems.prefix(10))")
+                #expect(checker.figures.jobs == streams && outcomes.count == streams)
+                #expect(checker.figures.failed == 0 && checker.figures.fewestTerminals == 1 && checker.figures.mostTerminals == 1)
+                #expect(checker.figures.interrupted <= (streams + 7) / 8)
+                #expect(checker.figures.attempts > streams, "somebody's worker was killed")
+                print(
+                    "kill in turn: \(streams) streams, \(checker.figures.finished) whole, \(checker.figures.interrupted) interrupted as asked, "
+                        + "\(checker.figures.attempts) attempts")
+            }
+        }
+
+        /// One client: comes back on the other gateway whenever its socket breaks.
+        private static func stream(_ deployment: Deployment, _ model: String, gateway first: Int, interruptAt: Int?) async throws -> Outcome
+        {
+            var gateway = first
+            var client = try await connect(deployment, &gateway, session: nil)
+            var request = try await client.request(model: model)
+            var asked = false
+            let end = ContinuousClock.now + .seconds(100)
+            while true {
+                do {
+                    if let interruptAt, !asked {
+                        try await request.tokens(interruptAt, deadline: end - .now)
+                        asked = true
+                        try await client.interrupt(.string(request.id))
+                    }
+                    try await request.ended(deadline: end - .now)
+                    await client.close()
+                    return Outcome(model: model, judge: request.judge, asked: asked)
+                } catch {
+                    guard ContinuousClock.now < end, !client.isOpen else { throw error }
+                    let session = client.state.value.session
+                    client = try await connect(deployment, &gateway, session: session)
+                    request = try await client.resume(request)
+                    // Whether an interrupt without an answer arrived nobody knows: asked again.
+                    asked = false
+                }
+            }
+        }
+
+        private static func connect(_ deployment: Deployment, _ gateway: inout Int, session: String?) async throws -> WebSocketClient {
+            let fields = session.map { [("resume_session_id", JSON.string($0))] } ?? []
+            let end = ContinuousClock.now + .seconds(30)
+            while true {
+                do {
+                    let client = try await WebSocketClient.connect(port: deployment.gateways[gateway].node.port)
+                    try await client.register(key: deployment.lab.key, fields: fields)
+                    return client
+                } catch {
+                    guard ContinuousClock.now < end else { throw error }
+                    gateway = (gateway + 1) % deployment.gateways.count
+                    try await Task.sleep(for: .milliseconds(50))
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,53 @@
+import TestSupport
+
+/// What one request asks of the simulator, and when it is interrupted.
+struct RequestPlan: Sendable {
+    enum Interrupt: Sendable {
+        case never
+        case after(milliseconds: Int)
+        case tokens(Int)
+    }
+
+    let script: String
+    let interrupt: Interrupt
+    /// The client's socket breaks on its side after so many tokens, and it comes back.
+    let leavesAfter: Int?
+
+    init(_ random: inout SplitMix64) {
+        let count = Int.random(in: 5...120, using: &random)
+        let gap = Int.random(in: 2...30, using: &random)
+        var script = "sim-n\(count)-g\(gap)"
+        switch Int.random(in: 0..<20, using: &random) {
+        case 0: script += "-e500"
+        case 1: script += "-e429"
+        case 2: script += "-k\(count / 2)"
+        case 3, 4: script += "-f\(Int.random(in: 50...1_500, using: &random))"
+        case 5: script += "-b8"
+        case 6: script += "-r"
+        default: break
+        }
+        self.script = script
+        switch Int.random(in: 0..<10, using: &random) {
+        case 0: interrupt = .after(milliseconds: 0)
+        case 1, 2: interrupt = .after(milliseconds: .random(in: 1...1_500, using: &random))
+        case 3: interrupt = .tokens(.random(in: 1...count, using: &random))
+        default: interrupt = .never
+        }
+        leavesAfter = Int.random(in: 0..<20, using: &random) == 0 ? count / 3 : nil
+    }
+}
+
+/// What became of a request, as its client saw it.
+struct RequestStory: Sendable {
+    let model: String
+    var judge: RequestJudge?
+    /// Refused: nothing was accepted, as far as the client was told.
+    var isRefused = false
+    var askedForInterrupt = false
+    /// When an INTERRUPT was acknowledged with SUCCESS; CLOCK_MONOTONIC ns.
+    var acknowledgedAt: Int?
+    var reconnects = 0
+    var problems: [String] = []
+    /// By hand: the job's id.
+    var job: String?
+}

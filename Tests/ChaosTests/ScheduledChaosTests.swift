@@ -1,0 +1,61 @@
+import Foundation
+import TestSupport
+import Testing
+
+extension Chaos {
+    /// Everything dies, freezes and is cut off in an order that a seed repeats, while clients go on; afterwards the promises are checked.
+    @Suite struct ScheduledChaosTests {
+        @Test func `whatever dies, nothing is lost, doubled or left running`() async throws {
+            let (seed, seconds) = (ChaosSettings.seed, ChaosSettings.seconds)
+            print(
+                "chaos: seed \(seed), \(seconds) s, \(ChaosSettings.users) users (SLUICE_CHAOS_SEED, SLUICE_CHAOS_SECONDS, SLUICE_CHAOS_USERS)"
+            )
+            try await withLab(redis: PrivateRedis.Options(appendOnly: true)) { lab in
+                let deployment = try await Deployment.start(lab, workers: 3, gateways: 2, seed: seed)
+                let schedule = FaultSchedule(seed: seed, seconds: seconds, workers: 3, gateways: 2, lease: Deployment.lease)
+                let runner = FaultRunner(deployment)
+                let end = ContinuousClock.now + .seconds(seconds)
+                let users = (0..<ChaosSettings.users).map { ChaosUser(deployment, name: $0, seed: seed &* 1_000 &+ UInt64($0)) }
+                let front = ChaosFrontEnd(deployment, seed: seed &* 1_000 &+ 999)
+                try await withThrowingTaskGroup(of: Void.self) { tasks in
+                    for user in users { tasks.addTask { await user.live(until: end) } }
+                    tasks.addTask { await front.live(until: end) }
+                    tasks.addTask { try await runner.run(schedule) }
+                    try await tasks.waitForAll()
+                }
+                var checker = ChaosChecker()
+                try await checker.waitForRest(lab, deadline: .seconds(45))
+                var stories = await front.stories
+                var problems: [String] = []
+                for user in users {
+                    stories += await user.stories
+                    problems += await user.problems
+                }
+                try await checker.judge(lab, stories)
+                problems += checker.problems
+                report(checker.figures, stories, await runner.counts, problems)
+                for problem in problems.prefix(20) { Issue.record("seed \(seed): \(problem)") }
+                if !problems.isEmpty { keepLogs(lab, seed) }
+            }
+        }
+
+        private func report(_ figures: ChaosChecker.Figures, _ stories: [RequestStory], _ faults: FaultRunner.Counts, _ problems: [String])
+        {
+            print(
+                """
+                chaos: \(figures.jobs) jobs (\(figures.finished) finished, \(figures.interrupted) interrupted, \(figures.failed) failed by their upstream, \
+                \(figures.refused) refused), \(stories.count { $0.askedForInterrupt }) interrupts, \(faults.kills) kills, \(faults.freezes) freezes, \
+                \(faults.cuts) cuts, \(faults.slowed) slow links, \(faults.restarts) Redis restarts, \(figures.attempts) attempts, \
+                \(figures.reconnects) reconnects, longest request \(figures.longestRequest / 1_000_000) ms; \(figures.losses) losses, \
+                \(figures.duplicates) duplicates, \(figures.leftRunning) left running upstream, terminal events per job \
+                \(figures.fewestTerminals)…\(figures.mostTerminals), \(problems.count) problems
+                """)
+        }
+
+        /// The lab's folder goes; what the nodes said is worth keeping when something was wrong.
+        private func keepLogs(_ lab: Lab, _ seed: UInt64) {
+            guard let folder = ProcessInfo.processInfo.environment["SLUICE_CHAOS_LOGS"] else { return }
+            for node in lab.nodes { try? node.log.write(toFile: "\(folder)/\(seed)-\(node.name).log", atomically: false, encoding: .utf8) }
+        }
+    }
+}

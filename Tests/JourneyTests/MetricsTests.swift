@@ -1,0 +1,103 @@
+import Contract
+import Foundation
+import TestSupport
+import Testing
+
+extension Journeys {
+    /// What the nodes say of themselves is what was done.
+    @Suite struct MetricsTests {
+        @Test func `after a known workload both nodes' figures are those of the work, and dashboard and alerts name nothing else`()
+            async throws
+        {
+            try await withLab { lab in
+                let worker = try await lab.worker("w1")
+                let gateway = try await lab.gateway()
+                let client = try await lab.client(gateway)
+                for _ in 0..<3 { _ = try await client.request(model: lab.model("sim-n5-g1")).ended() }
+                for script in ["sim-n5-g1-e400", "sim-n5-g1-e503"] { _ = try await client.request(model: lab.model(script)).ended() }
+                let long = try await client.request(model: lab.model("sim-n5000-g10"))
+                try await long.tokens(5)
+                try await until("a beat to have seen the running job") {
+                    let scrape = try await worker.scrape()
+                    return scrape["sluice_jobs_in_flight"] == 1 && scrape["sluice_queue_pending{class=\"interactive\"}"] == 1
+                        && scrape["sluice_slots_wanted"] == 1.0 / 256 && scrape["sluice_queue_lag{class=\"interactive\"}"] == 0
+                }
+                _ = try await client.interrupt(.string(long.id))
+                let interrupted = try await long.ended()
+                let told = try #require(interrupted.last?["usage"]?["completion_tokens"]?.integer)
+                #expect(try await gateway.get("/v1/models").status == 401)
+                let unknown = try await HTTPCall.post(
+                    gateway.port, "/v1/jobs/p0-unknown/interrupt", [:], headers: ["authorization": "Bearer \(lab.key)"])
+                #expect(unknown.status == 200)
+
+                let work: [(series: String, value: Double)] = [
+                    ("sluice_jobs_claimed_total", 6), (#"sluice_jobs_ended_total{outcome="finished"}"#, 3),
+                    (#"sluice_jobs_ended_total{outcome="failed"}"#, 2), (#"sluice_jobs_ended_total{outcome="interrupted"}"#, 1),
+                    (#"sluice_jobs_failed_total{code="invalid_request"}"#, 1), (#"sluice_jobs_failed_total{code="overloaded"}"#, 1),
+                    ("sluice_upstream_retries_total", 3), ("sluice_tokens_relayed_total", Double(15 + told)),
+                    ("sluice_tokens_after_interrupt_total", 0), (#"sluice_interrupts_total{phase="streaming",result="closed"}"#, 1),
+                    ("sluice_interrupt_close_seconds_count", 1), (#"sluice_queue_wait_seconds_count{class="interactive"}"#, 6),
+                    (#"sluice_time_to_first_token_seconds_count{class="interactive"}"#, 4),
+                    (#"sluice_upstream_responses_total{status="200",upstream="openai"}"#, 4),
+                    (#"sluice_upstream_responses_total{status="400",upstream="openai"}"#, 1),
+                    (#"sluice_upstream_responses_total{status="503",upstream="openai"}"#, 4), ("sluice_takeovers_total", 0),
+                    ("sluice_jobs_handed_back_total", 0), ("sluice_leases_lost_total", 0), ("sluice_slots", 256),
+                    ("sluice_upstream_requests_open", 0), ("sluice_dead_letters", 0),
+                ]
+                // The last job's end reaches the client before the worker has counted it.
+                try await until("the worker to have counted the last job") {
+                    try await worker.scrape()[#"sluice_jobs_ended_total{outcome="interrupted"}"#] == 1
+                }
+                let done = try await worker.scrape()
+                for (series, value) in work { #expect(done[series] == value, "\(series): \(done[series].map { "\($0)" } ?? "missing")") }
+                #expect(done.sum("sluice_upstream_connections_total") == 9 && done.sum("sluice_interrupts_total") == 1)
+
+                let served = try await gateway.scrape()
+                let service: [(series: String, value: Double)] = [
+                    (#"sluice_jobs_submitted_total{outcome="accepted"}"#, 6), ("sluice_gateway_sockets", 1),
+                    ("sluice_sockets_opened_total", 1),
+                    (#"sluice_interrupts_sent_total{result="stored"}"#, 1), (#"sluice_interrupts_sent_total{result="unknown"}"#, 1),
+                    (#"sluice_refusals_total{code="invalid_api_key",place="http"}"#, 1), ("sluice_slow_readers_closed_total", 0),
+                    // REGISTER, six of REQUEST, INTERRUPT.
+                    ("sluice_frames_received_total", 8),
+                ]
+                for (series, value) in service {
+                    #expect(served[series] == value, "\(series): \(served[series].map { "\($0)" } ?? "missing")")
+                }
+                #expect(served["sluice_frames_sent_total"] ?? 0 >= 8)
+
+                let known = done.names.union(served.names)
+                for file in ["grafana-dashboard.json", "alerts.yaml"] {
+                    let used = try Self.metrics(namedIn: file)
+                    #expect(!used.isEmpty)
+                    for name in used { #expect(known.contains(name), "\(file) names \(name), which no node has") }
+                }
+            }
+        }
+
+        @Test func `the dashboard is JSON with a query in every panel that is no row`() throws {
+            let dashboard = try JSON(parsing: Array(try Self.text(of: "grafana-dashboard.json").utf8))
+            let panels = try #require(dashboard["panels"]?.array)
+            #expect(panels.count >= 8 && dashboard["title"]?.string == "Sluice")
+            #expect(Set(panels.compactMap { $0["id"]?.integer }).count == panels.count)
+            for panel in panels where panel["type"] != "row" {
+                let expressions = (panel["targets"]?.array ?? []).compactMap { $0["expr"]?.string }
+                #expect(!expressions.isEmpty, "\(panel["title"]?.string ?? "?")")
+            }
+        }
+
+        private static func text(of file: String) throws -> String {
+            let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
+            return try String(contentsOf: root.appending(path: "docker/\(file)"), encoding: .utf8)
+        }
+
+        /// Families that a file of PromQL speaks of; of a histogram its name without suffix.
+        private static func metrics(namedIn file: String) throws -> Set<String> {
+            var names: Set<String> = []
+            for match in try text(of: file).matches(of: /(?:sluice|process)_[a-z_]+/) {
+                names.insert(String(match.output).replacing(/_(?:bucket|sum|count)$/, with: ""))
+            }
+            return names
+        }
+    }
+}

@@ -1,0 +1,102 @@
+import Contract
+import TestSupport
+import Testing
+
+extension Journeys {
+    /// Point 7: Redis goes away, forgets, or is full.
+    @Suite struct RedisAwayTests {
+        @Test func `killed and started with its append-only file, streams go on and end whole`() async throws {
+            try await withLab(redis: PrivateRedis.Options(appendOnly: true)) { lab in
+                _ = try await lab.workers(2)
+                let gateway = try await lab.gateway()
+                let client = try await lab.client(gateway)
+                let models = (0..<20).map { _ in lab.model("sim-n200-g20") }
+                var requests: [ClientRequest] = []
+                for model in models { requests.append(try await client.request(model: model)) }
+                for request in requests { try await request.tokens(5) }
+                await lab.redis.kill()
+                try await until("the gateway to be red", deadline: .seconds(10)) { try await gateway.get("/readyz").status == 503 }
+                // What Redis has not accepted is answered, not passed over.
+                let refused = try await client.request(model: lab.model("sim-n3-g1"))
+                #expect(try await refused.ended(deadline: .seconds(12)).last?["error_code"] == "SERVER_BUSY")
+                try await lab.redis.start()
+                for (request, model) in zip(requests, models) {
+                    let end = try await request.ended()
+                    #expect(end.end == .finished && end.text == SimulatorText.tokens(200), "\(end.last?.text ?? "")")
+                    let log = try await lab.log(#require(end.job), model: model)
+                    #expect(log.problems.isEmpty && log.end == "finished", "\(log.problems)")
+                }
+                #expect(client.problems.isEmpty, "\(client.problems)")
+                try await gateway.ready(deadline: .seconds(10))
+                #expect(try await client.request(model: lab.model("sim-n3-g1")).ended().end == .finished)
+            }
+        }
+
+        @Test func `FLUSHALL: running and waiting jobs end with an error, nothing runs on, new jobs run`() async throws {
+            try await withLab { lab in
+                let worker = try await lab.worker("w1", ["SLUICE_CONCURRENCY": "2"])
+                let gateway = try await lab.gateway()
+                let client = try await lab.client(gateway)
+                var requests: [ClientRequest] = []
+                for _ in 0..<2 { requests.append(try await client.request(model: lab.model("sim-n5000-g10"))) }
+                for request in requests { try await request.tokens(5) }
+                // The third has no room and waits.
+                requests.append(try await client.request(model: lab.model("sim-n5000-g10")))
+                try await until("three jobs in the queue") {
+                    try await lab.redis.command("XLEN", "{sluice.0}:queue:interactive").integer == 3
+                }
+                try await lab.redis.command("FLUSHALL")
+                try await until("the upstream to be closed", deadline: .seconds(5)) { try await lab.upstream().running == 0 }
+                for request in requests {
+                    let end = try await request.ended(deadline: .seconds(15))
+                    #expect(
+                        end.end == .failed && end.last?["error_code"] == "INTERNAL_ERROR" && end.last?["retryable"] == true,
+                        "\(end.last?.text ?? "")")
+                }
+                #expect(try await client.request(model: lab.model("sim-n5-g1")).ended().end == .finished)
+                for node in [worker, gateway] { try await node.ready(deadline: .seconds(10)) }
+                // Nothing was left behind that would never expire.
+                for (index, request) in requests.enumerated() {
+                    for key in ["job", "log"] {
+                        let exists = try await lab.redis.command("EXISTS", "{sluice.0}:\(key):\(request.judge.job ?? "-")")
+                        #expect(exists.integer == 0, "\(key) of request \(index)")
+                    }
+                }
+                #expect(client.problems.isEmpty, "\(client.problems)")
+            }
+        }
+
+        @Test func `without memory: an error and no silence; an interrupt still closes; all is well when there is memory again`()
+            async throws
+        {
+            try await withLab { lab in
+                _ = try await lab.worker("w1")
+                let client = try await lab.client(lab.gateway())
+                let (model, stopped) = (lab.model("sim-n400-g10"), lab.model("sim-n5000-g10"))
+                let request = try await client.request(model: model)
+                let other = try await client.request(model: stopped)
+                for request in [request, other] { try await request.tokens(5) }
+                // Far less than it needs empty.
+                try await lab.redis.command("CONFIG", "SET", "maxmemory", "1mb")
+                let refused = try await client.request(model: lab.model("sim-n3-g1"))
+                let answer = try await refused.ended(deadline: .seconds(12))
+                #expect(
+                    answer.end == .failed && answer.last?["error_code"] == "SERVER_BUSY" && answer.last?["retryable"] == true,
+                    "\(answer.last?.text ?? "")")
+                // Nothing can be stored, but its worker is told all the same.
+                try await client.send("INTERRUPT", ["interrupt_request_id": .string(other.id), "reason": "USER_STOP"])
+                #expect(try await lab.endedRequest(0, model: stopped, deadline: .seconds(5)).end == .clientClosed)
+                // Longer than a lease: the leases are kept all the same.
+                try await Task.sleep(for: .seconds(4))
+                try await lab.redis.command("CONFIG", "SET", "maxmemory", "0")
+                #expect(try await other.ended().end == .interrupted)
+                let end = try await request.ended()
+                #expect(end.end == .finished && end.restarts == 0, "\(end.last?.text ?? "")")
+                let log = try await lab.log(#require(end.job), model: model)
+                #expect(log.problems.isEmpty && log.attempts == [1], "\(log.problems)")
+                #expect(try await client.request(model: lab.model("sim-n3-g1")).ended().end == .finished)
+                #expect(client.problems.isEmpty, "\(client.problems)")
+            }
+        }
+    }
+}

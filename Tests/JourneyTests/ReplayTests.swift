@@ -1,0 +1,94 @@
+import Contract
+import TestSupport
+import Testing
+
+extension Journeys {
+    /// Points 3 and 4: what pub/sub lost.
+    @Suite struct ReplayTests {
+        /// The test plays the worker, so that it can write to the log and say nothing.
+        @Test func `a terminal event that nobody heard reaches the client within two seconds`() async throws {
+            try await withLab(simulator: false) { lab in
+                let client = try await lab.client(lab.gateway())
+                let request = try await client.request(model: "sim-n2-g1")
+                let redis = try await lab.redis.connect()
+                let entry: String = try await until("the job in the queue") {
+                    try await redis.send("XRANGE", "{sluice.0}:queue:interactive", "-", "+").array?.first?.array?.last?.fields["job"]
+                }
+                let id = try #require(try JSON(parsing: entry)["id"]?.string)
+                let usage = #""usage":{"prompt_tokens":1,"completion_tokens":2,"estimated":false}"#
+                let events = [
+                    #"{"id":"1-0","type":"started","worker":"w","attempt":1}"#, #"{"id":"1-1","type":"text","text":" w0 w1"}"#,
+                    #"{"id":"1-2","type":"finished","reason":"stop",\#(usage)}"#,
+                ]
+                for (index, event) in events.enumerated() {
+                    try await redis.send("XADD", "{sluice.0}:log:\(id)", "1-\(index)", "e", event)
+                    if index < 2 { try await redis.send("PUBLISH", "{sluice.0}:out:\(id)", "[\(event)]") }
+                    if index == 1 { try await request.tokens(2) }
+                }
+                let written = monotonicNanoseconds()
+                let end = try await request.ended(deadline: .seconds(5))
+                #expect(end.end == .finished && end.text == " w0 w1" && client.problems.isEmpty)
+                #expect(try #require(end.endedAt) - written < 2_000_000_000)
+                await redis.close()
+            }
+        }
+
+        @Test func `subscriptions that are killed again and again lose nothing`() async throws {
+            try await withLab { lab in
+                _ = try await lab.worker("w1")
+                let client = try await lab.client(lab.gateway())
+                let models = (0..<10).map { _ in lab.model("sim-n150-g10") }
+                var requests: [ClientRequest] = []
+                for model in models { requests.append(try await client.request(model: model)) }
+                for request in requests { try await request.tokens(5) }
+                while requests.contains(where: { $0.judge.end == nil }) {
+                    try await lab.redis.command("CLIENT", "KILL", "TYPE", "pubsub")
+                    try await Task.sleep(for: .milliseconds(100))
+                }
+                for request in requests { #expect(request.judge.end == .finished && request.text == SimulatorText.tokens(150)) }
+                #expect(client.problems.isEmpty)
+            }
+        }
+
+        @Test func `an interrupt that only the durable key tells of is found within a beat`() async throws {
+            try await withLab { lab in
+                _ = try await lab.worker("w1")
+                let front = try await FrontEnd(lab.redis)
+                let model = lab.model("sim-n5000-g10")
+                let job = try await front.submit(model: model)
+                try await job.tokens(3)
+                let stored = monotonicNanoseconds()
+                try await front.store(interrupt: job.id, reason: "USER_STOP")
+                let end = try await job.ended(deadline: .seconds(4))
+                #expect(end["type"] == "interrupted" && end["reason"] == "USER_STOP" && end["phase"] == "streaming")
+                let closed = try #require(try await lab.endedRequest(0, model: model).ended)
+                // The lease is 3 s, so a beat is 1 s; the rest is for a busy machine.
+                #expect(closed - stored < 1_600_000_000, "\((closed - stored) / 1_000_000) ms")
+                await front.close()
+            }
+        }
+
+        @Test func `an interrupt published while the worker cannot hear is carried out when it hears again`() async throws {
+            try await withLab { lab in
+                let proxy = try await lab.proxy(to: lab.redis.port)
+                _ = try await lab.worker("w1", ["SLUICE_REDIS_URL": "redis://127.0.0.1:\(proxy.port)", "SLUICE_LEASE": "60s"])
+                let client = try await lab.client(lab.gateway())
+                let model = lab.model("sim-n5000-g10")
+                let request = try await client.request(model: model)
+                try await request.tokens(3)
+                // New connections are refused, the old ones gone: the message finds no listener.
+                proxy.set { $0.refuses = true }
+                proxy.reset()
+                try await until("no worker to listen") {
+                    try await lab.redis.command("PUBSUB", "NUMSUB", "{sluice.0}:cancel").array?.last?.integer == 0
+                }
+                #expect(try await client.interrupt(.string(request.id))["status"] == "SUCCESS")
+                proxy.heal()
+                // The beat is 20 s: only the look after resubscribing can be so quick.
+                let end = try await request.ended(deadline: .seconds(8))
+                #expect(end.end == .interrupted && client.problems.isEmpty)
+                #expect(try await lab.endedRequest(0, model: model).end == .clientClosed)
+            }
+        }
+    }
+}

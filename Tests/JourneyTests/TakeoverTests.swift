@@ -1,0 +1,105 @@
+import Contract
+import TestSupport
+import Testing
+
+extension Journeys {
+    /// Point 1: a lost worker's jobs.
+    @Suite struct TakeoverTests {
+        @Test func `continue goes on where the logged text ended, and the client's text is unbroken`() async throws {
+            try await withLab { lab in
+                let workers = try await lab.workers(2, ["SLUICE_UPSTREAM_PREFIX": "partial"])
+                let client = try await lab.client(lab.gateway())
+                let model = lab.model("sim-n300-g15")
+                let request = try await client.request(model: model)
+                try await request.tokens(20)
+                let id = try #require(request.judge.job)
+                let (owner, _) = try await lab.owner(of: id, among: workers)
+                await owner.kill9()
+                let end = try await request.ended()
+                #expect(end.end == .finished && end.restarts == 0 && end.text == SimulatorText.tokens(300) && client.problems.isEmpty)
+                let log = try await lab.log(id, model: model)
+                // The judge compares `text_offset` with the bytes that were logged before.
+                #expect(log.problems.isEmpty && log.types.contains("resumed") && !log.types.contains("restarted"), "\(log.problems)")
+                // The second request generated only what was missing.
+                let requests = try await lab.upstream().of(model: model).sorted { $0.accepted < $1.accepted }
+                #expect(requests.map(\.end) == [.clientClosed, .done] && requests[1].tokens < 300 - 15, "\(requests)")
+                // What the first attempt cost is in the sum.
+                let cost = try #require(end.last?["usage"]?["completion_tokens"]?.integer)
+                #expect(cost >= 295 && end.last?["usage"]?["estimated"] == true, "\(end.last?.text ?? "")")
+            }
+        }
+
+        @Test(arguments: [(policy: "restart", prefix: "partial"), (policy: "continue", prefix: "none")])
+        func `restart, and an upstream that cannot go on, begin anew`(policy: String, prefix: String) async throws {
+            try await withLab { lab in
+                let workers = try await lab.workers(2, ["SLUICE_UPSTREAM_PREFIX": prefix])
+                let front = try await FrontEnd(lab.redis)
+                let model = lab.model("sim-n150-g15")
+                let job = try await front.submit(model: model, fields: [("on_crash", .string(policy))])
+                try await job.tokens(20)
+                try await lab.owner(of: job.id, among: workers).0.kill9()
+                #expect(try await job.ended()["type"] == "finished")
+                #expect(job.heard.problems.isEmpty && job.heard.attempts == [1, 2], "\(job.heard.problems)")
+                let log = try await job.log()
+                #expect(log.problems.isEmpty && log.types.contains("restarted") && !log.types.contains("resumed"))
+                #expect(try await lab.endedRequest(1, model: model).tokens == 150)
+                await front.close()
+            }
+        }
+
+        @Test func `fail ends the job as worker_lost, with the job in a dead letter, from which it is sent again`() async throws {
+            try await withLab { lab in
+                let workers = try await lab.workers(2)
+                let front = try await FrontEnd(lab.redis)
+                let model = lab.model("sim-n2000-g15")
+                let job = try await front.submit(model: model, fields: [("on_crash", "fail")])
+                try await job.tokens(5)
+                try await lab.owner(of: job.id, among: workers).0.kill9()
+                let end = try await job.ended()
+                #expect(end["type"] == "failed" && end["code"] == "worker_lost" && end["id"] == "2-0", "\(end.text)")
+                #expect(try await job.record()["crashes"] == "1")
+                let letters = try await front.redis.send("XRANGE", "{sluice.0}:dead", "-", "+").array ?? []
+                let letter = try #require(letters.first?.array?.last?.fields)
+                #expect(letters.count == 1 && letter["code"] == "worker_lost" && letter["crashes"] == "1")
+                #expect(try JSON(parsing: letter["job"] ?? "")["id"] == .string(job.id))
+                #expect(letter["message"]?.contains("lost") == true)
+                #expect(try await lab.upstream().of(model: model).count == 1, "it was not dialled again")
+                let retried = try await Executable.run(["job", "retry", job.id], environment: ["SLUICE_REDIS_URL": lab.redis.url])
+                #expect(retried.status == .exited(0), "\(retried)")
+                #expect(try await front.redis.send("XLEN", "{sluice.0}:dead").integer == 0)
+                try await until("the retried job to be dialled") { try await lab.upstream().of(model: model).count == 2 }
+                let again = try #require(try await lab.upstream().of(model: model).first { $0.tag != job.id })
+                #expect(try await lab.record(again.tag)["retry_of"] == job.id)
+                try await front.publish(interrupt: again.tag)
+                #expect(try await lab.endedRequest(1, model: model).end == .clientClosed)
+                await front.close()
+            }
+        }
+
+        @Test func `a consumer whose worker died is swept when nothing is pending for it`() async throws {
+            try await withLab { lab in
+                let workers = try await lab.workers(2)
+                let front = try await FrontEnd(lab.redis)
+                let job = try await front.submit(model: lab.model("sim-n100-g15"))
+                try await job.tokens(2)
+                let (owner, other) = try await lab.owner(of: job.id, among: workers)
+                await owner.kill9()
+                #expect(try await job.ended()["type"] == "finished")
+                try await until("the dead worker's consumer to be swept", deadline: .seconds(20)) {
+                    var names: Set<String> = []
+                    for priority in ["interactive", "standard", "batch"] {
+                        let reply = try await front.redis.send("XINFO", "CONSUMERS", "{sluice.0}:queue:\(priority)", "workers")
+                        names.formUnion((reply.array ?? []).compactMap { $0.fields["name"] })
+                    }
+                    return !names.contains(owner.name) && names.contains(other.name)
+                }
+                // It may come back under its name at any time.
+                try owner.start()
+                try await owner.ready()
+                await other.kill9()
+                #expect(try await front.submit(model: lab.model("sim-n5-g1")).ended()["type"] == "finished")
+                await front.close()
+            }
+        }
+    }
+}

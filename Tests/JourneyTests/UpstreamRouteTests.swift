@@ -1,0 +1,140 @@
+import Contract
+import Foundation
+import TestSupport
+import Testing
+
+extension Journeys {
+    /// Several upstreams: who is asked, who is kept out, who comes next.
+    @Suite struct UpstreamRouteTests {
+        /// Two upstreams that know one model, the second for when the first fails.
+        private static func file(
+            _ lab: Lab, first: Int, second: Int, model: String = "sim-n3-g1", extra: String = "", name: String = "first"
+        ) -> String {
+            """
+            upstreams:
+              - name: \(name)
+                url: http://127.0.0.1:\(first)/v1
+                aliases: {m: \(model)}
+                fallback: [second]
+                \(extra)
+              - name: second
+                url: http://127.0.0.1:\(second)/v1
+                aliases: {m: sim-n3-g1}
+            """
+        }
+
+        private static func write(_ text: String, _ lab: Lab) throws -> String {
+            let path = lab.folder.file("upstreams.yaml")
+            try Data(text.utf8).write(to: URL(fileURLWithPath: path), options: .atomic)
+            return path
+        }
+
+        private static func worker(_ lab: Lab, _ path: String, retries: Int = 0) async throws -> Node {
+            try await lab.worker(
+                "w1",
+                [
+                    "SLUICE_UPSTREAM_URL": nil, "SLUICE_UPSTREAM_KEY": nil, "SLUICE_UPSTREAMS_FILE": path, "SLUICE_RETRIES": "\(retries)",
+                    "SLUICE_DEFAULT_MODEL": "m",
+                ])
+        }
+
+        private static func ask(_ front: FrontEnd, model: String = "m") async throws -> FollowedJob {
+            // The judge knows the text of the simulator's models only, not that of their aliases.
+            let job = try await front.submit(model: model)
+            try await job.ended()
+            return job
+        }
+
+        private static func upstreams(_ job: FollowedJob) -> [String] {
+            job.heard.events.filter { $0["type"] == "upstream" }.compactMap { $0["name"]?.string }
+        }
+
+        @Test func `a dead upstream is kept out, and comes back through a probe`() async throws {
+            try await withLab { lab in
+                let port = Ports.free()
+                let worker = try await Self.worker(lab, Self.write(Self.file(lab, first: port, second: lab.simulator.port), lab))
+                let front = try await FrontEnd(lab.redis)
+                for _ in 0..<6 {
+                    let job = try await Self.ask(front)
+                    #expect(job.heard.end == "finished" && Self.upstreams(job) == ["second"] && job.heard.problems.isEmpty)
+                    #expect(try await job.record()["upstream"] == "second")
+                }
+                #expect(worker.log.contains("upstream is kept out"))
+                let first = try lab.command("first", ["simulate", "--listen", "127.0.0.1:\(port)"], port: port)
+                try await first.ready(path: "/sim/requests")
+                let back = try await until("the first upstream to be asked again", every: .milliseconds(200)) {
+                    let job = try await Self.ask(front)
+                    #expect(job.heard.end == "finished")
+                    return Self.upstreams(job) == ["first"] ? job : nil
+                }
+                #expect(try await back.record()["upstream"] == "first")
+                #expect(try await SimulatorRequests(port: port).total == 1, "the first job there was the probe")
+                await front.close()
+            }
+        }
+
+        @Test func `a model that is out of order is asked no more after five failures`() async throws {
+            try await withLab { lab in
+                let port = Ports.free()
+                let first = try lab.command("first", ["simulate", "--listen", "127.0.0.1:\(port)"], port: port)
+                try await first.ready(path: "/sim/requests")
+                let path = try Self.write(Self.file(lab, first: port, second: lab.simulator.port, model: "sim-n3-g1-e503"), lab)
+                _ = try await Self.worker(lab, path, retries: 1)
+                let front = try await FrontEnd(lab.redis)
+                for _ in 0..<8 { #expect(Self.upstreams(try await Self.ask(front)) == ["second"]) }
+                #expect(try await SimulatorRequests(port: port).total == 5)
+                #expect(try await lab.upstream().total == 8)
+                await front.close()
+            }
+        }
+
+        @Test func `limits lead to the next upstream, and where there is none the job waits`() async throws {
+            try await withLab { lab in
+                let port = Ports.free()
+                let first = try lab.command("first", ["simulate", "--listen", "127.0.0.1:\(port)"], port: port)
+                try await first.ready(path: "/sim/requests")
+                let text =
+                    Self.file(lab, first: port, second: lab.simulator.port, extra: "requests_per_minute: 2") + """
+
+                          - name: narrow
+                            url: http://127.0.0.1:\(port)/v1
+                            models: [sim-n20-g10]
+                            concurrency: 1
+                        """
+                _ = try await Self.worker(lab, Self.write(text, lab))
+                let front = try await FrontEnd(lab.redis)
+                var names: [[String]] = []
+                for _ in 0..<4 { names.append(Self.upstreams(try await Self.ask(front))) }
+                #expect(names == [["first"], ["first"], ["second"], ["second"]])
+
+                var jobs: [FollowedJob] = []
+                for _ in 0..<3 { jobs.append(try await front.submit(model: "sim-n20-g10")) }
+                for job in jobs { #expect(try await job.ended()["type"] == "finished") }
+                let seen = try await SimulatorRequests(port: port).of(model: "sim-n20-g10").sorted { $0.accepted < $1.accepted }
+                #expect(seen.count == 3)
+                for (earlier, later) in zip(seen, seen.dropFirst()) { #expect(later.accepted >= earlier.ended ?? .max, "two ran at once") }
+                await front.close()
+            }
+        }
+
+        @Test func `SIGHUP takes a new file, and refuses one with faults`() async throws {
+            try await withLab { lab in
+                let port = lab.simulator.port
+                let path = try Self.write(Self.file(lab, first: port, second: port), lab)
+                let worker = try await Self.worker(lab, path)
+                let front = try await FrontEnd(lab.redis)
+                #expect(Self.upstreams(try await Self.ask(front)) == ["first"])
+                _ = try Self.write(Self.file(lab, first: port, second: port, name: "other"), lab)
+                kill(try #require(worker.processID), SIGHUP)
+                try await until("the worker to have reloaded") { worker.log.contains("upstreams reloaded") }
+                #expect(Self.upstreams(try await Self.ask(front)) == ["other"])
+                _ = try Self.write(Self.file(lab, first: port, second: port, extra: "colour: green", name: "third"), lab)
+                kill(try #require(worker.processID), SIGHUP)
+                try await until("the worker to have refused it") { worker.log.contains("upstreams not reloaded") }
+                #expect(worker.log.contains("colour"))
+                #expect(Self.upstreams(try await Self.ask(front)) == ["other"])
+                await front.close()
+            }
+        }
+    }
+}

@@ -1,0 +1,58 @@
+import Contract
+import TestSupport
+import Testing
+
+extension Journeys {
+    /// Point 2: a worker that wakes after its lease.
+    @Suite struct ZombieTests {
+        @Test func `frozen past its lease it writes nothing more and closes its upstream`() async throws {
+            try await withLab { lab in
+                let workers = try await lab.workers(2)
+                let client = try await lab.client(lab.gateway())
+                let model = lab.model("sim-n400-g20")
+                let request = try await client.request(model: model)
+                try await request.tokens(10)
+                let id = try #require(request.judge.job)
+                let (owner, other) = try await lab.owner(of: id, among: workers)
+                owner.freeze()
+                try await until("the other worker to take the job over") { try await lab.record(id)["worker"] == other.name }
+                owner.thaw()
+                let thawed = monotonicNanoseconds()
+                let zombie = try await lab.endedRequest(0, model: model)
+                let ended = try #require(zombie.ended)
+                #expect(zombie.end == .clientClosed && ended - thawed < 2_000_000_000, "closed after \((ended - thawed) / 1_000_000) ms")
+                let end = try await request.ended()
+                #expect(end.end == .finished && end.text == SimulatorText.tokens(400) && client.problems.isEmpty, "\(client.problems)")
+                let log = try await lab.log(id, model: model)
+                #expect(log.problems.isEmpty && log.attempts == [1, 2] && log.end == "finished", "\(log.problems)")
+                // Awake again it works like any other.
+                await other.kill9()
+                #expect(try await client.request(model: lab.model("sim-n5-g1")).ended().end == .finished)
+            }
+        }
+
+        @Test func `frozen before it dials, it finds the job taken when it wakes`() async throws {
+            try await withLab { lab in
+                let workers = try await lab.workers(2, ["SLUICE_RETRIES": "30"])
+                let front = try await FrontEnd(lab.redis)
+                let model = lab.model("sim-n20-g10-e500")
+                let job = try await front.submit(model: model)
+                try await until("three tries") { try await lab.upstream().total >= 3 }
+                let (owner, other) = try await lab.owner(of: job.id, among: workers)
+                owner.freeze()
+                try await until("the other worker to take the job over") { try await lab.record(job.id)["worker"] == other.name }
+                try await front.store(interrupt: job.id)
+                try await front.publish(interrupt: job.id)
+                #expect(try await job.ended(deadline: .seconds(3))["type"] == "interrupted")
+                let total = try await lab.upstream().total
+                owner.thaw()
+                // It says that it lost the job, or ends it for itself: either way nothing is dialled.
+                let next = try await front.submit(model: lab.model("sim-n150-g10"))
+                try await next.ended()
+                #expect(try await lab.upstream().total <= total + 1 && job.heard.problems.isEmpty)
+                #expect(try await job.log().problems.isEmpty)
+                await front.close()
+            }
+        }
+    }
+}

@@ -1,0 +1,101 @@
+import Contract
+import Testing
+
+@testable import Upstream
+
+@Suite struct SpeechTests {
+    private static let stream = Array(
+        ("id:1\nevent:result\n:HTTP_STATUS/200\ndata:{\"output\":{\"audio\":{\"data\":\"AQID\",\"url\":\"\"},\"finish_reason\":\"null\"},\"usage\":{}}\n\n"
+            + "id:2\nevent:result\n:HTTP_STATUS/200\ndata:{\"output\":{\"audio\":{\"data\":\"BAU=\",\"url\":\"\"},\ndata:\"finish_reason\":\"null\"}}\n\n"
+            + "id:3\nevent:result\n:HTTP_STATUS/200\ndata:{\"output\":{\"audio\":{\"data\":\"\",\"url\":\"https://x/y.wav\"},\"finish_reason\":\"stop\"}}\n\n")
+            .utf8)
+
+    private static func read(_ decoder: any SpeechDecoder, _ pieces: [ArraySlice<UInt8>]) throws -> [UInt8] {
+        var samples: [UInt8] = []
+        for piece in pieces {
+            let result: Result<Void, Failure> = Array(piece).withUnsafeBytes { bytes in
+                do throws(Failure) { return .success(try decoder.receive(bytes, into: &samples)) } catch { return .failure(error) }
+            }
+            try result.get()
+        }
+        try decoder.finish(into: &samples)
+        return samples
+    }
+
+    @Test func framesAreReadAtAnySlicing() throws {
+        for cut in 0...Self.stream.count {
+            let decoder = DashScopeSpeechDecoder()
+            #expect(try Self.read(decoder, [Self.stream[..<cut], Self.stream[cut...]]) == [1, 2, 3, 4, 5], "cut at \(cut)")
+            #expect(decoder.isComplete)
+        }
+    }
+
+    @Test func whatEndsEarlyIsNotComplete() throws {
+        let decoder = DashScopeSpeechDecoder()
+        let first = try #require(Self.stream.firstRange(of: Array("\n\n".utf8)))
+        #expect(try Self.read(decoder, [Self.stream[..<first.upperBound]]) == [1, 2, 3])
+        #expect(!decoder.isComplete)
+        let samples = SampleDecoder()
+        #expect(try Self.read(samples, []) == [] && !samples.isComplete)
+        let some = SampleDecoder()
+        #expect(try Self.read(some, [[1, 2, 3]]) == [1, 2, 3] && some.isComplete)
+    }
+
+    @Test(arguments: [
+        (
+            "event:error\n:HTTP_STATUS/429\ndata:{\"code\":\"Throttling.RateQuota\",\"message\":\"slow\",\"request_id\":\"r\"}\n\n",
+            FailureCode.rateLimited
+        ),
+        ("data:{\"code\":\"InvalidApiKey\",\"message\":\"no\"}\n\n", .authentication), ("data:{\"output\":[]}\n\n", .upstreamProtocol),
+        ("data:{\"output\":{\"audio\":{\"data\":\"!!\"}}}\n\n", .upstreamProtocol),
+    ]) func errorsInsideAStream(_ text: String, _ code: FailureCode) {
+        #expect { try Self.read(DashScopeSpeechDecoder(), [Array(text.utf8)[...]]) } throws: { ($0 as? Failure)?.code == code }
+    }
+
+    @Test func whatIsNoAudioIsRefused() {
+        for type in ["text/html", "application/json", "text/plain"] {
+            var head = HTTPResponseHead()
+            head.status = 200
+            head.contentType = type
+            for kind in SpeechConfiguration.Kind.allCases { #expect(throws: Failure.self) { _ = try kind.decoder(for: head) } }
+        }
+    }
+
+    @Test(
+        arguments: [([], ""), ([102], "Zg=="), ([102, 111], "Zm8="), ([102, 111, 111], "Zm9v"), ([251, 255, 191, 0], "+/+/AA==")]
+            as [([UInt8], String)])
+    func base64(bytes: [UInt8], text: String) {
+        #expect(Base64.encode(bytes) == text)
+        var out: [UInt8] = []
+        #expect(Base64.decode(text, into: &out) && out == bytes)
+    }
+
+    @Test func base64OfAnything() {
+        for count in 0..<200 {
+            let bytes = (0..<count).map { _ in UInt8.random(in: 0...255) }
+            var out: [UInt8] = []
+            #expect(Base64.decode(Base64.encode(bytes), into: &out) && out == bytes)
+        }
+        for rubbish in ["A", "AB=C", "A===", "AA A", "ÄÖ"] {
+            var out: [UInt8] = []
+            #expect(!Base64.decode(rubbish, into: &out), "\(rubbish)")
+        }
+    }
+
+    @Test func requestsAreInTheProvidersForm() throws {
+        let request = SpeechRequest(jobID: try #require(JobID("p0-test")), text: "Hi.", model: "m", voice: "v")
+        let openAI = try request.exchange(
+            on: SpeechConfiguration(kind: .openai, url: "http://h/v1/", key: "sk-canary", model: nil, voice: nil))
+        #expect(openAI.url == "http://h/v1/audio/speech" && openAI.headers.contains("Authorization: Bearer sk-canary"))
+        #expect(String(decoding: openAI.body, as: UTF8.self) == #"{"model":"m","voice":"v","input":"Hi.","response_format":"pcm"}"#)
+        let dashScope = try request.exchange(
+            on: SpeechConfiguration(kind: .dashscope, url: "http://h/api/v1", key: nil, model: nil, voice: nil))
+        #expect(dashScope.url == "http://h/api/v1/services/aigc/multimodal-generation/generation")
+        #expect(dashScope.headers == ["x-request-id: p0-test", "X-DashScope-SSE: enable"])
+        #expect(String(decoding: dashScope.body, as: UTF8.self) == #"{"model":"m","input":{"text":"Hi.","voice":"v"}}"#)
+        #expect(throws: Failure.self) {
+            _ = try request.exchange(
+                on: SpeechConfiguration(kind: .openai, url: "http://h", key: "sk\r\nHost: evil", model: nil, voice: nil))
+        }
+    }
+}

@@ -1,0 +1,133 @@
+import Contract
+import Logging
+import Testing
+import Upstream
+
+@testable import Worker
+
+@Suite struct CircuitBreakerTests {
+    private static let second: UInt64 = 1_000_000_000
+
+    @Test func opensAfterFailuresInARow() {
+        var breaker = CircuitBreaker()
+        for count in 1...4 { #expect(breaker.failed(isProbe: false, at: UInt64(count) * Self.second) == nil) }
+        #expect(breaker.admit(at: 5 * Self.second) == .pass)
+        #expect(breaker.failed(isProbe: false, at: 5 * Self.second) == 5 * Self.second)
+        #expect(breaker.admit(at: 6 * Self.second) == .refused)
+    }
+
+    @Test func aSuccessBetweenBeginsTheCountAnew() {
+        var breaker = CircuitBreaker()
+        for _ in 1...4 { _ = breaker.failed(isProbe: false, at: 1) }
+        breaker.succeeded()
+        for _ in 1...4 { #expect(breaker.failed(isProbe: false, at: 2) == nil) }
+        #expect(breaker.failed(isProbe: false, at: 3) != nil)
+    }
+
+    @Test func failuresFarApartAreNoRow() {
+        var breaker = CircuitBreaker()
+        for count in 0..<20 { #expect(breaker.failed(isProbe: false, at: UInt64(count) * 8 * Self.second) == nil) }
+    }
+
+    @Test func oneProbeAtATimeAndLongerPauses() {
+        var breaker = CircuitBreaker()
+        for _ in 1...5 { _ = breaker.failed(isProbe: false, at: 0) }
+        var now = 5 * Self.second
+        for pause in [10, 20, 40, 60, 60] as [UInt64] {
+            #expect(breaker.admit(at: now - 1) == .refused)
+            #expect(breaker.admit(at: now) == .probe)
+            #expect(breaker.admit(at: now) == .refused)
+            // Somebody who was asked before it opened knows nothing new.
+            #expect(breaker.failed(isProbe: false, at: now) == nil)
+            #expect(breaker.failed(isProbe: true, at: now) == pause * Self.second)
+            now += pause * Self.second
+        }
+        #expect(breaker.admit(at: now) == .probe)
+        breaker.probeAbandoned(at: now)
+        #expect(breaker.admit(at: now) == .probe)
+        breaker.succeeded()
+        #expect(breaker.admit(at: now) == .pass && breaker.isUntroubled)
+        for _ in 1...5 { _ = breaker.failed(isProbe: false, at: now) }
+        #expect(breaker.state == .open(until: now + 5 * Self.second), "the pause begins anew, too")
+    }
+
+    @Test func aBucketHasItsRequestsAMinute() {
+        var bucket = TokenBucket(perMinute: 60, now: 0)
+        for _ in 0..<60 { #expect(bucket.take(at: 0) == nil) }
+        #expect(bucket.take(at: 0) == .seconds(1))
+        #expect(bucket.take(at: Self.second / 2) == .milliseconds(500))
+        #expect(bucket.take(at: Self.second) == nil)
+        #expect(bucket.take(at: Self.second) != nil)
+        for _ in 0..<60 { #expect(bucket.take(at: 1_000 * Self.second) == nil) }
+        #expect(bucket.take(at: 1_000 * Self.second) != nil)
+    }
+
+    // MARK: the gate
+
+    private static func stop(_ name: String, model: String = "m", concurrency: Int? = nil, perMinute: Int? = nil) -> UpstreamRoute.Stop {
+        var upstream = UpstreamConfiguration(name: name, kind: .openai, url: "http://x", key: nil)
+        upstream.concurrency = concurrency
+        upstream.requestsPerMinute = perMinute
+        return UpstreamRoute.Stop(upstream: upstream, model: model)
+    }
+    private static func gate() -> UpstreamGate { UpstreamGate(metrics: WorkerMetrics(), logger: Logger(label: "test")) }
+    private static func pass(_ admission: UpstreamGate.Admission) -> UpstreamGate.Pass? {
+        if case .admitted(let pass) = admission { pass } else { nil }
+    }
+
+    @Test func aModelOutOfOrderSaysNothingOfTheOthers() throws {
+        let gate = Self.gate()
+        for _ in 1...5 {
+            let pass = try #require(Self.pass(gate.admit(Self.stop("a"), isForced: false, at: 0)))
+            gate.failed(pass, .overloaded, at: 0)
+            gate.release(pass, at: 0)
+        }
+        #expect(Self.pass(gate.admit(Self.stop("a"), isForced: false, at: 1)) == nil)
+        #expect(Self.pass(gate.admit(Self.stop("a", model: "n"), isForced: false, at: 1)) != nil)
+        #expect(Self.pass(gate.admit(Self.stop("b"), isForced: false, at: 1)) != nil)
+        #expect(Self.pass(gate.admit(Self.stop("a"), isForced: true, at: 1)) != nil)
+    }
+
+    @Test func oneOutOfReachIsKeptOutWhateverTheModel() throws {
+        let gate = Self.gate()
+        for number in 1...5 {
+            let pass = try #require(Self.pass(gate.admit(Self.stop("a", model: "m\(number)"), isForced: false, at: 0)))
+            gate.failed(pass, .upstreamUnreachable, at: 0)
+            gate.release(pass, at: 0)
+        }
+        #expect(Self.pass(gate.admit(Self.stop("a", model: "new"), isForced: false, at: 1)) == nil)
+        let probe = try #require(Self.pass(gate.admit(Self.stop("a"), isForced: false, at: 5 * Self.second)))
+        #expect(Self.pass(gate.admit(Self.stop("a"), isForced: false, at: 5 * Self.second)) == nil)
+        // A refusal is an answer: it is alive.
+        gate.failed(probe, .rateLimited, at: 5 * Self.second)
+        #expect(Self.pass(gate.admit(Self.stop("a"), isForced: false, at: 5 * Self.second)) != nil)
+    }
+
+    @Test func aProbeWithoutAVerdictLetsTheNextOneTry() throws {
+        let gate = Self.gate()
+        for _ in 1...5 {
+            let pass = try #require(Self.pass(gate.admit(Self.stop("a"), isForced: false, at: 0)))
+            gate.failed(pass, .upstreamUnreachable, at: 0)
+            gate.release(pass, at: 0)
+        }
+        let probe = try #require(Self.pass(gate.admit(Self.stop("a"), isForced: false, at: 5 * Self.second)))
+        gate.release(probe, at: 6 * Self.second)
+        #expect(Self.pass(gate.admit(Self.stop("a"), isForced: false, at: 6 * Self.second)) != nil)
+    }
+
+    @Test func limitsCountWhatRuns() throws {
+        let gate = Self.gate()
+        let two = Self.stop("a", concurrency: 2)
+        let first = try #require(Self.pass(gate.admit(two, isForced: false, at: 0)))
+        #expect(Self.pass(gate.admit(two, isForced: false, at: 0)) != nil)
+        #expect(Self.pass(gate.admit(two, isForced: true, at: 0)) == nil, "a limit holds, even then")
+        gate.release(first, at: 0)
+        gate.release(first, at: 0)
+        #expect(Self.pass(gate.admit(two, isForced: false, at: 0)) != nil)
+        #expect(Self.pass(gate.admit(two, isForced: false, at: 0)) == nil)
+        let slow = Self.stop("b", perMinute: 1)
+        #expect(Self.pass(gate.admit(slow, isForced: false, at: 0)) != nil)
+        guard case .refused(let wait) = gate.admit(slow, isForced: true, at: 0) else { return #expect(Bool(false)) }
+        #expect(wait == .seconds(60))
+    }
+}

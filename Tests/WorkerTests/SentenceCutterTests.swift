@@ -1,0 +1,99 @@
+import Testing
+
+@testable import Worker
+
+@Suite struct SentenceCutterTests {
+    private static func cut(_ text: String, slices: [Int] = []) -> [String] {
+        var cutter = SentenceCutter()
+        var pieces: [String] = []
+        var rest = Array(text)[...]
+        for length in slices {
+            pieces += cutter.feed(String(rest.prefix(length)))
+            rest = rest.dropFirst(length)
+        }
+        pieces += cutter.feed(String(rest))
+        return pieces + cutter.finish()
+    }
+
+    private static let table: [(String, [String])] = [
+        ("Hello there. How are you? Fine!", ["Hello there.", " How are you?", " Fine!"]),
+        ("你好。今天天气怎么样？很好！", ["你好。", "今天天气怎么样？", "很好！"]),
+        ("one line\nanother", ["one line\n", "another"]),
+        // Numbers.
+        ("Pi is 3.14159 or so. Right.", ["Pi is 3.14159 or so.", " Right."]),
+        ("圆周率是3.14。对。", ["圆周率是3.14。", "对。"]),
+        ("It costs about 1,234,567 yuan, they say", ["It costs about 1,234,567 yuan,", " they say"]),
+        ("1. First thing. 2. Second thing.", ["1. First thing.", " 2. Second thing."]),
+        // Abbreviations and initials.
+        ("Dr. Smith met Mr. J. Doe. They spoke.", ["Dr. Smith met Mr. J. Doe.", " They spoke."]),
+        ("Use tools, e.g. a saw, i.e. something sharp.", ["Use tools, e.g. a saw,", " i.e. something sharp."]),
+        ("The U.S. is large. So am I. Yes.", ["The U.S. is large.", " So am I.", " Yes."]),
+        // Links and names of files.
+        ("See https://example.com/a,b;c?q=1&r=2. Then go on.", ["See https://example.com/a,b;c?q=1&r=2.", " Then go on."]),
+        ("请看 https://example.com/a?b=1。谢谢", ["请看 https://example.com/a?b=1。", "谢谢"]),
+        ("Open main.swift in www.example.com/x?y now! Go.", ["Open main.swift in www.example.com/x?y now!", " Go."]),
+        // Rows of dots.
+        ("Well... I see. Ok.", ["Well...", " I see.", " Ok."]),
+        // Weak marks count from fifteen characters on.
+        ("Well, yes, indeed, this is so", ["Well, yes, indeed,", " this is so"]),
+        ("好，我们今天先去北京然后再去上海，最后回家", ["好，我们今天先去北京然后再去上海，", "最后回家"]),
+        ("He said \"Go.\" Then he went.", ["He said \"Go.", "\" Then he went."]),
+        ("", []),
+    ]
+
+    @Test(arguments: table)
+    func cutsWhereASentenceEnds(text: String, pieces: [String]) {
+        #expect(Self.cut(text) == pieces)
+    }
+
+    @Test(arguments: table)
+    func theSlicingChangesNothing(text: String, pieces: [String]) {
+        #expect(Self.cut(text, slices: Array(repeating: 1, count: text.count)) == pieces)
+        for first in 0...text.count { #expect(Self.cut(text, slices: [first]) == pieces, "cut at \(first)") }
+    }
+
+    @Test func strongEndsAreCutAtOnce() {
+        var cutter = SentenceCutter()
+        #expect(cutter.feed("你好。") == ["你好。"])
+        #expect(cutter.feed("Really?") == ["Really?"])
+        #expect(cutter.feed("Yes") == [] && cutter.feed("!") == ["Yes!"])
+        #expect(cutter.feed("A line\n") == ["A line\n"])
+        // It may be a number yet.
+        #expect(cutter.feed("It is 3.") == [])
+        #expect(cutter.feed(" Ok") == ["It is 3."])
+    }
+
+    @Test func whatHasNoMarkIsCutAtSixty() {
+        let words = (0..<40).map { "w\($0)" }.joined(separator: " ")
+        let pieces = Self.cut(words)
+        #expect(pieces.joined() == words)
+        #expect(pieces.allSatisfy { $0.count <= 60 } && pieces.dropLast().allSatisfy { $0.count > 50 && $0.hasSuffix(" ") }, "\(pieces)")
+        let chinese = String(repeating: "字", count: 150)
+        #expect(Self.cut(chinese).map(\.count) == [60, 60, 30])
+        // A word of ASCII among them is not cut.
+        let mixed = String(repeating: "字", count: 57) + "Swift" + String(repeating: "字", count: 10)
+        #expect(Self.cut(mixed).first == String(repeating: "字", count: 57))
+        // Nor is a link, though it is longer.
+        let link = "https://example.com/" + String(repeating: "a", count: 100)
+        #expect(Self.cut("see " + link + " there") == ["see ", link, " there"])
+        let endless = String(repeating: "x", count: 1_000)
+        let chunks = Self.cut(endless)
+        #expect(chunks.joined() == endless && chunks.allSatisfy { $0.count <= SentenceCutter.wordLimit })
+    }
+
+    @Test func piecesAreTheTextWhateverItIs() {
+        let alphabet = Array("ab1 .,;!?，。；、！？\n\"(字:/w")
+        var random = SystemRandomNumberGenerator()
+        for _ in 0..<500 {
+            let text = String((0..<Int.random(in: 0...200, using: &random)).map { _ in alphabet.randomElement(using: &random) ?? "a" })
+            let whole = Self.cut(text)
+            #expect(whole.joined() == text)
+            #expect(Self.cut(text, slices: Array(repeating: 1, count: text.count)) == whole, "\(text)")
+        }
+    }
+
+    @Test func whatCannotBeSpokenIsNot() {
+        #expect(SentenceCutter.spoken(" Hello. ") == "Hello.")
+        #expect(SentenceCutter.spoken("---\n") == nil && SentenceCutter.spoken("  ") == nil && SentenceCutter.spoken("\"") == nil)
+    }
+}
