@@ -124,7 +124,7 @@ extension Journeys {
                 try await until("the first token") { try await lab.upstream().of(model: model).first?.firstToken != nil }
                 gateway.terminate()
                 if signals == 2 {
-                    try await until("the drain to be seen") { try await gateway.get("/readyz").status == 503 }
+                    try await until("the drain to begin") { gateway.log.contains("draining") }
                     gateway.terminate()
                 }
                 _ = try await gateway.ended(within: .seconds(5))
