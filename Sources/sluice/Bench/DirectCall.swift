@@ -51,6 +51,7 @@ private final class DirectCallHandler: ChannelInboundHandler {
     }
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        let (index, reader) = (index, reader)
         unwrapInboundIn(data).withUnsafeReadableBytes { bytes in
             let tokens = TokenScan.tokens(in: bytes)
             let isLast = TokenScan.contains("[DONE]", in: bytes)
