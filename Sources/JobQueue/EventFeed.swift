@@ -163,6 +163,7 @@ package actor EventFeed {
             let events = try await queue.log(id, after: after)
             guard let follower = follower(id, number) else { return }
             deliver(follower.sequence.filled(events), of: id, to: follower)
+            if follower.sequence.hasGap { act(follower.sequence.suspect(), on: id, follower) }
         } catch {
             // Redis is away; said once by its connection. The next look tries again.
             follower(id, number)?.sequence.fillFailed()

@@ -17,6 +17,8 @@ struct EventSequence {
     private(set) var last: EventID?
     private(set) var ended = false
     private(set) var filling = false
+    /// What was held back while the log was read did not follow on it: the log is to be read again.
+    private(set) var hasGap = false
     private var held: [LoggedEvent] = []
 
     init(after: EventID?) { last = after }
@@ -64,8 +66,16 @@ struct EventSequence {
         let waiting = held
         held = []
         filling = false
-        // A gap that is left (the log was read before the event was written) is met again by the next event or look.
-        for event in waiting where !ended && event.id == last?.next { delivered += accept([event]) }
+        hasGap = false
+        for event in waiting where !ended && last.map({ event.id > $0 }) ?? true {
+            guard event.id == (last?.next ?? EventID(attempt: 1, sequence: 0)) else {
+                // The log was read before this was written. Nothing behind it may pass: an older attempt's event behind a newer one's first would look as
+                // if it followed.
+                hasGap = true
+                break
+            }
+            delivered += accept([event])
+        }
         return delivered
     }
 

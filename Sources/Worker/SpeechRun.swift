@@ -10,6 +10,9 @@ final class SpeechRun {
     static let heldMaximum = 256 << 10
     /// Bytes of samples in an event: at 24 kHz, 100 ms.
     static let grain = 4_800
+    /// Tries of one sentence until its first sample; the wait before the second is `patience`, before the third twice that.
+    static let tries = 3
+    static let patience = Duration.milliseconds(200)
     /// Bytes of samples that one event holds at most.
     static let eventMaximum = 32 << 10
 
@@ -84,7 +87,10 @@ final class SpeechRun {
     func close() {
         isOver = true
         sentences.removeAll()
-        for synthesis in syntheses { synthesis.call?.cancel() }
+        for synthesis in syntheses {
+            synthesis.call?.cancel()
+            if let timer = synthesis.timer { loop.cancel(timer) }
+        }
         syntheses.removeAll()
         if let timer { loop.cancel(timer) }
         timer = nil
@@ -106,7 +112,8 @@ final class SpeechRun {
     func pause() {
         guard !isOver, !isPaused else { return }
         isPaused = true
-        for synthesis in syntheses { synthesis.call?.pauseReading() }
+        // One whose answer has not begun is left to begin: libcurl 7.88 takes an answer for empty that comes whole while it is held back before its head.
+        for synthesis in syntheses where synthesis.hasSamples { synthesis.call?.pauseReading() }
     }
 
     func resume() {
@@ -146,16 +153,31 @@ final class SpeechRun {
     }
 
     private func start(_ sentence: String) -> Bool {
-        let synthesis = Synthesis(run: self)
+        let synthesis = Synthesis(sentence, run: self)
+        syntheses.append(synthesis)
+        if syntheses.count == 1 { watch() }
+        return dial(synthesis)
+    }
+
+    private func dial(_ synthesis: Synthesis) -> Bool {
+        let request = SpeechRequest(jobID: jobID, text: synthesis.sentence, model: model, voice: voice)
         do throws(Failure) {
-            synthesis.call = try client.speak(
-                SpeechRequest(jobID: jobID, text: sentence, model: model, voice: voice), on: speech, receiver: synthesis)
+            synthesis.call = try client.speak(request, on: speech, receiver: synthesis)
+            return true
         } catch {
             fail(error)
             return false
         }
-        syntheses.append(synthesis)
-        if syntheses.count == 1 { watch() }
+    }
+
+    /// Whether what failed is tried again: kept connections close under a request, and upstreams ask for a moment's patience.
+    fileprivate func triesAgain(_ synthesis: Synthesis, after failure: Failure) -> Bool {
+        guard !isOver, failure.retryable, !synthesis.hasSamples, synthesis.tries < Self.tries else { return false }
+        synthesis.tries += 1
+        synthesis.timer = loop.schedule(after: Self.patience * (synthesis.tries - 1)) { [unowned self, unowned synthesis] in
+            synthesis.timer = nil
+            _ = dial(synthesis)
+        }
         return true
     }
 
@@ -176,7 +198,9 @@ final class SpeechRun {
 
     fileprivate func produced(_ synthesis: Synthesis) {
         guard !isOver else { return }
-        if syntheses.first === synthesis {
+        if isPaused {
+            synthesis.call?.pauseReading()
+        } else if syntheses.first === synthesis {
             watch()
             advance()
         } else if !synthesis.isHeld, synthesis.samples.count > Self.heldMaximum {
@@ -206,8 +230,13 @@ final class SpeechRun {
 
 /// One sentence on its way.
 private final class Synthesis: SpeechReceiver {
+    let sentence: String
     private unowned let run: SpeechRun
     var call: SpeechCall?
+    var tries = 1
+    /// Set while it waits to be tried again.
+    var timer: LoopTimer?
+    private(set) var hasSamples = false
     /// What was not told yet.
     var samples: [UInt8] = []
     /// Nothing more comes.
@@ -217,15 +246,20 @@ private final class Synthesis: SpeechReceiver {
     /// Ahead of its turn and long enough: not read from.
     var isHeld = false
 
-    init(run: SpeechRun) { self.run = run }
+    init(_ sentence: String, run: SpeechRun) {
+        self.sentence = sentence
+        self.run = run
+    }
 
     func speechProduced(_ samples: [UInt8]) {
+        hasSamples = true
         self.samples += samples
         run.produced(self)
     }
 
     func speechEnded(_ failure: Failure?) {
         call = nil
+        if let failure, run.triesAgain(self, after: failure) { return }
         isWhole = true
         self.failure = failure
         run.completed()

@@ -42,7 +42,9 @@ struct ChaosChecker: Sendable {
             }
         } catch { complain("\(error)") }
         do {
-            try await until("the upstream to be idle", deadline: .seconds(10), every: .milliseconds(50)) { try await lab.upstream().running == 0 }
+            try await until("the upstream to be idle", deadline: .seconds(10), every: .milliseconds(50)) {
+                try await lab.upstream().running == 0
+            }
         } catch {
             figures.leftRunning = try await lab.upstream().running
             complain("\(figures.leftRunning) requests are left running upstream")
@@ -68,7 +70,9 @@ struct ChaosChecker: Sendable {
         var records: [String: [String: String]] = [:]
         repeat {
             let reply = try await redis.send("SCAN", cursor, "MATCH", "{sluice.0}:job:*", "COUNT", "1000")
-            guard let parts = reply.array, parts.count == 2, let next = parts[0].string else { throw RawRedisError(description: "SCAN: \(reply)") }
+            guard let parts = reply.array, parts.count == 2, let next = parts[0].string else {
+                throw RawRedisError(description: "SCAN: \(reply)")
+            }
             cursor = next
             for key in parts[1].array ?? [] {
                 guard let key = key.string else { continue }
@@ -144,7 +148,9 @@ struct ChaosChecker: Sendable {
         guard !story.isRefused else {
             figures.refused += 1
             // What its client was told is not there must not have given anything.
-            if let job = jobs.first, job.log.end != "interrupted" { complain("\(story.model) was refused, and yet job \(job.id) ended \(job.log.end ?? "never")") }
+            if let job = jobs.first, job.log.end != "interrupted" {
+                complain("\(story.model) was refused, and yet job \(job.id) ended \(job.log.end ?? "never")")
+            }
             return
         }
         guard let judge = story.judge, let end = judge.end else {
@@ -153,10 +159,14 @@ struct ChaosChecker: Sendable {
         }
         figures.longestRequest = max(figures.longestRequest, (judge.endedAt ?? 0) - judge.sentAt)
         for problem in judge.problems { complain(problem + " (\(story.model))") }
-        if end == .interrupted, !story.askedForInterrupt { complain("\(story.model) was interrupted and nobody asked: \(judge.last?.text ?? "")") }
+        if end == .interrupted, !story.askedForInterrupt {
+            complain("\(story.model) was interrupted and nobody asked: \(judge.last?.text ?? "")")
+        }
         guard let job = jobs.first else { return complain("\(story.model) ended \(end) without a job: \(judge.last?.text ?? "")") }
         if let told = judge.job, told != job.id { complain("\(story.model) was told the job \(told), it is \(job.id)") }
-        if end.rawValue != job.log.end { complain("\(story.model) ended \(end) for its client, \(job.log.end ?? "never") in its log: \(judge.last?.text ?? "")") }
+        if end.rawValue != job.log.end {
+            complain("\(story.model) ended \(end) for its client, \(job.log.end ?? "never") in its log: \(judge.last?.text ?? "")")
+        }
         if end == .finished, judge.text != job.log.text { complain("\(story.model): the client's text is not the log's") }
     }
 
@@ -166,7 +176,9 @@ struct ChaosChecker: Sendable {
 
     private mutating func judgeDials(_ story: RequestStory, _ job: JobFacts?, _ upstream: [SimulatorRequest]) {
         if let job {
-            for request in upstream where request.tag != job.id { complain("\(story.model) was dialled for \(request.tag), its job is \(job.id)") }
+            for request in upstream where request.tag != job.id {
+                complain("\(story.model) was dialled for \(request.tag), its job is \(job.id)")
+            }
         }
         guard job?.log.end == "interrupted", let acknowledged = story.acknowledgedAt else { return }
         for request in upstream where request.accepted > acknowledged + Self.dialSlack && request.tokens > Self.tokenSlack {

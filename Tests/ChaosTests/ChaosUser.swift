@@ -83,7 +83,8 @@ actor ChaosUser {
         payload["function_calling"] = []
         payload["resume_session_id"] = session.map(JSON.string)
         try await client.send("REGISTER", .object(payload))
-        let frame = try await client.state.wait(deadline: .seconds(10), { _ in "an answer to REGISTER" }) { state -> WebSocketClient.Frame? in
+        let frame = try await client.state.wait(deadline: .seconds(10), { _ in "an answer to REGISTER" }) {
+            state -> WebSocketClient.Frame? in
             if let index = state.waiting.firstIndex(where: { $0.type == "REGISTER_ACK" || $0.type == "ERROR" }) {
                 return state.waiting.remove(at: index)
             }
@@ -131,7 +132,9 @@ actor ChaosUser {
             // The socket may hold on to the request.
             if let client { await leave(client) }
         }
-        if let judge = story.judge, judge.end == .failed, judge.frames == 0, judge.last?["error_detail"]?.string == "overloaded" { story.isRefused = true }
+        if let judge = story.judge, judge.end == .failed, judge.frames == 0, judge.last?["error_detail"]?.string == "overloaded" {
+            story.isRefused = true
+        }
         return story
     }
 
@@ -165,7 +168,9 @@ actor ChaosUser {
     }
 
     /// Goes on with it on a new socket; nil when it turned out that it was never accepted.
-    private func resume(_ request: ClientRequest, until end: ContinuousClock.Instant, _ story: inout RequestStory) async throws -> ClientRequest? {
+    private func resume(_ request: ClientRequest, until end: ContinuousClock.Instant, _ story: inout RequestStory) async throws
+        -> ClientRequest?
+    {
         let before = request.judge
         guard before.end == nil else { return nil }
         while true {

@@ -17,7 +17,8 @@ struct Deployment: Sendable {
     let workers: [Member]
     let gateways: [Member]
 
-    static func start(_ lab: Lab, workers: Int, gateways: Int, seed: UInt64, _ settings: [String: String?] = [:]) async throws -> Deployment {
+    static func start(_ lab: Lab, workers: Int, gateways: Int, seed: UInt64, _ settings: [String: String?] = [:]) async throws -> Deployment
+    {
         var common: [String: String?] = [
             "SLUICE_GRACE": "60s", "SLUICE_RETENTION": "24h", "SLUICE_MAX_CRASHES": "100", "SLUICE_IDLE_TIMEOUT": "8s",
             "SLUICE_FIRST_TOKEN_TIMEOUT": "6s", "SLUICE_CONNECT_TIMEOUT": "3s",

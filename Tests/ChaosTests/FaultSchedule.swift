@@ -54,7 +54,8 @@ struct FaultSchedule: Sendable {
             let fault: Fault
             switch draw {
             case 0..<22: fault = .kill(.worker(.random(in: 0..<workers, using: &random)), downFor: .random(in: 0...1_500, using: &random))
-            case 22..<34: fault = .kill(.gateway(.random(in: 0..<gateways, using: &random)), downFor: .random(in: 0...1_500, using: &random))
+            case 22..<34:
+                fault = .kill(.gateway(.random(in: 0..<gateways, using: &random)), downFor: .random(in: 0...1_500, using: &random))
             case 34..<44:
                 let time = Int.random(in: lease + 200...lease + 2_500, using: &random)
                 fault = .freeze(.worker(.random(in: 0..<workers, using: &random)), milliseconds: time)

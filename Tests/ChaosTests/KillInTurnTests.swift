@@ -20,7 +20,9 @@ extension Chaos {
                 let models = (0..<streams).map { _ in lab.model("sim-n400-g40") }
                 let outcomes = try await withThrowingTaskGroup(of: Outcome.self) { tasks in
                     for (index, model) in models.enumerated() {
-                        tasks.addTask { try await Self.stream(deployment, model, gateway: index % 2, interruptAt: index % 8 == 7 ? 250 : nil) }
+                        tasks.addTask {
+                            try await Self.stream(deployment, model, gateway: index % 2, interruptAt: index % 8 == 7 ? 250 : nil)
+                        }
                     }
                     tasks.addTask {
                         try await until("all streams to run", deadline: .seconds(30)) { try await lab.upstream().running >= streams }
@@ -58,7 +60,8 @@ extension Chaos {
         }
 
         /// One client: comes back on the other gateway whenever its socket breaks.
-        private static func stream(_ deployment: Deployment, _ model: String, gateway first: Int, interruptAt: Int?) async throws -> Outcome {
+        private static func stream(_ deployment: Deployment, _ model: String, gateway first: Int, interruptAt: Int?) async throws -> Outcome
+        {
             var gateway = first
             var client = try await connect(deployment, &gateway, session: nil)
             var request = try await client.request(model: model)

@@ -3,7 +3,9 @@ import Testing
 extension Chaos {
     @Suite struct ScheduleTests {
         @Test func `a seed repeats its schedule, and every kind of fault is in a long one`() {
-            func schedule(_ seed: UInt64) -> FaultSchedule { FaultSchedule(seed: seed, seconds: 300, workers: 3, gateways: 2, lease: 3_000) }
+            func schedule(_ seed: UInt64) -> FaultSchedule {
+                FaultSchedule(seed: seed, seconds: 300, workers: 3, gateways: 2, lease: 3_000)
+            }
             #expect(schedule(7).entries == schedule(7).entries && schedule(7).entries != schedule(8).entries)
             var kinds: Set<String> = []
             for entry in schedule(7).entries {

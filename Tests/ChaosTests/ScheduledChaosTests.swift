@@ -7,7 +7,9 @@ extension Chaos {
     @Suite struct ScheduledChaosTests {
         @Test func `whatever dies, nothing is lost, doubled or left running`() async throws {
             let (seed, seconds) = (ChaosSettings.seed, ChaosSettings.seconds)
-            print("chaos: seed \(seed), \(seconds) s, \(ChaosSettings.users) users (SLUICE_CHAOS_SEED, SLUICE_CHAOS_SECONDS, SLUICE_CHAOS_USERS)")
+            print(
+                "chaos: seed \(seed), \(seconds) s, \(ChaosSettings.users) users (SLUICE_CHAOS_SEED, SLUICE_CHAOS_SECONDS, SLUICE_CHAOS_USERS)"
+            )
             try await withLab(redis: PrivateRedis.Options(appendOnly: true)) { lab in
                 let deployment = try await Deployment.start(lab, workers: 3, gateways: 2, seed: seed)
                 let schedule = FaultSchedule(seed: seed, seconds: seconds, workers: 3, gateways: 2, lease: Deployment.lease)
@@ -37,7 +39,8 @@ extension Chaos {
             }
         }
 
-        private func report(_ figures: ChaosChecker.Figures, _ stories: [RequestStory], _ faults: FaultRunner.Counts, _ problems: [String]) {
+        private func report(_ figures: ChaosChecker.Figures, _ stories: [RequestStory], _ faults: FaultRunner.Counts, _ problems: [String])
+        {
             print(
                 """
                 chaos: \(figures.jobs) jobs (\(figures.finished) finished, \(figures.interrupted) interrupted, \(figures.failed) failed by their upstream, \

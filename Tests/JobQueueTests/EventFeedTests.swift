@@ -110,6 +110,26 @@ import Testing
         }
     }
 
+    @Test func readersOfAJobThatRedisLostAreTold() async throws {
+        try await QueueFixture.run { fixture in
+            let (running, waiting) = (Heard(), Heard())
+            let claim = try await fixture.running(QueueFixture.job())
+            let other = QueueFixture.job("p0-\(ULID(milliseconds: 2))")
+            _ = try await fixture.queue.submit(other, options: SubmitOptions())
+            _ = try await fixture.feed.follow(claim.job.id, after: nil, replay: true, receive: running.receive)
+            _ = try await fixture.feed.follow(other.id, after: nil, replay: true, receive: waiting.receive)
+            try await waitFor(running, ["1-0"])
+            try await fixture.redis.command("FLUSHALL")
+            // Nor does a late write bring a log back that has no beginning and never expires.
+            #expect(try await fixture.write([.text("late")], of: claim).first?.isNull == true)
+            #expect(try await fixture.redis.command("EXISTS", fixture.keys.log(claim.job.id)) == .integer(0))
+            try await until("both readers to be told", deadline: .seconds(20)) {
+                running.types.last == "failed" && waiting.types == ["failed"]
+            }
+            #expect(running.ids.last == "2-0" && waiting.ids == ["1-0"])
+        }
+    }
+
     @Test func manyFollowersOfOneJob() async throws {
         try await QueueFixture.run { fixture in
             let claim = try await fixture.running(QueueFixture.job())

@@ -50,6 +50,18 @@ import Testing
         #expect(sequence.filled([Self.text(1, 6), Self.text(2, 0)]).map(\.id.description) == ["1-6", "2-0"])
     }
 
+    @Test func aZombieBehindAHeldBackAttemptDoesNotPass() {
+        var sequence = EventSequence(after: nil)
+        _ = sequence.suspect()
+        // While the log is read a new attempt begins, and the older one publishes what the log has refused.
+        _ = sequence.offer([Self.text(2, 0)])
+        _ = sequence.offer([Self.text(1, 1)])
+        #expect(sequence.filled([Self.text(1, 0)]).map(\.id.description) == ["1-0"])
+        #expect(sequence.hasGap)
+        _ = sequence.suspect()
+        #expect(sequence.filled([Self.text(2, 0)]).map(\.id.description) == ["2-0"] && !sequence.hasGap)
+    }
+
     @Test func nothingAfterTheEnd() {
         var sequence = EventSequence(after: nil)
         #expect(ids(sequence.offer([Self.text(1, 0), Self.end(1, 1), Self.text(1, 2)])) == ["1-0", "1-1"])

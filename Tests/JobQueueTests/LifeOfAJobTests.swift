@@ -263,6 +263,32 @@ import Testing
         }
     }
 
+    @Test func consumersOfDeadWorkersAreSwept() async throws {
+        var settings = QueueSettings()
+        settings.lease = .seconds(1)
+        try await QueueFixture.run(settings: settings) { fixture in
+            let (idle, busy, alive) = (
+                fixture.consumer("idle", token: "t2"), fixture.consumer("busy", token: "t3"), fixture.consumer("alive", token: "t4")
+            )
+            // Each has had something; one still has it, one shows that it lives.
+            for consumer in [idle, alive] {
+                _ = try await fixture.queue.submit(QueueFixture.job("p0-\(consumer.worker)"), options: SubmitOptions())
+                let claim = try await fixture.claimNext(consumer)
+                #expect(try await fixture.finish(claim, .finished(.stop, .none), at: 1) == .integer(1))
+            }
+            _ = try await fixture.queue.submit(QueueFixture.job(), options: SubmitOptions())
+            _ = try await fixture.claimNext(busy)
+            try await fixture.redis.command("HSET", fixture.keys.worker("alive"), "capacity", "1")
+            let swept: [String] = try await until("a sweep that finds something", every: .milliseconds(100)) {
+                let names = try await fixture.consumer.sweepConsumers()
+                return names.isEmpty ? nil : names
+            }
+            #expect(swept == ["idle"])
+            // Only one looks, once in two leases.
+            #expect(try await alive.sweepConsumers().isEmpty)
+        }
+    }
+
     @Test func anUnclaimedEntryIsPutBack() async throws {
         try await QueueFixture.run { fixture in
             #expect(try await fixture.queue.submit(QueueFixture.job(), options: SubmitOptions()) == .accepted)

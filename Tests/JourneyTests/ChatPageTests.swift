@@ -4,14 +4,15 @@ import Testing
 
 extension Journeys {
     /// The chat page in a browser.
-    @Suite(.enabled("needs chromium and python3 (apt-get install chromium python3)") { Self.chromium != nil && Program.find("python3") != nil })
+    @Suite(
+        .enabled("needs chromium and python3 (apt-get install chromium python3)") { Chromium.path != nil && Program.find("python3") != nil }
+    )
     struct ChatPageTests {
-        private static let chromium = Program.find("chromium", "chromium-browser", "google-chrome")
         /// Screenshots stay here, for people to look at.
         private static let artifacts = NSTemporaryDirectory() + "/sluice-test-artifacts"
 
         @Test func `types, streams, stops with a receipt, and goes on after a reload`() async throws {
-            let (chromium, python) = (try #require(Self.chromium), try #require(Program.find("python3")))
+            let (chromium, python) = (try #require(Chromium.path), try #require(Program.find("python3")))
             try await withLab { lab in
                 _ = try await lab.worker("w1")
                 let gateway = try await lab.gateway("g1", ["SLUICE_DEFAULT_MODEL": "house-model"])
@@ -32,4 +33,8 @@ extension Journeys {
             }
         }
     }
+}
+
+private enum Chromium {
+    static let path = Program.find("chromium", "chromium-browser", "google-chrome")
 }

@@ -18,6 +18,23 @@ extension Lab {
         return ended
     }
 
+    /// The request of this model that was accepted as the `number`th, from 0, when it has ended.
+    func endedRequest(_ number: Int, model: String, deadline: Duration = .seconds(15)) async throws -> SimulatorRequest {
+        try await until("upstream request \(number) of \(model) to end", deadline: deadline) { () -> SimulatorRequest? in
+            let requests = try await upstream().of(model: model).sorted { $0.accepted < $1.accepted }
+            return requests.count > number && requests[number].end != nil ? requests[number] : nil
+        }
+    }
+
+    /// The worker that runs a job, and the other one.
+    func owner(of id: String, among workers: [Node]) async throws -> (Node, other: Node) {
+        let name = try await record(id)["worker"]
+        guard workers.count == 2, let owner = workers.first(where: { $0.name == name }),
+            let other = workers.first(where: { $0.name != name })
+        else { throw WaitedInVain(description: "job \(id) is run by \(name ?? "nobody")") }
+        return (owner, other)
+    }
+
     func running(_ count: Int) async throws {
         try await until("\(count) requests to run upstream") { try await upstream().running == count }
     }
@@ -38,4 +55,9 @@ extension ClientRequest {
     var job: String {
         get throws { try #require(judge.job) }
     }
+}
+
+/// What a test's own tool could not do.
+struct Unexpected: Error {
+    let description: String
 }

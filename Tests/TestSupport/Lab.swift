@@ -199,6 +199,8 @@ package final class Lab: Sendable {
         var problems: [String] = []
         for word in [
             "Fatal error", "Precondition failed", "CONTINUATION MISUSE", "leaked its continuation", "Segmentation fault", "*** Signal",
+            // NIO's complaint when something comes back to a loop that is gone.
+            "Cannot schedule tasks on an EventLoop",
         ] {
             if let range = log.range(of: word) { problems.append("\(node.name) logged a crash: \(log[range.lowerBound...].prefix(500))") }
         }

@@ -189,6 +189,11 @@ package final class WebSocketClient: Sendable {
     /// All that was wrong with any frame so far.
     package var problems: [String] { state.read { $0.problems + $0.requests.values.flatMap(\.problems) } }
 
+    /// What comes stays in the sockets' buffers, and then at the server.
+    package func stopReading() async throws { try await channel.setOption(.autoRead, value: false).get() }
+
+    package func goOnReading() async throws { try await channel.setOption(.autoRead, value: true).get() }
+
     // MARK: the end
 
     package func close() async {

@@ -180,6 +180,14 @@ import Upstream
         #expect(waitingAgain.checked() == nil, "nothing is dialled after the interrupt")
     }
 
+    @Test func whatALostWorkerLoggedIsCountedAtLeast() {
+        let events: [LoggedEvent] = [.upstream(name: "u", model: "m"), .text(" w10 w11"), .restarted].enumerated().map {
+            LoggedEvent(id: EventID(attempt: 1, sequence: $0.offset + 1), event: $0.element)
+        }
+        #expect(TokenEstimate.logged(events, prompt: 7) == Usage(promptTokens: 7, completionTokens: 2, estimated: true))
+        #expect(TokenEstimate.logged([], prompt: 7) == nil)
+    }
+
     @Test func earlierAttemptsAreAddedUp() {
         var machine = Self.machine(earlier: Usage(promptTokens: 5, completionTokens: 50, estimated: true))
         _ = machine.begin()

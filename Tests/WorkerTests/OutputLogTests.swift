@@ -57,6 +57,21 @@ import Testing
         #expect(ids(log.beginWrite()) == ["1-3"])
     }
 
+    @Test func whatIsCollectedBehindARepeatedWriteIsStillDue() {
+        var output = OutputLog(attempt: 1)
+        output.append(.text("a"))
+        _ = output.beginWrite()
+        output.lostAnswer()
+        output.append(.text("b"))
+        let isOurs = output.settle(newest: EventID(attempt: 1, sequence: 0))
+        #expect(isOurs && output.canWrite)
+        #expect(output.beginWrite().count == 1)
+        // An end that was sent now would leave this out.
+        #expect(output.hasPending)
+        output.wrote()
+        #expect(output.beginWrite().count == 1 && !output.hasPending)
+    }
+
     @Test func aNewerAttemptOrALostLogEndsIt() {
         var log = OutputLog(attempt: 1)
         log.append(.text("a"))

@@ -55,6 +55,7 @@ private final class DirectCallHandler: ChannelInboundHandler {
         unwrapInboundIn(data).withUnsafeReadableBytes { bytes in
             let tokens = TokenScan.tokens(in: bytes)
             let isLast = TokenScan.contains("[DONE]", in: bytes)
+            let index = index
             reader.assumeIsolated { $0.received(index, tokens: tokens, isLast: isLast) }
         }
     }

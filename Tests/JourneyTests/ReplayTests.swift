@@ -2,7 +2,7 @@ import Contract
 import TestSupport
 import Testing
 
-extension Chaos {
+extension Journeys {
     /// Points 3 and 4: what pub/sub lost.
     @Suite struct ReplayTests {
         /// The test plays the worker, so that it can write to the log and say nothing.
@@ -79,7 +79,9 @@ extension Chaos {
                 // New connections are refused, the old ones gone: the message finds no listener.
                 proxy.set { $0.refuses = true }
                 proxy.reset()
-                try await until("no worker to listen") { try await lab.redis.command("PUBSUB", "NUMSUB", "{sluice.0}:cancel").array?.last?.integer == 0 }
+                try await until("no worker to listen") {
+                    try await lab.redis.command("PUBSUB", "NUMSUB", "{sluice.0}:cancel").array?.last?.integer == 0
+                }
                 #expect(try await client.interrupt(.string(request.id))["status"] == "SUCCESS")
                 proxy.heal()
                 // The beat is 20 s: only the look after resubscribing can be so quick.

@@ -2,7 +2,7 @@ import Contract
 import TestSupport
 import Testing
 
-extension Chaos {
+extension Journeys {
     /// Point 1: a lost worker's jobs.
     @Suite struct TakeoverTests {
         @Test func `continue goes on where the logged text ended, and the client's text is unbroken`() async throws {

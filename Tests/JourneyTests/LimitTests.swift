@@ -3,7 +3,7 @@ import Foundation
 import TestSupport
 import Testing
 
-extension Chaos {
+extension Journeys {
     /// Points 5 and 6: deadlines and admission.
     @Suite struct LimitTests {
         private static func milliseconds(from now: Duration) -> JSON {

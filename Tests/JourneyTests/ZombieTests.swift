@@ -2,7 +2,7 @@ import Contract
 import TestSupport
 import Testing
 
-extension Chaos {
+extension Journeys {
     /// Point 2: a worker that wakes after its lease.
     @Suite struct ZombieTests {
         @Test func `frozen past its lease it writes nothing more and closes its upstream`() async throws {

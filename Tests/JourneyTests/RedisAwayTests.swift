@@ -2,7 +2,7 @@ import Contract
 import TestSupport
 import Testing
 
-extension Chaos {
+extension Journeys {
     /// Point 7: Redis goes away, forgets, or is full.
     @Suite struct RedisAwayTests {
         @Test func `killed and started with its append-only file, streams go on and end whole`() async throws {
@@ -42,12 +42,16 @@ extension Chaos {
                 for request in requests { try await request.tokens(5) }
                 // The third has no room and waits.
                 requests.append(try await client.request(model: lab.model("sim-n5000-g10")))
-                try await until("three jobs in the queue") { try await lab.redis.command("XLEN", "{sluice.0}:queue:interactive").integer == 3 }
+                try await until("three jobs in the queue") {
+                    try await lab.redis.command("XLEN", "{sluice.0}:queue:interactive").integer == 3
+                }
                 try await lab.redis.command("FLUSHALL")
                 try await until("the upstream to be closed", deadline: .seconds(5)) { try await lab.upstream().running == 0 }
                 for request in requests {
                     let end = try await request.ended(deadline: .seconds(15))
-                    #expect(end.end == .failed && end.last?["error_code"] == "INTERNAL_ERROR" && end.last?["retryable"] == true, "\(end.last?.text ?? "")")
+                    #expect(
+                        end.end == .failed && end.last?["error_code"] == "INTERNAL_ERROR" && end.last?["retryable"] == true,
+                        "\(end.last?.text ?? "")")
                 }
                 #expect(try await client.request(model: lab.model("sim-n5-g1")).ended().end == .finished)
                 for node in [worker, gateway] { try await node.ready(deadline: .seconds(10)) }
@@ -62,7 +66,9 @@ extension Chaos {
             }
         }
 
-        @Test func `without memory: an error and no silence; an interrupt still closes; all is well when there is memory again`() async throws {
+        @Test func `without memory: an error and no silence; an interrupt still closes; all is well when there is memory again`()
+            async throws
+        {
             try await withLab { lab in
                 _ = try await lab.worker("w1")
                 let client = try await lab.client(lab.gateway())
@@ -74,7 +80,9 @@ extension Chaos {
                 try await lab.redis.command("CONFIG", "SET", "maxmemory", "1mb")
                 let refused = try await client.request(model: lab.model("sim-n3-g1"))
                 let answer = try await refused.ended(deadline: .seconds(12))
-                #expect(answer.end == .failed && answer.last?["error_code"] == "SERVER_BUSY" && answer.last?["retryable"] == true, "\(answer.last?.text ?? "")")
+                #expect(
+                    answer.end == .failed && answer.last?["error_code"] == "SERVER_BUSY" && answer.last?["retryable"] == true,
+                    "\(answer.last?.text ?? "")")
                 // Nothing can be stored, but its worker is told all the same.
                 try await client.send("INTERRUPT", ["interrupt_request_id": .string(other.id), "reason": "USER_STOP"])
                 #expect(try await lab.endedRequest(0, model: stopped, deadline: .seconds(5)).end == .clientClosed)

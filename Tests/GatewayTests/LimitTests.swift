@@ -1,0 +1,139 @@
+import Contract
+import JobQueue
+import NIOCore
+import TestSupport
+import Testing
+
+@testable import Gateway
+
+private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false)
+
+/// What one client may cost the others.
+@Suite(.redis, .timeLimit(.minutes(1))) struct LimitTests {
+    private static let chat: JSON = ["model": "m", "messages": [["role": "user", "content": "x"]]]
+
+    @Test func `a tenant may have so many requests running, on sockets and over HTTP together`() async throws {
+        try await withWebSocketLab { lab in
+            let gateway = try await lab.gateway { $0.requestsPerTenant = 2 }
+            let (one, two) = (try await lab.client(gateway), try await lab.client(gateway))
+            let first = try await one.request("x", model: "m")
+            let job = try await lab.claim()
+            try await two.request("x", model: "m")
+            let second = try await lab.claim()
+            try await one.request("x", model: "m", id: "over")
+            let error = try await one.expect("ERROR").payload
+            #expect(error["error_code"] == "RATE_LIMITED" && error["request_id"] == "over" && error["retryable"] == true)
+            let refused = try await HTTPCall.post(
+                gateway.port, "/v1/chat/completions", Self.chat, headers: ["authorization": "Bearer key-a"])
+            #expect(refused.status == 429 && refused.json?["error"]?["code"] == "rate_limited" && refused.headers["retry-after"] != nil)
+            // Another tenant has its own.
+            let other = try await lab.client(gateway, key: "key-b")
+            let theirs = try await other.request("x", model: "m")
+            let third = try await lab.claim()
+            try await third.end(.finished(.stop, usage))
+            _ = try await other.state.wait(deadline: .seconds(15), { _ in "its end" }) { $0.requests[theirs.id]?.end }
+            // A place that is left is free again, for a completion too, and so is that of one whose client went.
+            try await job.end(.finished(.stop, usage))
+            _ = try await one.state.wait(deadline: .seconds(15), { _ in "its end" }) { $0.requests[first.id]?.end }
+            let leaving = try await RawHTTPConnection(gateway.port)
+            try await leaving.request("POST", "/v1/chat/completions", body: Self.chat.text)
+            let completion = try await lab.claim()
+            #expect(completion.job.owner == "tenant-a")
+            try await leaving.close()
+            let again = try await until("the place of the one that left") { () -> ClientRequest? in
+                let request = try await one.request("x", model: "m")
+                let entered = try await until("an answer", every: .milliseconds(5)) { () -> Bool? in
+                    if one.state.value.requests[request.id]?.end != nil { return false }
+                    return try await lab.queue.redis.send("XLEN", .string(lab.queue.keys.queue(.interactive, partition: 0))).integer == 1
+                        ? true : nil
+                }
+                return entered ? request : nil
+            }
+            let last = try await lab.claim()
+            try await last.end(.finished(.stop, usage))
+            _ = try await one.state.wait(deadline: .seconds(15), { _ in "its end" }) { $0.requests[again.id]?.end }
+            try await second.end(.finished(.stop, usage))
+            for client in [one, two, other] { await client.close() }
+        }
+    }
+
+    @Test func `who does not read is cut with 4430, and nobody else waits`() async throws {
+        try await withWebSocketLab { lab in
+            let gateway = try await lab.gateway { $0.outgoingMaximum = 100_000 }
+            let (deaf, lively) = (try await lab.client(gateway), try await lab.client(gateway))
+            try await deaf.request("x", model: "m")
+            let flood = try await lab.claim()
+            try await flood.write(.upstream(name: "u", model: "m"), .text("begun"))
+            let request = try await lively.request("x", model: "m")
+            let job = try await lab.claim()
+            try await job.write(.upstream(name: "u", model: "m"))
+            try await deaf.stopReading()
+            let piece = String(repeating: "x", count: 50_000)
+            var slowest = Duration.zero
+            for round in 0..<300 {
+                // More than the sockets' buffers hold together.
+                try await flood.write(.text(piece))
+                let start = ContinuousClock.now
+                try await job.write(.text(" w\(round)"))
+                let due = SimulatorText.tokens(round + 1)
+                _ = try await lively.state.wait(deadline: .seconds(10), { "round \(round), \($0.requests)" }) { state in
+                    state.requests[request.id]?.text == due ? () : nil
+                }
+                slowest = max(slowest, ContinuousClock.now - start)
+            }
+            #expect(slowest < .seconds(2), "the slowest event took \(slowest)")
+            try await deaf.goOnReading()
+            #expect(try await deaf.closed() == 4430)
+            try await job.end(.finished(.stop, usage))
+            let end = try await lively.state.wait(deadline: .seconds(15), { _ in "its end" }) { $0.requests[request.id]?.end }
+            #expect(end == .finished && lively.problems.isEmpty)
+            try await flood.end(.finished(.stop, usage))
+            await lively.close()
+        }
+    }
+
+    @Test func `an ended request can be read again, whole or from where the client stands`() async throws {
+        try await withWebSocketLab { lab in
+            let gateway = try await lab.gateway()
+            let client = try await lab.client(gateway)
+            let request = try await client.request("x", model: "m")
+            let job = try await lab.claim()
+            try await job.write(.upstream(name: "u", model: "m"), .text("one"), .text(" two"))
+            let half = try await client.state.wait(deadline: .seconds(15), { _ in "its text" }) { state in
+                state.requests[request.id].flatMap { $0.text == "one two" ? $0.lastEvent : nil }
+            }
+            try await job.write(.text(" three"))
+            try await job.end(.finished(.stop, usage))
+            _ = try await client.state.wait(deadline: .seconds(15), { _ in "its end" }) { $0.requests[request.id]?.end }
+            let session = client.state.value.session
+            await client.close()
+
+            for (after, text): (EventID?, String) in [(nil, "one two three"), (half, " three")] {
+                let back = try await lab.client(gateway, [("resume_session_id", .string(session))])
+                back.state.update { state in
+                    state.requests[request.id] = RequestJudge(id: request.id, model: nil)
+                    state.requests[request.id]?.resume()
+                }
+                var payload: JSONObject = JSONObject()
+                payload["request_id"] = .string(request.id)
+                payload["last_event_id"] = after.map { .string($0.description) }
+                try await back.send("RESUME", .object(payload))
+                let end = try await back.state.wait(deadline: .seconds(15), { "its end, \($0)" }) { $0.requests[request.id]?.end }
+                #expect(end == .finished && back.state.value.requests[request.id]?.text == text)
+                #expect(back.problems.isEmpty, "\(back.problems)")
+                await back.close()
+            }
+        }
+    }
+
+    @Test func `models are the settings' one, and answers bear the date`() async throws {
+        try await withWebSocketLab { lab in
+            let gateway = try await lab.gateway { $0.defaultModel = "house-model" }
+            let answer = try await HTTPCall.get(gateway.port, "/v1/models", headers: ["authorization": "Bearer key-a"])
+            #expect(answer.json?["data"]?.array?.compactMap { $0["id"]?.string } == ["house-model"])
+            #expect(answer.headers["date"]?.hasSuffix(" GMT") == true)
+            // RFC 9110, 5.6.7
+            #expect(DateField.text(784_111_777) == "Sun, 06 Nov 1994 08:49:37 GMT")
+        }
+    }
+}
