@@ -48,7 +48,7 @@ enum GatewayMetrics {
     /// Measures once a second how much later than due the loop comes to its work. To be cancelled.
     static func watch(_ eventLoop: any EventLoop) -> RepeatedTask {
         let period = TimeAmount.seconds(1)
-        let due = NIOLoopBoundBox(NIODeadline.now() + period, eventLoop: eventLoop)
+        let due = NIOLoopBoundBox.makeBoxSendingValue(NIODeadline.now() + period, eventLoop: eventLoop)
         return eventLoop.scheduleRepeatedTask(initialDelay: period, delay: period) { _ in
             let now = NIODeadline.now()
             loopDelay.recordNanoseconds(max(0, (now - due.value).nanoseconds))

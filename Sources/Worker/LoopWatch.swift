@@ -11,7 +11,7 @@ struct LoopWatch: Sendable {
 
     /// To be cancelled.
     func start() -> RepeatedTask {
-        let due = NIOLoopBoundBox(NIODeadline.now() + Self.period, eventLoop: eventLoop)
+        let due = NIOLoopBoundBox.makeBoxSendingValue(NIODeadline.now() + Self.period, eventLoop: eventLoop)
         return eventLoop.scheduleRepeatedTask(initialDelay: Self.period, delay: Self.period) { [loop, metrics] _ in
             let now = NIODeadline.now()
             metrics.redisLoopDelay.recordNanoseconds(max(0, (now - due.value).nanoseconds))
