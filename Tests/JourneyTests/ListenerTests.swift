@@ -96,7 +96,12 @@ extension Journeys {
                     errors: output)
                 func text() -> String { (try? String(contentsOfFile: output, encoding: .utf8)) ?? "" }
                 try await until("the first certificate: \(text())") { text().contains("serial 51") }
-                kill(try #require(gateway.processID), SIGHUP)
+                let process = try #require(gateway.processID)
+                // A gateway that has only just started may not listen to signals yet.
+                try await until("the certificate to be read again", every: .milliseconds(200)) {
+                    kill(process, SIGHUP)
+                    return gateway.log.contains("certificate read again")
+                }
                 let status = await client.wait(deadline: .seconds(20))
                 await client.destroy()
                 #expect(status == .exited(0) && text().contains("serial 52"), "\(text())")
