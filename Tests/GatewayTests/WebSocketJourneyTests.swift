@@ -75,7 +75,7 @@ private func ended(_ request: ClientRequest, on client: WebSocketClient) async t
         try await withWebSocketLab { lab in
             let gateway = try await lab.gateway { settings in
                 settings.messageMaximum = 1_000
-                settings.registerTimeout = .milliseconds(200)
+                settings.registerTimeout = .seconds(1)
                 settings.messagesPerSecond = 20
                 settings.socketsPerAddress = 1
             }

@@ -106,7 +106,10 @@ final class AgentSocket: ChannelInboundHandler {
         switch error as? NIOWebSocketError {
         case .invalidFrameLength: close(.messageTooBig, "the message is too large")
         case .fragmentedControlFrame, .multiByteControlFrameLength: close(.protocolError, "")
-        default: context.close(promise: nil)
+        default:
+            // The rest of a refused frame comes in as further errors: closing on them would reset the connection, and the close frame with it.
+            if case .closing = state { return }
+            context.close(promise: nil)
         }
     }
 
