@@ -12,9 +12,6 @@ protocol LinkUser: AnyObject {
 
 /// Connects, logs in, and after a loss begins again, for ever, with jittered back-off. Lives on its event loop.
 final class LinkKeeper: LinkOwner {
-    /// Waits of a connection that comes up and breaks again and again are not doubled more often than this.
-    private static let flappingFailures = 2
-
     private enum State {
         /// → connecting, stopped
         case idle
@@ -23,7 +20,7 @@ final class LinkKeeper: LinkOwner {
         /// → up, resting, stopped
         case greeting(Link, Handshake)
         /// → resting, stopped
-        case up(Link, since: NIODeadline)
+        case up(Link)
         /// → connecting, stopped
         case resting(Scheduled<Void>)
         case stopped
@@ -79,7 +76,7 @@ final class LinkKeeper: LinkOwner {
         state = .stopped
         attemptDeadline?.cancel()
         switch last {
-        case .greeting(let link, _), .up(let link, _): link.end(RedisError(.shutdown, "shut down"))
+        case .greeting(let link, _), .up(let link): link.end(RedisError(.shutdown, "shut down"))
         case .resting(let timer): timer.cancel()
         case .idle, .connecting, .stopped: break
         }
@@ -126,7 +123,7 @@ final class LinkKeeper: LinkOwner {
 
     private func greeted(_ reply: RESPValue) {
         guard case .greeting(let link, var handshake) = state else {
-            if case .up(let link, _) = state { link.end(RedisError(.protocolViolation, "Redis answered more than was asked")) }
+            if case .up(let link) = state { link.end(RedisError(.protocolViolation, "Redis answered more than was asked")) }
             return
         }
         let action = handshake.received(reply)
@@ -140,7 +137,7 @@ final class LinkKeeper: LinkOwner {
 
     private func connected(_ link: Link) {
         attemptDeadline?.cancel()
-        state = .up(link, since: .now())
+        state = .up(link)
         let (began, attempts, isReconnect) = (outageBegan, failures + 1, wasUp)
         outageBegan = nil
         refusalLogged = false
@@ -169,10 +166,9 @@ final class LinkKeeper: LinkOwner {
     func linkEnded(_ link: Link, _ reason: RedisError) {
         switch state {
         case .greeting: failed(reason)
-        case .up(_, let since):
-            // One that broke at once counts as a failure, or a server that accepts and drops would be dialled without pause; but it answered, so the waits stay
-            // short: an interrupt may be on its way.
-            failures = NIODeadline.now() - since >= settings.backoff.upperBound ? 0 : min(failures, Self.flappingFailures)
+        case .up:
+            // It was logged in, so the server is there: the wait is short however often this happens, for an interrupt may be on its way.
+            failures = 0
             rest()
             user.linkLost(reason)
             log(reason)
