@@ -437,19 +437,12 @@ final class Generation: UpstreamReceiver {
     func settled(newest: EventID?) {
         settling = false
         guard !isOver else { return }
-        if let newest, ending != nil, output.inFlight.isEmpty, newest == output.written.next {
-            // The ending itself got through before its answer was lost.
+        if let newest, ending != nil, newest == output.newest.next {
+            // The ending itself got through, with all before it, and only its answer was lost.
             isOver = true
             return core.finished(self)
         }
-        guard output.settle(newest: newest) else {
-            // The ending got through behind events whose answer was lost with it.
-            if let newest, ending != nil, newest.attempt == claim.attempt, newest == output.newest.next {
-                isOver = true
-                return core.finished(self)
-            }
-            return core.endedElsewhere(self)
-        }
+        guard output.settle(newest: newest) else { return core.endedElsewhere(self) }
         core.mark(self)
     }
 
