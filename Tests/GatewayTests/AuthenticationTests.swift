@@ -127,10 +127,51 @@ private func authenticator(_ fill: (inout AuthenticationSettings) -> Void) throw
         }
     }
 
+    /// Vectors of Openwall's crypt_blowfish 1.3 (wrapper.c).
+    @Test(arguments: [
+        ("$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW", "U*U"),
+        ("$2b$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW", "U*U"),
+        ("$2y$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW", "U*U"),
+        ("$2a$05$CCCCCCCCCCCCCCCCCCCCC.VGOzA784oUp/Z0DY336zx7pLYAy0lwK", "U*U*"),
+        ("$2a$05$XXXXXXXXXXXXXXXXXXXXXOAcXxm9kjPGEMsLznoKqmqw7tc8WCx4a", "U*U*U"),
+        (
+            "$2a$05$abcdefghijklmnopqrstuu5s2v8.iXieOjg/.AySBTTZIIVFJeBui",
+            "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789chars after 72 are ignored"
+        ),
+        // The salt's last character has four bits that mean nothing.
+        ("$2b$05$CCCCCCCCCCCCCCCCCCCCC/E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW", "U*U"),
+    ])
+    func bcryptAsOthersMakeIt(hash: String, password: String) async throws {
+        try await withFile("acme:ann:\(hash)\n") { path in
+            let accounts = try authenticator { $0.accountsFile = path }
+            #expect(await accounts.authenticate(.account("ann", password: password))?.name == "acme")
+            for wrong in ["", "U*u", "\0", "\(password)\0", "\(password.dropLast(40))x"] {
+                #expect(await accounts.authenticate(.account("ann", password: wrong)) == nil, "\(wrong)")
+            }
+        }
+    }
+
+    @Test func passwordsBeyondTheBoundAreNotLookedAt() async throws {
+        // Cost 8 is some 15 ms: of a hundred at once the later ones find the bound reached.
+        try await withFile("ann:$2b$08$abcdefghijklmnopqrstuu5s2v8.iXieOjg/.AySBTTZIIVFJeBui\n") { path in
+            let accounts = try authenticator { $0.accountsFile = path }
+            let verdicts = await withTaskGroup(of: Authenticator.Verdict.self) { group in
+                for _ in 0..<(3 * Accounts.maximumWaiting) {
+                    group.addTask { await accounts.verdict(.account("ann", password: "guessed")) }
+                }
+                return await group.reduce(into: []) { $0.append($1) }
+            }
+            #expect(verdicts.count { $0 == .refused } >= Accounts.maximumWaiting && verdicts.contains(.busy))
+            #expect(await accounts.verdict(.account("ann", password: "guessed")) == .refused, "it is over with the flood")
+        }
+    }
+
     @Test(arguments: [
         "", "$scrypt$ln=10,r=8,p=1$c2FsdHNhbHQ", "$scrypt$ln=10,r=8,p=1$$", "$scrypt$ln=40,r=8,p=1$c2FsdHNhbHQ$MDEyMzQ1Njc4OWFiY2RlZg",
         "$scrypt$ln=20,r=64,p=64$c2FsdHNhbHQ$MDEyMzQ1Njc4OWFiY2RlZg", "$scrypt$ln=10,r=8$c2FsdHNhbHQ$MDEyMzQ1Njc4OWFiY2RlZg",
-        "$2b$12$abcdefghijklmnopqrstuv", "$scrypt$ln=10,r=8,p=1,x=1$c2FsdHNhbHQ$MDEyMzQ1Njc4OWFiY2RlZg", "plain",
+        "$2b$12$abcdefghijklmnopqrstuv", "$2x$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW",
+        "$2b$31$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW", "$2b$ 5$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW",
+        "$2b$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOe=", "$1$salt$Nd8BfPNXjz0zWEYGwSPA0.", "$scrypt$ln=10,r=8,p=1,x=1$c2FsdHNhbHQ$MDEyMzQ1Njc4OWFiY2RlZg", "plain",
         "$scrypt$ln=10,r=8,p=1,p=1$c2FsdHNhbHQ$MDEyMzQ1Njc4OWFiY2RlZg",
     ])
     func whatIsNoHashIsRefusedWithItsLine(hash: String) async throws {
@@ -253,6 +294,19 @@ private func authenticator(_ fill: (inout AuthenticationSettings) -> Void) throw
         }
     }
 
+    @Test func clocksMayDifferALittle() async throws {
+        let now = Date().timeIntervalSince1970
+        try await withFile(Self.secret) { path in
+            let tokens = try authenticator { $0.jwtKeyFile = path }
+            for (claim, offset, tenant) in [
+                ("exp", -20.0, "sue"), ("exp", -60, nil), ("nbf", 15, "sue"), ("nbf", 3_600, nil),
+            ] as [(String, Double, String?)] {
+                let claims = "{\"sub\":\"sue\",\"\(claim)\":\(Int(now + offset))}"
+                #expect(await tokens.authenticate(.jwt(Self.hs256(claims)))?.name == tenant, "\(claim) in \(offset) s")
+            }
+        }
+    }
+
     @Test func aKeySetChoosesByAlgorithmAndIdentifier() async throws {
         let x963 = Self.elliptic.publicKey.x963Representation
         let set = """
@@ -260,6 +314,7 @@ private func authenticator(_ fill: (inout AuthenticationSettings) -> Void) throw
               {"kty":"EC","crv":"P-256","kid":"e","x":"\(Self.base64URL(x963[1..<33]))","y":"\(Self.base64URL(x963[33..<65]))"},
               {"kty":"OKP","crv":"Ed25519","kid":"d","alg":"EdDSA","x":"\(Self.base64URL(Self.edwards.publicKey.rawRepresentation))"},
               {"kty":"oct","kid":"h","k":"\(Self.base64URL(Self.secret.utf8))"},
+              {"kty":"oct","kid":"h2","k":"\(Self.base64URL((Self.secret + "2").utf8))"},
               {"kty":"oct","kid":"weak","k":"\(Self.base64URL("short".utf8))"},
               {"kty":"oct","kid":"enc","use":"enc","k":"\(Self.base64URL((Self.secret + "!").utf8))"},
               {"kty":"EC","crv":"P-521","kid":"unknown"}]}
@@ -274,6 +329,12 @@ private func authenticator(_ fill: (inout AuthenticationSettings) -> Void) throw
                 (try elliptic(#"{"alg":"EdDSA","kid":"e"}"#), nil),
                 (try Self.token(#"{"alg":"EdDSA","kid":"d"}"#) { try Self.edwards.signature(for: $0) }, "sue"),
                 (Self.token(#"{"alg":"HS256","kid":"h"}"#) { Self.hmac($0) }, "sue"),
+                // Two keys of one kind: the identifier says which, without it either will do.
+                (Self.token(#"{"alg":"HS256","kid":"h2"}"#) { Self.hmac($0, key: Self.secret + "2") }, "sue"),
+                (Self.token(#"{"alg":"HS256","kid":"h"}"#) { Self.hmac($0, key: Self.secret + "2") }, nil),
+                (Self.token(#"{"alg":"HS256"}"#) { Self.hmac($0, key: Self.secret + "2") }, "sue"),
+                (Self.token(#"{"alg":"HS256","kid":"nobody's"}"#) { Self.hmac($0) }, nil),
+                (Self.token(#"{"alg":"HS256","kid":7}"#) { Self.hmac($0) }, nil),
                 (Self.token(#"{"alg":"HS256","kid":"enc"}"#) { Self.hmac($0, key: Self.secret + "!") }, nil),
                 (Self.token(#"{"alg":"HS256"}"#) { Self.hmac($0, key: Self.base64URL(x963)) }, nil),
             ]
