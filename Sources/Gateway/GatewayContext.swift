@@ -14,6 +14,7 @@ package final class GatewayContext: Sendable {
     package let logger: Logger
     let errands = Errands()
     let tenants: TenantLedger
+    let submitted: SubmittedJobs
 
     package init(
         settings: GatewaySettings, queue: JobQueue, feed: EventFeed, authenticator: Authenticator, eventLoop: any EventLoop,
@@ -27,5 +28,6 @@ package final class GatewayContext: Sendable {
         self.readiness = readiness
         self.logger = logger
         tenants = TenantLedger(maximum: settings.requestsPerTenant)
+        submitted = SubmittedJobs(tenants: tenants)
     }
 }

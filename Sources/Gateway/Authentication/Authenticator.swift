@@ -87,7 +87,7 @@ package final class Authenticator: Sendable {
             if let known = self.tenant(ofKey: text) { return .tenant(known) }
             tenant = JSONWebTokens.isToken(text) ? await tokens?.tenant(of: text) : nil
         case .account(let name, let password):
-            guard name.utf8.count <= Self.maximumCredentialLength, password.utf8.count <= Self.maximumCredentialLength else { return .refused }
+            guard max(name.utf8.count, password.utf8.count) <= Self.maximumCredentialLength else { return .refused }
             return await accounts?.verdict(account: name, password: password) ?? .refused
         }
         return tenant.map(Verdict.tenant) ?? .refused

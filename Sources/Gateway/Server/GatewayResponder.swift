@@ -12,8 +12,12 @@ enum GatewayResponder {
             var response: Response
             if request.uri.path == GatewayChannel.path {
                 // Whoever comes here did not ask for an upgrade, or not as RFC 6455 section 4.2.1 wants it.
-                response = Response(
-                    status: .upgradeRequired, headers: [.upgrade: "websocket", .secWebSocketVersion: "13", .contentLength: "0"])
+                var failure = HTTPFailure(
+                    .upgradeRequired, code: "upgrade_required", "this is a WebSocket: RFC 6455, version 13, as a connection's first request"
+                )
+                failure.headers = [.upgrade: "websocket", .secWebSocketVersion: "13"]
+                Refusals.count(.upgrade, code: failure.code)
+                response = .json(failure.json, status: failure.status, headers: failure.headers)
             } else {
                 let context = GatewayRequestContext(source: ApplicationRequestContextSource(channel: channel, logger: logger))
                 do { response = try await router.respond(to: request, context: context) } catch {

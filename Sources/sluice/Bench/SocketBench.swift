@@ -32,7 +32,8 @@ struct SocketBench: Sendable {
         report.set("seconds", .number(BenchReport.rounded(seconds)))
         report.add("opened_per_second", "sockets opened and registered", Double(sockets) / opening, "/s")
         for reading in last where reading.name != "bench" {
-            guard let old = before.first(where: { $0.pid == reading.pid }), let resting = idle.first(where: { $0.pid == reading.pid }) else {
+            guard let old = before.first(where: { $0.pid == reading.pid }), let resting = idle.first(where: { $0.pid == reading.pid })
+            else {
                 continue
             }
             let kilobytes = Double(reading.residentBytes - old.residentBytes) / 1_024 / Double(sockets)

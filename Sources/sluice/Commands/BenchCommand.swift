@@ -9,7 +9,8 @@ struct BenchCommand: ParsableCommand {
             what stands beside each other in one table rather than numbers of two runs.
             """,
         subcommands: [
-            BenchRelayCommand.self, BenchInterruptCommand.self, BenchJobsCommand.self, BenchFirstTokenCommand.self, BenchSocketsCommand.self,
+            BenchRelayCommand.self, BenchInterruptCommand.self, BenchJobsCommand.self, BenchFirstTokenCommand.self,
+            BenchSocketsCommand.self,
         ])
 
     /// Runs a measurement and prints what it found.

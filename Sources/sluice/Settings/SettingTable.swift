@@ -97,6 +97,12 @@ enum SettingTable {
             "SLUICE_HANDSHAKE_TIMEOUT", .duration(.milliseconds(10) ... .seconds(600)), "5s", [.gateway],
             "From the connection to the head of its first request."),
         Setting(
+            "SLUICE_BODY_TIMEOUT", .duration(.milliseconds(10) ... .seconds(3_600)), "30s", [.gateway],
+            "For the body of an HTTP request; then 408."),
+        Setting(
+            "SLUICE_DRAIN_NOTICE", .duration(.zero ... .seconds(3_600)), "2s", [.gateway],
+            "How long a drain lasts at least, so that probes see it; at most SLUICE_DRAIN_TIMEOUT."),
+        Setting(
             "SLUICE_REGISTER_TIMEOUT", .duration(.milliseconds(10) ... .seconds(600)), "10s", [.gateway],
             "From the upgrade to REGISTER; then close 4408."),
         Setting(
