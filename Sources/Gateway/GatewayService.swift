@@ -120,7 +120,7 @@ package struct GatewayService: Service {
         let node = try await eventLoop.submit { NIOLoopBound(GatewayNode(context: context), eventLoop: eventLoop) }.get()
         let channel = GatewayChannel(
             node: node, settings: settings, certificates: certificates,
-            responder: GatewayResponder.make(makeRouter(context).buildResponder(), logger: logger))
+            responder: GatewayResponder.make(makeRouter(context).buildResponder(), readiness: context.readiness, logger: logger))
         let (name, listening) = (settings.name, onListening)
         // Hummingbird tells in its own words what is said below.
         var quiet = logger

@@ -69,7 +69,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
             await gateway.drain()
             try await until("readiness to be red") {
                 let answer = try await HTTPCall.get(gateway.port, "/readyz")
-                return answer.status == 503 && answer.json?["reason"] == "draining"
+                return answer.status == 503 && answer.json?["reason"] == "draining" && answer.headers["connection"] == "close"
             }
             let job = try await HTTPCall.post(
                 gateway.port, "/v1/jobs", ["request": .object(JSONObject())], headers: ["authorization": "Bearer key-a"])

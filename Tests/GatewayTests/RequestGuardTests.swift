@@ -110,6 +110,20 @@ import Testing
         try await connection.close()
     }
 
+    @Test func `frames that come with the head are the socket's`() async throws {
+        try await withWebSocketLab { lab in
+            let gateway = try await lab.gateway()
+            let connection = try await RawHTTPConnection(gateway.port)
+            let message = Array(WebSocketClient.envelope("REGISTER", ["auth": ["type": "API_KEY", "api_key": "key-a"]]).utf8)
+            // Masked with zeros, which leaves it as it is.
+            let frame = [0x81, 0xFE, UInt8(message.count >> 8), UInt8(message.count & 0xFF), 0, 0, 0, 0] + message
+            try await connection.send(Array((Self.socket(Self.upgrade)).utf8) + frame)
+            try await connection.wait(for: "REGISTER_ACK")
+            #expect(connection.received.value.hasPrefix("HTTP/1.1 101 "))
+            try await connection.close()
+        }
+    }
+
     @Test func `pipelined requests are answered in order, and rubbish after them ends the connection`() async throws {
         try await withWebSocketLab { lab in
             let gateway = try await lab.gateway()

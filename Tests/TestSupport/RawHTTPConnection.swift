@@ -36,6 +36,8 @@ package final class RawHTTPConnection: Sendable {
     /// Anything, as it is.
     package func send(_ bytes: String) async throws { try await channel.writeAndFlush(ByteBuffer(string: bytes)) }
 
+    package func send(_ bytes: [UInt8]) async throws { try await channel.writeAndFlush(ByteBuffer(bytes: bytes)) }
+
     /// Until the other side has closed; what had come by then.
     package func end() async throws -> String {
         try await wait(for: "<closed>")

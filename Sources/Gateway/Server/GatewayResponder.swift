@@ -6,7 +6,9 @@ import NIOHTTPTypes
 
 /// Hands a request to the router and writes what it answers.
 enum GatewayResponder {
-    static func make(_ router: some HTTPResponder<GatewayRequestContext>, logger: Logger) -> HTTPChannelHandler.Responder {
+    static func make(
+        _ router: some HTTPResponder<GatewayRequestContext>, readiness: Readiness, logger: Logger
+    ) -> HTTPChannelHandler.Responder {
         let date = DateField()
         return { request, writer, channel in
             var response: Response
@@ -26,6 +28,8 @@ enum GatewayResponder {
                 }
             }
             response.headers[.date] = date.value
+            // A balancer shall not send its next request by a connection that is about to end (RFC 9112, 9.6).
+            if readiness.isDraining { response.headers[.connection] = "close" }
             try await writer.write(response: response.head, body: response.body)
         }
     }

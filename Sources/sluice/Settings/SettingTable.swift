@@ -76,7 +76,7 @@ enum SettingTable {
         Setting("SLUICE_JWT_JWKS_FILE", .file, nil, [.gateway], "The keys that tokens are signed with, as a JSON Web Key Set."),
         Setting("SLUICE_JWT_ISSUER", .text, nil, [.gateway], "The iss that a token must have."),
         Setting("SLUICE_JWT_AUDIENCE", .text, nil, [.gateway], "The aud that a token must have."),
-        Setting("SLUICE_ACCOUNTS_FILE", .file, nil, [.gateway], "A file of accounts with hashed passwords."),
+        Setting("SLUICE_ACCOUNTS_FILE", .file, nil, [.gateway], "A file of lines tenant:account:hash (bcrypt or scrypt)."),
         Setting("SLUICE_ADMIN_KEY", .text, nil, [.gateway], isSecret: true, "Opens the dashboard and its actions (unset: off)."),
         Setting("SLUICE_ALLOWED_ORIGINS", .list, nil, [.gateway], "Origins that browsers may connect from (unset: the same host)."),
         Setting(
