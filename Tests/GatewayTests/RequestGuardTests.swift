@@ -99,6 +99,7 @@ import Testing
             try await connection.wait(for: "\r\n\r\n")
             #expect(connection.received.value.hasPrefix(answer), "\(stranger.name): \(connection.received.value)")
         }
+        #expect(!connection.received.value.lowercased().contains("sec-websocket-extensions"), "\(stranger.name)")
         if stranger.closes {
             let said = try await connection.end()
             #expect(
