@@ -14,6 +14,7 @@ package final class GatewayContext: Sendable {
     package let logger: Logger
     let errands = Errands()
     let tenants: TenantLedger
+    let completions = CompletionLedger()
 
     package init(
         settings: GatewaySettings, queue: JobQueue, feed: EventFeed, authenticator: Authenticator, eventLoop: any EventLoop,

@@ -57,5 +57,37 @@ extension Journeys {
                 #expect(client.problems.isEmpty)
             }
         }
+
+        @Test func `one tenant's waiting jobs are limited, on sockets and over HTTP together, and no other tenant's`() async throws {
+            try await withLab { lab in
+                let gateway = try await lab.gateway("g1", ["SLUICE_QUEUE_MAX_PER_TENANT": "3"])
+                let client = try await lab.client(gateway)
+                func post(_ key: String) async throws -> HTTPAnswer {
+                    let body: JSON = ["request": ["model": .string(lab.model("sim-n3-g1"))]]
+                    return try await HTTPCall.post(gateway.port, "/v1/jobs", body, headers: ["authorization": "Bearer \(key)"])
+                }
+                var waiting: [ClientRequest] = []
+                for _ in 0..<2 { waiting.append(try await client.request(model: lab.model("sim-n3-g1"))) }
+                try await until("two that wait") { try await lab.redis.command("XLEN", "{sluice.0}:queue:interactive").integer == 2 }
+                #expect(try await post(lab.key).status == 202)
+                // Full, whatever the class and the way.
+                let end = try await client.request(model: lab.model("sim-n3-g1")).ended()
+                #expect(end.end == .failed && end.last?["error_code"] == "SERVER_BUSY" && end.last?["retryable"] == true)
+                let refused = try await post(lab.key)
+                #expect(refused.status == 429 && refused.headers["retry-after"] != nil && refused.json?["error"]?["code"] == "server_busy")
+                #expect(try await post(lab.otherKey).status == 202)
+                // An interrupt makes room, and so does a worker.
+                #expect(try await client.interrupt(.string(waiting[0].id))["status"] == "SUCCESS")
+                #expect(try await post(lab.key).status == 202)
+                #expect(try await post(lab.key).status == 429)
+                _ = try await lab.worker("w1")
+                #expect(try await waiting[1].ended().end == .finished)
+                try await until("all to have been taken") {
+                    try await lab.redis.command("EXISTS", "{sluice.0}:waiting:tenant-a").integer == 0
+                }
+                #expect(try await client.request(model: lab.model("sim-n3-g1")).ended().end == .finished)
+                #expect(client.problems.isEmpty)
+            }
+        }
     }
 }

@@ -143,6 +143,53 @@ extension Journeys {
             }
         }
 
+        @Test func `a killed gateway's chat completions are interrupted by another one, or by itself when it is back; jobs run on`()
+            async throws
+        {
+            try await withLab { lab in
+                _ = try await lab.worker("w1")
+                let fields: [String: String?] = ["SLUICE_LEASE": "1s", "SLUICE_GRACE": "1s"]
+                let first = try await lab.gateway("g1", fields.merging(["SLUICE_GATEWAY_NAME": "g1"]) { $1 })
+                let other = try await lab.gateway("g2", fields)
+                let key = ["authorization": "Bearer \(lab.key)"]
+                /// The job of a completion that runs; whoever asked for it is told nothing when its gateway dies.
+                func complete() async throws -> (model: String, id: String) {
+                    let model = lab.model("sim-n5000-g10")
+                    let body: JSON = ["model": .string(model), "stream": true, "messages": [["role": "user", "content": "hi"]]]
+                    let port = first.port
+                    Task { try await HTTPCall.post(port, "/v1/chat/completions", body, headers: key) }
+                    let id = try await until("the completion to run") { try await lab.upstream().of(model: model).first?.tag }
+                    return (model, id)
+                }
+                let detached = lab.model("sim-n5000-g10")
+                let request: JSON = ["model": .string(detached), "messages": [["role": "user", "content": "hi"]]]
+                let job = try await HTTPCall.post(first.port, "/v1/jobs", ["request": request], headers: key)
+                let detachedID = try #require(job.json?["id"]?.string)
+                let lost = try await complete()
+                await first.kill9()
+                #expect(try await lab.endedRequest(0, model: lost.model).end == .clientClosed)
+                let record = try await lab.record(lost.id)
+                #expect(record["state"] == "interrupted" && record["reason"] == "CLIENT_GONE")
+                // And now there is none but itself.
+                other.terminate()
+                _ = try await other.ended(within: .seconds(10))
+                try first.start()
+                try await first.ready()
+                let again = try await complete()
+                await first.kill9()
+                try first.start()
+                #expect(try await lab.endedRequest(0, model: again.model).end == .clientClosed)
+                // What ended by itself is not kept.
+                let body: JSON = ["model": .string(lab.model("sim-n3-g1")), "messages": [["role": "user", "content": "hi"]]]
+                try await first.ready()
+                #expect(try await HTTPCall.post(first.port, "/v1/chat/completions", body, headers: key).status == 200)
+                try await until("no completion to be kept") { try await lab.redis.command("EXISTS", "{sluice.0}:requests:g1").integer == 0 }
+                #expect(try await lab.upstream().of(model: detached).map(\.end) == [nil])
+                let answer = try await HTTPCall.post(first.port, "/v1/jobs/\(detachedID)/interrupt", [:], headers: key)
+                #expect(answer.json?["status"] == "SUCCESS")
+            }
+        }
+
         @Test func `a gateway told to end lets what runs finish and refuses new sockets`() async throws {
             try await withLab { lab in
                 _ = try await lab.worker("w1")

@@ -32,6 +32,29 @@ extension Journeys {
             }
         }
 
+        /// `Generation.settled`: the newest event in the log is the end that this worker wrote itself.
+        @Test func `an end whose answer was lost on the way is the job's end, not its loss to another worker`() async throws {
+            try await withLab { lab in
+                let proxy = try await lab.proxy(to: lab.redis.port)
+                let worker = try await lab.worker("w1", ["SLUICE_REDIS_URL": "redis://127.0.0.1:\(proxy.port)"])
+                let front = try await FrontEnd(lab.redis)
+                let job = try await front.submit(model: lab.model("sim-n20-g10"))
+                try await job.tokens(3)
+                proxy.set { $0.onText = (#""type":"finished""#, .lost) }
+                #expect(try await job.ended()["type"] == "finished")
+                proxy.set { $0.refuses = true }
+                proxy.reset()
+                proxy.heal()
+                try await until("the worker to know how its job ended") {
+                    worker.log.contains("job ended") || worker.log.contains("job lost")
+                }
+                #expect(!worker.log.contains("job lost"), "\(worker.log.suffix(2_000))")
+                #expect(try await worker.scrape()["sluice_leases_lost_total"] == 0)
+                #expect(try await front.submit(model: lab.model("sim-n3-g1")).ended()["type"] == "finished")
+                await front.close()
+            }
+        }
+
         @Test func `FLUSHALL: running and waiting jobs end with an error, nothing runs on, new jobs run`() async throws {
             try await withLab { lab in
                 let worker = try await lab.worker("w1", ["SLUICE_CONCURRENCY": "2"])

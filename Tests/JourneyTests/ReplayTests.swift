@@ -50,6 +50,33 @@ extension Journeys {
             }
         }
 
+        /// Its gateway was cut off between writing the request into the session and submitting its job; another one took the session meanwhile.
+        @Test func `a request that the client was told is lost is never submitted by the gateway that had it`() async throws {
+            try await withLab { lab in
+                let proxy = try await lab.proxy(to: lab.redis.port)
+                let first = try await lab.gateway("g1", ["SLUICE_REDIS_URL": "redis://127.0.0.1:\(proxy.port)"])
+                let second = try await lab.gateway("g2")
+                let client = try await lab.client(first)
+                let session = client.state.value.session
+                proxy.set { $0.onText = ("r-lost", .held) }
+                let request = try await client.request(model: lab.model("sim-n5-g1"), id: "r-lost")
+                try await until("the request in its session") {
+                    try await lab.redis.command("HGETALL", "{sluice.0}:session:\(session)").fields.keys.contains { $0.hasSuffix("r-lost") }
+                }
+                await client.abort()
+                let back = try await lab.client(second, fields: [("resume_session_id", .string(session))])
+                let end = try await back.resume(request).ended()
+                #expect(end.end == .failed && end.last?["error_code"] == "INTERNAL_ERROR", "\(end.last?.text ?? "")")
+                proxy.heal()
+                try await until("the first gateway to have made up its mind") {
+                    try await first.scrape().sum("sluice_jobs_submitted_total") >= 1
+                }
+                _ = try await lab.worker("w1")
+                #expect(try await back.request(model: lab.model("sim-n3-g1")).ended().end == .finished)
+                #expect(try await lab.upstream().total == 1 && back.problems.isEmpty, "\(back.problems)")
+            }
+        }
+
         @Test func `an interrupt that only the durable key tells of is found within a beat`() async throws {
             try await withLab { lab in
                 _ = try await lab.worker("w1")

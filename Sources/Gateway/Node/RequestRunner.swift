@@ -23,6 +23,12 @@ extension SessionHost {
 
     private static let full = ProtocolError(.serverBusy, "the queue is full; try again later", detail: "overloaded", retryable: true)
 
+    /// Its client is elsewhere and hears nothing of this.
+    private static let lost = ProtocolError(.serverBusy, "the session went on elsewhere", detail: "overloaded", retryable: true)
+
+    private static let ownerFull = ProtocolError(
+        .serverBusy, "too many of your requests are waiting; try again when some have run", detail: "overloaded", retryable: true)
+
     // MARK: submitting
 
     func start(_ payload: RequestPayload, in session: Session) {
@@ -35,6 +41,7 @@ extension SessionHost {
         if speaks { job.speech = Job.Speech() }
         var options = SubmitOptions()
         options.gateway = settings.name
+        options.sessionEpoch = session.epoch
         if payload.supersedes {
             options.supersede = session.running.filter { $0.phase == .running }.map(\.jobID)
             for old in session.running where old.phase == .submitting { old.waiting.append((InterruptReason.userNewInput, { _ in })) }
@@ -87,6 +94,8 @@ extension SessionHost {
             switch submission {
             case .accepted, .repeated, .exists: return (following, .accepted)
             case .full, .conflict: return (following, .refused(full))
+            case .ownerFull: return (following, .refused(ownerFull))
+            case .sessionLost: return (following, .refused(lost))
             }
         } catch {
             if error.code != .connectionLost, error.code != .timeout { GatewayMetrics.submitted(nil) }
@@ -122,13 +131,13 @@ extension SessionHost {
             GatewayMetrics.submitted(answer)
             switch answer {
             case .accepted, .exists, .repeated: return nil
-            case .full, .conflict, nil:
+            case .full, .ownerFull, .conflict, .sessionLost, nil:
                 errands.start {
                     await Patience.seconds(600).until { () async throws(RedisError) in
                         try await queue.forceInterrupt(job.id, reason: InterruptReason.clientError)
                     }
                 }
-                return answer == nil ? Self.busy : Self.full
+                return answer == nil ? Self.busy : answer == .ownerFull ? Self.ownerFull : Self.full
             }
         }) { error in
             let (host, session, request) = (subject.host, subject.session, subject.request)
