@@ -15,7 +15,7 @@ extension Chaos {
         @Test func `kill -9 of every process in turn under running streams: whole texts, or interrupts that were asked for`() async throws {
             let streams = ChaosSettings.streams
             try await withLab { lab in
-                let deployment = try await Deployment.start(lab, workers: 3, gateways: 2, seed: ChaosSettings.seed)
+                let deployment = try await Deployment.start(lab, workers: 3, gateways: 2, seed: ChaosSettings.seed, ["SLUICE_LEASE": "2s"])
                 // Longer than all the killing takes; every eighth is interrupted on the way.
                 let models = (0..<streams).map { _ in lab.model("sim-n400-g40") }
                 let outcomes = try await withThrowingTaskGroup(of: Outcome.self) { tasks in

@@ -76,7 +76,7 @@ import Testing
     }
 
     /// PUBLISH is not fenced: a client may have heard what Redis had no memory for in the log, and the next attempt goes on from the log.
-    @Test func `point 3: what was heard and never logged is taken back before an attempt goes on from the log`() throws {
+    @Test func `what was heard and never logged is taken back before an attempt goes on from the log`() throws {
         var machine = try Self.machine()
         _ = try Self.frames(&machine, Self.events(.started(worker: "w", attempt: 1), .text("lögged"), .text(" heard")))
         let next = Self.events(attempt: 2, .started(worker: "x", attempt: 2), .resumed(textOffset: 7), .text(" on"))
@@ -93,7 +93,7 @@ import Testing
         #expect(try Self.frames(&calling, next).count == 3 && calling.answer == "lögged on")
     }
 
-    @Test func `point 3: a client that comes back with an event that the log never had begins anew from the log`() throws {
+    @Test func `a client that comes back with an event that the log never had begins anew from the log`() throws {
         let log =
             Self.events(.started(worker: "w", attempt: 1), .text("logged"))
             + Self.events(attempt: 2, .started(worker: "x", attempt: 2), .resumed(textOffset: 6), .text(" on"))

@@ -3,7 +3,7 @@ import TestSupport
 import Testing
 
 extension Journeys {
-    /// Point 7: Redis goes away, forgets, or is full.
+    /// Redis goes away, forgets, or is full.
     @Suite struct RedisAwayTests {
         @Test func `killed and started with its append-only file, streams go on and end whole`() async throws {
             try await withLab(redis: PrivateRedis.Options(appendOnly: true)) { lab in
@@ -86,6 +86,52 @@ extension Journeys {
                     }
                 }
                 #expect(client.problems.isEmpty, "\(client.problems)")
+            }
+        }
+
+        @Test func `a subscriber that Redis kicks out because it reads too slowly has lost nothing`() async throws {
+            try await withLab { lab in
+                _ = try await lab.worker("w1")
+                let gateway = try await lab.gateway()
+                let client = try await lab.client(gateway)
+                let model = lab.model("sim-n150-g10")
+                let request = try await client.request(model: model)
+                try await request.tokens(5)
+                try await lab.redis.command("CONFIG", "SET", "client-output-buffer-limit", "pubsub 1mb 0 0")
+                let channel = "{sluice.0}:out:\(try request.job)"
+                gateway.freeze()
+                // More than the sockets' buffers hold, too.
+                let rubbish = String(repeating: "x", count: 8 << 20)
+                try await until("the gateway to be kicked out") {
+                    try await lab.redis.command("PUBLISH", channel, rubbish)
+                    return try await lab.redis.command("PUBSUB", "NUMSUB", channel).array?.last?.integer == 0
+                }
+                gateway.thaw()
+                let end = try await request.ended()
+                #expect(end.end == .finished && end.text == SimulatorText.tokens(150) && client.problems.isEmpty, "\(client.problems)")
+                let lines = gateway.log.split(separator: "\n").filter { $0.contains(" redis connection ") && $0.contains("=events") }
+                #expect(lines.count == 2, "lost once, back once: \(lines)")
+            }
+        }
+
+        @Test func `Redis that answers nobody for longer than a lease: streams end whole`() async throws {
+            try await withLab { lab in
+                let workers = try await lab.workers(2)
+                let gateway = try await lab.gateway()
+                let client = try await lab.client(gateway)
+                let models = (0..<10).map { _ in lab.model("sim-n200-g10") }
+                var requests: [ClientRequest] = []
+                for model in models { requests.append(try await client.request(model: model)) }
+                for request in requests { try await request.tokens(5) }
+                try await lab.redis.command("CLIENT", "PAUSE", "4000", "ALL")
+                for (request, model) in zip(requests, models) {
+                    let end = try await request.ended()
+                    #expect(end.end == .finished && end.text == SimulatorText.tokens(200), "\(end.last?.text ?? "")")
+                    let log = try await lab.log(request.job, model: model)
+                    #expect(log.problems.isEmpty && log.end == "finished", "\(log.problems)")
+                }
+                #expect(client.problems.isEmpty, "\(client.problems)")
+                for node in workers + [gateway] { try await node.ready(deadline: .seconds(10)) }
             }
         }
 

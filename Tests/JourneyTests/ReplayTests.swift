@@ -3,7 +3,7 @@ import TestSupport
 import Testing
 
 extension Journeys {
-    /// Points 3 and 4: what pub/sub lost.
+    /// What pub/sub lost is found and replayed.
     @Suite struct ReplayTests {
         /// The test plays the worker, so that it can write to the log and say nothing.
         @Test func `a terminal event that nobody heard reaches the client within two seconds`() async throws {

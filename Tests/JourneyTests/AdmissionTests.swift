@@ -1,48 +1,10 @@
 import Contract
-import Foundation
 import TestSupport
 import Testing
 
 extension Journeys {
-    /// Points 5 and 6: deadlines and admission.
-    @Suite struct LimitTests {
-        private static func milliseconds(from now: Duration) -> JSON {
-            .integer(Int(Date().timeIntervalSince1970 * 1_000) + Int(now.components.seconds * 1_000))
-        }
-
-        @Test func `past its deadline a job is not dialled, and one that runs is closed`() async throws {
-            try await withLab { lab in
-                let front = try await FrontEnd(lab.redis)
-                let late = lab.model("sim-n5-g1")
-                let waiting = try await front.submit(model: late, fields: [("deadline_ms", Self.milliseconds(from: .seconds(-1)))])
-                _ = try await lab.worker("w1")
-                let end = try await waiting.ended()
-                #expect(end["type"] == "failed" && end["code"] == "deadline_exceeded" && waiting.heard.types == ["failed"])
-                let model = lab.model("sim-n5000-g10")
-                let running = try await front.submit(model: model, fields: [("deadline_ms", Self.milliseconds(from: .seconds(2)))])
-                try await running.tokens(5)
-                let cut = try await running.ended(deadline: .seconds(5))
-                #expect(cut["type"] == "failed" && cut["code"] == "deadline_exceeded" && running.heard.problems.isEmpty)
-                #expect(try await lab.endedRequest(0, model: model).end == .clientClosed)
-                #expect(try await lab.upstream().of(model: late).isEmpty)
-                await front.close()
-            }
-        }
-
-        @Test func `tries are used up and no more, and never after output began`() async throws {
-            try await withLab { lab in
-                _ = try await lab.worker("w1", ["SLUICE_RETRIES": "2"])
-                let front = try await FrontEnd(lab.redis)
-                for (script, tries, code) in [("sim-n5-g1-e500", 3, "upstream_error"), ("sim-n50-g1-k10", 1, "upstream_disconnected")] {
-                    let model = lab.model(script)
-                    let end = try await front.submit(model: model).ended()
-                    #expect(end["type"] == "failed" && end["code"]?.string == code)
-                    #expect(try await lab.upstream().of(model: model).count == tries, "\(script)")
-                }
-                await front.close()
-            }
-        }
-
+    /// What is let in: so many that wait, and each thing once.
+    @Suite struct AdmissionTests {
         @Test func `a full queue is SERVER_BUSY, and has room again when jobs have run`() async throws {
             try await withLab { lab in
                 let client = try await lab.client(lab.gateway("g1", ["SLUICE_QUEUE_MAX": "3"]))
@@ -55,6 +17,29 @@ extension Journeys {
                 for request in waiting { #expect(try await request.ended().end == .finished) }
                 #expect(try await client.request(model: lab.model("sim-n3-g1")).ended().end == .finished)
                 #expect(client.problems.isEmpty)
+            }
+        }
+
+        @Test func `an Idempotency-Key makes one job, a request_id in a session one request`() async throws {
+            try await withLab { lab in
+                let gateway = try await lab.gateway()
+                let headers = ["authorization": "Bearer \(lab.key)", "idempotency-key": "once"]
+                let body: JSON = ["request": ["model": .string(lab.model("sim-n3-g1"))]]
+                let answers = [
+                    try await HTTPCall.post(gateway.port, "/v1/jobs", body, headers: headers),
+                    try await HTTPCall.post(gateway.port, "/v1/jobs", body, headers: headers),
+                ]
+                #expect(answers.allSatisfy { $0.status == 202 } && answers[0].json == answers[1].json)
+                let other: JSON = ["request": ["model": "other"]]
+                #expect(try await HTTPCall.post(gateway.port, "/v1/jobs", other, headers: headers).status == 409)
+                let client = try await lab.client(gateway)
+                for _ in 0..<2 { try await client.request(model: lab.model("sim-n3-g1"), id: "once") }
+                #expect(try await client.expect("ERROR").payload["error_code"] == "DUPLICATE_REQUEST")
+                for priority in ["interactive", "standard"] {
+                    try await until("one in \(priority)") {
+                        try await lab.redis.command("XLEN", "{sluice.0}:queue:\(priority)").integer == 1
+                    }
+                }
             }
         }
 
