@@ -243,6 +243,7 @@ import Testing
             let second = try await submit()
             #expect(second.0 == .accepted)
             _ = try await queue.interrupt(second.1, reason: "USER_STOP", owner: nil)
+            #expect(try await fixture.redis.command("EXISTS", waiting).integer == 0)
             // Found interrupted, and found too late, at the claim.
             let third = try await submit()
             #expect(third.0 == .accepted)
