@@ -153,7 +153,8 @@ extension SessionHost {
         stopFollowing(request)
         var error = error
         error.requestID = request.id
-        session.socket?.send(error)
+        // A client that has come back hears of a request when it asks (RESUME): then that there is none. One ERROR, not two.
+        if !request.isMuted { session.socket?.send(error) }
         answerWaiting(request, nil)
         save(session, deleted: [SessionRecord.requestPrefix + request.id])
         session.socket?.requestEnded()
