@@ -1,4 +1,5 @@
 import Contract
+import Foundation
 import TestSupport
 import Testing
 
@@ -139,14 +140,23 @@ extension Journeys {
             async throws
         {
             try await withLab { lab in
-                _ = try await lab.worker("w1")
+                _ = try await lab.worker("w1", ["SLUICE_CONCURRENCY": "2"])
                 let client = try await lab.client(lab.gateway())
                 let (model, stopped) = (lab.model("sim-n400-g10"), lab.model("sim-n5000-g10"))
                 let request = try await client.request(model: model)
                 let other = try await client.request(model: stopped)
                 for request in [request, other] { try await request.tokens(5) }
+                // One is given to a worker and not yet claimed.
+                let second = try await lab.worker("w2")
+                second.freeze()
+                let waiting = try await client.request(model: lab.model("sim-n5-g1"))
+                try await until("the third in the queue") {
+                    try await lab.redis.command("XLEN", "{sluice.0}:queue:interactive").integer == 3
+                }
                 // Far less than it needs empty.
                 try await lab.redis.command("CONFIG", "SET", "maxmemory", "1mb")
+                second.thaw()
+                let third = try await lab.worker("w3", ready: false)
                 let refused = try await client.request(model: lab.model("sim-n3-g1"))
                 let answer = try await refused.ended(deadline: .seconds(12))
                 #expect(
@@ -155,6 +165,7 @@ extension Journeys {
                 // Nothing can be stored, but its worker is told all the same.
                 try await client.send("INTERRUPT", ["interrupt_request_id": .string(other.id), "reason": "USER_STOP"])
                 #expect(try await lab.endedRequest(0, model: stopped, deadline: .seconds(5)).end == .clientClosed)
+                try await until("the third worker to wait") { third.log.contains("Redis refuses to make consumer groups") }
                 // Longer than a lease: the leases are kept all the same.
                 try await Task.sleep(for: .seconds(4))
                 try await lab.redis.command("CONFIG", "SET", "maxmemory", "0")
@@ -163,8 +174,20 @@ extension Journeys {
                 #expect(end.end == .finished && end.restarts == 0, "\(end.last?.text ?? "")")
                 let log = try await lab.log(#require(end.job), model: model)
                 #expect(log.problems.isEmpty && log.attempts == [1], "\(log.problems)")
+                #expect(try await waiting.ended().end == .finished)
                 #expect(try await client.request(model: lab.model("sim-n3-g1")).ended().end == .finished)
                 #expect(client.problems.isEmpty, "\(client.problems)")
+                // Said once, and once that it is over.
+                func count(_ node: Node, _ message: String) -> Int { node.log.components(separatedBy: message).count - 1 }
+                try await until("the third worker to take jobs") { third.log.contains("worker takes jobs") }
+                #expect(count(third, "Redis refuses to make consumer groups") == 1 && count(third, "consumer groups are made") == 1)
+                // It may have been thawed too late to be given anything.
+                guard count(second, "Redis refuses claims") > 0 else { return }
+                try await until("the second worker to claim") {
+                    _ = try await client.request(model: lab.model("sim-n3-g1")).ended()
+                    return count(second, "Redis takes claims again") > 0
+                }
+                #expect(count(second, "Redis refuses claims") == 1 && count(second, "Redis takes claims again") == 1)
             }
         }
     }
