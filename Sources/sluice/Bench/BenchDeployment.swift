@@ -59,7 +59,7 @@ struct BenchDeployment: Sendable {
             let (simulator, gateway, metrics) = (try await freePort(), try await freePort(), try await freePort())
             let common = [
                 "SLUICE_REDIS_URL": redis.url, "SLUICE_LOG_LEVEL": level ?? "warning", "SLUICE_DRAIN_TIMEOUT": "1s",
-                "SLUICE_QUEUE_MAX": "1000000",
+                "SLUICE_QUEUE_MAX": "1000000", "SLUICE_QUEUE_MAX_PER_TENANT": "0",
             ]
             let worker = [
                 "SLUICE_CONCURRENCY": String(min(100_000, max(256, capacity))), "SLUICE_UPSTREAM_URL": "http://\(simulator)/v1",
