@@ -111,6 +111,10 @@ final class CurlTransfer {
         return fault == CURLE_OK ? nil : String(cString: curl_easy_strerror(fault))
     }
 
+    /// Has its connection closed when it is removed. Of HTTP/1.1 an unfinished one is closed anyhow; of HTTP/2 libcurl 7.88 keeps it, and the
+    /// RST_STREAM that would end the exchange is never written: the upstream would generate on.
+    func closeConnection() { _ = sluice_easy_set_long(handle, CURLOPT_FORBID_REUSE, 1) }
+
     /// Forgets the exchange, so that the handle can serve another.
     func recycle() {
         delegate = nil

@@ -1,5 +1,10 @@
 import Contract
 
+extension Job {
+    /// Tokens that it asked for at most.
+    var maximumTokens: Int? { request["max_completion_tokens"]?.integer ?? request["max_tokens"]?.integer }
+}
+
 /// What a prompt costs in tokens, roughly, for when an upstream does not say (an interrupted OpenAI-compatible stream reports nothing).
 enum TokenEstimate {
     /// Four ASCII characters a token, one token for any other: within a factor of two for the common tokenizers.
