@@ -161,7 +161,8 @@ final class Generation: UpstreamReceiver {
             return
         }
         // Figures alone are no output: a provider may state the prompt's tokens before it generates, or fails.
-        if chunks > 0, machine.produced(chunks: chunks) {
+        let begins = chunks > 0 && machine.produced(chunks: chunks)
+        if begins {
             let stop = stops[machine.upstream]
             output.append(.upstream(name: stop.upstream.name, model: stop.model))
             if let pass { core.gate.succeeded(pass) }
@@ -169,6 +170,8 @@ final class Generation: UpstreamReceiver {
         if chunks > 0 {
             let isFirst = !times.hasFirstToken
             times.produced(at: core.loop.now)
+            // The timer is set for the first token's limit: the next silence may be too long before that.
+            if begins { startTimer() }
             if isFirst, let at = times.firstTokenMilliseconds { core.metrics.firstToken(of: claim, at: at) }
         }
         core.metrics.tokens.increment(by: chunks)
