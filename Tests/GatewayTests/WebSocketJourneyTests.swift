@@ -259,18 +259,21 @@ private func ended(_ request: ClientRequest, on client: WebSocketClient) async t
         }
     }
 
-    @Test func beatsAndSilence() async throws {
+    @Test func warnsBeforeASessionExpires() async throws {
         try await withWebSocketLab { lab in
-            let gateway = try await lab.gateway {
-                $0.heartbeat = .milliseconds(100)
-                $0.sessionTimeout = .seconds(2)
-            }
+            let gateway = try await lab.gateway { $0.sessionTimeout = .seconds(2) }
             let client = try await lab.client(gateway)
             try await client.send("HEALTH_CHECK", [:])
             let health = try await client.expect("HEALTH_CHECK_ACK").payload["health_status"]
             #expect(health?["status"] == "HEALTHY" && health?["conn_count"] == 1 && health?["cpu_usage"]?.double != nil)
             try await client.expect("SESSION_WARN")
             #expect(try await client.closed() == 4401, "it expired")
+        }
+    }
+
+    @Test func aSilentSocketIsClosed() async throws {
+        try await withWebSocketLab { lab in
+            let gateway = try await lab.gateway { $0.heartbeat = .milliseconds(100) }
             let deaf = try await WebSocketClient.connect(port: gateway.port)
             deaf.state.update { $0.repliesToHeartbeats = false }
             try await deaf.register(key: "key-a")
