@@ -220,7 +220,8 @@ extension Journeys {
             }
         }
 
-        @Test func `a worker lost while only the voice is left is followed by one that speaks the rest, and asks for no text`() async throws {
+        @Test func `a worker lost while only the voice is left is followed by one that speaks the rest, and asks for no text`() async throws
+        {
             try await withLab { lab in
                 // The upstream could not go on from a text; it need not.
                 let settings = Self.settings(lab, model: "sim-n25-g20-speech")

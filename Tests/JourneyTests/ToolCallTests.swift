@@ -45,7 +45,8 @@ extension Journeys {
                     #"{"type":"content_block_start","index":1,"content_block":{"type":"tool_use","id":"call_b","name":"clock","input":{}}}"#,
                     #"{"type":"content_block_delta","index":1,"delta":{"type":"input_json_delta","partial_json":"{\"zone\":[8,null]}"}}"#,
                     #"{"type":"content_block_stop","index":1}"#,
-                    #"{"type":"message_delta","delta":{"stop_reason":"tool_use"},"usage":{"output_tokens":9}}"#, #"{"type":"message_stop"}"#,
+                    #"{"type":"message_delta","delta":{"stop_reason":"tool_use"},"usage":{"output_tokens":9}}"#,
+                    #"{"type":"message_stop"}"#,
                 ])),
             stream(
                 "\"m-ollama\"",

@@ -145,9 +145,13 @@ extension Journeys {
             }
             let head = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-type: text/event-stream\r\n\r\n"
             let start = events([#"{"type":"message_start","message":{"usage":{"input_tokens":3,"output_tokens":1}}}"#])
-            let end = [#"{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":2}}"#, #"{"type":"message_stop"}"#]
+            let end = [
+                #"{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":2}}"#, #"{"type":"message_stop"}"#,
+            ]
             let upstream = try await CannedUpstream.start([
-                .init(word: #"{"role":"assistant","content":[{"type":"text","text":"Hello"}]}"#, bytes: head + start + events([delta(" \\nworld")] + end)),
+                .init(
+                    word: #"{"role":"assistant","content":[{"type":"text","text":"Hello"}]}"#,
+                    bytes: head + start + events([delta(" \\nworld")] + end)),
                 .init(word: #""text":"hello""#, bytes: head + start + events([delta("Hello \\n")]), closes: false),
             ])
             try await withLab(simulator: false) { lab in

@@ -18,7 +18,9 @@ struct TLSTests {
         exchange.endStream()
     }
 
-    private static func ask(_ server: RawServer, host: String = "localhost", caFile: String?, connectTimeout: Duration = .seconds(5)) async throws -> Recording {
+    private static func ask(_ server: RawServer, host: String = "localhost", caFile: String?, connectTimeout: Duration = .seconds(5))
+        async throws -> Recording
+    {
         var settings = UpstreamSettings()
         settings.caFile = caFile
         settings.connectTimeout = connectTimeout

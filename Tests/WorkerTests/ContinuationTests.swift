@@ -52,7 +52,8 @@ struct ContinuationTests {
     }
 
     @Test(arguments: [
-        ("Hello", "Hello", [" world"], " world"), ("Hello \n", "Hello", [" ", "\nworld"], "world"), ("Hello \n", "Hello", ["world"], "world"),
+        ("Hello", "Hello", [" world"], " world"), ("Hello \n", "Hello", [" ", "\nworld"], "world"),
+        ("Hello \n", "Hello", ["world"], "world"),
         ("Hello  ", "Hello", [" world"], "world"), ("Hello ", "Hello", ["  world"], " world"), (" \n", "", [" \n", "a"], "a"),
         ("你好　", "你好", ["　", "世界"], "世界"),
     ]) func whiteSpaceThatIsNotShownIsNotRepeated(text: String, shown: String, pieces: [String], fresh: String) throws {

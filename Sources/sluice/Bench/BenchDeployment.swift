@@ -67,7 +67,8 @@ struct BenchDeployment: Sendable {
             ]
             let worker = [
                 "SLUICE_CONCURRENCY": String(min(100_000, max(256, capacity))), "SLUICE_UPSTREAM_KIND": kind.rawValue,
-                "SLUICE_UPSTREAM_URL": "http://\(simulator)\(kind.basePath)", "SLUICE_METRICS_LISTEN": metrics.description, "SLUICE_WORKER_NAME": "bench", "SLUICE_TOTAL_TIMEOUT": "1h",
+                "SLUICE_UPSTREAM_URL": "http://\(simulator)\(kind.basePath)", "SLUICE_METRICS_LISTEN": metrics.description,
+                "SLUICE_WORKER_NAME": "bench", "SLUICE_TOTAL_TIMEOUT": "1h",
             ].merging(common) { _, new in new }
             let front = ["SLUICE_LISTEN": gateway.description, "SLUICE_AUTH": "none", "SLUICE_MAX_OUTGOING": "64MiB"].merging(common) {
                 _, new in new

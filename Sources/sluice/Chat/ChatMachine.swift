@@ -279,7 +279,9 @@ struct ChatReceipt: Equatable {
         if let usage = Usage(closing["usage"]) {
             var text = "\(usage.completionTokens) token\(usage.completionTokens == 1 ? "" : "s") generated"
             if usage.estimated { text += " (estimated)" }
-            if let delivered = closing["delivered_tokens"]?.integer, delivered < usage.completionTokens { text += ", \(delivered) delivered" }
+            if let delivered = closing["delivered_tokens"]?.integer, delivered < usage.completionTokens {
+                text += ", \(delivered) delivered"
+            }
             parts.append(text)
         }
         if let saved = closing["saved_tokens"]?.integer { parts.append("\(saved) of the tokens asked for saved") }
