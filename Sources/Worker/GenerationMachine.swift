@@ -162,10 +162,14 @@ struct GenerationMachine {
         return true
     }
 
+    /// What an upstream may state; beyond it sums of such figures could exceed what a number holds, which ends the process.
+    private static let figures = 0...1_000_000_000_000
+
     mutating func reported(promptTokens: Int?, completionTokens: Int?) {
-        self.promptTokens = promptTokens ?? self.promptTokens
+        func sane(_ tokens: Int) -> Int { min(max(tokens, Self.figures.lowerBound), Self.figures.upperBound) }
+        self.promptTokens = promptTokens.map(sane) ?? self.promptTokens
         guard let completionTokens else { return }
-        self.completionTokens = completionTokens
+        self.completionTokens = sane(completionTokens)
         chunksReported = chunks
     }
 

@@ -305,6 +305,8 @@ struct DialectTests {
             for _ in 0..<20 { try tools.add(.init(index: 0, arguments: part)) }
         }
         #expect(error?.code == .outputTooLarge)
+        var named = ToolCallAssembler()
+        #expect(throws: Failure.self) { for index in 0..<40 { try named.add(.init(index: 0, name: "\(index)\(part)")) } }
         var many = ToolCallAssembler()
         #expect(throws: Failure.self) { for index in 0..<2000 { try many.add(.init(index: index)) } }
     }

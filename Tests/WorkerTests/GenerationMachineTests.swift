@@ -197,6 +197,26 @@ import Upstream
         #expect(end(generated: 7, delivered: 7, maximum: nil)?.savedTokens == nil)
     }
 
+    /// Numbers that come from others never end the process.
+    @Test func figuresBeyondReasonAreCut() {
+        var machine = Self.machine(earlier: Usage(promptTokens: 5, completionTokens: 5, estimated: false))
+        _ = machine.begin()
+        _ = machine.produced(chunks: 1)
+        machine.reported(promptTokens: .max, completionTokens: .max)
+        _ = machine.produced(chunks: 1)
+        #expect(machine.usage.completionTokens == 1_000_000_000_006 && machine.usage.promptTokens == 1_000_000_000_005)
+        machine.reported(promptTokens: .min, completionTokens: -1)
+        #expect(machine.usage.completionTokens == 5 && machine.usage.promptTokens == 5)
+        var job = Job(id: JobID("j")!, priority: .standard, request: JSONObject())
+        for (value, maximum) in [(Int.min, nil), (-1, nil), (0, nil), (7, 7), (Int.max, nil)] {
+            job.request["max_tokens"] = .integer(value)
+            #expect(job.maximumTokens == maximum)
+        }
+        job.request["max_completion_tokens"] = .null
+        job.request["max_tokens"] = 9
+        #expect(job.maximumTokens == 9)
+    }
+
     @Test func aTextThatIsThereNeedsNoUpstream() {
         var mute = Self.machine(upstreams: 0)
         #expect(ended(mute.textIsWhole(.length, voiceRuns: false)) == .finished(.length, .none))
