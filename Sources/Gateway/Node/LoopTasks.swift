@@ -12,14 +12,21 @@ extension EventLoop {
     }
 }
 
+/// Where the gateway's tasks run: on its event loop, beside the sockets and the connections to Redis, so that asking Redis costs no change of thread.
+actor LoopRoom {
+    private nonisolated let eventLoop: any EventLoop
+
+    nonisolated var unownedExecutor: UnownedSerialExecutor { eventLoop.executor.asUnownedSerialExecutor() }
+
+    init(_ eventLoop: any EventLoop) { self.eventLoop = eventLoop }
+
+    func begin(_ body: @escaping @Sendable (isolated LoopRoom) async -> Void) -> Task<Void, Never> { Task { await body(self) } }
+}
+
 extension GatewayContext {
-    /// Runs `work` in a task of its own and comes back to the event loop, where this is called, with what it gave. For what happens once a request, not once a token.
+    /// Runs `work` in a task of its own, on the event loop, where this is called and where `then` gets what it gave. For what happens once a request, not once a token.
     func await<Value: Sendable>(_ work: @escaping @Sendable () async -> Value, then: @escaping (Value) -> Void) {
         let then = NIOLoopBound(then, eventLoop: eventLoop)
-        let eventLoop = eventLoop
-        errands.start {
-            let value = await work()
-            eventLoop.execute { then.value(value) }
-        }
+        errands.start(in: room) { _ in then.value(await work()) }
     }
 }
