@@ -70,7 +70,7 @@ extension Journeys {
                 func fields(_ model: String) -> [(String, JSON)] {
                     let messages: JSON = [["role": "user", "content": "hi"]]
                     return [
-                        ("request", ["model": .string(model), "messages": messages, "max_tokens": .integer(.min)]),
+                        ("request", ["model": .string(model), "messages": messages, "max_tokens": .integer(Int.min)]),
                         ("first_token_timeout_ms", 400),
                     ]
                 }
