@@ -4,7 +4,8 @@ import Metrics
 
 /// What a worker counts. Labels are bounded: never an id, never a tenant.
 struct WorkerMetrics: Sendable {
-    let tokens = Counter(label: "sluice_tokens_relayed_total")
+    let tally = WorkerTally()
+    let tokens: TokenCounter
     let leasesLost = Counter(label: "sluice_leases_lost_total")
     let leasesRenewed = Counter(label: "sluice_leases_renewed_total")
     let takeovers = Counter(label: "sluice_takeovers_total")
@@ -58,6 +59,7 @@ struct WorkerMetrics: Sendable {
         func all<Key: Hashable, Value>(_ keys: some Sequence<Key>, _ make: (Key) -> Value) -> [Key: Value] {
             Dictionary(uniqueKeysWithValues: keys.map { ($0, make($0)) })
         }
+        tokens = TokenCounter(tally)
         ended = all(["finished", "interrupted", "failed"]) { Counter(label: "sluice_jobs_ended_total", dimensions: [("outcome", $0)]) }
         failures = all(FailureCode.allCases) { Counter(label: "sluice_jobs_failed_total", dimensions: [("code", $0.rawValue)]) }
         interrupts = all(Phase.allCases) { phase in
@@ -78,23 +80,28 @@ struct WorkerMetrics: Sendable {
 
     func finished(_ event: GenerationEvent) {
         ended[event.type]?.increment()
+        tally.ended(event.type)
         if case .failed(let failure, _) = event { failures[failure.code]?.increment() }
     }
 
     func waited(_ claim: Claim) {
         guard let submitted = claim.submittedMilliseconds else { return }
-        queueWait[claim.entry.priority]?.recordMilliseconds(max(0, claim.claimedMilliseconds - submitted))
+        let milliseconds = max(0, claim.claimedMilliseconds - submitted)
+        queueWait[claim.entry.priority]?.recordMilliseconds(milliseconds)
+        tally.queueWait.record(microseconds: milliseconds * 1_000)
     }
 
     /// - Parameter milliseconds: since 1970, on Redis' clock.
     func firstToken(of claim: Claim, at milliseconds: Int) {
         guard let submitted = claim.submittedMilliseconds else { return }
         firstToken[claim.entry.priority]?.recordMilliseconds(max(0, milliseconds - submitted))
+        tally.firstToken.record(microseconds: max(0, milliseconds - submitted) * 1_000)
     }
 
     /// - Parameter hadCall: an upstream was open, or being dialled, and was closed.
     func interrupted(_ job: Job, phase: Phase, hadCall: Bool, microseconds: Int, usage: Usage) {
         interruptClosed.recordMicroseconds(microseconds)
+        tally.interruptClose.record(microseconds: microseconds)
         let counters = interrupts[phase]
         (hadCall ? counters?.closed : counters?.unopened)?.increment()
         if let maximum = (job.request["max_completion_tokens"] ?? job.request["max_tokens"])?.integer {
