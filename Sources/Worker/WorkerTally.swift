@@ -6,7 +6,7 @@ import Synchronization
 final class WorkerTally: Sendable {
     /// How often something took how long, since the start.
     final class Latencies: Sendable {
-        private let counts = [20 of Atomic<Int>] { _ in Atomic(0) }
+        private let counts = [40 of Atomic<Int>] { _ in Atomic(0) }
 
         func record(microseconds: Int) {
             counts[LatencyBuckets.slot(of: microseconds)].wrappingAdd(1, ordering: .relaxed)

@@ -28,8 +28,10 @@ extension HTTPField.Name {
 
 extension GatewayRequestContext {
     /// The `:id` of the path. An id from elsewhere may hold what a URL must escape.
-    var jobParameter: String {
-        let text = parameters.get("id") ?? ""
+    var jobParameter: String { parameter("id") }
+
+    func parameter(_ name: String) -> String {
+        let text = parameters.get(name) ?? ""
         return text.removingPercentEncoding ?? text
     }
 }

@@ -1,11 +1,17 @@
 /// How many of something took how long. Counts of several workers, or of several stretches of time, can be added up; percentiles cannot.
 package struct LatencyBuckets: Sendable, Equatable {
     /// Upper bounds in microseconds, inclusive: 100 µs to 5 min. What is above them all has a count of its own.
-    package static let bounds = [
-        100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000, 2_000_000, 5_000_000, 10_000_000,
-        20_000_000, 60_000_000, 300_000_000,
-    ]
-    package static let slots = 20
+    package static let bounds: [Int] = {
+        let steps = [10, 15, 20, 30, 50, 70]
+        var bounds: [Int] = []
+        var decade = 10
+        while decade <= 1_000_000 {
+            bounds += steps.map { $0 * decade }
+            decade *= 10
+        }
+        return bounds + [100_000_000, 150_000_000, 300_000_000]
+    }()
+    package static let slots = 40
 
     /// One more than there are bounds.
     package private(set) var counts: [Int]

@@ -46,7 +46,9 @@ struct TerminalScreen: ~Copyable {
 
     /// In one write, over what was there: nothing flickers.
     func draw(_ lines: [StyledLine]) {
-        let text = lines.map { $0.rendered(hasColours: hasColours) + "\u{1B}[K" }.joined(separator: "\r\n")
-        StandardOutput.write("\u{1B}[H\(text)\u{1B}[J")
+        let columns = Self.size.columns
+        // After its last cell was written the cursor still stands on it: clearing the rest of a full line would take that cell away.
+        let text = lines.map { $0.rendered(hasColours: hasColours) + ($0.width < columns ? "\u{1B}[K" : "") }.joined(separator: "\r\n")
+        StandardOutput.write("\u{1B}[H\(text)")
     }
 }

@@ -39,7 +39,8 @@ struct TopFrame {
         let blank = max(0, size.rows - Self.foot - lines.count)
         lines += Array(repeating: StyledLine(), count: blank)
         lines += [notice, keys]
-        return lines.map { $0.cut(to: size.columns) }
+        // A frame covers all of the one before.
+        return lines.prefix(size.rows).map { $0.cut(to: size.columns) }
     }
 
     /// How many lines the two lists get below their headings.
@@ -175,11 +176,12 @@ struct TopFrame {
     // MARK: jobs
 
     private func jobs(_ snapshot: DeploymentSnapshot, _ rows: Int) -> [StyledLine] {
-        let rest = size.columns - 2 - 30 - 8 - 12 - 8
-        let worker = min(24, max(0, rest / 2))
+        let rest = size.columns - 32 - 6 - 12 - 7 - 2
+        let worker = min(24, rest / 2 + 1)
         func columns(_ id: String, _ age: String, _ phase: String, _ tokens: String, _ workerName: String, _ model: String) -> String {
-            Cells.fit(id, 32) + Cells.fit(age, 7, alignedRight: true) + "  " + Cells.fit(phase, 10)
-                + Cells.fit(tokens, 8, alignedRight: true) + "  " + Cells.fit(workerName, worker - 1) + " " + Cells.fit(model, rest - worker - 1)
+            Cells.fit(id, 32) + Cells.fit(age, 6, alignedRight: true) + "  " + Cells.fit(phase, 10)
+                + Cells.fit(tokens, 7, alignedRight: true) + "  " + Cells.fit(workerName, worker - 1) + " "
+                + Cells.fit(model, rest - worker)
         }
         let jobs = snapshot.slowest
         let shown = window(.jobs, rows)
@@ -223,7 +225,7 @@ struct TopFrame {
     private var keys: StyledLine {
         var line = StyledLine(" ")
         for (key, meaning) in [
-            ("↑↓", "choose"), ("Tab", "next list"), ("p", "pause/resume"), ("d", "drain"), ("i", "interrupt"), ("q", "quit"),
+            ("↑↓", "Tab choose"), ("p", "pause"), ("d", "drain"), ("i", "interrupt"), ("q", "quit"),
         ] {
             line.add(key, .bold)
             line.add(" \(meaning)   ", .dim)
