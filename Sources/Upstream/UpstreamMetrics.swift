@@ -10,6 +10,7 @@ final class UpstreamMetrics {
     private var responses: [Answer: Counter] = [:]
     private let opened = Counter(label: "sluice_upstream_connections_total", dimensions: [("use", "opened")])
     private let reused = Counter(label: "sluice_upstream_connections_total", dimensions: [("use", "reused")])
+    private var spoken: [Int: Counter] = [:]
     private let open = Gauge(label: "sluice_upstream_requests_open")
 
     /// - Parameter status: of the response's head.
@@ -19,6 +20,14 @@ final class UpstreamMetrics {
         let counter = Counter(
             label: "sluice_upstream_responses_total", dimensions: [("upstream", upstream), ("status", String(answer.status))])
         responses[answer] = counter
+        counter.increment()
+    }
+
+    /// Of the speech upstream.
+    func spoke(status: Int) {
+        let status = (100...599).contains(status) ? status : 0
+        let counter = spoken[status] ?? Counter(label: "sluice_speech_responses_total", dimensions: [("status", String(status))])
+        spoken[status] = counter
         counter.increment()
     }
 

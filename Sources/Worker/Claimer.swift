@@ -218,6 +218,12 @@ actor Claimer {
             earlier = []
         }
         let interrupt = claiming.removeValue(forKey: job.id) ?? nil
+        if case .ended(let code) = outcome {
+            metrics.endedAtClaim(code)
+            logger.info(
+                "job ended before it ran",
+                metadata: job.facts(["state": code == nil ? "interrupted" : "failed", "code": "\(code?.rawValue ?? "")"]))
+        }
         guard case .claimed(let claim) = outcome else { return release(entry) }
         metrics.claims.increment()
         if claim.attempt == 1 { metrics.waited(claim) }
@@ -247,6 +253,7 @@ actor Claimer {
         let misplaced = error.id.map { consumer.keys.partition(of: $0.rawValue) != entry.partition } ?? false
         do {
             try await consumer.reject(entry, id: error.id, message: error.reason, toDeadLetters: misplaced)
+            if misplaced { metrics.deadLettered(.invalidRequest) }
         } catch {
             // It stays pending for us and is met again.
             mayHaveMissed = true
@@ -263,7 +270,7 @@ actor Claimer {
                 return try await consumer.claim(job, entry: entry, leaseExpired: leaseExpired)
             } catch {
                 tries += 1
-                if error.code == .server { logger.error("a claim failed", metadata: ["job": "\(job.id)", "error": "\(error)"]) }
+                if error.code == .server { logger.error("a claim failed", metadata: job.facts(["error": "\(error)"])) }
                 mayHaveMissed = true
                 await pause(.milliseconds(Int64.random(in: 10...(50 << min(tries, 4)))))
             }

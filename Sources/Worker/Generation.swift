@@ -223,10 +223,10 @@ final class Generation: UpstreamReceiver {
         if case .failed(let failure) = result {
             core.logger.info(
                 "upstream failed",
-                metadata: [
-                    "job": "\(id)", "code": "\(failure.failure.code.rawValue)", "status": "\(failure.failure.upstreamStatus ?? 0)",
+                metadata: claim.job.facts([
+                    "code": "\(failure.failure.code.rawValue)", "status": "\(failure.failure.upstreamStatus ?? 0)",
                     "upstream": "\(stops[machine.upstream].upstream.name)",
-                ])
+                ]))
         }
         if case .complete = result { speech?.textEnded() }
         let voiceRuns = speech.map { !$0.isOver } ?? false
@@ -250,7 +250,7 @@ final class Generation: UpstreamReceiver {
         core.metrics.interrupted(claim.job, phase: phase, hadCall: hadCall, microseconds: latency, usage: usage)
         core.logger.info(
             hadCall ? "interrupt closed upstream" : "interrupt ended job",
-            metadata: ["job": "\(id)", "phase": "\(phase.rawValue)", "latency_us": "\(latency)", "reason": "\(interrupt.reason)"])
+            metadata: claim.job.facts(["phase": "\(phase.rawValue)", "latency_us": "\(latency)", "reason": "\(interrupt.reason)"]))
         perform(action)
     }
 
@@ -310,7 +310,7 @@ final class Generation: UpstreamReceiver {
             core.metrics.speechFailed.increment()
             core.logger.warning(
                 "speech failed; the text goes on",
-                metadata: ["job": "\(id)", "code": "\(failure.code.rawValue)", "reason": "\(failure.message)"])
+                metadata: claim.job.facts(["code": "\(failure.code.rawValue)", "reason": "\(failure.message)"]))
         }
         if let action = machine.spoken() { perform(action) }
     }
@@ -319,7 +319,7 @@ final class Generation: UpstreamReceiver {
     func lost() {
         guard !isOver else { return }
         core.logger.warning(
-            "job lost to another attempt; its upstream is closed", metadata: ["job": "\(id)", "attempt": "\(claim.attempt)"])
+            "job lost to another attempt; its upstream is closed", metadata: claim.job.facts(["attempt": "\(claim.attempt)"]))
         core.metrics.leasesLost.increment()
         close()
     }
@@ -416,7 +416,7 @@ final class Generation: UpstreamReceiver {
 
     private func refused(_ reply: RESPValue) {
         // A newer attempt has written, the log is gone, or Redis takes no writes now (no memory, read only): the newest id in the log tells.
-        core.logger.debug("a write to the log was refused", metadata: ["job": "\(id)", "reply": "\(reply)"])
+        core.logger.debug("a write to the log was refused", metadata: claim.job.facts(["reply": "\(reply)"]))
         settleLater()
     }
 

@@ -20,6 +20,7 @@ final class SpeechRun {
     private let jobID: JobID
     private let model: String
     private let voice: String
+    private let traceparent: String?
     private let client: UpstreamClient
     private let loop: EpollLoop
     private let idle: Duration
@@ -52,6 +53,7 @@ final class SpeechRun {
         jobID = job.id
         model = job.speech?.model ?? speech.model
         voice = job.speech?.voice ?? speech.voice
+        traceparent = job.traceparent
         self.client = client
         self.loop = loop
         self.nextIndex = nextIndex
@@ -160,7 +162,8 @@ final class SpeechRun {
     }
 
     private func dial(_ synthesis: Synthesis) -> Bool {
-        let request = SpeechRequest(jobID: jobID, text: synthesis.sentence, model: model, voice: voice)
+        var request = SpeechRequest(jobID: jobID, text: synthesis.sentence, model: model, voice: voice)
+        request.traceparent = traceparent
         do throws(Failure) {
             synthesis.call = try client.speak(request, on: speech, receiver: synthesis)
             return true

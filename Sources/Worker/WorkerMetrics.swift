@@ -33,6 +33,7 @@ struct WorkerMetrics: Sendable {
     private let firstToken: [JobClass: Timer]
     private let ended: [String: Counter]
     private let failures: [FailureCode: Counter]
+    private let deadLettersMade: [FailureCode: Counter]
     private let interrupts: [Phase: (closed: Counter, unopened: Counter)]
     private let queues: [JobClass: QueueGauges]
     private let deadLetters = Gauge(label: "sluice_dead_letters")
@@ -62,6 +63,9 @@ struct WorkerMetrics: Sendable {
         tokens = TokenCounter(tally)
         ended = all(["finished", "interrupted", "failed"]) { Counter(label: "sluice_jobs_ended_total", dimensions: [("outcome", $0)]) }
         failures = all(FailureCode.allCases) { Counter(label: "sluice_jobs_failed_total", dimensions: [("code", $0.rawValue)]) }
+        deadLettersMade = all([.workerLost, .invalidRequest]) {
+            Counter(label: "sluice_dead_letters_total", dimensions: [("code", $0.rawValue)])
+        }
         interrupts = all(Phase.allCases) { phase in
             func counter(_ result: String) -> Counter {
                 Counter(label: "sluice_interrupts_total", dimensions: [("phase", phase.rawValue), ("result", result)])
@@ -71,6 +75,13 @@ struct WorkerMetrics: Sendable {
         queueWait = all(JobClass.allCases) { Timer(label: "sluice_queue_wait_seconds", dimensions: [("class", $0.rawValue)]) }
         firstToken = all(JobClass.allCases) { Timer(label: "sluice_time_to_first_token_seconds", dimensions: [("class", $0.rawValue)]) }
         queues = all(JobClass.allCases) { QueueGauges($0) }
+    }
+
+    /// - Parameters:
+    ///   - upstream: a name of the configuration.
+    ///   - state: 0 closed, 1 one request finds out, 2 open; the worst of the upstream's and its models'.
+    func breaker(_ upstream: String, state: Int) {
+        Gauge(label: "sluice_upstream_breaker_state", dimensions: [("upstream", upstream)]).record(state)
     }
 
     /// - Parameter upstream: a name of the configuration.
@@ -83,6 +94,21 @@ struct WorkerMetrics: Sendable {
         tally.ended(event.type)
         if case .failed(let failure, _) = event { failures[failure.code]?.increment() }
     }
+
+    /// By the claim script, without having run here.
+    /// - Parameter code: nil: interrupted.
+    func endedAtClaim(_ code: FailureCode?) {
+        ended[code == nil ? "interrupted" : "failed"]?.increment()
+        tally.ended(code == nil ? "interrupted" : "failed")
+        guard let code else {
+            interrupts[.queued]?.unopened.increment()
+            return
+        }
+        failures[code]?.increment()
+        if code == .workerLost { deadLettered(code) }
+    }
+
+    func deadLettered(_ code: FailureCode) { deadLettersMade[code]?.increment() }
 
     func waited(_ claim: Claim) {
         guard let submitted = claim.submittedMilliseconds else { return }

@@ -34,7 +34,3 @@ extension Journeys {
         }
     }
 }
-
-private enum Chromium {
-    static let path = Program.find("chromium", "chromium-browser", "google-chrome")
-}

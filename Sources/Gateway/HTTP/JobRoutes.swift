@@ -41,7 +41,9 @@ struct JobRoutes: Sendable {
             throw HTTPFailure.redis(error)
         }
         switch submission {
-        case .accepted, .exists: return Self.accepted(id)
+        case .accepted, .exists:
+            context.tellSubmitted(job)
+            return Self.accepted(id)
         case .repeated(let first): return Self.accepted(first)
         case .full: throw HTTPFailure.queueFull
         case .conflict:

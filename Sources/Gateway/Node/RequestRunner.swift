@@ -33,6 +33,7 @@ extension SessionHost {
         let jobID = JobID(partition: session.partition, milliseconds: UInt64(session.lastRequestMilliseconds))
         var job = Job(id: jobID, priority: .interactive, request: body, session: session.id, owner: session.owner)
         if speaks { job.speech = Job.Speech() }
+        job.traceparent = session.socket?.traceparent
         var options = SubmitOptions()
         options.gateway = settings.name
         if payload.supersedes {
@@ -42,6 +43,7 @@ extension SessionHost {
         let machine = RelayMachine(
             requestID: payload.id, jobID: jobID, sessionID: session.id, wantsReasoning: session.settings.wantsReasoning, speaks: speaks)
         let request = RunningRequest(id: payload.id, jobID: jobID, text: payload.text, speaks: speaks, machine: machine)
+        request.traceparent = job.traceparent
         session.add(request)
         // Written before the job, which waits for it: should this gateway die now, whoever takes the session knows of the request. (It costs no time: the
         // subscription is confirmed meanwhile.)
@@ -62,6 +64,7 @@ extension SessionHost {
                 // A RESUME has begun another one meanwhile.
                 feed.stop(following)
             }
+            if case .accepted = answer.outcome { subject.host.context.tellSubmitted(job) }
             subject.host.submitted(subject, answer.outcome)
         }
     }
@@ -116,7 +119,7 @@ extension SessionHost {
     /// unread in a stopped server), its job ends without running, so that a client that tries again never gets two.
     private func settle(_ subject: Subject, _ job: Job, _ options: SubmitOptions) {
         let (queue, errands) = (context.queue, context.errands)
-        context.logger.warning("submission in doubt", metadata: ["job": "\(job.id)"])
+        context.logger.warning("submission in doubt", metadata: job.facts)
         context.await({ () -> ProtocolError? in
             let answer = await Patience.seconds(30).until { () async throws(RedisError) in try await queue.submit(job, options: options) }
             GatewayMetrics.submitted(answer)

@@ -46,10 +46,11 @@ enum DashboardChart {
             Object.assign(this, { names, format, stacked, colours, points: [] });
             this.svg = shape("svg", { viewBox: `0 0 ${Chart.width} ${Chart.height}`, preserveAspectRatio: "none", role: "img", "aria-label": title });
             this.scale = make("small", { className: "empty" });
+            this.reach = make("small", { className: "empty reach" });
             this.values = names.map(() => make("b"));
             const legend = make("ul", { className: "legend" });
             names.forEach((name, index) => legend.append(make("li", { className: `s${colours[index]}` }, name + " ", this.values[index])));
-            this.node = make("div", { className: "chart" }, make("h3", {}, title + " ", this.scale), this.svg, legend);
+            this.node = make("div", { className: "chart" }, make("h3", {}, title + " ", this.scale, this.reach), this.svg, legend);
           }
 
           /** A value for each name; null: not known. */
@@ -66,6 +67,7 @@ enum DashboardChart {
             const sums = this.points.map(({ values }) => this.stacked ? values.reduce((sum, value) => sum + (value ?? 0), 0) : Math.max(...values.map(value => value ?? 0)));
             const top = Math.max(...sums, Number.MIN_VALUE);
             this.scale.textContent = Math.max(...sums) > 0 ? `max ${this.format(top)}` : "";
+            this.reach.textContent = last > begin ? `last ${span((last - begin) * 1000)}` : "";
             const x = time => last > begin ? (time - begin) / (last - begin) * Chart.width : Chart.width;
             const y = value => (Chart.height - 2) * (1 - value / top) + 1;
             const nodes = [0, .5, 1].map(part => shape("path", { class: "grid", d: `M0 ${1 + part * (Chart.height - 2)}H${Chart.width}` }));

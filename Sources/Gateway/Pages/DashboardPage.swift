@@ -36,7 +36,7 @@ enum DashboardPage {
           </section>
           <section class="card" aria-labelledby="latencies-title">
             <h2 id="latencies-title">Latencies <small>last minute</small></h2>
-            <table><thead><tr><th></th><th class="n">p50</th><th class="n">p90</th><th class="n">p99</th><th class="n">Count</th></tr></thead><tbody id="latencies"></tbody></table>
+            <table><thead><tr><th></th><th class="n">p50</th><th class="n more">p90</th><th class="n">p99</th><th class="n">Count</th></tr></thead><tbody id="latencies"></tbody></table>
           </section>
           <section class="card wide" aria-labelledby="workers-title">
             <h2 id="workers-title">Workers</h2>

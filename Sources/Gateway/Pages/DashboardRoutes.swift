@@ -62,7 +62,7 @@ struct DashboardRoutes: Sendable {
                 try await context.queue.interrupt(id, reason: InterruptReason.userStop, owner: nil)
             }
             GatewayMetrics.interrupted(answer)
-            tell("operator interrupted a job", requestContext, ["job": "\(id)", "stored": "\(answer.stored)"])
+            tell("operator interrupted a job", ["job": "\(id)", "stored": "\(answer.stored)"])
         }
         return .json([
             "id": .string(text), "state": .string(answer.state?.rawValue ?? "unknown"), "status": answer.stored ? "SUCCESS" : "FAILED",
@@ -76,7 +76,7 @@ struct DashboardRoutes: Sendable {
         guard try await askingRedis({ () throws(RedisError) in try await context.queue.drain(worker: name) }) else {
             throw HTTPFailure(.notFound, code: "worker_not_found", "no such worker is running")
         }
-        tell("operator asked a worker to drain", requestContext, ["worker": "\(name)"])
+        tell("operator asked a worker to drain", ["worker": "\(name)"])
         return .json(["worker": .string(name), "drain": true])
     }
 
@@ -86,11 +86,11 @@ struct DashboardRoutes: Sendable {
             throw HTTPFailure(.notFound, code: "queue_not_found", "a queue is interactive, standard or batch")
         }
         let changed = try await askingRedis { () throws(RedisError) in try await context.queue.pause(priority, isPaused) }
-        tell(isPaused ? "operator paused a queue" : "operator resumed a queue", requestContext, ["class": "\(priority.rawValue)"])
+        tell(isPaused ? "operator paused a queue" : "operator resumed a queue", ["class": "\(priority.rawValue)"])
         return .json(["class": .string(priority.rawValue), "paused": .bool(isPaused), "changed": .bool(changed)])
     }
 
-    private func tell(_ message: Logger.Message, _ requestContext: GatewayRequestContext, _ facts: Logger.Metadata) {
+    private func tell(_ message: Logger.Message, _ facts: Logger.Metadata) {
         context.logger.info(message, metadata: facts)
     }
 }

@@ -42,7 +42,7 @@ enum DashboardScript {
             };
             element("charts").append(...Object.values(this.charts).map(chart => chart.node));
             this.figures = {};
-            for (const [name, title] of [["tokens", "Tokens/s"], ["jobs", "Jobs/s"], ["slots", "Slots in use"], ["waiting", "Waiting"], ["failed", "Failed"], ["dead", "Dead letters"]]) {
+            for (const [name, title] of [["tokens", "Tokens/s"], ["jobs", "Jobs/s"], ["slots", "Slots in use"], ["waiting", "Waiting"], ["failed", "Failed since start"], ["dead", "Dead letters"]]) {
               const value = make("dd", {}, "–");
               const node = make("dl", { className: "figure" }, make("dt", {}, title), value);
               this.figures[name] = { node, value };
@@ -186,7 +186,7 @@ enum DashboardScript {
               act.textContent = queue.paused ? "Resume" : "Pause";
               act.hidden = !this.mayAct;
             });
-            this.latencies = new Rows("latencies", [["name", ""], ["p50", "n"], ["p90", "n"], ["p99", "n"], ["count", "n"]], "", (cells, latency) => {
+            this.latencies = new Rows("latencies", [["name", ""], ["p50", "n"], ["p90", "n more"], ["p99", "n"], ["count", "n"]], "", (cells, latency) => {
               cells.name.textContent = latency.name;
               for (const part of ["p50", "p90", "p99"]) cells[part].textContent = span(latency[part + "_us"]);
               cells.count.textContent = count(latency.count);

@@ -52,7 +52,8 @@ enum DashboardStyle {
         .figure[data-state="warn"] dd { color: var(--warn); }
         .figure[data-state="wrong"] dd { color: var(--wrong); }
         #charts { display: grid; grid-template-columns: repeat(4, minmax(0, 1fr)); gap: .8rem; }
-        .chart h3 { font-size: .85rem; font-weight: 600; }
+        .chart h3 { display: flex; align-items: baseline; gap: .5rem; font-size: .85rem; font-weight: 600; }
+        .reach { margin-left: auto; }
         .chart svg { display: block; width: 100%; height: 7rem; margin: .3rem 0; overflow: visible; }
         .chart .grid { stroke: var(--line); stroke-width: 1; vector-effect: non-scaling-stroke; }
         .chart text { fill: var(--quiet); font-size: 10px; }
@@ -73,13 +74,15 @@ enum DashboardStyle {
         th, td { padding: .2rem .5rem .2rem 0; white-space: nowrap; }
         td { border-top: 1px solid var(--line); height: 2.5rem; }
         .n { text-align: right; }
+        .n + :not(.n) { padding-left: .9rem; }
         td:last-child { text-align: right; padding-right: 0; }
         td.name { max-width: 0; width: 40%; overflow: hidden; text-overflow: ellipsis; }
         td.name, td code { font-family: ui-monospace, "Cascadia Mono", "DejaVu Sans Mono", monospace; font-size: .85rem; }
         #workers td.name, #gateways td.name { width: 30%; }
         td.name button { all: unset; cursor: pointer; color: var(--accent); }
         td.name button:focus-visible { outline: 2px solid var(--accent); }
-        .empty { color: var(--quiet); }
+        .empty, td.empty:last-child { color: var(--quiet); text-align: left; }
+        .chart .empty { font-weight: 400; }
         .tag { padding: .05rem .5rem; border-radius: 1rem; font-size: .8rem; color: var(--good); border: 1px solid currentColor; }
         .tag[data-state="warn"] { color: var(--warn); }
         .tag[data-state="wrong"] { color: var(--wrong); }
@@ -111,6 +114,10 @@ enum DashboardStyle {
           progress { display: none; }
           button { min-height: 2.5rem; }
           td { height: 3rem; }
+          table { font-size: .9rem; }
+          th, td { padding-right: .35rem; }
+          #status { font-size: .78rem; }
+          .tag { padding: 0 .35rem; }
           input { font-size: 16px; }
         }
         """#
