@@ -3,7 +3,8 @@ import PackageDescription
 
 /// Warnings are errors where the code is judged (`CI` is set there), so that a newer toolchain's new warning never keeps a user from building.
 let strict: [SwiftSetting] = Context.environment["CI"] != nil ? [.treatAllWarnings(as: .error)] : []
-let settings: [SwiftSetting] = [.swiftLanguageMode(.v6)] + strict
+/// An asynchronous function stays on its caller's executor: else each call between an actor on an event loop and Redis would cross two threads.
+let settings: [SwiftSetting] = [.swiftLanguageMode(.v6), .enableUpcomingFeature("NonisolatedNonsendingByDefault")] + strict
 
 let nio = "swift-nio"
 let core: [Target.Dependency] = [.product(name: "NIOCore", package: nio), .product(name: "Logging", package: "swift-log")]
@@ -124,7 +125,8 @@ let package = Package(
                 "Contract", "RedisClient", "JobQueue", "TestSupport", .product(name: "NIOPosix", package: nio),
                 .product(name: "NIOConcurrencyHelpers", package: nio),
             ], swiftSettings: settings),
-        .testTarget(name: "WorkerTests", dependencies: ["Contract", "JobQueue", "Upstream", "Worker"], swiftSettings: settings),
+        .testTarget(
+            name: "WorkerTests", dependencies: ["Contract", "JobQueue", "RedisClient", "Upstream", "Worker"], swiftSettings: settings),
         .testTarget(name: "UpstreamTests", dependencies: ["Upstream", "Simulator", "TestSupport"], swiftSettings: settings),
         .testTarget(name: "SimulatorTests", dependencies: ["Simulator", "TestSupport"], swiftSettings: settings),
         .testTarget(

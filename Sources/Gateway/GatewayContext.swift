@@ -13,6 +13,7 @@ package final class GatewayContext: Sendable {
     package let readiness: Readiness
     package let logger: Logger
     let errands = Errands()
+    let room: LoopRoom
     let tenants: TenantLedger
 
     package init(
@@ -24,6 +25,7 @@ package final class GatewayContext: Sendable {
         self.feed = feed
         self.authenticator = authenticator
         self.eventLoop = eventLoop
+        room = LoopRoom(eventLoop)
         self.readiness = readiness
         self.logger = logger
         tenants = TenantLedger(maximum: settings.requestsPerTenant)

@@ -26,7 +26,7 @@ extension RedisSubscriber {
     ///
     /// - Parameter bufferingAtMost: events, at least 1.
     package func withSubscription<Value>(
-        _ channel: String, bufferingAtMost maximum: Int, isolation: isolated (any Actor)? = #isolation,
+        _ channel: String, bufferingAtMost maximum: Int,
         _ body: (SubscriptionFeed) async throws -> Value
     ) async rethrows -> Value {
         let buffer = FeedBuffer(maximum: maximum)

@@ -92,12 +92,11 @@ actor Claimer {
             await pause(.milliseconds(Int64(Self.waitMilliseconds)))
             return false
         }
-        let taken = try await take()
-        if !taken.isEmpty {
-            start(taken, leaseExpired: false)
-            return true
-        }
-        start(try await consumer.wait(classes: classes, milliseconds: Self.waitMilliseconds), leaseExpired: false)
+        var taken = try await take()
+        if taken.isEmpty { taken = try await consumer.wait(classes: classes, milliseconds: Self.waitMilliseconds) }
+        start(taken, leaseExpired: false)
+        // The claims go to Redis before the next question for what waits.
+        await Task.yield()
         return true
     }
 

@@ -7,12 +7,11 @@ import Upstream
 /// One job in the hands of this worker: carries out what its machine decides. Lives on the loop; every call comes from there.
 final class Generation: UpstreamReceiver {
     let claim: Claim
-    let commands: OutputCommands
     var id: JobID { claim.job.id }
 
     private unowned let core: GenerationCore
     private var machine: GenerationMachine
-    private(set) var output: OutputLog
+    private var output: OutputWriter
     private let stops: [UpstreamRoute.Stop]
     private var call: UpstreamCall?
     private var pass: UpstreamGate.Pass?
@@ -21,18 +20,12 @@ final class Generation: UpstreamReceiver {
     /// Text of earlier attempts that this one continues.
     private var continuation: String?
 
-    /// Written last, by the finish script.
-    private(set) var ending: GenerationEvent?
     /// Stands in the core's list of generations that have something to write.
     var isMarked = false
-    /// A write of the ending is under way.
-    var endingInFlight = false
-    /// Redis does not know the finish script: send it whole.
-    var finishScriptMissing = false
+    /// Stands among those whose next write is due later.
+    var isHeld = false
     /// The newest event in the log is being asked for.
     var settling = false
-    /// Writes in a row that were lost or refused.
-    private(set) var troubles = 0
     /// Was handed back, lost, or has ended: nothing is written any more.
     private(set) var isOver = false
     private var handingBack = false
@@ -44,19 +37,20 @@ final class Generation: UpstreamReceiver {
     init(claim: Claim, core: GenerationCore) {
         self.claim = claim
         self.core = core
-        commands = OutputCommands(claim.job.id, entry: claim.entry, keys: core.queueSettings.keys)
         stops = core.route.stops(for: claim.job.model ?? core.settings.defaultModel)
         machine = GenerationMachine(
             policy: GenerationMachine.Policy(
                 retries: core.settings.retries, backoff: core.settings.backoff, upstreams: stops.count,
                 promptEstimate: TokenEstimate.prompt(claim.job.request)),
             earlier: claim.earlierUsage)
-        output = OutputLog(attempt: claim.attempt)
+        output = OutputWriter(claim, settings: core.queueSettings)
         times = TimeLimits(claim: claim, settings: core.settings, now: core.loop.now)
     }
 
     var phase: Phase { machine.phase }
     var usage: Usage { machine.usage }
+    var ending: GenerationEvent? { output.ending }
+    var troubles: Int { output.troubles }
     var upstreamName: String? { !times.hasFirstToken || stops.isEmpty ? nil : stops[machine.upstream].upstream.name }
 
     var renewal: LeaseRenewal {
@@ -173,6 +167,7 @@ final class Generation: UpstreamReceiver {
             if isFirst, let at = times.firstTokenMilliseconds { core.metrics.firstToken(of: claim, at: at) }
         }
         core.metrics.tokens.increment(by: chunks)
+        core.count(chunks)
         for piece in outputs {
             switch piece {
             case .text(let text):
@@ -185,7 +180,7 @@ final class Generation: UpstreamReceiver {
             }
         }
         core.mark(self)
-        if output.totalBytes + output.unwrittenBytes > core.queueSettings.logMaximum {
+        if output.bytes > core.queueSettings.logMaximum {
             closeCall()
             let limit = core.queueSettings.logMaximum
             perform(machine.fail(Failure(.outputTooLarge, "the answer's events exceed \(limit) bytes (SLUICE_LOG_MAX)")))
@@ -258,7 +253,7 @@ final class Generation: UpstreamReceiver {
         closeCall()
         speech?.close()
         cancelTimers()
-        ending = event
+        output.end(event)
         core.mark(self)
     }
 
@@ -298,7 +293,7 @@ final class Generation: UpstreamReceiver {
         output.append(.audio(audio))
         core.mark(self)
         // The text has the last part of the log for itself.
-        if !audio.last, output.totalBytes + output.unwrittenBytes > core.queueSettings.logMaximum / 8 * 7 {
+        if !audio.last, output.bytes > core.queueSettings.logMaximum / 8 * 7 {
             speech?.fail(Failure(.outputTooLarge, "the voice has filled the job's log (SLUICE_LOG_MAX)"))
         } else {
             holdBack()
@@ -352,98 +347,61 @@ final class Generation: UpstreamReceiver {
 
     // MARK: writing
 
-    /// What this generation adds to a batch of commands.
-    enum Part {
-        case events(Int)
-        case eventsAndEnding(Int)
-        case nothing
-    }
+    /// When what was collected may be written, if writes of one generation begin at least `interval` (ns) apart: at once when it ends.
+    func writeIsDue(interval: UInt64) -> UInt64 { ending != nil || handingBack ? 0 : output.wroteAt + interval }
 
-    /// Appends what is due. One write is under way at a time.
-    func write(to pipeline: inout RedisPipeline) -> Part {
-        guard !isOver, !endingInFlight, output.canWrite else { return .nothing }
-        let events = output.beginWrite()
-        var count = events.isEmpty ? 0 : commands.append(events, to: &pipeline)
-        // A repeated write carries only what the lost one did: what was collected meanwhile goes before the end.
-        guard let ending, !output.hasPending else { return count == 0 ? .nothing : .events(count) }
-        var end = OutputCommands.Ending(event: LoggedEvent(id: output.newest.next, event: ending), previous: output.newest, usage: usage)
-        end.upstream = upstreamName
-        end.firstTokenMilliseconds = times.firstTokenMilliseconds
-        commands.append(end, entry: claim.entry, settings: core.queueSettings, loaded: !finishScriptMissing, to: &pipeline)
-        endingInFlight = true
-        count += 1
-        return .eventsAndEnding(count)
+    /// Appends what is due.
+    func write(to pipeline: inout RedisPipeline) -> OutputWriter.Part {
+        guard !isOver else { return .nothing }
+        return output.write(
+            to: &pipeline, now: core.loop.now,
+            summary: OutputWriter.Summary(usage: usage, upstream: upstreamName, firstTokenMilliseconds: times.firstTokenMilliseconds))
     }
 
     /// The answers to what `write` appended, in order.
-    func answered(_ part: Part, _ replies: ArraySlice<RESPValue>) {
+    func answered(_ part: OutputWriter.Part, _ replies: ArraySlice<RESPValue>) {
         guard !isOver else { return }
-        var events = replies
-        var finish: RESPValue?
-        if case .eventsAndEnding = part {
-            endingInFlight = false
-            finish = events.popLast()
+        let outcome = output.answered(part, replies)
+        if outcome == .unsettled {
+            core.logger.debug("a write to the log was refused", metadata: claim.job.facts(["replies": "\(replies.prefix(4))"]))
         }
-        // The last of the rest is the PUBLISH's.
-        if !events.isEmpty {
-            if let failed = events.dropLast().first(where: \.isRefusal) {
-                refused(failed)
-                return
-            }
-            output.wrote()
-            troubles = 0
-            if !reading, output.unwrittenBytes < OutputLog.lowWater {
-                reading = true
-                // The silence so far was ours.
-                times.resumed(at: core.loop.now)
-                startTimer()
-                call?.resumeReading()
-            }
-            if output.unwrittenBytes < OutputLog.lowWater { speech?.resume() }
-        }
-        switch finish {
-        case .integer(1):
-            isOver = true
-            core.finished(self)
-        case .integer(0): core.endedElsewhere(self)
-        case .error(let message) where message.hasPrefix("NOSCRIPT"):
-            finishScriptMissing = true
-            core.mark(self)
-        case .error, .integer: settleLater()
-        default: if !output.isEmpty || ending != nil || canBeHandedBack { core.mark(self) }
-        }
+        goOn(outcome)
     }
 
-    private func refused(_ reply: RESPValue) {
-        // A newer attempt has written, the log is gone, or Redis takes no writes now (no memory, read only): the newest id in the log tells.
-        core.logger.debug("a write to the log was refused", metadata: claim.job.facts(["reply": "\(reply)"]))
-        settleLater()
-    }
-
-    /// The connection broke, or took too long: what was in flight may be in the log or not.
+    /// The connection broke, or took too long.
     func answerLost() {
         guard !isOver else { return }
-        endingInFlight = false
-        settleLater()
-    }
-
-    private func settleLater() {
-        output.lostAnswer()
-        troubles += 1
-        core.settle(self)
+        goOn(output.lost())
     }
 
     /// What the log's newest id is.
     func settled(newest: EventID?) {
         settling = false
         guard !isOver else { return }
-        if let newest, ending != nil, newest == output.newest.next {
-            // The ending itself got through, with all before it, and only its answer was lost.
+        goOn(output.settled(newest: newest))
+    }
+
+    private func goOn(_ outcome: OutputWriter.Outcome) {
+        switch outcome {
+        case .written:
+            if output.unwrittenBytes < OutputLog.lowWater { readOn() }
+            if !output.isEmpty || ending != nil || canBeHandedBack { core.mark(self) }
+        case .ended:
             isOver = true
-            return core.finished(self)
+            core.finished(self)
+        case .endedElsewhere: core.endedElsewhere(self)
+        case .unsettled: core.settle(self)
         }
-        guard output.settle(newest: newest) else { return core.endedElsewhere(self) }
-        core.mark(self)
+    }
+
+    private func readOn() {
+        speech?.resume()
+        guard !reading else { return }
+        reading = true
+        // The silence so far was ours.
+        times.resumed(at: core.loop.now)
+        startTimer()
+        call?.resumeReading()
     }
 
     // MARK: time
@@ -481,9 +439,4 @@ final class Generation: UpstreamReceiver {
         timer = nil
         backoffTimer = nil
     }
-}
-
-extension RESPValue {
-    /// An error, or the null of an XADD to a log that is not there.
-    fileprivate var isRefusal: Bool { if case .error = self { true } else { isNull } }
 }

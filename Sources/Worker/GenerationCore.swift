@@ -9,8 +9,8 @@ import Upstream
 /// interrupt is a plain call.
 final class GenerationCore {
     /// Batches of writes begin at least so far apart. At rest a token is written at once; under load one hand-over to the Redis connection's thread carries the tokens of
-    /// all streams, so that no token costs a wake-up of its own.
-    static let batchInterval = Duration.milliseconds(1)
+    /// all streams, so that no token costs a wake-up of its own. In ns.
+    static let batchInterval: UInt64 = 1_000_000
 
     let loop: EpollLoop
     let settings: WorkerSettings
@@ -29,8 +29,11 @@ final class GenerationCore {
     private var marked: [Generation] = []
     private var batchDue = false
     private var lastBatchAt: UInt64 = 0
+    private var batchTimer: LoopTimer?
+    private var pace = OutputPace()
+    private var held = HeldWrites<Generation>()
     private var nextBatch: UInt64 = 0
-    private var batches: Deque<(number: UInt64, parts: [(generation: Generation, part: Generation.Part, count: Int)])> = []
+    private var batches: Deque<(number: UInt64, parts: [(generation: Generation, part: OutputWriter.Part, count: Int)])> = []
 
     init(
         room: GenerationRoom, loop: EpollLoop, redis: RedisClient, settings: WorkerSettings, queueSettings: QueueSettings,
@@ -114,34 +117,65 @@ final class GenerationCore {
     func abandon() {
         for generation in generations.values { generation.close() }
         generations.removeAll()
+        held.removeAll()
+        if let batchTimer { loop.cancel(batchTimer) }
         upstream.close()
     }
 
     // MARK: writing
 
-    /// The generation has something to write; it goes out with the next batch.
+    /// So many tokens came in.
+    func count(_ tokens: Int) { pace.count(tokens) }
+
+    /// The generation has something to write; it goes out with the next batch in which it may.
     func mark(_ generation: Generation) {
         guard !generation.isMarked else { return }
+        if pace.interval > 0 {
+            let now = loop.now
+            let due = generation.writeIsDue(interval: pace.interval)
+            if due > now {
+                if !generation.isHeld {
+                    generation.isHeld = true
+                    held.hold(generation, until: due, now: now)
+                }
+                return scheduleBatch(afterAtLeast: Self.batchInterval)
+            }
+        }
         generation.isMarked = true
         marked.append(generation)
+        scheduleBatch(afterAtLeast: 0)
+    }
+
+    /// - Parameter wait: ns.
+    private func scheduleBatch(afterAtLeast wait: UInt64) {
         guard !batchDue else { return }
         batchDue = true
         let since = loop.now &- lastBatchAt
-        let interval: UInt64 = 1_000_000
-        if since >= interval {
+        if wait == 0, since >= Self.batchInterval {
             loop.atEndOfTurn { [unowned self] in writeBatch() }
         } else {
-            _ = loop.schedule(after: .nanoseconds(Int64(interval - since))) { [unowned self] in writeBatch() }
+            let timer = batchTimer ?? LoopTimer { [unowned self] in writeBatch() }
+            batchTimer = timer
+            loop.set(timer, after: .nanoseconds(Int64(max(wait, Self.batchInterval &- min(since, Self.batchInterval)))))
         }
     }
 
     private func writeBatch() {
         batchDue = false
-        lastBatchAt = loop.now
+        let now = loop.now
+        lastBatchAt = now
+        pace.advance(to: now)
+        held.release(at: now) { generation in
+            generation.isHeld = false
+            guard !generation.isMarked else { return }
+            generation.isMarked = true
+            marked.append(generation)
+        }
+        defer { if !held.isEmpty { scheduleBatch(afterAtLeast: Self.batchInterval) } }
         let due = marked
         marked.removeAll(keepingCapacity: true)
         var pipeline = RedisPipeline()
-        var parts: [(generation: Generation, part: Generation.Part, count: Int)] = []
+        var parts: [(generation: Generation, part: OutputWriter.Part, count: Int)] = []
         parts.reserveCapacity(due.count)
         for generation in due {
             generation.isMarked = false

@@ -84,7 +84,7 @@ final class RawClient {
 
     /// - Returns: false at the end of the connection.
     func more() async -> Bool {
-        guard let buffer = await iterator.next() else { return false }
+        guard let buffer = await iterator.next(isolation: #isolation) else { return false }
         received.append(contentsOf: buffer.readableBytesView)
         return true
     }

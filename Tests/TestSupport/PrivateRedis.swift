@@ -166,7 +166,9 @@ package func withRedis<Value: Sendable>(
 package struct RedisTrait: TestTrait, SuiteTrait, TestScoping {
     let options: PrivateRedis.Options
 
-    package func provideScope(for test: Test, testCase: Test.Case?, performing function: @Sendable () async throws -> Void) async throws {
+    package func provideScope(for test: Test, testCase: Test.Case?, performing function: @concurrent @Sendable () async throws -> Void)
+        async throws
+    {
         try await withRedis(options) { redis in
             try await PrivateRedis.$scoped.withValue(redis) { try await function() }
         }

@@ -78,6 +78,7 @@ struct ChatCompletionRoute: Sendable {
             })
     }
 
+    @concurrent
     private static func relay(
         _ run: CompletionRun, _ completion: ChatCompletionStream, early: [LoggedEvent], writer: inout any ResponseBodyWriter
     ) async throws {

@@ -60,6 +60,7 @@ struct JobEventRoute: Sendable {
 
     /// Writes what the log holds, at the pace of the reader.
     /// - Returns: where to go on; nil when the terminal event was written.
+    @concurrent
     private func replay(
         _ id: JobID, events: [LoggedEvent], after: EventID?, hasEnded: Bool, inbox: EventInbox,
         writer: inout any ResponseBodyWriter
@@ -81,6 +82,7 @@ struct JobEventRoute: Sendable {
         }
     }
 
+    @concurrent
     private func follow(_ id: JobID, after: Position, inbox: EventInbox, writer: inout any ResponseBodyWriter) async throws {
         let following = try await context.feed.follow(id, after: after.id, replay: true) { inbox.deliver($0) }
         defer { context.feed.stop(following) }
@@ -98,6 +100,7 @@ struct JobEventRoute: Sendable {
         }
     }
 
+    @concurrent
     private static func write(_ events: ArraySlice<LoggedEvent>, writer: inout any ResponseBodyWriter) async throws {
         guard !events.isEmpty else { return }
         var out: [UInt8] = []

@@ -8,7 +8,7 @@ struct FailureMiddleware: RouterMiddleware {
     typealias Context = GatewayRequestContext
 
     func handle(
-        _ request: Request, context: GatewayRequestContext, next: (Request, GatewayRequestContext) async throws -> Response
+        _ request: Request, context: GatewayRequestContext, next: @concurrent (Request, GatewayRequestContext) async throws -> Response
     ) async throws -> Response {
         do { return try await answer(request, context: context, next: next) } catch {
             Refusals.count(.http, code: error.code)
@@ -17,7 +17,7 @@ struct FailureMiddleware: RouterMiddleware {
     }
 
     private func answer(
-        _ request: Request, context: GatewayRequestContext, next: (Request, GatewayRequestContext) async throws -> Response
+        _ request: Request, context: GatewayRequestContext, next: @concurrent (Request, GatewayRequestContext) async throws -> Response
     ) async throws(HTTPFailure) -> Response {
         do {
             return try await next(request, context)
@@ -45,7 +45,7 @@ struct AuthenticationMiddleware: RouterMiddleware {
     let origins: OriginRule
 
     func handle(
-        _ request: Request, context: GatewayRequestContext, next: (Request, GatewayRequestContext) async throws -> Response
+        _ request: Request, context: GatewayRequestContext, next: @concurrent (Request, GatewayRequestContext) async throws -> Response
     ) async throws -> Response {
         // Where no key is asked for, any page in the user's browser could send jobs to a gateway on this machine. A key it could not send along: that takes a
         // preflight, which nobody answers here.

@@ -14,11 +14,22 @@ package final class Errands: Sendable {
     package init() {}
 
     func start(_ body: @escaping @Sendable () async -> Void) {
+        start(body) { body in Task.detached { await body() } }
+    }
+
+    /// The same on the room's event loop, from where this is called.
+    func start(in room: LoopRoom, _ body: @escaping @Sendable () async -> Void) {
+        start(body) { body in room.assumeIsolated { $0.begin(body) } }
+    }
+
+    private func start(
+        _ body: @escaping @Sendable () async -> Void, by begin: (@escaping @Sendable () async -> Void) -> Task<Void, Never>
+    ) {
         state.withLockedValue { state in
             let number = state.next
             state.next += 1
             // It cannot remove itself before it is kept: for that it needs the lock.
-            let task = Task.detached { [self] in
+            let task = begin { [self] in
                 await body()
                 self.state.withLockedValue { $0.tasks[number] = nil }
             }

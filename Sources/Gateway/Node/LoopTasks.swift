@@ -12,14 +12,28 @@ extension EventLoop {
     }
 }
 
+/// Where the gateway's tasks run: on its event loop, beside the sockets and the connections to Redis, so that asking Redis costs no change of thread.
+actor LoopRoom {
+    private nonisolated let eventLoop: any EventLoop
+
+    nonisolated var unownedExecutor: UnownedSerialExecutor { eventLoop.executor.asUnownedSerialExecutor() }
+
+    init(_ eventLoop: any EventLoop) { self.eventLoop = eventLoop }
+
+    func begin(_ body: @escaping @Sendable () async -> Void) -> Task<Void, Never> { Task { await self.run(body) } }
+
+    private func run(_ body: @Sendable () async -> Void) async { await body() }
+}
+
 extension GatewayContext {
-    /// Runs `work` in a task of its own and comes back to the event loop, where this is called, with what it gave. For what happens once a request, not once a token.
+    /// Runs `work` in a task of its own, on the event loop, where this is called and where `then` gets what it gave. For what happens once a request, not once a token.
     func await<Value: Sendable>(_ work: @escaping @Sendable () async -> Value, then: @escaping (Value) -> Void) {
         let then = NIOLoopBound(then, eventLoop: eventLoop)
         let eventLoop = eventLoop
-        errands.start {
+        errands.start(in: room) {
             let value = await work()
-            eventLoop.execute { then.value(value) }
+            // Work that another thread took part in may have come back there.
+            if eventLoop.inEventLoop { then.value(value) } else { eventLoop.execute { then.value(value) } }
         }
     }
 }

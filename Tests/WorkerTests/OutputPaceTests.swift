@@ -1,0 +1,60 @@
+import Testing
+
+@testable import Worker
+
+@Suite struct OutputPaceTests {
+    private let millisecond: UInt64 = 1_000_000
+
+    @Test func collectsOnlyAboveItsMeasureAndNeverForLong() {
+        var pace = OutputPace()
+        var now: UInt64 = 1_000 * millisecond
+        func interval(tokensPerSecond: Int) -> UInt64 {
+            pace.advance(to: now)
+            pace.count(tokensPerSecond / 10)
+            now += 100 * millisecond
+            pace.advance(to: now)
+            return pace.interval
+        }
+        #expect(interval(tokensPerSecond: 20_000) == 0)
+        #expect(interval(tokensPerSecond: 30_000) == 50 * millisecond)
+        #expect(interval(tokensPerSecond: 50_000) == OutputPace.longest)
+        #expect(interval(tokensPerSecond: 1_000_000) == OutputPace.longest)
+        #expect(interval(tokensPerSecond: 100) == 0, "and stops when it is quiet again")
+    }
+
+    @Test func doesNotChangeWithinAWindow() {
+        var pace = OutputPace()
+        pace.advance(to: 1_000 * millisecond)
+        pace.count(1_000_000)
+        pace.advance(to: 1_050 * millisecond)
+        #expect(pace.interval == 0)
+    }
+
+    @Test func heldWritesComeOutWhenDueAndNotBefore() {
+        var held = HeldWrites<Int>()
+        let start = 5_000 * millisecond
+        for wait in 1...100 { held.hold(wait, until: start + UInt64(wait) * millisecond, now: start) }
+        #expect(held.count == 100)
+        var out: [Int] = []
+        held.release(at: start + 40 * millisecond + millisecond / 2) { out.append($0) }
+        #expect(out == Array(1...40))
+        held.release(at: start + 1_000 * millisecond) { out.append($0) }
+        #expect(out == Array(1...100) && held.isEmpty)
+    }
+
+    @Test func heldWritesTakeAnyTimeAfterALongSilence() {
+        var held = HeldWrites<Int>()
+        held.hold(1, until: 10 * millisecond, now: 0)
+        held.release(at: 20 * millisecond) { _ in }
+        let later = 1_000_000 * millisecond
+        held.hold(2, until: later, now: later)
+        held.hold(3, until: later + 10_000 * millisecond, now: later)
+        var out: [Int] = []
+        held.release(at: later) { out.append($0) }
+        #expect(out == [], "at the earliest in the next millisecond")
+        held.release(at: later + millisecond) { out.append($0) }
+        #expect(out == [2])
+        held.release(at: later + 127 * millisecond) { out.append($0) }
+        #expect(out == [2, 3], "never held for longer than there are slots")
+    }
+}
