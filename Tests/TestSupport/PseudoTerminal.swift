@@ -58,7 +58,8 @@ package final class PseudoTerminal: Sendable {
         guard let home = output.range(of: "\u{1B}[H", options: .backwards) else { return [] }
         let text = output[home.upperBound...].replacing(/\u{1B}\[[0-9;?]*[A-Za-z]/, with: "")
         // The terminal itself puts a carriage return before each line feed, also where there is one.
-        return text.replacing("\r", with: "").components(separatedBy: "\n")
+        let lines = text.utf8.filter { $0 != UInt8(ascii: "\r") }.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false)
+        return lines.map { String(decoding: $0, as: UTF8.self) }
     }
 
     /// Keys are shown and lines are collected, as a shell wants it.

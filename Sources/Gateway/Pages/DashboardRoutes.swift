@@ -106,7 +106,7 @@ struct OperatorMiddleware: RouterMiddleware {
     init(authenticator: Authenticator) { self.authenticator = authenticator }
 
     func handle(
-        _ request: Request, context: GatewayRequestContext, next: (Request, GatewayRequestContext) async throws -> Response
+        _ request: Request, context: GatewayRequestContext, next: @concurrent (Request, GatewayRequestContext) async throws -> Response
     ) async throws -> Response {
         guard authenticator.hasOperators else { throw DashboardRoutes.off }
         guard origins.allows(origin: request.headers[.origin], host: request.head.authority) else {
