@@ -95,8 +95,8 @@ actor Claimer {
         var taken = try await take()
         if taken.isEmpty { taken = try await consumer.wait(classes: classes, milliseconds: Self.waitMilliseconds) }
         start(taken, leaseExpired: false)
-        // The claims go to Redis before the next question for what waits.
-        await Task.yield()
+        // The claims go to Redis before the next question for what waits. (Task.yield would cross to another thread and back.)
+        await withCheckedContinuation { continuation in eventLoop.execute { continuation.resume() } }
         return true
     }
 

@@ -14,25 +14,32 @@ package final class Errands: Sendable {
     package init() {}
 
     func start(_ body: @escaping @Sendable () async -> Void) {
-        start(body) { body in Task.detached { await body() } }
+        keep { ended in
+            Task.detached {
+                await body()
+                ended()
+            }
+        }
     }
 
     /// The same on the room's event loop, from where this is called.
-    func start(in room: LoopRoom, _ body: @escaping @Sendable () async -> Void) {
-        start(body) { body in room.assumeIsolated { $0.begin(body) } }
+    func start(in room: LoopRoom, _ body: @escaping @Sendable (isolated LoopRoom) async -> Void) {
+        keep { ended in
+            room.assumeIsolated { room in
+                room.begin { room in
+                    await body(room)
+                    ended()
+                }
+            }
+        }
     }
 
-    private func start(
-        _ body: @escaping @Sendable () async -> Void, by begin: (@escaping @Sendable () async -> Void) -> Task<Void, Never>
-    ) {
+    private func keep(_ begin: (_ ended: @escaping @Sendable () -> Void) -> Task<Void, Never>) {
         state.withLockedValue { state in
             let number = state.next
             state.next += 1
             // It cannot remove itself before it is kept: for that it needs the lock.
-            let task = begin { [self] in
-                await body()
-                self.state.withLockedValue { $0.tasks[number] = nil }
-            }
+            let task = begin { [self] in self.state.withLockedValue { $0.tasks[number] = nil } }
             if state.isCancelled { task.cancel() }
             state.tasks[number] = task
         }

@@ -20,20 +20,13 @@ actor LoopRoom {
 
     init(_ eventLoop: any EventLoop) { self.eventLoop = eventLoop }
 
-    func begin(_ body: @escaping @Sendable () async -> Void) -> Task<Void, Never> { Task { await self.run(body) } }
-
-    private func run(_ body: @Sendable () async -> Void) async { await body() }
+    func begin(_ body: @escaping @Sendable (isolated LoopRoom) async -> Void) -> Task<Void, Never> { Task { await body(self) } }
 }
 
 extension GatewayContext {
     /// Runs `work` in a task of its own, on the event loop, where this is called and where `then` gets what it gave. For what happens once a request, not once a token.
     func await<Value: Sendable>(_ work: @escaping @Sendable () async -> Value, then: @escaping (Value) -> Void) {
         let then = NIOLoopBound(then, eventLoop: eventLoop)
-        let eventLoop = eventLoop
-        errands.start(in: room) {
-            let value = await work()
-            // Work that another thread took part in may have come back there.
-            if eventLoop.inEventLoop { then.value(value) } else { eventLoop.execute { then.value(value) } }
-        }
+        errands.start(in: room) { _ in then.value(await work()) }
     }
 }

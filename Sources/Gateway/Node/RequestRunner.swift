@@ -80,7 +80,11 @@ extension SessionHost {
             return (nil, .refused(busy))
         }
         // A job that its session does not know could be neither resumed nor interrupted after this gateway.
-        guard (try? await known.get()) == true else {
+        // (Not by `known.get()`, which would cross to another thread and back.)
+        let isKnown = await withCheckedContinuation { continuation in
+            known.whenComplete { continuation.resume(returning: (try? $0.get()) == true) }
+        }
+        guard isKnown else {
             GatewayMetrics.submitted(nil)
             return (following, .refused(busy))
         }
