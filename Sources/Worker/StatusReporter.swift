@@ -4,7 +4,7 @@ import Logging
 import NIOCore
 import RedisClient
 
-/// Tells Redis once a second what this worker does: its heartbeat, which is also what operators look at. A node that is told to be gone is not heard of any more.
+/// Tells Redis once a second what this worker does: its heartbeat, which is also what operators look at.
 actor StatusReporter {
     private static let period = Duration.seconds(1)
 

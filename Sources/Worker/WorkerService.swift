@@ -52,7 +52,8 @@ package struct WorkerService: Service {
         upstreams.connect { room.reload($0) }
         let drain = DrainSignal()
         let keeper = LeaseKeeper(
-            consumer: consumer, room: room, claimer: claimer, capacity: settings.concurrency, metrics: metrics, logger: logger, clock: clock,
+            consumer: consumer, room: room, claimer: claimer, capacity: settings.concurrency, metrics: metrics, logger: logger,
+            clock: clock,
             drainAsked: { drain.begin() })
         let reporter = StatusReporter(
             consumer: consumer, room: room, claimer: claimer, capacity: settings.concurrency, started: Int(Self.wallMilliseconds),

@@ -82,7 +82,8 @@ struct ManifestTests {
         for pod in try pods() {
             for container in try containers(pod.spec) where container["image"] as? String == "sluice" {
                 let environment = try environment(container)
-                starts.append(Start(place: "\(pod.name)", arguments: try #require(container["args"] as? [String]), environment: environment))
+                starts.append(
+                    Start(place: "\(pod.name)", arguments: try #require(container["args"] as? [String]), environment: environment))
                 let hook = ((container["lifecycle"] as? [String: Any])?["preStop"] as? [String: Any])?["exec"] as? [String: Any]
                 let command = try #require(hook?["command"] as? [String], "\(pod.name) has a preStop")
                 if let script = command.last, let words = script.firstMatch(of: /sluice ([a-z -]+)/)?.output.1 {
@@ -131,7 +132,9 @@ struct ManifestTests {
                 #expect(own["readOnlyRootFilesystem"] as? Bool == true && own["allowPrivilegeEscalation"] as? Bool == false, "\(pod.name)")
                 let resources = try #require(container["resources"] as? [String: [String: Any]])
                 #expect(resources["limits"]?["memory"] != nil && resources["requests"]?["cpu"] != nil, "\(pod.name)")
-                for probe in ["startupProbe", "readinessProbe", "livenessProbe"] { #expect(container[probe] != nil, "\(pod.name) \(probe)") }
+                for probe in ["startupProbe", "readinessProbe", "livenessProbe"] {
+                    #expect(container[probe] != nil, "\(pod.name) \(probe)")
+                }
                 guard container["image"] as? String == "sluice" else { continue }
                 // The image's user.
                 #expect(security["runAsUser"] as? Int == 10_001)

@@ -12,7 +12,9 @@ extension Journeys {
         /// Screenshots stay here, for people to look at.
         private static let artifacts = NSTemporaryDirectory() + "/sluice-test-artifacts"
 
-        private func ask(_ gateway: Node, _ path: String, _ key: String?, post: Bool = false, origin: String? = nil) async throws -> HTTPAnswer {
+        private func ask(_ gateway: Node, _ path: String, _ key: String?, post: Bool = false, origin: String? = nil) async throws
+            -> HTTPAnswer
+        {
             var headers: [String: String] = [:]
             headers["authorization"] = key.map { "Bearer \($0)" }
             headers["origin"] = origin
@@ -104,72 +106,73 @@ extension Journeys {
 /// Drives a headless Chromium through the dashboard.
 private enum DashboardScript {
     /// Arguments: chromium, the page's address, the admin's key, the viewer's, folder for the profile and the screenshots, a running job.
-    static let text = BrowserScript.text + #"""
-        chromium, url, admin, viewer, folder, job = sys.argv[1:]
+    static let text =
+        BrowserScript.text + #"""
+            chromium, url, admin, viewer, folder, job = sys.argv[1:]
 
-        def enter(page, key):
-            page.until("document.readyState === 'complete' && !document.getElementById('gate').hidden")
-            page.type("#key", key)
-            page.press("Enter", 13, "\r")
+            def enter(page, key):
+                page.until("document.readyState === 'complete' && !document.getElementById('gate').hidden")
+                page.type("#key", key)
+                page.press("Enter", 13, "\r")
 
-        def confirm(page):
-            page.until("document.getElementById('confirm').open")
-            page.evaluate("document.getElementById('yes').click()")
+            def confirm(page):
+                page.until("document.getElementById('confirm').open")
+                page.evaluate("document.getElementById('yes').click()")
 
-        page = Browser(chromium, folder)
-        try:
-            page.call("Page.navigate", url=url)
-            enter(page, "not-a-key-0123456789")
-            page.until("document.getElementById('gate-error').textContent.includes('not known')")
-            page.faults.clear()  # The browser itself tells of a 401.
+            page = Browser(chromium, folder)
+            try:
+                page.call("Page.navigate", url=url)
+                enter(page, "not-a-key-0123456789")
+                page.until("document.getElementById('gate-error').textContent.includes('not known')")
+                page.faults.clear()  # The browser itself tells of a 401.
 
-            # Who may only look has no buttons that act.
-            enter(page, viewer)
-            page.until("!document.getElementById('main').hidden && document.querySelector('#workers .name')?.textContent === 'w1'")
-            assert page.evaluate("!document.getElementById('role').hidden")
-            assert page.evaluate("[...document.querySelectorAll('#queues button, #workers button, #jobs td:last-child button')].every(button => button.hidden)")
-            page.evaluate("document.getElementById('forget').click()")
-            assert page.evaluate("document.getElementById('main').hidden && sessionStorage.length === 0")
+                # Who may only look has no buttons that act.
+                enter(page, viewer)
+                page.until("!document.getElementById('main').hidden && document.querySelector('#workers .name')?.textContent === 'w1'")
+                assert page.evaluate("!document.getElementById('role').hidden")
+                assert page.evaluate("[...document.querySelectorAll('#queues button, #workers button, #jobs td:last-child button')].every(button => button.hidden)")
+                page.evaluate("document.getElementById('forget').click()")
+                assert page.evaluate("document.getElementById('main').hidden && sessionStorage.length === 0")
 
-            enter(page, admin)
-            page.until("!document.getElementById('main').hidden && document.querySelectorAll('.chart path.series').length >= 4")
-            page.until("document.querySelectorAll('.chart')[0].querySelector('path.series').getAttribute('d').split('L').length > 2")
-            assert page.evaluate("document.querySelector('#jobs .name').textContent") == job, "a job's id is text"
-            assert page.evaluate("document.querySelectorAll('#jobs b').length") == 0
+                enter(page, admin)
+                page.until("!document.getElementById('main').hidden && document.querySelectorAll('.chart path.series').length >= 4")
+                page.until("document.querySelectorAll('.chart')[0].querySelector('path.series').getAttribute('d').split('L').length > 2")
+                assert page.evaluate("document.querySelector('#jobs .name').textContent") == job, "a job's id is text"
+                assert page.evaluate("document.querySelectorAll('#jobs b').length") == 0
 
-            # A job found by its id.
-            page.type("#job", job)
-            page.evaluate("document.querySelector('#search button').click()")
-            page.until("[...document.querySelectorAll('#story dd')].some(fact => fact.textContent === 'running')")
-            assert "started by w1" in page.evaluate("document.querySelector('#story ol').innerText")
-            page.call("Emulation.setDeviceMetricsOverride", width=1280, height=1000, deviceScaleFactor=1, mobile=False)
-            page.screenshot("desktop")
-            page.call("Emulation.setDeviceMetricsOverride", width=390, height=844, deviceScaleFactor=2, mobile=True)
-            assert page.evaluate("document.documentElement.scrollWidth") <= 390
-            page.screenshot("telephone")
+                # A job found by its id.
+                page.type("#job", job)
+                page.evaluate("document.querySelector('#search button').click()")
+                page.until("[...document.querySelectorAll('#story dd')].some(fact => fact.textContent === 'running')")
+                assert "started by w1" in page.evaluate("document.querySelector('#story ol').innerText")
+                page.call("Emulation.setDeviceMetricsOverride", width=1280, height=1000, deviceScaleFactor=1, mobile=False)
+                page.screenshot("desktop")
+                page.call("Emulation.setDeviceMetricsOverride", width=390, height=844, deviceScaleFactor=2, mobile=True)
+                assert page.evaluate("document.documentElement.scrollWidth") <= 390
+                page.screenshot("telephone")
 
-            # Asked first; no is no.
-            page.evaluate("document.querySelector('#queues button').click()")
-            page.until("document.getElementById('confirm').open")
-            page.evaluate("document.querySelector('#confirm button').click()")
-            page.until("!document.getElementById('confirm').open")
-            page.evaluate("document.querySelector('#queues button').click()")
-            confirm(page)
-            page.until("document.querySelector('#queues .tag').textContent === 'paused'")
-            page.evaluate("document.querySelector('#queues button').click()")
-            confirm(page)
-            page.until("document.querySelector('#queues .tag').textContent === 'open'")
+                # Asked first; no is no.
+                page.evaluate("document.querySelector('#queues button').click()")
+                page.until("document.getElementById('confirm').open")
+                page.evaluate("document.querySelector('#confirm button').click()")
+                page.until("!document.getElementById('confirm').open")
+                page.evaluate("document.querySelector('#queues button').click()")
+                confirm(page)
+                page.until("document.querySelector('#queues .tag').textContent === 'paused'")
+                page.evaluate("document.querySelector('#queues button').click()")
+                confirm(page)
+                page.until("document.querySelector('#queues .tag').textContent === 'open'")
 
-            page.evaluate("document.querySelector('#jobs td:last-child button').click()")
-            confirm(page)
-            page.until("[...document.querySelectorAll('#story dd')].some(fact => fact.textContent === 'interrupted')")
-            page.evaluate("document.querySelector('#workers td:last-child button').click()")
-            confirm(page)
-            page.until("!!document.querySelector('#workers .empty')")
-            assert not page.faults, page.faults
-            print("all as it should be")
-        finally:
-            page.process.kill()
-            page.process.wait()
-        """#
+                page.evaluate("document.querySelector('#jobs td:last-child button').click()")
+                confirm(page)
+                page.until("[...document.querySelectorAll('#story dd')].some(fact => fact.textContent === 'interrupted')")
+                page.evaluate("document.querySelector('#workers td:last-child button').click()")
+                confirm(page)
+                page.until("!!document.querySelector('#workers .empty')")
+                assert not page.faults, page.faults
+                print("all as it should be")
+            finally:
+                page.process.kill()
+                page.process.wait()
+            """#
 }

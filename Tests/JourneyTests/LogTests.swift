@@ -30,10 +30,12 @@ extension Journeys {
                 let models = (0..<4).map { _ in lab.model("sim-n3-g1") }
 
                 let completion = try await HTTPCall.post(
-                    gateway.port, "/v1/chat/completions", body(models[0]), headers: authorization.merging(["traceparent": Self.header(0)]) { $1 })
+                    gateway.port, "/v1/chat/completions", body(models[0]),
+                    headers: authorization.merging(["traceparent": Self.header(0)]) { $1 })
                 #expect(completion.status == 200)
                 let submitted = try await HTTPCall.post(
-                    gateway.port, "/v1/jobs", ["request": body(models[1])], headers: authorization.merging(["traceparent": Self.header(1)]) { $1 })
+                    gateway.port, "/v1/jobs", ["request": body(models[1])],
+                    headers: authorization.merging(["traceparent": Self.header(1)]) { $1 })
                 #expect(submitted.status == 202)
                 let client = try await WebSocketClient.connect(port: gateway.port, headers: ["traceparent": Self.header(2)])
                 try await client.register(key: lab.key)
@@ -68,7 +70,9 @@ extension Journeys {
                 for (node, kind) in [(worker, "worker"), (gateway, "gateway")] {
                     let first = try #require(try lines(node).first)
                     #expect(first["message"]?.string == "\(kind) starting" && first["version"]?.string?.isEmpty == false)
-                    #expect(first["SLUICE_LEASE"] == "3s" && first["name"]?.string == (kind == "worker" ? "w1" : gateway.name) || kind == "gateway")
+                    #expect(
+                        first["SLUICE_LEASE"] == "3s" && first["name"]?.string == (kind == "worker" ? "w1" : gateway.name)
+                            || kind == "gateway")
                     #expect(first["SLUICE_LOG_FORMAT"] == "json")
                     let secrets = kind == "worker" ? ["SLUICE_UPSTREAM_KEY"] : ["SLUICE_API_KEYS", "SLUICE_ADMIN_KEY"]
                     for secret in secrets { #expect(first[secret] == "redacted", "\(first.text)") }
@@ -80,7 +84,9 @@ extension Journeys {
                 #expect(try await request.ended().end == .finished)
                 let job = try request.job
                 try await until("the worker to have told of the end") {
-                    try lines(worker, of: job).contains { $0["message"] == "job ended" && $0["tokens"] == 200 && $0["state"] == "finished" }
+                    try lines(worker, of: job).contains {
+                        $0["message"] == "job ended" && $0["tokens"] == "200" && $0["state"] == "finished"
+                    }
                 }
                 #expect(try lines(gateway, of: job).map { $0["message"]?.string } == ["job submitted"])
                 let after = try (lines(worker).count, lines(gateway).count)

@@ -74,7 +74,6 @@ extension Journeys {
                 try await until("the dead letter to be shown") { try await worker.scrape()["sluice_dead_letters"] == 1 }
                 try Self.judgeWhatIsMeasured(done, loops: ["upstream", "redis"])
 
-
                 let served = try await gateway.scrape()
                 let service: [(series: String, value: Double)] = [
                     (#"sluice_jobs_submitted_total{outcome="accepted"}"#, 6), ("sluice_gateway_sockets", 1),

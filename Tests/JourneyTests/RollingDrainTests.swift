@@ -17,7 +17,7 @@ extension Journeys {
                 for name in ["w1", "w2"] { workers.append(try await lab.worker(name, environment)) }
                 let gateway = try await lab.gateway("g1", ["SLUICE_LEASE": "60s", "SLUICE_MAX_REQUESTS": "1000"])
                 let client = try await lab.client(gateway)
-                let tokens = 60
+                let tokens = 40
                 var requests: [ClientRequest] = []
                 for _ in 0..<Self.streams { requests.append(try await client.request(model: lab.model("sim-n\(tokens)-g100"))) }
                 try await until("all streams to run", deadline: .seconds(30)) { try await lab.upstream().running == Self.streams }

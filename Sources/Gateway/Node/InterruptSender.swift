@@ -37,7 +37,8 @@ extension SessionHost {
                 }
                 GatewayMetrics.interrupted(answer)
                 if let answer {
-                    logger.info("interrupt sent", metadata: ["state": "\(answer.state?.rawValue ?? "unknown")", "stored": "\(answer.stored)"])
+                    logger.info(
+                        "interrupt sent", metadata: ["state": "\(answer.state?.rawValue ?? "unknown")", "stored": "\(answer.stored)"])
                 } else {
                     logger.warning("interrupt waits for Redis")
                     errands.start {

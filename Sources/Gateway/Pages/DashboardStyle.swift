@@ -107,7 +107,9 @@ enum DashboardStyle {
         }
         @media (max-width: 42rem) {
           main { grid-template-columns: minmax(0, 1fr); padding: .6rem; gap: .6rem; }
-          #charts { grid-template-columns: minmax(0, 1fr); gap: .6rem; }
+          #charts { gap: .6rem; }
+          .chart svg { height: 4.5rem; }
+          .reach { display: none; }
           #figures { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: .6rem; }
           .card, .figure, .chart { padding: .6rem .7rem; }
           .more { display: none; }

@@ -26,7 +26,7 @@ struct JobListCommand: AsyncParsableCommand {
             StandardOutput.writeLine(["jobs": .array(jobs.map { $0.json }), "cut": .bool(isCut)])
             return
         }
-        guard !jobs.isEmpty else { 
+        guard !jobs.isEmpty else {
             StandardOutput.write("no jobs\n")
             return
         }

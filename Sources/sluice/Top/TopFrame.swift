@@ -186,7 +186,8 @@ struct TopFrame {
         let jobs = snapshot.slowest
         let shown = window(.jobs, rows)
         var lines = [
-            StyledLine(columns("  SLOWEST JOBS\(Self.part(shown.count, jobs.count))", "AGE", "PHASE", "TOKENS", "WORKER", "MODEL"), .heading)
+            StyledLine(
+                columns("  SLOWEST JOBS\(Self.part(shown.count, jobs.count))", "AGE", "PHASE", "TOKENS", "WORKER", "MODEL"), .heading)
         ]
         guard !jobs.isEmpty else { return lines + [StyledLine("  no job is running", .dim)] }
         for job in jobs[shown] {
