@@ -56,7 +56,7 @@ enum DashboardPage {
             <table><thead><tr><th>Name</th><th class="n">Sockets</th><th class="n">Requests</th><th>State</th><th class="n more">Up</th></tr></thead><tbody id="gateways"></tbody></table>
           </section>
         </main>
-        <dialog id="confirm"><form method="dialog"><p id="question"></p><menu><button value="no">Cancel</button><button id="yes" value="yes"></button></menu></form></dialog>
+        <dialog id="confirm" aria-labelledby="question"><p id="question"></p><menu><button id="no" type="button">Cancel</button><button id="yes" type="button"></button></menu></dialog>
         <p id="toast" role="alert" hidden></p>
         <script>\#(DashboardScript.text)</script>
         </body>

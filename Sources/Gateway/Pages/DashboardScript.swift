@@ -235,9 +235,20 @@ enum DashboardScript {
             const dialog = element("confirm");
             element("question").textContent = question;
             element("yes").textContent = verb;
-            dialog.returnValue = "no";
-            dialog.showModal();
-            return new Promise(resolve => dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true }));
+            return new Promise(resolve => {
+              // Not by the dialog's close event: it comes late, and would answer a question that is asked meanwhile.
+              const answer = isYes => {
+                dialog.close();
+                resolve(isYes);
+              };
+              element("yes").onclick = () => answer(true);
+              element("no").onclick = () => answer(false);
+              dialog.oncancel = event => {
+                event.preventDefault();
+                answer(false);
+              };
+              dialog.showModal();
+            });
           }
 
           async act(path, told) {
