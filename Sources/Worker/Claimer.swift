@@ -30,6 +30,7 @@ actor Claimer {
     private var firstPartition = 0
     private var waitingForRoom: [CheckedContinuation<Void, Never>] = []
     private var takingOver = false
+    private var takeOverAgain = false
     /// A reply may have been lost: entries may be pending for us that we never saw.
     private var mayHaveMissed = false
 
@@ -155,9 +156,21 @@ actor Claimer {
 
     /// Takes over entries whose lease ran out, or that were handed back, as far as there is room. Follows each queue's list to its end.
     func takeOver() async {
-        guard !takingOver, !stopping else { return }
+        guard !stopping else { return }
+        guard !takingOver else {
+            // What was handed back meanwhile may lie in a queue that was gone through already.
+            takeOverAgain = true
+            return
+        }
         takingOver = true
-        defer { takingOver = false }
+        repeat {
+            takeOverAgain = false
+            await takeOverOnce()
+        } while takeOverAgain && !stopping
+        takingOver = false
+    }
+
+    private func takeOverOnce() async {
         do {
             for priority in classes {
                 for partition in 0..<consumer.keys.partitions {

@@ -37,7 +37,7 @@ enum DashboardScript {
             this.charts = {
               tokens: new Chart("Tokens/s", ["relayed"]),
               depth: new Chart("Waiting jobs", ["interactive", "standard", "batch"], { format: count }),
-              latency: new Chart("Interrupt to closed", ["p50", "p99"], { format: span, colours: [0, 3] }),
+              latency: new Chart("Interrupt → closed", ["p50", "p99"], { format: span, colours: [0, 3] }),
               outcomes: new Chart("Endings/s", ["finished", "interrupted", "failed"], { stacked: true, colours: [0, 1, 3] })
             };
             element("charts").append(...Object.values(this.charts).map(chart => chart.node));

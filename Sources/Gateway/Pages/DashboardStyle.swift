@@ -53,6 +53,7 @@ enum DashboardStyle {
         .figure[data-state="wrong"] dd { color: var(--wrong); }
         #charts { display: grid; grid-template-columns: repeat(4, minmax(0, 1fr)); gap: .8rem; }
         .chart h3 { display: flex; align-items: baseline; gap: .5rem; font-size: .85rem; font-weight: 600; }
+        .chart h3 { white-space: nowrap; overflow: hidden; }
         .reach { margin-left: auto; }
         .chart svg { display: block; width: 100%; height: 7rem; margin: .3rem 0; overflow: visible; }
         .chart .grid { stroke: var(--line); stroke-width: 1; vector-effect: non-scaling-stroke; }
