@@ -152,10 +152,9 @@ actor LeaseKeeper {
         guard !measuring, !stopped else { return }
         measuring = true
         defer { measuring = false }
-        let (sentAt, inFlight) = (clock(), await claimer.inFlight)
+        let inFlight = await claimer.inFlight
         do {
             let depth = try await consumer.depth()
-            metrics.roundTrip.recordNanoseconds(Int64(clock() &- sentAt))
             metrics.show(depth, capacity: capacity, inFlight: inFlight)
         } catch {
             logger.debug("the queues could not be measured", metadata: ["error": "\(error)"])

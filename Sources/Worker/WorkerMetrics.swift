@@ -18,8 +18,6 @@ struct WorkerMetrics: Sendable {
     let retries = Counter(label: "sluice_upstream_retries_total")
     /// Must stay at 0.
     let tokensAfterInterrupt = Counter(label: "sluice_tokens_after_interrupt_total")
-    /// The call that asks Redis for the queues' depth.
-    let roundTrip = Timer(label: "sluice_redis_round_trip_seconds")
     /// How much later than due a loop comes to its work.
     let upstreamLoopDelay = Timer(label: "sluice_event_loop_delay_seconds", dimensions: [("loop", "upstream")])
     let redisLoopDelay = Timer(label: "sluice_event_loop_delay_seconds", dimensions: [("loop", "redis")])
@@ -82,11 +80,15 @@ struct WorkerMetrics: Sendable {
     ///   - state: 0 closed, 1 one request finds out, 2 open; the worst of the upstream's and its models'.
     func breaker(_ upstream: String, state: Int) {
         Gauge(label: "sluice_upstream_breaker_state", dimensions: [("upstream", upstream)]).record(state)
+        // There, at 0, before it is needed.
+        if state == 0 { opened(upstream).increment(by: 0) }
     }
 
     /// - Parameter upstream: a name of the configuration.
-    func breakerOpened(_ upstream: String) {
-        Counter(label: "sluice_upstream_breaker_opened_total", dimensions: [("upstream", upstream)]).increment()
+    func breakerOpened(_ upstream: String) { opened(upstream).increment() }
+
+    private func opened(_ upstream: String) -> Counter {
+        Counter(label: "sluice_upstream_breaker_opened_total", dimensions: [("upstream", upstream)])
     }
 
     func finished(_ event: GenerationEvent) {
