@@ -137,7 +137,10 @@ let package = Package(
             name: "GatewayTests", dependencies: ["Gateway", "TestSupport", .product(name: "NIOEmbedded", package: nio)],
             swiftSettings: settings),
         .testTarget(
-            name: "CommandTests", dependencies: ["sluice", "Contract", "Observability", "Upstream", "TestSupport"],
+            name: "CommandTests",
+            dependencies: [
+                "sluice", "Contract", "JobQueue", "Observability", "Upstream", "TestSupport", .product(name: "Yams", package: "Yams"),
+            ],
             swiftSettings: settings),
         .testTarget(name: "ChaosTests", dependencies: ["TestSupport", "Contract", "sluice"], swiftSettings: settings),
         .testTarget(name: "JourneyTests", dependencies: ["TestSupport", "Contract", "RedisClient", "sluice"], swiftSettings: settings),

@@ -42,6 +42,10 @@ package struct Keys: Sendable, Hashable {
 
     package func worker(_ name: String) -> String { "{\(namespace)}:worker:" + name }
     package func gateway(_ name: String) -> String { "{\(namespace)}:gateway:" + name }
+    /// Sorted set of the workers' names by their last beat, so that nobody looks through all keys for them.
+    package var workers: String { "{\(namespace)}:workers" }
+    /// Set of the gateways that are, or lately were, there.
+    package var gateways: String { "{\(namespace)}:gateways" }
     package var paused: String { "{\(namespace)}:paused" }
     /// Held by the worker whose turn it is to look for consumers of workers that died.
     package var sweep: String { "{\(namespace)}:sweep" }

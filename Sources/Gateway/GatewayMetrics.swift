@@ -15,9 +15,12 @@ enum GatewayMetrics {
         "sluice_jobs_submitted_total", "outcome", ["accepted", "repeated", "full", "owner_full", "conflict", "session_lost", "unavailable"])
     private static let interrupts = counters("sluice_interrupts_sent_total", "result", ["stored", "ended", "unknown", "unavailable"])
 
+    /// By an interrupt that found them in the queue; what workers end, workers count.
+    private static let endedInQueue = Counter(label: "sluice_jobs_ended_total", dimensions: [("outcome", "interrupted")])
+
     /// Makes those that have no other moment, so that they are there, at 0, from the start.
     static func begin() {
-        for counter in [socketsOpened, framesReceived, framesSent, slowReaders] { counter.increment(by: 0) }
+        for counter in [socketsOpened, framesReceived, framesSent, slowReaders, endedInQueue] { counter.increment(by: 0) }
         for counter in [submitted["accepted"], interrupts["stored"]] { counter?.increment(by: 0) }
     }
 
@@ -45,6 +48,7 @@ enum GatewayMetrics {
             case let answer?: answer.state == nil ? "unknown" : "ended"
             }
         interrupts[result]?.increment()
+        if answer?.stored == true, answer?.state == .queued { endedInQueue.increment() }
     }
 
     /// Closes an HTTP connection whose client does not read.

@@ -145,6 +145,7 @@ package struct JobConsumer: Sendable {
                     claimedMilliseconds: values[3].string.flatMap { Int($0) } ?? 0,
                     earlierUsage: values[4].string.flatMap { try? JSON(parsing: $0) }.flatMap { Usage($0) }))
         case "busy": return .busy
+        case "ended" where values.count == 2: return .ended(FailureCode(rawValue: values[1].string ?? ""))
         default: return .gone
         }
     }

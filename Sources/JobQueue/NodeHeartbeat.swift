@@ -2,6 +2,18 @@ import Contract
 import NIOCore
 import RedisClient
 
+extension JobConsumer {
+    /// Lives that end without a word leave their name in the list so many leases longer.
+    private static let leasesListed = 4
+
+    /// Puts this worker into the list of all and takes those out that were not heard of for long: two commands.
+    package func listWorker(in pipeline: inout RedisPipeline, now milliseconds: Int) {
+        let oldest = milliseconds - Self.leasesListed * settings.leaseMilliseconds
+        pipeline.append("ZADD", .string(keys.workers), .integer(milliseconds), .string(worker))
+        pipeline.append("ZREMRANGEBYSCORE", .string(keys.workers), "-inf", .integer(oldest))
+    }
+}
+
 /// A node's sign of life: a hash that expires when it is not written again.
 package struct NodeHeartbeat: Sendable {
     package enum Kind: Sendable { case worker, gateway }

@@ -14,7 +14,9 @@ package struct QueueEntry: Sendable, Hashable {
 /// What a claim came to.
 package enum ClaimOutcome: Sendable, Equatable {
     case claimed(Claim)
-    /// There is nothing to run: it had ended, ended by the claim (interrupted, too late, given up), or another entry has the job.
+    /// It ended by the claim: interrupted (nil), or failed with a code (too late, given up).
+    case ended(FailureCode?)
+    /// There is nothing to run: it had ended, or another entry has the job.
     case gone
     /// Another worker holds its lease.
     case busy

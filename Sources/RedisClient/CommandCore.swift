@@ -1,4 +1,5 @@
 import Logging
+import Metrics
 import NIOCore
 import Synchronization
 
@@ -16,6 +17,8 @@ final class CommandCore: LinkUser {
     private let status: Status
     private let url: RedisURL
     private let alarm: Alarm
+    /// From a caller's wish to the last reply, the wait for a connection included. Where commands block, as in `claims`, it is a wait for work.
+    private let latency: Timer
     private var keeper: LinkKeeper?
     private var link: Link?
     private var requests: RequestQueue
@@ -27,6 +30,7 @@ final class CommandCore: LinkUser {
         self.settings = settings
         self.status = status
         alarm = Alarm(eventLoop: eventLoop)
+        latency = Timer(label: "sluice_redis_command_seconds", dimensions: [("connection", name)])
         requests = RequestQueue(waitingMaximum: settings.waitingMaximum, inFlightMaximum: settings.inFlightMaximum)
         keeper = LinkKeeper(url: url, settings: settings, eventLoop: eventLoop, name: name, logger: logger, user: self)
         alarm.ring = { [unowned self] now in rung(now) }
@@ -53,7 +57,7 @@ final class CommandCore: LinkUser {
             // Sent as it is it would make Redis take the next command for arguments.
             return completion(.failure(RedisError(.protocolViolation, "a command has not as many arguments as it announced")))
         }
-        let request = RequestQueue.Request(count: pipeline.count, deadline: deadline, completion: completion)
+        let request = RequestQueue.Request(count: pipeline.count, deadline: deadline, begun: .now(), completion: completion)
         if let link {
             guard requests.addInFlight(request) else {
                 return completion(.failure(RedisError(.unavailable, "\(settings.inFlightMaximum) commands to \(url) are not answered yet")))
@@ -104,7 +108,9 @@ final class CommandCore: LinkUser {
         }
         switch requests.received(reply) {
         case .more: break
-        case .complete(let request, let replies): request.completion(.success(replies))
+        case .complete(let request, let replies):
+            latency.recordNanoseconds((.now() - request.begun).nanoseconds)
+            request.completion(.success(replies))
         case .unasked: link.end(RedisError(.protocolViolation, "Redis answered more than was asked"))
         }
     }
@@ -128,7 +134,7 @@ final class CommandCore: LinkUser {
     private func ping(_ link: Link, _ now: NIODeadline) {
         var pipeline = RedisPipeline()
         pipeline.append("PING")
-        let request = RequestQueue.Request(count: 1, deadline: now + min(settings.silence, settings.commandTimeout)) { _ in }
+        let request = RequestQueue.Request(count: 1, deadline: now + min(settings.silence, settings.commandTimeout), begun: now) { _ in }
         if requests.addInFlight(request) { link.write(pipeline.buffer) }
     }
 }

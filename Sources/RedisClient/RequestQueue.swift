@@ -7,6 +7,8 @@ struct RequestQueue {
         /// Replies due.
         let count: Int
         let deadline: NIODeadline
+        /// When its caller asked for it.
+        var begun = NIODeadline.uptimeNanoseconds(0)
         let completion: CommandCore.Completion
     }
 

@@ -113,7 +113,9 @@ final class ConnectionHandler: ChannelInboundHandler, AnswerSink {
         }
         let tag = ask.tag ?? request.head.headers.first(name: "x-request-id") ?? ""
         let path = String(request.head.uri.prefix { $0 != "?" })
-        let record = ledger.begin(tag: String(tag.prefix(200)), model: ask.model, path: path, at: request.accepted)
+        let trace = request.head.headers.first(name: "traceparent") ?? ""
+        let record = ledger.begin(
+            tag: String(tag.prefix(200)), model: ask.model, path: path, traceparent: String(trace.prefix(200)), at: request.accepted)
         let form = dialect.form(of: answer, to: ask, number: record.number)
         let status = script.errorStatus
         let generation = Generation(

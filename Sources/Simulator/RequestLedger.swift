@@ -17,6 +17,8 @@ final class RequestRecord: Sendable {
     let tag: String
     let model: String
     let path: String
+    /// The header of W3C Trace Context; empty: there was none.
+    let traceparent: String
     let accepted: UInt64
     private let tokens = Atomic<Int>(0)
     private let firstToken = Atomic<UInt64>(0)
@@ -24,11 +26,12 @@ final class RequestRecord: Sendable {
     private let ended = Atomic<UInt64>(0)
     private let how = Atomic<Int>(-1)
 
-    init(number: Int, tag: String, model: String, path: String, accepted: UInt64) {
+    init(number: Int, tag: String, model: String, path: String, traceparent: String, accepted: UInt64) {
         self.number = number
         self.tag = tag
         self.model = model
         self.path = path
+        self.traceparent = traceparent
         self.accepted = accepted
     }
 
@@ -54,6 +57,7 @@ final class RequestRecord: Sendable {
         out.appendJSONMember("tag", tag)
         out.appendJSONMember("model", model)
         out.appendJSONMember("path", path)
+        out.appendJSONMember("traceparent", traceparent)
         out.appendJSONMember("tokens", tokens.load(ordering: .relaxed))
         out.appendJSONName("how")
         if how < 0 { out.append(contentsOf: "null".utf8) } else { out.appendJSONString(RequestEnd.allCases[how].rawValue) }
@@ -86,11 +90,11 @@ final class RequestLedger: Sendable {
     /// - Parameter kept: how many requests are remembered; the oldest go first, running ones too.
     init(kept: Int) { self.kept = max(1, kept) }
 
-    func begin(tag: String, model: String, path: String, at now: UInt64) -> RequestRecord {
+    func begin(tag: String, model: String, path: String, traceparent: String = "", at now: UInt64) -> RequestRecord {
         state.withLock { state in
             state.total += 1
             state.running += 1
-            let record = RequestRecord(number: state.total, tag: tag, model: model, path: path, accepted: now)
+            let record = RequestRecord(number: state.total, tag: tag, model: model, path: path, traceparent: traceparent, accepted: now)
             if state.records.count >= kept { state.records.removeFirst() }
             state.records.append(record)
             return record

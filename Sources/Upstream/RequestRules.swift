@@ -20,13 +20,13 @@ enum RequestRules {
     }
 
     /// The headers that every upstream gets.
-    static func headers(of request: GenerationRequest) -> [String] {
-        var headers = ["x-request-id: \(request.jobID.rawValue)"]
-        // It comes from the job's author: a line end in it would be a header of his.
-        if let trace = request.traceparent, trace.utf8.count <= 256, !trace.isEmpty, trace.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7F }) {
-            headers.append("traceparent: \(trace)")
-        }
-        return headers
+    static func headers(of request: GenerationRequest) -> [String] { headers(of: request.jobID, traceparent: request.traceparent) }
+
+    /// - Parameter traceparent: comes from the job's author; what is none is left out. Each request is a step of its own in the trace.
+    static func headers(of id: JobID, traceparent: String?) -> [String] {
+        let request = "x-request-id: \(id.rawValue)"
+        guard let trace = traceparent.flatMap(TraceParent.init) else { return [request] }
+        return [request, "traceparent: \(trace.child().text)"]
     }
 
     /// - Throws: `authentication` for a key that cannot stand in a header.

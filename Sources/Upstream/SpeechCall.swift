@@ -70,10 +70,14 @@ package final class SpeechCall {
 }
 
 extension SpeechCall: ExchangeDelegate {
-    func exchangeConnected() { hasConnected = true }
+    func exchangeConnected() {
+        hasConnected = true
+        if let transfer { client.metrics.connected(isNew: transfer.isOnNewConnection) }
+    }
 
     func exchangeAnswered(_ head: HTTPResponseHead) -> Bool {
         self.head = head
+        client.metrics.spoke(status: head.status)
         guard head.isSuccess else { return !(300..<400).contains(head.status) }
         do throws(Failure) {
             decoder = try speech.kind.decoder(for: head)

@@ -6,6 +6,7 @@ package struct SpeechRequest: Sendable {
     package var text: String
     package var model: String
     package var voice: String
+    package var traceparent: String?
 
     package init(jobID: JobID, text: String, model: String, voice: String) {
         self.jobID = jobID
@@ -16,7 +17,7 @@ package struct SpeechRequest: Sendable {
 
     /// OpenAI: `POST /audio/speech`, answered with bare samples. DashScope: Qwen-TTS ("Speech synthesis - Qwen", Model Studio) with server-sent events.
     func exchange(on speech: SpeechConfiguration) throws(Failure) -> HTTPRequest {
-        var headers = ["x-request-id: \(jobID.rawValue)"]
+        var headers = RequestRules.headers(of: jobID, traceparent: traceparent)
         if let key = try RequestRules.key(of: speech.upstream) { headers.append("Authorization: Bearer \(key)") }
         switch speech.kind {
         case .openai:

@@ -32,6 +32,15 @@ struct CircuitBreaker: Equatable {
     /// Nothing speaks against what it watches.
     var isUntroubled: Bool { state == .closed(failures: 0, since: 0) }
 
+    /// For people: 0 closed, 1 probing, 2 open.
+    var level: Int {
+        switch state {
+        case .closed: 0
+        case .probing: 1
+        case .open: 2
+        }
+    }
+
     mutating func admit(at now: UInt64) -> Admission {
         switch state {
         case .closed: return .pass

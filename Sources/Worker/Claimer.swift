@@ -30,6 +30,7 @@ actor Claimer {
     private var firstPartition = 0
     private var waitingForRoom: [CheckedContinuation<Void, Never>] = []
     private var takingOver = false
+    private var takeOverAgain = false
     /// A reply may have been lost: entries may be pending for us that we never saw.
     private var mayHaveMissed = false
     private var taking = Complaint("Redis refuses to give jobs", over: "Redis gives jobs again")
@@ -157,9 +158,21 @@ actor Claimer {
 
     /// Takes over entries whose lease ran out, or that were handed back, as far as there is room. Follows each queue's list to its end.
     func takeOver() async {
-        guard !takingOver, !stopping else { return }
+        guard !stopping else { return }
+        guard !takingOver else {
+            // What was handed back meanwhile may lie in a queue that was gone through already.
+            takeOverAgain = true
+            return
+        }
         takingOver = true
-        defer { takingOver = false }
+        repeat {
+            takeOverAgain = false
+            await takeOverOnce()
+        } while takeOverAgain && !stopping
+        takingOver = false
+    }
+
+    private func takeOverOnce() async {
         do {
             for priority in classes {
                 for partition in 0..<consumer.keys.partitions {
@@ -219,6 +232,12 @@ actor Claimer {
             earlier = []
         }
         let interrupt = claiming.removeValue(forKey: job.id) ?? nil
+        if case .ended(let code) = outcome {
+            metrics.endedAtClaim(code)
+            logger.info(
+                "job ended before it ran",
+                metadata: job.facts(["state": code == nil ? "interrupted" : "failed", "code": "\(code?.rawValue ?? "")"]))
+        }
         guard case .claimed(let claim) = outcome else { return release(entry) }
         metrics.claims.increment()
         if claim.attempt == 1 { metrics.waited(claim) }
@@ -248,6 +267,7 @@ actor Claimer {
         let misplaced = error.id.map { consumer.keys.partition(of: $0.rawValue) != entry.partition } ?? false
         do {
             try await consumer.reject(entry, id: error.id, message: error.reason, toDeadLetters: misplaced)
+            if misplaced { metrics.deadLettered(.invalidRequest) }
         } catch {
             // It stays pending for us and is met again.
             mayHaveMissed = true

@@ -222,10 +222,10 @@ final class Generation: UpstreamReceiver {
         if case .failed(let failure) = result {
             core.logger.info(
                 "upstream failed",
-                metadata: [
-                    "job": "\(id)", "code": "\(failure.failure.code.rawValue)", "status": "\(failure.failure.upstreamStatus ?? 0)",
+                metadata: claim.job.facts([
+                    "code": "\(failure.failure.code.rawValue)", "status": "\(failure.failure.upstreamStatus ?? 0)",
                     "upstream": "\(stops[machine.upstream].upstream.name)", "upstream_request": "\(failure.requestID ?? "")",
-                ])
+                ]))
         }
         if case .complete = result { speech?.textEnded(machine.finishReason) }
         perform(
@@ -253,7 +253,7 @@ final class Generation: UpstreamReceiver {
         core.metrics.interrupted(phase: phase, hadCall: hadCall, microseconds: latency, usage: usage, maximum: maximum)
         core.logger.info(
             hadCall ? "interrupt closed upstream" : "interrupt ended job",
-            metadata: ["job": "\(id)", "phase": "\(phase.rawValue)", "latency_us": "\(latency)", "reason": "\(interrupt.reason)"])
+            metadata: claim.job.facts(["phase": "\(phase.rawValue)", "latency_us": "\(latency)", "reason": "\(interrupt.reason)"]))
         perform(action)
     }
 
@@ -311,7 +311,7 @@ final class Generation: UpstreamReceiver {
             core.metrics.speechFailed.increment()
             core.logger.warning(
                 "speech failed; the text goes on",
-                metadata: ["job": "\(id)", "code": "\(failure.code.rawValue)", "reason": "\(failure.message)"])
+                metadata: claim.job.facts(["code": "\(failure.code.rawValue)", "reason": "\(failure.message)"]))
         }
         if let action = machine.spoken() { perform(action) }
     }
@@ -320,7 +320,7 @@ final class Generation: UpstreamReceiver {
     func lost() {
         guard !isOver else { return }
         core.logger.warning(
-            "job lost to another attempt; its upstream is closed", metadata: ["job": "\(id)", "attempt": "\(claim.attempt)"])
+            "job lost to another attempt; its upstream is closed", metadata: claim.job.facts(["attempt": "\(claim.attempt)"]))
         core.metrics.leasesLost.increment()
         close()
     }
@@ -372,7 +372,7 @@ final class Generation: UpstreamReceiver {
         guard !isOver else { return }
         let outcome = output.answered(part, replies)
         if outcome == .unsettled {
-            core.logger.debug("a write to the log was refused", metadata: ["job": "\(id)", "replies": "\(replies.prefix(4))"])
+            core.logger.debug("a write to the log was refused", metadata: claim.job.facts(["replies": "\(replies.prefix(4))"]))
         }
         goOn(outcome)
     }

@@ -84,10 +84,9 @@ final class GenerationCore {
             metrics.finished(ending)
             logger.info(
                 "job ended",
-                metadata: [
-                    "job": "\(generation.id)", "state": "\(ending.type)", "attempt": "\(generation.claim.attempt)",
-                    "tokens": "\(generation.usage.completionTokens)",
-                ])
+                metadata: generation.claim.job.facts([
+                    "state": "\(ending.type)", "attempt": "\(generation.claim.attempt)", "tokens": "\(generation.usage.completionTokens)",
+                ]))
         }
         remove(generation)
     }

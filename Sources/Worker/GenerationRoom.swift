@@ -110,7 +110,7 @@ actor GenerationRoom {
             do {
                 let given = try await consumer.handBack(generation.renewal)
                 core?.logger.info(
-                    given ? "job handed back" : "job was taken over before it could be handed back", metadata: ["job": "\(id)"])
+                    given ? "job handed back" : "job was taken over before it could be handed back", metadata: generation.claim.job.facts())
                 core?.handedBack(generation)
                 return
             } catch {

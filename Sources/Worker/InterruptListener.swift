@@ -29,7 +29,11 @@ struct InterruptListener: Sendable {
                 }
             }
             subscriber.subscribe(consumer.keys.returned(partition: partition)) { event in
-                if case .message = event { jobsReturned() }
+                switch event {
+                // What was handed back before the subscription was in force, nobody told of.
+                case .message, .subscribed: jobsReturned()
+                case .lost: break
+                }
             }
         }
     }

@@ -4,7 +4,7 @@ import Logging
 import NIOCore
 import RedisClient
 
-/// The worker's beat: renews leases, reads durable interrupts, shows a sign of life, looks for lost workers' jobs.
+/// The worker's beat: renews leases, reads durable interrupts and operators' wishes, looks for lost workers' jobs.
 actor LeaseKeeper {
     /// Jobs in one call of the renew script, so that Redis is not held up.
     private static let renewedAtOnce = 100
@@ -13,9 +13,7 @@ actor LeaseKeeper {
     private let consumer: JobConsumer
     private let room: GenerationRoom
     private let claimer: Claimer
-    private let heartbeat: NodeHeartbeat
     private let capacity: Int
-    private let started: String
     private let metrics: WorkerMetrics
     private let logger: Logger
     private let clock: @Sendable () -> UInt64
@@ -28,7 +26,7 @@ actor LeaseKeeper {
     private var expired = false
     private var renewing = false
     private var renewAgain = false
-    private var showing = false
+    private var hearing = false
     private var measuring = false
     private var sleeping: CheckedContinuation<Void, Never>?
     private var alarm: Scheduled<Void>?
@@ -36,8 +34,7 @@ actor LeaseKeeper {
     nonisolated var unownedExecutor: UnownedSerialExecutor { eventLoop.executor.asUnownedSerialExecutor() }
 
     init(
-        consumer: JobConsumer, room: GenerationRoom, claimer: Claimer, capacity: Int, started: String, metrics: WorkerMetrics,
-        logger: Logger,
+        consumer: JobConsumer, room: GenerationRoom, claimer: Claimer, capacity: Int, metrics: WorkerMetrics, logger: Logger,
         clock: @escaping @Sendable () -> UInt64, drainAsked: @escaping @Sendable () -> Void
     ) {
         eventLoop = consumer.redis.eventLoop
@@ -45,12 +42,10 @@ actor LeaseKeeper {
         self.room = room
         self.claimer = claimer
         self.capacity = capacity
-        self.started = started
         self.metrics = metrics
         self.logger = logger
         self.clock = clock
         self.drainAsked = drainAsked
-        heartbeat = NodeHeartbeat(.worker, name: consumer.worker, keys: consumer.keys, lease: consumer.settings.lease)
         renewedAt = clock()
     }
 
@@ -61,7 +56,7 @@ actor LeaseKeeper {
             // Nothing here waits for Redis: a lease that is over unrenewed is noticed by the clock, not by an answer that may never come.
             checkExpiry()
             Task { await self.renew() }
-            Task { await self.showLife() }
+            Task { await self.hearWishes() }
             Task { await self.measure() }
             Task { await self.sweep() }
             Task { await self.claimer.takeOver() }
@@ -136,28 +131,19 @@ actor LeaseKeeper {
         }
     }
 
-    private func showLife() async {
-        guard !showing, !stopped else { return }
-        showing = true
-        defer { showing = false }
-        var pipeline = RedisPipeline()
-        let inFlight = await claimer.inFlight
-        heartbeat.append(
-            [
-                ("capacity", String(capacity)), ("in_flight", String(inFlight)), ("draining", draining ? "1" : "0"),
-                ("version", Version.current),
-                ("started", started),
-            ], to: &pipeline)
-        pipeline.append("GET", .string(consumer.keys.drain(consumer.worker)))
+    /// What operators want of this worker.
+    private func hearWishes() async {
+        guard !hearing, !stopped else { return }
+        hearing = true
+        defer { hearing = false }
         do {
-            let replies = try await consumer.redis.send(pipeline)
-            if let wish = replies.last, wish.string != nil, !draining {
+            if try await consumer.redis.send("GET", .string(consumer.keys.drain(consumer.worker))).string != nil, !draining {
                 logger.info("an operator asked this worker to drain")
                 drainAsked()
             }
             await claimer.pauseClasses(try await consumer.pausedClasses())
         } catch {
-            logger.debug("the heartbeat could not be written", metadata: ["error": "\(error)"])
+            logger.debug("operators' wishes could not be read", metadata: ["error": "\(error)"])
         }
     }
 
@@ -166,10 +152,9 @@ actor LeaseKeeper {
         guard !measuring, !stopped else { return }
         measuring = true
         defer { measuring = false }
-        let (sentAt, inFlight) = (clock(), await claimer.inFlight)
+        let inFlight = await claimer.inFlight
         do {
             let depth = try await consumer.depth()
-            metrics.roundTrip.recordNanoseconds(Int64(clock() &- sentAt))
             metrics.show(depth, capacity: capacity, inFlight: inFlight)
         } catch {
             logger.debug("the queues could not be measured", metadata: ["error": "\(error)"])
@@ -182,15 +167,6 @@ actor LeaseKeeper {
             if !swept.isEmpty { logger.info("consumers of workers that died were removed", metadata: ["consumers": "\(swept.count)"]) }
         } catch {
             logger.debug("dead workers' consumers could not be looked for", metadata: ["error": "\(error)"])
-        }
-    }
-
-    /// The sign of life is taken back on a clean end.
-    func forget() async {
-        do {
-            _ = try await consumer.redis.send("DEL", .string(heartbeat.key), .string(consumer.keys.drain(consumer.worker)))
-        } catch {
-            logger.debug("the heartbeat could not be removed; it expires", metadata: ["error": "\(error)"])
         }
     }
 

@@ -20,6 +20,7 @@ final class SpeechRun {
     private let jobID: JobID
     private let model: String
     private let voice: String
+    private let traceparent: String?
     private let client: UpstreamClient
     private let gate: SpeechGate
     private let loop: EpollLoop
@@ -59,6 +60,7 @@ final class SpeechRun {
         jobID = job.id
         model = job.speech?.model ?? speech.model
         voice = job.speech?.voice ?? speech.voice
+        traceparent = job.traceparent
         self.client = client
         self.gate = gate
         self.loop = loop
@@ -193,7 +195,8 @@ final class SpeechRun {
     }
 
     private func ask(_ synthesis: Synthesis) -> Bool {
-        let request = SpeechRequest(jobID: jobID, text: synthesis.sentence, model: model, voice: voice)
+        var request = SpeechRequest(jobID: jobID, text: synthesis.sentence, model: model, voice: voice)
+        request.traceparent = traceparent
         do throws(Failure) {
             synthesis.call = try client.speak(request, on: speech, receiver: synthesis)
             return true

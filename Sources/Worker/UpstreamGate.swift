@@ -35,6 +35,10 @@ final class UpstreamGate {
         var models: [String: CircuitBreaker] = [:]
         var running = 0
         var bucket: TokenBucket?
+        /// What was last told of its breakers; nil: nothing yet.
+        var shown: Int?
+
+        var level: Int { models.values.reduce(breaker.level) { max($0, $1.level) } }
     }
 
     /// Models watched of one upstream: names come from clients.
@@ -52,7 +56,7 @@ final class UpstreamGate {
     /// - Parameter isForced: an open breaker does not count: nothing else is left, and the job has waited.
     func admit(_ stop: UpstreamRoute.Stop, isForced: Bool, at now: UInt64) -> Admission {
         var entry = entries[stop.upstream.name] ?? Entry()
-        defer { entries[stop.upstream.name] = entry }
+        defer { keep(entry, of: stop.upstream.name) }
         if let limit = stop.upstream.concurrency, entry.running >= limit { return .refused(.milliseconds(20)) }
         let upstream = entry.breaker.admit(at: now)
         let model = upstream == .refused ? .refused : entry.models[stop.model]?.admit(at: now) ?? .pass
@@ -78,7 +82,7 @@ final class UpstreamGate {
         if !entry.breaker.isUntroubled || entry.models[pass.model] != nil { logger.info("upstream is well", metadata: Self.facts(pass)) }
         entry.breaker.succeeded()
         entry.models[pass.model] = nil
-        entries[pass.upstream] = entry
+        keep(entry, of: pass.upstream)
     }
 
     /// - Parameter code: why there was no output.
@@ -87,8 +91,10 @@ final class UpstreamGate {
         switch code {
         case .upstreamUnreachable:
             pass.isJudged = true
-            guard let pause = entries[pass.upstream]?.breaker.failed(isProbe: pass.probesUpstream, at: now) else { return }
-            opened(pass, pause)
+            guard var entry = entries[pass.upstream] else { return }
+            let pause = entry.breaker.failed(isProbe: pass.probesUpstream, at: now)
+            keep(entry, of: pass.upstream)
+            if let pause { opened(pass, pause) }
         case .overloaded, .upstreamError, .upstreamDisconnected, .upstreamTruncated, .firstTokenTimeout:
             pass.isJudged = true
             guard var entry = entries[pass.upstream] else { return }
@@ -96,7 +102,7 @@ final class UpstreamGate {
             var breaker = entry.models[pass.model] ?? CircuitBreaker()
             let pause = breaker.failed(isProbe: pass.probesModel, at: now)
             if entry.models[pass.model] != nil || entry.models.count < Self.watchedModels { entry.models[pass.model] = breaker }
-            entries[pass.upstream] = entry
+            keep(entry, of: pass.upstream)
             if let pause { opened(pass, pause) }
         // A refusal is an answer.
         default: succeeded(pass)
@@ -112,11 +118,19 @@ final class UpstreamGate {
             if pass.probesUpstream { entry.breaker.probeAbandoned(at: now) }
             if pass.probesModel { entry.models[pass.model]?.probeAbandoned(at: now) }
         }
-        entries[pass.upstream] = entry
+        keep(entry, of: pass.upstream)
     }
 
     /// Forgets all upstreams but these.
     func keep(_ names: Set<String>) { entries = entries.filter { names.contains($0.key) } }
+
+    private func keep(_ entry: Entry, of upstream: String) {
+        var entry = entry
+        let level = entry.level
+        if entry.shown != level { metrics.breaker(upstream, state: level) }
+        entry.shown = level
+        entries[upstream] = entry
+    }
 
     private func opened(_ pass: Pass, _ pause: UInt64) {
         metrics.breakerOpened(pass.upstream)

@@ -4,7 +4,8 @@ import Metrics
 
 /// What a worker counts. Labels are bounded: never an id, never a tenant.
 struct WorkerMetrics: Sendable {
-    let tokens = Counter(label: "sluice_tokens_relayed_total")
+    let tally = WorkerTally()
+    let tokens: TokenCounter
     let leasesLost = Counter(label: "sluice_leases_lost_total")
     let leasesRenewed = Counter(label: "sluice_leases_renewed_total")
     let takeovers = Counter(label: "sluice_takeovers_total")
@@ -17,8 +18,6 @@ struct WorkerMetrics: Sendable {
     let retries = Counter(label: "sluice_upstream_retries_total")
     /// Must stay at 0.
     let tokensAfterInterrupt = Counter(label: "sluice_tokens_after_interrupt_total")
-    /// The call that asks Redis for the queues' depth.
-    let roundTrip = Timer(label: "sluice_redis_round_trip_seconds")
     /// How much later than due a loop comes to its work.
     let upstreamLoopDelay = Timer(label: "sluice_event_loop_delay_seconds", dimensions: [("loop", "upstream")])
     let redisLoopDelay = Timer(label: "sluice_event_loop_delay_seconds", dimensions: [("loop", "redis")])
@@ -32,6 +31,7 @@ struct WorkerMetrics: Sendable {
     private let firstToken: [JobClass: Timer]
     private let ended: [String: Counter]
     private let failures: [FailureCode: Counter]
+    private let deadLettersMade: [FailureCode: Counter]
     private let interrupts: [Phase: (closed: Counter, unopened: Counter)]
     private let queues: [JobClass: QueueGauges]
     private let deadLetters = Gauge(label: "sluice_dead_letters")
@@ -58,8 +58,12 @@ struct WorkerMetrics: Sendable {
         func all<Key: Hashable, Value>(_ keys: some Sequence<Key>, _ make: (Key) -> Value) -> [Key: Value] {
             Dictionary(uniqueKeysWithValues: keys.map { ($0, make($0)) })
         }
+        tokens = TokenCounter(tally)
         ended = all(["finished", "interrupted", "failed"]) { Counter(label: "sluice_jobs_ended_total", dimensions: [("outcome", $0)]) }
         failures = all(FailureCode.allCases) { Counter(label: "sluice_jobs_failed_total", dimensions: [("code", $0.rawValue)]) }
+        deadLettersMade = all([.workerLost, .invalidRequest]) {
+            Counter(label: "sluice_dead_letters_total", dimensions: [("code", $0.rawValue)])
+        }
         interrupts = all(Phase.allCases) { phase in
             func counter(_ result: String) -> Counter {
                 Counter(label: "sluice_interrupts_total", dimensions: [("phase", phase.rawValue), ("result", result)])
@@ -71,25 +75,55 @@ struct WorkerMetrics: Sendable {
         queues = all(JobClass.allCases) { QueueGauges($0) }
     }
 
+    /// - Parameters:
+    ///   - upstream: a name of the configuration.
+    ///   - state: 0 closed, 1 one request finds out, 2 open; the worst of the upstream's and its models'.
+    func breaker(_ upstream: String, state: Int) {
+        Gauge(label: "sluice_upstream_breaker_state", dimensions: [("upstream", upstream)]).record(state)
+        // There, at 0, before it is needed.
+        if state == 0 { opened(upstream).increment(by: 0) }
+    }
+
     /// - Parameter upstream: a name of the configuration.
-    func breakerOpened(_ upstream: String) {
-        Counter(label: "sluice_upstream_breaker_opened_total", dimensions: [("upstream", upstream)]).increment()
+    func breakerOpened(_ upstream: String) { opened(upstream).increment() }
+
+    private func opened(_ upstream: String) -> Counter {
+        Counter(label: "sluice_upstream_breaker_opened_total", dimensions: [("upstream", upstream)])
     }
 
     func finished(_ event: GenerationEvent) {
         ended[event.type]?.increment()
+        tally.ended(event.type)
         if case .failed(let failure, _) = event { failures[failure.code]?.increment() }
     }
 
+    /// By the claim script, without having run here.
+    /// - Parameter code: nil: interrupted.
+    func endedAtClaim(_ code: FailureCode?) {
+        ended[code == nil ? "interrupted" : "failed"]?.increment()
+        tally.ended(code == nil ? "interrupted" : "failed")
+        guard let code else {
+            interrupts[.queued]?.unopened.increment()
+            return
+        }
+        failures[code]?.increment()
+        if code == .workerLost { deadLettered(code) }
+    }
+
+    func deadLettered(_ code: FailureCode) { deadLettersMade[code]?.increment() }
+
     func waited(_ claim: Claim) {
         guard let submitted = claim.submittedMilliseconds else { return }
-        queueWait[claim.entry.priority]?.recordMilliseconds(max(0, claim.claimedMilliseconds - submitted))
+        let milliseconds = max(0, claim.claimedMilliseconds - submitted)
+        queueWait[claim.entry.priority]?.recordMilliseconds(milliseconds)
+        tally.queueWait.record(microseconds: milliseconds * 1_000)
     }
 
     /// - Parameter milliseconds: since 1970, on Redis' clock.
     func firstToken(of claim: Claim, at milliseconds: Int) {
         guard let submitted = claim.submittedMilliseconds else { return }
         firstToken[claim.entry.priority]?.recordMilliseconds(max(0, milliseconds - submitted))
+        tally.firstToken.record(microseconds: max(0, milliseconds - submitted) * 1_000)
     }
 
     /// - Parameters:
@@ -97,6 +131,7 @@ struct WorkerMetrics: Sendable {
     ///   - maximum: tokens that the job asked for at most.
     func interrupted(phase: Phase, hadCall: Bool, microseconds: Int, usage: Usage, maximum: Int?) {
         interruptClosed.recordMicroseconds(microseconds)
+        tally.interruptClose.record(microseconds: microseconds)
         let counters = interrupts[phase]
         (hadCall ? counters?.closed : counters?.unopened)?.increment()
         if let maximum { tokensSaved.increment(by: max(0, maximum - usage.completionTokens)) }

@@ -52,9 +52,12 @@ package struct WorkerService: Service {
         upstreams.connect { room.reload($0) }
         let drain = DrainSignal()
         let keeper = LeaseKeeper(
-            consumer: consumer, room: room, claimer: claimer, capacity: settings.concurrency, started: String(Self.wallMilliseconds),
-            metrics: metrics,
-            logger: logger, clock: clock, drainAsked: { drain.begin() })
+            consumer: consumer, room: room, claimer: claimer, capacity: settings.concurrency, metrics: metrics, logger: logger,
+            clock: clock,
+            drainAsked: { drain.begin() })
+        let reporter = StatusReporter(
+            consumer: consumer, room: room, claimer: claimer, capacity: settings.concurrency, started: Int(Self.wallMilliseconds),
+            tally: metrics.tally, logger: logger, clock: clock, wallClock: { Int(Self.wallMilliseconds) }, drain: drain)
         let listener = InterruptListener(
             subscriber: subscriber, consumer: consumer, claimer: claimer, room: room, metrics: metrics, logger: logger, clock: clock,
             mayHaveMissed: { Task { await keeper.renew() } }, jobsReturned: { Task { await claimer.takeOver() } })
@@ -83,8 +86,8 @@ package struct WorkerService: Service {
             }
             tasks.addTask {
                 try await self.work(
-                    consumer: consumer, room: room, claimer: claimer, keeper: keeper, listener: listener, eventLoop: eventLoop, drain: drain
-                )
+                    consumer: consumer, room: room, claimer: claimer, keeper: keeper, reporter: reporter, listener: listener,
+                    eventLoop: eventLoop, drain: drain)
                 commands.shutdown()
                 blocking.shutdown()
                 subscriber.shutdown()
@@ -99,6 +102,7 @@ package struct WorkerService: Service {
                 await room.abandon()
                 await claimer.stop()
                 await keeper.stop()
+                await reporter.stop()
                 drain.begin()
                 for client in [commands, blocking] { client.shutdown() }
                 subscriber.shutdown()
@@ -112,9 +116,8 @@ package struct WorkerService: Service {
 
     /// From the first claim to the end of the drain.
     private func work(
-        consumer: JobConsumer, room: GenerationRoom, claimer: Claimer, keeper: LeaseKeeper, listener: InterruptListener,
-        eventLoop: any EventLoop,
-        drain: DrainSignal
+        consumer: JobConsumer, room: GenerationRoom, claimer: Claimer, keeper: LeaseKeeper, reporter: StatusReporter,
+        listener: InterruptListener, eventLoop: any EventLoop, drain: DrainSignal
     ) async throws {
         try await withGracefulShutdownHandler {
             try await eventLoop.submit { listener.listen() }.get()
@@ -123,6 +126,7 @@ package struct WorkerService: Service {
             try await withThrowingTaskGroup(of: Void.self) { tasks in
                 tasks.addTask { await claimer.run() }
                 tasks.addTask { await keeper.run() }
+                tasks.addTask { await reporter.run() }
                 await drain.wait()
                 try Task.checkCancellation()
                 let inFlight = await claimer.inFlight
@@ -133,9 +137,10 @@ package struct WorkerService: Service {
                 try await tasks.next()
                 try await empty(room)
                 await keeper.stop()
+                await reporter.stop()
                 try await tasks.waitForAll()
             }
-            await forget(consumer, keeper)
+            await forget(consumer, reporter)
         } onGracefulShutdown: {
             drain.begin()
         }
@@ -173,9 +178,9 @@ package struct WorkerService: Service {
     }
 
     /// What a clean end takes back; without Redis it expires by itself.
-    private func forget(_ consumer: JobConsumer, _ keeper: LeaseKeeper) async {
+    private func forget(_ consumer: JobConsumer, _ reporter: StatusReporter) async {
         guard consumer.redis.isConnected else { return }
-        await keeper.forget()
+        await reporter.forget()
         do { try await consumer.forgetConsumer(settings.name) } catch {
             logger.debug("the consumer could not be removed", metadata: ["error": "\(error)"])
         }

@@ -16,7 +16,7 @@ struct Sluice: AsyncParsableCommand {
         version: Build.version,
         subcommands: [
             DevCommand.self, GatewayCommand.self, WorkerCommand.self, SimulateCommand.self, ChatCommand.self, StatusCommand.self,
-            JobCommand.self, DeadCommand.self, QueueCommand.self,
+            TopCommand.self, JobCommand.self, DeadCommand.self, QueueCommand.self,
             WorkerDrainCommand.self, ConfigCommand.self, BenchCommand.self,
         ])
 

@@ -8,14 +8,19 @@ enum StandardError {
 
 /// What a command was asked for.
 enum StandardOutput {
-    static func write(_ text: String) { Descriptor.write(Array(text.utf8), to: STDOUT_FILENO) }
+    /// - Returns: false when nobody reads any more.
+    @discardableResult
+    static func write(_ text: String) -> Bool { Descriptor.write(Array(text.utf8), to: STDOUT_FILENO) }
 
-    static func writeLine(_ json: JSON) { Descriptor.write(json.bytes + [UInt8(ascii: "\n")], to: STDOUT_FILENO) }
+    @discardableResult
+    static func writeLine(_ json: JSON) -> Bool { Descriptor.write(json.bytes + [UInt8(ascii: "\n")], to: STDOUT_FILENO) }
 }
 
 private enum Descriptor {
     /// A reader that went away ends the writing and is no error of ours.
-    static func write(_ bytes: [UInt8], to descriptor: Int32) {
+    /// - Returns: whether all was written.
+    @discardableResult
+    static func write(_ bytes: [UInt8], to descriptor: Int32) -> Bool {
         bytes.withUnsafeBytes { bytes in
             var rest = bytes[...]
             while !rest.isEmpty {
@@ -27,9 +32,10 @@ private enum Descriptor {
                     var ready = pollfd(fd: descriptor, events: Int16(POLLOUT), revents: 0)
                     poll(&ready, 1, 1_000)
                 } else if errno != EINTR {
-                    return
+                    return false
                 }
             }
+            return true
         }
     }
 }

@@ -5,7 +5,8 @@ import Testing
 @Suite("The command line, as processes")
 struct CommandLineTests {
     private static let commands: [[String]] = [
-        [], ["dev"], ["gateway"], ["worker"], ["simulate"], ["chat"], ["status"], ["job"], ["job", "list"], ["job", "show"],
+        [], ["dev"], ["gateway"], ["worker"], ["simulate"], ["chat"], ["status"], ["top"], ["bench"], ["job"], ["job", "list"],
+        ["job", "show"],
         ["job", "tail"],
         ["job", "interrupt"], ["job", "retry"], ["dead"], ["dead", "list"], ["dead", "retry"], ["dead", "purge"], ["worker-drain"],
         ["queue"],
@@ -25,7 +26,8 @@ struct CommandLineTests {
     @Test(arguments: [
         ["frob"], ["job", "show"], ["job", "list", "--limit", "0"], ["queue", "pause", "frob"], ["dead", "retry"],
         ["dead", "purge", "x", "--all"],
-        ["simulate", "--listen", "nowhere"], ["chat", "--url", "nowhere"], ["status", "--frob"], ["worker", "--config", "/nowhere/at/all"],
+        ["simulate", "--listen", "nowhere"], ["chat", "--url", "nowhere"], ["status", "--frob"], ["top", "--interval", "1ms"],
+        ["worker", "--config", "/nowhere/at/all"],
     ])
     func wrongUsageIsStatus2(arguments: [String]) async throws {
         let outcome = try await run(arguments)
@@ -59,7 +61,8 @@ struct CommandLineTests {
     }
 
     @Test(arguments: [
-        ["status"], ["job", "list"], ["job", "interrupt", "x"], ["dead", "list"], ["queue", "pause", "batch"], ["worker-drain", "w"],
+        ["status"], ["top"], ["job", "list"], ["job", "interrupt", "x"], ["dead", "list"], ["queue", "pause", "batch"],
+        ["worker-drain", "w"],
     ])
     func redisOutOfReachIsStatus69(arguments: [String]) async throws {
         let start = ContinuousClock.now

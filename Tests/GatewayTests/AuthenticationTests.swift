@@ -98,10 +98,10 @@ func authenticator(_ fill: (inout AuthenticationSettings) -> Void) throws -> Aut
             $0.apiKeys = "a:one"
             $0.adminKey = "0123456789abcdef"
         }
-        #expect(keys.isAdmin(key: "0123456789abcdef"))
-        #expect(!keys.isAdmin(key: "one"))
+        #expect(keys.operatorRole(key: "0123456789abcdef") == .admin)
+        #expect(keys.operatorRole(key: "one") == nil)
         #expect(await keys.authenticate(.bearer("0123456789abcdef")) == nil)
-        #expect(!(try authenticator { $0.none = true }).isAdmin(key: ""))
+        #expect(try authenticator { $0.none = true }.operatorRole(key: "") == nil)
         #expect(throws: AuthenticationError.self) { try authenticator { $0.adminKey = "short" } }
     }
 }

@@ -103,7 +103,7 @@ import Testing
             _ = try await fixture.redis.command("XADD", "{sluice.0}:queue:batch", "*", "job", #"{"id":"by-hand","request":{}}"#)
             let entry = try #require(try await fixture.consumer.take(partition: 0, classes: JobClass.allCases, count: 1).first)
             let outcome = try await fixture.consumer.claim(try Job(parsing: entry.job ?? []), entry: entry, leaseExpired: false)
-            #expect(outcome == .gone)
+            #expect(outcome == .ended(nil))
             #expect(try await fixture.queue.log(id, after: nil).map(\.event.type) == ["interrupted"])
             #expect(try await fixture.queue.record(id)?.fields["class"] == "batch")
         }
@@ -170,7 +170,7 @@ import Testing
                 if case .claimed(let next) = outcome {
                     #expect(next.attempt == expected)
                 } else {
-                    #expect(expected == 0 && outcome == .gone)
+                    #expect(expected == 0 && outcome == .ended(.workerLost))
                 }
             }
             let log = try await fixture.queue.log(claim.job.id, after: nil)

@@ -40,7 +40,3 @@ extension Journeys {
         }
     }
 }
-
-private enum Chromium {
-    static let path = Program.find("chromium", "chromium-browser", "google-chrome")
-}

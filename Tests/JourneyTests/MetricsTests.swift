@@ -25,6 +25,19 @@ extension Journeys {
                 _ = try await client.interrupt(.string(long.id))
                 let interrupted = try await long.ended()
                 let told = try #require(interrupted.last?["usage"]?["completion_tokens"]?.integer)
+                // Ended by the claim itself: interrupted before any worker had it, and too late.
+                let front = try await FrontEnd(lab.redis)
+                _ = try await front.redis.send(
+                    "SET", "{sluice.0}:interrupt:p0-stopped", #"{"id":"p0-stopped","reason":"USER_STOP"}"#, "EX", "60")
+                let unwanted = try await front.submit(model: lab.model("sim-n5-g1"), id: "p0-stopped")
+                let late = try await front.submit(model: lab.model("sim-n5-g1"), fields: [("deadline_ms", 1_000)])
+                #expect(try await unwanted.ended()["type"] == "interrupted")
+                #expect(try await late.ended()["code"] == "deadline_exceeded")
+                // Lies in a partition that is not its id's.
+                let stray = FrontEnd.job(id: "p7-stray", model: "sim-n5-g1")
+                _ = try await front.redis.send("XADD", "{sluice.0}:queue:standard", "*", "job", stray)
+                try await until("the stray one to be dead") { try await front.redis.send("XLEN", "{sluice.0}:dead").string == "1" }
+                await front.close()
                 #expect(try await gateway.get("/v1/models").status == 401)
                 let unknown = try await HTTPCall.post(
                     gateway.port, "/v1/jobs/p0-unknown/interrupt", [:], headers: ["authorization": "Bearer \(lab.key)"])
@@ -32,7 +45,13 @@ extension Journeys {
 
                 let work: [(series: String, value: Double)] = [
                     ("sluice_jobs_claimed_total", 6), (#"sluice_jobs_ended_total{outcome="finished"}"#, 3),
-                    (#"sluice_jobs_ended_total{outcome="failed"}"#, 2), (#"sluice_jobs_ended_total{outcome="interrupted"}"#, 1),
+                    (#"sluice_jobs_ended_total{outcome="failed"}"#, 3), (#"sluice_jobs_ended_total{outcome="interrupted"}"#, 2),
+                    (#"sluice_jobs_failed_total{code="deadline_exceeded"}"#, 1), ("sluice_entries_rejected_total", 1),
+                    (#"sluice_dead_letters_total{code="invalid_request"}"#, 1), (#"sluice_dead_letters_total{code="worker_lost"}"#, 0),
+                    (#"sluice_interrupts_total{phase="queued",result="unopened"}"#, 1), ("sluice_speech_failed_total", 0),
+                    (#"sluice_upstream_breaker_state{upstream="openai"}"#, 0), ("sluice_tokens_saved_total", 0),
+                    ("sluice_cancel_messages_ignored_total", 0), (#"sluice_redis_reconnects_total{connection="commands"}"#, 0),
+                    (#"sluice_redis_reconnects_total{connection="cancel"}"#, 0), ("sluice_metrics_series_refused_total", 0),
                     (#"sluice_jobs_failed_total{code="invalid_request"}"#, 1), (#"sluice_jobs_failed_total{code="overloaded"}"#, 1),
                     ("sluice_upstream_retries_total", 3), ("sluice_tokens_relayed_total", Double(15 + told)),
                     ("sluice_tokens_after_interrupt_total", 0), (#"sluice_interrupts_total{phase="streaming",result="closed"}"#, 1),
@@ -42,15 +61,18 @@ extension Journeys {
                     (#"sluice_upstream_responses_total{status="400",upstream="openai"}"#, 1),
                     (#"sluice_upstream_responses_total{status="503",upstream="openai"}"#, 4), ("sluice_takeovers_total", 0),
                     ("sluice_jobs_handed_back_total", 0), ("sluice_leases_lost_total", 0), ("sluice_slots", 256),
-                    ("sluice_upstream_requests_open", 0), ("sluice_dead_letters", 0),
+                    ("sluice_upstream_requests_open", 0),
                 ]
                 // The last job's end reaches the client before the worker has counted it.
                 try await until("the worker to have counted the last job") {
-                    try await worker.scrape()[#"sluice_jobs_ended_total{outcome="interrupted"}"#] == 1
+                    try await worker.scrape()[#"sluice_jobs_ended_total{outcome="interrupted"}"#] == 2
                 }
                 let done = try await worker.scrape()
                 for (series, value) in work { #expect(done[series] == value, "\(series): \(done[series].map { "\($0)" } ?? "missing")") }
-                #expect(done.sum("sluice_upstream_connections_total") == 9 && done.sum("sluice_interrupts_total") == 1)
+                #expect(done.sum("sluice_upstream_connections_total") == 9 && done.sum("sluice_interrupts_total") == 2)
+                // A letter is seen at the next beat.
+                try await until("the dead letter to be shown") { try await worker.scrape()["sluice_dead_letters"] == 1 }
+                try Self.judgeWhatIsMeasured(done, loops: ["upstream", "redis"])
 
                 let served = try await gateway.scrape()
                 let service: [(series: String, value: Double)] = [
@@ -65,6 +87,7 @@ extension Journeys {
                     #expect(served[series] == value, "\(series): \(served[series].map { "\($0)" } ?? "missing")")
                 }
                 #expect(served["sluice_frames_sent_total"] ?? 0 >= 8)
+                try Self.judgeWhatIsMeasured(served, loops: ["gateway"])
 
                 let known = done.names.union(served.names)
                 for file in ["grafana-dashboard.json", "alerts.yaml"] {
@@ -84,6 +107,21 @@ extension Journeys {
                 let expressions = (panel["targets"]?.array ?? []).compactMap { $0["expr"]?.string }
                 #expect(!expressions.isEmpty, "\(panel["title"]?.string ?? "?")")
             }
+        }
+
+        /// What has no exact value: build, Redis' answers, loops, and that an interrupt's time is told from 100 µs to 10 s.
+        private static func judgeWhatIsMeasured(_ scrape: Scrape, loops: [String]) throws {
+            #expect(scrape.sum("sluice_build_info") == 1)
+            #expect(scrape[#"sluice_redis_command_seconds_count{connection="commands"}"#] ?? 0 > 0)
+            for loop in loops {
+                #expect(scrape[#"sluice_event_loop_delay_seconds_count{loop="\#(loop)"}"#] ?? 0 > 0, "\(loop)")
+            }
+            #expect(scrape["process_resident_memory_bytes"] ?? 0 > 1_000_000 && scrape["process_cpu_seconds_total"] ?? 0 > 0)
+            guard loops.contains("upstream") else { return }
+            for bound in ["0.0001", "0.001", "0.1", "10"] {
+                #expect(scrape["sluice_interrupt_close_seconds_bucket{le=\"\(bound)\"}"] != nil, "\(bound)")
+            }
+            #expect(scrape[#"sluice_interrupt_close_seconds_bucket{le="+Inf"}"#] == 1)
         }
 
         private static func text(of file: String) throws -> String {

@@ -15,6 +15,8 @@ extension Journeys {
                 try await until("it to say where the chat page is") { dev.log.contains("http://127.0.0.1:\(port)/") }
                 let page = try await dev.get("/")
                 #expect(page.status == 200 && page.headers["content-type"]?.hasPrefix("text/html") == true)
+                let key = try #require(dev.log.firstMatch(of: /dashboard +http.*  key (\S+)/)?.output.1)
+                #expect(try await dev.get("/dashboard/snapshot", headers: ["authorization": "Bearer \(key)"]).status == 200)
                 let client = try await lab.client(dev)
                 #expect(try await client.request(model: "sim-n5-g1").ended().end == .finished)
                 // The model that answers when none is named writes for readers, at their pace.
@@ -97,7 +99,8 @@ extension Journeys {
 
         @Test func `every command has help, and wrong usage is status 2`() async throws {
             let commands = [
-                "dev", "gateway", "worker", "simulate", "chat", "config check", "status", "job", "dead", "queue", "worker-drain",
+                "dev", "gateway", "worker", "simulate", "chat", "config check", "status", "top", "bench", "job", "dead", "queue",
+                "worker-drain",
             ]
             for command in commands {
                 let words = command.split(separator: " ").map(String.init)

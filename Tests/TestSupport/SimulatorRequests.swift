@@ -10,6 +10,8 @@ package struct SimulatorRequest: Sendable, Hashable {
     /// The body's `user`, else `x-request-id`, which is the job's id.
     package var tag: String
     package var model: String
+    /// The header of W3C Trace Context.
+    package var traceparent: String
     package var tokens: Int
     /// Nil while it runs.
     package var end: End?
@@ -25,6 +27,7 @@ package struct SimulatorRequest: Sendable, Hashable {
         else { return nil }
         self.tag = tag
         self.model = model
+        traceparent = json["traceparent"]?.string ?? ""
         self.tokens = tokens
         self.accepted = accepted
         end = json["how"]?.string.flatMap(End.init)

@@ -26,11 +26,12 @@ struct RequestTests {
         (.anthropic, "http://host/base/v1/messages", "x-api-key: sk-secret-canary"),
         (.ollama, "http://host/base/api/chat", "Authorization: Bearer sk-secret-canary"),
     ]) func addressAndHeaders(_ kind: UpstreamConfiguration.Kind, _ url: String, _ header: String) throws {
-        let request = try Self.request(kind, "{\(Self.hi)}", trace: "00-abc")
+        let request = try Self.request(kind, "{\(Self.hi)}", trace: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
         #expect(request.url == url)
         #expect(request.headers.contains(header))
         #expect(request.headers.contains("x-request-id: p0-job"))
-        #expect(request.headers.contains("traceparent: 00-abc"))
+        let trace = try #require(request.headers.first { $0.hasPrefix("traceparent: 00-0af7651916cd43dd8448eb211c80319c-") })
+        #expect(trace.hasSuffix("-01") && !trace.contains("b7ad6b7169203331"), "a step of its own: \(trace)")
         #expect(try Self.request(kind, "{\(Self.hi)}", trace: "00\r\nHost: evil").headers.count == request.headers.count - 1)
     }
 

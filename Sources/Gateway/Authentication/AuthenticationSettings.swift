@@ -22,6 +22,8 @@ package struct AuthenticationSettings: Sendable {
     package var noneAnywhere = false
     /// `SLUICE_ADMIN_KEY`: for the operator's page; at least 16 bytes.
     package var adminKey: String?
+    /// `SLUICE_VIEWER_KEY`: for those who may look at the operator's page and do nothing; at least 16 bytes.
+    package var viewerKey: String?
     /// Whether the gateway listens on loopback addresses only.
     package var listensOnLoopback = true
 

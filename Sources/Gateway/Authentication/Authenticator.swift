@@ -10,6 +10,7 @@ package final class Authenticator: Sendable {
     private let tokens: JSONWebTokens?
     private let accounts: Accounts?
     private let adminDigest: [UInt8]?
+    private let viewerDigest: [UInt8]?
     /// Whether nobody needs a credential (`SLUICE_AUTH=none`).
     package let isOpen: Bool
 
@@ -26,13 +27,10 @@ package final class Authenticator: Sendable {
         accounts = try settings.accountsFile.map { (path) throws(AuthenticationError) in
             try Accounts(parsing: SettingFile.read(path, setting: "SLUICE_ACCOUNTS_FILE"), setting: "SLUICE_ACCOUNTS_FILE")
         }
-        if let key = settings.adminKey {
-            guard key.utf8.count >= Self.minimumAdminKeyLength else {
-                throw AuthenticationError(.invalidAdminKey, "SLUICE_ADMIN_KEY has fewer than \(Self.minimumAdminKeyLength) bytes")
-            }
-            adminDigest = APIKeys.digest(key)
-        } else {
-            adminDigest = nil
+        adminDigest = try Self.operatorDigest(settings.adminKey, setting: "SLUICE_ADMIN_KEY")
+        viewerDigest = try Self.operatorDigest(settings.viewerKey, setting: "SLUICE_VIEWER_KEY")
+        guard adminDigest == nil || adminDigest != viewerDigest else {
+            throw AuthenticationError(.invalidAdminKey, "SLUICE_VIEWER_KEY is the same as SLUICE_ADMIN_KEY: who may only look could act")
         }
         isOpen = settings.none
         guard !settings.none || settings.listensOnLoopback || settings.noneAnywhere else {
@@ -93,13 +91,35 @@ package final class Authenticator: Sendable {
         return tenant.map(Verdict.tenant) ?? .refused
     }
 
-    /// Whether it is the key of `SLUICE_ADMIN_KEY`; without that setting nothing is, not even where everybody is let in.
-    package func isAdmin(key: String) -> Bool {
-        guard let adminDigest else { return false }
-        return APIKeys.equal(APIKeys.digest(key), adminDigest)
+    /// Who an operator's key belongs to; without the settings nobody is one, not even where everybody is let in.
+    package func operatorRole(key: String) -> OperatorRole? {
+        guard key.utf8.count <= Self.maximumCredentialLength else { return nil }
+        let digest = APIKeys.digest(key)
+        if let adminDigest, APIKeys.equal(digest, adminDigest) { return .admin }
+        if let viewerDigest, APIKeys.equal(digest, viewerDigest) { return .viewer }
+        return nil
+    }
+
+    /// Whether there is any key for operators.
+    package var hasOperators: Bool { adminDigest != nil || viewerDigest != nil }
+
+    private static func operatorDigest(_ key: String?, setting: String) throws(AuthenticationError) -> [UInt8]? {
+        guard let key else { return nil }
+        guard key.utf8.count >= minimumAdminKeyLength else {
+            throw AuthenticationError(.invalidAdminKey, "\(setting) has fewer than \(minimumAdminKeyLength) bytes")
+        }
+        return APIKeys.digest(key)
     }
 
     private func tenant(ofKey key: String) -> Tenant? {
         key.utf8.count <= Self.maximumCredentialLength ? keys.tenant(of: key) : nil
     }
+}
+
+/// What an operator may do.
+package enum OperatorRole: String, Sendable {
+    /// Look and act (`SLUICE_ADMIN_KEY`).
+    case admin
+    /// Look (`SLUICE_VIEWER_KEY`).
+    case viewer
 }

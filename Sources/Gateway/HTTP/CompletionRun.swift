@@ -81,6 +81,7 @@ final class CompletionRun: Sendable {
         } catch {
             throw HTTPFailure(.badGateway, code: "internal", "the job could not be submitted")
         }
+        context.tellSubmitted(job)
         if markSubmitted() { interrupt() }
     }
 

@@ -9,6 +9,8 @@ package struct GatewayRequestContext: RequestContext {
     package let channel: any Channel
     /// Whose request it is. Set by `AuthenticationMiddleware`; only routes behind it may ask.
     package var tenant: Tenant?
+    /// What an operator may do. Set by `OperatorMiddleware`.
+    package var operatorRole: OperatorRole?
 
     package init(source: ApplicationRequestContextSource) {
         coreContext = .init(source: source)

@@ -44,6 +44,7 @@ struct JobRoutes: Sendable {
         switch submission {
         case .accepted, .exists:
             isThere = true
+            context.tellSubmitted(job)
             return Self.accepted(id)
         case .repeated(let first): return Self.accepted(first)
         case .full: throw HTTPFailure.queueFull

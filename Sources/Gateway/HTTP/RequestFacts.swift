@@ -1,3 +1,4 @@
+import Contract
 import HTTPTypes
 import Hummingbird
 
@@ -28,25 +29,15 @@ extension HTTPField.Name {
 
 extension GatewayRequestContext {
     /// The `:id` of the path. An id from elsewhere may hold what a URL must escape.
-    var jobParameter: String {
-        let text = parameters.get("id") ?? ""
+    var jobParameter: String { parameter("id") }
+
+    func parameter(_ name: String) -> String {
+        let text = parameters.get(name) ?? ""
         return text.removingPercentEncoding ?? text
     }
 }
 
 extension Request {
-    /// The header of W3C Trace Context, if it looks like one.
-    var traceparent: String? {
-        guard let text = headers[.traceparent], text.utf8.count == 55 else { return nil }
-        return text.utf8.allSatisfy { $0 == UInt8(ascii: "-") || $0.isHexadecimal } ? text : nil
-    }
-}
-
-extension UInt8 {
-    fileprivate var isHexadecimal: Bool {
-        switch self {
-        case UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "a")...UInt8(ascii: "f"): true
-        default: false
-        }
-    }
+    /// The header of W3C Trace Context, if it is one.
+    var traceparent: String? { headers[.traceparent].flatMap(TraceParent.init)?.text }
 }

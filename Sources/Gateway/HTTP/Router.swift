@@ -14,6 +14,7 @@ package func makeRouter(
     router.add(middleware: FailureMiddleware())
     HealthRoutes(readiness: context.readiness, metrics: metrics).add(to: router)
     ChatPage(asksForKey: !context.authenticator.isOpen).add(to: router)
+    DashboardRoutes(context: context).add(to: router)
     let origins = OriginRule(allowed: context.settings.allowedOrigins)
     let api = router.group("v1").add(middleware: AuthenticationMiddleware(authenticator: context.authenticator, origins: origins))
     api.get("models") { _, _ in modelList(models ?? [context.settings.defaultModel]) }

@@ -29,6 +29,8 @@ final class AgentSocket: ChannelInboundHandler {
 
     let node: GatewayNode
     let address: String
+    /// Of the upgrade's request: the trace that the socket's requests belong to.
+    var traceparent: String?
     var state = State.unregistered
     /// Messages that came while REGISTER was looked at.
     var waiting: [Envelope] = []

@@ -61,11 +61,11 @@ actor GatewayBeat {
 
     private func write() async throws {
         let node = node
-        let inFlight = try await context.eventLoop.submit { node.value.host.runningCount }.get()
+        let (inFlight, sockets) = try await context.eventLoop.submit { (node.value.host.runningCount, node.value.ledger.count) }.get()
         var pipeline = RedisPipeline()
         heartbeat.append(
             [
-                ("capacity", String(context.settings.socketsMaximum)), ("in_flight", String(inFlight)),
+                ("capacity", String(context.settings.socketsMaximum)), ("in_flight", String(inFlight)), ("sockets", String(sockets)),
                 ("draining", context.readiness.isDraining ? "1" : "0"), ("version", context.settings.version), ("started", String(started)),
             ], to: &pipeline)
         _ = try await redis.send(pipeline)

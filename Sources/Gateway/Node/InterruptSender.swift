@@ -26,15 +26,21 @@ extension SessionHost {
             request.waiting.append((reason, then))
             return
         }
-        let (queue, id, owner, logger, errands) = (context.queue, request.jobID, session.owner, context.logger, context.errands)
+        let (queue, id, owner, errands) = (context.queue, request.jobID, session.owner, context.errands)
+        var logger = context.logger
+        for (name, fact) in JobFacts.of(id, traceparent: request.traceparent) { logger[metadataKey: name] = fact }
+        logger[metadataKey: "reason"] = "\(reason)"
         context.await(
-            { () -> InterruptResult? in
+            { [logger] () -> InterruptResult? in
                 let answer = await Self.answerPatience.until { () async throws(RedisError) in
                     try await queue.interrupt(id, reason: reason, owner: owner)
                 }
                 GatewayMetrics.interrupted(answer)
-                if answer == nil {
-                    logger.warning("interrupt waits for Redis", metadata: ["job": "\(id)", "reason": "\(reason)"])
+                if let answer {
+                    logger.info(
+                        "interrupt sent", metadata: ["state": "\(answer.state?.rawValue ?? "unknown")", "stored": "\(answer.stored)"])
+                } else {
+                    logger.warning("interrupt waits for Redis")
                     errands.start {
                         await Self.intentPatience.until { () async throws(RedisError) in
                             try await queue.interrupt(id, reason: reason, owner: owner)
@@ -47,10 +53,7 @@ extension SessionHost {
 
     /// The same when nobody waits for the answer.
     func interruptSurely(_ request: RunningRequest, in session: Session, reason: String) {
-        let (logger, id) = (context.logger, request.jobID)
-        interrupt(request, in: session, reason: reason) { answer in
-            logger.debug("request interrupted", metadata: ["job": "\(id)", "reason": "\(reason)", "stored": "\(answer?.stored ?? false)"])
-        }
+        interrupt(request, in: session, reason: reason) { _ in }
     }
 
     /// The job is in Redis now (or was): what waited for that is sent.

@@ -37,6 +37,7 @@ extension SessionHost {
         let jobID = JobID(partition: session.partition, milliseconds: UInt64(session.lastRequestMilliseconds))
         var job = Job(id: jobID, priority: .interactive, request: body, session: session.id, owner: session.owner)
         if speaks { job.speech = Job.Speech() }
+        job.traceparent = session.socket?.traceparent
         var options = SubmitOptions()
         options.gateway = settings.name
         options.sessionEpoch = session.epoch
@@ -47,6 +48,7 @@ extension SessionHost {
         let machine = RelayMachine(
             requestID: payload.id, jobID: jobID, sessionID: session.id, wantsReasoning: session.settings.wantsReasoning, speaks: speaks)
         let request = RunningRequest(id: payload.id, jobID: jobID, text: payload.text, speaks: speaks, machine: machine)
+        request.traceparent = job.traceparent
         session.add(request)
         // Written before the job, which waits for it: should this gateway die now, whoever takes the session knows of the request. (It costs no time: the
         // subscription is confirmed meanwhile.)
@@ -67,6 +69,7 @@ extension SessionHost {
                 // A RESUME has begun another one meanwhile.
                 feed.stop(following)
             }
+            if case .accepted = answer.outcome { subject.host.context.tellSubmitted(job) }
             subject.host.submitted(subject, answer.outcome)
         }
     }

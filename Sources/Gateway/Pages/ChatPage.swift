@@ -1,42 +1,17 @@
-import Crypto
-import HTTPTypes
 import Hummingbird
-import NIOCore
-
-#if canImport(FoundationEssentials)
-    import FoundationEssentials
-#else
-    import Foundation
-#endif
 
 /// `GET /`: the chat page, one document that needs nothing else.
-///
-/// Its policy names style and script by their hashes: nothing that gets into the page by another way, a model's words among it, can run.
 struct ChatPage: Sendable {
     private let response: Response
 
     /// - Parameter asksForKey: whether a visitor needs a key.
     init(asksForKey: Bool) {
         let document = Self.document(asksForKey: asksForKey)
-        let policy = [
-            "default-src 'none'", "script-src '\(Self.hash(ChatPageScript.text))'", "style-src '\(Self.hash(ChatPageStyle.text))'",
-            "connect-src 'self'", "img-src data:", "base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'",
-        ]
-        response = Response(
-            status: .ok,
-            headers: [
-                .contentType: "text/html; charset=utf-8", .cacheControl: "no-cache", .contentSecurityPolicy: policy.joined(separator: "; "),
-                .xContentTypeOptions: "nosniff", .referrerPolicy: "no-referrer",
-            ], body: ResponseBody(byteBuffer: ByteBuffer(string: document)))
+        response = PageResponse.make(document, script: ChatPageScript.text, style: ChatPageStyle.text)
     }
 
     func add(to router: Router<GatewayRequestContext>) {
         router.get("/") { [response] _, _ in response }
-    }
-
-    /// As a policy's source expression (Content Security Policy 3, 2.3.1).
-    private static func hash(_ text: String) -> String {
-        "sha256-" + Data(SHA256.hash(data: Array(text.utf8))).base64EncodedString()
     }
 
     private static func document(asksForKey: Bool) -> String {
@@ -89,8 +64,4 @@ struct ChatPage: Sendable {
 
         """#
     }
-}
-
-extension HTTPField.Name {
-    fileprivate static let referrerPolicy = HTTPField.Name("Referrer-Policy")!
 }

@@ -1,3 +1,4 @@
+import Contract
 import HTTPTypes
 import Hummingbird
 import HummingbirdCore
@@ -57,7 +58,7 @@ struct GatewayChannel: ServerChildChannel, HTTPChannelHandler {
                 maxFrameSize: settings.messageMaximum, enableAutomaticErrorHandling: false,
                 // The gate lets no request as far as here that asks for an upgrade and may not have it.
                 shouldUpgrade: { channel, _ in channel.eventLoop.makeSucceededFuture(HTTPHeaders()) },
-                upgradePipelineHandler: { channel, _ in self.webSocket(channel) })
+                upgradePipelineHandler: { channel, head in self.webSocket(channel, head) })
             var configuration = NIOUpgradableHTTPServerPipelineConfiguration<Negotiated>(
                 upgradeConfiguration: .init(upgraders: [upgrader]) { channel in
                     channel.eventLoop.makeCompletedFuture { .http(try self.http(channel, logger)) }
@@ -94,11 +95,13 @@ struct GatewayChannel: ServerChildChannel, HTTPChannelHandler {
 
     private static func address(_ channel: any Channel) -> String { channel.remoteAddress?.ipAddress ?? "" }
 
-    private func webSocket(_ channel: any Channel) -> EventLoopFuture<Negotiated> {
+    private func webSocket(_ channel: any Channel, _ head: HTTPRequestHead) -> EventLoopFuture<Negotiated> {
         channel.eventLoop.makeCompletedFuture {
             let high = settings.outgoingMaximum
             try channel.syncOptions?.setOption(.writeBufferWaterMark, value: .init(low: high / 2, high: high))
-            try channel.pipeline.syncOperations.addHandler(AgentSocket(node: node.value, address: Self.address(channel)))
+            let socket = AgentSocket(node: node.value, address: Self.address(channel))
+            socket.traceparent = head.headers.first(name: "traceparent").flatMap(TraceParent.init)?.text
+            try channel.pipeline.syncOperations.addHandler(socket)
             return .webSocket
         }
     }

@@ -111,6 +111,8 @@ final class RunningRequest {
     /// What the user said; nil when it was too long to be handed over.
     let text: String?
     let speaks: Bool
+    /// Of the job, where this gateway submitted it.
+    var traceparent: String?
     var machine: RelayMachine
     var following: Following?
     var phase = Phase.submitting

@@ -2,9 +2,6 @@ import Contract
 
 /// Keys of the gateways among themselves, beside the contract's.
 extension Keys {
-    /// Set of the gateways that are, or lately were, there.
-    var gateways: String { "{\(namespace)}:gateways" }
-
     /// What the name of a gateway is put behind: the set of its sessions with running requests, one a partition, so that nobody has to look through all
     /// sessions when it dies.
     func busySessionsPrefix(partition: Int) -> String { "{\(namespace).\(partition)}:sessions:" }

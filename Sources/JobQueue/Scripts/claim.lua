@@ -2,8 +2,8 @@
 -- KEYS  1 record  2 log  3 out channel  4 durable key  5 queue  6 dead letters
 -- ARGV  1 worker  2 token of the worker's process  3 entry id  4 class  5 '1': the entry's lease ran out  6 owner  7 session  8 model  9 deadline ms (0: none)
 --       10 maximum of crashes  11 on_crash  12 retention s  13 group  14 dead letters kept  15 job JSON (only with 5)  16 retry_of  17 worker as a JSON string
--- Returns {'claimed', attempt, crashes, now ms, usage of earlier attempts or ''}, or {'ended'} (it had ended, or ended here), {'duplicate'} (another entry has the
--- job), {'busy'} (another worker's lease). In all but the first and the last the entry is gone.
+-- Returns {'claimed', attempt, crashes, now ms, usage of earlier attempts or ''}, or {'ended'} (it had ended), {'ended', 'interrupted' or the failure's code} (it ended
+-- here), {'duplicate'} (another entry has the job), {'busy'} (another worker's lease). In all but the first and the last the entry is gone.
 local record, log, out, intent, queue = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local entry = ARGV[4] .. ' ' .. ARGV[3]
 local found = redis.call('HMGET', record, 'state', 'attempt', 'token', 'entry', 'crashes', 'usage', 'worker', 'claimed_ms')
@@ -34,14 +34,14 @@ if wish then
     conclude_interrupted(record, log, out, intent, reason_of(wish), ARGV[12])
     waits_no_more(record, ARGV[6], queue)
     drop(queue, ARGV[13], ARGV[3])
-    return {'ended'}
+    return {'ended', 'interrupted'}
 end
 local now = now_ms()
 if tonumber(ARGV[9]) > 0 and tonumber(now) > tonumber(ARGV[9]) then
     conclude_failed(record, log, out, intent, 'deadline_exceeded', 'the deadline passed while the job waited in the queue', false, ARGV[12])
     waits_no_more(record, ARGV[6], queue)
     drop(queue, ARGV[13], ARGV[3])
-    return {'ended'}
+    return {'ended', 'deadline_exceeded'}
 end
 local crashes = tonumber(found[5] or '0')
 if state == 'running' then
@@ -51,7 +51,7 @@ if state == 'running' then
         conclude_failed(record, log, out, intent, 'worker_lost', message, true, ARGV[12])
         redis.call('XADD', KEYS[6], 'MAXLEN', '~', ARGV[14], '*', 'job', ARGV[15], 'code', 'worker_lost', 'message', message, 'crashes', crashes)
         drop(queue, ARGV[13], ARGV[3])
-        return {'ended'}
+        return {'ended', 'worker_lost'}
     end
 end
 local attempt = redis.call('HINCRBY', record, 'attempt', 1)

@@ -4,11 +4,13 @@ import Glibc
 struct Terminal: Sendable {
     /// Both ends are a person's: there are a prompt and colours.
     let isInteractive: Bool
-    private let hasColours: Bool
+    let hasColours: Bool
+    /// Nothing but lines of text can be shown.
+    let isDumb: Bool
 
     init() {
         isInteractive = isatty(STDIN_FILENO) == 1 && isatty(STDOUT_FILENO) == 1
-        let isDumb = getenv("TERM").map { String(cString: $0) == "dumb" } ?? true
+        isDumb = getenv("TERM").map { String(cString: $0) == "dumb" } ?? true
         hasColours = isatty(STDOUT_FILENO) == 1 && getenv("NO_COLOR") == nil && !isDumb
     }
 

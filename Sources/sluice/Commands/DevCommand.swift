@@ -27,6 +27,7 @@ struct DevCommand: AsyncParsableCommand {
         source.propose("SLUICE_DRAIN_NOTICE", "0s")
         for name in SettingsReader.waysIn { source.remove(name) }
         source.override("SLUICE_AUTH", "none")
+        source.propose("SLUICE_ADMIN_KEY", "dev-\(String(UInt64.random(in: .min ... .max), radix: 36))-operator")
         // Judged before anything is started; what is still to be decided is put in afterwards.
         var reader = SettingsReader(source)
         let logging = reader.logging()
@@ -100,6 +101,7 @@ private struct DevDeployment: Sendable {
             Sluice is running, for this machine only.
 
               chat page    http://\(here.authority)/
+              dashboard    http://\(here.authority)/dashboard  key \(source.value("SLUICE_ADMIN_KEY")?.text ?? "")
               terminal     \(chat)
               WebSocket    \(here)
               HTTP         curl http://\(here.authority)/v1/chat/completions -d '{"messages":[{"role":"user","content":"Hello"}]}'

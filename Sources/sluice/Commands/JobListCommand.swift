@@ -26,7 +26,10 @@ struct JobListCommand: AsyncParsableCommand {
             StandardOutput.writeLine(["jobs": .array(jobs.map { $0.json }), "cut": .bool(isCut)])
             return
         }
-        guard !jobs.isEmpty else { return StandardOutput.write("no jobs\n") }
+        guard !jobs.isEmpty else {
+            StandardOutput.write("no jobs\n")
+            return
+        }
         var table = TextTable(header: ["JOB", "STATE", "CLASS", "MODEL", "ATTEMPT", "WORKER", "SUBMITTED", "TOOK", "CODE"])
         for job in jobs { table.add(job.cells) }
         StandardOutput.write(table.text)
@@ -47,7 +50,7 @@ struct JobListCommand: AsyncParsableCommand {
                 id, record.fields["state"] ?? "-", record.fields["class"] ?? "-", record.fields["model"] ?? "-",
                 record.fields["attempt"] ?? "-",
                 record.fields["worker"] ?? "-", submitted == 0 ? "-" : Timestamp(milliseconds: submitted).description,
-                submitted == 0 ? "-" : DeploymentStatus.span(max(0, end - submitted)),
+                submitted == 0 ? "-" : Quantity.span(milliseconds: Int(max(0, end - submitted))),
                 record.fields["code"] ?? record.fields["reason"] ?? "-",
             ].map(Terminal.printable)
         }
@@ -66,7 +69,7 @@ struct JobListCommand: AsyncParsableCommand {
                 var pipeline = RedisPipeline()
                 for key in page { pipeline.append("HGETALL", .string(key)) }
                 for (key, reply) in zip(page, try await deployment.redis.send(pipeline)) {
-                    var fields = Deployment.fields(reply)
+                    var fields = reply.fields
                     // Between the nodes only.
                     fields["token"] = nil
                     fields["entry"] = nil

@@ -12,7 +12,7 @@ struct JobShowCommand: AsyncParsableCommand {
     @OptionGroup var output: JSONOption
 
     func run() async throws {
-        let story = try await Deployment.with(settings) { try await JobStory.read(id, from: $0) }
+        let story = try await Deployment.with(settings) { try await $0.queue.story(of: id) }
         guard let story else { throw CommandFailure(.failed, UnknownJob.message(id)) }
         if output.json { StandardOutput.writeLine(story.json) } else { StandardOutput.write(story.text) }
     }

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Contract
+import JobQueue
 
 struct JobTailCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -14,7 +15,7 @@ struct JobTailCommand: AsyncParsableCommand {
 
     func run() async throws {
         try await Deployment.with(settings) { deployment in
-            if !wait, try await JobStory.read(id, from: deployment) == nil { throw CommandFailure(.failed, UnknownJob.message(id)) }
+            if !wait, try await deployment.queue.story(of: id) == nil { throw CommandFailure(.failed, UnknownJob.message(id)) }
             try await deployment.withFeed { feed in
                 // Bounded by SLUICE_LOG_MAX, which no job's events exceed.
                 let (events, continuation) = AsyncStream.makeStream(of: [LoggedEvent].self)
@@ -31,7 +32,10 @@ struct JobTailCommand: AsyncParsableCommand {
     }
 
     private func show(_ logged: LoggedEvent) {
-        if output.json { return StandardOutput.write(String(decoding: logged.json, as: UTF8.self) + "\n") }
+        if output.json {
+            StandardOutput.write(String(decoding: logged.json, as: UTF8.self) + "\n")
+            return
+        }
         switch logged.event {
         case .text(let text): StandardOutput.write(Terminal.printable(text, keepingLines: true))
         case .reasoning, .upstream: break

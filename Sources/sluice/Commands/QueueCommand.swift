@@ -1,6 +1,6 @@
 import ArgumentParser
 import Contract
-import RedisClient
+import JobQueue
 
 struct QueueCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -34,10 +34,7 @@ struct QueueResumeCommand: AsyncParsableCommand {
 
 private enum QueuePause {
     static func set(_ priority: JobClass, paused: Bool, _ settings: SettingsOptions, _ output: JSONOption) async throws {
-        let changed = try await Deployment.with(settings) { deployment in
-            let command: RedisArgument = paused ? "SADD" : "SREM"
-            return try await deployment.redis.send(command, .string(deployment.keys.paused), .string(priority.rawValue)).integer == 1
-        }
+        let changed = try await Deployment.with(settings) { try await $0.queue.pause(priority, paused) }
         if output.json {
             StandardOutput.writeLine(["class": .string(priority.rawValue), "paused": .bool(paused), "changed": .bool(changed)])
         } else {

@@ -10,7 +10,7 @@ struct StatusCommand: AsyncParsableCommand {
     @OptionGroup var output: JSONOption
 
     func run() async throws {
-        let status = try await Deployment.with(settings) { try await DeploymentStatus.read(from: $0) }
+        let status = try await Deployment.with(settings) { try await $0.queue.snapshot() }
         if output.json { StandardOutput.writeLine(status.json) } else { StandardOutput.write(status.text) }
     }
 }

@@ -22,7 +22,7 @@ struct DeadLetter: Sendable {
         guard let pair = reply.array, pair.count == 2, let entry = pair[0].string else { return nil }
         self.partition = partition
         self.entry = entry
-        fields = Deployment.fields(pair[1])
+        fields = pair[1].fields
     }
 
     /// Never the prompt: a listing is shown around.

@@ -89,14 +89,4 @@ extension Deployment {
         }
         return (found.sorted(), true)
     }
-
-    /// A hash as pairs; empty when there is none.
-    static func fields(_ reply: RESPValue) -> [String: String] {
-        var fields: [String: String] = [:]
-        let values = reply.array ?? []
-        for index in stride(from: 0, to: values.count - 1, by: 2) {
-            if let name = values[index].string, let value = values[index + 1].string { fields[name] = value }
-        }
-        return fields
-    }
 }

@@ -65,6 +65,7 @@ extension SettingsReader {
         settings.none = text("SLUICE_AUTH") == "none"
         settings.noneAnywhere = flag("SLUICE_AUTH_NONE_ANYWHERE")
         settings.adminKey = text("SLUICE_ADMIN_KEY")
+        settings.viewerKey = text("SLUICE_VIEWER_KEY")
         settings.listensOnLoopback = AuthenticationSettings.isLoopback(host)
         return settings
     }

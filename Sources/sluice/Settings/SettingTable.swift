@@ -84,6 +84,8 @@ enum SettingTable {
         Setting("SLUICE_JWT_AUDIENCE", .text, nil, [.gateway], "The aud that a token must have."),
         Setting("SLUICE_ACCOUNTS_FILE", .file, nil, [.gateway], "A file of lines tenant:account:hash (bcrypt or scrypt)."),
         Setting("SLUICE_ADMIN_KEY", .text, nil, [.gateway], isSecret: true, "Opens the dashboard and its actions (unset: off)."),
+        Setting(
+            "SLUICE_VIEWER_KEY", .text, nil, [.gateway], isSecret: true, "Opens the dashboard without its actions (unset: off)."),
         Setting("SLUICE_ALLOWED_ORIGINS", .list, nil, [.gateway], "Origins that browsers may connect from (unset: the same host)."),
         Setting(
             "SLUICE_GRACE", .duration(.zero ... .seconds(3_600)), "10s", [.gateway],

@@ -1,27 +1,22 @@
 import Contract
-import JobQueue
-import Observability
 import RedisClient
 
 /// Everything that Redis still knows of a job.
-struct JobStory: Sendable {
-    let id: JobID
-    let record: JobRecord?
-    let events: [LoggedEvent]
+package struct JobStory: Sendable {
+    package let id: JobID
+    package let record: JobRecord?
+    package let events: [LoggedEvent]
     /// The durable wish that it ends.
-    let interrupt: Interrupt?
+    package let interrupt: Interrupt?
 
-    /// Nil when nothing is known.
-    static func read(_ id: JobID, from deployment: Deployment) async throws(RedisError) -> JobStory? {
-        guard id.partition(of: deployment.keys.partitions) < deployment.keys.partitions else { return nil }
-        let record = try await deployment.queue.record(id)
-        let events = try await deployment.queue.log(id, after: nil)
-        let wish = try await deployment.redis.send("GET", .string(deployment.keys.interrupt(id))).string
-        let story = JobStory(id: id, record: record, events: events, interrupt: wish.flatMap { Interrupt(parsing: $0.utf8) })
-        return record == nil && events.isEmpty && story.interrupt == nil ? nil : story
+    package init(id: JobID, record: JobRecord?, events: [LoggedEvent], interrupt: Interrupt?) {
+        self.id = id
+        self.record = record
+        self.events = events
+        self.interrupt = interrupt
     }
 
-    static func json(id: String, record: JobRecord) -> JSON {
+    package static func json(id: String, record: JobRecord) -> JSON {
         var members = JSONObject()
         members["id"] = .string(id)
         for (name, value) in record.fields.sorted(by: { $0.key < $1.key }) {
@@ -36,7 +31,7 @@ struct JobStory: Sendable {
         return .object(members)
     }
 
-    var json: JSON {
+    package var json: JSON {
         var members = record.flatMap { Self.json(id: id.rawValue, record: $0).object } ?? JSONObject()
         members["id"] = .string(id.rawValue)
         if let interrupt { members["interrupt"] = ["reason": .string(interrupt.reason)] }
@@ -51,17 +46,17 @@ struct JobStory: Sendable {
     }
 
     /// Events of one type that follow one another are one step.
-    struct Step: Sendable, Equatable {
-        var first: EventID
-        var last: EventID
-        var type: String
-        var count = 1
+    package struct Step: Sendable, Equatable {
+        package var first: EventID
+        package var last: EventID
+        package var type: String
+        package var count = 1
         /// Of text, reasoning or audio.
-        var bytes = 0
-        var detail = ""
+        package var bytes = 0
+        package var detail = ""
     }
 
-    var steps: [Step] {
+    package var steps: [Step] {
         var steps: [Step] = []
         for logged in events {
             var step = Step(first: logged.id, last: logged.id, type: logged.event.type)
@@ -90,43 +85,19 @@ struct JobStory: Sendable {
         return steps
     }
 
-    private static func text(_ usage: Usage) -> String {
+    package static func text(_ usage: Usage) -> String {
         "\(usage.promptTokens) + \(usage.completionTokens) tokens\(usage.estimated ? " (estimated)" : "")"
     }
+}
 
-    var text: String {
-        var out = "\(id)  \(record?.fields["state"] ?? "without a record")\n\n"
-        var facts = TextTable(header: [])
-        for name in [
-            "model", "class", "owner", "session", "gateway", "worker", "upstream", "attempt", "crashes", "retry_of", "code", "reason",
-        ] {
-            if let value = record?.fields[name] { facts.add(["  " + name.replacing("_", with: " "), Terminal.printable(value)]) }
-        }
-        if let usage = record?.usage { facts.add(["  usage", Self.text(usage)]) }
-        if let interrupt { facts.add(["  interrupt", "asked for, " + Terminal.printable(interrupt.reason)]) }
-        out += facts.text.drop { $0 == "\n" } + "\n"
-        out += times + "\n"
-        var log = TextTable(header: ["  EVENT", "TYPE", "WHAT"])
-        for step in steps {
-            var what = step.detail
-            if step.count > 1 || step.bytes > 0 { what = "\(step.count) event\(step.count == 1 ? "" : "s"), \(step.bytes) bytes" }
-            log.add(["  \(step.first)" + (step.count > 1 ? " … \(step.last)" : ""), step.type, Terminal.printable(what)])
-        }
-        return out + (steps.isEmpty ? "  no events\n" : log.text)
-    }
-
-    /// The moments in the record, each with the time since the one before.
-    private var times: String {
-        var table = TextTable(header: [])
-        var previous: Int64?
-        for (field, name) in [
-            ("submitted_ms", "submitted"), ("claimed_ms", "claimed"), ("first_token_ms", "first token"), ("finished_ms", "ended"),
-        ] {
-            guard let moment = record?.fields[field].flatMap({ Int64($0) }) else { continue }
-            let since = previous.map { "+" + DeploymentStatus.span(max(0, moment - $0)) } ?? ""
-            table.add(["  " + name, Timestamp(milliseconds: moment).description, since])
-            previous = moment
-        }
-        return String(table.text.drop { $0 == "\n" })
+extension JobQueue {
+    /// Nil when nothing is known of it.
+    package func story(of id: JobID) async throws(RedisError) -> JobStory? {
+        guard id.partition(of: keys.partitions) < keys.partitions else { return nil }
+        let record = try await record(id)
+        let events = try await log(id, after: nil)
+        let wish = try await redis.send("GET", .string(keys.interrupt(id))).string
+        let story = JobStory(id: id, record: record, events: events, interrupt: wish.flatMap { Interrupt(parsing: $0.utf8) })
+        return record == nil && events.isEmpty && story.interrupt == nil ? nil : story
     }
 }

@@ -1,0 +1,41 @@
+import JobQueue
+import Observability
+
+/// The story as a person reads it.
+extension JobStory {
+    var text: String {
+        var out = "\(id)  \(record?.fields["state"] ?? "without a record")\n\n"
+        var facts = TextTable(header: [])
+        for name in [
+            "model", "class", "owner", "session", "gateway", "worker", "upstream", "attempt", "crashes", "retry_of", "code", "reason",
+        ] {
+            if let value = record?.fields[name] { facts.add(["  " + name.replacing("_", with: " "), Terminal.printable(value)]) }
+        }
+        if let usage = record?.usage { facts.add(["  usage", Self.text(usage)]) }
+        if let interrupt { facts.add(["  interrupt", "asked for, " + Terminal.printable(interrupt.reason)]) }
+        out += facts.text.drop { $0 == "\n" } + "\n"
+        out += times + "\n"
+        var log = TextTable(header: ["  EVENT", "TYPE", "WHAT"])
+        for step in steps {
+            var what = step.detail
+            if step.count > 1 || step.bytes > 0 { what = "\(step.count) event\(step.count == 1 ? "" : "s"), \(step.bytes) bytes" }
+            log.add(["  \(step.first)" + (step.count > 1 ? " … \(step.last)" : ""), step.type, Terminal.printable(what)])
+        }
+        return out + (steps.isEmpty ? "  no events\n" : log.text)
+    }
+
+    /// The moments in the record, each with the time since the one before.
+    private var times: String {
+        var table = TextTable(header: [])
+        var previous: Int?
+        for (field, name) in [
+            ("submitted_ms", "submitted"), ("claimed_ms", "claimed"), ("first_token_ms", "first token"), ("finished_ms", "ended"),
+        ] {
+            guard let moment = record?.fields[field].flatMap({ Int($0) }) else { continue }
+            let since = previous.map { "+" + Quantity.span(milliseconds: max(0, moment - $0)) } ?? ""
+            table.add(["  " + name, Timestamp(milliseconds: Int64(moment)).description, since])
+            previous = moment
+        }
+        return String(table.text.drop { $0 == "\n" })
+    }
+}

@@ -1,0 +1,165 @@
+import Contract
+import JobQueue
+
+/// What `sluice top` knows and what its keys do: no terminal, no Redis, no clock.
+struct TopMachine: Sendable {
+    enum Section: Int, CaseIterable, Sendable { case queues, workers, jobs }
+
+    /// A line that can be chosen. By name, not by place: lists move, and an action must not hit what moved under the cursor.
+    enum Row: Hashable, Sendable {
+        case queue(JobClass)
+        case worker(String)
+        case job(String)
+
+        var section: Section {
+            switch self {
+            case .queue: .queues
+            case .worker: .workers
+            case .job: .jobs
+            }
+        }
+    }
+
+    enum Input: Sendable {
+        case snapshot(DeploymentSnapshot)
+        /// Redis did not answer; why.
+        case unreachable(String)
+        case key(TopKey)
+        /// What an action came to, for people.
+        case told(String)
+    }
+
+    enum Action: Equatable, Sendable {
+        case none
+        case pause(JobClass, Bool)
+        case drain(String)
+        case interrupt(String)
+        case quit
+    }
+
+    struct Question: Equatable, Sendable {
+        let text: String
+        let action: Action
+    }
+
+    /// Snapshots remembered, for the small chart.
+    private static let remembered = 120
+    private static let page = 10
+
+    private(set) var history: [DeploymentSnapshot] = []
+    private(set) var selected = Row.queue(.interactive)
+    /// Asked before anything is done to the deployment.
+    private(set) var question: Question?
+    private(set) var message: String?
+    /// Why the newest snapshot is not new.
+    private(set) var trouble: String?
+
+    var snapshot: DeploymentSnapshot? { history.last }
+
+    mutating func receive(_ input: Input) -> Action {
+        switch input {
+        case .snapshot(let snapshot):
+            history.append(snapshot)
+            if history.count > Self.remembered { history.removeFirst() }
+            trouble = nil
+            keepSelection()
+            return .none
+        case .unreachable(let reason):
+            trouble = reason
+            return .none
+        case .told(let text):
+            message = text
+            return .none
+        case .key(let key): return pressed(key)
+        }
+    }
+
+    func rows(of section: Section) -> [Row] {
+        guard let snapshot else { return [] }
+        switch section {
+        case .queues: return snapshot.queues.map { .queue($0.priority) }
+        case .workers: return snapshot.workers.map { .worker($0.name) }
+        case .jobs: return snapshot.slowest.map { .job($0.id) }
+        }
+    }
+
+    private var allRows: [Row] { Section.allCases.flatMap { rows(of: $0) } }
+
+    /// What is gone gives the cursor to the first line of its list, or of the first list that has any.
+    private mutating func keepSelection() {
+        let list = rows(of: selected.section)
+        guard !list.contains(selected) else { return }
+        // An action that was asked for something that is gone is not to be done to what stands there now.
+        question = nil
+        selected = list.first ?? allRows.first ?? selected
+    }
+
+    // MARK: keys
+
+    private mutating func pressed(_ key: TopKey) -> Action {
+        message = nil
+        if let question {
+            self.question = nil
+            if key == .character("y") || key == .character("Y") { return question.action }
+            if key == .end { return .quit }
+            message = "nothing was done"
+            return .none
+        }
+        switch key {
+        case .end, .character("q"): return .quit
+        case .up, .character("k"): move(by: -1)
+        case .down, .character("j"): move(by: 1)
+        case .pageUp: move(by: -Self.page)
+        case .pageDown: move(by: Self.page)
+        case .next: nextSection()
+        case .character("p"): askToPause()
+        case .character("d"): askToDrain()
+        case .character("i"): askToInterrupt()
+        case .escape, .character: break
+        }
+        return .none
+    }
+
+    private mutating func move(by step: Int) {
+        let rows = allRows
+        guard let index = rows.firstIndex(of: selected) else { return }
+        selected = rows[min(max(0, index + step), rows.count - 1)]
+    }
+
+    private mutating func nextSection() {
+        let count = Section.allCases.count
+        for offset in 1...count {
+            guard let section = Section(rawValue: (selected.section.rawValue + offset) % count) else { continue }
+            if let first = rows(of: section).first {
+                selected = first
+                return
+            }
+        }
+    }
+
+    private mutating func askToPause() {
+        guard case .queue(let priority) = selected, let queue = snapshot?.queues.first(where: { $0.priority == priority }) else {
+            message = "p pauses or resumes a queue: choose one first (Tab)"
+            return
+        }
+        question = Question(
+            text: queue.isPaused ? "Resume \(priority.rawValue)?" : "Pause \(priority.rawValue)? Workers take no more of its jobs.",
+            action: .pause(priority, !queue.isPaused))
+    }
+
+    private mutating func askToDrain() {
+        guard case .worker(let name) = selected else {
+            message = "d drains a worker: choose one first (Tab)"
+            return
+        }
+        question = Question(text: "Drain \(Terminal.printable(name))? It takes nothing new, and ends.", action: .drain(name))
+    }
+
+    private mutating func askToInterrupt() {
+        guard case .job(let id) = selected else {
+            message = "i interrupts a job: choose one first (Tab)"
+            return
+        }
+        question = Question(text: "Interrupt \(Terminal.printable(id))?", action: .interrupt(id))
+    }
+}

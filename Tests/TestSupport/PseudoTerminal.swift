@@ -1,0 +1,72 @@
+import Foundation
+import Synchronization
+
+/// A terminal without a screen: a program on its other end believes that a person sits here (pty(7)).
+package final class PseudoTerminal: Sendable {
+    /// What the program opens.
+    package let path: String
+    /// TIOCSPTLCK and TIOCGPTN (ioctl_tty(2)); `unlockpt` and `ptsname`, which the `Glibc` module does not show, are made of them.
+    private static let lock: UInt = 0x4004_5431
+    private static let number: UInt = 0x8004_5430
+
+    private let master: Int32
+    private let written = Mutex([UInt8]())
+
+    package init(columns: Int = 80, rows: Int = 24) throws {
+        master = open("/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC)
+        var (isLocked, number) = (Int32(0), UInt32(0))
+        guard master >= 0, ioctl(master, Self.lock, &isLocked) == 0, ioctl(master, Self.number, &number) == 0 else {
+            throw SpawnError(description: "no pseudo terminal: \(String(cString: strerror(errno)))")
+        }
+        path = "/dev/pts/\(number)"
+        resize(columns: columns, rows: rows)
+        let thread = Thread { [self] in
+            var chunk = [UInt8](repeating: 0, count: 1 << 16)
+            while true {
+                let count = read(master, &chunk, chunk.count)
+                // EIO: nobody holds the other end, now; a program that is to start may yet.
+                if count < 0, errno == EIO || errno == EINTR {
+                    usleep(2_000)
+                    continue
+                }
+                guard count > 0 else { return }
+                written.withLock { $0 += chunk[..<count] }
+            }
+        }
+        thread.stackSize = 256 << 10
+        thread.start()
+    }
+
+    /// Tells the terminal, not the program: that gets its signal from whoever calls.
+    package func resize(columns: Int, rows: Int) {
+        var size = winsize()
+        size.ws_col = UInt16(columns)
+        size.ws_row = UInt16(rows)
+        _ = ioctl(master, UInt(TIOCSWINSZ), &size)
+    }
+
+    package func type(_ text: String) {
+        let bytes = Array(text.utf8)
+        _ = write(master, bytes, bytes.count)
+    }
+
+    /// All that was written so far.
+    package var output: String { written.withLock { String(decoding: $0, as: UTF8.self) } }
+
+    /// The lines since the cursor was last sent home, without what steers the terminal.
+    package var screen: [String] {
+        guard let home = output.range(of: "\u{1B}[H", options: .backwards) else { return [] }
+        let text = output[home.upperBound...].replacing(/\u{1B}\[[0-9;?]*[A-Za-z]/, with: "")
+        // The terminal itself puts a carriage return before each line feed, also where there is one.
+        let lines = text.utf8.filter { $0 != UInt8(ascii: "\r") }.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false)
+        return lines.map { String(decoding: $0, as: UTF8.self) }
+    }
+
+    /// Keys are shown and lines are collected, as a shell wants it.
+    package var isAsShellsWantIt: Bool {
+        var attributes = termios()
+        guard tcgetattr(master, &attributes) == 0 else { return false }
+        return attributes.c_lflag & tcflag_t(ICANON) != 0 && attributes.c_lflag & tcflag_t(ECHO) != 0
+            && attributes.c_lflag & tcflag_t(ISIG) != 0
+    }
+}
