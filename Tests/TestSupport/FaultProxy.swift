@@ -193,7 +193,8 @@ private final class Pump: ChannelInboundHandler {
             hasLost = true
             return
         }
-        guard let peer, !isHolding else {
+        // The faults may be over already and what was held not yet passed: nothing overtakes it.
+        guard let peer, !isHolding, held.isEmpty else {
             held.append(piece)
             heldBytes += piece.readableBytes
             if heldBytes > FaultProxy.heldMaximum { FaultProxy.reset(context.channel) }
