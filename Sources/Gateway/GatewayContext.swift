@@ -16,6 +16,7 @@ package final class GatewayContext: Sendable {
     let room: LoopRoom
     let tenants: TenantLedger
     let completions = CompletionLedger()
+    let submitted: SubmittedJobs
 
     package init(
         settings: GatewaySettings, queue: JobQueue, feed: EventFeed, authenticator: Authenticator, eventLoop: any EventLoop,
@@ -30,5 +31,6 @@ package final class GatewayContext: Sendable {
         self.readiness = readiness
         self.logger = logger
         tenants = TenantLedger(maximum: settings.requestsPerTenant)
+        submitted = SubmittedJobs(tenants: tenants)
     }
 }

@@ -47,6 +47,13 @@ enum GatewayMetrics {
         interrupts[result]?.increment()
     }
 
+    /// Closes an HTTP connection whose client does not read.
+    static func cut(_ channel: any Channel) {
+        slowReaders.increment()
+        Refusals.count(.http, code: "too_slow")
+        channel.close(promise: nil)
+    }
+
     /// Measures once a second how much later than due the loop comes to its work. To be cancelled.
     static func watch(_ eventLoop: any EventLoop) -> RepeatedTask {
         let period = TimeAmount.seconds(1)

@@ -34,7 +34,7 @@ final class CompletionRun: Sendable {
         self.owner = owner
         self.context = context
         self.channel = channel
-        let inbox = EventInbox(maximumSize: context.settings.outgoingMaximum) { channel.close(promise: nil) }
+        let inbox = EventInbox(maximumSize: context.settings.outgoingMaximum) { GatewayMetrics.cut(channel) }
         self.inbox = inbox
         let period = ServerSentEvents.heartbeat
         beats = channel.eventLoop.scheduleRepeatedTask(initialDelay: period, delay: period) { _ in inbox.beat() }
@@ -64,7 +64,7 @@ final class CompletionRun: Sendable {
             options.gateway = context.settings.name
             // Should this gateway die, whoever finds that out interrupts the job.
             options.endsWithGateway = true
-            switch try await context.queue.submitSurely(job, options: options) {
+            switch try await context.queue.submitSurely(job, options: options, patience: .seconds(0), errands: context.errands) {
             case .accepted, .exists, .repeated, .conflict, .sessionLost: break
             case .full:
                 finish()
@@ -75,7 +75,6 @@ final class CompletionRun: Sendable {
             }
         } catch let error as RedisError {
             finish()
-            context.queue.revoke(id, after: error, in: context.errands)
             throw HTTPFailure.redis(error)
         } catch let failure as HTTPFailure {
             throw failure

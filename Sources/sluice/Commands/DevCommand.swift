@@ -24,6 +24,7 @@ struct DevCommand: AsyncParsableCommand {
         // A screen that can be read, and an end that is not waited for.
         source.propose("SLUICE_LOG_LEVEL", "warning")
         source.propose("SLUICE_DRAIN_TIMEOUT", "2s")
+        source.propose("SLUICE_DRAIN_NOTICE", "0s")
         for name in SettingsReader.waysIn { source.remove(name) }
         source.override("SLUICE_AUTH", "none")
         // Judged before anything is started; what is still to be decided is put in afterwards.
