@@ -15,8 +15,8 @@ package final class GatewayContext: Sendable {
     let errands = Errands()
     let room: LoopRoom
     let tenants: TenantLedger
-    let completions = CompletionLedger()
     let submitted: SubmittedJobs
+    let completions = CompletionLedger()
 
     package init(
         settings: GatewaySettings, queue: JobQueue, feed: EventFeed, authenticator: Authenticator, eventLoop: any EventLoop,

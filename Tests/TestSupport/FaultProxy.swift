@@ -193,7 +193,7 @@ private final class Pump: ChannelInboundHandler {
             hasLost = true
             return
         }
-        // The faults may be over already and what was held not yet passed: nothing overtakes it.
+        // What came before goes before: when the silence ends, pieces may come in until the loop gets to those that were held.
         guard let peer, !isHolding, held.isEmpty else {
             held.append(piece)
             heldBytes += piece.readableBytes

@@ -159,6 +159,9 @@ struct RelayMachine {
                 out.appendJSONMember("phase", interruption.phase.rawValue)
                 out.appendJSONName("usage")
                 interruption.usage.append(to: &out)
+                if let tokens = interruption.deliveredTokens { out.appendJSONMember("delivered_tokens", tokens) }
+                if let tokens = interruption.savedTokens { out.appendJSONMember("saved_tokens", tokens) }
+                if let latency = interruption.latencyMicroseconds { out.appendJSONMember("latency_us", latency) }
             }
         case .failed(let failure, _):
             ending = .failed

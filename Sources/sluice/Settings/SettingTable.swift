@@ -67,6 +67,9 @@ enum SettingTable {
         Setting("SLUICE_SPEECH_KEY", .text, nil, [.worker], isSecret: true, "Its key."),
         Setting("SLUICE_SPEECH_MODEL", .text, nil, [.worker], "Its model, unless the job names one."),
         Setting("SLUICE_SPEECH_VOICE", .text, nil, [.worker], "Its voice, unless the job names one."),
+        Setting(
+            "SLUICE_SPEECH_CONCURRENCY", .integer(1...100_000), "256", [.worker],
+            "Sentences that a worker has synthesized at once; others wait."),
 
         // Gateway.
         Setting("SLUICE_LISTEN", .address, "127.0.0.1:8080", [.gateway, .chat], "Where the gateway listens."),
