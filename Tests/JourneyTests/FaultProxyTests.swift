@@ -47,6 +47,35 @@ struct FaultProxyTests {
         await proxy.close()
     }
 
+    @Test func `what silence held is overtaken by nothing when it ends`() async throws {
+        let proxy = try await FaultProxy.start(to: PrivateRedis.current.port)
+        let (listener, publisher) = (try await connection(proxy), try await PrivateRedis.current.connect())
+        let messages = try await listener.subscribe("ordered")
+        let publishing = Task { for number in 0..<3_000 { try await publisher.send("PUBLISH", "ordered", "\(number)") } }
+        let troubling = Task {
+            while !Task.isCancelled {
+                proxy.set { $0.silent = true }
+                await Task.yield()
+                proxy.heal()
+                await Task.yield()
+            }
+        }
+        var next = 0
+        for await message in messages {
+            guard message.text == "\(next)" else {
+                Issue.record("\(message.text) where \(next) was due")
+                break
+            }
+            next += 1
+            if next == 3_000 { break }
+        }
+        troubling.cancel()
+        publishing.cancel()
+        await listener.close()
+        await publisher.close()
+        await proxy.close()
+    }
+
     @Test(arguments: [true, false]) func `cut and reset end connections, new ones are let in`(reset: Bool) async throws {
         let proxy = try await FaultProxy.start(to: PrivateRedis.current.port)
         let redis = try await connection(proxy)
