@@ -33,6 +33,7 @@ let package = Package(
         .systemLibrary(name: "CHiredis", providers: [.apt(["libhiredis-dev"])]),
         .systemLibrary(name: "CCurl", providers: [.apt(["libcurl4-openssl-dev"])]),
         .systemLibrary(name: "CEpoll"),
+        .systemLibrary(name: "CCrypt", providers: [.apt(["libcrypt-dev"])]),
         .target(name: "Contract", swiftSettings: settings),
         .target(
             name: "Observability",
@@ -70,7 +71,7 @@ let package = Package(
         .target(
             name: "Gateway",
             dependencies: core + [
-                "JobQueue", "Observability",
+                "CCrypt", "JobQueue", "Observability",
                 .product(name: "NIOPosix", package: nio),
                 .product(name: "NIOHTTP1", package: nio),
                 .product(name: "NIOWebSocket", package: nio),

@@ -5,7 +5,7 @@
 #   docker/install-deps.sh run      the shared libraries that the built executable needs
 set -eu
 
-headers="libhiredis-dev libcurl4-openssl-dev"
+headers="libhiredis-dev libcurl4-openssl-dev libcrypt-dev"
 common="ca-certificates"
 servers="redis-server"
 
@@ -27,7 +27,7 @@ case $mode in
     build) packages="$headers $common" ;;
     run)
         # The libraries' names carry versions that differ from release to release; the packages with the headers know them.
-        libraries=$(apt-cache depends $headers | sed -n 's/^ *Depends: \(lib\(hiredis\|curl\)[0-9][^ ]*\)$/\1/p')
+        libraries=$(apt-cache depends $headers | sed -n 's/^ *Depends: \(lib\(hiredis\|curl\|crypt\)[0-9][^ ]*\)$/\1/p')
         packages="$libraries $common"
         ;;
 esac

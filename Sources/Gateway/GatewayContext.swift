@@ -15,6 +15,7 @@ package final class GatewayContext: Sendable {
     let errands = Errands()
     let room: LoopRoom
     let tenants: TenantLedger
+    let submitted: SubmittedJobs
 
     package init(
         settings: GatewaySettings, queue: JobQueue, feed: EventFeed, authenticator: Authenticator, eventLoop: any EventLoop,
@@ -29,5 +30,6 @@ package final class GatewayContext: Sendable {
         self.readiness = readiness
         self.logger = logger
         tenants = TenantLedger(maximum: settings.requestsPerTenant)
+        submitted = SubmittedJobs(tenants: tenants)
     }
 }

@@ -49,6 +49,13 @@ enum GatewayMetrics {
         if answer?.stored == true, answer?.state == .queued { endedInQueue.increment() }
     }
 
+    /// Closes an HTTP connection whose client does not read.
+    static func cut(_ channel: any Channel) {
+        slowReaders.increment()
+        Refusals.count(.http, code: "too_slow")
+        channel.close(promise: nil)
+    }
+
     /// Measures once a second how much later than due the loop comes to its work. To be cancelled.
     static func watch(_ eventLoop: any EventLoop) -> RepeatedTask {
         let period = TimeAmount.seconds(1)

@@ -120,7 +120,7 @@ package struct GatewayService: Service {
         let node = try await eventLoop.submit { NIOLoopBound(GatewayNode(context: context), eventLoop: eventLoop) }.get()
         let channel = GatewayChannel(
             node: node, settings: settings, certificates: certificates,
-            responder: GatewayResponder.make(makeRouter(context).buildResponder(), logger: logger))
+            responder: GatewayResponder.make(makeRouter(context).buildResponder(), readiness: context.readiness, logger: logger))
         let (name, listening) = (settings.name, onListening)
         // Hummingbird tells in its own words what is said below.
         var quiet = logger
@@ -182,16 +182,19 @@ package struct GatewayService: Service {
         }
     }
 
-    /// Readiness goes red at once; running requests get the drain's time, then everything is sent away.
+    /// Readiness goes red at once, and stays to be seen for a moment; running requests get the drain's time, then everything is sent away.
     private func drain(_ parts: Parts, _ beat: GatewayBeat) async {
         parts.context.readiness.startDraining()
-        let deadline = ContinuousClock.now + settings.drainTimeout + Self.lastMoment
+        let start = ContinuousClock.now
+        let deadline = start + settings.drainTimeout + Self.lastMoment
         await within(deadline, parts.context.errands) {
             let node = parts.node
             await withCheckedContinuation { (done: CheckedContinuation<Void, Never>) in
                 parts.context.eventLoop.execute { node.value.drain { done.resume() } }
             }
         }
+        // Until then probes are answered, and sockets refused with 503. A second signal cancels this.
+        try? await Task.sleep(until: start + min(settings.drainNotice, settings.drainTimeout), clock: .continuous)
         await within(max(deadline, .now + Self.lastMoment), parts.context.errands) {
             do { try await parts.server.shutdownGracefully() } catch {
                 parts.context.logger.debug("listener did not end cleanly", metadata: ["error": "\(error)"])

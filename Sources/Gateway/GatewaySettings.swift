@@ -18,8 +18,12 @@ package struct GatewaySettings: Sendable {
     package var sessionWarning: Duration = .seconds(300)
     /// How long a drain waits for running requests (`SLUICE_DRAIN_TIMEOUT`, 25 s).
     package var drainTimeout: Duration = .seconds(25)
+    /// How long a drain lasts at least, so that a balancer's probe finds `/readyz` red and not a closed port (`SLUICE_DRAIN_NOTICE`, 2 s; never longer than its timeout).
+    package var drainNotice: Duration = .seconds(2)
     /// For the whole upgrade, from accept to the request's head (`SLUICE_HANDSHAKE_TIMEOUT`, 5 s).
     package var handshakeTimeout: Duration = .seconds(5)
+    /// For the body of an HTTP request (`SLUICE_BODY_TIMEOUT`, 30 s); then 408.
+    package var bodyTimeout: Duration = .seconds(30)
     /// From the upgrade to REGISTER (`SLUICE_REGISTER_TIMEOUT`, 10 s); then close 4408.
     package var registerTimeout: Duration = .seconds(10)
     /// A dead gateway is noticed after this long (`SLUICE_LEASE`, 15 s); its heartbeat is written three times in it.

@@ -50,7 +50,7 @@ struct SettingsReaderTests {
                 "SLUICE_UPSTREAM_URL": "https://h/api/v1", "SLUICE_UPSTREAM_KEY": "k", "SLUICE_LISTEN": "[::1]:99",
                 "SLUICE_API_KEYS": "t:k",
                 "SLUICE_MAX_MESSAGE": "2MiB", "SLUICE_HISTORY_TURNS": "0", "SLUICE_ALLOWED_ORIGINS": "https://a, https://b",
-                "SLUICE_GATEWAY_NAME": "g1",
+                "SLUICE_GATEWAY_NAME": "g1", "SLUICE_BODY_TIMEOUT": "7s", "SLUICE_DRAIN_NOTICE": "8s",
             ]))
         let queue = reader.queue(), worker = reader.worker(), gateway = reader.gateway()
         #expect(reader.faults == [])
@@ -66,6 +66,7 @@ struct SettingsReaderTests {
         #expect(
             gateway.historyTurns == 0 && gateway.allowedOrigins == ["https://a", "https://b"] && gateway.authentication.apiKeys == "t:k")
         #expect(gateway.drainTimeout == .seconds(60) && gateway.authentication.listensOnLoopback)
+        #expect(gateway.bodyTimeout == .seconds(7) && gateway.drainNotice == .seconds(8))
     }
 
     @Test func everyFaultIsTold() {

@@ -38,6 +38,7 @@ struct WebSocketLab: Sendable {
         settings.authentication.apiKeys = "tenant-a:key-a,tenant-b:key-b"
         settings.lease = .milliseconds(600)
         settings.grace = .milliseconds(300)
+        settings.drainNotice = .zero
         fill(&settings)
         let ports = Observed<Int?>(nil)
         let logger = Logger(label: name, factory: { _ in SwiftLogNoOpLogHandler() })

@@ -80,9 +80,12 @@ extension Journeys {
                     "g1",
                     [
                         "SLUICE_TLS_CERTIFICATE_FILE": lab.folder.file("certificate.pem"),
-                        "SLUICE_TLS_KEY_FILE": lab.folder.file("key.pem"),
+                        "SLUICE_TLS_KEY_FILE": lab.folder.file("key.pem"), "SLUICE_HANDSHAKE_TIMEOUT": "2s",
                     ], ready: false)
                 try await until("the gateway to listen") { gateway.log.contains("gateway listening") }
+                // Who never gets as far as TLS, or thinks that this is plain HTTP.
+                let (silent, plain) = (try await RawHTTPConnection(gateway.port), try await RawHTTPConnection(gateway.port))
+                try await plain.send("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
                 // Both certificates are trusted: what is served is told by the serial.
                 let (authorities, output) = (lab.folder.file("authorities.pem"), lab.folder.file("client.log"))
                 let first = try String(contentsOfFile: lab.folder.file("certificate.pem"), encoding: .utf8)
@@ -102,6 +105,8 @@ extension Journeys {
                     kill(process, SIGHUP)
                     return gateway.log.contains("certificate read again")
                 }
+                #expect(!(try await plain.end()).contains("HTTP"))
+                #expect(try await silent.end() == "<closed>")
                 let status = await client.wait(deadline: .seconds(20))
                 await client.destroy()
                 #expect(status == .exited(0) && text().contains("serial 52"), "\(text())")

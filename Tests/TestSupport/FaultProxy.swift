@@ -166,7 +166,8 @@ private final class Pump: ChannelInboundHandler {
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         let piece = unwrapInboundIn(data)
-        guard let peer, !shared.faults.silent else {
+        // What came before goes before: when the silence ends, pieces may come in until the loop gets to those that were held.
+        guard let peer, !shared.faults.silent, held.isEmpty else {
             held.append(piece)
             heldBytes += piece.readableBytes
             if heldBytes > FaultProxy.heldMaximum { FaultProxy.reset(context.channel) }

@@ -64,6 +64,7 @@ package final class Lab: Sendable {
         environment["SLUICE_REDIS_URL"] = redis.url
         environment["SLUICE_LEASE"] = "3s"
         environment["SLUICE_DRAIN_TIMEOUT"] = "5s"
+        environment["SLUICE_DRAIN_NOTICE"] = "0s"
         environment["SLUICE_LOG_LEVEL"] = "info"
         for (name, value) in extra { environment[name] = value }
         return environment

@@ -37,7 +37,7 @@ struct APIKeys: Sendable {
     static func digest(_ text: String) -> [UInt8] { Array(SHA256.hash(data: Array(text.utf8))) }
 
     /// In a time that depends on the lengths alone.
-    static func equal(_ left: [UInt8], _ right: [UInt8]) -> Bool {
+    static func equal(_ left: some Collection<UInt8>, _ right: some Collection<UInt8>) -> Bool {
         guard left.count == right.count else { return false }
         var difference: UInt8 = 0
         for (left, right) in zip(left, right) { difference |= left ^ right }

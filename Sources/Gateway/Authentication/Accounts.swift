@@ -8,8 +8,9 @@ final class Accounts: Sendable {
         let hash: PasswordHash
     }
 
-    /// Verifications that may wait for the threads; beyond it they are refused, so that wrong passwords cannot pile up work without end.
-    private static let maximumWaiting = 64
+    /// Verifications that may run and wait for the threads, so that passwords cannot pile up work without end: half a REGISTER's time for hashes that take
+    /// 150 ms.
+    static let maximumWaiting = 64
 
     private let accounts: [String: Account]
     /// Verified for a name that is not there, so that the time does not say which names are.
@@ -28,10 +29,10 @@ final class Accounts: Sendable {
                 throw AuthenticationError(.invalidAccounts, "\(setting): line \(line.number) is not tenant:account:hash or account:hash")
             }
             guard let hash = PasswordHash(hashed) else {
-                let hint = hashed.hasPrefix("$2") ? "bcrypt is not supported, " : ""
                 throw AuthenticationError(
                     .invalidAccounts,
-                    "\(setting): the hash in line \(line.number) is not usable: \(hint)use $scrypt$ln=15,r=8,p=1$salt$hash")
+                    "\(setting): the hash in line \(line.number) is not usable: use bcrypt ($2b$12$…, cost \(BcryptHash.costs.lowerBound) to "
+                        + "\(BcryptHash.costs.upperBound)) or $scrypt$ln=15,r=8,p=1$salt$hash")
             }
             let name = String(fields[fields.count - 2])
             guard accounts.updateValue(Account(tenant: tenant, hash: hash), forKey: name) == nil else {
@@ -48,13 +49,14 @@ final class Accounts: Sendable {
         threads.shutdownGracefully { _ in }
     }
 
-    func tenant(account name: String, password: String) async -> Tenant? {
+    func verdict(account name: String, password: String) async -> Authenticator.Verdict {
         let known = accounts[name]
-        guard let account = known ?? stranger, enter() else { return nil }
+        guard let account = known ?? stranger else { return .refused }
+        guard enter() else { return .busy }
         defer { waiting.withLockedValue { $0 -= 1 } }
         let hash = account.hash
         let matches = (try? await threads.runIfActive { hash.matches(password) }) ?? false
-        return matches ? known?.tenant : nil
+        return matches ? known.map { .tenant($0.tenant) } ?? .refused : .refused
     }
 
     private func enter() -> Bool {

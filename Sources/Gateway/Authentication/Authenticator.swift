@@ -62,19 +62,33 @@ package final class Authenticator: Sendable {
             keys: keys, issuer: settings.jwtIssuer, audience: settings.jwtAudience, logger: logger)
     }
 
-    /// - Returns: nil for a credential that is not good. Where none is asked for, everybody is `anonymous`.
+    /// What is to be said to one who shows a credential.
+    package enum Verdict: Sendable, Equatable {
+        case tenant(Tenant)
+        case refused
+        /// Too many passwords wait to be verified: it was not looked at.
+        case busy
+    }
+
+    /// - Returns: nil for a credential that is not good, or was not looked at. Where none is asked for, everybody is `anonymous`.
     package func authenticate(_ credential: Credential) async -> Tenant? {
-        if isOpen { return .anonymous }
+        if case .tenant(let tenant) = await verdict(credential) { tenant } else { nil }
+    }
+
+    package func verdict(_ credential: Credential) async -> Verdict {
+        if isOpen { return .tenant(.anonymous) }
+        let tenant: Tenant?
         switch credential {
-        case .apiKey(let key): return tenant(ofKey: key)
-        case .jwt(let token): return await tokens?.tenant(of: token)
+        case .apiKey(let key): tenant = self.tenant(ofKey: key)
+        case .jwt(let token): tenant = await tokens?.tenant(of: token)
         case .bearer(let text):
-            if let tenant = tenant(ofKey: text) { return tenant }
-            return JSONWebTokens.isToken(text) ? await tokens?.tenant(of: text) : nil
+            if let known = self.tenant(ofKey: text) { return .tenant(known) }
+            tenant = JSONWebTokens.isToken(text) ? await tokens?.tenant(of: text) : nil
         case .account(let name, let password):
-            guard name.utf8.count <= Self.maximumCredentialLength, password.utf8.count <= Self.maximumCredentialLength else { return nil }
-            return await accounts?.tenant(account: name, password: password)
+            guard max(name.utf8.count, password.utf8.count) <= Self.maximumCredentialLength else { return .refused }
+            return await accounts?.verdict(account: name, password: password) ?? .refused
         }
+        return tenant.map(Verdict.tenant) ?? .refused
     }
 
     /// Who an operator's key belongs to; without the settings nobody is one, not even where everybody is let in.

@@ -51,6 +51,8 @@ struct JWTClaims: JWTPayload {
 struct JSONWebTokens: Sendable {
     /// Longer ones are not looked at.
     static let maximumLength = 16_384
+    /// Seconds by which the clock of the one who made a token may differ from ours (RFC 7519, 4.1.4).
+    static let leeway = 30.0
 
     let keys: [JWTVerificationKey]
     let issuer: String?
@@ -77,8 +79,8 @@ struct JSONWebTokens: Sendable {
     }
 
     private func fault(of claims: JWTClaims, at now: Double) -> String? {
-        if let expiration = claims.expiration, expiration <= now { return "expired" }
-        if let notBefore = claims.notBefore, notBefore > now { return "not valid yet" }
+        if let expiration = claims.expiration, expiration + Self.leeway <= now { return "expired" }
+        if let notBefore = claims.notBefore, notBefore - Self.leeway > now { return "not valid yet" }
         if let issuer, claims.issuer != issuer { return "another issuer's" }
         guard let audience else { return claims.audience == nil ? nil : "for an audience, and SLUICE_JWT_AUDIENCE is not set" }
         return claims.audience?.contains(audience) ?? false ? nil : "for another audience"

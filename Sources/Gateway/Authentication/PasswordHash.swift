@@ -7,12 +7,38 @@ import CryptoExtras
     import Foundation
 #endif
 
-/// A password's hash as an accounts file holds it: `$scrypt$ln=15,r=8,p=1$<salt>$<hash>`, salt and hash in base64 without padding (the PHC
+/// A password's hash as an accounts file holds it.
+enum PasswordHash: Sendable, Hashable {
+    case scrypt(ScryptHash)
+    case bcrypt(BcryptHash)
+
+    /// - Returns: nil for what is neither.
+    init?(_ text: some StringProtocol) {
+        if let hash = ScryptHash(text) {
+            self = .scrypt(hash)
+        } else if let hash = BcryptHash(text) {
+            self = .bcrypt(hash)
+        } else {
+            return nil
+        }
+    }
+
+    /// Takes tens to hundreds of milliseconds: never on an event loop. An empty password is never right.
+    func matches(_ password: String) -> Bool {
+        guard !password.isEmpty else { return false }
+        return switch self {
+        case .scrypt(let hash): hash.matches(password)
+        case .bcrypt(let hash): hash.matches(password)
+        }
+    }
+}
+
+/// `$scrypt$ln=15,r=8,p=1$<salt>$<hash>`, salt and hash in base64 without padding (the PHC
 /// string format; scrypt is RFC 7914). `ln` is the logarithm to base 2 of the number of rounds.
 ///
 ///     python3 -c 'import base64,getpass,hashlib,os; e=lambda b: base64.b64encode(b).decode().rstrip("="); s=os.urandom(16)
 ///     h=hashlib.scrypt(getpass.getpass().encode(),salt=s,n=2**15,r=8,p=1,maxmem=2**26,dklen=32); print(f"$scrypt$ln=15,r=8,p=1${e(s)}${e(h)}")'
-struct PasswordHash: Sendable, Hashable {
+struct ScryptHash: Sendable, Hashable {
     /// What one verification may take, so that a line of the file cannot exhaust the machine.
     private static let maximumMemory = 256 << 20
 
@@ -43,9 +69,7 @@ struct PasswordHash: Sendable, Hashable {
         self.hash = hash
     }
 
-    /// Takes tens of milliseconds: never on an event loop. An empty password is never right.
     func matches(_ password: String) -> Bool {
-        guard !password.isEmpty else { return false }
         let key = try? KDF.Scrypt.deriveKey(
             from: Array(password.utf8), salt: salt, outputByteCount: hash.count, rounds: 1 << logarithm, blockSize: blockSize,
             parallelism: parallelism)

@@ -34,7 +34,7 @@ final class CompletionRun: Sendable {
         self.owner = owner
         self.context = context
         self.channel = channel
-        let inbox = EventInbox(maximumSize: context.settings.outgoingMaximum) { channel.close(promise: nil) }
+        let inbox = EventInbox(maximumSize: context.settings.outgoingMaximum) { GatewayMetrics.cut(channel) }
         self.inbox = inbox
         let period = ServerSentEvents.heartbeat
         beats = channel.eventLoop.scheduleRepeatedTask(initialDelay: period, delay: period) { _ in inbox.beat() }
@@ -58,13 +58,13 @@ final class CompletionRun: Sendable {
             guard !state.withLockedValue({ $0.isOver }) else { return }
             var options = SubmitOptions()
             options.gateway = context.settings.name
-            guard try await context.queue.submitSurely(job, options: options) != .full else {
+            guard try await context.queue.submitSurely(job, options: options, patience: .seconds(0), errands: context.errands) != .full
+            else {
                 finish()
                 throw HTTPFailure.queueFull
             }
         } catch let error as RedisError {
             finish()
-            context.queue.revoke(id, after: error, in: context.errands)
             throw HTTPFailure.redis(error)
         } catch let failure as HTTPFailure {
             throw failure

@@ -29,7 +29,7 @@ struct JobEventRoute: Sendable {
         if hasEnded, events.isEmpty { return Response(status: .noContent) }
         let channel = requestContext.channel
         let body = ResponseBody { [self] writer in
-            let inbox = EventInbox(maximumSize: context.settings.outgoingMaximum) { channel.close(promise: nil) }
+            let inbox = EventInbox(maximumSize: context.settings.outgoingMaximum) { GatewayMetrics.cut(channel) }
             ClientPresence.watch(channel) { inbox.clientGone() }
             let period = ServerSentEvents.heartbeat
             let beats = channel.eventLoop.scheduleRepeatedTask(initialDelay: period, delay: period) { _ in inbox.beat() }

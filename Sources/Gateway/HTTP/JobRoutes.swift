@@ -34,14 +34,16 @@ struct JobRoutes: Sendable {
         let id = JobID(partition: partition, milliseconds: RequestClock.milliseconds)
         var job = try JobSubmission.job(parsing: body, id: id, owner: owner, maximumDepth: context.settings.jsonDepthMaximum)
         if job.traceparent == nil { job.traceparent = request.traceparent }
-        let submission: Submission
-        do { submission = try await context.queue.submitSurely(job, options: options) } catch {
-            // With a key the client's next try finds the job, if there is one; without, it would get a second one.
-            if options.idempotency == nil { context.queue.revoke(id, after: error, in: context.errands) }
-            throw HTTPFailure.redis(error)
+        let (queue, errands, submitted) = (context.queue, context.errands, context.submitted)
+        guard await submitted.admit(id, of: owner, queue: queue) else { throw HTTPFailure.tooManyRunning }
+        var isThere = false
+        defer { if !isThere { submitted.remove(id, of: owner) } }
+        let submission = try await askingRedis { [job, options] () throws(RedisError) in
+            try await queue.submitSurely(job, options: options, patience: .seconds(0), errands: errands)
         }
         switch submission {
         case .accepted, .exists:
+            isThere = true
             context.tellSubmitted(job)
             return Self.accepted(id)
         case .repeated(let first): return Self.accepted(first)

@@ -56,6 +56,8 @@ extension Request {
             return Array(buffer: try await body.collect(upTo: maximum))
         } catch is NIOTooManyBytesError {
             throw HTTPFailure.tooLarge(maximum)
+        } catch is RequestGuard.BodyTimeout {
+            throw HTTPFailure(.requestTimeout, code: "body_timeout", "the body did not come in time")
         } catch {
             throw HTTPFailure.invalid("the body broke off")
         }

@@ -66,13 +66,17 @@ extension AgentSocket {
         state = .registering
         let authenticator = node.context.authenticator
         let credential = registration.credential
-        node.context.await({ await authenticator.authenticate(credential) }) { [weak self] tenant in
+        node.context.await({ await authenticator.verdict(credential) }) { [weak self] verdict in
             guard let self, case .registering = self.state else { return }
-            guard let tenant else {
+            switch verdict {
+            case .tenant(let tenant): self.openSession(registration, owner: tenant.name)
+            case .refused:
                 self.send(ProtocolError(.authFailed, "the credentials were not accepted"))
-                return self.close(.unauthorized, "not authenticated")
+                self.close(.unauthorized, "not authenticated")
+            case .busy:
+                self.send(ProtocolError(.serverBusy, "too many passwords are being verified; try again", retryable: true))
+                self.close(.overloaded, "too many passwords are being verified")
             }
-            self.openSession(registration, owner: tenant.name)
         }
     }
 

@@ -43,6 +43,7 @@ actor GatewayBeat {
         try await write()
         let node = node
         context.eventLoop.execute { node.value.host.saveUnsaved() }
+        await context.submitted.lookAtFull(context.queue)
         if !hasLookedAtOwn {
             // What an earlier process of this name left behind when it died.
             _ = try await adopt(from: name)

@@ -7,6 +7,7 @@ final class GatewayNode {
     let host: SessionHost
     let flushes: FlushList
     let ledger: SocketLedger
+    let connections: ConnectionLedger
     let processor = ProcessorMeter()
     private var drained: (() -> Void)?
 
@@ -15,6 +16,7 @@ final class GatewayNode {
         host = SessionHost(context: context)
         flushes = FlushList(eventLoop: context.eventLoop)
         ledger = SocketLedger(settings: context.settings)
+        connections = ConnectionLedger(sockets: context.settings.socketsMaximum)
     }
 
     // MARK: draining

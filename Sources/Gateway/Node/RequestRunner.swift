@@ -15,8 +15,6 @@ extension SessionHost {
     private enum Outcome: Sendable {
         case accepted
         case refused(ProtocolError)
-        /// The connection broke, or the answer did not come, after the submission was sent.
-        case unknown(Job, SubmitOptions)
     }
 
     private static let busy = ProtocolError(.serverBusy, "Redis is out of reach; try again", detail: "overloaded", retryable: true)
@@ -56,8 +54,8 @@ extension SessionHost {
     private func submit(_ job: Job, _ options: SubmitOptions, _ subject: Subject, known: EventLoopFuture<Bool>) {
         let receive = receiver(subject)
         let generation = subject.request.generation
-        let (feed, queue) = (context.feed, context.queue)
-        context.await({ await Self.attempt(job, options, feed, queue, known, receive) }) { answer in
+        let (feed, queue, errands) = (context.feed, context.queue, context.errands)
+        context.await({ await Self.attempt(job, options, feed, queue, errands, known, receive) }) { answer in
             if subject.request.generation == generation {
                 subject.request.following = answer.following
             } else if let following = answer.following {
@@ -70,7 +68,7 @@ extension SessionHost {
     }
 
     private static func attempt(
-        _ job: Job, _ options: SubmitOptions, _ feed: EventFeed, _ queue: JobQueue, _ known: EventLoopFuture<Bool>,
+        _ job: Job, _ options: SubmitOptions, _ feed: EventFeed, _ queue: JobQueue, _ errands: Errands, _ known: EventLoopFuture<Bool>,
         _ receive: @escaping @Sendable ([LoggedEvent]) -> Void
     ) async -> (following: Following?, outcome: Outcome) {
         let following: Following
@@ -89,15 +87,13 @@ extension SessionHost {
             return (following, .refused(busy))
         }
         do {
-            let submission = try await queue.submit(job, options: options)
-            GatewayMetrics.submitted(submission)
-            switch submission {
+            // The client waits on its socket, and may interrupt meanwhile.
+            switch try await queue.submitSurely(job, options: options, patience: .seconds(30), errands: errands) {
             case .accepted, .repeated, .exists: return (following, .accepted)
             case .full, .conflict: return (following, .refused(full))
             }
         } catch {
-            if error.code != .connectionLost, error.code != .timeout { GatewayMetrics.submitted(nil) }
-            return (following, error.code == .connectionLost || error.code == .timeout ? .unknown(job, options) : .refused(busy))
+            return (following, .refused(busy))
         }
     }
 
@@ -114,33 +110,6 @@ extension SessionHost {
             request.phase = .running
             interruptWaiting(request, in: session)
         case .refused(let error): refuse(subject, error)
-        case .unknown(let job, let options): settle(subject, job, options)
-        }
-    }
-
-    /// The same submission is sent again until Redis answers: if the first one was carried out, the script says so and nothing is doubled. When it is refused, or
-    /// Redis stays away for too long, the durable interrupt is written before (or as soon as) it can be: should the first submission still arrive (its bytes may lie
-    /// unread in a stopped server), its job ends without running, so that a client that tries again never gets two.
-    private func settle(_ subject: Subject, _ job: Job, _ options: SubmitOptions) {
-        let (queue, errands) = (context.queue, context.errands)
-        context.logger.warning("submission in doubt", metadata: job.facts)
-        context.await({ () -> ProtocolError? in
-            let answer = await Patience.seconds(30).until { () async throws(RedisError) in try await queue.submit(job, options: options) }
-            GatewayMetrics.submitted(answer)
-            switch answer {
-            case .accepted, .exists, .repeated: return nil
-            case .full, .conflict, nil:
-                errands.start {
-                    await Patience.seconds(600).until { () async throws(RedisError) in
-                        try await queue.forceInterrupt(job.id, reason: InterruptReason.clientError)
-                    }
-                }
-                return answer == nil ? Self.busy : Self.full
-            }
-        }) { error in
-            let (host, session, request) = (subject.host, subject.session, subject.request)
-            if let error, session.running.contains(where: { $0 === request }) { return host.refuse(subject, error) }
-            host.interruptWaiting(request, in: session)
         }
     }
 

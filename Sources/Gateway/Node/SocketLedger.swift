@@ -1,6 +1,29 @@
 import Metrics
 import NIOCore
 
+/// How many connections there are, whatever they speak: a listener that takes them without end runs out of descriptors, for everybody. Lives on the event loop.
+final class ConnectionLedger {
+    private var count = 0
+    private let maximum: Int
+
+    /// - Parameter sockets: as many WebSockets may be there; as many plain HTTP connections again, and some for probes and those on their way.
+    init(sockets: Int) { maximum = 2 * sockets + 1_000 }
+
+    /// Counts a connection as long as it is open.
+    /// - Returns: false when there are too many; then it is closed, without a word.
+    func admit(_ channel: any Channel) -> Bool {
+        guard count < maximum else {
+            Refusals.count(.upgrade, code: "too_many_connections")
+            channel.close(promise: nil)
+            return false
+        }
+        count += 1
+        let ledger = NIOLoopBound(self, eventLoop: channel.eventLoop)
+        channel.closeFuture.whenComplete { _ in ledger.value.count -= 1 }
+        return true
+    }
+}
+
 /// How many WebSockets there are, in all and from each address. Lives on the event loop.
 final class SocketLedger {
     private(set) var sockets: [ObjectIdentifier: AgentSocket] = [:]

@@ -1,9 +1,9 @@
 import Metrics
 import NIOConcurrencyHelpers
 
-/// How many requests each tenant has running on this gateway: those of its sessions and its chat completions together. Can be asked from any thread.
+/// How many requests each tenant has running on this gateway: those of its sessions, its chat completions and its jobs together. Can be asked from any thread.
 package final class TenantLedger: Sendable {
-    private let maximum: Int
+    let maximum: Int
     private let counts = NIOLockedValueBox<[String: Int]>([:])
     private let gauge = Gauge(label: "sluice_gateway_requests_running")
 

@@ -44,7 +44,7 @@ struct ChatPage: Sendable {
         <main id="scroller">
           <section id="welcome">
             <h2>What shall we talk about?</h2>
-            <p>Stop an answer at any moment with <kbd>Esc</kbd> or the button, or just send your next message: the old answer ends, and so does its bill.</p>
+            <p>Stop an answer at any moment with <span class="keyboard"><kbd>Esc</kbd> or </span>the button, or just send your next message: the old answer ends, and so does its bill.</p>
             <div id="suggestions"></div>
           </section>
           <ol id="turns" role="log" aria-label="Conversation" aria-live="polite"></ol>

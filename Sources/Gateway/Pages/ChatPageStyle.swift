@@ -44,12 +44,13 @@ enum ChatPageStyle {
         #settings button { padding: .5rem; background: none; border: 1px solid var(--line); border-radius: .6rem; }
         #settings button:hover { border-color: var(--accent); }
 
-        main { flex: 1; overflow-y: auto; overscroll-behavior: contain; padding: 1rem max(1rem, env(safe-area-inset-left)); }
+        main { flex: 1; overflow-y: auto; scrollbar-gutter: stable both-edges; overscroll-behavior: contain; padding: 1rem max(1rem, env(safe-area-inset-left)); }
         #welcome, #turns, #gate { width: 100%; max-width: 46rem; margin: 0 auto; }
         #welcome { padding-top: 12vh; text-align: center; }
         #welcome h2 { text-wrap: balance; line-height: 1.25; font-size: 1.6rem; letter-spacing: -.02em; font-weight: 600; }
         #welcome p { max-width: 32rem; text-wrap: balance; margin: .6rem auto 1.6rem; color: var(--quiet); }
         kbd { padding: .05rem .4rem; font: .82em ui-monospace, monospace; border: 1px solid var(--line); border-bottom-width: 2px; border-radius: .35rem; }
+        @media (hover: none) { .keyboard { display: none; } }
         #suggestions { display: flex; flex-wrap: wrap; justify-content: center; gap: .6rem; }
         #suggestions button { padding: .55rem .95rem; background: var(--raised); border: 1px solid var(--line); border-radius: 2rem; font-size: .92rem; }
         #suggestions button:hover { border-color: var(--accent); color: var(--accent); }

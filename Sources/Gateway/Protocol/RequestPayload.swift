@@ -43,6 +43,9 @@ struct RequestPayload: Sendable {
 
 /// The payload of INTERRUPT.
 struct InterruptPayload: Sendable, Equatable {
+    /// Ids in one message: many times what a session may have running.
+    static let maximumCount = 1_000
+
     /// As it came, for the acknowledgement; nil when absent.
     var echo: JSON?
     /// Nil: every running request of the session. Without repetitions.
@@ -55,6 +58,9 @@ struct InterruptPayload: Sendable, Equatable {
         case nil, .null, .string(""), .array([]): ids = nil
         case .string(let id): ids = [id]
         case .array(let elements):
+            guard elements.count <= Self.maximumCount else {
+                throw .malformed("\"interrupt_request_id\" has more than \(Self.maximumCount) entries")
+            }
             var seen: Set<String> = []
             var list: [String] = []
             for element in elements {

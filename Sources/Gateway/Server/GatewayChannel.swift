@@ -49,6 +49,7 @@ struct GatewayChannel: ServerChildChannel, HTTPChannelHandler {
 
     func setup(channel: any Channel, logger: Logger) -> EventLoopFuture<Value> {
         channel.eventLoop.makeCompletedFuture {
+            guard node.value.connections.admit(channel) else { throw ChannelError.ioOnClosedChannel }
             if let certificates {
                 try channel.pipeline.syncOperations.addHandler(NIOSSLServerHandler(context: certificates.context))
             }
@@ -68,8 +69,9 @@ struct GatewayChannel: ServerChildChannel, HTTPChannelHandler {
             configuration.decoderConfiguration.maxHeaderListSize = settings.headerMaximum
             configuration.decoderConfiguration.maxHeaderFieldSize = settings.headerMaximum
             let negotiated = try channel.pipeline.syncOperations.configureUpgradableHTTPServerPipeline(configuration: configuration)
-            let gate = HandshakeGate(timeout: settings.handshakeTimeout) { head, channel in self.refusal(of: head, from: channel) }
-            try channel.pipeline.syncOperations.addHandler(gate, position: .before(try upgradeHandler(channel)))
+            let requests = RequestGuard(bodyTimeout: settings.bodyTimeout, bodyMaximum: settings.messageMaximum)
+            let gate = HandshakeGate(timeout: settings.handshakeTimeout, requests: requests) { self.refusal(of: $0, from: $1) }
+            try channel.pipeline.syncOperations.addHandlers([requests, gate], position: .before(try upgradeHandler(channel)))
             return Value(negotiated: negotiated, channel: channel)
         }
     }
@@ -82,10 +84,11 @@ struct GatewayChannel: ServerChildChannel, HTTPChannelHandler {
         uri.hasPrefix(path) && (uri.utf8.count == path.utf8.count || uri.dropFirst(path.count).first == "?")
     }
 
-    private func refusal(of head: HTTPRequestHead, from channel: any Channel) -> UpgradeRefusal? {
+    private func refusal(of head: HTTPRequestHead, from channel: any Channel) -> EarlyRefusal? {
         let node = node.value
         if node.context.readiness.isDraining { return .draining }
-        guard origins.allows(origin: head.headers.first(name: "origin"), host: head.headers.first(name: "host")) else { return .origin }
+        let given = head.headers["origin"]
+        guard given.count <= 1, origins.allows(origin: given.first, host: head.headers.first(name: "host")) else { return .origin }
         if node.ledger.isFull { return .full }
         return node.ledger.isFull(address: Self.address(channel)) ? .address : nil
     }

@@ -65,7 +65,9 @@ struct BenchDeployment: Sendable {
                 "SLUICE_CONCURRENCY": String(min(100_000, max(256, capacity))), "SLUICE_UPSTREAM_URL": "http://\(simulator)/v1",
                 "SLUICE_METRICS_LISTEN": metrics.description, "SLUICE_WORKER_NAME": "bench", "SLUICE_TOTAL_TIMEOUT": "1h",
             ].merging(common) { _, new in new }
-            let front = ["SLUICE_LISTEN": gateway.description, "SLUICE_AUTH": "none", "SLUICE_MAX_OUTGOING": "64MiB"].merging(common) {
+            let front = [
+                "SLUICE_LISTEN": gateway.description, "SLUICE_AUTH": "none", "SLUICE_MAX_OUTGOING": "64MiB", "SLUICE_DRAIN_NOTICE": "0s",
+            ].merging(common) {
                 _, new in new
             }
             try await ChildNode.with(

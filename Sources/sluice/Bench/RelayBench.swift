@@ -109,6 +109,9 @@ struct RelayBench: Sendable {
             guard let old = first.first(where: { $0.pid == reading.pid }) else { continue }
             let cpu = reading.cpu - old.cpu
             report.add("\(reading.name)_cpu_us_per_token", "\(reading.name): CPU a token", cpu / Double(max(1, tokens)), "µs")
+            if reading.name == "gateway", isThroughWebSocket {
+                report.add("gateway_cpu_us_per_frame", "gateway: CPU a frame", cpu / Double(max(1, messages)), "µs")
+            }
             report.add("\(reading.name)_cpu_percent", "\(reading.name): CPU", cpu / (elapsed * 10_000), "%")
         }
         for reading in last where reading.name != "bench" {

@@ -8,7 +8,10 @@ struct BenchCommand: ParsableCommand {
             All times are taken on this machine's monotonic clock, which the simulator must share. Other work on the machine is measured with it: compare \
             what stands beside each other in one table rather than numbers of two runs.
             """,
-        subcommands: [BenchRelayCommand.self, BenchInterruptCommand.self, BenchJobsCommand.self, BenchFirstTokenCommand.self])
+        subcommands: [
+            BenchRelayCommand.self, BenchInterruptCommand.self, BenchJobsCommand.self, BenchFirstTokenCommand.self,
+            BenchSocketsCommand.self,
+        ])
 
     /// Runs a measurement and prints what it found.
     static func run(
@@ -135,6 +138,28 @@ struct BenchFirstTokenCommand: AsyncParsableCommand {
         let (count, websocket) = (count, websocket)
         try await BenchCommand.run(options, capacity: 64) { deployment in
             try await FirstTokenBench(deployment: deployment, count: count, isThroughWebSocket: websocket).run()
+        }
+    }
+}
+
+struct BenchSocketsCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "sockets", abstract: "What WebSockets cost on which nothing is said: memory each, and CPU of all.",
+        discussion: "Resident memory is that of the gateway's process (--process for one of a running deployment).")
+
+    @Option(name: .long, help: "Sockets.") var count = 2_000
+    @Option(name: .long, help: "How long nothing is said; heartbeats come every 25 s.") var seconds = 10.0
+    @OptionGroup var options: BenchOptions
+
+    func validate() throws {
+        guard (1...9_000).contains(count) else { throw ValidationError("--count may be 1 to 9000.") }
+        guard seconds > 0, seconds <= 3_600 else { throw ValidationError("--seconds may be at most 3600.") }
+    }
+
+    func run() async throws {
+        let (count, seconds) = (count, seconds)
+        try await BenchCommand.run(options, capacity: 64) { deployment in
+            try await SocketBench(deployment: deployment, sockets: count, seconds: seconds).run()
         }
     }
 }

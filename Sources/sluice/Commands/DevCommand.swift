@@ -24,6 +24,7 @@ struct DevCommand: AsyncParsableCommand {
         // A screen that can be read, and an end that is not waited for.
         source.propose("SLUICE_LOG_LEVEL", "warning")
         source.propose("SLUICE_DRAIN_TIMEOUT", "2s")
+        source.propose("SLUICE_DRAIN_NOTICE", "0s")
         for name in SettingsReader.waysIn { source.remove(name) }
         source.override("SLUICE_AUTH", "none")
         source.propose("SLUICE_ADMIN_KEY", "dev-\(String(UInt64.random(in: .min ... .max), radix: 36))-operator")

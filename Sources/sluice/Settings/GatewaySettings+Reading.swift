@@ -33,6 +33,8 @@ extension SettingsReader {
         if let value = duration("SLUICE_SESSION_WARNING") { gateway.sessionWarning = value }
         if let value = duration("SLUICE_DRAIN_TIMEOUT") { gateway.drainTimeout = value }
         if let value = duration("SLUICE_HANDSHAKE_TIMEOUT") { gateway.handshakeTimeout = value }
+        if let value = duration("SLUICE_BODY_TIMEOUT") { gateway.bodyTimeout = value }
+        if let value = duration("SLUICE_DRAIN_NOTICE") { gateway.drainNotice = value }
         if let value = duration("SLUICE_REGISTER_TIMEOUT") { gateway.registerTimeout = value }
         if let value = duration("SLUICE_LEASE") { gateway.lease = value }
     }

@@ -76,7 +76,7 @@ enum SettingTable {
         Setting("SLUICE_JWT_JWKS_FILE", .file, nil, [.gateway], "The keys that tokens are signed with, as a JSON Web Key Set."),
         Setting("SLUICE_JWT_ISSUER", .text, nil, [.gateway], "The iss that a token must have."),
         Setting("SLUICE_JWT_AUDIENCE", .text, nil, [.gateway], "The aud that a token must have."),
-        Setting("SLUICE_ACCOUNTS_FILE", .file, nil, [.gateway], "A file of accounts with hashed passwords."),
+        Setting("SLUICE_ACCOUNTS_FILE", .file, nil, [.gateway], "A file of lines tenant:account:hash (bcrypt or scrypt)."),
         Setting("SLUICE_ADMIN_KEY", .text, nil, [.gateway], isSecret: true, "Opens the dashboard and its actions (unset: off)."),
         Setting(
             "SLUICE_VIEWER_KEY", .text, nil, [.gateway], isSecret: true, "Opens the dashboard without its actions (unset: off)."),
@@ -98,6 +98,12 @@ enum SettingTable {
         Setting(
             "SLUICE_HANDSHAKE_TIMEOUT", .duration(.milliseconds(10) ... .seconds(600)), "5s", [.gateway],
             "From the connection to the head of its first request."),
+        Setting(
+            "SLUICE_BODY_TIMEOUT", .duration(.milliseconds(10) ... .seconds(3_600)), "30s", [.gateway],
+            "For the body of an HTTP request; then 408."),
+        Setting(
+            "SLUICE_DRAIN_NOTICE", .duration(.zero ... .seconds(3_600)), "2s", [.gateway],
+            "How long a drain lasts at least, so that probes see it; at most SLUICE_DRAIN_TIMEOUT."),
         Setting(
             "SLUICE_REGISTER_TIMEOUT", .duration(.milliseconds(10) ... .seconds(600)), "10s", [.gateway],
             "From the upgrade to REGISTER; then close 4408."),

@@ -1,0 +1,82 @@
+import Contract
+import JobQueue
+import TestSupport
+import Testing
+
+@testable import Gateway
+
+private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false)
+
+/// SIGTERM, as clients and balancers see it.
+@Suite(.redis, .timeLimit(.minutes(1))) struct DrainTests {
+    private static let upgrade =
+        "GET /ws/agent/stream HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        + "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+
+    @Test func `fifty clients are sent away one after the other, and who runs something at the timeout`() async throws {
+        try await withWebSocketLab { lab in
+            // Idle sockets have a fifth of it.
+            let gateway = try await lab.gateway {
+                $0.drainTimeout = .seconds(4)
+                $0.grace = .seconds(30)
+            }
+            var idle: [WebSocketClient] = []
+            for _ in 0..<50 { idle.append(try await lab.client(gateway)) }
+            let busy = try await lab.client(gateway)
+            let request = try await busy.request("x", model: "m")
+            let job = try await lab.claim()
+            try await job.write(.upstream(name: "u", model: "m"), .text("begun"))
+            let start = monotonicNanoseconds()
+            await gateway.drain()
+            try await until("readiness to be red") { try await HTTPCall.get(gateway.port, "/readyz").status == 503 }
+            let refused = try await RawHTTPConnection(gateway.port)
+            try await refused.send(Self.upgrade)
+            let answer = try await refused.end().lowercased()
+            #expect(answer.hasPrefix("http/1.1 503 ") && answer.contains("retry-after: ") && answer.contains("date: "), "\(answer)")
+            #expect(answer.contains(#""code":"draining""#))
+            var times: [Int] = []
+            for client in idle {
+                times.append(try await client.expect("SHUTDOWN").time)
+                #expect(try await client.closed() == 1001)
+            }
+            times.sort()
+            let span = Duration.nanoseconds(times[49] - times[0])
+            #expect(span > .milliseconds(400), "all went within \(span)")
+            // No tick sends away more than a part of them, however late it comes on a machine that stalls.
+            #expect(Set(times.map { $0 / 10_000_000 }).count > 5, "\(times.map { ($0 - start) / 1_000_000 })")
+            #expect(busy.isOpen)
+            try await busy.expect("SHUTDOWN")
+            #expect(try await busy.closed() == 1001)
+            let lasted = Duration.nanoseconds(monotonicNanoseconds() - start)
+            #expect(lasted > .seconds(3) && lasted < .seconds(20), "\(lasted)")
+            try await gateway.task.value
+            // Its client may go on elsewhere.
+            let intent = try await lab.queue.redis.send("GET", .string(lab.queue.keys.interrupt(job.job.id))).string
+            #expect(intent == nil)
+            let back = try await lab.client(try await lab.gateway("g2"), [("resume_session_id", .string(busy.state.value.session))])
+            let resumed = try await back.resume(request)
+            try await job.write(.text(" and ended"))
+            try await job.end(.finished(.stop, usage))
+            #expect(try await resumed.ended().text == "begun and ended" && back.problems.isEmpty)
+            await back.close()
+        }
+    }
+
+    @Test func `without clients it stays to be asked for a moment`() async throws {
+        try await withWebSocketLab { lab in
+            let gateway = try await lab.gateway { $0.drainNotice = .seconds(2) }
+            let start = ContinuousClock.now
+            await gateway.drain()
+            try await until("readiness to be red") {
+                let answer = try await HTTPCall.get(gateway.port, "/readyz")
+                return answer.status == 503 && answer.json?["reason"] == "draining" && answer.headers["connection"] == "close"
+            }
+            let job = try await HTTPCall.post(
+                gateway.port, "/v1/jobs", ["request": .object(JSONObject())], headers: ["authorization": "Bearer key-a"])
+            #expect(job.status == 503 && job.json?["error"]?["code"] == "draining" && job.headers["retry-after"] != nil)
+            #expect(try await HTTPCall.get(gateway.port, "/healthz").status == 200)
+            try await gateway.task.value
+            #expect(ContinuousClock.now - start >= .seconds(2))
+        }
+    }
+}

@@ -1,0 +1,144 @@
+import Foundation
+import TestSupport
+import Testing
+
+@testable import Gateway
+
+/// What strangers may throw at the listener: each answer ends the connection where nothing that follows can be trusted, and only there.
+@Suite(.redis, .timeLimit(.minutes(1))) struct RequestGuardTests {
+    private struct Case: Sendable {
+        let name: String
+        let request: String
+        /// What is answered begins with this; nil: closed without a word.
+        let answer: String?
+        var closes = true
+    }
+
+    private static let auth = "Host: x\r\nAuthorization: Bearer key-a\r\n"
+    private static let upgrade =
+        "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+
+    private static func post(_ headers: String, _ body: String) -> String { "POST /v1/jobs HTTP/1.1\r\n\(auth)\(headers)\r\n\(body)" }
+    private static func socket(_ headers: String) -> String { "GET /ws/agent/stream HTTP/1.1\r\nHost: x\r\n\(headers)\r\n" }
+
+    private static let cases: [Case] = [
+        Case(name: "two lengths", request: post("Content-Length: 2\r\nContent-Length: 3\r\n", "{}x"), answer: "HTTP/1.1 400 "),
+        Case(
+            name: "length and chunks", request: post("Content-Length: 2\r\nTransfer-Encoding: chunked\r\n", "2\r\n{}\r\n0\r\n\r\n"),
+            answer: "HTTP/1.1 400 "),
+        Case(name: "two codings", request: post("Transfer-Encoding: gzip, chunked\r\n", "2\r\n{}\r\n0\r\n\r\n"), answer: "HTTP/1.1 400 "),
+        Case(name: "a length beyond numbers", request: post("Content-Length: 99999999999999999999\r\n", "{}"), answer: "HTTP/1.1 400 "),
+        Case(name: "a negative length", request: post("Content-Length: -1\r\n", "{}"), answer: "HTTP/1.1 400 "),
+        Case(
+            name: "a chunk without size", request: post("Transfer-Encoding: chunked\r\n", "zz\r\n{}\r\n0\r\n\r\n"), answer: "HTTP/1.1 400 "),
+        Case(name: "no host", request: "GET /healthz HTTP/1.1\r\n\r\n", answer: "HTTP/1.1 400 "),
+        Case(name: "two hosts", request: "GET /healthz HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", answer: "HTTP/1.1 400 "),
+        Case(name: "a NUL in the path", request: "GET /health\0z HTTP/1.1\r\nHost: x\r\n\r\n", answer: "HTTP/1.1 400 "),
+        Case(name: "a NUL in a field", request: "GET /healthz HTTP/1.1\r\nHost: x\r\nX: a\0b\r\n\r\n", answer: "HTTP/1.1 400 "),
+        Case(name: "a folded field", request: "GET /healthz HTTP/1.1\r\nHost: x\r\nX: a\r\n b\r\n\r\n", answer: "HTTP/1.1 400 "),
+        Case(name: "bare line feeds", request: "GET /healthz HTTP/1.1\nHost: x\n\n", answer: "HTTP/1.1 400 "),
+        Case(name: "HTTP/2 without being asked", request: "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", answer: "HTTP/1.1 400 "),
+        Case(name: "TLS", request: "\u{16}\u{3}\u{1}\u{2}\0\u{1}\0\u{1}", answer: "HTTP/1.1 400 "),
+        Case(
+            name: "a long field", request: "GET /healthz HTTP/1.1\r\nHost: x\r\nX: \(String(repeating: "y", count: 20_000))\r\n\r\n",
+            answer: "HTTP/1.1 431 "),
+        Case(
+            name: "many fields", request: "GET /healthz HTTP/1.1\r\nHost: x\r\n\(String(repeating: "X: y\r\n", count: 300))\r\n",
+            answer: "HTTP/1.1 431 "),
+        Case(name: "a path without end", request: "GET /\(String(repeating: "y", count: 300_000))", answer: "HTTP/1.1 431 "),
+        Case(name: "HTTP/1.0", request: "GET /healthz HTTP/1.0\r\n\r\n", answer: "HTTP/1.1 200 "),
+        Case(name: "an upgrade with a body", request: socket(upgrade + "Content-Length: 5\r\n") + "hello", answer: "HTTP/1.1 400 "),
+        Case(name: "two origins", request: socket(upgrade + "Origin: http://x\r\nOrigin: http://evil\r\n"), answer: "HTTP/1.1 403 "),
+        Case(name: "a body that stays away", request: post("Content-Length: 5\r\n", "{"), answer: "HTTP/1.1 408 "),
+        Case(name: "a head that stays away", request: "GET /healthz HTTP/1.1\r\nHos", answer: nil),
+        Case(name: "another version of the protocol", request: socket(upgrade.replacing("13", with: "8")), answer: "HTTP/1.1 426 "),
+        Case(
+            name: "a key of too few bytes", request: socket(upgrade.replacing("dGhlIHNhbXBsZSBub25jZQ==", with: "eA==")),
+            answer: "HTTP/1.1 426 "),
+        Case(name: "no GET", request: socket(upgrade + "Content-Length: 0\r\n").replacing("GET", with: "POST"), answer: "HTTP/1.1 426 "),
+        Case(
+            name: "another protocol to upgrade to",
+            request: "GET /healthz HTTP/1.1\r\nHost: x\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\n", answer: "HTTP/1.1 200 "),
+        // From here on all is well enough to go on.
+        Case(
+            name: "extensions are not negotiated", request: socket(upgrade + "Sec-WebSocket-Extensions: permessage-deflate\r\n"),
+            answer: "HTTP/1.1 101 ", closes: false),
+        Case(
+            name: "chunks", request: post("Transfer-Encoding: chunked\r\n", "2\r\n{}\r\n0\r\n\r\n"), answer: "HTTP/1.1 400 ", closes: false),
+        Case(
+            name: "the body is asked for", request: post("Expect: 100-continue\r\nContent-Length: 2\r\n", ""), answer: "HTTP/1.1 100 ",
+            closes: false),
+        Case(
+            name: "a body too large is not", request: post("Expect: 100-continue\r\nContent-Length: 9999999\r\n", ""),
+            answer: "HTTP/1.1 413 ", closes: false),
+        Case(name: "HEAD", request: "HEAD /healthz HTTP/1.1\r\nHost: x\r\n\r\n", answer: "HTTP/1.1 200 ", closes: false),
+        Case(name: "OPTIONS", request: "OPTIONS /v1/jobs HTTP/1.1\r\nHost: x\r\n\r\n", answer: "HTTP/1.1 405 ", closes: false),
+        Case(
+            name: "an absolute target", request: "GET http://x/healthz HTTP/1.1\r\nHost: x\r\n\r\n", answer: "HTTP/1.1 200 ", closes: false),
+        Case(name: "rubbish in an id", request: "GET /v1/jobs/%00%ff%zz HTTP/1.1\r\n\(auth)\r\n", answer: "HTTP/1.1 404 ", closes: false),
+    ]
+
+    @Test func `each stranger gets an answer, and the gateway goes on`() async throws {
+        try await withWebSocketLab { lab in
+            let gateway = try await lab.gateway {
+                $0.handshakeTimeout = .seconds(2)
+                $0.bodyTimeout = .seconds(2)
+            }
+            try await withThrowingTaskGroup(of: Void.self) { group in
+                for stranger in Self.cases { group.addTask { try await Self.judge(stranger, gateway.port) } }
+                try await group.waitForAll()
+            }
+            #expect(try await HTTPCall.get(gateway.port, "/readyz").status == 200)
+        }
+    }
+
+    private static func judge(_ stranger: Case, _ port: Int) async throws {
+        let connection = try await RawHTTPConnection(port)
+        try await connection.send(stranger.request)
+        if let answer = stranger.answer {
+            try await connection.wait(for: "\r\n\r\n")
+            #expect(connection.received.value.hasPrefix(answer), "\(stranger.name): \(connection.received.value)")
+        }
+        #expect(!connection.received.value.lowercased().contains("sec-websocket-extensions"), "\(stranger.name)")
+        if stranger.closes {
+            let said = try await connection.end()
+            #expect(
+                said.components(separatedBy: "HTTP/1.1").count == (stranger.answer == nil ? 1 : 2), "\(stranger.name): one answer, \(said)")
+            #expect(stranger.answer != nil || said == "<closed>", "\(stranger.name): \(said)")
+        } else {
+            #expect(!connection.received.value.contains("<closed>"), "\(stranger.name)")
+        }
+        try await connection.close()
+    }
+
+    @Test func `frames that come with the head are the socket's`() async throws {
+        try await withWebSocketLab { lab in
+            let gateway = try await lab.gateway()
+            let connection = try await RawHTTPConnection(gateway.port)
+            let message = Array(WebSocketClient.envelope("REGISTER", ["auth": ["type": "API_KEY", "api_key": "key-a"]]).utf8)
+            // Masked with zeros, which leaves it as it is.
+            let frame = [0x81, 0xFE, UInt8(message.count >> 8), UInt8(message.count & 0xFF), 0, 0, 0, 0] + message
+            try await connection.send(Array((Self.socket(Self.upgrade)).utf8) + frame)
+            try await connection.wait(for: "REGISTER_ACK")
+            #expect(connection.received.value.hasPrefix("HTTP/1.1 101 "))
+            try await connection.close()
+        }
+    }
+
+    @Test func `pipelined requests are answered in order, and rubbish after them ends the connection`() async throws {
+        try await withWebSocketLab { lab in
+            let gateway = try await lab.gateway()
+            let connection = try await RawHTTPConnection(gateway.port)
+            let get = { (path: String) in "GET \(path) HTTP/1.1\r\nHost: x\r\n\r\n" }
+            let statuses = { (text: String) in text.components(separatedBy: "HTTP/1.1 ").dropFirst().map { $0.prefix(3) } }
+            try await connection.send(get("/healthz") + get("/nothing") + get("/healthz"))
+            try await until("three answers") { statuses(connection.received.value).count == 3 }
+            try await connection.send("rubbish\r\n\r\n")
+            #expect(statuses(try await connection.end()) == ["200", "404", "200", "400"])
+            // A socket is opened by a connection's first request or not at all; and after that wish nothing is read.
+            let late = try await RawHTTPConnection(gateway.port)
+            try await late.send(get("/healthz") + Self.socket(Self.upgrade) + get("/healthz"))
+            #expect(statuses(try await late.end()) == ["200", "426"])
+        }
+    }
+}
