@@ -128,7 +128,10 @@ let package = Package(
             ], swiftSettings: settings),
         .testTarget(
             name: "WorkerTests", dependencies: ["Contract", "JobQueue", "RedisClient", "Upstream", "Worker"], swiftSettings: settings),
-        .testTarget(name: "UpstreamTests", dependencies: ["Upstream", "Simulator", "TestSupport"], swiftSettings: settings),
+        .testTarget(
+            name: "UpstreamTests",
+            dependencies: ["Upstream", "Simulator", "TestSupport", .product(name: "NIOSSL", package: "swift-nio-ssl")],
+            swiftSettings: settings),
         .testTarget(name: "SimulatorTests", dependencies: ["Simulator", "TestSupport"], swiftSettings: settings),
         .testTarget(
             name: "GatewayTests", dependencies: ["Gateway", "TestSupport", .product(name: "NIOEmbedded", package: nio)],

@@ -27,8 +27,9 @@ extension LoggedEvent {
         var type = ""
         var worker = "", name = "", model = "", text = "", callID = "", arguments = "", format = "", data = "", reason = "", phase = ""
         var code = "", message = ""
-        var attempt = 0, textOffset = 0, index = 0
-        var upstreamStatus: Int?, latency: Int?
+        var attempt = 0, index = 0
+        var textOffset: Int?, upstreamStatus: Int?, latency: Int?, delivered: Int?, saved: Int?
+        var textFinish: String?
         var last = false, retryable = false
         var usage = Usage.none
     }
@@ -43,7 +44,7 @@ extension LoggedEvent {
             case "text": fields.text = try scanner.string()
             case "worker": fields.worker = try scanner.string()
             case "attempt": fields.attempt = try scanner.integer()
-            case "text_offset": fields.textOffset = try scanner.integer()
+            case "text_offset": fields.textOffset = try scanner.optionalInteger()
             case "name": fields.name = try scanner.string()
             case "model": fields.model = try scanner.string()
             case "index": fields.index = try scanner.integer()
@@ -54,6 +55,9 @@ extension LoggedEvent {
             case "last": fields.last = try scanner.bool()
             case "reason": fields.reason = try scanner.string()
             case "phase": fields.phase = try scanner.string()
+            case "text_finish": fields.textFinish = try scanner.optionalString()
+            case "delivered_tokens": fields.delivered = try scanner.optionalInteger()
+            case "saved_tokens": fields.saved = try scanner.optionalInteger()
             case "latency_us": fields.latency = try scanner.optionalInteger()
             case "code": fields.code = try scanner.string()
             case "message": fields.message = try scanner.string()
@@ -72,16 +76,23 @@ extension LoggedEvent {
         case "text": .text(fields.text)
         case "reasoning": .reasoning(fields.text)
         case "started": .started(worker: fields.worker, attempt: fields.attempt)
-        case "resumed": .resumed(textOffset: fields.textOffset)
+        case "resumed": .resumed(textOffset: fields.textOffset ?? 0)
         case "restarted": .restarted
         case "upstream": .upstream(name: fields.name, model: fields.model)
         case "tool_call":
             .toolCall(ToolCall(index: fields.index, callID: fields.callID, name: fields.name, arguments: fields.arguments))
-        case "audio": .audio(Audio(index: fields.index, format: fields.format, data: fields.data, last: fields.last))
+        case "audio":
+            .audio(
+                Audio(
+                    index: fields.index, format: fields.format, data: fields.data, last: fields.last, textOffset: fields.textOffset,
+                    textFinish: fields.textFinish.flatMap(FinishReason.init)))
         case "finished": FinishReason(rawValue: fields.reason).map { .finished($0, fields.usage) }
         case "interrupted":
             Phase(rawValue: fields.phase).map {
-                .interrupted(Interruption(reason: fields.reason, phase: $0, usage: fields.usage, latencyMicroseconds: fields.latency))
+                .interrupted(
+                    Interruption(
+                        reason: fields.reason, phase: $0, usage: fields.usage, latencyMicroseconds: fields.latency,
+                        deliveredTokens: fields.delivered, savedTokens: fields.saved))
             }
         case "failed":
             FailureCode(rawValue: fields.code).map {

@@ -27,12 +27,18 @@ package struct Audio: Sendable, Hashable {
     package var data: String
     /// Closes the voice.
     package var last: Bool
+    /// Where in the text the sentence begins that is heard here, bytes of UTF-8.
+    package var textOffset: Int?
+    /// How the text ended, if it has: only the voice is still to come.
+    package var textFinish: FinishReason?
 
-    package init(index: Int, format: String, data: String, last: Bool) {
+    package init(index: Int, format: String, data: String, last: Bool, textOffset: Int? = nil, textFinish: FinishReason? = nil) {
         self.index = index
         self.format = format
         self.data = data
         self.last = last
+        self.textOffset = textOffset
+        self.textFinish = textFinish
     }
 }
 
@@ -42,12 +48,20 @@ package struct Interruption: Sendable, Hashable {
     package var usage: Usage
     /// From the worker's sight of the signal to the upstream sockets being closed; nil when no worker ran the job.
     package var latencyMicroseconds: Int?
+    /// Of the generated tokens those that were written to the log; nil when no worker ran the job.
+    package var deliveredTokens: Int?
+    /// From the generated tokens to the most that the job had asked for; nil when it set no maximum.
+    package var savedTokens: Int?
 
-    package init(reason: String, phase: Phase, usage: Usage, latencyMicroseconds: Int? = nil) {
+    package init(
+        reason: String, phase: Phase, usage: Usage, latencyMicroseconds: Int? = nil, deliveredTokens: Int? = nil, savedTokens: Int? = nil
+    ) {
         self.reason = reason
         self.phase = phase
         self.usage = usage
         self.latencyMicroseconds = latencyMicroseconds
+        self.deliveredTokens = deliveredTokens
+        self.savedTokens = savedTokens
     }
 }
 
@@ -136,6 +150,8 @@ package struct LoggedEvent: Sendable, Hashable {
             out.appendJSONMember("format", audio.format)
             out.appendJSONMember("data", audio.data)
             out.appendJSONMember("last", audio.last)
+            if let offset = audio.textOffset { out.appendJSONMember("text_offset", offset) }
+            if let reason = audio.textFinish { out.appendJSONMember("text_finish", reason.rawValue) }
         case .finished(let reason, let usage):
             out.appendJSONMember("reason", reason.rawValue)
             append(usage, to: &out)
@@ -144,6 +160,8 @@ package struct LoggedEvent: Sendable, Hashable {
             out.appendJSONMember("phase", interruption.phase.rawValue)
             append(interruption.usage, to: &out)
             if let latency = interruption.latencyMicroseconds { out.appendJSONMember("latency_us", latency) }
+            if let tokens = interruption.deliveredTokens { out.appendJSONMember("delivered_tokens", tokens) }
+            if let tokens = interruption.savedTokens { out.appendJSONMember("saved_tokens", tokens) }
         case .failed(let failure, let usage):
             out.appendJSONMember("code", failure.code.rawValue)
             out.appendJSONMember("message", failure.message)

@@ -30,6 +30,10 @@ package struct Keys: Sendable, Hashable {
     /// Told when jobs were handed back, so that workers with room look at once instead of at their next beat.
     package func returned(partition: Int) -> String { tag(partition: partition) + "returned" }
     package func dead(partition: Int) -> String { tag(partition: partition) + "dead" }
+    /// Set of the keys of an owner's waiting jobs' records: as long as its limit at most. Named by the submit script in the same way.
+    package func waiting(of owner: String, partition: Int) -> String { tag(partition: partition) + "waiting:" + owner }
+    /// Set of the jobs that end with a gateway. Named by the submit script in the same way.
+    package func requests(of gateway: String, partition: Int) -> String { tag(partition: partition) + "requests:" + gateway }
     package func session(_ id: String) -> String { tag(id) + "session:" + id }
     package func idempotency(owner: String, key: String) -> String {
         let id = owner + ":" + key

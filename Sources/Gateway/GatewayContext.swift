@@ -16,6 +16,7 @@ package final class GatewayContext: Sendable {
     let room: LoopRoom
     let tenants: TenantLedger
     let submitted: SubmittedJobs
+    let completions = CompletionLedger()
 
     package init(
         settings: GatewaySettings, queue: JobQueue, feed: EventFeed, authenticator: Authenticator, eventLoop: any EventLoop,

@@ -9,6 +9,10 @@ package struct SubmitOptions: Sendable {
     package var supersede: [JobID] = []
     /// `Idempotency-Key`, with a digest of the body it came with (no white space in it).
     package var idempotency: (key: String, digest: String)?
+    /// The job ends with its gateway: it is kept among `Keys.requests` until the gateway takes it out, or another one does after the gateway's death.
+    package var endsWithGateway = false
+    /// The epoch in which the gateway holds the job's session: should another one have taken it, nothing is submitted any more. Nil: whoever holds it.
+    package var sessionEpoch: Int?
 
     package init() {}
 }
@@ -17,12 +21,16 @@ package enum Submission: Sendable, Equatable {
     case accepted
     /// The queue of the class holds its limit.
     case full
+    /// As many of the owner's jobs wait as may.
+    case ownerFull
     /// The idempotency key was used with the same body for this job: nothing new was submitted.
     case repeated(JobID)
     /// The idempotency key was used with another body.
     case conflict
     /// The job's id has a record already: this very submission was carried out before.
     case exists
+    /// Another gateway has the session.
+    case sessionLost
 }
 
 package struct InterruptAnswer: Sendable, Equatable {
@@ -64,6 +72,8 @@ package struct JobQueue: Sendable {
             .string(owner),
             .string(job.session ?? ""), .string(job.model ?? ""), .string(job.retryOf ?? ""), .string(options.idempotency?.digest ?? ""),
             .string(Keys.group), .integer(settings.retentionSeconds), .string(id.rawValue), .string(InterruptReason.userNewInput),
+            .integer(settings.ownerQueueMaximum), .integer(options.endsWithGateway ? 1 : 0),
+            .string(options.sessionEpoch.map { String($0) } ?? ""),
         ]
         for old in options.supersede {
             scriptKeys += [keys.record(old), keys.log(old), keys.out(old), keys.interrupt(old)]
@@ -73,8 +83,10 @@ package struct JobQueue: Sendable {
         switch answer.array?.first?.string {
         case "accepted": return .accepted
         case "full": return .full
+        case "owner_full": return .ownerFull
         case "conflict": return .conflict
         case "exists": return .exists
+        case "session_lost": return .sessionLost
         case "repeated":
             guard let text = answer.array?.last?.string, let first = JobID(text) else { return .conflict }
             return .repeated(first)
@@ -107,6 +119,18 @@ package struct JobQueue: Sendable {
         guard let text = answer.string else { throw RedisError(.protocolViolation, "the interrupt script answered \(answer)") }
         let state = JobState(rawValue: text)
         return InterruptAnswer(state: state, stored: state.map { !$0.isTerminal } ?? force)
+    }
+
+    /// Jobs that end with this gateway, as they were submitted and not yet taken out again.
+    package func requests(of gateway: String, partition: Int, atMost count: Int) async throws(RedisError) -> [JobID] {
+        let key = keys.requests(of: gateway, partition: partition)
+        return try await redis.send("SRANDMEMBER", .string(key), .integer(count)).array?.compactMap { $0.string.flatMap { JobID($0) } }
+            ?? []
+    }
+
+    package func forgetRequest(_ id: JobID, of gateway: String) async throws(RedisError) {
+        let key = keys.requests(of: gateway, partition: keys.partition(of: id.rawValue))
+        _ = try await redis.send("SREM", .string(key), .string(id.rawValue))
     }
 
     package func record(_ id: JobID) async throws(RedisError) -> JobRecord? {

@@ -19,6 +19,9 @@ enum AnthropicDialect: Dialect {
         ask.question = ChatMessages.question(in: messages)
         ask.toolName = body["tools"]?[0]?["name"]?.string
         ask.prefix = ChatMessages.prefix(in: messages)
+        if ask.prefix?.last?.isWhitespace == true {
+            throw Refusal(400, "messages: final assistant content cannot end with trailing whitespace")
+        }
         return ask
     }
 

@@ -33,11 +33,15 @@ struct ChatRequest {
     private(set) var stop: [String] = []
     private(set) var format = Format.text
     private(set) var user: String?
+    /// The body itself, old forms replaced by what they mean.
+    let body: JSONObject
     /// Everything else that was set (`temperature`, `seed`…), for the dialect to take or refuse.
     private(set) var rest: [JSONObject.Member] = []
 
-    init(_ body: JSONObject) throws(Failure) {
-        try RequestRules.check(body)
+    init(_ original: JSONObject) throws(Failure) {
+        try RequestRules.check(original)
+        let body = try Self.modern(original)
+        self.body = body
         for name in body.names {
             guard let value = body[name], !value.isNull else { continue }
             switch name {
@@ -59,6 +63,22 @@ struct ChatRequest {
             default: if !rest.contains(where: { $0.name == name }) { rest.append(.init(name: name, value: value)) }
             }
         }
+    }
+
+    /// `functions` and `function_call`, OpenAI's first form, as the `tools` and `tool_choice` that came after them.
+    private static func modern(_ original: JSONObject) throws(Failure) -> JSONObject {
+        var body = original
+        if let functions = body["functions"], !functions.isNull {
+            guard let list = functions.array else { throw wrong("functions", "an array") }
+            guard body["tools"] == nil else { throw Failure(.invalidRequest, "the request has both \"functions\" and \"tools\"") }
+            body["tools"] = .array(list.map { ["type": "function", "function": $0] })
+        }
+        if let choice = body["function_call"], !choice.isNull {
+            body["tool_choice"] = choice.string == nil ? ["type": "function", "function": choice] : choice
+        }
+        body["functions"] = nil
+        body["function_call"] = nil
+        return body
     }
 
     /// Refuses what is left over after a dialect took its own, penalties of 0 (which change nothing) apart.

@@ -45,7 +45,8 @@ final class CurlMulti: DescriptorHandler {
             if let context { Unmanaged<CurlMulti>.fromOpaque(context).takeUnretainedValue().setTimer(milliseconds) }
             return 0
         }
-        _ = sluice_multi_set_long(multi, CURLMOPT_PIPELINING, Int(settings.http2 ? CURLPIPE_MULTIPLEX : CURLPIPE_NOTHING))
+        // Over HTTP/2, too, a request has its connection for itself: see `CurlTransfer.closeConnection`.
+        _ = sluice_multi_set_long(multi, CURLMOPT_PIPELINING, Int(CURLPIPE_NOTHING))
         timer = LoopTimer { [unowned self] in act(on: CURL_SOCKET_TIMEOUT, events: 0) }
     }
 
@@ -81,12 +82,13 @@ final class CurlMulti: DescriptorHandler {
         return transfer
     }
 
-    /// Ends an exchange and forgets its delegate. The connection of an unfinished HTTP/1.1 exchange is closed when this returns.
+    /// Ends an exchange and forgets its delegate. The connection of an unfinished exchange is closed when this returns.
     func remove(_ transfer: CurlTransfer) {
         loop.preconditionOnLoop()
         guard transfer.isActive else { return }
         transfer.isActive = false
         active[transfer.handle] = nil
+        if transfer.outcome == nil { transfer.closeConnection() }
         curl_multi_remove_handle(multi, transfer.handle)
         transfer.recycle()
         boundConnections()

@@ -6,6 +6,8 @@ import CCurl
 final class CurlTransfer {
     let handle: UnsafeMutableRawPointer
     private var headers: UnsafeMutablePointer<curl_slist>?
+    /// libcurl's own words on the last fault, which say more than its code: which of a certificate's many faults it was.
+    private let words = UnsafeMutableBufferPointer<CChar>.allocate(capacity: Int(CURL_ERROR_SIZE))
     private(set) var delegate: (any ExchangeDelegate)?
     private var parser = ResponseHeadParser()
     private var exceededLimit = false
@@ -24,11 +26,13 @@ final class CurlTransfer {
         guard let handle = curl_easy_init() else { return nil }
         self.handle = handle
         self.progressed = progressed
+        words.initialize(repeating: 0)
     }
 
     deinit {
         curl_easy_cleanup(handle)
         curl_slist_free_all(headers)
+        words.deallocate()
     }
 
     /// The transfer that a handle belongs to.
@@ -71,6 +75,8 @@ final class CurlTransfer {
         func set(_ option: CURLoption, _ value: String) { check(value.withCString { sluice_easy_set_pointer(handle, option, $0) }) }
         func set(_ option: CURLoption, _ value: UnsafeMutableRawPointer?) { check(sluice_easy_set_pointer(handle, option, value)) }
 
+        words[0] = 0
+        set(CURLOPT_ERRORBUFFER, UnsafeMutableRawPointer(words.baseAddress))
         set(CURLOPT_PRIVATE, context)
         set(CURLOPT_URL, request.url)
         set(CURLOPT_PROTOCOLS_STR, "http,https")
@@ -104,6 +110,10 @@ final class CurlTransfer {
         check(sluice_easy_set_data_callback(handle, CURLOPT_WRITEFUNCTION) { CurlTransfer.body($0, $1 * $2, $3) })
         return fault == CURLE_OK ? nil : String(cString: curl_easy_strerror(fault))
     }
+
+    /// Has its connection closed when it is removed. Of HTTP/1.1 an unfinished one is closed anyhow; of HTTP/2 libcurl 7.88 keeps it, and the
+    /// RST_STREAM that would end the exchange is never written: the upstream would generate on.
+    func closeConnection() { _ = sluice_easy_set_long(handle, CURLOPT_FORBID_REUSE, 1) }
 
     /// Forgets the exchange, so that the handle can serve another.
     func recycle() {
@@ -166,7 +176,19 @@ final class CurlTransfer {
     }
 
     private func detail(of code: CURLcode) -> String {
-        exceededLimit ? "the response's headers exceed \(HTTPResponseHead.maximumBytes) bytes" : String(cString: curl_easy_strerror(code))
+        if exceededLimit { return "the response's headers exceed \(HTTPResponseHead.maximumBytes) bytes" }
+        // Of TLS only: the words on other faults hold addresses, which are nothing to whoever reads the job's failure.
+        if Self.isOfTLS(code), words[0] != 0, let text = words.baseAddress { return String(cString: text) }
+        return String(cString: curl_easy_strerror(code))
+    }
+
+    private static func isOfTLS(_ code: CURLcode) -> Bool {
+        switch code {
+        case CURLE_SSL_CONNECT_ERROR, CURLE_PEER_FAILED_VERIFICATION, CURLE_SSL_CERTPROBLEM, CURLE_SSL_CIPHER, CURLE_SSL_CACERT_BADFILE,
+            CURLE_SSL_ISSUER_ERROR:
+            true
+        default: false
+        }
     }
 
     private func kind(of code: CURLcode) -> ExchangeOutcome.Kind {

@@ -4,7 +4,7 @@ import Contract
 /// cost is known exactly.
 struct DashScopeAdapter: UpstreamAdapter {
     private static let refused: Set<String> = [
-        "frequency_penalty", "logit_bias", "reasoning_effort", "functions", "function_call", "metadata", "store", "service_tier",
+        "frequency_penalty", "logit_bias", "reasoning_effort", "metadata", "store", "service_tier",
         "modalities",
         "audio", "prediction", "verbosity", "web_search_options",
     ]
@@ -18,6 +18,7 @@ struct DashScopeAdapter: UpstreamAdapter {
             try OpenAIAdapter.continueAnswer(text, upstream: upstream, body: &body)
         }
         let chat = try ChatRequest(body)
+        body = chat.body
         let hasImages = chat.messages.contains(where: \.hasImages)
         var parameters = JSONObject()
         for member in chat.rest {

@@ -67,7 +67,8 @@ final class DashScopeStreamDecoder: StreamDecoder {
     private var parser = EventStreamParser()
     private var tools = ToolCallAssembler()
     private(set) var isComplete = false
-    let sawEndMark = false
+    /// Nothing follows the finish reason: it stands in the last frame.
+    var sawEndMark: Bool { isComplete }
 
     func receive(_ bytes: UnsafeRawBufferPointer, into batch: inout OutputBatch) throws(Failure) {
         do throws(Failure) {

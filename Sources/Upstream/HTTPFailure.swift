@@ -40,7 +40,7 @@ enum HTTPFailure {
         failure.message = redact(failure.message, key: upstream.key)
         return UpstreamFailure(
             failure: failure, retryAfter: head.retryAfter.flatMap { RetryAfter.parse($0, secondsSinceEpoch: secondsSinceEpoch) },
-            requestID: head.requestID ?? provider?.requestID)
+            requestID: (head.requestID ?? provider?.requestID).map { redact($0, key: upstream.key, limit: keptRequestID) })
     }
 
     /// The status decides; the provider's words only make it finer, within what the status allows.
@@ -65,12 +65,16 @@ enum HTTPFailure {
         guard contentType.hasPrefix("text/plain") || contentType.isEmpty else {
             return "\(body.count) bytes of \(contentType.isEmpty ? "an unnamed type" : String(contentType.prefix(100)))"
         }
-        return String(String(decoding: body.prefix(800), as: UTF8.self).prefix(300))
+        return String(decoding: body, as: UTF8.self)
     }
 
-    /// Providers are seen to repeat the key that they refuse.
-    static func redact(_ message: String, key: String?) -> String {
-        guard let key, key.utf8.count >= 4 else { return message }
+    /// Characters of a message that go further than this room.
+    static let keptMessage = 600
+    static let keptRequestID = 200
+
+    /// Providers are seen to repeat the key that they refuse. Cut to `limit` only after it was looked for: half a key is a secret, too.
+    static func redact(_ message: String, key: String?, limit: Int = keptMessage) -> String {
+        guard let key, !key.isEmpty else { return String(message.prefix(limit)) }
         var rest = message[...]
         var out = ""
         while let range = rest.firstRange(of: key) {
@@ -78,6 +82,6 @@ enum HTTPFailure {
             out += "[key]"
             rest = rest[range.upperBound...]
         }
-        return out + rest
+        return String((out + rest).prefix(limit))
     }
 }

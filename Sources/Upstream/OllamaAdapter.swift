@@ -16,7 +16,7 @@ struct OllamaAdapter: UpstreamAdapter {
         body["messages"] = .array(messages)
         body["stream"] = true
         switch chat.toolChoice {
-        case nil, .auto?: if !chat.tools.isEmpty { body["tools"] = request.body["tools"] }
+        case nil, .auto?: if !chat.tools.isEmpty { body["tools"] = chat.body["tools"] }
         // No tools at all is how none is chosen.
         case ChatRequest.ToolChoice.none?: break
         case .required?, .named?: throw ChatRequest.unsupported("tool_choice", on: upstream)

@@ -95,9 +95,9 @@ struct ProviderError: Sendable, Hashable {
         return Failure(decided, "the upstream ended its answer with an error: \(shown)", upstreamStatus: status)
     }
 
-    /// The provider's words, short enough for a log line.
+    /// The provider's words. Not cut here: a key that they repeat must still be whole when it is looked for.
     var shown: String {
-        let words = message.isEmpty ? "no message" : String(message.prefix(500))
-        return (code ?? type).map { "\(words) (\($0.prefix(100)))" } ?? words
+        let words = message.isEmpty ? "no message" : message
+        return (code ?? type).map { "\(words) (\($0))" } ?? words
     }
 }

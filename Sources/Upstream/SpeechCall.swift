@@ -11,6 +11,9 @@ package protocol SpeechReceiver: AnyObject {
 
 /// The synthesis of one sentence, from the dial to its end. On the loop only.
 package final class SpeechCall {
+    /// How long an answer that is whole may keep its connection open until it ends as HTTP has it, so that the connection can serve again.
+    private static let drainTime = Duration.milliseconds(200)
+
     private unowned let client: UpstreamClient
     private let speech: SpeechConfiguration
     private var receiver: (any SpeechReceiver)?
@@ -21,6 +24,7 @@ package final class SpeechCall {
     private var failure: Failure?
     private var hasConnected = false
     private var samples: [UInt8] = []
+    private var drainTimer: LoopTimer?
 
     init(client: UpstreamClient, speech: SpeechConfiguration, receiver: any SpeechReceiver) {
         self.client = client
@@ -43,6 +47,8 @@ package final class SpeechCall {
     package func resumeReading() { if let transfer { client.setPaused(false, transfer) } }
 
     private func release() {
+        if let drainTimer { client.loop.cancel(drainTimer) }
+        drainTimer = nil
         if let transfer { client.remove(transfer) }
         transfer = nil
         decoder = nil
@@ -109,7 +115,10 @@ extension SpeechCall: ExchangeDelegate {
         }
         guard receiver != nil else { return }
         if let failure { return end(failure) }
-        if let outcome { conclude(outcome) }
+        if let outcome { return conclude(outcome) }
+        if let decoder, decoder.isComplete, drainTimer == nil {
+            drainTimer = client.loop.schedule(after: Self.drainTime) { [weak self] in self?.end(nil) }
+        }
     }
 
     private func conclude(_ outcome: ExchangeOutcome) {

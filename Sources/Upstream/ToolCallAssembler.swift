@@ -3,7 +3,7 @@ import Contract
 /// Puts tool calls together from the fragments that a stream brings. Several may be under way at once, told apart by `index`.
 struct ToolCallAssembler {
     private static let maximumCalls = 1_024
-    /// Of all arguments of one answer.
+    /// Of all calls of one answer: arguments, names and ids.
     private static let maximumBytes = 16 << 20
 
     struct Fragment {
@@ -27,16 +27,14 @@ struct ToolCallAssembler {
 
     mutating func add(_ fragment: Fragment) throws(Failure) {
         let position = try position(of: fragment)
+        bytes += (fragment.id?.utf8.count ?? 0) + (fragment.name?.utf8.count ?? 0) + (fragment.arguments?.utf8.count ?? 0)
+        guard bytes <= Self.maximumBytes else {
+            throw Failure(.outputTooLarge, "the upstream's tool calls exceed \(Self.maximumBytes) bytes")
+        }
         // The id comes once; what follows has none, or an empty one, or repeats it.
         if let id = fragment.id, !id.isEmpty { calls[position].id = id }
         if let name = fragment.name, !name.isEmpty, name != calls[position].name { calls[position].name += name }
-        if let arguments = fragment.arguments {
-            bytes += arguments.utf8.count
-            guard bytes <= Self.maximumBytes else {
-                throw Failure(.outputTooLarge, "the arguments of the upstream's tool calls exceed \(Self.maximumBytes) bytes")
-            }
-            calls[position].arguments += arguments
-        }
+        if let arguments = fragment.arguments { calls[position].arguments += arguments }
     }
 
     /// Some servers leave the index out: then a new id is a new call, and anything else goes on with the last one.

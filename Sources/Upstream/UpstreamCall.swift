@@ -69,7 +69,8 @@ package final class UpstreamCall {
     private func end(_ failure: Failure) {
         var failure = failure
         failure.message = HTTPFailure.redact(failure.message, key: upstream.key)
-        end(.failed(UpstreamFailure(failure: failure, retryAfter: nil, requestID: head?.requestID)))
+        let requestID = head?.requestID.map { HTTPFailure.redact($0, key: upstream.key, limit: HTTPFailure.keptRequestID) }
+        end(.failed(UpstreamFailure(failure: failure, retryAfter: nil, requestID: requestID)))
     }
 }
 

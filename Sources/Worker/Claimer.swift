@@ -33,6 +33,8 @@ actor Claimer {
     private var takeOverAgain = false
     /// A reply may have been lost: entries may be pending for us that we never saw.
     private var mayHaveMissed = false
+    private var taking = Complaint("Redis refuses to give jobs", over: "Redis gives jobs again")
+    private var claims = Complaint("Redis refuses claims", over: "Redis takes claims again")
 
     private struct Place: Hashable {
         let partition: Int
@@ -130,7 +132,7 @@ actor Claimer {
                 logger.debug("could not make consumer groups", metadata: ["error": "\(error)"])
             }
         } else if error.code == .server || error.code == .protocolViolation {
-            logger.error("claiming failed", metadata: ["error": "\(error)"])
+            taking.raise(error, logger)
         }
         await pause(.milliseconds(Int64.random(in: 20...max(20, min(1_000, 40 << min(trouble, 5))))))
     }
@@ -279,10 +281,12 @@ actor Claimer {
         var tries = 0
         while clock() - begun < lease {
             do {
-                return try await consumer.claim(job, entry: entry, leaseExpired: leaseExpired)
+                let outcome = try await consumer.claim(job, entry: entry, leaseExpired: leaseExpired)
+                claims.settle(logger)
+                return outcome
             } catch {
                 tries += 1
-                if error.code == .server { logger.error("a claim failed", metadata: job.facts(["error": "\(error)"])) }
+                if error.code == .server { claims.raise(error, logger) }
                 mayHaveMissed = true
                 await pause(.milliseconds(Int64.random(in: 10...(50 << min(tries, 4)))))
             }

@@ -12,13 +12,15 @@ final class Generation: UpstreamReceiver {
     private unowned let core: GenerationCore
     private var machine: GenerationMachine
     private var output: OutputWriter
-    private let stops: [UpstreamRoute.Stop]
+    private var stops: [UpstreamRoute.Stop]
     private var call: UpstreamCall?
     private var pass: UpstreamGate.Pass?
     private var speech: SpeechRun?
     private var reading = true
-    /// Text of earlier attempts that this one continues.
-    private var continuation: String?
+    /// What of earlier attempts this one goes on from.
+    private var continuation: Continuation?
+    /// Tokens that had been generated when the last write began: those that stand in the log or are on their way there.
+    private var deliveredTokens: Int
 
     /// Stands in the core's list of generations that have something to write.
     var isMarked = false
@@ -44,6 +46,7 @@ final class Generation: UpstreamReceiver {
                 promptEstimate: TokenEstimate.prompt(claim.job.request)),
             earlier: claim.earlierUsage)
         output = OutputWriter(claim, settings: core.queueSettings)
+        deliveredTokens = claim.earlierUsage?.completionTokens ?? 0
         times = TimeLimits(claim: claim, settings: core.settings, now: core.loop.now)
     }
 
@@ -70,29 +73,25 @@ final class Generation: UpstreamReceiver {
         }
         if let interrupt { return interrupted(interrupt, seenAt: core.loop.now) }
         if claim.attempt > 1 {
-            let text = Self.continuable(earlier, job: claim.job, prefix: stops.first?.upstream.prefix ?? .none)
-            continuation = text
-            output.append(text.map { .resumed(textOffset: $0.utf8.count) } ?? .restarted)
+            continuation = Continuation(earlier, job: claim.job, route: stops)
+            output.append(continuation.map { .resumed(textOffset: $0.text.utf8.count) } ?? .restarted)
             core.mark(self)
         }
-        beginSpeech(earlier: continuation == nil ? [] : earlier)
+        beginSpeech()
+        if let finish = continuation?.finish {
+            speech?.textEnded(finish)
+            startTimer()
+            return perform(machine.textIsWhole(finish, voiceRuns: isSpeaking))
+        }
+        if continuation != nil {
+            // The readers keep their text: whoever cannot go on from it is of no use any more.
+            stops.removeAll { $0.upstream.prefix == .none }
+            machine.narrow(to: stops.count)
+        }
         perform(machine.begin())
     }
 
-    /// The text that an upstream can go on from, if the job wants that and the upstream can.
-    private static func continuable(_ earlier: [LoggedEvent], job: Job, prefix: UpstreamConfiguration.Prefix) -> String? {
-        guard job.onCrash == .continue, prefix != .none else { return nil }
-        var text = ""
-        for event in earlier {
-            switch event.event {
-            case .text(let piece): text += piece
-            case .restarted: text = ""
-            case .toolCall: return nil
-            default: break
-            }
-        }
-        return text.isEmpty ? nil : text
-    }
+    private var isSpeaking: Bool { speech.map { !$0.isOver } ?? false }
 
     private func perform(_ action: GenerationMachine.Action) {
         switch action {
@@ -123,7 +122,7 @@ final class Generation: UpstreamReceiver {
         var body = claim.job.request
         body["model"] = .string(stop.model)
         var request = GenerationRequest(jobID: id, body: body)
-        request.continuation = continuation
+        request.continuation = continuation?.shown(to: stop.upstream.kind)
         request.traceparent = claim.job.traceparent
         times.dialled(at: core.loop.now)
         startTimer()
@@ -156,7 +155,8 @@ final class Generation: UpstreamReceiver {
             return
         }
         // Figures alone are no output: a provider may state the prompt's tokens before it generates, or fails.
-        if chunks > 0, machine.produced(chunks: chunks) {
+        let begins = chunks > 0 && machine.produced(chunks: chunks)
+        if begins {
             let stop = stops[machine.upstream]
             output.append(.upstream(name: stop.upstream.name, model: stop.model))
             if let pass { core.gate.succeeded(pass) }
@@ -164,13 +164,17 @@ final class Generation: UpstreamReceiver {
         if chunks > 0 {
             let isFirst = !times.hasFirstToken
             times.produced(at: core.loop.now)
+            // The timer is set for the first token's limit: the next silence may be too long before that.
+            if begins { startTimer() }
             if isFirst, let at = times.firstTokenMilliseconds { core.metrics.firstToken(of: claim, at: at) }
         }
         core.metrics.tokens.increment(by: chunks)
         core.count(chunks)
         for piece in outputs {
             switch piece {
-            case .text(let text):
+            case .text(let piece):
+                let text = continuation?.new(in: piece) ?? piece
+                guard !text.isEmpty else { continue }
                 output.append(.text(text))
                 speech?.heard(text)
             case .reasoning(let text): output.append(.reasoning(text))
@@ -220,13 +224,13 @@ final class Generation: UpstreamReceiver {
                 "upstream failed",
                 metadata: claim.job.facts([
                     "code": "\(failure.failure.code.rawValue)", "status": "\(failure.failure.upstreamStatus ?? 0)",
-                    "upstream": "\(stops[machine.upstream].upstream.name)",
+                    "upstream": "\(stops[machine.upstream].upstream.name)", "upstream_request": "\(failure.requestID ?? "")",
                 ]))
         }
-        if case .complete = result { speech?.textEnded() }
-        let voiceRuns = speech.map { !$0.isOver } ?? false
+        if case .complete = result { speech?.textEnded(machine.finishReason) }
         perform(
-            machine.upstreamEnded(result, remaining: times.remaining(at: core.loop.now), jitter: .random(in: 0...1), voiceRuns: voiceRuns))
+            machine.upstreamEnded(
+                result, remaining: times.remaining(at: core.loop.now), jitter: .random(in: 0...1), voiceRuns: isSpeaking))
     }
 
     // MARK: interrupts and the end
@@ -239,10 +243,14 @@ final class Generation: UpstreamReceiver {
         closeCall()
         speech?.close()
         let latency = Int((core.loop.now &- seenAt) / 1_000)
-        guard let action = machine.interrupted(interrupt, latencyMicroseconds: latency) else { return }
+        let maximum = claim.job.maximumTokens
+        guard
+            let action = machine.interrupted(
+                interrupt, latencyMicroseconds: latency, delivered: deliveredTokens, maximum: maximum)
+        else { return }
         // Nobody shall see what comes after the interrupt; what was generated is in the usage.
         output.dropPending()
-        core.metrics.interrupted(claim.job, phase: phase, hadCall: hadCall, microseconds: latency, usage: usage)
+        core.metrics.interrupted(phase: phase, hadCall: hadCall, microseconds: latency, usage: usage, maximum: maximum)
         core.logger.info(
             hadCall ? "interrupt closed upstream" : "interrupt ended job",
             metadata: claim.job.facts(["phase": "\(phase.rawValue)", "latency_us": "\(latency)", "reason": "\(interrupt.reason)"]))
@@ -274,18 +282,16 @@ final class Generation: UpstreamReceiver {
 
     // MARK: the voice
 
-    /// - Parameter earlier: what was logged and is continued.
-    private func beginSpeech(earlier: [LoggedEvent]) {
-        guard let wish = claim.job.speech, let configuration = core.settings.speech else { return }
-        var said = (index: 0, isClosed: false)
-        for case .audio(let audio) in earlier.map(\.event) { said = (audio.index + 1, audio.last) }
-        guard !said.isClosed else { return }
+    private func beginSpeech() {
+        guard let wish = claim.job.speech, let configuration = core.settings.speech, continuation?.isVoiceClosed != true else { return }
         let speech = SpeechRun(
-            configuration, job: claim.job, client: core.upstream, loop: core.loop, nextIndex: said.index, earlier: continuation ?? "",
+            configuration, job: claim.job, client: core.upstream, gate: core.speechGate, loop: core.loop, continuing: continuation,
             idle: core.settings.idleTimeout, emit: { [unowned self] in told($0) }, ended: { [unowned self] in spoken($0) })
         self.speech = speech
         if let format = wish.format, format != "pcm" {
             speech.fail(Failure(.unsupportedParameter, "speech has the format pcm only, not \(format.prefix(40))"))
+        } else if continuation != nil {
+            speech.speakOn()
         }
     }
 
@@ -353,9 +359,12 @@ final class Generation: UpstreamReceiver {
     /// Appends what is due.
     func write(to pipeline: inout RedisPipeline) -> OutputWriter.Part {
         guard !isOver else { return .nothing }
-        return output.write(
+        let hadPending = output.log.hasPending
+        let part = output.write(
             to: &pipeline, now: core.loop.now,
             summary: OutputWriter.Summary(usage: usage, upstream: upstreamName, firstTokenMilliseconds: times.firstTokenMilliseconds))
+        if hadPending, !output.log.hasPending { deliveredTokens = machine.usage.completionTokens }
+        return part
     }
 
     /// The answers to what `write` appended, in order.

@@ -18,6 +18,7 @@ final class GenerationCore {
     private(set) var route: UpstreamRoute
     let gate: UpstreamGate
     let upstream: UpstreamClient
+    let speechGate: SpeechGate
     let metrics: WorkerMetrics
     let logger: Logger
     private let redis: RedisClient
@@ -50,6 +51,7 @@ final class GenerationCore {
         self.released = released
         route = UpstreamRoute(settings.upstreams)
         gate = UpstreamGate(metrics: metrics, logger: logger)
+        speechGate = SpeechGate(limit: settings.speechConcurrency)
         upstream = try UpstreamClient(loop: loop, settings: settings.upstreamSettings, logger: logger)
     }
 

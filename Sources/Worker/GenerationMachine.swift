@@ -4,7 +4,7 @@ import Upstream
 /// What a worker does with one job, from the claim to the end: decides, does nothing itself, knows no clock and no socket.
 struct GenerationMachine {
     enum State: Equatable {
-        /// → connecting, ended
+        /// → connecting, speaking, ended
         case claimed
         /// → waiting, backoff, ended
         case connecting
@@ -41,7 +41,7 @@ struct GenerationMachine {
         var promptEstimate: Int
     }
 
-    private let policy: Policy
+    private var policy: Policy
     private(set) var state = State.claimed
     /// The upstream in use, an index into the route.
     private(set) var upstream = 0
@@ -104,6 +104,20 @@ struct GenerationMachine {
 
     // MARK: what happens
 
+    /// Only the first upstreams of the route, so many, can do what is asked.
+    mutating func narrow(to upstreams: Int) {
+        policy.upstreams = upstreams
+        failures = Array(repeating: 0, count: upstreams)
+    }
+
+    /// An earlier attempt has brought all of the text: nothing is asked of an upstream, only the voice is due.
+    mutating func textIsWhole(_ reason: FinishReason, voiceRuns: Bool) -> Action {
+        finish = reason
+        guard voiceRuns else { return end(.finished(reason, usage)) }
+        state = .speaking
+        return .speak
+    }
+
     mutating func begin() -> Action {
         guard policy.upstreams > 0 else {
             return fail(Failure(.modelNotFound, "no upstream of this worker serves the job's model"))
@@ -148,14 +162,19 @@ struct GenerationMachine {
         return true
     }
 
+    /// What an upstream may state; beyond it sums of such figures could exceed what a number holds, which ends the process.
+    private static let figures = 0...1_000_000_000_000
+
     mutating func reported(promptTokens: Int?, completionTokens: Int?) {
-        self.promptTokens = promptTokens ?? self.promptTokens
+        func sane(_ tokens: Int) -> Int { min(max(tokens, Self.figures.lowerBound), Self.figures.upperBound) }
+        self.promptTokens = promptTokens.map(sane) ?? self.promptTokens
         guard let completionTokens else { return }
-        self.completionTokens = completionTokens
+        self.completionTokens = sane(completionTokens)
         chunksReported = chunks
     }
 
     mutating func finished(_ reason: FinishReason) { finish = reason }
+    var finishReason: FinishReason { finish ?? .stop }
 
     /// The upstream's stream is over.
     /// - Parameters:
@@ -167,7 +186,7 @@ struct GenerationMachine {
         case .complete where voiceRuns:
             state = .speaking
             return .speak
-        case .complete: return end(.finished(finish ?? .stop, usage))
+        case .complete: return end(.finished(finishReason, usage))
         case .failed(let failure): return failed(failure, remaining: remaining, jitter: jitter)
         }
     }
@@ -175,7 +194,7 @@ struct GenerationMachine {
     /// All of the text is spoken, or no more of it will be.
     mutating func spoken() -> Action? {
         guard state == .speaking else { return nil }
-        return end(.finished(finish ?? .stop, usage))
+        return end(.finished(finishReason, usage))
     }
 
     mutating func failed(_ failure: UpstreamFailure, remaining: Duration, jitter: Double) -> Action {
@@ -198,11 +217,17 @@ struct GenerationMachine {
         return .backOff(wait)
     }
 
-    mutating func interrupted(_ interrupt: Interrupt, latencyMicroseconds: Int) -> Action? {
+    /// - Parameters:
+    ///   - delivered: tokens that stand in the log.
+    ///   - maximum: tokens that the job asked for at most.
+    mutating func interrupted(_ interrupt: Interrupt, latencyMicroseconds: Int, delivered: Int? = nil, maximum: Int? = nil) -> Action? {
         guard state != .ended else { return nil }
-        let phase = phase
+        let generated = usage.completionTokens
         return end(
-            .interrupted(Interruption(reason: interrupt.reason, phase: phase, usage: usage, latencyMicroseconds: latencyMicroseconds)))
+            .interrupted(
+                Interruption(
+                    reason: interrupt.reason, phase: phase, usage: usage, latencyMicroseconds: latencyMicroseconds,
+                    deliveredTokens: delivered.map { min($0, generated) }, savedTokens: maximum.map { max(0, $0 - generated) })))
     }
 
     mutating func fail(_ failure: Failure) -> Action {

@@ -22,32 +22,39 @@ final class SpeechRun {
     private let voice: String
     private let traceparent: String?
     private let client: UpstreamClient
+    private let gate: SpeechGate
     private let loop: EpollLoop
     private let idle: Duration
     private let emit: (Audio) -> Void
     private let ended: (Failure?) -> Void
 
     private var cutter = SentenceCutter()
-    private var sentences: Deque<String> = []
+    /// With where in the text each begins, bytes of UTF-8.
+    private var sentences: Deque<(text: String, start: Int)> = []
+    /// Bytes of text that were cut into sentences.
+    private var cutBytes = 0
+    /// Sentences that begin up to here are not spoken again.
+    private let lastSpoken: Int
     /// The first is being told.
     private var syntheses: Deque<Synthesis> = []
     private var nextIndex: Int
     private var hasSpoken = false
-    private var textIsWhole = false
+    /// How the text ended.
+    private var textFinish: FinishReason?
     private var isPaused = false
     private var timer: LoopTimer?
     /// The voice is closed: it has told all, failed, or nobody wants it any more.
     private(set) var isOver = false
 
     /// - Parameters:
-    ///   - nextIndex: of the first audio event.
-    ///   - earlier: text that was spoken before; what it leaves of an unfinished sentence is spoken with what follows.
+    ///   - continuing: what an earlier attempt has told. The sentence that it spoke last may be heard in part only: what is left of it is left
+    ///     out, since nothing may be heard twice, and all that follow it are spoken.
     ///   - idle: how long an upstream may be silent.
     ///   - emit: takes each event; may call `pause`, `close` and `fail`.
     ///   - ended: called once, after the closing event, with why it ended too early; not after `close`.
     init(
-        _ speech: SpeechConfiguration, job: Job, client: UpstreamClient, loop: EpollLoop, nextIndex: Int, earlier: String, idle: Duration,
-        emit: @escaping (Audio) -> Void, ended: @escaping (Failure?) -> Void
+        _ speech: SpeechConfiguration, job: Job, client: UpstreamClient, gate: SpeechGate, loop: EpollLoop, continuing: Continuation?,
+        idle: Duration, emit: @escaping (Audio) -> Void, ended: @escaping (Failure?) -> Void
     ) {
         self.speech = speech
         jobID = job.id
@@ -55,32 +62,40 @@ final class SpeechRun {
         voice = job.speech?.voice ?? speech.voice
         traceparent = job.traceparent
         self.client = client
+        self.gate = gate
         self.loop = loop
-        self.nextIndex = nextIndex
+        nextIndex = continuing?.nextAudio ?? 0
+        lastSpoken = continuing?.lastSpoken ?? -1
         self.idle = idle
         self.emit = emit
         self.ended = ended
-        _ = cutter.feed(earlier)
+        take(cutter.feed(continuing?.text ?? ""))
     }
 
     // MARK: the text
 
+    /// Speaks what an earlier attempt wrote and did not speak.
+    func speakOn() { advance() }
+
     func heard(_ text: String) {
-        guard !isOver, !textIsWhole else { return }
+        guard !isOver, textFinish == nil else { return }
         take(cutter.feed(text))
         advance()
     }
 
     /// The text is complete; the voice ends when all of it is spoken.
-    func textEnded() {
-        guard !isOver, !textIsWhole else { return }
-        textIsWhole = true
+    func textEnded(_ reason: FinishReason) {
+        guard !isOver, textFinish == nil else { return }
+        textFinish = reason
         take(cutter.finish())
         advance()
     }
 
     private func take(_ pieces: [String]) {
-        for piece in pieces { if let sentence = SentenceCutter.spoken(piece) { sentences.append(sentence) } }
+        for piece in pieces {
+            if cutBytes > lastSpoken, let sentence = SentenceCutter.spoken(piece) { sentences.append((sentence, cutBytes)) }
+            cutBytes += piece.utf8.count
+        }
     }
 
     // MARK: the end, and waiting
@@ -93,6 +108,8 @@ final class SpeechRun {
             synthesis.call?.cancel()
             if let timer = synthesis.timer { loop.cancel(timer) }
         }
+        // The sockets first: whoever waited for these may dial at once.
+        for synthesis in syntheses { release(synthesis) }
         syntheses.removeAll()
         if let timer { loop.cancel(timer) }
         timer = nil
@@ -106,7 +123,7 @@ final class SpeechRun {
 
     private func finish(_ failure: Failure?) {
         close()
-        emit(Audio(index: nextIndex, format: "pcm", data: "", last: true))
+        emit(Audio(index: nextIndex, format: "pcm", data: "", last: true, textFinish: textFinish))
         ended(failure)
     }
 
@@ -149,19 +166,35 @@ final class SpeechRun {
                 guard start(sentence) else { return }
             }
             guard syntheses.isEmpty else { return }
-            if textIsWhole { finish(nil) }
+            if textFinish != nil { finish(nil) }
             return
         }
     }
 
-    private func start(_ sentence: String) -> Bool {
-        let synthesis = Synthesis(sentence, run: self)
+    private func start(_ sentence: (text: String, start: Int)) -> Bool {
+        let synthesis = Synthesis(sentence.text, start: sentence.start, run: self)
         syntheses.append(synthesis)
         if syntheses.count == 1 { watch() }
         return dial(synthesis)
     }
 
     private func dial(_ synthesis: Synthesis) -> Bool {
+        let ticket = SpeechGate.Ticket { [unowned self, unowned synthesis] in
+            guard !isOver, ask(synthesis) else { return }
+            watch()
+        }
+        synthesis.ticket = ticket
+        return gate.enter(ticket) ? ask(synthesis) : true
+    }
+
+    /// It has no socket open, or wants none any more.
+    fileprivate func release(_ synthesis: Synthesis) {
+        guard let ticket = synthesis.ticket else { return }
+        synthesis.ticket = nil
+        gate.leave(ticket)
+    }
+
+    private func ask(_ synthesis: Synthesis) -> Bool {
         var request = SpeechRequest(jobID: jobID, text: synthesis.sentence, model: model, voice: voice)
         request.traceparent = traceparent
         do throws(Failure) {
@@ -195,7 +228,7 @@ final class SpeechRun {
             hasSpoken = true
             let index = nextIndex
             nextIndex += 1
-            emit(Audio(index: index, format: "pcm", data: data, last: false))
+            emit(Audio(index: index, format: "pcm", data: data, last: false, textOffset: synthesis.start, textFinish: textFinish))
         }
     }
 
@@ -220,7 +253,7 @@ final class SpeechRun {
 
     /// Silence of the one that is being told ends the voice; a silence that is ours does not count.
     private func watch() {
-        guard !isOver, !isPaused, let first = syntheses.first, !first.isWhole else {
+        guard !isOver, !isPaused, let first = syntheses.first, !first.isWhole, first.ticket?.isWaiting != true else {
             if let timer { loop.cancel(timer) }
             return
         }
@@ -234,8 +267,12 @@ final class SpeechRun {
 /// One sentence on its way.
 private final class Synthesis: SpeechReceiver {
     let sentence: String
+    /// Where it begins in the text.
+    let start: Int
     private unowned let run: SpeechRun
     var call: SpeechCall?
+    /// While it has a socket open or waits for leave to.
+    var ticket: SpeechGate.Ticket?
     var tries = 1
     /// Set while it waits to be tried again.
     var timer: LoopTimer?
@@ -249,8 +286,9 @@ private final class Synthesis: SpeechReceiver {
     /// Ahead of its turn and long enough: not read from.
     var isHeld = false
 
-    init(_ sentence: String, run: SpeechRun) {
+    init(_ sentence: String, start: Int, run: SpeechRun) {
         self.sentence = sentence
+        self.start = start
         self.run = run
     }
 
@@ -262,6 +300,7 @@ private final class Synthesis: SpeechReceiver {
 
     func speechEnded(_ failure: Failure?) {
         call = nil
+        run.release(self)
         if let failure, run.triesAgain(self, after: failure) { return }
         isWhole = true
         self.failure = failure

@@ -23,7 +23,8 @@ struct TimeLimits {
         firstToken = job.firstTokenTimeoutMilliseconds.map { .milliseconds($0) } ?? settings.firstTokenTimeout
         idle = job.idleTimeoutMilliseconds.map { .milliseconds($0) } ?? settings.idleTimeout
         deadline = job.deadlineMilliseconds.map { milliseconds in
-            now &+ UInt64(max(0, milliseconds - claim.claimedMilliseconds)) &* 1_000_000
+            // A hundred years at most: more would not fit into the clock's nanoseconds.
+            now &+ UInt64(min(max(0, milliseconds - claim.claimedMilliseconds), 3_153_600_000_000)) &* 1_000_000
         }
         dialledAt = now
         lastOutputAt = now

@@ -1,5 +1,13 @@
 import Contract
 
+extension Job {
+    /// Tokens that it asked for at most; nil also for what cannot be meant.
+    var maximumTokens: Int? {
+        let number = request["max_completion_tokens"]?.integer ?? request["max_tokens"]?.integer
+        return number.flatMap { (1...1_000_000_000).contains($0) ? $0 : nil }
+    }
+}
+
 /// What a prompt costs in tokens, roughly, for when an upstream does not say (an interrupted OpenAI-compatible stream reports nothing).
 enum TokenEstimate {
     /// Four ASCII characters a token, one token for any other: within a factor of two for the common tokenizers.

@@ -126,15 +126,15 @@ struct WorkerMetrics: Sendable {
         tally.firstToken.record(microseconds: max(0, milliseconds - submitted) * 1_000)
     }
 
-    /// - Parameter hadCall: an upstream was open, or being dialled, and was closed.
-    func interrupted(_ job: Job, phase: Phase, hadCall: Bool, microseconds: Int, usage: Usage) {
+    /// - Parameters:
+    ///   - hadCall: an upstream was open, or being dialled, and was closed.
+    ///   - maximum: tokens that the job asked for at most.
+    func interrupted(phase: Phase, hadCall: Bool, microseconds: Int, usage: Usage, maximum: Int?) {
         interruptClosed.recordMicroseconds(microseconds)
         tally.interruptClose.record(microseconds: microseconds)
         let counters = interrupts[phase]
         (hadCall ? counters?.closed : counters?.unopened)?.increment()
-        if let maximum = (job.request["max_completion_tokens"] ?? job.request["max_tokens"])?.integer {
-            tokensSaved.increment(by: max(0, maximum - usage.completionTokens))
-        }
+        if let maximum { tokensSaved.increment(by: max(0, maximum - usage.completionTokens)) }
     }
 
     /// - Parameter capacity: jobs that this worker takes at once.

@@ -161,14 +161,16 @@ package struct WorkerService: Service {
 
     /// - Returns: false when a drain began before Redis could be reached.
     private func createGroups(_ consumer: JobConsumer, unless drain: DrainSignal) async throws -> Bool {
+        var complaint = Complaint("Redis refuses to make consumer groups", over: "consumer groups are made")
         while !drain.hasBegun {
             do {
                 try await consumer.createGroups()
+                complaint.settle(logger)
                 return true
             } catch {
                 try Task.checkCancellation()
                 // Redis is away (said once by its connection) or refuses; claiming makes no sense before.
-                if error.code == .server { logger.error("consumer groups could not be made", metadata: ["error": "\(error)"]) }
+                if error.code == .server { complaint.raise(error, logger) }
                 try await Task.sleep(for: .milliseconds(200))
             }
         }

@@ -24,6 +24,8 @@ package struct WorkerSettings: Sendable {
     package var upstreamSettings = UpstreamSettings()
     /// `SLUICE_SPEECH_*`: who speaks for jobs that ask for it; nil: nobody.
     package var speech: SpeechConfiguration?
+    /// `SLUICE_SPEECH_CONCURRENCY`: syntheses open at once, at least 1; others wait.
+    package var speechConcurrency = 256
     /// `SLUICE_METRICS_LISTEN`: host and port of `/healthz`, `/readyz`, `/metrics`; nil: off.
     package var metricsListen: (host: String, port: Int)?
     /// What `/metrics` answers.

@@ -65,7 +65,8 @@ struct ChaosChecker: Sendable {
         return rest
     }
 
-    private static func records(_ redis: RawRedis) async throws -> [String: [String: String]] {
+    /// By the jobs' ids.
+    static func records(_ redis: RawRedis) async throws -> [String: [String: String]] {
         var cursor = "0"
         var records: [String: [String: String]] = [:]
         repeat {

@@ -204,7 +204,10 @@ actor ChaosUser {
                 // It could not be replayed now. Asked again, on a socket that knows nothing of this.
                 await leave(client)
                 guard ContinuousClock.now < end else { throw WaitedInVain(description: "RESUME is refused: \(judge.last?.text ?? "")") }
-                try await Task.sleep(for: .milliseconds(200))
+                try await until("a gateway to be ready", deadline: end - .now) {
+                    for gateway in deployment.gateways where try await gateway.node.get("/readyz").status == 200 { return true }
+                    return false
+                }
             default: return again
             }
         }

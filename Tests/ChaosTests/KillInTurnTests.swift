@@ -15,7 +15,7 @@ extension Chaos {
         @Test func `kill -9 of every process in turn under running streams: whole texts, or interrupts that were asked for`() async throws {
             let streams = ChaosSettings.streams
             try await withLab { lab in
-                let deployment = try await Deployment.start(lab, workers: 3, gateways: 2, seed: ChaosSettings.seed)
+                let deployment = try await Deployment.start(lab, workers: 3, gateways: 2, seed: ChaosSettings.seed, ["SLUICE_LEASE": "2s"])
                 // Longer than all the killing takes; every eighth is interrupted on the way.
                 let models = (0..<streams).map { _ in lab.model("sim-n400-g40") }
                 let outcomes = try await withThrowingTaskGroup(of: Outcome.self) { tasks in
@@ -27,11 +27,15 @@ extension Chaos {
                     tasks.addTask {
                         try await until("all streams to run", deadline: .seconds(30)) { try await lab.upstream().running >= streams }
                         for member in deployment.workers + deployment.gateways {
+                            let lost = try await Self.attempts(of: member.node.name, lab)
                             await member.node.kill9()
                             try member.node.start()
                             try await member.node.ready()
-                            // The next one dies when the lost jobs have been taken over: within a lease and a beat.
-                            try await Task.sleep(for: .seconds(1))
+                            // The next one dies when the lost jobs run again.
+                            try await until("\(lost.count) jobs to be taken over", deadline: .seconds(60), every: .milliseconds(100)) {
+                                let now = try await Self.attempts(of: nil, lab)
+                                return lost.allSatisfy { id, attempt in now[id].map { $0 > attempt } ?? true }
+                            }
                         }
                         return Outcome(model: "", judge: RequestJudge(id: "", model: nil), asked: false)
                     }
@@ -59,6 +63,14 @@ extension Chaos {
             }
         }
 
+        /// The attempts of the jobs that a worker runs now; nil: any worker.
+        private static func attempts(of worker: String?, _ lab: Lab) async throws -> [String: Int] {
+            let redis = try await lab.redis.connect()
+            let records = try await ChaosChecker.records(redis).filter { $0.value["state"] == "running" }
+            await redis.close()
+            return records.filter { worker == nil || $0.value["worker"] == worker }.compactMapValues { $0["attempt"].flatMap { Int($0) } }
+        }
+
         /// One client: comes back on the other gateway whenever its socket breaks.
         private static func stream(_ deployment: Deployment, _ model: String, gateway first: Int, interruptAt: Int?) async throws -> Outcome
         {
@@ -66,7 +78,7 @@ extension Chaos {
             var client = try await connect(deployment, &gateway, session: nil)
             var request = try await client.request(model: model)
             var asked = false
-            let end = ContinuousClock.now + .seconds(100)
+            let end = ContinuousClock.now + .seconds(180)
             while true {
                 do {
                     if let interruptAt, !asked {

@@ -17,21 +17,25 @@ extension Chaos {
                 let end = ContinuousClock.now + .seconds(seconds)
                 let users = (0..<ChaosSettings.users).map { ChaosUser(deployment, name: $0, seed: seed &* 1_000 &+ UInt64($0)) }
                 let front = ChaosFrontEnd(deployment, seed: seed &* 1_000 &+ 999)
+                let completer = ChaosCompleter(deployment, seed: seed &* 1_000 &+ 998)
                 try await withThrowingTaskGroup(of: Void.self) { tasks in
                     for user in users { tasks.addTask { await user.live(until: end) } }
                     tasks.addTask { await front.live(until: end) }
+                    tasks.addTask { await completer.live(until: end) }
                     tasks.addTask { try await runner.run(schedule) }
                     try await tasks.waitForAll()
                 }
                 var checker = ChaosChecker()
                 try await checker.waitForRest(lab, deadline: .seconds(45))
                 var stories = await front.stories
-                var problems: [String] = []
+                var problems = await completer.problems
                 for user in users {
                     stories += await user.stories
                     problems += await user.problems
                 }
                 try await checker.judge(lab, stories)
+                let whole = await completer.whole
+                if whole == 0, seconds >= 30 { problems.append("no chat completion ever came back whole") }
                 problems += checker.problems
                 report(checker.figures, stories, await runner.counts, problems)
                 for problem in problems.prefix(20) { Issue.record("seed \(seed): \(problem)") }

@@ -99,13 +99,16 @@ struct ChatMachineTests {
                 "request_id": "run-1", "event_id": "1-4", "text_stream_seq": -1, "content": [:], "finish_reason": "interrupted",
                 "interrupted": true,
                 "phase": "streaming", "usage": ["prompt_tokens": 1, "completion_tokens": 7, "estimated": true],
+                "delivered_tokens": 5, "saved_tokens": 93,
             ])
         let receipt = try #require(end.compactMap { if case .receipt(let receipt) = $0 { receipt } else { nil } }.first)
         #expect(receipt.closed == 2_000_000)
         #expect(receipt.acknowledged == 1_000_000)
         #expect(
             receipt.text
-                == "interrupted while streaming · 7 tokens generated (estimated) · stopped after 2.0 ms · acknowledged after 1.0 ms")
+                == "interrupted while streaming · 7 tokens generated (estimated), 5 delivered · 93 of the tokens asked for saved · "
+                + "stopped after 2.0 ms · acknowledged after 1.0 ms")
+        #expect(receipt.json["receipt"]?["saved_tokens"] == 93 && receipt.json["receipt"]?["delivered_tokens"] == 5)
         #expect(end.last == .prompt)
     }
 

@@ -8,9 +8,11 @@ import Upstream
         var reader = SettingsReader(
             SettingsSource(environment: [
                 "SLUICE_SPEECH_KIND": "dashscope", "SLUICE_SPEECH_URL": "https://h/api/v1", "SLUICE_SPEECH_KEY": "k",
-                "SLUICE_SPEECH_VOICE": "Ethan",
+                "SLUICE_SPEECH_VOICE": "Ethan", "SLUICE_SPEECH_CONCURRENCY": "3",
             ]))
-        let speech = reader.worker().speech
+        let worker = reader.worker()
+        let speech = worker.speech
+        #expect(worker.speechConcurrency == 3)
         #expect(
             speech == SpeechConfiguration(kind: .dashscope, url: "https://h/api/v1", key: "k", model: "qwen3-tts-flash", voice: "Ethan"))
         #expect(reader.faults.isEmpty)

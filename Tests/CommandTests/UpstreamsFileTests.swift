@@ -44,6 +44,23 @@ struct UpstreamsFileTests {
         #expect(file.upstreams.first?.key == nil)
     }
 
+    @Test func addressesOfEveryFormAreTaken() {
+        for url in ["http://h", "https://h.example:8443/v1", "http://[::1]:8000/v1", "http://[fd00::2]", "http://10.0.0.1:1/a?b=c@d"] {
+            let text = "upstreams:\n- {name: a, url: '\(url)', models: [m]}"
+            #expect(UpstreamsFile(parsing: text, path: "f", environment: [:]).faults == [], "\(url)")
+        }
+    }
+
+    /// Names for parts of the file that grow ninefold with each line.
+    @Test func aliasesThatMultiplyCostNothing() {
+        var text = "a0: &x0 [m, m, m, m, m, m, m, m, m]\n"
+        for depth in 1...12 {
+            text += "a\(depth): &x\(depth) [" + Array(repeating: "*x\(depth - 1)", count: 9).joined(separator: ", ") + "]\n"
+        }
+        text += "upstreams:\n- {name: a, url: 'http://h', models: *x12}"
+        #expect(!UpstreamsFile(parsing: text, path: "f", environment: [:]).faults.isEmpty)
+    }
+
     @Test(arguments: [
         ("[]", "f: there is no list \"upstreams\" in it; write \"upstreams:\" and a list under it"),
         ("", "f: there is no list \"upstreams\" in it; write \"upstreams:\" and a list under it"),
@@ -58,6 +75,16 @@ struct UpstreamsFileTests {
         ),
         ("upstreams:\n- {url: 'http://h', models: [m]}", "f:2: the upstream has no usable name;"),
         ("upstreams:\n- name: a\n  url: h\n  models: [m]", "f:3: a: the upstream has no usable url;"),
+        ("upstreams:\n- {name: a, url: 'https://', models: [m]}", "f:2: a: its url has no host;"),
+        ("upstreams:\n- {name: a, url: 'http://[]:80/v1', models: [m]}", "f:2: a: its url has no host;"),
+        ("upstreams:\n- {name: a, url: 'http://h:99999/v1', models: [m]}", "f:2: a: the port in its url is none;"),
+        ("upstreams:\n- {name: a, url: 'http://h:', models: [m]}", "f:2: a: the port in its url is none;"),
+        ("upstreams:\n- {name: a, url: 'https://u:p@h/v1', models: [m]}", "f:2: a: its url holds a name or a password; keep secrets"),
+        ("upstreams:\n- {name: \"a\\0b\", url: 'http://h', models: [m]}", "f:2: the upstream has no usable name;"),
+        (
+            "upstreams:\n- {name: a, url: 'http://h', models: [m], fallback: [b, b]}\n- {name: b, url: 'http://h', models: [m]}",
+            "f:2: a: a fallback is listed twice;"
+        ),
         ("upstreams:\n- {name: a, url: 'http://h'}", "f:2: a: no models are listed;"),
         ("upstreams:\n- {name: a, url: 'http://h', models: m}", "f:2: a: models is not a list of texts;"),
         (

@@ -38,6 +38,8 @@ struct EventTests {
             .audio(Audio(index: 5, format: "pcm", data: "", last: true)),
             .interrupted(Interruption(reason: "my own reason", phase: .backoff, usage: usage, latencyMicroseconds: 250)),
             .interrupted(Interruption(reason: "USER_STOP", phase: .queued, usage: .none)),
+            .interrupted(Interruption(reason: "USER_STOP", phase: .streaming, usage: usage, deliveredTokens: 0, savedTokens: 93)),
+            .audio(Audio(index: 3, format: "pcm", data: "AAE=", last: false, textOffset: 0, textFinish: .length)),
             .failed(Failure(.overloaded, "upstream said: \"no\"", upstreamStatus: 529), usage),
             .failed(Failure(.internal, "", retryable: false), .none),
         ] + [FinishReason.stop, .length, .toolCalls, .contentFilter].map { .finished($0, usage) }

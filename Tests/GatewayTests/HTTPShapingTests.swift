@@ -199,6 +199,13 @@ private let usage = Usage(promptTokens: 3, completionTokens: 4, estimated: false
         #expect(try JSON(parsing: late[1])["error"]?["code"] == "worker_lost")
         let (resumed, other) = Self.chunks([.text("a"), .started(worker: "w", attempt: 2), .resumed(textOffset: 1), .text("b")])
         #expect(other == .goOn && resumed.count == 2)
+        // Heard, and never logged: the answer that goes on does not follow on it.
+        let (_, ahead) = Self.chunks([.text("ab"), .started(worker: "w", attempt: 2), .resumed(textOffset: 1), .text("c")])
+        #expect(ahead == .giveUp)
+        var whole = ChatCompletion(model: "")
+        for event in [GenerationEvent.text("ab"), .resumed(textOffset: 1), .text("c")] { #expect(try !whole.take(event)) }
+        #expect(try whole.take(.finished(.stop, usage)))
+        #expect(try JSON(parsing: whole.body(id: job, created: 7))["choices"]?[0]?["message"]?["content"] == "ac")
     }
 
     @Test func wholeCompletions() throws {

@@ -75,6 +75,35 @@ import Testing
         #expect(machine.answer == "new")
     }
 
+    /// PUBLISH is not fenced: a client may have heard what Redis had no memory for in the log, and the next attempt goes on from the log.
+    @Test func `what was heard and never logged is taken back before an attempt goes on from the log`() throws {
+        var machine = try Self.machine()
+        _ = try Self.frames(&machine, Self.events(.started(worker: "w", attempt: 1), .text("lögged"), .text(" heard")))
+        let next = Self.events(attempt: 2, .started(worker: "x", attempt: 2), .resumed(textOffset: 7), .text(" on"))
+        #expect(
+            try Self.frames(&machine, next) == [
+                #"RESPONSE{"event_id":"2-0","text_stream_seq":0,"content":{},"restarted":true}"#,
+                #"RESPONSE{"event_id":"2-1","text_stream_seq":1,"content":{"text":"lögged"}}"#,
+                #"RESPONSE{"event_id":"2-2","text_stream_seq":2,"content":{"text":" on"}}"#,
+            ])
+        #expect(machine.answer == "lögged on")
+        // Calls are not continued: one that was heard is in no log.
+        var calling = try Self.machine()
+        _ = try Self.frames(&calling, Self.events(.text("lögged"), .toolCall(ToolCall(index: 0, callID: "c", name: "f", arguments: "{}"))))
+        #expect(try Self.frames(&calling, next).count == 3 && calling.answer == "lögged on")
+    }
+
+    @Test func `a client that comes back with an event that the log never had begins anew from the log`() throws {
+        let log =
+            Self.events(.started(worker: "w", attempt: 1), .text("logged"))
+            + Self.events(attempt: 2, .started(worker: "x", attempt: 2), .resumed(textOffset: 6), .text(" on"))
+        for (known, count) in [("1-1", 1), ("1-2", 3), ("2-0", 3), ("2-1", 1), ("2-2", 0)] {
+            var machine = try Self.machine(known: try #require(EventID(known)))
+            #expect(try Self.frames(&machine, log).count == count, "\(known)")
+            #expect(machine.answer == "logged on")
+        }
+    }
+
     @Test func reasoningOnlyForWhoAsked() throws {
         let events = Self.events(.reasoning("r0"), .reasoning("r1"), .text("t"))
         var silent = try Self.machine()

@@ -1,44 +1,10 @@
 import Contract
-import Foundation
 import TestSupport
 import Testing
 
 extension Journeys {
-    /// Nodes that come before Redis, are drained, stopped or killed.
+    /// Nodes that are drained, stopped or killed.
     @Suite struct NodeLifeTests {
-        @Test func `nodes started before Redis say so, wait and get ready with it`() async throws {
-            try await withLab(redisRuns: false) { lab in
-                let worker = try await lab.worker("w1", ready: false)
-                let gateway = try await lab.gateway("g1", ready: false)
-                for node in [worker, gateway] {
-                    try await node.ready(path: "/healthz")
-                    let answer = try await node.get("/readyz")
-                    #expect(answer.status == 503 && !answer.body.isEmpty, "\(node.name): \(answer)")
-                    try await until("\(node.name) to name the trouble in its log") {
-                        node.log.split(separator: "\n").contains { line in
-                            line.contains(" warning ") && line.contains("redis") && line.contains(":\(lab.redis.port)")
-                        }
-                    }
-                }
-                try await lab.redis.start()
-                for node in [worker, gateway] { try await node.ready(deadline: .seconds(10)) }
-                let client = try await lab.client(gateway)
-                #expect(try await client.request(model: lab.model("sim-n5-g1")).ended().end == .finished)
-
-                // And once more, with connections that break.
-                await lab.redis.kill()
-                for node in [worker, gateway] {
-                    try await until("\(node.name) to be red", deadline: .seconds(10)) { try await node.get("/readyz").status == 503 }
-                }
-                try await lab.redis.start()
-                for node in [worker, gateway] { try await node.ready(deadline: .seconds(10)) }
-                let again = try await lab.client(gateway)
-                #expect(try await again.request(model: lab.model("sim-n5-g1")).ended().end == .finished)
-                let lines = worker.log.split(separator: "\n").count { $0.contains("error") || $0.contains("warning") }
-                #expect(lines < 40, "the log says once what happened: \(lines) lines")
-            }
-        }
-
         @Test func `SIGTERM drains a worker: what runs is finished, nothing new is taken`() async throws {
             try await withLab { lab in
                 let worker = try await lab.worker("w1")

@@ -1,9 +1,10 @@
 import Contract
+import Foundation
 import TestSupport
 import Testing
 
 extension Journeys {
-    /// Point 7: Redis goes away, forgets, or is full.
+    /// Redis goes away, forgets, or is full.
     @Suite struct RedisAwayTests {
         @Test func `killed and started with its append-only file, streams go on and end whole`() async throws {
             try await withLab(redis: PrivateRedis.Options(appendOnly: true)) { lab in
@@ -29,6 +30,29 @@ extension Journeys {
                 #expect(client.problems.isEmpty, "\(client.problems)")
                 try await gateway.ready(deadline: .seconds(10))
                 #expect(try await client.request(model: lab.model("sim-n3-g1")).ended().end == .finished)
+            }
+        }
+
+        /// `Generation.settled`: the newest event in the log is the end that this worker wrote itself.
+        @Test func `an end whose answer was lost on the way is the job's end, not its loss to another worker`() async throws {
+            try await withLab { lab in
+                let proxy = try await lab.proxy(to: lab.redis.port)
+                let worker = try await lab.worker("w1", ["SLUICE_REDIS_URL": "redis://127.0.0.1:\(proxy.port)"])
+                let front = try await FrontEnd(lab.redis)
+                let job = try await front.submit(model: lab.model("sim-n20-g10"))
+                try await job.tokens(3)
+                proxy.set { $0.onText = (#""type":"finished""#, .lost) }
+                #expect(try await job.ended()["type"] == "finished")
+                proxy.set { $0.refuses = true }
+                proxy.reset()
+                proxy.heal()
+                try await until("the worker to know how its job ended") {
+                    worker.log.contains("job ended") || worker.log.contains("job lost")
+                }
+                #expect(!worker.log.contains("job lost"), "\(worker.log.suffix(2_000))")
+                #expect(try await worker.scrape()["sluice_leases_lost_total"] == 0)
+                #expect(try await front.submit(model: lab.model("sim-n3-g1")).ended()["type"] == "finished")
+                await front.close()
             }
         }
 
@@ -66,18 +90,73 @@ extension Journeys {
             }
         }
 
+        @Test func `a subscriber that Redis kicks out because it reads too slowly has lost nothing`() async throws {
+            try await withLab { lab in
+                _ = try await lab.worker("w1")
+                let gateway = try await lab.gateway()
+                let client = try await lab.client(gateway)
+                let model = lab.model("sim-n150-g10")
+                let request = try await client.request(model: model)
+                try await request.tokens(5)
+                try await lab.redis.command("CONFIG", "SET", "client-output-buffer-limit", "pubsub 1mb 0 0")
+                let channel = "{sluice.0}:out:\(try request.job)"
+                gateway.freeze()
+                // More than the sockets' buffers hold, too.
+                let rubbish = String(repeating: "x", count: 8 << 20)
+                try await until("the gateway to be kicked out") {
+                    try await lab.redis.command("PUBLISH", channel, rubbish)
+                    return try await lab.redis.command("PUBSUB", "NUMSUB", channel).array?.last?.integer == 0
+                }
+                gateway.thaw()
+                let end = try await request.ended()
+                #expect(end.end == .finished && end.text == SimulatorText.tokens(150) && client.problems.isEmpty, "\(client.problems)")
+                let lines = gateway.log.split(separator: "\n").filter { $0.contains(" redis connection ") && $0.contains("=events") }
+                #expect(lines.count == 2, "lost once, back once: \(lines)")
+            }
+        }
+
+        @Test func `Redis that answers nobody for longer than a lease: streams end whole`() async throws {
+            try await withLab { lab in
+                let workers = try await lab.workers(2)
+                let gateway = try await lab.gateway()
+                let client = try await lab.client(gateway)
+                let models = (0..<10).map { _ in lab.model("sim-n200-g10") }
+                var requests: [ClientRequest] = []
+                for model in models { requests.append(try await client.request(model: model)) }
+                for request in requests { try await request.tokens(5) }
+                try await lab.redis.command("CLIENT", "PAUSE", "4000", "ALL")
+                for (request, model) in zip(requests, models) {
+                    let end = try await request.ended()
+                    #expect(end.end == .finished && end.text == SimulatorText.tokens(200), "\(end.last?.text ?? "")")
+                    let log = try await lab.log(request.job, model: model)
+                    #expect(log.problems.isEmpty && log.end == "finished", "\(log.problems)")
+                }
+                #expect(client.problems.isEmpty, "\(client.problems)")
+                for node in workers + [gateway] { try await node.ready(deadline: .seconds(10)) }
+            }
+        }
+
         @Test func `without memory: an error and no silence; an interrupt still closes; all is well when there is memory again`()
             async throws
         {
             try await withLab { lab in
-                _ = try await lab.worker("w1")
+                _ = try await lab.worker("w1", ["SLUICE_CONCURRENCY": "2"])
                 let client = try await lab.client(lab.gateway())
                 let (model, stopped) = (lab.model("sim-n400-g10"), lab.model("sim-n5000-g10"))
                 let request = try await client.request(model: model)
                 let other = try await client.request(model: stopped)
                 for request in [request, other] { try await request.tokens(5) }
+                // One is given to a worker and not yet claimed.
+                let second = try await lab.worker("w2")
+                second.freeze()
+                let waiting = try await client.request(model: lab.model("sim-n5-g1"))
+                try await until("the third in the queue") {
+                    try await lab.redis.command("XLEN", "{sluice.0}:queue:interactive").integer == 3
+                }
                 // Far less than it needs empty.
                 try await lab.redis.command("CONFIG", "SET", "maxmemory", "1mb")
+                second.thaw()
+                let third = try await lab.worker("w3", ready: false)
                 let refused = try await client.request(model: lab.model("sim-n3-g1"))
                 let answer = try await refused.ended(deadline: .seconds(12))
                 #expect(
@@ -86,6 +165,7 @@ extension Journeys {
                 // Nothing can be stored, but its worker is told all the same.
                 try await client.send("INTERRUPT", ["interrupt_request_id": .string(other.id), "reason": "USER_STOP"])
                 #expect(try await lab.endedRequest(0, model: stopped, deadline: .seconds(5)).end == .clientClosed)
+                try await until("the third worker to wait") { third.log.contains("Redis refuses to make consumer groups") }
                 // Longer than a lease: the leases are kept all the same.
                 try await Task.sleep(for: .seconds(4))
                 try await lab.redis.command("CONFIG", "SET", "maxmemory", "0")
@@ -94,8 +174,20 @@ extension Journeys {
                 #expect(end.end == .finished && end.restarts == 0, "\(end.last?.text ?? "")")
                 let log = try await lab.log(#require(end.job), model: model)
                 #expect(log.problems.isEmpty && log.attempts == [1], "\(log.problems)")
+                #expect(try await waiting.ended().end == .finished)
                 #expect(try await client.request(model: lab.model("sim-n3-g1")).ended().end == .finished)
                 #expect(client.problems.isEmpty, "\(client.problems)")
+                // Said once, and once that it is over.
+                func count(_ node: Node, _ message: String) -> Int { node.log.components(separatedBy: message).count - 1 }
+                try await until("the third worker to take jobs") { third.log.contains("worker takes jobs") }
+                #expect(count(third, "Redis refuses to make consumer groups") == 1 && count(third, "consumer groups are made") == 1)
+                // It may have been thawed too late to be given anything.
+                guard count(second, "Redis refuses claims") > 0 else { return }
+                try await until("the second worker to claim") {
+                    _ = try await client.request(model: lab.model("sim-n3-g1")).ended()
+                    return count(second, "Redis takes claims again") > 0
+                }
+                #expect(count(second, "Redis refuses claims") == 1 && count(second, "Redis takes claims again") == 1)
             }
         }
     }

@@ -3,7 +3,7 @@ import TestSupport
 import Testing
 
 extension Journeys {
-    /// Points 3 and 4: what pub/sub lost.
+    /// What pub/sub lost is found and replayed.
     @Suite struct ReplayTests {
         /// The test plays the worker, so that it can write to the log and say nothing.
         @Test func `a terminal event that nobody heard reaches the client within two seconds`() async throws {
@@ -47,6 +47,34 @@ extension Journeys {
                 }
                 for request in requests { #expect(request.judge.end == .finished && request.text == SimulatorText.tokens(150)) }
                 #expect(client.problems.isEmpty)
+            }
+        }
+
+        /// Its gateway was cut off between writing the request into the session and submitting its job; another one took the session meanwhile.
+        @Test func `a request that the client was told is lost is never submitted by the gateway that had it`() async throws {
+            try await withLab { lab in
+                let proxy = try await lab.proxy(to: lab.redis.port)
+                let first = try await lab.gateway("g1", ["SLUICE_REDIS_URL": "redis://127.0.0.1:\(proxy.port)"])
+                let second = try await lab.gateway("g2")
+                let client = try await lab.client(first)
+                let session = client.state.value.session
+                proxy.set { $0.onText = ("r-lost", .held) }
+                let request = try await client.request(model: lab.model("sim-n5-g1"), id: "r-lost")
+                try await until("the request in its session") {
+                    try await lab.redis.command("HGETALL", "{sluice.0}:session:\(session)").fields.keys.contains { $0.hasSuffix("r-lost") }
+                }
+                await client.abort()
+                let back = try await lab.client(second, fields: [("resume_session_id", .string(session))])
+                let end = try await back.resume(request).ended()
+                // The one when it asks before the gateway has looked, the other when it has: but one of them.
+                #expect(["INTERNAL_ERROR", "SESSION_INVALID"].contains(end.last?["error_code"]?.string), "\(end.last?.text ?? "")")
+                proxy.heal()
+                try await until("the first gateway to have made up its mind") {
+                    try await first.scrape().sum("sluice_jobs_submitted_total") >= 1
+                }
+                _ = try await lab.worker("w1")
+                #expect(try await back.request(model: lab.model("sim-n3-g1")).ended().end == .finished)
+                #expect(try await lab.upstream().total == 1 && back.problems.isEmpty, "\(back.problems)")
             }
         }
 

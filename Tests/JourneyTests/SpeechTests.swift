@@ -33,7 +33,11 @@ extension Journeys {
         @Test(arguments: ["openai", "dashscope"])
         func `text and audio of thirty sentences come interleaved and in order`(kind: String) async throws {
             try await withLab { lab in
-                let worker = try await lab.worker("w1", Self.settings(lab, kind: kind, model: "sim-n4-g5-speech"))
+                // Of one job never more than two at once, and of a worker never more than its limit.
+                let together = kind == "dashscope" ? 1 : 2
+                let settings = Self.settings(lab, kind: kind, model: "sim-n4-g5-speech")
+                    .merging(["SLUICE_SPEECH_CONCURRENCY": together == 1 ? "1" : "256"]) { $1 }
+                let worker = try await lab.worker("w1", settings)
                 let front = try await FrontEnd(lab.redis)
                 // No marks in it: about sixty characters each are a sentence.
                 let job = try await front.submit(model: lab.model("sim-n420-g5"), fields: Self.speech)
@@ -51,10 +55,9 @@ extension Journeys {
                 let lastText = try #require(heard.types.lastIndex(of: "text"))
                 let before = places.count { $0 < lastText }
                 #expect(before > sizes.count / 2, "\(before) of \(sizes.count) audio events came while the text was written")
-                // Never more than two at once.
                 for one in sentences {
                     let others = sentences.count { $0.accepted < one.accepted && $0.ended ?? .max > one.accepted }
-                    #expect(others <= 1)
+                    #expect(others < together)
                 }
                 #expect(!worker.log.contains("speech failed"))
                 await front.close()
@@ -216,6 +219,43 @@ extension Journeys {
                 let heard = job.heard
                 #expect(heard.problems.isEmpty && heard.types.contains("resumed") && heard.attempts == [1, 2], "\(heard.problems)")
                 #expect(Self.audio(heard).count > 16)
+                await front.close()
+            }
+        }
+
+        @Test func `a worker lost while only the voice is left is followed by one that speaks the rest, and asks for no text`() async throws
+        {
+            try await withLab { lab in
+                // The upstream could not go on from a text; it need not.
+                let settings = Self.settings(lab, model: "sim-n25-g20-speech")
+                let workers = try await lab.workers(2, settings)
+                let front = try await FrontEnd(lab.redis)
+                // About a dozen sentences, half a second each.
+                let model = lab.model("sim-n160-g1")
+                let job = try await front.submit(model: model, fields: Self.speech)
+                try await until("two sentences heard after the end of the text") {
+                    let said = job.heard.events.filter { $0["type"] == "audio" }
+                    return said.last?["text_finish"] == "stop" && Set(said.compactMap { $0["text_offset"]?.integer }).count >= 3
+                }
+                try await lab.owner(of: job.id, among: workers).0.kill9()
+                let end = try await job.ended(deadline: .seconds(30))
+                #expect(end["type"] == "finished" && end["reason"] == "stop", "\(end.text)")
+                let heard = job.heard
+                #expect(heard.problems.isEmpty && heard.attempts == [1, 2] && heard.text == SimulatorText.tokens(160), "\(heard.problems)")
+                #expect(heard.types.contains("resumed") && heard.types.count { $0 == "finished" } == 1)
+                #expect(try await lab.upstream().of(model: model).count == 1, "the text was there")
+                #expect(try await job.log().events == heard.events)
+                _ = Self.audio(heard)
+                // Nothing is heard twice: the second attempt begins behind the sentence in which the first one was lost.
+                func offsets(_ attempt: String) -> [Int] {
+                    heard.events.filter { $0["type"] == "audio" && $0["id"]?.string?.hasPrefix(attempt) == true }
+                        .compactMap { $0["text_offset"]?.integer }
+                }
+                let (before, after) = (offsets("1-"), offsets("2-"))
+                #expect(before == before.sorted() && after == after.sorted() && !after.isEmpty)
+                #expect((before.last ?? .max) < (after.first ?? .min))
+                let sentences = try await lab.upstream().of(model: "sim-n25-g20-speech").filter { $0.end == .done }
+                #expect(Set(before).union(after).count == Set(before).count + Set(after).count && sentences.count >= Set(after).count)
                 await front.close()
             }
         }

@@ -52,6 +52,48 @@ extension Journeys {
             }
         }
 
+        @Test func `figures beyond reason, and an answer that only drips, end one job and not the worker`() async throws {
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"
+            let token =
+                "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}],\"usage\":{\"prompt_tokens\":\(Int.max),\"completion_tokens\":\(Int.max)}}\n\n"
+            let upstream = try await CannedUpstream.start([
+                .init(word: "m-huge", bytes: head + token + token + "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n"),
+                .init(word: "m-open", bytes: head + token + token, closes: false),
+                // Half a head, half a line, and comments that keep a connection busy without saying anything.
+                .init(word: "m-head", bytes: "HTTP/1.1 200 OK\r\ncontent-ty", closes: false),
+                .init(word: "m-line", bytes: head + "data: {\"choices\":[{\"del", closes: false),
+                .init(word: "m-ping", bytes: head + String(repeating: ": ping\n\n", count: 1_000), closes: false),
+            ])
+            try await withLab(simulator: false) { lab in
+                let worker = try await lab.worker("w1", ["SLUICE_UPSTREAM_URL": upstream.url, "SLUICE_RETRIES": "0"])
+                let front = try await FrontEnd(lab.redis)
+                func fields(_ model: String) -> [(String, JSON)] {
+                    let messages: JSON = [["role": "user", "content": "hi"]]
+                    return [
+                        ("request", ["model": .string(model), "messages": messages, "max_tokens": .integer(Int.min)]),
+                        ("first_token_timeout_ms", 400),
+                    ]
+                }
+                let huge = try await front.submit(model: "m-huge", fields: fields("m-huge"))
+                let open = try await front.submit(model: "m-open", fields: fields("m-open"))
+                let silent = ["m-head", "m-line", "m-ping"]
+                var jobs: [FollowedJob] = []
+                for model in silent { jobs.append(try await front.submit(model: model, fields: fields(model))) }
+                #expect(try await huge.ended()["type"] == "finished")
+                try await until("its first token") { open.heard.text == "aa" }
+                try await front.publish(interrupt: open.id)
+                let end = try await open.ended()
+                #expect(end["type"] == "interrupted" && end["saved_tokens"] == nil, "\(end.text)")
+                for (model, job) in zip(silent, jobs) {
+                    let end = try await job.ended()
+                    #expect(end["code"] == "first_token_timeout" && job.heard.problems.isEmpty, "\(model): \(end.text)")
+                }
+                #expect(worker.isRunning)
+                await front.close()
+            }
+            await upstream.close()
+        }
+
         @Test func `rubbish is a protocol failure, and no redirect is followed`() async throws {
             let page = "<html>"
             let elsewhere = try await CannedUpstream.start([.init(word: "HTTP/1.1", bytes: "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")])

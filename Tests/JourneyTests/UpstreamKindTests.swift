@@ -27,7 +27,7 @@ extension Journeys {
     @Suite struct UpstreamKindTests {
         @Test(arguments: UpstreamKind.all) func `an answer comes whole with the upstream's own figures`(kind: UpstreamKind) async throws {
             try await withLab { lab in
-                _ = try await lab.worker("w1", kind.settings(lab))
+                let worker = try await lab.worker("w1", kind.settings(lab))
                 let front = try await FrontEnd(lab.redis)
                 let plain = try await front.submit(model: lab.model("sim-n40-g2"))
                 let thinking = try await front.submit(model: lab.model("sim-n10-g2-r"))
@@ -51,6 +51,18 @@ extension Journeys {
                 #expect(calling.heard.events.first { $0["type"] == "tool_call" }?["name"] == "get_weather")
                 #expect(plain.heard.events.first { $0["type"] == "upstream" }?["name"]?.string == kind.name)
                 #expect(try await plain.record()["upstream"] == kind.name)
+                // What changes nothing for the reader: several tokens in a write, a wait before the first, a model that minds no closed client.
+                // One after the other they go over a connection that is there already.
+                let opened = try await worker.scrape()[#"sluice_upstream_connections_total{use="opened"}"#]
+                for script in ["sim-n40-g2-b8", "sim-n5-g1-f50", "sim-n5-g1-z"] {
+                    let job = try await front.submit(model: lab.model(script))
+                    let end = try await job.ended()
+                    #expect(end["type"] == "finished" && job.heard.types.count { $0 == "finished" } == 1, "\(script): \(end.text)")
+                    #expect(job.heard.problems.isEmpty, "\(job.heard.problems)")
+                }
+                let scrape = try await worker.scrape()
+                #expect(scrape[#"sluice_upstream_connections_total{use="opened"}"#] == opened)
+                #expect(scrape.sum("sluice_upstream_connections_total") == 6)
                 await front.close()
             }
         }
@@ -62,7 +74,8 @@ extension Journeys {
                 _ = try await lab.worker("w1", kind.settings(lab))
                 let front = try await FrontEnd(lab.redis)
                 let model = lab.model("sim-n2000-g10")
-                let job = try await front.submit(model: model)
+                let request: JSON = ["model": .string(model), "messages": [["role": "user", "content": "hi"]], "max_tokens": 2000]
+                let job = try await front.submit(model: model, fields: [("request", request)])
                 try await job.tokens(20)
                 try await front.publish(interrupt: job.id)
                 let end = try await job.ended(deadline: .seconds(5))
@@ -71,6 +84,10 @@ extension Journeys {
                 #expect(upstream.end == .clientClosed)
                 let told = try #require(end["usage"]?["completion_tokens"]?.integer)
                 #expect(told >= 20 && abs(told - upstream.tokens) <= 3, "told \(told), generated \(upstream.tokens)")
+                // What was saved is the rest of what was asked for; what was delivered is what the log holds.
+                #expect(end["saved_tokens"]?.integer == 2_000 - told, "\(end.text)")
+                let delivered = try #require(end["delivered_tokens"]?.integer)
+                #expect(delivered <= told && job.heard.text == SimulatorText.tokens(delivered), "\(end.text)")
                 // Where every frame says what was used, an interrupt's figures are the upstream's own.
                 #expect(end["usage"]?["estimated"]?.bool == (kind.name != "dashscope"), "\(end.text)")
                 #expect(job.heard.problems.isEmpty)
@@ -88,11 +105,19 @@ extension Journeys {
                     ("e429", "rate_limited", 2), ("e500", "upstream_error", 2), ("e503", "overloaded", 2),
                     ("k3", "upstream_disconnected", 1),
                     ("x", kind.frameCode, 1), ("d", "upstream_truncated", 1), ("k0", "upstream_disconnected", 2),
+                    ("h3", "idle_timeout", 1), ("h0", "first_token_timeout", 2), ("f9000", "first_token_timeout", 2),
                 ]
                 var jobs: [(script: String, code: String, tries: Int, job: FollowedJob)] = []
                 for fault in faults {
-                    jobs.append(
-                        (fault.script, fault.code, fault.tries, try await front.submit(model: lab.model("sim-n6-g2-\(fault.script)"))))
+                    // Only where silence is what is waited for: on a slow machine others may take their time.
+                    let limit: [(String, JSON)] =
+                        switch fault.code {
+                        case "idle_timeout": [("idle_timeout_ms", 400)]
+                        case "first_token_timeout": [("first_token_timeout_ms", 400)]
+                        default: []
+                        }
+                    let job = try await front.submit(model: lab.model("sim-n6-g2-\(fault.script)"), fields: limit)
+                    jobs.append((fault.script, fault.code, fault.tries, job))
                 }
                 for (script, code, tries, job) in jobs {
                     let end = try await job.ended()
@@ -110,6 +135,41 @@ extension Journeys {
                 }
                 await front.close()
             }
+        }
+
+        /// Anthropic refuses a beginning of an answer that ends with white space.
+        @Test func `a text that ends with white space is gone on from, and stays unbroken`() async throws {
+            func events(_ data: [String]) -> String { data.map { "data: \($0)\n\n" }.joined() }
+            func delta(_ text: String) -> String {
+                #"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"\#(text)"}}"#
+            }
+            let head = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-type: text/event-stream\r\n\r\n"
+            let start = events([#"{"type":"message_start","message":{"usage":{"input_tokens":3,"output_tokens":1}}}"#])
+            let end = [
+                #"{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":2}}"#, #"{"type":"message_stop"}"#,
+            ]
+            let upstream = try await CannedUpstream.start([
+                .init(
+                    word: #"{"role":"assistant","content":[{"type":"text","text":"Hello"}]}"#,
+                    bytes: head + start + events([delta(" \\nworld")] + end)),
+                .init(word: #""text":"hello""#, bytes: head + start + events([delta("Hello \\n")]), closes: false),
+            ])
+            try await withLab(simulator: false) { lab in
+                let settings: [String: String?] = [
+                    "SLUICE_UPSTREAM_KIND": "anthropic", "SLUICE_UPSTREAM_URL": "http://127.0.0.1:\(upstream.port)",
+                    "SLUICE_UPSTREAM_PREFIX": "prefix", "SLUICE_RETRIES": "0",
+                ]
+                let workers = try await lab.workers(2, settings)
+                let front = try await FrontEnd(lab.redis)
+                let job = try await front.submit(model: "m")
+                try await until("the first words") { job.heard.text == "Hello \n" }
+                try await lab.owner(of: job.id, among: workers).0.kill9()
+                #expect(try await job.ended()["type"] == "finished")
+                #expect(job.heard.text == "Hello \nworld" && job.heard.types.contains("resumed"), "\(job.heard.text) \(job.heard.types)")
+                #expect(job.heard.problems.isEmpty && upstream.requests.count == 2)
+                await front.close()
+            }
+            await upstream.close()
         }
     }
 }

@@ -3,7 +3,7 @@ import TestSupport
 import Testing
 
 extension Journeys {
-    /// Point 2: a worker that wakes after its lease.
+    /// A worker that wakes after its lease.
     @Suite struct ZombieTests {
         @Test func `frozen past its lease it writes nothing more and closes its upstream`() async throws {
             try await withLab { lab in
@@ -28,6 +28,23 @@ extension Journeys {
                 // Awake again it works like any other.
                 await other.kill9()
                 #expect(try await client.request(model: lab.model("sim-n5-g1")).ended().end == .finished)
+            }
+        }
+
+        @Test func `a write that the log refuses ends the attempt at once, long before a beat would`() async throws {
+            try await withLab { lab in
+                _ = try await lab.worker("w1", ["SLUICE_LEASE": "60s"])
+                let front = try await FrontEnd(lab.redis)
+                let model = lab.model("sim-n5000-g10")
+                let job = try await front.submit(model: model)
+                try await job.tokens(3)
+                // As if another worker had claimed it.
+                try await front.redis.send(
+                    "XADD", "{sluice.0}:log:\(job.id)", "2-0", "e", #"{"id":"2-0","type":"started","worker":"w2","attempt":2}"#)
+                #expect(try await lab.endedRequest(0, model: model, deadline: .seconds(8)).end == .clientClosed)
+                let log = try await job.log()
+                #expect(log.attempts == [1, 2] && log.problems.isEmpty && log.types.last == "started", "\(log.problems)")
+                await front.close()
             }
         }
 

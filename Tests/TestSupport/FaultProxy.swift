@@ -13,7 +13,13 @@ package final class FaultProxy: Sendable {
         package var silent = false
         /// New connections are reset at once.
         package var refuses = false
+        /// What becomes of what the far side sends. Where something was lost, nothing passes for good.
+        package var answers = Answers.pass
+        /// When a client has sent this text (in one piece, which passes), answers are treated so.
+        package var onText: (text: String, answers: Answers)?
     }
+
+    package enum Answers: Sendable { case pass, held, lost }
 
     /// Bytes held while `silent`, per direction of a connection; beyond it the connection is reset.
     fileprivate static let heldMaximum = 64 << 20
@@ -33,6 +39,14 @@ package final class FaultProxy: Sendable {
         let state: Mutex<State>
         init(seed: UInt64) { state = Mutex(State(random: SplitMix64(seed: seed))) }
         var faults: Faults { state.withLock { $0.faults } }
+
+        func sent(_ piece: ByteBuffer) {
+            state.withLock { state in
+                guard let (text, answers) = state.faults.onText, String(buffer: piece).contains(text) else { return }
+                state.faults.answers = answers
+                state.faults.onText = nil
+            }
+        }
     }
 
     /// - Parameter seed: what slices are cut by.
@@ -61,7 +75,7 @@ package final class FaultProxy: Sendable {
             return state.faults.refuses
         }
         guard !refused else { return reset(near) }
-        let inward = Pump(shared)
+        let inward = Pump(shared, comesFromClient: true)
         try near.pipeline.syncOperations.addHandler(inward)
         let loop = near.eventLoop
         let bound = NIOLoopBound(inward, eventLoop: loop)
@@ -69,7 +83,7 @@ package final class FaultProxy: Sendable {
             .channelOption(.allowRemoteHalfClosure, value: true)
             .channelInitializer { far in
                 loop.makeCompletedFuture {
-                    let outward = Pump(shared)
+                    let outward = Pump(shared, comesFromClient: false)
                     try far.pipeline.syncOperations.addHandler(outward)
                     outward.connected(to: near)
                 }
@@ -127,6 +141,10 @@ private final class Pump: ChannelInboundHandler {
     typealias InboundIn = ByteBuffer
 
     private let shared: FaultProxy.Shared
+    private let comesFromClient: Bool
+    /// Something was left out: nothing that follows may pass.
+    private var hasLost = false
+    private var isHolding: Bool { shared.faults.silent || !comesFromClient && shared.faults.answers == .held }
     private(set) var channel: (any Channel)?
     private var peer: (any Channel)?
     private var held: [ByteBuffer] = []
@@ -137,7 +155,10 @@ private final class Pump: ChannelInboundHandler {
     /// Pieces that wait for their time. Until they are written none may pass at once, even if their time is over already.
     private var delayed = 0
 
-    init(_ shared: FaultProxy.Shared) { self.shared = shared }
+    init(_ shared: FaultProxy.Shared, comesFromClient: Bool) {
+        self.shared = shared
+        self.comesFromClient = comesFromClient
+    }
 
     func handlerAdded(context: ChannelHandlerContext) {
         channel = context.channel
@@ -156,7 +177,7 @@ private final class Pump: ChannelInboundHandler {
     }
 
     func faultsChanged() {
-        guard let peer, !shared.faults.silent else { return }
+        guard let peer, !isHolding else { return }
         let pieces = held
         held = []
         heldBytes = 0
@@ -166,8 +187,14 @@ private final class Pump: ChannelInboundHandler {
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         let piece = unwrapInboundIn(data)
+        if comesFromClient {
+            shared.sent(piece)
+        } else if hasLost || shared.faults.answers == .lost {
+            hasLost = true
+            return
+        }
         // What came before goes before: when the silence ends, pieces may come in until the loop gets to those that were held.
-        guard let peer, !shared.faults.silent, held.isEmpty else {
+        guard let peer, !isHolding, held.isEmpty else {
             held.append(piece)
             heldBytes += piece.readableBytes
             if heldBytes > FaultProxy.heldMaximum { FaultProxy.reset(context.channel) }
@@ -213,7 +240,7 @@ private final class Pump: ChannelInboundHandler {
     func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
         if let event = event as? ChannelEvent, event == .inputClosed {
             ended = true
-            if !shared.faults.silent, let peer { finish(peer) }
+            if !isHolding, let peer { finish(peer) }
         }
         context.fireUserInboundEventTriggered(event)
     }

@@ -1,4 +1,5 @@
 import Contract
+import TestSupport
 import Testing
 
 @testable import Upstream
@@ -298,6 +299,36 @@ struct DialectTests {
         }
     }
 
+    /// Whatever comes: an answer or a failure, the same at any slicing, one end at most, and no call whose arguments are no JSON.
+    @Test(arguments: openAI + dashScope + anthropic + ollama) func mutatedStreamsEndLikeOthers(_ recorded: Recorded) throws {
+        let seed = recorded.name.utf8.reduce(UInt64(7)) { $0 &* 31 &+ UInt64($1) }
+        var generator = SplitMix64(seed: seed)
+        let bits = [
+            "{", "}", "[", "]", "\"", ":", ",", "\n", "\n\n", "data:", "null", "-1e400", "99999999999999999999", "\\u", "\r", "\u{0}",
+        ]
+        for round in 0..<300 {
+            var bytes = Array(recorded.stream.utf8)
+            for _ in 0..<Int.random(in: 1...4, using: &generator) where !bytes.isEmpty {
+                let place = Int.random(in: 0..<bytes.count, using: &generator)
+                switch Int.random(in: 0..<4, using: &generator) {
+                case 0: bytes[place] = UInt8.random(in: 0...255, using: &generator)
+                case 1: bytes.removeSubrange(place..<min(bytes.count, place + Int.random(in: 1...20, using: &generator)))
+                case 2: bytes.insert(contentsOf: (bits.randomElement(using: &generator) ?? "").utf8, at: place)
+                default: bytes.insert(contentsOf: bytes[place..<min(bytes.count, place + 40)], at: place)
+                }
+            }
+            let whole = try Decoded(recorded.kind, [bytes[...]])
+            let cut = Int.random(in: 0...bytes.count, using: &generator)
+            let sliced = try Decoded(recorded.kind, [bytes[..<cut], bytes[cut...]])
+            let ends = whole.outputs.count { if case .finished = $0 { true } else { false } }
+            let arguments = whole.outputs.compactMap { if case .toolCall(let call) = $0 { call.arguments } else { nil } }
+            guard whole == sliced, ends <= 1, arguments.allSatisfy({ (try? JSON(parsing: $0)) != nil }) else {
+                Issue.record("round \(round), cut at \(cut): \(String(decoding: bytes, as: UTF8.self))\n\(whole)\n\(sliced)")
+                return
+            }
+        }
+    }
+
     @Test func toolArgumentsAreBounded() throws {
         var tools = ToolCallAssembler()
         let part = String(repeating: "x", count: 1 << 20)
@@ -305,6 +336,8 @@ struct DialectTests {
             for _ in 0..<20 { try tools.add(.init(index: 0, arguments: part)) }
         }
         #expect(error?.code == .outputTooLarge)
+        var named = ToolCallAssembler()
+        #expect(throws: Failure.self) { for index in 0..<40 { try named.add(.init(index: 0, name: "\(index)\(part)")) } }
         var many = ToolCallAssembler()
         #expect(throws: Failure.self) { for index in 0..<2000 { try many.add(.init(index: index)) } }
     }

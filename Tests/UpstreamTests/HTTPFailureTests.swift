@@ -76,6 +76,13 @@ struct HTTPFailureTests {
         #expect(!Self.failure(401, #"{"error":{"message":"wrong key: sk-secret-canary!"}}"#).failure.message.contains("canary"))
         #expect(!Self.failure(502, "<html>secret page</html>", type: "text/html").failure.message.contains("page"))
         #expect(!Self.failure(500, "key sk-secret-canary", type: "text/plain").failure.message.contains("canary"))
+        // Cut first, a part of it would be left that is no longer known as the key.
+        for length in 250..<620 {
+            let text = String(repeating: "x", count: length) + "sk-secret-canary"
+            for body in [text, #"{"error":{"message":"\#(text)"}}"#] {
+                #expect(!Self.failure(500, body, type: "text/plain").failure.message.contains("sk-"), "\(length)")
+            }
+        }
     }
 
     @Test(

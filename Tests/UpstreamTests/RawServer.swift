@@ -1,6 +1,7 @@
 import NIOConcurrencyHelpers
 import NIOCore
 import NIOPosix
+import NIOSSL
 
 /// A server that reads requests and answers with whatever bytes a test wants, broken ones included.
 final class RawServer: Sendable {
@@ -47,7 +48,8 @@ final class RawServer: Sendable {
     var open: Int { counts.withLockedValue { $0.open } }
     var requests: [Exchange] { counts.withLockedValue { $0.requests } }
 
-    init(_ script: @escaping Script) async throws {
+    /// - Parameter tls: nil: plain HTTP.
+    init(host: String = "127.0.0.1", tls: NIOSSLContext? = nil, _ script: @escaping Script) async throws {
         let counts = NIOLockedValueBox(Counts())
         self.counts = counts
         let (stream, continuation) = AsyncStream.makeStream(of: Int.self)
@@ -66,6 +68,7 @@ final class RawServer: Sendable {
                     continuation.yield(number)
                 }
                 return channel.eventLoop.makeCompletedFuture {
+                    if let tls { try channel.pipeline.syncOperations.addHandler(NIOSSLServerHandler(context: tls)) }
                     try channel.pipeline.syncOperations.addHandler(
                         RequestReader { head, body in
                             let exchange = Exchange(head: head, body: body, connection: number, channel: channel)
@@ -74,7 +77,7 @@ final class RawServer: Sendable {
                         })
                 }
             }
-            .bind(host: "127.0.0.1", port: 0).get()
+            .bind(host: host, port: 0).get()
     }
 
     func stop() async throws { try await channel.close() }

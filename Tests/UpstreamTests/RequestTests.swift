@@ -126,6 +126,19 @@ struct RequestTests {
                 + #""format":{"type":"object"},"options":{"temperature":0.5,"seed":3,"num_predict":7,"stop":["a"]}}"#)
     }
 
+    @Test(arguments: [UpstreamConfiguration.Kind.dashscope, .anthropic, .ollama])
+    func functionsAreTheToolsThatCameAfterThem(_ kind: UpstreamConfiguration.Kind) throws {
+        let function = #"{"name":"f","parameters":{"type":"object"}}"#
+        let choice = kind == .ollama ? (#""auto""#, #""auto""#) : (#"{"name":"f"}"#, #"{"type":"function","function":{"name":"f"}}"#)
+        let old = try Self.request(kind, "{\(Self.hi),\"functions\":[\(function)],\"function_call\":\(choice.0)}")
+        let new = try Self.request(
+            kind, "{\(Self.hi),\"tools\":[{\"type\":\"function\",\"function\":\(function)}],\"tool_choice\":\(choice.1)}")
+        #expect(Self.body(old) == Self.body(new))
+        #expect(#expect(throws: Failure.self) { try Self.request(kind, "{\(Self.hi),\"functions\":1}") }?.code == .invalidRequest)
+        #expect(
+            #expect(throws: Failure.self) { try Self.request(kind, "{\(Self.hi),\"functions\":[],\"tools\":[]}") }?.code == .invalidRequest)
+    }
+
     @Test(arguments: [
         (UpstreamConfiguration.Kind.openai, #""n":2"#, "n"), (.anthropic, #""seed":1"#, "seed"),
         (.anthropic, #""response_format":{"type":"json_object"}"#, "response_format"), (.anthropic, #""temperature":1.5"#, "temperature"),

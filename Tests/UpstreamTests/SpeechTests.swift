@@ -98,4 +98,52 @@ import Testing
                 on: SpeechConfiguration(kind: .openai, url: "http://h", key: "sk\r\nHost: evil", model: nil, voice: nil))
         }
     }
+
+    /// The synthesis is over at its finish reason, however long the server keeps the body open; one that ends it soon keeps its connection.
+    @Test(arguments: [true, false]) func aSentenceEndsAtStop(bodyEnds: Bool) async throws {
+        let server = try await RawServer { exchange in
+            exchange.beginStream()
+            exchange.chunk(String(decoding: Self.stream, as: UTF8.self))
+            if bodyEnds { exchange.endStream() }
+        }
+        let url = "http://127.0.0.1:\(server.port)/api/v1"
+        try await Caller.with { caller in
+            for _ in 0..<2 {
+                let heard = try await caller.speak(
+                    on: SpeechConfiguration(kind: .dashscope, url: url, key: nil, model: nil, voice: nil))
+                #expect(heard.samples == [1, 2, 3, 4, 5] && heard.failure == nil)
+            }
+            #expect(await caller.openCalls == 0)
+        }
+        #expect(server.accepted == (bodyEnds ? 1 : 2))
+        try await server.stop()
+    }
+}
+
+/// What one synthesis told.
+private struct Heard: Sendable {
+    var samples: [UInt8] = []
+    var failure: Failure?
+}
+
+private final class Listener: SpeechReceiver {
+    var heard = Heard()
+    var waiter: CheckedContinuation<Heard, Never>?
+
+    func speechProduced(_ samples: [UInt8]) { heard.samples += samples }
+
+    func speechEnded(_ failure: Failure?) {
+        heard.failure = failure
+        waiter?.resume(returning: heard)
+        waiter = nil
+    }
+}
+
+extension Caller {
+    fileprivate func speak(on speech: SpeechConfiguration) async throws -> Heard {
+        let listener = Listener()
+        let request = SpeechRequest(jobID: JobID("p0-test")!, text: "Hi.", model: "m", voice: "v")
+        _ = try client.speak(request, on: speech, receiver: listener)
+        return await withCheckedContinuation { listener.waiter = $0 }
+    }
 }

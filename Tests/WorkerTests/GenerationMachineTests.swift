@@ -180,6 +180,52 @@ import Upstream
         #expect(waitingAgain.checked() == nil, "nothing is dialled after the interrupt")
     }
 
+    @Test func anInterruptTellsWhatWasDeliveredAndWhatItSaved() {
+        func end(generated: Int, delivered: Int, maximum: Int?) -> Interruption? {
+            var machine = Self.machine()
+            _ = machine.begin()
+            _ = machine.produced(chunks: generated)
+            let interrupt = Interrupt(id: JobID("j")!, reason: "R")
+            let action = machine.interrupted(interrupt, latencyMicroseconds: 1, delivered: delivered, maximum: maximum)
+            guard case .interrupted(let interruption) = ended(action) else { return nil }
+            return interruption
+        }
+        #expect(end(generated: 7, delivered: 5, maximum: 100)?.deliveredTokens == 5)
+        #expect(end(generated: 7, delivered: 5, maximum: 100)?.savedTokens == 93)
+        #expect(end(generated: 7, delivered: 9, maximum: 3)?.deliveredTokens == 7)
+        #expect(end(generated: 7, delivered: 9, maximum: 3)?.savedTokens == 0)
+        #expect(end(generated: 7, delivered: 7, maximum: nil)?.savedTokens == nil)
+    }
+
+    /// Numbers that come from others never end the process.
+    @Test func figuresBeyondReasonAreCut() {
+        var machine = Self.machine(earlier: Usage(promptTokens: 5, completionTokens: 5, estimated: false))
+        _ = machine.begin()
+        _ = machine.produced(chunks: 1)
+        machine.reported(promptTokens: .max, completionTokens: .max)
+        _ = machine.produced(chunks: 1)
+        #expect(machine.usage.completionTokens == 1_000_000_000_006 && machine.usage.promptTokens == 1_000_000_000_005)
+        machine.reported(promptTokens: .min, completionTokens: -1)
+        #expect(machine.usage.completionTokens == 5 && machine.usage.promptTokens == 5)
+        var job = Job(id: JobID("j")!, priority: .standard, request: JSONObject())
+        for (value, maximum) in [(Int.min, nil), (-1, nil), (0, nil), (7, 7), (Int.max, nil)] {
+            job.request["max_tokens"] = .integer(value)
+            #expect(job.maximumTokens == maximum)
+        }
+        job.request["max_completion_tokens"] = .null
+        job.request["max_tokens"] = 9
+        #expect(job.maximumTokens == 9)
+    }
+
+    @Test func aTextThatIsThereNeedsNoUpstream() {
+        var mute = Self.machine(upstreams: 0)
+        #expect(ended(mute.textIsWhole(.length, voiceRuns: false)) == .finished(.length, .none))
+        var speaking = Self.machine(upstreams: 0)
+        #expect(speaking.textIsWhole(.stop, voiceRuns: true) == .speak)
+        #expect(speaking.phase == .speaking)
+        #expect(ended(speaking.spoken()) == .finished(.stop, .none))
+    }
+
     @Test func whatALostWorkerLoggedIsCountedAtLeast() {
         let events: [LoggedEvent] = [.upstream(name: "u", model: "m"), .text(" w10 w11"), .restarted].enumerated().map {
             LoggedEvent(id: EventID(attempt: 1, sequence: $0.offset + 1), event: $0.element)

@@ -17,6 +17,9 @@ struct ChatCompletionStream {
     private let includesUsage: Bool
     private var model: String
     private var hasRole = false
+    /// Bytes of text written.
+    private var written = 0
+    private var hasCalled = false
 
     /// - Parameter created: seconds since 1970.
     init(id: JobID, created: Int, model: String, includesUsage: Bool) {
@@ -28,15 +31,20 @@ struct ChatCompletionStream {
 
     mutating func take(_ event: GenerationEvent, out: inout [UInt8]) -> Step {
         switch event {
-        case .started, .resumed, .audio: break
+        case .started, .audio: break
+        // The client may have more than the log had (`RelayMachine.resumed`).
+        case .resumed(let offset) where written <= offset && !hasCalled: break
         case .upstream(_, let model): self.model = model.isEmpty ? self.model : model
-        case .restarted:
+        case .restarted, .resumed:
             guard hasRole else { break }
             appendError(HTTPFailure(Failure(.workerLost, "the worker was lost and the answer began anew; ask again")), to: &out)
             return .giveUp
-        case .text(let text): append(to: &out) { $0.appendJSONMember("content", text) }
+        case .text(let text):
+            written += text.utf8.count
+            append(to: &out) { $0.appendJSONMember("content", text) }
         case .reasoning(let text): append(to: &out) { $0.appendJSONMember("reasoning_content", text) }
         case .toolCall(let call):
+            hasCalled = true
             append(to: &out) { out in
                 out.appendJSONName("tool_calls")
                 out.append(UInt8(ascii: "["))
@@ -119,7 +127,11 @@ struct ChatCompletion {
     /// - Returns: whether that was the last event.
     mutating func take(_ event: GenerationEvent) throws(HTTPFailure) -> Bool {
         switch event {
-        case .started, .resumed, .audio: return false
+        case .started, .audio: return false
+        case .resumed(let offset):
+            // More may have been heard than the log had (`RelayMachine.resumed`).
+            text = String(decoding: text.utf8.prefix(offset), as: UTF8.self)
+            calls = []
         case .upstream(_, let model): self.model = model.isEmpty ? self.model : model
         case .restarted:
             text = ""

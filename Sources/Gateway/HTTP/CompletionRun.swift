@@ -48,6 +48,7 @@ final class CompletionRun: Sendable {
             throw HTTPFailure.tooManyRunning
         }
         state.withLockedValue { $0.isCounted = true }
+        context.completions.insert(id)
         ClientPresence.watch(channel) { [self] in
             inbox.clientGone()
             abandon()
@@ -55,13 +56,22 @@ final class CompletionRun: Sendable {
         do {
             let following = try await context.feed.follow(id, after: nil, replay: false) { [inbox] in inbox.deliver($0) }
             keep(following)
-            guard !state.withLockedValue({ $0.isOver }) else { return }
+            guard !state.withLockedValue({ $0.isOver }) else {
+                context.completions.remove(id)
+                return
+            }
             var options = SubmitOptions()
             options.gateway = context.settings.name
-            guard try await context.queue.submitSurely(job, options: options, patience: .seconds(0), errands: context.errands) != .full
-            else {
+            // Should this gateway die, whoever finds that out interrupts the job.
+            options.endsWithGateway = true
+            switch try await context.queue.submitSurely(job, options: options, patience: .seconds(0), errands: context.errands) {
+            case .accepted, .exists, .repeated, .conflict, .sessionLost: break
+            case .full:
                 finish()
                 throw HTTPFailure.queueFull
+            case .ownerFull:
+                finish()
+                throw HTTPFailure.tooManyWaiting
             }
         } catch let error as RedisError {
             finish()
@@ -75,8 +85,16 @@ final class CompletionRun: Sendable {
         if markSubmitted() { interrupt() }
     }
 
-    /// The terminal event was seen.
-    func finish() { close(abandoning: false) }
+    /// The terminal event was seen, or the job never came to be.
+    func finish() {
+        close(abandoning: false)
+        guard context.completions.remove(id) else { return }
+        context.errands.start { [id, context] in
+            await Patience.seconds(600).until { () async throws(RedisError) in
+                try await context.queue.forgetRequest(id, of: context.settings.name)
+            }
+        }
+    }
 
     /// Nobody will read the rest: interrupts the job, unless it is over.
     func abandon() {
@@ -122,10 +140,13 @@ final class CompletionRun: Sendable {
     }
 
     private func interrupt() {
-        context.errands.start { [id, owner, queue = context.queue] in
+        context.errands.start { [id, owner, context] in
             let answer = await Patience.seconds(600).until { () async throws(RedisError) in
-                try await queue.interrupt(id, reason: InterruptReason.clientGone, owner: owner)
+                let answer = try await context.queue.interrupt(id, reason: InterruptReason.clientGone, owner: owner)
+                try await context.queue.forgetRequest(id, of: context.settings.name)
+                return answer
             }
+            context.completions.remove(id)
             GatewayMetrics.interrupted(answer)
         }
     }

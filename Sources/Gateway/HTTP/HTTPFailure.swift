@@ -71,6 +71,9 @@ extension HTTPFailure {
 
     static let queueFull = HTTPFailure(.tooManyRequests, code: "server_busy", "too many jobs are waiting; try again later")
 
+    static let tooManyWaiting = HTTPFailure(
+        .tooManyRequests, code: "server_busy", "too many of your jobs are waiting; try again when some have run")
+
     static let tooManyRunning = HTTPFailure(
         .tooManyRequests, code: "rate_limited", "too many of your requests are running; try again when one has ended")
 

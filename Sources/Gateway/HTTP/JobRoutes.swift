@@ -48,7 +48,8 @@ struct JobRoutes: Sendable {
             return Self.accepted(id)
         case .repeated(let first): return Self.accepted(first)
         case .full: throw HTTPFailure.queueFull
-        case .conflict:
+        case .ownerFull: throw HTTPFailure.tooManyWaiting
+        case .conflict, .sessionLost:
             throw HTTPFailure(.conflict, code: "idempotency_conflict", "this Idempotency-Key came with another body before")
         }
     }

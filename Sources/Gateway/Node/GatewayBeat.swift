@@ -4,18 +4,24 @@ import Logging
 import NIOCore
 import RedisClient
 
-/// The gateway's sign of life, three times a lease, and with it the look after gateways that died: their sessions with running requests are adopted.
+/// The gateway's sign of life, three times a lease, and with it the look after gateways that died: their sessions with running requests are adopted, their chat
+/// completions, whose clients lost their connections, are interrupted.
 actor GatewayBeat {
-    /// Sessions adopted from one partition of one dead gateway at a beat.
+    /// Sessions adopted, and completions interrupted, from one partition of one dead gateway at a beat.
     private static let adoptedAtOnce = 500
     /// Beats in a row that a gateway must be found missing: after an outage of Redis all heartbeats are gone for a moment.
     private static let missingBeats = 2
+
+    private struct Absence {
+        var beats = 0
+        let since = ContinuousClock.now
+    }
 
     private let node: NIOLoopBound<GatewayNode>
     private let context: GatewayContext
     private let heartbeat: NodeHeartbeat
     private let started = WallClock.milliseconds
-    private var missing: [String: Int] = [:]
+    private var missing: [String: Absence] = [:]
     private var hasLookedAtOwn = false
 
     private var redis: RedisClient { context.queue.redis }
@@ -47,6 +53,7 @@ actor GatewayBeat {
         if !hasLookedAtOwn {
             // What an earlier process of this name left behind when it died.
             _ = try await adopt(from: name)
+            _ = try await interruptCompletions(of: name)
             hasLookedAtOwn = true
         }
         try await lookAfterOthers()
@@ -73,9 +80,18 @@ actor GatewayBeat {
                 missing[other] = nil
                 continue
             }
-            missing[other, default: 0] += 1
-            guard missing[other, default: 0] >= Self.missingBeats else { continue }
-            if try await adopt(from: other) == 0 {
+            var absence = missing[other] ?? Absence()
+            absence.beats += 1
+            missing[other] = absence
+            guard absence.beats >= Self.missingBeats else { continue }
+            var left = try await adopt(from: other)
+            // It may only be cut off from Redis, and its clients still there: it gets the time that clients get.
+            if absence.since + context.settings.grace <= .now {
+                left += try await interruptCompletions(of: other)
+            } else {
+                left += 1
+            }
+            if left == 0 {
                 _ = try await redis.send("SREM", .string(keys.gateways), .string(other))
                 missing[other] = nil
             }
@@ -93,6 +109,31 @@ actor GatewayBeat {
             context.eventLoop.execute { for id in ids { node.value.host.adopt(id, from: other) } }
         }
         if count > 0 { context.logger.info("adopting sessions", metadata: ["from": "\(other)", "sessions": "\(count)"]) }
+        return count
+    }
+
+    /// - Returns: how many it had.
+    private func interruptCompletions(of other: String) async throws -> Int {
+        var count = 0
+        for partition in 0..<keys.partitions {
+            let ids = try await context.queue.requests(of: other, partition: partition, atMost: Self.adoptedAtOnce)
+                .filter { !context.completions.contains($0) }
+            guard !ids.isEmpty else { continue }
+            count += ids.count
+            context.logger.info("interrupting a dead gateway's completions", metadata: ["from": "\(other)", "completions": "\(ids.count)"])
+            // The beat does not wait for it. What fails is found again at the next one.
+            context.errands.start { [queue = context.queue] in
+                await withDiscardingTaskGroup { tasks in
+                    for id in ids {
+                        tasks.addTask {
+                            let answer = try? await queue.interrupt(id, reason: InterruptReason.clientGone, owner: nil)
+                            GatewayMetrics.interrupted(answer)
+                            if answer != nil { try? await queue.forgetRequest(id, of: other) }
+                        }
+                    }
+                }
+            }
+        }
         return count
     }
 

@@ -21,6 +21,12 @@ extension SessionHost {
 
     private static let full = ProtocolError(.serverBusy, "the queue is full; try again later", detail: "overloaded", retryable: true)
 
+    /// Its client is elsewhere and hears nothing of this.
+    private static let lost = ProtocolError(.serverBusy, "the session went on elsewhere", detail: "overloaded", retryable: true)
+
+    private static let ownerFull = ProtocolError(
+        .serverBusy, "too many of your requests are waiting; try again when some have run", detail: "overloaded", retryable: true)
+
     // MARK: submitting
 
     func start(_ payload: RequestPayload, in session: Session) {
@@ -34,6 +40,7 @@ extension SessionHost {
         job.traceparent = session.socket?.traceparent
         var options = SubmitOptions()
         options.gateway = settings.name
+        options.sessionEpoch = session.epoch
         if payload.supersedes {
             options.supersede = session.running.filter { $0.phase == .running }.map(\.jobID)
             for old in session.running where old.phase == .submitting { old.waiting.append((InterruptReason.userNewInput, { _ in })) }
@@ -91,6 +98,8 @@ extension SessionHost {
             switch try await queue.submitSurely(job, options: options, patience: .seconds(30), errands: errands) {
             case .accepted, .repeated, .exists: return (following, .accepted)
             case .full, .conflict: return (following, .refused(full))
+            case .ownerFull: return (following, .refused(ownerFull))
+            case .sessionLost: return (following, .refused(lost))
             }
         } catch {
             return (following, .refused(busy))
@@ -120,7 +129,8 @@ extension SessionHost {
         stopFollowing(request)
         var error = error
         error.requestID = request.id
-        session.socket?.send(error)
+        // A client that has come back hears of a request when it asks (RESUME): then that there is none. One ERROR, not two.
+        if !request.isMuted { session.socket?.send(error) }
         answerWaiting(request, nil)
         save(session, deleted: [SessionRecord.requestPrefix + request.id])
         session.socket?.requestEnded()

@@ -141,6 +141,7 @@ enum ChatPageClient {
               return this.end("plain", facts);
             }
             const facts = [`phase: ${payload.phase ?? "unknown"}`, ...(tokens ?? [])];
+            if (payload.saved_tokens) facts.push(`${plural(payload.saved_tokens, "token")} saved`);
             if (this.stopped) facts.push(`stopped in ${milliseconds(performance.now() - this.stopped)}`);
             if (this.acknowledged) facts.push(`acknowledged in ${milliseconds(this.acknowledged)}`);
             const title = payload.interrupt_reason === "USER_NEW_INPUT" ? "Superseded" : "Stopped";

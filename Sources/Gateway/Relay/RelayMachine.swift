@@ -21,6 +21,10 @@ struct RelayMachine {
     private var nextText = 0
     private var nextVoice = 0
     private var hasSentFrame = false
+    /// The event `known` came by: the log holds it.
+    private var hasSeenKnown = false
+    /// A function call was relayed in the current attempt.
+    private var hasCalled = false
     private(set) var ending: Ending?
     /// The answer's text so far.
     private(set) var answer = ""
@@ -49,6 +53,38 @@ struct RelayMachine {
                 one(event, milliseconds, emit)
                 index += 1
             }
+            if events[index - 1].id == known { hasSeenKnown = true }
+        }
+    }
+
+    /// An attempt goes on from what the log holds. The client may have more than that: PUBLISH is not fenced, so what Redis had no memory for in the log was heard all
+    /// the same, and a Redis that comes back without its last second has lost what was heard. What the new attempt generates does not follow on that: the client is
+    /// told to begin anew, and gets what the log holds once more.
+    private mutating func resumed(at offset: Int, _ id: EventID, _ milliseconds: Int, _ emit: (([UInt8]) -> Void)?) {
+        let kept = String(decoding: answer.utf8.prefix(offset), as: UTF8.self)
+        let before = EventID(attempt: id.attempt, sequence: id.sequence - 1)
+        // What the client named as its last event either never was in the log, or is the first of the two frames below.
+        let isAhead = known.map { $0 == before || $0 < before && !hasSeenKnown } ?? false
+        guard answer.utf8.count > offset || hasCalled || isAhead else { return }
+        answer = kept
+        begin(anew: before, milliseconds, emit)
+        guard let emit, !kept.isEmpty else { return }
+        frame(id, milliseconds, emit) { out in
+            out.appendJSONName("content")
+            out.append(UInt8(ascii: "{"))
+            out.appendJSONMember("text", kept)
+            out.append(UInt8(ascii: "}"))
+        }
+    }
+
+    private mutating func begin(anew id: EventID, _ milliseconds: Int, _ emit: (([UInt8]) -> Void)?) {
+        nextText = 0
+        nextVoice = 0
+        hasCalled = false
+        guard let emit else { return }
+        frame(id, milliseconds, emit) { out in
+            Self.appendEmptyContent(to: &out)
+            out.appendJSONMember("restarted", true)
         }
     }
 
@@ -87,17 +123,13 @@ struct RelayMachine {
 
     private mutating func one(_ event: LoggedEvent, _ milliseconds: Int, _ emit: (([UInt8]) -> Void)?) {
         switch event.event {
-        case .started, .resumed, .upstream, .text, .reasoning: break
+        case .started, .upstream, .text, .reasoning: break
+        case .resumed(let offset): resumed(at: offset, event.id, milliseconds, emit)
         case .restarted:
             answer = ""
-            nextText = 0
-            nextVoice = 0
-            guard let emit else { return }
-            frame(event.id, milliseconds, emit) { out in
-                Self.appendEmptyContent(to: &out)
-                out.appendJSONMember("restarted", true)
-            }
+            begin(anew: event.id, milliseconds, emit)
         case .toolCall(let call):
+            hasCalled = true
             guard let emit else { return }
             frame(event.id, milliseconds, emit) { out in
                 Self.appendEmptyContent(to: &out)
@@ -127,6 +159,9 @@ struct RelayMachine {
                 out.appendJSONMember("phase", interruption.phase.rawValue)
                 out.appendJSONName("usage")
                 interruption.usage.append(to: &out)
+                if let tokens = interruption.deliveredTokens { out.appendJSONMember("delivered_tokens", tokens) }
+                if let tokens = interruption.savedTokens { out.appendJSONMember("saved_tokens", tokens) }
+                if let latency = interruption.latencyMicroseconds { out.appendJSONMember("latency_us", latency) }
             }
         case .failed(let failure, _):
             ending = .failed

@@ -32,12 +32,14 @@ end
 local wish = redis.call('GET', intent)
 if wish then
     conclude_interrupted(record, log, out, intent, reason_of(wish), ARGV[12])
+    waits_no_more(record, ARGV[6], queue)
     drop(queue, ARGV[13], ARGV[3])
     return {'ended', 'interrupted'}
 end
 local now = now_ms()
 if tonumber(ARGV[9]) > 0 and tonumber(now) > tonumber(ARGV[9]) then
     conclude_failed(record, log, out, intent, 'deadline_exceeded', 'the deadline passed while the job waited in the queue', false, ARGV[12])
+    waits_no_more(record, ARGV[6], queue)
     drop(queue, ARGV[13], ARGV[3])
     return {'ended', 'deadline_exceeded'}
 end
@@ -55,6 +57,7 @@ end
 local attempt = redis.call('HINCRBY', record, 'attempt', 1)
 redis.call('HSET', record, 'state', 'running', 'worker', ARGV[1], 'token', ARGV[2])
 redis.call('HSETNX', record, 'claimed_ms', now)
+waits_no_more(record, ARGV[6], queue)
 local event = '{"id":"' .. attempt .. '-0","type":"started","worker":' .. ARGV[17] .. ',"attempt":' .. attempt .. '}'
 redis.call('XADD', log, attempt .. '-0', 'e', event)
 redis.call('PUBLISH', out, '[' .. event .. ']')

@@ -8,11 +8,11 @@ for job = 1, #KEYS / 3 do
     local at = 3 + (job - 1) * 5
     local found = redis.call('HMGET', record, 'state', 'attempt')
     if found[1] == 'running' and found[2] == ARGV[at] then
+        -- First: it needs no memory, and behind it Redis lets a script write on even when it has none.
         redis.call('XCLAIM', queue, ARGV[1], ARGV[2], 0, ARGV[at + 1], 'JUSTID')
-        -- A Redis without memory refuses these notes; the leases are kept and the interrupts read all the same.
-        if ARGV[at + 2] ~= '' then redis.pcall('HSET', record, 'usage', ARGV[at + 2]) end
-        if ARGV[at + 3] ~= '' then redis.pcall('HSET', record, 'upstream', ARGV[at + 3]) end
-        if ARGV[at + 4] ~= '' then redis.pcall('HSETNX', record, 'first_token_ms', ARGV[at + 4]) end
+        if ARGV[at + 2] ~= '' then redis.call('HSET', record, 'usage', ARGV[at + 2]) end
+        if ARGV[at + 3] ~= '' then redis.call('HSET', record, 'upstream', ARGV[at + 3]) end
+        if ARGV[at + 4] ~= '' then redis.call('HSETNX', record, 'first_token_ms', ARGV[at + 4]) end
         answers[job] = redis.call('GET', intent) or 1
     else
         answers[job] = 0

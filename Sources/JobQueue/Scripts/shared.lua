@@ -11,6 +11,16 @@ end
 
 local NO_USAGE = '{"prompt_tokens":0,"completion_tokens":0,"estimated":false}'
 
+-- A key under the same hash tag as a queue.
+local function beside(queue, name)
+    return (string.gsub(queue, 'queue:%w+$', '', 1)) .. name
+end
+
+-- `waiting:<owner>` is the set of an owner's waiting jobs, by the keys of their records. Jobs submitted by hand are not in it.
+local function waits_no_more(record, owner, queue)
+    if owner and owner ~= '' then redis.call('SREM', beside(queue, 'waiting:' .. owner), record) end
+end
+
 -- Removes an entry from its queue: acknowledged alone it would stay in the stream.
 local function drop(queue, group, entry)
     redis.call('XACK', queue, group, entry)
@@ -70,6 +80,7 @@ local function interrupt(record, log, out, intent, cancel, queues, value, reason
     end
     if state == 'queued' then
         conclude_interrupted(record, log, out, intent, reason_of(redis.call('GET', intent)), retention)
+        waits_no_more(record, found[2], queues.standard)
         if found[3] then
             local class, entry = string.match(found[3], '^(%S+) (%S+)$')
             if class and queues[class] then drop(queues[class], group, entry) end

@@ -2,8 +2,15 @@
 -- KEYS  1 record  2-4 queues (interactive, standard, batch)  5 cancel channel  6 idempotency key (or the record again: none)
 --       then for each superseded job: record, log, out channel, durable key
 -- ARGV  1 job JSON  2 class  3 waiting maximum  4 gateway  5 owner  6 session  7 model  8 retry_of  9 digest of the body ('' without a key)
---       10 group  11 retention s  12 id  13 reason of superseding, then for each superseded job: the durable key's value
--- Returns {'accepted'}, {'full', waiting}, {'repeated', id}, {'conflict'} or {'exists'} (the id has a record: the same submission came twice).
+--       10 group  11 retention s  12 id  13 reason of superseding  14 waiting maximum of the owner (0: none)
+--       15 '1': the job ends with its gateway  16 epoch in which the gateway holds the session ('' whoever does), then for each superseded job: the
+--       durable key's value
+-- Returns {'accepted'}, {'full', waiting}, {'owner_full'}, {'repeated', id}, {'conflict'}, {'exists'} (the id has a record: the same submission came twice)
+-- or {'session_lost'} (another gateway has it, and may have told the client already that there is no such job).
+-- Uses beside KEYS, under their hash tag: the session, the set of the owner's waiting jobs with their records, and that of the gateway's requests.
+-- How many of an owner's waiting jobs are looked at when it seems to have too many.
+local SAMPLE = 20
+local DAY = 86400
 local queues = {interactive = KEYS[2], standard = KEYS[3], batch = KEYS[4]}
 local queue = queues[ARGV[2]]
 if ARGV[9] ~= '' then
@@ -15,6 +22,10 @@ if ARGV[9] ~= '' then
     end
 end
 if redis.call('EXISTS', KEYS[1]) == 1 then return {'exists'} end
+if ARGV[16] ~= '' then
+    local held = redis.call('HMGET', beside(queue, 'session:' .. ARGV[6]), 'gateway', 'epoch')
+    if held[2] and (held[1] ~= ARGV[4] or held[2] ~= ARGV[16]) then return {'session_lost'} end
+end
 local waiting = redis.call('XLEN', queue)
 if waiting >= tonumber(ARGV[3]) then
     -- What is being worked on is in the stream too: it does not wait.
@@ -22,8 +33,22 @@ if waiting >= tonumber(ARGV[3]) then
     if ok and type(pending) == 'table' and tonumber(pending[1]) then waiting = waiting - tonumber(pending[1]) end
     if waiting >= tonumber(ARGV[3]) then return {'full', waiting} end
 end
+local owners = ARGV[5] ~= '' and beside(queue, 'waiting:' .. ARGV[5])
+local owner_maximum = tonumber(ARGV[14])
+if owners and owner_maximum > 0 and redis.call('SCARD', owners) >= owner_maximum then
+    -- Every way out of the queue takes its job out of the set. What lost its entry otherwise (somebody deleted the queue) is found here: no count
+    -- can leak for good.
+    for _, record in ipairs(redis.call('SRANDMEMBER', owners, SAMPLE)) do
+        local found = redis.call('HMGET', record, 'state', 'entry')
+        local class, entry = string.match(found[2] or '', '^(%S+) (%S+)$')
+        if found[1] ~= 'queued' or not queues[class] or #redis.call('XRANGE', queues[class], entry, entry) == 0 then
+            redis.call('SREM', owners, record)
+        end
+    end
+    if redis.call('SCARD', owners) >= owner_maximum then return {'owner_full'} end
+end
 for i = 7, #KEYS, 4 do
-    interrupt(KEYS[i], KEYS[i + 1], KEYS[i + 2], KEYS[i + 3], KEYS[5], queues, ARGV[14 + (i - 7) / 4], ARGV[13], ARGV[5], ARGV[10], ARGV[11])
+    interrupt(KEYS[i], KEYS[i + 1], KEYS[i + 2], KEYS[i + 3], KEYS[5], queues, ARGV[17 + (i - 7) / 4], ARGV[13], ARGV[5], ARGV[10], ARGV[11])
 end
 local entry = redis.call('XADD', queue, '*', 'job', ARGV[1])
 redis.call('HSET', KEYS[1], 'state', 'queued', 'attempt', 0, 'crashes', 0, 'class', ARGV[2], 'submitted_ms', now_ms(), 'entry', ARGV[2] .. ' ' .. entry)
@@ -31,5 +56,14 @@ local optional = {gateway = ARGV[4], owner = ARGV[5], session = ARGV[6], model =
 for name, value in pairs(optional) do
     if value ~= '' then redis.call('HSET', KEYS[1], name, value) end
 end
-if ARGV[9] ~= '' then redis.call('SET', KEYS[6], ARGV[12] .. ' ' .. ARGV[9], 'EX', 86400) end
+if ARGV[9] ~= '' then redis.call('SET', KEYS[6], ARGV[12] .. ' ' .. ARGV[9], 'EX', DAY) end
+if owners then
+    redis.call('SADD', owners, KEYS[1])
+    redis.call('EXPIRE', owners, DAY)
+end
+if ARGV[15] == '1' then
+    local requests = beside(queue, 'requests:' .. ARGV[4])
+    redis.call('SADD', requests, ARGV[12])
+    redis.call('EXPIRE', requests, DAY)
+end
 return {'accepted'}

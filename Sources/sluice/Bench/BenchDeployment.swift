@@ -4,6 +4,7 @@ import Glibc
 import Logging
 import Observability
 import RedisClient
+import Upstream
 
 struct BenchOptions: ParsableArguments {
     @Flag(name: .long, help: "Start a Redis, a simulator, a worker and a gateway for the measurement, and end them afterwards.")
@@ -46,10 +47,13 @@ struct BenchDeployment: Sendable {
     /// Processes of this machine, and among them our own.
     let processes: [(name: String, pid: Int)]
 
-    /// - Parameter capacity: jobs that the worker of a deployment of our own takes at once.
-    static func with(_ options: BenchOptions, capacity: Int, _ body: @escaping @Sendable (BenchDeployment) async throws -> Void)
-        async throws
-    {
+    /// - Parameters:
+    ///   - capacity: jobs that the worker of a deployment of our own takes at once.
+    ///   - kind: what it speaks to the simulator.
+    static func with(
+        _ options: BenchOptions, capacity: Int, kind: UpstreamConfiguration.Kind = .openai,
+        _ body: @escaping @Sendable (BenchDeployment) async throws -> Void
+    ) async throws {
         NodeStart.raiseDescriptorLimit()
         guard options.selfContained else { return try await running(options, body) }
         let level =
@@ -59,11 +63,12 @@ struct BenchDeployment: Sendable {
             let (simulator, gateway, metrics) = (try await freePort(), try await freePort(), try await freePort())
             let common = [
                 "SLUICE_REDIS_URL": redis.url, "SLUICE_LOG_LEVEL": level ?? "warning", "SLUICE_DRAIN_TIMEOUT": "1s",
-                "SLUICE_QUEUE_MAX": "1000000",
+                "SLUICE_QUEUE_MAX": "1000000", "SLUICE_QUEUE_MAX_PER_TENANT": "0",
             ]
             let worker = [
-                "SLUICE_CONCURRENCY": String(min(100_000, max(256, capacity))), "SLUICE_UPSTREAM_URL": "http://\(simulator)/v1",
-                "SLUICE_METRICS_LISTEN": metrics.description, "SLUICE_WORKER_NAME": "bench", "SLUICE_TOTAL_TIMEOUT": "1h",
+                "SLUICE_CONCURRENCY": String(min(100_000, max(256, capacity))), "SLUICE_UPSTREAM_KIND": kind.rawValue,
+                "SLUICE_UPSTREAM_URL": "http://\(simulator)\(kind.basePath)", "SLUICE_METRICS_LISTEN": metrics.description,
+                "SLUICE_WORKER_NAME": "bench", "SLUICE_TOTAL_TIMEOUT": "1h",
             ].merging(common) { _, new in new }
             let front = [
                 "SLUICE_LISTEN": gateway.description, "SLUICE_AUTH": "none", "SLUICE_MAX_OUTGOING": "64MiB", "SLUICE_DRAIN_NOTICE": "0s",
@@ -135,4 +140,15 @@ struct BenchDeployment: Sendable {
     }
 
     func readings() -> [ProcessReading] { processes.compactMap { ProcessReading.read($0.name, pid: $0.pid) } }
+}
+
+extension UpstreamConfiguration.Kind {
+    /// What a URL ends in under which the simulator speaks this dialect.
+    fileprivate var basePath: String {
+        switch self {
+        case .openai: "/v1"
+        case .dashscope: "/api/v1"
+        case .anthropic, .ollama: ""
+        }
+    }
 }

@@ -31,6 +31,8 @@ struct BenchReport: Sendable {
     }
     mutating func add(_ key: String, _ title: String, _ value: Double, _ unit: String) { figures.append((key, title, value, unit)) }
 
+    func figure(_ key: String) -> Double? { figures.first { $0.key == key }?.value }
+
     func print(asJSON: Bool) {
         if asJSON { StandardOutput.writeLine(json) } else { StandardOutput.write(text) }
     }

@@ -277,10 +277,14 @@ struct ChatReceipt: Equatable {
         }
         var parts = ["interrupted while \(closing["phase"]?.string ?? "?")"]
         if let usage = Usage(closing["usage"]) {
-            parts.append(
-                "\(usage.completionTokens) token\(usage.completionTokens == 1 ? "" : "s") generated\(usage.estimated ? " (estimated)" : "")"
-            )
+            var text = "\(usage.completionTokens) token\(usage.completionTokens == 1 ? "" : "s") generated"
+            if usage.estimated { text += " (estimated)" }
+            if let delivered = closing["delivered_tokens"]?.integer, delivered < usage.completionTokens {
+                text += ", \(delivered) delivered"
+            }
+            parts.append(text)
         }
+        if let saved = closing["saved_tokens"]?.integer { parts.append("\(saved) of the tokens asked for saved") }
         parts.append("stopped after \(Self.milliseconds(closed)) ms")
         if let acknowledged { parts.append("acknowledged after \(Self.milliseconds(acknowledged)) ms") }
         if let latency = closing["latency_us"]?.integer { parts.append("upstream closed \(latency) µs after the signal") }
@@ -292,6 +296,8 @@ struct ChatReceipt: Equatable {
         members["interrupted"] = .bool(closing["interrupted"]?.bool ?? false)
         members["phase"] = closing["phase"]
         members["usage"] = closing["usage"]
+        members["delivered_tokens"] = closing["delivered_tokens"]
+        members["saved_tokens"] = closing["saved_tokens"]
         members["closed_ms"] = .number(Self.milliseconds(closed))
         members["acknowledged_ms"] = acknowledged.map { .number(Self.milliseconds($0)) }
         members["latency_us"] = closing["latency_us"]

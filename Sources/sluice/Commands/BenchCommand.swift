@@ -1,4 +1,6 @@
 import ArgumentParser
+import Synchronization
+import Upstream
 
 struct BenchCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -17,11 +19,20 @@ struct BenchCommand: ParsableCommand {
     static func run(
         _ options: BenchOptions, capacity: Int, _ measure: @escaping @Sendable (BenchDeployment) async throws -> BenchReport
     ) async throws {
-        let asJSON = options.output.json
-        try await BenchDeployment.with(options, capacity: capacity) { deployment in
+        try await run(options, capacity: capacity, kind: .openai, measure).print(asJSON: options.output.json)
+    }
+
+    /// Runs a measurement.
+    static func run(
+        _ options: BenchOptions, capacity: Int, kind: UpstreamConfiguration.Kind,
+        _ measure: @escaping @Sendable (BenchDeployment) async throws -> BenchReport
+    ) async throws -> BenchReport {
+        let found = Mutex(BenchReport(""))
+        try await BenchDeployment.with(options, capacity: capacity, kind: kind) { deployment in
             let report = try await measure(deployment)
-            report.print(asJSON: asJSON)
+            found.withLock { $0 = report }
         }
+        return found.withLock { $0 }
     }
 }
 
@@ -36,9 +47,19 @@ struct BenchRelayCommand: AsyncParsableCommand {
     @Option(name: .long, help: "How long is measured.") var seconds = 10.0
     @Option(name: .long, help: "Seconds before that.") var warmUp = 3.0
     @Flag(name: .long, help: "Through a gateway's WebSocket instead of Redis alone.") var websocket = false
+    @Option(
+        name: .long,
+        help: "What the worker speaks to the simulator: openai, dashscope, anthropic or ollama; all: one after the other, and compared.")
+    var kind = "openai"
     @OptionGroup var options: BenchOptions
 
     func validate() throws {
+        guard kind == "all" || UpstreamConfiguration.Kind(rawValue: kind) != nil else {
+            throw ValidationError("--kind may be openai, dashscope, anthropic, ollama or all.")
+        }
+        guard kind == "openai" || options.selfContained else {
+            throw ValidationError("--kind is for --self-contained: a running worker speaks what its settings say.")
+        }
         guard (1...9_000).contains(streams) else {
             throw ValidationError("--streams may be 1 to 9000 (the simulator remembers 10,000 requests).")
         }
@@ -49,11 +70,24 @@ struct BenchRelayCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
+        let kinds = UpstreamConfiguration.Kind(rawValue: kind).map { [$0] } ?? UpstreamConfiguration.Kind.allCases
+        var comparison = KindComparison(streams: streams, gap: gap)
+        for kind in kinds {
+            let report = try await measure(kind)
+            report.print(asJSON: options.output.json)
+            comparison.add(kind, report)
+        }
+        if kinds.count > 1 { comparison.report.print(asJSON: options.output.json) }
+    }
+
+    private func measure(_ kind: UpstreamConfiguration.Kind) async throws -> BenchReport {
         let (streams, gap, seconds, warmUp, websocket) = (streams, gap, seconds, warmUp, websocket)
-        try await BenchCommand.run(options, capacity: streams + 64) { deployment in
-            try await RelayBench(
+        return try await BenchCommand.run(options, capacity: streams + 64, kind: kind) { deployment in
+            var report = try await RelayBench(
                 deployment: deployment, streams: streams, gap: gap, seconds: seconds, warmUp: warmUp, isThroughWebSocket: websocket
             ).run()
+            report.set("kind", .string(kind.rawValue))
+            return report
         }
     }
 }

@@ -93,7 +93,9 @@ struct DeadLetters: Sendable {
         case .accepted: id = job.id
         case .repeated(let earlier): id = earlier
         case .full: throw CommandFailure(.failed, "sluice: the queue \(job.priority.rawValue) is full; the dead letter stays where it is")
-        case .conflict, .exists:
+        case .ownerFull:
+            throw CommandFailure(.failed, "sluice: too many jobs of its owner are waiting; the dead letter stays where it is")
+        case .conflict, .exists, .sessionLost:
             throw CommandFailure(.failed, "sluice: the dead letter \(letter.entry) was retried as something else before")
         }
         _ = try await remove([letter])

@@ -36,6 +36,7 @@ extension SettingsReader {
         if let lease = duration("SLUICE_LEASE") { queue.lease = lease }
         if let retention = duration("SLUICE_RETENTION") { queue.retention = retention }
         if let maximum = integer("SLUICE_QUEUE_MAX") { queue.queueMaximum = maximum }
+        if let maximum = integer("SLUICE_QUEUE_MAX_PER_TENANT") { queue.ownerQueueMaximum = maximum }
         if let maximum = integer("SLUICE_LOG_MAX") { queue.logMaximum = maximum }
         if let maximum = integer("SLUICE_DEAD_MAX") { queue.deadMaximum = maximum }
         if let maximum = integer("SLUICE_MAX_CRASHES") { queue.maximumCrashes = maximum }

@@ -18,6 +18,9 @@ enum SettingTable {
         Setting("SLUICE_RETENTION", .duration(.seconds(1)...(day * 30)), "600s", everyone, "How long record and log outlive a job."),
         Setting("SLUICE_QUEUE_MAX", .integer(1...10_000_000), "10000", everyone, "Waiting jobs per class before new ones are refused."),
         Setting(
+            "SLUICE_QUEUE_MAX_PER_TENANT", .integer(0...10_000_000), "5000", everyone,
+            "Waiting jobs of one tenant, all classes together, before its new ones are refused (0: no limit)."),
+        Setting(
             "SLUICE_LOG_MAX", .size(1_024...(256 << 20)), "16MiB", everyone,
             "Bytes of events that one job may log; beyond it the job fails."),
         Setting("SLUICE_DEAD_MAX", .integer(0...1_000_000), "10000", everyone, "Dead letters kept."),
@@ -64,6 +67,9 @@ enum SettingTable {
         Setting("SLUICE_SPEECH_KEY", .text, nil, [.worker], isSecret: true, "Its key."),
         Setting("SLUICE_SPEECH_MODEL", .text, nil, [.worker], "Its model, unless the job names one."),
         Setting("SLUICE_SPEECH_VOICE", .text, nil, [.worker], "Its voice, unless the job names one."),
+        Setting(
+            "SLUICE_SPEECH_CONCURRENCY", .integer(1...100_000), "256", [.worker],
+            "Sentences that a worker has synthesized at once; others wait."),
 
         // Gateway.
         Setting("SLUICE_LISTEN", .address, "127.0.0.1:8080", [.gateway, .chat], "Where the gateway listens."),

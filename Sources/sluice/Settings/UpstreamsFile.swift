@@ -69,13 +69,14 @@ struct UpstreamsFile {
             fault(key.line, "unknown field \"\(key.shown)\"", "an upstream has " + Self.fields.joined(separator: ", "))
         }
         let name = string("name", in: node) ?? ""
-        if name.isEmpty || name.utf8.count > 100 || name.contains(where: \.isWhitespace) {
+        if name.isEmpty || name.utf8.count > 100 || name.contains(where: \.isWhitespace)
+            || name.unicodeScalars.contains(where: { $0.value < 0x20 || $0.value == 0x7F })
+        {
             fault(node["name"]?.line ?? node.line, "the upstream has no usable name", "give it one of 1 to 100 characters without spaces")
         }
         let url = string("url", in: node) ?? ""
-        if !(url.hasPrefix("http://") || url.hasPrefix("https://")) || url.contains(where: \.isWhitespace) {
-            fault(
-                node["url"]?.line ?? node.line, "\(name): the upstream has no usable url", "write one that begins with http:// or https://")
+        if let problem = Self.problem(ofURL: url) {
+            fault(node["url"]?.line ?? node.line, "\(name): \(problem.problem)", problem.remedy)
         }
         var upstream = UpstreamConfiguration(
             name: name, kind: word("kind", in: node, of: name) ?? .openai, url: url, key: key(in: node, of: name))
@@ -94,6 +95,26 @@ struct UpstreamsFile {
         lines.append(node.line)
     }
 
+    /// What keeps an address from being called; nil when nothing does.
+    private static func problem(ofURL url: String) -> (problem: String, remedy: String)? {
+        let unusable = (problem: "the upstream has no usable url", remedy: "write one that begins with http:// or https://")
+        guard let scheme = ["http://", "https://"].first(where: { url.hasPrefix($0) }), !url.contains(where: \.isWhitespace) else {
+            return unusable
+        }
+        let authority = url.dropFirst(scheme.count).prefix { $0 != "/" && $0 != "?" && $0 != "#" }
+        guard !authority.contains("@") else {
+            return ("its url holds a name or a password", "keep secrets out of this file: use key_file or key_env")
+        }
+        // An address of IPv6 stands in brackets, and has colons of its own.
+        let host = authority.hasPrefix("[") ? authority.prefix { $0 != "]" } + "]" : authority.prefix { $0 != ":" }
+        let port = authority.dropFirst(host.count)
+        guard host.count > (host.hasPrefix("[") ? 2 : 0) else { return ("its url has no host", unusable.remedy) }
+        guard port.isEmpty || port.first == ":" && Int(port.dropFirst()).map({ (1...65_535).contains($0) }) == true else {
+            return ("the port in its url is none", "write one from 1 to 65535")
+        }
+        return nil
+    }
+
     private mutating func judgeNames() {
         var seen: Set<String> = []
         let names = Set(upstreams.map(\.name))
@@ -106,6 +127,9 @@ struct UpstreamsFile {
                     line,
                     "\(upstream.name): fallback \"\(other)\" is \(other == upstream.name ? "the upstream itself" : "not in the file")",
                     "name another upstream of this file")
+            }
+            if Set(upstream.fallback).count < upstream.fallback.count {
+                fault(line, "\(upstream.name): a fallback is listed twice", "list each once, in the order in which they are tried")
             }
         }
     }

@@ -17,6 +17,7 @@ extension SettingsReader {
         worker.upstreamSettings.caFile = text("SLUICE_UPSTREAM_CA_FILE")
         worker.upstreamSettings.http2 = flag("SLUICE_UPSTREAM_HTTP2")
         worker.speech = speech()
+        if let limit = integer("SLUICE_SPEECH_CONCURRENCY") { worker.speechConcurrency = limit }
         worker.metricsListen = address("SLUICE_METRICS_LISTEN").map { ($0.host, $0.port) }
         worker.metricsText = { prometheusText() }
         return worker

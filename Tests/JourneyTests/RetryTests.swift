@@ -4,8 +4,8 @@ import TestSupport
 import Testing
 
 extension Journeys {
-    /// Points 5 and 6: deadlines and admission.
-    @Suite struct LimitTests {
+    /// Tries before the first token, and how long a job may take.
+    @Suite struct RetryTests {
         private static func milliseconds(from now: Duration) -> JSON {
             .integer(Int(Date().timeIntervalSince1970 * 1_000) + Int(now.components.seconds * 1_000))
         }
@@ -25,6 +25,10 @@ extension Journeys {
                 #expect(cut["type"] == "failed" && cut["code"] == "deadline_exceeded" && running.heard.problems.isEmpty)
                 #expect(try await lab.endedRequest(0, model: model).end == .clientClosed)
                 #expect(try await lab.upstream().of(model: late).isEmpty)
+                let endless = lab.model("sim-n5000-g10")
+                let stopped = try await front.submit(model: endless, fields: [("total_timeout_ms", 1_000)])
+                #expect(try await stopped.ended(deadline: .seconds(8))["code"] == "total_timeout")
+                #expect(try await lab.endedRequest(0, model: endless).end == .clientClosed)
                 await front.close()
             }
         }
@@ -43,19 +47,22 @@ extension Journeys {
             }
         }
 
-        @Test func `a full queue is SERVER_BUSY, and has room again when jobs have run`() async throws {
-            try await withLab { lab in
-                let client = try await lab.client(lab.gateway("g1", ["SLUICE_QUEUE_MAX": "3"]))
-                var waiting: [ClientRequest] = []
-                for _ in 0..<3 { waiting.append(try await client.request(model: lab.model("sim-n3-g1"))) }
-                try await until("a full queue") { try await lab.redis.command("XLEN", "{sluice.0}:queue:interactive").integer == 3 }
-                let end = try await client.request(model: lab.model("sim-n3-g1")).ended()
-                #expect(end.end == .failed && end.last?["error_code"] == "SERVER_BUSY" && end.last?["retryable"] == true)
-                _ = try await lab.worker("w1")
-                for request in waiting { #expect(try await request.ended().end == .finished) }
-                #expect(try await client.request(model: lab.model("sim-n3-g1")).ended().end == .finished)
-                #expect(client.problems.isEmpty)
+        @Test func `a Retry-After is waited for, longer than the back-off would be`() async throws {
+            let refusal = "HTTP/1.1 429 Too Many Requests\r\nretry-after: 1\r\ncontent-length: 2\r\n\r\n{}"
+            let upstream = try await CannedUpstream.start([.init(word: "m-limited", bytes: refusal)])
+            try await withLab(simulator: false) { lab in
+                _ = try await lab.worker("w1", ["SLUICE_UPSTREAM_URL": upstream.url, "SLUICE_RETRIES": "1"])
+                let front = try await FrontEnd(lab.redis)
+                let job = try await front.submit(model: "m-limited")
+                #expect(try await job.ended()["code"] == "rate_limited" && upstream.requests.count == 2)
+                let record = try await job.record()
+                let times = ["claimed_ms", "finished_ms"].compactMap { record[$0].flatMap { Int($0) } }
+                try #require(times.count == 2)
+                // By itself it would be at most a quarter of that.
+                #expect(times[1] - times[0] >= 1_000, "\(times)")
+                await front.close()
             }
+            await upstream.close()
         }
     }
 }
