@@ -29,6 +29,16 @@ import Testing
         }
     }
 
+    @Test func connectionsAreBoundedWhateverTheySpeak() {
+        let ledger = ConnectionLedger(sockets: 2)
+        let channels = (0..<1_004).map { _ in EmbeddedChannel() }
+        #expect(channels.allSatisfy { ledger.admit($0) })
+        #expect(!ledger.admit(EmbeddedChannel()))
+        channels[0].close(promise: nil)
+        channels[0].embeddedEventLoop.run()
+        #expect(ledger.admit(EmbeddedChannel()) && !ledger.admit(EmbeddedChannel()))
+    }
+
     @Test func framesOfOneTurnGoOutInOneWrite() throws {
         let channel = EmbeddedChannel()
         let loop = channel.embeddedEventLoop

@@ -6,19 +6,19 @@ enum Chromium {
 
 /// A headless Chromium driven by the DevTools protocol over a pipe; needs nothing but Python's own library.
 enum BrowserScript {
-    /// `watch` is a script that every page runs before its own.
     static let text = #"""
         import base64, json, os, select, subprocess, sys, time
 
         class Browser:
-            def __init__(self, chromium, folder, watch=""):
+            def __init__(self, chromium, folder):
                 commands, self.output = os.pipe()
                 self.input, answers = os.pipe()
                 def descriptors():
                     os.dup2(commands, 13); os.dup2(answers, 14); os.dup2(13, 3); os.dup2(14, 4)
                 self.process = subprocess.Popen(
                     [chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
-                     "--disable-background-networking", "--no-proxy-server", "--autoplay-policy=no-user-gesture-required", "--remote-debugging-pipe", "--window-size=1100,800",
+                     "--disable-background-networking", "--no-proxy-server", "--autoplay-policy=no-user-gesture-required",
+                     "--remote-debugging-pipe", "--window-size=1100,800",
                      f"--user-data-dir={folder}/profile"],
                     preexec_fn=descriptors, close_fds=False, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
                 os.close(commands); os.close(answers)
@@ -26,7 +26,6 @@ enum BrowserScript {
                 target = self.call("Target.createTarget", url="about:blank")["targetId"]
                 self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
                 for domain in ("Page", "Runtime", "Log"): self.call(domain + ".enable")
-                self.call("Page.addScriptToEvaluateOnNewDocument", source=watch)
 
             def read(self):
                 while b"\0" not in self.buffer:
@@ -71,7 +70,8 @@ enum BrowserScript {
 
             def press(self, name, code, text="", shift=False):
                 for kind in ("keyDown", "keyUp"):
-                    self.call("Input.dispatchKeyEvent", type=kind, key=name, code=name, windowsVirtualKeyCode=code, modifiers=8 if shift else 0,
+                    self.call("Input.dispatchKeyEvent", type=kind, key=name, code=name, windowsVirtualKeyCode=code,
+                              modifiers=8 if shift else 0,
                               **({"text": text} if text and kind == "keyDown" else {}))
 
             def screenshot(self, name):

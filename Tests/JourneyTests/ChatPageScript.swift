@@ -31,8 +31,9 @@ enum ChatPageScript {
                     # A headless browser has no mouse that hovers, so that Enter makes a line here, as on a telephone.
                     self.evaluate("document.getElementById('send').click()")
 
-            page = ChatBrowser(chromium, folder, watch)
+            page = ChatBrowser(chromium, folder)
             try:
+                page.call("Page.addScriptToEvaluateOnNewDocument", source=watch)
                 page.call("Page.navigate", url=url)
                 page.until("document.readyState === 'complete' && !document.getElementById('gate').hidden")
                 page.type("#key", key)

@@ -20,9 +20,9 @@ final class SubmittedJobs: Sendable {
     func admit(_ id: JobID, of tenant: String, queue: JobQueue) async -> Bool {
         // Without a limit nothing needs to be known.
         guard tenants.maximum > 0 else { return true }
-        if !tenants.admit(tenant) {
+        if !tenants.admitSubmitted(tenant) {
             await look(at: tenant, queue)
-            guard tenants.admit(tenant) else { return false }
+            guard tenants.admitSubmitted(tenant) else { return false }
         }
         jobs.withLockedValue { $0[tenant, default: []].append(id) }
         return true
@@ -62,6 +62,6 @@ final class SubmittedJobs: Sendable {
             jobs[tenant] = list.isEmpty ? nil : list
             return before - list.count
         }
-        for _ in 0..<count { tenants.remove(tenant) }
+        tenants.removeSubmitted(tenant, count)
     }
 }
