@@ -248,9 +248,9 @@ import Testing
             let third = try await submit()
             #expect(third.0 == .accepted)
             try await fixture.redis.command("SET", fixture.keys.interrupt(third.1), "x")
-            #expect(try await take() == .gone)
+            #expect(try await take() == .ended(nil))
             #expect(try await submit(late: true).0 == .accepted)
-            #expect(try await take() == .gone)
+            #expect(try await take() == .ended(.deadlineExceeded))
             // Rejected by a worker that does not understand it: it fails, though it has a record.
             let odd = try await submit()
             #expect(odd.0 == .accepted)
