@@ -1,9 +1,11 @@
 // swift-tools-version: 6.2
 import PackageDescription
 
-/// Warnings are errors where the code is judged (`CI` is set there), so that a newer toolchain's new warning never keeps a user from building.
+/// Warnings are errors where the code is judged (`CI` is set there), so that a newer toolchain's new warning never keeps a user from
+/// building.
 let strict: [SwiftSetting] = Context.environment["CI"] != nil ? [.treatAllWarnings(as: .error)] : []
-/// An asynchronous function stays on its caller's executor: else each call between an actor on an event loop and Redis would cross two threads.
+/// An asynchronous function stays on its caller's executor: else each call between an actor on an event loop and Redis would cross two
+/// threads.
 let settings: [SwiftSetting] = [.swiftLanguageMode(.v6), .enableUpcomingFeature("NonisolatedNonsendingByDefault")] + strict
 
 let nio = "swift-nio"

@@ -35,8 +35,9 @@ package struct JSONKey {
 
 /// Reads JSON (RFC 8259) from bytes without building a tree: one pass, no allocation but for the strings that are asked for.
 ///
-/// Made for the hot paths, where a token's chunk costs under a microsecond here and several in `JSONDecoder`. Every method leaves the scanner
-/// behind the value that it read; any of them throws `JSONError` on what is not JSON, is nested deeper than `maximumDepth`, or is of another kind.
+/// Made for the hot paths, where a token's chunk costs under a microsecond here and several in `JSONDecoder`. Every method leaves the
+/// scanner behind the value that it read; any of them throws `JSONError` on what is not JSON, is nested deeper than `maximumDepth`, or is
+/// of another kind.
 package struct JSONScanner {
     private let bytes: UnsafeBufferPointer<UInt8>
     private var position = 0
@@ -252,8 +253,8 @@ package struct JSONScanner {
         }
     }
 
-    /// A `\u` escape that is half of a surrogate pair becomes U+FFFD: models cut their output between the halves, and half a character is no reason
-    /// to lose the rest of an answer.
+    /// A `\u` escape that is half of a surrogate pair becomes U+FFFD: models cut their output between the halves, and half a character is
+    /// no reason to lose the rest of an answer.
     private func unescape(_ raw: UnsafeBufferPointer<UInt8>, at start: Int) throws(JSONError) -> String {
         var out: [UInt8] = []
         out.reserveCapacity(raw.count)

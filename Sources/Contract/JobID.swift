@@ -21,7 +21,8 @@ package struct JobID: Hashable, Sendable, Comparable, CustomStringConvertible {
 
     package static func < (left: JobID, right: JobID) -> Bool { left.rawValue < right.rawValue }
 
-    /// The partition that an id says by its `p<digits>-`, else crc16(id) mod `partitions`. What it says may be out of range: the caller checks.
+    /// The partition that an id says by its `p<digits>-`, else crc16(id) mod `partitions`. What it says may be out of range: the caller
+    /// checks.
     package func partition(of partitions: Int) -> Int { Partition.of(rawValue, of: partitions) }
 }
 

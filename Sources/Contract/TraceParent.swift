@@ -9,8 +9,8 @@ package struct TraceParent: Sendable, Hashable {
     /// Two: bit 0 says that the trace is recorded.
     package let flags: String
 
-    /// Nil for what the standard has a receiver ignore: another form, capital letters, ids of zeros, the version ff. A later version may have more
-    /// after the flags.
+    /// Nil for what the standard has a receiver ignore: another form, capital letters, ids of zeros, the version ff. A later version may
+    /// have more after the flags.
     package init?(_ text: String) {
         let bytes = Array(text.utf8)
         guard bytes.count >= 55, bytes.count <= 512 else { return nil }

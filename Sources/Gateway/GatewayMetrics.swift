@@ -3,7 +3,8 @@ import JobQueue
 import Metrics
 import NIOCore
 
-/// What a gateway counts. Labels are bounded: never an id, never a tenant. One set a process, made at its first use, which is after the metrics system was chosen.
+/// What a gateway counts. Labels are bounded: never an id, never a tenant. One set a process, made at its first use, which is after the
+/// metrics system was chosen.
 enum GatewayMetrics {
     static let socketsOpened = Counter(label: "sluice_sockets_opened_total")
     static let framesReceived = Counter(label: "sluice_frames_received_total")

@@ -41,7 +41,8 @@ package struct GatewayService: Service {
         let certificates: CertificateBox?
     }
 
-    /// - Throws: when the settings cannot be used (authentication, certificates) or the address cannot be listened on. Redis being away is waited for.
+    /// - Throws: when the settings cannot be used (authentication, certificates) or the address cannot be listened on. Redis being away is
+    /// waited for.
     package func run() async throws {
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         let result: Result<Void, any Error>
@@ -59,7 +60,8 @@ package struct GatewayService: Service {
         try result.get()
     }
 
-    /// What runs until it is told to end, and not merely until the service's task is cancelled: interrupts of what the end cuts off still have to reach Redis.
+    /// What runs until it is told to end, and not merely until the service's task is cancelled: interrupts of what the end cuts off still
+    /// have to reach Redis.
     private struct Running {
         let server: Task<Void, any Error>
         let connections: Task<Void, Never>

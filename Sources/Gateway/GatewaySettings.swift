@@ -18,7 +18,8 @@ package struct GatewaySettings: Sendable {
     package var sessionWarning: Duration = .seconds(300)
     /// How long a drain waits for running requests (`SLUICE_DRAIN_TIMEOUT`, 25 s).
     package var drainTimeout: Duration = .seconds(25)
-    /// How long a drain lasts at least, so that a balancer's probe finds `/readyz` red and not a closed port (`SLUICE_DRAIN_NOTICE`, 2 s; never longer than its timeout).
+    /// How long a drain lasts at least, so that a balancer's probe finds `/readyz` red and not a closed port (`SLUICE_DRAIN_NOTICE`, 2 s;
+    /// never longer than its timeout).
     package var drainNotice: Duration = .seconds(2)
     /// For the whole upgrade, from accept to the request's head (`SLUICE_HANDSHAKE_TIMEOUT`, 5 s).
     package var handshakeTimeout: Duration = .seconds(5)
@@ -45,20 +46,22 @@ package struct GatewaySettings: Sendable {
     package var requestsPerSocket = 64
     /// Running requests of one tenant on this gateway, chat completions included (`SLUICE_MAX_REQUESTS_PER_TENANT`, 10,000; 0: no limit).
     package var requestsPerTenant = 10_000
-    /// Messages of one socket a second, of which it may save up one second's worth; beyond it close 4429 (`SLUICE_MAX_MESSAGES_PER_SECOND`, 20,000, so that a client
-    /// that asks as fast as it is answered stays below; 0: no limit).
+    /// Messages of one socket a second, of which it may save up one second's worth; beyond it close 4429 (`SLUICE_MAX_MESSAGES_PER_SECOND`,
+    /// 20,000, so that a client that asks as fast as it is answered stays below; 0: no limit).
     package var messagesPerSecond = 20_000
     /// WebSockets of this node (`SLUICE_MAX_SOCKETS`, 10,000) and of one address (`SLUICE_MAX_SOCKETS_PER_ADDRESS`, 0: no limit).
     package var socketsMaximum = 10_000
     package var socketsPerAddress = 0
-    /// Exact origins that may open a WebSocket (`SLUICE_ALLOWED_ORIGINS`); nil: only the request's own host. A request without one is no browser's.
+    /// Exact origins that may open a WebSocket (`SLUICE_ALLOWED_ORIGINS`); nil: only the request's own host. A request without one is no
+    /// browser's.
     package var allowedOrigins: [String]?
 
     /// PEM files of the listener's certificate chain and key (`SLUICE_TLS_CERTIFICATE_FILE`, `SLUICE_TLS_KEY_FILE`); both or none.
     package var tlsCertificateFile: String?
     package var tlsKeyFile: String?
 
-    /// What `GET /v1/models` lists: the model of a request that names none (`SLUICE_DEFAULT_MODEL`). Which others there are only workers know.
+    /// What `GET /v1/models` lists: the model of a request that names none (`SLUICE_DEFAULT_MODEL`). Which others there are only workers
+    /// know.
     package var defaultModel = "qwen-plus"
 
     /// Who may come in.

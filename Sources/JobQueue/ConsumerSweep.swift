@@ -6,8 +6,8 @@ extension JobConsumer {
     /// Consumers looked at in one turn; the rest has its turn later.
     private static let sweptAtOnce = 100
 
-    /// Deletes consumers that were not heard of for a lease, have nothing pending and whose worker shows no sign of life. One worker at a time looks, once in two
-    /// leases; for the others it is a single SET.
+    /// Deletes consumers that were not heard of for a lease, have nothing pending and whose worker shows no sign of life. One worker at a
+    /// time looks, once in two leases; for the others it is a single SET.
     /// - Returns: the names of those that were deleted.
     package func sweepConsumers() async throws(RedisError) -> [String] {
         let turn = try await redis.send("SET", .string(keys.sweep), .string(worker), "NX", "PX", .integer(2 * settings.leaseMilliseconds))

@@ -9,13 +9,13 @@ package struct Following: Sendable, Hashable {
     fileprivate let number: UInt64
 }
 
-/// Follows jobs' events for a gateway: live by pub/sub, gaps filled from the log, what was lost without a successor found by looking. One a gateway, on its event
-/// loop: whatever it calls back runs there.
+/// Follows jobs' events for a gateway: live by pub/sub, gaps filled from the log, what was lost without a successor found by looking. One a
+/// gateway, on its event loop: whatever it calls back runs there.
 package actor EventFeed {
     /// How often followings that heard nothing are compared with their logs; with it a lost terminal event is found within two of them.
     package static let lookInterval = TimeAmount.milliseconds(900)
-    /// Looks in a row after which a job without log and record counts as lost by Redis (emptied, or back without its data): longer than a submission is under way
-    /// while Redis answers.
+    /// Looks in a row after which a job without log and record counts as lost by Redis (emptied, or back without its data): longer than a
+    /// submission is under way while Redis answers.
     private static let absencesOfALostJob = 8
     /// How long a subscription may take to be confirmed.
     private static let subscribeDeadline = TimeAmount.seconds(5)
@@ -63,8 +63,8 @@ package actor EventFeed {
 
     /// Follows a job. Returns when the subscription is in force, so that a job submitted after it loses nothing.
     ///
-    /// `receive` runs on the event loop with one or more events, in order, without gaps or duplicates, nothing of an older attempt after a newer, nothing after a
-    /// terminal event; that one ends the following by itself.
+    /// `receive` runs on the event loop with one or more events, in order, without gaps or duplicates, nothing of an older attempt after a
+    /// newer, nothing after a terminal event; that one ends the following by itself.
     /// - Parameters:
     ///   - after: the last event the receiver has; nil: from the beginning.
     ///   - replay: read the log first (a job that was submitted earlier); false for a job that is about to be submitted.

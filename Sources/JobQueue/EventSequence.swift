@@ -2,7 +2,8 @@ import Contract
 
 /// Decides which of the events that come in may be passed on: in order, without gap or duplicate, nothing after the end. No I/O.
 ///
-/// A gap, and every change of attempt (its predecessor's last message may be lost without a trace), is filled from the log before anything further is passed on.
+/// A gap, and every change of attempt (its predecessor's last message may be lost without a trace), is filled from the log before anything
+/// further is passed on.
 struct EventSequence {
     enum Action: Equatable {
         /// To be passed on; may be empty.
@@ -69,8 +70,8 @@ struct EventSequence {
         hasGap = false
         for event in waiting where !ended && last.map({ event.id > $0 }) ?? true {
             guard event.id == (last?.next ?? EventID(attempt: 1, sequence: 0)) else {
-                // The log was read before this was written. Nothing behind it may pass: an older attempt's event behind a newer one's first would look as
-                // if it followed.
+                // The log was read before this was written. Nothing behind it may pass: an older attempt's event behind a newer one's first
+                // would look as if it followed.
                 hasGap = true
                 break
             }

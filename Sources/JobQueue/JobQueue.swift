@@ -9,9 +9,11 @@ package struct SubmitOptions: Sendable {
     package var supersede: [JobID] = []
     /// `Idempotency-Key`, with a digest of the body it came with (no white space in it).
     package var idempotency: (key: String, digest: String)?
-    /// The job ends with its gateway: it is kept among `Keys.requests` until the gateway takes it out, or another one does after the gateway's death.
+    /// The job ends with its gateway: it is kept among `Keys.requests` until the gateway takes it out, or another one does after the
+    /// gateway's death.
     package var endsWithGateway = false
-    /// The epoch in which the gateway holds the job's session: should another one have taken it, nothing is submitted any more. Nil: whoever holds it.
+    /// The epoch in which the gateway holds the job's session: should another one have taken it, nothing is submitted any more. Nil:
+    /// whoever holds it.
     package var sessionEpoch: Int?
 
     package init() {}
@@ -47,8 +49,8 @@ package struct InterruptAnswer: Sendable, Equatable {
 
 /// The producer's side of the contract: submit, interrupt, look.
 ///
-/// Every method throws `RedisError`; after `connectionLost` and `timeout` it is unknown whether Redis carried the call out. All of them may be called again with
-/// the same arguments: a submission then answers `exists`, an interrupt changes nothing twice.
+/// Every method throws `RedisError`; after `connectionLost` and `timeout` it is unknown whether Redis carried the call out. All of them may
+/// be called again with the same arguments: a submission then answers `exists`, an interrupt changes nothing twice.
 package struct JobQueue: Sendable {
     package let redis: RedisClient
     package let settings: QueueSettings
@@ -99,7 +101,8 @@ package struct JobQueue: Sendable {
         try await interrupt(id, reason: reason, owner: owner, force: false)
     }
 
-    /// Writes the durable key and publishes even if no worker has claimed the job yet and so nothing is known of it (one that was submitted by hand).
+    /// Writes the durable key and publishes even if no worker has claimed the job yet and so nothing is known of it (one that was submitted
+    /// by hand).
     package func forceInterrupt(_ id: JobID, reason: String) async throws(RedisError) -> InterruptAnswer {
         try await interrupt(id, reason: reason, owner: nil, force: true)
     }

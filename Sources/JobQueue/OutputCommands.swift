@@ -1,7 +1,8 @@
 import Contract
 import RedisClient
 
-/// The commands that carry a job's output, built into a pipeline on whatever thread the output comes up: the hot path has no script, explicit ids fence it.
+/// The commands that carry a job's output, built into a pipeline on whatever thread the output comes up: the hot path has no script,
+/// explicit ids fence it.
 package struct OutputCommands: Sendable {
     package let recordKey: String
     package let logKey: String

@@ -10,7 +10,8 @@ package struct QueueSettings: Sendable {
     package var retention: Duration = .seconds(600)
     /// `SLUICE_QUEUE_MAX`: waiting jobs per class and partition, beyond which submissions are refused.
     package var queueMaximum = 10_000
-    /// `SLUICE_QUEUE_MAX_PER_TENANT`: waiting jobs per owner and partition, of all classes together, beyond which the owner's submissions are refused. 0: no limit.
+    /// `SLUICE_QUEUE_MAX_PER_TENANT`: waiting jobs per owner and partition, of all classes together, beyond which the owner's submissions
+    /// are refused. 0: no limit.
     package var ownerQueueMaximum = 5_000
     /// `SLUICE_LOG_MAX`: bytes of events per job, beyond which it fails.
     package var logMaximum = 16 << 20

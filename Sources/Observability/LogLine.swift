@@ -7,8 +7,8 @@ package enum LogFormat: String, Sendable, CaseIterable {
     case json
 }
 
-/// One fact on one line. Whatever is in message or metadata, the line has no line break but its last byte, and no control character that could
-/// steer a terminal.
+/// One fact on one line. Whatever is in message or metadata, the line has no line break but its last byte, and no control character that
+/// could steer a terminal.
 struct LogLine {
     /// Characters of one message or value; what is beyond is cut and an ellipsis says so.
     static let maximumValueLength = 4_096

@@ -63,7 +63,8 @@ final class HistogramSeries: TimerHandler, RecorderHandler {
         total.add(value)
     }
 
-    /// How many values were at most each bound, the last one being all; and their sum. Values recorded meanwhile may stand in one and not yet in the other.
+    /// How many values were at most each bound, the last one being all; and their sum. Values recorded meanwhile may stand in one and not
+    /// yet in the other.
     var snapshot: (cumulative: [Int64], sum: Double) {
         var running: Int64 = 0
         var cumulative: [Int64] = []

@@ -3,9 +3,9 @@ import Synchronization
 
 /// Every metric of the process, for Prometheus to read.
 ///
-/// A metric's name is the label it was made with (characters that Prometheus does not allow become `_`); rooms give full names in base units, such as
-/// `sluice_redis_reconnects_total`. A timer is a histogram in seconds; an aggregating recorder one in whatever its name's end says (`_seconds`, `_bytes`, else a
-/// plain number). Values are atomics: recording takes no lock, making a metric takes one.
+/// A metric's name is the label it was made with (characters that Prometheus does not allow become `_`); rooms give full names in base
+/// units, such as `sluice_redis_reconnects_total`. A timer is a histogram in seconds; an aggregating recorder one in whatever its name's
+/// end says (`_seconds`, `_bytes`, else a plain number). Values are atomics: recording takes no lock, making a metric takes one.
 package final class MetricsRegistry: MetricsFactory {
     package static let shared = MetricsRegistry()
 

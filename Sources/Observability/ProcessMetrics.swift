@@ -14,7 +14,8 @@ package struct ProcessMetrics: Sendable {
 
     /// Nil where there is no /proc.
     package static func read() -> ProcessMetrics? {
-        // The second field is the command's name in parentheses and may hold anything: what counts begins after the last parenthesis, with field 3.
+        // The second field is the command's name in parentheses and may hold anything: what counts begins after the last parenthesis, with
+        // field 3.
         guard let stat = contents("/proc/self/stat"), let end = stat.lastIndex(of: ")") else { return nil }
         let fields = stat[stat.index(after: end)...].split(separator: " ")
         func field(_ number: Int) -> Double { number - 3 < fields.count ? Double(fields[number - 3]) ?? 0 : 0 }

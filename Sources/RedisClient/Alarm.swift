@@ -1,6 +1,7 @@
 import NIOCore
 
-/// One timer for many deadlines. It may ring early (for a deadline that was met long ago), never late; who is rung looks, and sets it again.
+/// One timer for many deadlines. It may ring early (for a deadline that was met long ago), never late; who is rung looks, and sets it
+/// again.
 final class Alarm {
     private let eventLoop: any EventLoop
     private var time: NIODeadline?

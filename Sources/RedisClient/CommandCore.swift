@@ -17,7 +17,8 @@ final class CommandCore: LinkUser {
     private let status: Status
     private let url: RedisURL
     private let alarm: Alarm
-    /// From a caller's wish to the last reply, the wait for a connection included. Where commands block, as in `claims`, it is a wait for work.
+    /// From a caller's wish to the last reply, the wait for a connection included. Where commands block, as in `claims`, it is a wait for
+    /// work.
     private let latency: Timer
     private var keeper: LinkKeeper?
     private var link: Link?

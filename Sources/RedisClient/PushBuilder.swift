@@ -9,8 +9,8 @@ enum Push {
     case error(String)
 }
 
-/// Reads pushes without making values of their parts: of a message only the payload is allocated, the channel's name is written into a buffer that is used
-/// over and over (unless the receiver keeps it).
+/// Reads pushes without making values of their parts: of a message only the payload is allocated, the channel's name is written into a
+/// buffer that is used over and over (unless the receiver keeps it).
 final class PushBuilder: ReplySink {
     private enum Kind { case message, subscribe, unsubscribe, pong, error, other }
 

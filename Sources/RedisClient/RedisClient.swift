@@ -17,7 +17,8 @@ package final class RedisClient: Sendable {
     }
 
     deinit {
-        // Sockets and timers refer to the core: without this a forgotten client would reconnect for ever. One that was shut down may outlive its event loop.
+        // Sockets and timers refer to the core: without this a forgotten client would reconnect for ever. One that was shut down may
+        // outlive its event loop.
         guard !status.isStopped.load(ordering: .acquiring) else { return }
         eventLoop.execute { [core] in core.value.stop() }
     }
@@ -59,7 +60,8 @@ package final class RedisClient: Sendable {
         return try result.get()
     }
 
-    /// The same without a task: `completion` runs on the event loop, exactly once; when nothing can be sent, before this returns (if called on the loop).
+    /// The same without a task: `completion` runs on the event loop, exactly once; when nothing can be sent, before this returns (if called
+    /// on the loop).
     package func send(
         _ pipeline: RedisPipeline, timeout: TimeAmount? = nil, completion: @escaping @Sendable (Result<[RESPValue], RedisError>) -> Void
     ) {

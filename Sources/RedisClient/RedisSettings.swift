@@ -7,8 +7,8 @@ package struct RedisSettings: Sendable {
     package var commandTimeout: TimeAmount = .seconds(5)
     /// Back-off between attempts to connect: from, doubling to, full jitter.
     package var backoff: ClosedRange<TimeAmount> = .milliseconds(20)...(.seconds(2))
-    /// After so long without a byte the server is asked by PING whether it is there: a client when nothing is in flight (and it then has as long to answer), a
-    /// subscriber earlier, twice in this time, so that its connection is thrown away when so long nothing was heard.
+    /// After so long without a byte the server is asked by PING whether it is there: a client when nothing is in flight (and it then has as
+    /// long to answer), a subscriber earlier, twice in this time, so that its connection is thrown away when so long nothing was heard.
     package var silence: TimeAmount = .seconds(5)
     /// CA file for rediss://; nil: the system's.
     package var caFile: String?

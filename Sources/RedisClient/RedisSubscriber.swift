@@ -38,12 +38,14 @@ package final class RedisSubscriber: Sendable {
 
     /// Connected, everything subscribed again, and PING answered (or a message received) within the last 5 s. From any thread.
     ///
-    /// A subscription that was asked for a moment ago does not make it false: a confirmation that fails to come is found by PING, which is answered after it.
+    /// A subscription that was asked for a moment ago does not make it false: a confirmation that fails to come is found by PING, which is
+    /// answered after it.
     package var isAlive: Bool {
         NIODeadline.now().uptimeNanoseconds < status.aliveUntil.load(ordering: .acquiring)
     }
 
-    /// One handler a channel: a new one takes the place of the old, which is not called again. `handler` runs on the event loop; must be called on it too.
+    /// One handler a channel: a new one takes the place of the old, which is not called again. `handler` runs on the event loop; must be
+    /// called on it too.
     /// `.subscribed` tells that it is in force; no message comes before it.
     package func subscribe(_ channel: String, handler: @escaping @Sendable (SubscriptionEvent) -> Void) {
         subscribe(channel, token: newToken(), handler: handler)

@@ -18,9 +18,10 @@ protocol ReplySink: AnyObject {
 
 /// hiredis' parser of RESP2, with its limits made sure of. This is the only file that touches hiredis.
 ///
-/// hiredis 0.14.1 refuses bad numbers, negative lengths, arrays above INT_MAX and nesting deeper than its stack. It does not refuse, and this class does:
-/// a bulk string's declared length above 512 MB (it would buffer up to 2^63 bytes), a line without end (which it would buffer, and search anew from its
-/// start with every read), an array whose elements exhaust memory, and a bulk string that is not followed by CR LF.
+/// hiredis 0.14.1 refuses bad numbers, negative lengths, arrays above INT_MAX and nesting deeper than its stack. It does not refuse, and
+/// this class does:
+/// a bulk string's declared length above 512 MB (it would buffer up to 2^63 bytes), a line without end (which it would buffer, and search
+/// anew from its start with every read), an array whose elements exhaust memory, and a bulk string that is not followed by CR LF.
 final class ReplyReader {
     /// Redis' own limit of a string (`proto-max-bulk-len`), here for a whole reply.
     static let maximumReply = 512 << 20
@@ -77,7 +78,8 @@ final class ReplyReader {
         return RedisError(.protocolViolation, "Redis' answer cannot be read: \(reason)")
     }
 
-    /// hiredis stopped inside an item whose type byte it has taken: what is left is a line without end, or a bulk string's length and the bytes there are.
+    /// hiredis stopped inside an item whose type byte it has taken: what is left is a line without end, or a bulk string's length and the
+    /// bytes there are.
     private func checkUnfinished() throws(RedisError) {
         if bytes > Self.maximumReply {
             violation = "a reply is longer than 512 MB"

@@ -4,7 +4,8 @@ import NIOCore
 
 /// A channel's events as an asynchronous sequence, for one reader.
 ///
-/// When the reader is slower than the channel, the oldest events are dropped and `.lost` stands in their place, followed by those that are left.
+/// When the reader is slower than the channel, the oldest events are dropped and `.lost` stands in their place, followed by those that are
+/// left.
 package struct SubscriptionFeed: AsyncSequence, Sendable {
     package typealias Element = SubscriptionEvent
     package typealias Failure = Never

@@ -9,8 +9,8 @@ package enum SubscriptionEvent: Sendable {
 
 /// Which channels are wanted, what the server was told of them, and what it has confirmed. A machine without I/O.
 ///
-/// Redis confirms every command for a channel in the order of the commands, so a channel's subscription is in force when the last command sent for it
-/// was SUBSCRIBE and no confirmation is due any more. A confirmation that is overtaken by a later command counts for nothing.
+/// Redis confirms every command for a channel in the order of the commands, so a channel's subscription is in force when the last command
+/// sent for it was SUBSCRIBE and no confirmation is due any more. A confirmation that is overtaken by a later command counts for nothing.
 struct SubscriptionTable {
     typealias Handler = @Sendable (SubscriptionEvent) -> Void
 

@@ -1,6 +1,7 @@
 /// When each piece of an answer is due and what happens after the last one: pure arithmetic on nanoseconds of CLOCK_MONOTONIC.
 ///
-/// The schedule is absolute: piece i is due at `zero + (i / burst) * gap`. Being late, or a slow reader, never lowers the rate; it catches up.
+/// The schedule is absolute: piece i is due at `zero + (i / burst) * gap`. Being late, or a slow reader, never lowers the rate; it catches
+/// up.
 struct AnswerPace: Hashable, Sendable {
     enum Ending: Hashable, Sendable {
         /// Finish reason, usage, end mark.

@@ -1,8 +1,8 @@
 import Contract
 import NIOHTTP1
 
-/// Anthropic's messages. As the provider does, it insists on `max_tokens` and on the version header, and knows no role but user and assistant;
-/// a last message of the assistant's is a prefix without further mark.
+/// Anthropic's messages. As the provider does, it insists on `max_tokens` and on the version header, and knows no role but user and
+/// assistant; a last message of the assistant's is a prefix without further mark.
 enum AnthropicDialect: Dialect {
     static func ask(_ body: JSON, headers: HTTPHeaders) throws(Refusal) -> Ask {
         let model = try ChatMessages.model(in: body)

@@ -11,7 +11,8 @@ enum RequestEnd: String, Sendable, CaseIterable {
     case error
 }
 
-/// One request as it is watched from outside: written by the loop that answers it, read by whoever asks. All times are CLOCK_MONOTONIC in ns, 0: not yet.
+/// One request as it is watched from outside: written by the loop that answers it, read by whoever asks. All times are CLOCK_MONOTONIC in
+/// ns, 0: not yet.
 final class RequestRecord: Sendable {
     let number: Int
     let tag: String

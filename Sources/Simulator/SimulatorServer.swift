@@ -19,7 +19,8 @@ package struct SimulatorSettings: Sendable {
     package init() {}
 }
 
-/// A stand-in for model providers over HTTP/1.1: its models' names order what they do (CONTRACT 5), and it tells what became of each request.
+/// A stand-in for model providers over HTTP/1.1: its models' names order what they do (CONTRACT 5), and it tells what became of each
+/// request.
 package final class SimulatorServer: Sendable {
     private struct State {
         var listener: (any Channel)?

@@ -1,11 +1,12 @@
 import CCurl
 import DequeModule
 
-/// libcurl's multi-socket interface on an `EpollLoop`: what happens costs in proportion to the sockets that are ready, never to all there are.
+/// libcurl's multi-socket interface on an `EpollLoop`: what happens costs in proportion to the sockets that are ready, never to all there
+/// are.
 /// A door to C, to be used on its loop only.
 ///
-/// The callbacks of libcurl only take notes and delegates are told after it has returned. So a delegate may cancel any transfer or start others, and
-/// no call into libcurl ever stands inside another.
+/// The callbacks of libcurl only take notes and delegates are told after it has returned. So a delegate may cancel any transfer or start
+/// others, and no call into libcurl ever stands inside another.
 final class CurlMulti: DescriptorHandler {
     struct SetupError: Error, CustomStringConvertible {
         let description: String
@@ -134,7 +135,8 @@ final class CurlMulti: DescriptorHandler {
         if let share { curl_share_cleanup(share) }
     }
 
-    /// libcurl's limit counts connections in use as well: without these added, none would be kept while more than `connectionsKept` are at work.
+    /// libcurl's limit counts connections in use as well: without these added, none would be kept while more than `connectionsKept` are at
+    /// work.
     private func boundConnections() {
         _ = sluice_multi_set_long(multi, CURLMOPT_MAXCONNECTS, max(1, settings.connectionsKept + active.count))
     }

@@ -1,6 +1,7 @@
 import CCurl
 
-/// One easy handle of libcurl with its options, and the exchange that it is used for at the moment. A door to C: beyond it only Swift values.
+/// One easy handle of libcurl with its options, and the exchange that it is used for at the moment. A door to C: beyond it only Swift
+/// values.
 ///
 /// Handles are made once and used again, since making one costs more than an exchange's share of anything else.
 final class CurlTransfer {
@@ -111,8 +112,8 @@ final class CurlTransfer {
         return fault == CURLE_OK ? nil : String(cString: curl_easy_strerror(fault))
     }
 
-    /// Has its connection closed when it is removed. Of HTTP/1.1 an unfinished one is closed anyhow; of HTTP/2 libcurl 7.88 keeps it, and the
-    /// RST_STREAM that would end the exchange is never written: the upstream would generate on.
+    /// Has its connection closed when it is removed. Of HTTP/1.1 an unfinished one is closed anyhow; of HTTP/2 libcurl 7.88 keeps it, and
+    /// the RST_STREAM that would end the exchange is never written: the upstream would generate on.
     func closeConnection() { _ = sluice_easy_set_long(handle, CURLOPT_FORBID_REUSE, 1) }
 
     /// Forgets the exchange, so that the handle can serve another.

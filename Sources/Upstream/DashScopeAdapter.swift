@@ -1,7 +1,7 @@
 import Contract
 
-/// DashScope's native generation (Alibaba Cloud Model Studio, "DashScope API reference"): usage on every frame, so that what an interrupted answer
-/// cost is known exactly.
+/// DashScope's native generation (Alibaba Cloud Model Studio, "DashScope API reference"): usage on every frame, so that what an interrupted
+/// answer cost is known exactly.
 struct DashScopeAdapter: UpstreamAdapter {
     private static let refused: Set<String> = [
         "frequency_penalty", "logit_bias", "reasoning_effort", "metadata", "store", "service_tier",

@@ -61,8 +61,8 @@ struct DashScopeChunk {
     }
 }
 
-/// DashScope's event stream: no end mark, `finish_reason` is the string "null" until the end, usage is cumulative on every frame, and an error may come
-/// inside a 200 with its status in a comment.
+/// DashScope's event stream: no end mark, `finish_reason` is the string "null" until the end, usage is cumulative on every frame, and an
+/// error may come inside a 200 with its status in a comment.
 final class DashScopeStreamDecoder: StreamDecoder {
     private var parser = EventStreamParser()
     private var tools = ToolCallAssembler()

@@ -13,8 +13,9 @@ struct ServerSentEvent {
 
 /// Server-sent events from raw bytes at any slicing (WHATWG HTML, 9.2.6 "Interpreting an event stream").
 ///
-/// Lines end with CR, LF or CRLF; a BOM at the start is dropped. A line that lies whole within a chunk is not copied, nor is the data of an event
-/// that does. What the standard discards, an event that the end of the stream cuts off before its blank line, counts here when `finish` is called:
+/// Lines end with CR, LF or CRLF; a BOM at the start is dropped. A line that lies whole within a chunk is not copied, nor is the data of an
+/// event that does. What the standard discards, an event that the end of the stream cuts off before its blank line, counts here when
+/// `finish` is called:
 /// providers are seen to leave the last blank line out, and whether a stream ended cleanly is known from HTTP.
 /// `id` and `retry` are read and forgotten: upstreams are never reconnected to by event id.
 struct EventStreamParser {

@@ -40,8 +40,8 @@ struct ExchangeOutcome: Sendable, Hashable {
     var detail = ""
 }
 
-/// Who follows one exchange. The first three are called from inside libcurl: they may only take notes; `exchangeProgressed` comes soon after, outside,
-/// and there everything is allowed.
+/// Who follows one exchange. The first three are called from inside libcurl: they may only take notes; `exchangeProgressed` comes soon
+/// after, outside, and there everything is allowed.
 protocol ExchangeDelegate: AnyObject {
     /// The connection stands and the request is about to be written. May be called twice, when a kept connection turned out to be dead.
     func exchangeConnected()

@@ -66,8 +66,8 @@ struct LoopTimers {
         return first
     }
 
-    /// Timers set from now on have this sequence or a later one: a bound for `popDue`, lest a timer that sets itself again with no delay keep the
-    /// loop in one turn for ever.
+    /// Timers set from now on have this sequence or a later one: a bound for `popDue`, lest a timer that sets itself again with no delay
+    /// keep the loop in one turn for ever.
     var sequenceBound: UInt64 { nextSequence }
 
     private mutating func place(_ timer: LoopTimer, at position: Int) {

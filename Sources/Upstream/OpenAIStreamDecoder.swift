@@ -2,8 +2,8 @@ import Contract
 
 /// An OpenAI-compatible event stream: chunks until `[DONE]`.
 ///
-/// A stream is whole when it had a finish reason, or output and `[DONE]`: servers leave out the one or the other. Tool calls are told when all of them
-/// are complete, at the finish.
+/// A stream is whole when it had a finish reason, or output and `[DONE]`: servers leave out the one or the other. Tool calls are told when
+/// all of them are complete, at the finish.
 final class OpenAIStreamDecoder: StreamDecoder {
     private var parser = EventStreamParser()
     private var tools = ToolCallAssembler()

@@ -104,7 +104,8 @@ struct Poller: ~Copyable {
         let tag = UInt64(registrations[index].generation) << 32 | UInt64(UInt32(descriptor))
         var event = epoll_event(events: (read ? EPOLLIN.rawValue : 0) | (write ? EPOLLOUT.rawValue : 0), data: epoll_data_t(u64: tag))
         var result = epoll_ctl(epoll, isKnown ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, descriptor, &event)
-        // The kernel forgets a descriptor that is closed, and libcurl may close one and open another of its number without a word in between.
+        // The kernel forgets a descriptor that is closed, and libcurl may close one and open another of its number without a word in
+        // between.
         if result != 0, errno == ENOENT {
             result = epoll_ctl(epoll, EPOLL_CTL_ADD, descriptor, &event)
         } else if result != 0, errno == EEXIST {

@@ -45,7 +45,8 @@ struct ProviderError: Sendable, Hashable {
 
     /// The code that the provider's own words stand for, nil if they decide nothing.
     ///
-    /// `insufficient_quota` is OpenAI's word for unpaid and DashScope's for throttled (there it comes with `Throttling` or an "allocated quota" message).
+    /// `insufficient_quota` is OpenAI's word for unpaid and DashScope's for throttled (there it comes with `Throttling` or an "allocated
+    /// quota" message).
     func failureCode(kind: UpstreamConfiguration.Kind?) -> FailureCode? {
         for word in [code, type].compactMap({ $0?.lowercased() }) {
             switch word {

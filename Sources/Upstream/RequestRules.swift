@@ -2,7 +2,8 @@ import Contract
 
 /// What all dialects' requests have in common.
 enum RequestRules {
-    /// - Throws: `invalid_request` for a body that is no chat request, `unsupported_parameter` for what no upstream's stream can be told apart in.
+    /// - Throws: `invalid_request` for a body that is no chat request, `unsupported_parameter` for what no upstream's stream can be told
+    /// apart in.
     static func check(_ body: JSONObject) throws(Failure) {
         guard let model = body["model"]?.string, !model.isEmpty else { throw Failure(.invalidRequest, "the request has no \"model\"") }
         guard let messages = body["messages"]?.array, !messages.isEmpty else {

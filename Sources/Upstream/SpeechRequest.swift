@@ -15,7 +15,8 @@ package struct SpeechRequest: Sendable {
         self.voice = voice
     }
 
-    /// OpenAI: `POST /audio/speech`, answered with bare samples. DashScope: Qwen-TTS ("Speech synthesis - Qwen", Model Studio) with server-sent events.
+    /// OpenAI: `POST /audio/speech`, answered with bare samples. DashScope: Qwen-TTS ("Speech synthesis - Qwen", Model Studio) with
+    /// server-sent events.
     func exchange(on speech: SpeechConfiguration) throws(Failure) -> HTTPRequest {
         var headers = RequestRules.headers(of: jobID, traceparent: traceparent)
         if let key = try RequestRules.key(of: speech.upstream) { headers.append("Authorization: Bearer \(key)") }

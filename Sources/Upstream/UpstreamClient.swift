@@ -18,7 +18,8 @@ package final class UpstreamClient {
         multi = try CurlMulti(loop: loop, settings: settings)
     }
 
-    /// Dials at once. The receiver hears nothing before this returns. The body's model is asked for as it stands: aliases were the router's to apply.
+    /// Dials at once. The receiver hears nothing before this returns. The body's model is asked for as it stands: aliases were the router's
+    /// to apply.
     /// - Throws: `unsupported_parameter`, `invalid_request`, for what cannot be asked of this upstream; nothing was dialled then.
     package func start(
         _ request: GenerationRequest, on upstream: UpstreamConfiguration, receiver: any UpstreamReceiver

@@ -1,4 +1,5 @@
-/// Keeps what is dead from being asked: opens after failures in a row, lets one probe through when its pause is over, and closes at the first success. Knows no clock.
+/// Keeps what is dead from being asked: opens after failures in a row, lets one probe through when its pause is over, and closes at the
+/// first success. Knows no clock.
 struct CircuitBreaker: Equatable {
     struct Policy: Equatable {
         /// Failures in a row that open it, when the first of them is not older than `window`.

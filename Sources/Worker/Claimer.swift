@@ -5,8 +5,9 @@ import NIOCore
 import RedisClient
 import Upstream
 
-/// Takes jobs for the slots that are free: waiting ones, and those whose worker was lost. Stands on the event loop of its Redis connections, as the interrupt listener does: so
-/// an interrupt that overtakes the answer to a claim finds the job among those being claimed.
+/// Takes jobs for the slots that are free: waiting ones, and those whose worker was lost. Stands on the event loop of its Redis
+/// connections, as the interrupt listener does: so an interrupt that overtakes the answer to a claim finds the job among those being
+/// claimed.
 actor Claimer {
     /// How long one blocking read waits. Also how soon a pause by an operator and the end of claiming are noticed.
     private static let waitMilliseconds = 1_000
@@ -274,7 +275,8 @@ actor Claimer {
         }
     }
 
-    /// Asks until there is an answer: the script may be called again, it knows this process by its token. Gives up after a lease: others may take the entry then.
+    /// Asks until there is an answer: the script may be called again, it knows this process by its token. Gives up after a lease: others
+    /// may take the entry then.
     private func ask(_ job: Job, _ entry: QueueEntry, leaseExpired: Bool) async -> ClaimOutcome {
         let lease = UInt64(consumer.settings.lease.components.seconds) &* 1_000_000_000 &+ 1_000_000_000
         let begun = clock()

@@ -5,11 +5,11 @@ import Logging
 import RedisClient
 import Upstream
 
-/// All running generations of this worker and what they share. Lives on the loop: bytes are parsed, batched and handed to Redis here without a change of thread, and an
-/// interrupt is a plain call.
+/// All running generations of this worker and what they share. Lives on the loop: bytes are parsed, batched and handed to Redis here
+/// without a change of thread, and an interrupt is a plain call.
 final class GenerationCore {
-    /// Batches of writes begin at least so far apart. At rest a token is written at once; under load one hand-over to the Redis connection's thread carries the tokens of
-    /// all streams, so that no token costs a wake-up of its own. In ns.
+    /// Batches of writes begin at least so far apart. At rest a token is written at once; under load one hand-over to the Redis
+    /// connection's thread carries the tokens of all streams, so that no token costs a wake-up of its own. In ns.
     static let batchInterval: UInt64 = 1_000_000
 
     let loop: EpollLoop

@@ -135,7 +135,8 @@ struct GenerationMachine {
         return .dial(upstream)
     }
 
-    /// The upstream in use takes nobody now (its breaker is open, its limits are reached): the next one at once, and after the last a wait that is no try.
+    /// The upstream in use takes nobody now (its breaker is open, its limits are reached): the next one at once, and after the last a wait
+    /// that is no try.
     /// - Parameter wait: the least that makes sense.
     mutating func refused(wait: Duration, jitter: Double) -> Action {
         if upstream + 1 < policy.upstreams {

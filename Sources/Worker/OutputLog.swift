@@ -3,8 +3,9 @@ import JobQueue
 
 /// A job's output on its way into the log: what is collected, what is being written, what is safe. No I/O.
 ///
-/// Group commit: while a write is under way everything collects behind it, consecutive text as one event. So alone a token costs no wait, and when Redis is slow the number
-/// of commands per token falls by itself. Ids are given when a write begins and never change: a repeated write means the same.
+/// Group commit: while a write is under way everything collects behind it, consecutive text as one event. So alone a token costs no wait,
+/// and when Redis is slow the number of commands per token falls by itself. Ids are given when a write begins and never change: a repeated
+/// write means the same.
 struct OutputLog {
     /// Unwritten bytes beyond which the upstream is no longer read.
     static let highWater = 256 << 10
@@ -56,7 +57,8 @@ struct OutputLog {
         pending.removeAll()
     }
 
-    /// Begins a write: of what a lost write left over, else of all that is collected. Empty when one is under way or there is nothing to write.
+    /// Begins a write: of what a lost write left over, else of all that is collected. Empty when one is under way or there is nothing to
+    /// write.
     mutating func beginWrite() -> [(id: EventID, json: [UInt8])] {
         if repeatDue {
             repeatDue = false

@@ -1,7 +1,8 @@
 /// How far apart the writes of one generation begin, by what all generations of this worker produce together.
 ///
-/// Alone a token is written at once. A Redis that takes two commands for each token is full at some tens of thousands of tokens a second, for all workers that share it;
-/// so a worker that comes near that lets each answer collect for a moment. An answer slower than the interval is never held up, nor are first tokens and ends.
+/// Alone a token is written at once. A Redis that takes two commands for each token is full at some tens of thousands of tokens a second,
+/// for all workers that share it; so a worker that comes near that lets each answer collect for a moment. An answer slower than the
+/// interval is never held up, nor are first tokens and ends.
 struct OutputPace {
     /// Tokens a second up to which nothing is collected; at twice as many the interval is the longest.
     static let freeTokens = 20_000

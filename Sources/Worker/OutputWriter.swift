@@ -97,7 +97,8 @@ struct OutputWriter {
             finish = events.popLast()
         }
         if !events.isEmpty {
-            // The last of the rest is the PUBLISH's. A refusal: a newer attempt has written, the log is gone, or Redis takes no writes now (no memory, read only).
+            // The last of the rest is the PUBLISH's. A refusal: a newer attempt has written, the log is gone, or Redis takes no writes now
+            // (no memory, read only).
             guard !events.dropLast().contains(where: \.isRefusal) else { return lost() }
             log.wrote()
             troubles = 0

@@ -1,7 +1,7 @@
 /// Cuts a text into sentences while it is being written, in Chinese and English, so that each can be spoken before the next is there.
 ///
-/// Pieces joined are the text, and they do not depend on how the text was sliced. A mark that may stand inside a number, an abbreviation or a link is judged only when the
-/// character behind it is known; every other strong mark ends its sentence at once.
+/// Pieces joined are the text, and they do not depend on how the text was sliced. A mark that may stand inside a number, an abbreviation or
+/// a link is judged only when the character behind it is known; every other strong mark ends its sentence at once.
 struct SentenceCutter {
     /// Characters from which on a comma or semicolon ends a piece.
     static let weakFrom = 15

@@ -47,7 +47,8 @@ final class SpeechRun {
     private(set) var isOver = false
 
     /// - Parameters:
-    ///   - continuing: what an earlier attempt has told. The sentence that it spoke last may be heard in part only: what is left of it is left
+    ///   - continuing: what an earlier attempt has told. The sentence that it spoke last may be heard in part only: what is left of it is
+    ///   left
     ///     out, since nothing may be heard twice, and all that follow it are spoken.
     ///   - idle: how long an upstream may be silent.
     ///   - emit: takes each event; may call `pause`, `close` and `fail`.
@@ -131,7 +132,8 @@ final class SpeechRun {
     func pause() {
         guard !isOver, !isPaused else { return }
         isPaused = true
-        // One whose answer has not begun is left to begin: libcurl 7.88 takes an answer for empty that comes whole while it is held back before its head.
+        // One whose answer has not begun is left to begin: libcurl 7.88 takes an answer for empty that comes whole while it is held back
+        // before its head.
         for synthesis in syntheses where synthesis.hasSamples { synthesis.call?.pauseReading() }
     }
 

@@ -1,7 +1,8 @@
 import Contract
 import JobQueue
 
-/// When things happened to a job and until when it may take, on this process' clock (CLOCK_MONOTONIC ns). The job's own limits go before the worker's.
+/// When things happened to a job and until when it may take, on this process' clock (CLOCK_MONOTONIC ns). The job's own limits go before
+/// the worker's.
 struct TimeLimits {
     private let claimedAt: UInt64
     private let claimedMilliseconds: Int

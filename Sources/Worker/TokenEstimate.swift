@@ -25,7 +25,8 @@ enum TokenEstimate {
         return (quarters + 3) / 4
     }
 
-    /// What earlier attempts cost at least, by what they logged: the prompt for each answer that began, and the output. Nil when no upstream had answered.
+    /// What earlier attempts cost at least, by what they logged: the prompt for each answer that began, and the output. Nil when no
+    /// upstream had answered.
     static func logged(_ events: [LoggedEvent], prompt: Int) -> Usage? {
         var (answers, quarters) = (0, 0)
         for event in events {

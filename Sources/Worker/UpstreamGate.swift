@@ -4,7 +4,8 @@ import Upstream
 
 /// Who may be dialled now: circuit breakers and the limits of each upstream, counted in this worker. Lives on the loop.
 ///
-/// An upstream that cannot be reached is kept out as a whole. One that answers is judged by the model: a model that is out of order says nothing of the others.
+/// An upstream that cannot be reached is kept out as a whole. One that answers is judged by the model: a model that is out of order says
+/// nothing of the others.
 final class UpstreamGate {
     /// Leave to dial, to be given back with `release`.
     final class Pass {

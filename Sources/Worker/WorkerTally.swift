@@ -2,8 +2,8 @@ import JobQueue
 import Metrics
 import Synchronization
 
-/// What a worker has done since its start, for its heartbeat: figures that Prometheus' handlers take in and do not give back. Written from any
-/// thread.
+/// What a worker has done since its start, for its heartbeat: figures that Prometheus' handlers take in and do not give back. Written from
+/// any thread.
 final class WorkerTally: Sendable {
     /// How often something took how long, since the start.
     final class Latencies: Sendable {

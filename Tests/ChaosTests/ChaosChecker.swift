@@ -1,7 +1,8 @@
 import Contract
 import TestSupport
 
-/// Judges a deployment that stands still, from outside: the clients' frames, the logs, the records, the queues and the simulator's requests, each against the others.
+/// Judges a deployment that stands still, from outside: the clients' frames, the logs, the records, the queues and the simulator's
+/// requests, each against the others.
 struct ChaosChecker: Sendable {
     struct Figures: Sendable {
         var jobs = 0

@@ -1,8 +1,8 @@
 import Contract
 import TestSupport
 
-/// Asks for chat completions over plain HTTP, one after the other, by way of whichever gateway. What is told as whole must be; that the jobs behind broken connections
-/// end is judged by their logs.
+/// Asks for chat completions over plain HTTP, one after the other, by way of whichever gateway. What is told as whole must be; that the
+/// jobs behind broken connections end is judged by their logs.
 actor ChaosCompleter {
     /// Then it closes its connection, whether it has an answer or not.
     private static let patience = [500, 3_000, 15_000]

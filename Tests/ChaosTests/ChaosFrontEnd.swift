@@ -1,7 +1,8 @@
 import Contract
 import TestSupport
 
-/// Submits and interrupts by hand, with raw commands, whatever happens to Redis meanwhile; what was accepted is judged by its log in the end.
+/// Submits and interrupts by hand, with raw commands, whatever happens to Redis meanwhile; what was accepted is judged by its log in the
+/// end.
 actor ChaosFrontEnd {
     private let deployment: Deployment
     private var random: SplitMix64

@@ -7,7 +7,7 @@ enum ChaosSettings {
     /// `SLUICE_CHAOS_SEED`: repeats a schedule; else a new one each time, which the run prints.
     static let seed = UInt64(number("SLUICE_CHAOS_SEED") ?? Int.random(in: 1...999_999))
     /// `SLUICE_CHAOS_SECONDS`: for how long faults happen.
-    static let seconds = max(5, number("SLUICE_CHAOS_SECONDS") ?? 30)
+    static let seconds = max(5, number("SLUICE_CHAOS_SECONDS") ?? 20)
     /// `SLUICE_CHAOS_STREAMS`: how many streams run while every process is killed in turn.
     static let streams = max(1, number("SLUICE_CHAOS_STREAMS") ?? 120)
     /// `SLUICE_CHAOS_USERS`: clients at once.

@@ -47,7 +47,8 @@ actor FaultRunner {
                 await node.kill9()
                 try await Task.sleep(for: .milliseconds(pause))
                 try node.start()
-                // Ready or not: one that starts while Redis is away is a case of its own. It must not be killed before it could do anything, though.
+                // Ready or not: one that starts while Redis is away is a case of its own. It must not be killed before it could do
+                // anything, though.
                 try await node.ready(path: "/healthz")
             }
         case .freeze(let place, let time):

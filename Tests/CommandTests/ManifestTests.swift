@@ -4,7 +4,8 @@ import TestSupport
 import Testing
 import Yams
 
-/// What lies in `docker/` and the Procfile speaks of commands, flags, settings and files that there are. No engine runs here: the files are parsed.
+/// What lies in `docker/` and the Procfile speaks of commands, flags, settings and files that there are. No engine runs here: the files are
+/// parsed.
 @Suite("Dockerfile, compose, manifests and Procfile")
 struct ManifestTests {
     private static let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()

@@ -162,7 +162,8 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
             proxy.heal()
             #expect(try await old.closed() == 1001)
             let heard = old.state.value.requests[request.id]
-            // Another gateway lets go of the session at its next write, which comes with the request's end: until then its socket hears the same, once.
+            // Another gateway lets go of the session at its next write, which comes with the request's end: until then its socket hears the
+            // same, once.
             let text = heard?.text ?? ""
             #expect(sameGateway ? text == "one" || text == "one two" : "one two three".hasPrefix(text), "\(text)")
             #expect(!sameGateway || heard?.end == nil)

@@ -1,7 +1,7 @@
 /// Drives a headless Chromium through the chat page.
 enum ChatPageScript {
-    /// Arguments: chromium, the page's address, key, folder for the profile and the screenshots; models of an answer that is stopped, that runs over a reload, that is
-    /// read aloud, and that runs over a break of the connection.
+    /// Arguments: chromium, the page's address, key, folder for the profile and the screenshots; models of an answer that is stopped, that
+    /// runs over a reload, that is read aloud, and that runs over a break of the connection.
     static let text =
         BrowserScript.text + #"""
             chromium, url, key, folder, stopped, reloaded, spoken, broken = sys.argv[1:]

@@ -51,7 +51,7 @@ struct FaultProxyTests {
         let proxy = try await FaultProxy.start(to: PrivateRedis.current.port)
         let (listener, publisher) = (try await connection(proxy), try await PrivateRedis.current.connect())
         let messages = try await listener.subscribe("ordered")
-        let publishing = Task { for number in 0..<3_000 { try await publisher.send("PUBLISH", "ordered", "\(number)") } }
+        let publishing = Task { for number in 0..<1_000 { try await publisher.send("PUBLISH", "ordered", "\(number)") } }
         let troubling = Task {
             while !Task.isCancelled {
                 proxy.set { $0.silent = true }
@@ -67,7 +67,7 @@ struct FaultProxyTests {
                 break
             }
             next += 1
-            if next == 3_000 { break }
+            if next == 1_000 { break }
         }
         troubling.cancel()
         publishing.cancel()

@@ -6,7 +6,8 @@ import Testing
 extension Journeys {
     /// The gateway's listener: TLS, and what becomes of open connections at its end.
     @Suite struct ListenerTests {
-        /// Arguments: port, PEM file of the authority, key, how often certificates are asked for. Speaks https and wss by Python's own library.
+        /// Arguments: port, PEM file of the authority, key, how often certificates are asked for. Speaks https and wss by Python's own
+        /// library.
         private static let script = #"""
             import http.client, json, os, socket, ssl, struct, sys, time
             port, authority, key = int(sys.argv[1]), sys.argv[2], sys.argv[3]

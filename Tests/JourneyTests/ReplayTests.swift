@@ -50,7 +50,8 @@ extension Journeys {
             }
         }
 
-        /// Its gateway was cut off between writing the request into the session and submitting its job; another one took the session meanwhile.
+        /// Its gateway was cut off between writing the request into the session and submitting its job; another one took the session
+        /// meanwhile.
         @Test func `a request that the client was told is lost is never submitted by the gateway that had it`() async throws {
             try await withLab { lab in
                 let proxy = try await lab.proxy(to: lab.redis.port)

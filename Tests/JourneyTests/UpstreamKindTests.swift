@@ -51,7 +51,8 @@ extension Journeys {
                 #expect(calling.heard.events.first { $0["type"] == "tool_call" }?["name"] == "get_weather")
                 #expect(plain.heard.events.first { $0["type"] == "upstream" }?["name"]?.string == kind.name)
                 #expect(try await plain.record()["upstream"] == kind.name)
-                // What changes nothing for the reader: several tokens in a write, a wait before the first, a model that minds no closed client.
+                // What changes nothing for the reader: several tokens in a write, a wait before the first, a model that minds no closed
+                // client.
                 // One after the other they go over a connection that is there already.
                 let opened = try await worker.scrape()[#"sluice_upstream_connections_total{use="opened"}"#]
                 for script in ["sim-n40-g2-b8", "sim-n5-g1-f50", "sim-n5-g1-z"] {

@@ -76,7 +76,8 @@ import Testing
         }
     }
 
-    /// What is sent in one tick goes out in one write, so the server sees it at once. A server of its own: it counts the reads of all its clients.
+    /// What is sent in one tick goes out in one write, so the server sees it at once. A server of its own: it counts the reads of all its
+    /// clients.
     @Test func oneTickIsOneWrite() async throws {
         try await withRedis { server in
             try await withClient(server.url, name: "ticks") { redis in

@@ -20,8 +20,8 @@ package struct SpawnError: Error, CustomStringConvertible {
 
 /// A process of ours, leader of its own process group, that cannot outlive the one that started it.
 ///
-/// The kernel kills it when its parent dies (`setpriv --pdeathsig`), a crash included. That signal is bound to the *thread* that forked, and a thread of
-/// Swift's or Dispatch's pool may end at any time, so all children are forked by one thread that never ends.
+/// The kernel kills it when its parent dies (`setpriv --pdeathsig`), a crash included. That signal is bound to the *thread* that forked,
+/// and a thread of Swift's or Dispatch's pool may end at any time, so all children are forked by one thread that never ends.
 package final class ChildProcess: Sendable {
     package let processID: pid_t
     private let state = Mutex(State())
@@ -151,7 +151,8 @@ package final class ChildProcess: Sendable {
 private final class Spawner: Sendable {
     static let shared = Spawner()
 
-    /// `posix_spawn_file_actions_addclosefrom_np` (glibc 2.34), which the `Glibc` module does not show: without it a child holds our sockets and pipes open.
+    /// `posix_spawn_file_actions_addclosefrom_np` (glibc 2.34), which the `Glibc` module does not show: without it a child holds our
+    /// sockets and pipes open.
     static let closeFrom: (@convention(c) (UnsafeMutablePointer<posix_spawn_file_actions_t>, Int32) -> Int32)? = {
         guard let symbol = dlsym(dlopen(nil, RTLD_NOW), "posix_spawn_file_actions_addclosefrom_np") else { return nil }
         return unsafeBitCast(symbol, to: (@convention(c) (UnsafeMutablePointer<posix_spawn_file_actions_t>, Int32) -> Int32).self)

@@ -1,6 +1,7 @@
 import Contract
 
-/// Judges the events of one job in the order in which a reader gets them: the promises of the contract, as rules that need no knowledge of the product.
+/// Judges the events of one job in the order in which a reader gets them: the promises of the contract, as rules that need no knowledge of
+/// the product.
 package struct EventJudge: Sendable {
     package let job: String
     package private(set) var problems: [String] = []

@@ -5,8 +5,8 @@ import Testing
 
 /// A whole deployment of real processes on free ports: Redis, the simulator, gateways and workers, in a temporary folder.
 ///
-/// At its end it looks whether anything is left over: nodes that ended by themselves or would not end, processes, requests still running upstream,
-/// keys or prompts in a log.
+/// At its end it looks whether anything is left over: nodes that ended by themselves or would not end, processes, requests still running
+/// upstream, keys or prompts in a log.
 package final class Lab: Sendable {
     package let redis: PrivateRedis
     package let folder: TemporaryFolder
@@ -216,7 +216,8 @@ package final class Lab: Sendable {
     }
 }
 
-/// Runs `body` in a lab with Redis and, unless told otherwise, the simulator; afterwards nothing is left, and the lab says what was found wrong.
+/// Runs `body` in a lab with Redis and, unless told otherwise, the simulator; afterwards nothing is left, and the lab says what was found
+/// wrong.
 package func withLab<Value: Sendable>(
     simulator: Bool = true, redis options: PrivateRedis.Options = PrivateRedis.Options(), redisRuns: Bool = true,
     isolation: isolated (any Actor)? = #isolation, _ body: (Lab) async throws -> Value

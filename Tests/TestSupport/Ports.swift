@@ -7,8 +7,8 @@ package enum Ports {
 
     /// A port that was free just now and is given out once in this process.
     ///
-    /// It lies below the range that the kernel takes the ports of outgoing connections from (32768…), so that no connection can sit on it when the
-    /// server that it is meant for starts.
+    /// It lies below the range that the kernel takes the ports of outgoing connections from (32768…), so that no connection can sit on it
+    /// when the server that it is meant for starts.
     package static func free() -> Int {
         while true {
             let port = Int.random(in: 15_000..<32_000)

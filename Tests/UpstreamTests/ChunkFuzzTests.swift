@@ -62,8 +62,8 @@ struct ChunkFuzzTests {
 
     private static func scan(_ bytes: [UInt8]) -> OpenAIChunk? { bytes.withUnsafeBytes { try? OpenAIChunk(scanning: $0) } }
 
-    /// What may differ: the scanner steps over strings that it does not want without looking into them, mends halves of surrogate pairs, and takes
-    /// content in parts; of a name that stands twice each takes another.
+    /// What may differ: the scanner steps over strings that it does not want without looking into them, mends halves of surrogate pairs,
+    /// and takes content in parts; of a name that stands twice each takes another.
     private static func mayDiffer(_ bytes: [UInt8]) -> Bool {
         if bytes.contains(where: { $0 == UInt8(ascii: "\\") || $0 >= 0x80 }) { return true }
         guard let json = try? JSON(parsing: bytes) else { return false }

@@ -8,8 +8,8 @@ final class Accounts: Sendable {
         let hash: PasswordHash
     }
 
-    /// Verifications that may run and wait for the threads, so that passwords cannot pile up work without end: half a REGISTER's time for hashes that take
-    /// 150 ms.
+    /// Verifications that may run and wait for the threads, so that passwords cannot pile up work without end: half a REGISTER's time for
+    /// hashes that take 150 ms.
     static let maximumWaiting = 64
 
     private let accounts: [String: Account]

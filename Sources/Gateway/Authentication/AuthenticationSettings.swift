@@ -11,10 +11,12 @@ package struct AuthenticationSettings: Sendable {
     package var jwtJWKSFile: String?
     /// `SLUICE_JWT_ISSUER`: what `iss` must be; nil: it is not looked at.
     package var jwtIssuer: String?
-    /// `SLUICE_JWT_AUDIENCE`: what `aud` must hold; nil: a token with an `aud` is refused, as it was made for somebody else (RFC 7519, 4.1.3).
+    /// `SLUICE_JWT_AUDIENCE`: what `aud` must hold; nil: a token with an `aud` is refused, as it was made for somebody else (RFC 7519,
+    /// 4.1.3).
     package var jwtAudience: String?
     /// `SLUICE_ACCOUNTS_FILE`: lines `tenant:account:hash` or `account:hash` (then the account is its own tenant), `#` for comments;
-    /// the hash is bcrypt's `$2b$12$…` (`htpasswd -nB`), or `$scrypt$ln=15,r=8,p=1$<salt>$<hash>` with both in base64 without padding (see `ScryptHash`).
+    /// the hash is bcrypt's `$2b$12$…` (`htpasswd -nB`), or `$scrypt$ln=15,r=8,p=1$<salt>$<hash>` with both in base64 without padding (see
+    /// `ScryptHash`).
     package var accountsFile: String?
     /// `SLUICE_AUTH=none`: nobody is asked for anything, any key is accepted.
     package var none = false

@@ -1,6 +1,7 @@
 import CCrypt
 
-/// A bcrypt hash, `$2b$12$<22 characters of salt><31 of hash>`, as htpasswd, PHP and most frameworks write it. Verified by libcrypt, this room's only door to C.
+/// A bcrypt hash, `$2b$12$<22 characters of salt><31 of hash>`, as htpasswd, PHP and most frameworks write it. Verified by libcrypt, this
+/// room's only door to C.
 struct BcryptHash: Sendable, Hashable {
     /// The logarithm to base 2 of the rounds. 4 is bcrypt's least; 16 takes seconds, and a login that does is one that stalls every other.
     static let costs = 4...16
@@ -10,7 +11,8 @@ struct BcryptHash: Sendable, Hashable {
 
     private let text: String
 
-    /// - Returns: nil for anything else than `$2a$`, `$2b$` or `$2y$`, a cost of two digits and 53 characters. `$2x$` marks hashes of an implementation that
+    /// - Returns: nil for anything else than `$2a$`, `$2b$` or `$2y$`, a cost of two digits and 53 characters. `$2x$` marks hashes of an
+    /// implementation that
     ///   took other passwords for the same, and is refused.
     init?(_ text: some StringProtocol) {
         let bytes = Array(text.utf8)
@@ -22,7 +24,8 @@ struct BcryptHash: Sendable, Hashable {
         self.text = String(text)
     }
 
-    /// Takes 250 ms at cost 12: never on an event loop. bcrypt takes the first 72 bytes of a password and ends at a NUL, so a password with one is never right.
+    /// Takes 250 ms at cost 12: never on an event loop. bcrypt takes the first 72 bytes of a password and ends at a NUL, so a password with
+    /// one is never right.
     func matches(_ password: String) -> Bool {
         guard !password.utf8.contains(0) else { return false }
         let size = MemoryLayout<crypt_data>.size

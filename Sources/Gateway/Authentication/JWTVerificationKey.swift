@@ -1,8 +1,8 @@
 import Contract
 import JWTKit
 
-/// A key with the one algorithm that it is for. A token is verified with that algorithm or not at all: what its header claims never chooses how a key
-/// is used (RFC 8725, 3.1), so neither `none` nor a public key taken as an HMAC secret gets anywhere.
+/// A key with the one algorithm that it is for. A token is verified with that algorithm or not at all: what its header claims never chooses
+/// how a key is used (RFC 8725, 3.1), so neither `none` nor a public key taken as an HMAC secret gets anywhere.
 struct JWTVerificationKey: Sendable {
     private enum Material: Sendable {
         case hmac(HMACKey)

@@ -37,7 +37,8 @@ enum PasswordHash: Sendable, Hashable {
 /// string format; scrypt is RFC 7914). `ln` is the logarithm to base 2 of the number of rounds.
 ///
 ///     python3 -c 'import base64,getpass,hashlib,os; e=lambda b: base64.b64encode(b).decode().rstrip("="); s=os.urandom(16)
-///     h=hashlib.scrypt(getpass.getpass().encode(),salt=s,n=2**15,r=8,p=1,maxmem=2**26,dklen=32); print(f"$scrypt$ln=15,r=8,p=1${e(s)}${e(h)}")'
+///     h=hashlib.scrypt(getpass.getpass().encode(),salt=s,n=2**15,r=8,p=1,maxmem=2**26,dklen=32);
+///     print(f"$scrypt$ln=15,r=8,p=1${e(s)}${e(h)}")'
 struct ScryptHash: Sendable, Hashable {
     /// What one verification may take, so that a line of the file cannot exhaust the machine.
     private static let maximumMemory = 256 << 20
@@ -48,7 +49,8 @@ struct ScryptHash: Sendable, Hashable {
     private let salt: [UInt8]
     private let hash: [UInt8]
 
-    /// - Returns: nil for anything else than such a text: ln 1 to 24, r and p 1 to 64, at most 256 MiB, salt of 8 bytes and more, hash of 16 to 64.
+    /// - Returns: nil for anything else than such a text: ln 1 to 24, r and p 1 to 64, at most 256 MiB, salt of 8 bytes and more, hash of
+    /// 16 to 64.
     init?(_ text: some StringProtocol) {
         let parts = text.split(separator: "$", omittingEmptySubsequences: false)
         guard parts.count == 5, parts[0].isEmpty, parts[1] == "scrypt" else { return nil }

@@ -2,7 +2,8 @@ import NIOCore
 
 /// Notices at once that a client closed its connection, while nothing is being written to it.
 ///
-/// Hummingbird tells the one who reads the request's body or writes the response; between them, waiting for a first token, nobody does either.
+/// Hummingbird tells the one who reads the request's body or writes the response; between them, waiting for a first token, nobody does
+/// either.
 /// A client that closes only its sending half is taken for gone: TCP does not tell it from one that left.
 final class ClientPresence: ChannelInboundHandler, RemovableChannelHandler {
     typealias InboundIn = NIOAny

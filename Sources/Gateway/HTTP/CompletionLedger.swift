@@ -1,7 +1,8 @@
 import Contract
 import NIOConcurrencyHelpers
 
-/// The chat completions that this process runs. What Redis names beside them under this gateway's name is an earlier process's. Can be asked from any thread.
+/// The chat completions that this process runs. What Redis names beside them under this gateway's name is an earlier process's. Can be
+/// asked from any thread.
 package final class CompletionLedger: Sendable {
     private let jobs = NIOLockedValueBox<Set<JobID>>([])
 

@@ -7,8 +7,8 @@ import RedisClient
 
 /// A job that lives for one HTTP request: whoever asked leaves, and it is interrupted.
 ///
-/// The interrupt does not wait for the task that writes the response: that one may hang in a full socket, or never be started because the client left before
-/// the head was written.
+/// The interrupt does not wait for the task that writes the response: that one may hang in a full socket, or never be started because the
+/// client left before the head was written.
 final class CompletionRun: Sendable {
     private struct State {
         var following: Following?
@@ -41,7 +41,8 @@ final class CompletionRun: Sendable {
     }
 
     /// Follows the job and then submits it, so that no event is missed.
-    /// - Throws: 429 when the queue is full or the tenant has as many requests running as it may, 503 when Redis is out of reach; then it is over.
+    /// - Throws: 429 when the queue is full or the tenant has as many requests running as it may, 503 when Redis is out of reach; then it
+    /// is over.
     func start(_ job: Job) async throws(HTTPFailure) {
         guard context.tenants.admit(owner) else {
             finish()

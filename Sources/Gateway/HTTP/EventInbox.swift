@@ -3,7 +3,8 @@ import NIOConcurrencyHelpers
 
 /// What has arrived for one response and is not yet written: filled on the event loop, emptied by the task that writes.
 ///
-/// Bounded: a reader that lets more than `maximumSize` bytes pile up, or takes nothing for `maximumSilentBeats` beats, is too slow and is cut.
+/// Bounded: a reader that lets more than `maximumSize` bytes pile up, or takes nothing for `maximumSilentBeats` beats, is too slow and is
+/// cut.
 final class EventInbox: Sendable {
     enum Delivery: Sendable, Equatable {
         /// At least one, in order.

@@ -27,8 +27,8 @@ enum JobSubmission {
 
     /// The key as it is stored, so that no tenant's key ever meets another's.
     ///
-    /// Redis knows it as `<owner>:<key>`, which says who the owner is only while owners hold no colon. The keys of one who does (a JWT's `sub` may be a
-    /// URN) get a control character before them, which no header can bring.
+    /// Redis knows it as `<owner>:<key>`, which says who the owner is only while owners hold no colon. The keys of one who does (a JWT's
+    /// `sub` may be a URN) get a control character before them, which no header can bring.
     /// - Returns: nil when it is not 1 to 255 printable ASCII characters.
     static func idempotencyKey(_ header: String, owner: String) -> String? {
         guard (1...maximumKeyLength).contains(header.utf8.count), header.utf8.allSatisfy({ (0x20..<0x7F).contains($0) }) else { return nil }

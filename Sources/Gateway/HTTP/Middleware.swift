@@ -47,8 +47,8 @@ struct AuthenticationMiddleware: RouterMiddleware {
     func handle(
         _ request: Request, context: GatewayRequestContext, next: @concurrent (Request, GatewayRequestContext) async throws -> Response
     ) async throws -> Response {
-        // Where no key is asked for, any page in the user's browser could send jobs to a gateway on this machine. A key it could not send along: that takes a
-        // preflight, which nobody answers here.
+        // Where no key is asked for, any page in the user's browser could send jobs to a gateway on this machine. A key it could not send
+        // along: that takes a preflight, which nobody answers here.
         if authenticator.isOpen, !origins.allows(origin: request.headers[.origin], host: request.head.authority) {
             throw HTTPFailure(.forbidden, code: "origin_refused", "pages of this origin may not use the gateway")
         }

@@ -3,7 +3,8 @@ import Logging
 import NIOCore
 import NIOWebSocket
 
-/// One client's WebSocket: frames in, messages out, and the times that its life is bounded by. What messages mean stands in AgentSocket+Messages.
+/// One client's WebSocket: frames in, messages out, and the times that its life is bounded by. What messages mean stands in
+/// AgentSocket+Messages.
 ///
 /// Everything happens on the event loop, most of it within the turn in which the bytes came.
 final class AgentSocket: ChannelInboundHandler {
@@ -109,7 +110,8 @@ final class AgentSocket: ChannelInboundHandler {
         case .invalidFrameLength: close(.messageTooBig, "the message is too large")
         case .fragmentedControlFrame, .multiByteControlFrameLength: close(.protocolError, "")
         default:
-            // The rest of a refused frame comes in as further errors: closing on them would reset the connection, and the close frame with it.
+            // The rest of a refused frame comes in as further errors: closing on them would reset the connection, and the close frame with
+            // it.
             if case .closing = state { return }
             context.close(promise: nil)
         }

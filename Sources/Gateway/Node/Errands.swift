@@ -1,7 +1,8 @@
 import NIOConcurrencyHelpers
 
-/// Tasks that may outlive the request or the socket that began them: interrupts on their way to Redis, submissions in doubt, answers that come back to the event
-/// loop. A gateway ends when they have: one that came back to an event loop that is gone would be lost, an interrupt with it.
+/// Tasks that may outlive the request or the socket that began them: interrupts on their way to Redis, submissions in doubt, answers that
+/// come back to the event loop. A gateway ends when they have: one that came back to an event loop that is gone would be lost, an interrupt
+/// with it.
 package final class Errands: Sendable {
     private struct State {
         var tasks: [UInt64: Task<Void, Never>] = [:]

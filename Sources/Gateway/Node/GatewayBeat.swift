@@ -4,8 +4,8 @@ import Logging
 import NIOCore
 import RedisClient
 
-/// The gateway's sign of life, three times a lease, and with it the look after gateways that died: their sessions with running requests are adopted, their chat
-/// completions, whose clients lost their connections, are interrupted.
+/// The gateway's sign of life, three times a lease, and with it the look after gateways that died: their sessions with running requests are
+/// adopted, their chat completions, whose clients lost their connections, are interrupted.
 actor GatewayBeat {
     /// Sessions adopted, and completions interrupted, from one partition of one dead gateway at a beat.
     private static let adoptedAtOnce = 500

@@ -21,8 +21,8 @@ final class GatewayNode {
 
     // MARK: draining
 
-    /// Sockets without running requests are sent away soon, the others when their last request has ended or the timeout is over, each spread over time so that
-    /// clients do not all come back at one moment. `then` is called when no socket is left.
+    /// Sockets without running requests are sent away soon, the others when their last request has ended or the timeout is over, each
+    /// spread over time so that clients do not all come back at one moment. `then` is called when no socket is left.
     func drain(then: @escaping () -> Void) {
         drained = then
         let timeout = context.settings.drainTimeout

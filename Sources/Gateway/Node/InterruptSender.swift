@@ -18,7 +18,8 @@ extension SessionHost {
     private static let answerPatience = Patience.seconds(10)
     private static let intentPatience = Patience.seconds(600)
 
-    /// - Parameter then: on the event loop, when Redis holds the intent (or found the job ended); nil when Redis could not be reached in time, or
+    /// - Parameter then: on the event loop, when Redis holds the intent (or found the job ended); nil when Redis could not be reached in
+    /// time, or
     ///   there is no job. The intent is tried on all the same.
     func interrupt(_ request: RunningRequest, in session: Session, reason: String, then: @escaping (InterruptResult?) -> Void) {
         guard request.phase == .running else {

@@ -12,7 +12,8 @@ extension EventLoop {
     }
 }
 
-/// Where the gateway's tasks run: on its event loop, beside the sockets and the connections to Redis, so that asking Redis costs no change of thread.
+/// Where the gateway's tasks run: on its event loop, beside the sockets and the connections to Redis, so that asking Redis costs no change
+/// of thread.
 actor LoopRoom {
     private nonisolated let eventLoop: any EventLoop
 
@@ -24,7 +25,8 @@ actor LoopRoom {
 }
 
 extension GatewayContext {
-    /// Runs `work` in a task of its own, on the event loop, where this is called and where `then` gets what it gave. For what happens once a request, not once a token.
+    /// Runs `work` in a task of its own, on the event loop, where this is called and where `then` gets what it gave. For what happens once
+    /// a request, not once a token.
     func await<Value: Sendable>(_ work: @escaping @Sendable () async -> Value, then: @escaping (Value) -> Void) {
         let then = NIOLoopBound(then, eventLoop: eventLoop)
         errands.start(in: room) { _ in then.value(await work()) }

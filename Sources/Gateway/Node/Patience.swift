@@ -6,7 +6,8 @@ struct Patience: Sendable {
 
     static func seconds(_ count: Int) -> Patience { Patience(total: .seconds(count)) }
 
-    /// Tries until it succeeds; between tries 50 ms, doubling to 2 s, half of it by chance, so that nodes do not all come back at the same moment.
+    /// Tries until it succeeds; between tries 50 ms, doubling to 2 s, half of it by chance, so that nodes do not all come back at the same
+    /// moment.
     /// - Returns: nil when the time is over.
     @discardableResult
     func until<Value: Sendable>(_ body: @Sendable () async throws(RedisError) -> Value) async -> Value? {

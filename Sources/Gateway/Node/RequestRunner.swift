@@ -50,8 +50,8 @@ extension SessionHost {
         let request = RunningRequest(id: payload.id, jobID: jobID, text: payload.text, speaks: speaks, machine: machine)
         request.traceparent = job.traceparent
         session.add(request)
-        // Written before the job, which waits for it: should this gateway die now, whoever takes the session knows of the request. (It costs no time: the
-        // subscription is confirmed meanwhile.)
+        // Written before the job, which waits for it: should this gateway die now, whoever takes the session knows of the request. (It
+        // costs no time: the subscription is confirmed meanwhile.)
         let known = eventLoop.makePromise(of: Bool.self)
         save(session, fields: [(SessionRecord.requestPrefix + request.id, request.stored.text)]) { known.succeed($0) }
         submit(job, options, Subject(host: self, session: session, request: request), known: known.futureResult)

@@ -4,7 +4,8 @@ import Logging
 import NIOCore
 import RedisClient
 
-/// The sessions that this gateway holds, and their life: opened, resumed, left by their client, adopted from a dead gateway, ended. Lives on the event loop.
+/// The sessions that this gateway holds, and their life: opened, resumed, left by their client, adopted from a dead gateway, ended. Lives
+/// on the event loop.
 final class SessionHost {
     let context: GatewayContext
     let store: SessionStore
@@ -43,7 +44,8 @@ final class SessionHost {
         }
     }
 
-    /// A session of before, wherever it was held. `then` gets SESSION_INVALID for one that is not there or not this owner's: both look the same.
+    /// A session of before, wherever it was held. `then` gets SESSION_INVALID for one that is not there or not this owner's: both look the
+    /// same.
     func resume(_ id: String, owner: String, then: @escaping (Result<Session, ProtocolError>) -> Void) {
         claim(id, owner: owner, holder: nil) { host, result in
             switch result {

@@ -1,12 +1,14 @@
 import Metrics
 import NIOCore
 
-/// How many connections there are, whatever they speak: a listener that takes them without end runs out of descriptors, for everybody. Lives on the event loop.
+/// How many connections there are, whatever they speak: a listener that takes them without end runs out of descriptors, for everybody.
+/// Lives on the event loop.
 final class ConnectionLedger {
     private var count = 0
     private let maximum: Int
 
-    /// - Parameter sockets: as many WebSockets may be there; as many plain HTTP connections again, and some for probes and those on their way.
+    /// - Parameter sockets: as many WebSockets may be there; as many plain HTTP connections again, and some for probes and those on their
+    /// way.
     init(sockets: Int) { maximum = 2 * sockets + 1_000 }
 
     /// Counts a connection as long as it is open.

@@ -2,13 +2,15 @@ import Contract
 import JobQueue
 import RedisClient
 
-/// What to do when Redis did not answer a submission: it may have the job, and may still get it, as long as the bytes lie unread in a stopped server.
+/// What to do when Redis did not answer a submission: it may have the job, and may still get it, as long as the bytes lie unread in a
+/// stopped server.
 extension JobQueue {
-    /// Submits; when the answer is lost the same submission is sent again: if the first one was carried out, the script says so and nothing is doubled.
+    /// Submits; when the answer is lost the same submission is sent again: if the first one was carried out, the script says so and nothing
+    /// is doubled.
     ///
-    /// When Redis stays away for too long, or refuses the repetition, the durable interrupt is written as soon as it can be: should the first submission still arrive,
-    /// its job ends without running, so that a client that was told of a failure and tries again never gets two. With an idempotency key that client finds the job
-    /// instead, and it stays.
+    /// When Redis stays away for too long, or refuses the repetition, the durable interrupt is written as soon as it can be: should the
+    /// first submission still arrive, its job ends without running, so that a client that was told of a failure and tries again never gets
+    /// two. With an idempotency key that client finds the job instead, and it stays.
     /// - Parameter patience: for how long it is sent again.
     func submitSurely(
         _ job: Job, options: SubmitOptions, patience: Patience, errands: Errands

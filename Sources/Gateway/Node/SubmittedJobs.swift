@@ -5,7 +5,8 @@ import RedisClient
 
 /// Jobs that came by `POST /v1/jobs` to this gateway and count among their tenants' running requests.
 ///
-/// Nobody here hears of their end, and to listen for it would cost as much as to relay them: their records are read, but only when a tenant's places are used up.
+/// Nobody here hears of their end, and to listen for it would cost as much as to relay them: their records are read, but only when a
+/// tenant's places are used up.
 final class SubmittedJobs: Sendable {
     /// The oldest, read at a time.
     private static let batch = 1_000

@@ -1,7 +1,8 @@
 import Metrics
 import NIOConcurrencyHelpers
 
-/// How many requests each tenant has running on this gateway: those of its sessions, its chat completions and its jobs together. Can be asked from any thread.
+/// How many requests each tenant has running on this gateway: those of its sessions, its chat completions and its jobs together. Can be
+/// asked from any thread.
 package final class TenantLedger: Sendable {
     private struct Count {
         /// Relayed by this gateway, which hears of their end.

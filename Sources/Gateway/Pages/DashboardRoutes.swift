@@ -7,7 +7,8 @@ import RedisClient
 
 /// The operator's page and what it asks: the snapshot that `sluice top` shows, a job's story, and the same three actions.
 ///
-/// The key comes in the Authorization header, which no other site's page can send along: a forged request from there carries none and is refused.
+/// The key comes in the Authorization header, which no other site's page can send along: a forged request from there carries none and is
+/// refused.
 struct DashboardRoutes: Sendable {
     let context: GatewayContext
     private let page = DashboardPage.response

@@ -57,9 +57,9 @@ struct RelayMachine {
         }
     }
 
-    /// An attempt goes on from what the log holds. The client may have more than that: PUBLISH is not fenced, so what Redis had no memory for in the log was heard all
-    /// the same, and a Redis that comes back without its last second has lost what was heard. What the new attempt generates does not follow on that: the client is
-    /// told to begin anew, and gets what the log holds once more.
+    /// An attempt goes on from what the log holds. The client may have more than that: PUBLISH is not fenced, so what Redis had no memory
+    /// for in the log was heard all the same, and a Redis that comes back without its last second has lost what was heard. What the new
+    /// attempt generates does not follow on that: the client is told to begin anew, and gets what the log holds once more.
     private mutating func resumed(at offset: Int, _ id: EventID, _ milliseconds: Int, _ emit: (([UInt8]) -> Void)?) {
         let kept = String(decoding: answer.utf8.prefix(offset), as: UTF8.self)
         let before = EventID(attempt: id.attempt, sequence: id.sequence - 1)

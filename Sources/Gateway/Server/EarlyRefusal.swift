@@ -2,7 +2,8 @@ import Contract
 import NIOCore
 import NIOHTTP1
 
-/// Why a connection gets no further: answered by HTTP in the form of all errors, before any upgrade and without the router, and with the connection's end.
+/// Why a connection gets no further: answered by HTTP in the form of all errors, before any upgrade and without the router, and with the
+/// connection's end.
 enum EarlyRefusal: Sendable, Equatable {
     case origin, draining, full, address
     /// No HTTP/1.1 that could be served, in a few words.
@@ -63,7 +64,8 @@ enum EarlyRefusal: Sendable, Equatable {
         Refusals.count(place, code: code)
         for part in parts { write(part) }
         channel.flush()
-        // Only our half, and the whole a little later: to close while bytes of the client lie unread resets the connection, and the answer with it.
+        // Only our half, and the whole a little later: to close while bytes of the client lie unread resets the connection, and the answer
+        // with it.
         channel.close(mode: .output).whenFailure { _ in channel.close(promise: nil) }
         let end = channel.eventLoop.scheduleTask(in: .seconds(1)) { channel.close(promise: nil) }
         channel.closeFuture.whenComplete { _ in end.cancel() }

@@ -3,9 +3,9 @@ import NIOHTTP1
 
 /// Judges a connection's first request before NIO's upgrade does, and closes a connection on which none comes in time.
 ///
-/// NIO drops the head of a request that asks for an upgrade and does not get it, so such a request never reaches its upgrade handler: a WebSocket that may not be
-/// opened is answered here, and any other wish to upgrade is taken out of the head (RFC 9110 section 7.8 lets a server ignore it). After such a request
-/// the decoder reads no further ones: its answer is the connection's last.
+/// NIO drops the head of a request that asks for an upgrade and does not get it, so such a request never reaches its upgrade handler: a
+/// WebSocket that may not be opened is answered here, and any other wish to upgrade is taken out of the head (RFC 9110 section 7.8 lets a
+/// server ignore it). After such a request the decoder reads no further ones: its answer is the connection's last.
 final class HandshakeGate: ChannelInboundHandler, RemovableChannelHandler {
     typealias InboundIn = HTTPServerRequestPart
     typealias InboundOut = HTTPServerRequestPart

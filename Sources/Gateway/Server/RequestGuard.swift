@@ -1,10 +1,11 @@
 import NIOCore
 import NIOHTTP1
 
-/// Looks at every request of a connection before anybody else does: refuses what is no HTTP/1.1 that could be served, answers `Expect`, bounds the time of a body.
+/// Looks at every request of a connection before anybody else does: refuses what is no HTTP/1.1 that could be served, answers `Expect`,
+/// bounds the time of a body.
 ///
-/// The HTTP decoder only reports an error and then falls silent, and what follows a framing that two readers may take in two ways (RFC 9112 section 11.2) must never
-/// be taken for a request.
+/// The HTTP decoder only reports an error and then falls silent, and what follows a framing that two readers may take in two ways (RFC 9112
+/// section 11.2) must never be taken for a request.
 final class RequestGuard: ChannelDuplexHandler, RemovableChannelHandler {
     typealias InboundIn = HTTPServerRequestPart
     typealias InboundOut = HTTPServerRequestPart

@@ -4,8 +4,8 @@ import RedisClient
 
 /// A session's hash in Redis: what any gateway needs to go on with it.
 ///
-/// Fields: `owner`, `gateway`, `epoch` (raised by every change of hands), `created_ms`, `last_request_ms`, `settings`, `history`, `ended` (JSON), and
-/// one `r:<request_id>` a running request: `[job id, user's text, speech 0|1]`.
+/// Fields: `owner`, `gateway`, `epoch` (raised by every change of hands), `created_ms`, `last_request_ms`, `settings`, `history`, `ended`
+/// (JSON), and one `r:<request_id>` a running request: `[job id, user's text, speech 0|1]`.
 struct SessionRecord: Sendable {
     struct Running: Sendable {
         var id: String

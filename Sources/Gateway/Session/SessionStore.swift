@@ -4,7 +4,8 @@ import Logging
 import NIOCore
 import RedisClient
 
-/// Sessions in Redis. Commands are written in the order of the calls, so that a session that was saved before a job is submitted is there before it.
+/// Sessions in Redis. Commands are written in the order of the calls, so that a session that was saved before a job is submitted is there
+/// before it.
 struct SessionStore: Sendable {
     enum Saved: Sendable, Equatable {
         case saved

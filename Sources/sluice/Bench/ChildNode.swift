@@ -2,7 +2,8 @@ import Glibc
 import Subprocess
 import SystemPackage
 
-/// A node of this very executable in a process of its own, which does not outlive us however we end: a shell stands between, as with `PrivateRedis`.
+/// A node of this very executable in a process of its own, which does not outlive us however we end: a shell stands between, as with
+/// `PrivateRedis`.
 struct ChildNode: Sendable {
     let name: String
     let pid: Int

@@ -11,7 +11,8 @@ struct RelayBench: Sendable {
     let warmUp: Double
     let isThroughWebSocket: Bool
 
-    /// Streams that are read from the simulator directly beside the measured ones: what they are late by is the simulator's and the client's part.
+    /// Streams that are read from the simulator directly beside the measured ones: what they are late by is the simulator's and the
+    /// client's part.
     private static let directStreams = 4
 
     func run() async throws -> BenchReport {

@@ -2,7 +2,8 @@ import Contract
 import Histogram
 import NIOCore
 
-/// What the measuring client knows of the streams that it reads. Stands on its event loop: a message costs a scan and a few additions, no task and no decoding.
+/// What the measuring client knows of the streams that it reads. Stands on its event loop: a message costs a scan and a few additions, no
+/// task and no decoding.
 actor StreamReader {
     struct Stream: Sendable {
         /// As its reader learnt it, for the simulator's list.

@@ -1,9 +1,11 @@
 import Contract
 import Glibc
 
-/// Reads the simulator's tokens (` w0`, ` w1` …) out of messages without decoding them: a measuring client must cost little beside what it measures.
+/// Reads the simulator's tokens (` w0`, ` w1` …) out of messages without decoding them: a measuring client must cost little beside what it
+/// measures.
 enum TokenScan {
-    /// The numbers of the first and the last token; nil when there is none. Nothing else in an event, a frame or a stream's chunk looks like a token.
+    /// The numbers of the first and the last token; nil when there is none. Nothing else in an event, a frame or a stream's chunk looks
+    /// like a token.
     static func tokens(in bytes: UnsafeRawBufferPointer) -> ClosedRange<Int>? {
         guard bytes.count >= 3, let first = firstToken(in: bytes) else { return nil }
         var index = bytes.count - 3

@@ -6,7 +6,8 @@ enum FreePort {
     /// How many ports after the wanted one are tried.
     private static let tries = 50
 
-    /// The address, or with the next port after it that is free; nil when there is none. Somebody may take it before it is used: then listening fails, and says so.
+    /// The address, or with the next port after it that is free; nil when there is none. Somebody may take it before it is used: then
+    /// listening fails, and says so.
     static func find(from address: ListenAddress) async -> ListenAddress? {
         for port in address.port..<min(65_536, address.port + tries) {
             let candidate = ListenAddress(host: address.host, port: port)

@@ -7,8 +7,8 @@ import SystemPackage
 
 /// A redis-server of our own, on a socket in a temporary folder, which does not outlive us however we end.
 ///
-/// A shell stands between: it waits for the end of its standard input, a pipe of which we alone hold the other end. The kernel closes that end when we are gone,
-/// be it by kill -9; then the shell ends the server and removes the folder.
+/// A shell stands between: it waits for the end of its standard input, a pipe of which we alone hold the other end. The kernel closes that
+/// end when we are gone, be it by kill -9; then the shell ends the server and removes the folder.
 struct PrivateRedis: Sendable {
     /// The path of the server's socket.
     let socket: String

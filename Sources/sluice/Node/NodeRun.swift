@@ -5,8 +5,8 @@ import UnixSignals
 
 /// Runs services, in the order in which they depend on one another, until a signal or the failure of one of them.
 ///
-/// The first SIGTERM or SIGINT drains them in reverse order. The second one stops them: they are cancelled and given half a second for what cannot be left
-/// undone, then the process ends whatever they do.
+/// The first SIGTERM or SIGINT drains them in reverse order. The second one stops them: they are cancelled and given half a second for what
+/// cannot be left undone, then the process ends whatever they do.
 struct NodeRun: Sendable {
     private static let lastMoment = Duration.milliseconds(500)
 

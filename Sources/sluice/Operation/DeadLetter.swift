@@ -73,7 +73,8 @@ struct DeadLetters: Sendable {
 
     /// Makes a new job of a dead one and removes its letter.
     ///
-    /// A second operator, or a second try after a lost answer, gets the job that the first one made: the letter's place is the submission's idempotency key.
+    /// A second operator, or a second try after a lost answer, gets the job that the first one made: the letter's place is the submission's
+    /// idempotency key.
     /// - Returns: the new job's id.
     func retry(_ letter: DeadLetter) async throws -> JobID {
         guard var job = letter.job else {

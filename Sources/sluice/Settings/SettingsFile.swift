@@ -1,7 +1,7 @@
 /// A file of lines `NAME=value`, as `--config` names it.
 ///
-/// `#` begins a comment at a line's start or after white space. A value may stand in quotes: in `'…'` everything is literal, in `"…"` `\"`, `\\` and `\n` are
-/// escapes. `export NAME=value` is read like `NAME=value`, so that a shell can read the same file.
+/// `#` begins a comment at a line's start or after white space. A value may stand in quotes: in `'…'` everything is literal, in `"…"` `\"`,
+/// `\\` and `\n` are escapes. `export NAME=value` is read like `NAME=value`, so that a shell can read the same file.
 struct SettingsFile: Sendable {
     static let maximumSize = 1 << 20
 

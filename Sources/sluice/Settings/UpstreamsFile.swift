@@ -1,7 +1,8 @@
 import Upstream
 import Yams
 
-/// Reads `SLUICE_UPSTREAMS_FILE`: YAML, or JSON, which is YAML too. Every fault names its line; a field that is not known is refused by name.
+/// Reads `SLUICE_UPSTREAMS_FILE`: YAML, or JSON, which is YAML too. Every fault names its line; a field that is not known is refused by
+/// name.
 struct UpstreamsFile {
     static let maximumSize = 1 << 20
     static let maximumUpstreams = 1_000
