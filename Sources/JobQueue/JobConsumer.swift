@@ -175,9 +175,9 @@ package struct JobConsumer: Sendable {
                 keys.record(renewal.id), keys.interrupt(renewal.id), keys.queue(renewal.entry.priority, partition: renewal.entry.partition),
             ]
             arguments += [
-                .integer(renewal.attempt), .string(renewal.entry.id), .string(renewal.usage?.json.text ?? ""),
-                .string(renewal.upstream ?? ""),
-                .string(renewal.firstTokenMilliseconds.map { String($0) } ?? ""),
+                .integer(renewal.attempt), .string(renewal.entry.id), .string(renewal.progress.usage?.json.text ?? ""),
+                .string(renewal.progress.upstream ?? ""), .string(JobProgress.text(renewal.progress.dialledMilliseconds)),
+                .string(JobProgress.text(renewal.progress.firstTokenMilliseconds)),
             ]
         }
         let reply = try await redis.run(Scripts.renew, keys: scriptKeys, arguments: arguments)
@@ -212,7 +212,7 @@ package struct JobConsumer: Sendable {
             keys: [keys.record(renewal.id), keys.queue(renewal.entry.priority, partition: partition), keys.returned(partition: partition)],
             arguments: [
                 .integer(renewal.attempt), .string(renewal.entry.id), .string(Keys.group), .string(Self.nobody),
-                .string((renewal.usage ?? .none).json.text),
+                .string((renewal.progress.usage ?? .none).json.text),
             ])
         return reply.integer == 1
     }

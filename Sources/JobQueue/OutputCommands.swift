@@ -53,22 +53,21 @@ package struct OutputCommands: Sendable {
         package var event: LoggedEvent
         /// The event before it in the log.
         package var previous: EventID
-        package var usage: Usage
-        package var upstream: String?
-        package var firstTokenMilliseconds: Int?
+        package var progress: JobProgress
         /// For the dead letters; nil: none.
         package var deadLetter: [UInt8]?
 
-        package init(event: LoggedEvent, previous: EventID, usage: Usage) {
+        package init(event: LoggedEvent, previous: EventID, progress: JobProgress) {
             self.event = event
             self.previous = previous
-            self.usage = usage
+            self.progress = progress
         }
     }
 
     /// - Parameter loaded: false after a NOSCRIPT: the script goes along whole.
     package func append(_ ending: Ending, entry: QueueEntry, settings: QueueSettings, loaded: Bool, to pipeline: inout RedisPipeline) {
         let script = Scripts.finish
+        let progress = ending.progress
         var code = ""
         var reason = ""
         var message = ""
@@ -85,9 +84,10 @@ package struct OutputCommands: Sendable {
             .string(interruptKey), .string(queueKey), .string(deadKey), .integer(ending.event.id.attempt),
             .string(ending.event.id.description),
             .bytes(ending.event.json), .string(ending.previous.description), .string(entry.id), .integer(settings.retentionSeconds),
-            .string(state.rawValue), .string(code), .string(reason), .string(ending.usage.json.text), .string(ending.upstream ?? ""),
-            .string(ending.firstTokenMilliseconds.map { String($0) } ?? ""), .string(Keys.group), .integer(settings.deadMaximum),
-            .bytes(ending.deadLetter ?? []), .string(message),
+            .string(state.rawValue), .string(code), .string(reason), .string((progress.usage ?? .none).json.text),
+            .string(progress.upstream ?? ""),
+            .string(JobProgress.text(progress.firstTokenMilliseconds)), .string(Keys.group), .integer(settings.deadMaximum),
+            .bytes(ending.deadLetter ?? []), .string(message), .string(JobProgress.text(progress.dialledMilliseconds)),
         ])
     }
 }

@@ -45,22 +45,35 @@ package struct Claim: Sendable, Equatable {
     }
 }
 
+/// How far a running job is, for its record. Nil: not known yet. Times in milliseconds since 1970 by Redis' clock.
+package struct JobProgress: Sendable {
+    package var usage: Usage?
+    package var upstream: String?
+    package var dialledMilliseconds: Int?
+    package var firstTokenMilliseconds: Int?
+
+    package init(usage: Usage? = nil, upstream: String? = nil, dialledMilliseconds: Int? = nil, firstTokenMilliseconds: Int? = nil) {
+        self.usage = usage
+        self.upstream = upstream
+        self.dialledMilliseconds = dialledMilliseconds
+        self.firstTokenMilliseconds = firstTokenMilliseconds
+    }
+
+    static func text(_ milliseconds: Int?) -> String { milliseconds.map { String($0) } ?? "" }
+}
+
 /// One job's line in a renewal of leases.
 package struct LeaseRenewal: Sendable {
     package let id: JobID
     package let entry: QueueEntry
     package let attempt: Int
-    package var usage: Usage?
-    package var upstream: String?
-    package var firstTokenMilliseconds: Int?
+    package let progress: JobProgress
 
-    package init(id: JobID, entry: QueueEntry, attempt: Int, usage: Usage?, upstream: String?, firstTokenMilliseconds: Int?) {
+    package init(id: JobID, entry: QueueEntry, attempt: Int, progress: JobProgress = JobProgress()) {
         self.id = id
         self.entry = entry
         self.attempt = attempt
-        self.usage = usage
-        self.upstream = upstream
-        self.firstTokenMilliseconds = firstTokenMilliseconds
+        self.progress = progress
     }
 }
 

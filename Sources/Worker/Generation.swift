@@ -56,9 +56,11 @@ final class Generation: UpstreamReceiver {
     var troubles: Int { output.troubles }
     var upstreamName: String? { !times.hasFirstToken || stops.isEmpty ? nil : stops[machine.upstream].upstream.name }
 
-    var renewal: LeaseRenewal {
-        LeaseRenewal(
-            id: id, entry: claim.entry, attempt: claim.attempt, usage: usage, upstream: upstreamName,
+    var renewal: LeaseRenewal { LeaseRenewal(id: id, entry: claim.entry, attempt: claim.attempt, progress: progress) }
+
+    private var progress: JobProgress {
+        JobProgress(
+            usage: usage, upstream: upstreamName, dialledMilliseconds: times.firstDialledMilliseconds,
             firstTokenMilliseconds: times.firstTokenMilliseconds)
     }
 
@@ -360,9 +362,7 @@ final class Generation: UpstreamReceiver {
     func write(to pipeline: inout RedisPipeline) -> OutputWriter.Part {
         guard !isOver else { return .nothing }
         let hadPending = output.log.hasPending
-        let part = output.write(
-            to: &pipeline, now: core.loop.now,
-            summary: OutputWriter.Summary(usage: usage, upstream: upstreamName, firstTokenMilliseconds: times.firstTokenMilliseconds))
+        let part = output.write(to: &pipeline, now: core.loop.now, progress: progress)
         if hadPending, !output.log.hasPending { deliveredTokens = machine.usage.completionTokens }
         return part
     }

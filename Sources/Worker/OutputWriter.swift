@@ -23,13 +23,6 @@ struct OutputWriter {
         case unsettled
     }
 
-    /// What goes into the job's record with its end.
-    struct Summary {
-        let usage: Usage
-        let upstream: String?
-        let firstTokenMilliseconds: Int?
-    }
-
     private let commands: OutputCommands
     private let entry: QueueEntry
     private let settings: QueueSettings
@@ -67,7 +60,7 @@ struct OutputWriter {
 
     /// Appends what is due. One write is under way at a time.
     /// - Parameter now: CLOCK_MONOTONIC, ns.
-    mutating func write(to pipeline: inout RedisPipeline, now: UInt64, summary: @autoclosure () -> Summary) -> Part {
+    mutating func write(to pipeline: inout RedisPipeline, now: UInt64, progress: @autoclosure () -> JobProgress) -> Part {
         guard !endingInFlight, log.canWrite else { return .nothing }
         let events = log.beginWrite()
         var count = 0
@@ -77,11 +70,8 @@ struct OutputWriter {
         }
         // A repeated write carries only what the lost one did: what was collected meanwhile goes before the end.
         guard let ending, !log.hasPending else { return count == 0 ? .nothing : .events(count) }
-        let summary = summary()
-        var end = OutputCommands.Ending(
-            event: LoggedEvent(id: log.newest.next, event: ending), previous: log.newest, usage: summary.usage)
-        end.upstream = summary.upstream
-        end.firstTokenMilliseconds = summary.firstTokenMilliseconds
+        let end = OutputCommands.Ending(
+            event: LoggedEvent(id: log.newest.next, event: ending), previous: log.newest, progress: progress())
         commands.append(end, entry: entry, settings: settings, loaded: !finishScriptMissing, to: &pipeline)
         endingInFlight = true
         count += 1

@@ -14,6 +14,7 @@ struct TimeLimits {
 
     private var dialledAt: UInt64
     private var lastOutputAt: UInt64
+    private var firstDialledAt: UInt64?
     private var firstTokenAt: UInt64?
 
     init(claim: Claim, settings: WorkerSettings, now: UInt64) {
@@ -31,7 +32,10 @@ struct TimeLimits {
         lastOutputAt = now
     }
 
-    mutating func dialled(at now: UInt64) { dialledAt = now }
+    mutating func dialled(at now: UInt64) {
+        dialledAt = now
+        if firstDialledAt == nil { firstDialledAt = now }
+    }
 
     mutating func produced(at now: UInt64) {
         lastOutputAt = now
@@ -42,10 +46,11 @@ struct TimeLimits {
 
     var hasFirstToken: Bool { firstTokenAt != nil }
 
+    var firstDialledMilliseconds: Int? { firstDialledAt.map(milliseconds) }
+    var firstTokenMilliseconds: Int? { firstTokenAt.map(milliseconds) }
+
     /// On Redis' clock, so that a record's times are in order.
-    var firstTokenMilliseconds: Int? {
-        firstTokenAt.map { claimedMilliseconds + Int(($0 - claimedAt) / 1_000_000) }
-    }
+    private func milliseconds(_ time: UInt64) -> Int { claimedMilliseconds + Int((time - claimedAt) / 1_000_000) }
 
     /// How long the job may still take.
     func remaining(at now: UInt64) -> Duration {

@@ -73,7 +73,8 @@ actor PlayedJob {
         let previous = EventID(attempt: claim.attempt, sequence: sequence)
         var pipeline = RedisPipeline()
         output.append(
-            .init(event: place(event), previous: previous, usage: usage), entry: claim.entry, settings: queue.settings, loaded: false,
+            .init(event: place(event), previous: previous, progress: JobProgress(usage: usage)), entry: claim.entry,
+            settings: queue.settings, loaded: false,
             to: &pipeline)
         for reply in try await queue.redis.send(pipeline) { _ = try reply.orThrow() }
     }

@@ -88,8 +88,7 @@ import Testing
     @Test func anInterruptIsFoundAtTheRenewal() async throws {
         try await QueueFixture.run { fixture in
             let claim = try await fixture.running(QueueFixture.job())
-            let renewal = LeaseRenewal(
-                id: claim.job.id, entry: claim.entry, attempt: 1, usage: nil, upstream: nil, firstTokenMilliseconds: nil)
+            let renewal = LeaseRenewal(id: claim.job.id, entry: claim.entry, attempt: 1)
             #expect(try await fixture.consumer.renew([renewal]) == [.kept])
             #expect(try await fixture.queue.interrupt(claim.job.id, reason: "USER_STOP", owner: nil).stored)
             #expect(try await fixture.consumer.renew([renewal]) == [.interrupted(Interrupt(id: claim.job.id, reason: "USER_STOP"))])
@@ -148,8 +147,7 @@ import Testing
             let refused = try await fixture.write([.text("late")], of: claim)
             #expect(refused[0].errorText?.contains("equal or smaller") == true)
             #expect(try await fixture.finish(claim, .finished(.stop, .none), at: 1) == .integer(0))
-            let renewal = LeaseRenewal(
-                id: claim.job.id, entry: claim.entry, attempt: 1, usage: nil, upstream: nil, firstTokenMilliseconds: nil)
+            let renewal = LeaseRenewal(id: claim.job.id, entry: claim.entry, attempt: 1)
             #expect(try await fixture.consumer.renew([renewal]) == [.lost])
             #expect(try await fixture.queue.log(claim.job.id, after: nil).map(\.id.description) == ["1-0", "2-0"])
         }
@@ -186,8 +184,7 @@ import Testing
     @Test func aJobHandedBackCountsNoCrash() async throws {
         try await QueueFixture.run { fixture in
             let claim = try await fixture.running(QueueFixture.job())
-            let renewal = LeaseRenewal(
-                id: claim.job.id, entry: claim.entry, attempt: 1, usage: nil, upstream: nil, firstTokenMilliseconds: nil)
+            let renewal = LeaseRenewal(id: claim.job.id, entry: claim.entry, attempt: 1)
             #expect(try await fixture.consumer.handBack(renewal))
             #expect(try await fixture.queue.record(claim.job.id)?.state == .queued)
             let other = fixture.consumer("w2", token: "t2")

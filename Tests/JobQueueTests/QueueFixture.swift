@@ -80,7 +80,8 @@ struct QueueFixture {
         var pipeline = RedisPipeline()
         let id = EventID(attempt: claim.attempt, sequence: sequence)
         let ending = OutputCommands.Ending(
-            event: LoggedEvent(id: id, event: event), previous: EventID(attempt: claim.attempt, sequence: sequence - 1), usage: .none)
+            event: LoggedEvent(id: id, event: event), previous: EventID(attempt: claim.attempt, sequence: sequence - 1),
+            progress: JobProgress())
         OutputCommands(claim.job.id, entry: claim.entry, keys: keys).append(
             ending, entry: claim.entry, settings: consumer.settings, loaded: false, to: &pipeline)
         return try await consumer.redis.send(pipeline)[0]

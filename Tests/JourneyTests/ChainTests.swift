@@ -30,7 +30,8 @@ extension Journeys {
                 #expect(record["session"] == client.state.value.session && record["model"] == model && record["class"] == "interactive")
                 #expect(record["reason"] == "stop" && record["gateway"]?.isEmpty == false)
                 #expect(!record.values.contains { $0.contains(lab.prompt) }, "the record holds the prompt")
-                let times = ["submitted_ms", "claimed_ms", "first_token_ms", "finished_ms"].map { record[$0].flatMap { Int($0) } ?? 0 }
+                let moments = ["submitted_ms", "claimed_ms", "dialled_ms", "first_token_ms", "finished_ms"]
+                let times = moments.map { record[$0].flatMap { Int($0) } ?? 0 }
                 #expect(times == times.sorted() && times[0] > 1_700_000_000_000, "\(times)")
                 for key in ["job", "log"] {
                     let rest = try #require(try await lab.redis.command("TTL", "{sluice.0}:\(key):\(job)").integer)

@@ -51,7 +51,7 @@ struct FixtureTests {
         let text = String(decoding: result?.standardOutputContent ?? [], as: UTF8.self)
         let digits = text.split(separator: "child=").last?.prefix { $0.isNumber }
         let processID = try #require(digits.flatMap { Int32($0) })
-        let deadline = ContinuousClock.now + .seconds(5)
+        let deadline = ContinuousClock.now + .seconds(30)
         while kill(processID, 0) == 0, ContinuousClock.now < deadline { try await Task.sleep(for: .milliseconds(5)) }
         #expect(kill(processID, 0) == -1)
         folder.remove()

@@ -49,7 +49,9 @@ package final class ChildProcess: Sendable {
         errors: String? = nil, folder: String? = nil, mortal: Bool = true
     ) throws(SpawnError) -> ChildProcess {
         let place = folder.map { ["--chdir", $0] } ?? []
-        let command = ["env"] + place + (mortal ? ["setpriv", "--pdeathsig", "KILL"] : []) + [executable] + arguments
+        // A parent that died before the kernel was told gives no signal: the shell looks whether it is still there.
+        let bond = ["setpriv", "--pdeathsig", "KILL", "sh", "-c", #"[ "$PPID" = "$0" ] && exec "$@""#, "\(getpid())"]
+        let command = ["env"] + place + (mortal ? bond : []) + [executable] + arguments
         let variables = (environment ?? ProcessInfo.processInfo.environment).map { "\($0.key)=\($0.value)" }
         let result = Spawner.shared.perform { () -> Result<pid_t, SpawnError> in
             var actions = posix_spawn_file_actions_t()

@@ -15,7 +15,10 @@ package enum Executable {
 
     /// This process's environment without what would steer a node or lead its connections elsewhere.
     package static var environment: [String: String] {
-        ProcessInfo.processInfo.environment.filter { name, _ in !name.hasPrefix("SLUICE_") && !name.lowercased().hasSuffix("_proxy") }
+        // SwiftPM sets NO_COLOR for its tests when nobody looks on.
+        ProcessInfo.processInfo.environment.filter { name, _ in
+            !name.hasPrefix("SLUICE_") && !name.lowercased().hasSuffix("_proxy") && name != "NO_COLOR"
+        }
     }
 
     package struct Outcome: Sendable {

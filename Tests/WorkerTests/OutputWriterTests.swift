@@ -19,7 +19,7 @@ import Testing
     private func write(_ writer: inout OutputWriter, now: UInt64 = 1) -> (part: OutputWriter.Part, commands: Int) {
         var pipeline = RedisPipeline()
         let part = writer.write(
-            to: &pipeline, now: now, summary: OutputWriter.Summary(usage: .none, upstream: nil, firstTokenMilliseconds: nil))
+            to: &pipeline, now: now, progress: JobProgress())
         return (part, pipeline.count)
     }
 
@@ -86,7 +86,7 @@ import Testing
         #expect(writer.answered(part, [.error("NOSCRIPT No matching script")]) == .written)
         var pipeline = RedisPipeline()
         _ = writer.write(
-            to: &pipeline, now: 1, summary: OutputWriter.Summary(usage: .none, upstream: nil, firstTokenMilliseconds: nil))
+            to: &pipeline, now: 1, progress: JobProgress())
         #expect(String(decoding: pipeline.buffer.readableBytesView, as: UTF8.self).contains("\r\nEVAL\r\n"))
     }
 }

@@ -3,12 +3,12 @@ import JobQueue
 
 extension JobRecord {
     private static let numbers: Set<String> = [
-        "attempt", "crashes", "submitted_ms", "claimed_ms", "first_token_ms", "finished_ms",
+        "attempt", "crashes", "submitted_ms", "claimed_ms", "dialled_ms", "first_token_ms", "finished_ms",
     ]
     /// The order in which people read it.
     private static let order = [
         "state", "owner", "session", "class", "model", "attempt", "crashes", "worker", "gateway", "upstream", "submitted_ms", "claimed_ms",
-        "first_token_ms", "finished_ms", "reason", "code", "usage", "retry_of",
+        "dialled_ms", "first_token_ms", "finished_ms", "reason", "code", "usage", "retry_of",
     ]
 
     /// The record as a client sees it: `usage` an object, numbers as numbers. Fields that are empty, or not of the contract, are left out.

@@ -306,7 +306,7 @@ enum DashboardScript {
             if (job.usage) fact("usage", `${job.usage.prompt_tokens} + ${job.usage.completion_tokens} tokens${job.usage.estimated ? " (estimated)" : ""}`);
             if (job.interrupt) fact("interrupt", `asked for, ${job.interrupt.reason}`);
             let before = null;
-            for (const [name, title] of [["submitted_ms", "submitted"], ["claimed_ms", "claimed"], ["first_token_ms", "first token"], ["finished_ms", "ended"]]) {
+            for (const [name, title] of [["submitted_ms", "submitted"], ["claimed_ms", "claimed"], ["dialled_ms", "dialled"], ["first_token_ms", "first token"], ["finished_ms", "ended"]]) {
               if (job[name] == null) continue;
               fact(title, new Date(job[name]).toISOString().replace("T", " ") + (before == null ? "" : `  (+${span((job[name] - before) * 1000)})`));
               before = job[name];

@@ -119,7 +119,7 @@ enum DashboardStyle {
           td { height: 3rem; }
           table { font-size: .9rem; }
           th, td { padding-right: .35rem; }
-          #status { font-size: .78rem; }
+          #status { font-size: .78rem; line-height: 1.2; white-space: normal; }
           .tag { padding: 0 .35rem; }
           input { font-size: 16px; }
         }

@@ -29,7 +29,8 @@ extension JobStory {
         var table = TextTable(header: [])
         var previous: Int?
         for (field, name) in [
-            ("submitted_ms", "submitted"), ("claimed_ms", "claimed"), ("first_token_ms", "first token"), ("finished_ms", "ended"),
+            ("submitted_ms", "submitted"), ("claimed_ms", "claimed"), ("dialled_ms", "dialled"), ("first_token_ms", "first token"),
+            ("finished_ms", "ended"),
         ] {
             guard let moment = record?.fields[field].flatMap({ Int($0) }) else { continue }
             let since = previous.map { "+" + Quantity.span(milliseconds: max(0, moment - $0)) } ?? ""
