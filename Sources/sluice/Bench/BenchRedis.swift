@@ -93,14 +93,34 @@ struct BenchRedis: Sendable {
 
     /// As the contract tells a front end to interrupt: the durable intent, then the message, in one write.
     /// - Returns: the replies' arrival is not waited for; they are checked by what happens.
-    func interrupt(_ jobs: [JobID]) {
+    func interrupt(_ jobs: [JobID]) { client.send(interruption(of: jobs)) { _ in } }
+
+    /// The same for jobs whose end nobody reads. Returns when Redis has it: what was begun must not run on when the measurement is over.
+    func end(_ jobs: [JobID]) async throws {
+        for start in stride(from: 0, to: jobs.count, by: 200) {
+            for reply in try await client.send(interruption(of: jobs[start..<min(start + 200, jobs.count)])) { _ = try reply.orThrow() }
+        }
+    }
+
+    /// Ends the jobs after `body`, however that went.
+    func ending<Value>(_ jobs: [JobID], _ body: () async throws -> Value) async throws -> Value {
+        let value: Value
+        do { value = try await body() } catch {
+            do { try await end(jobs) } catch { Progress.say("\(jobs.count) streams could not be ended: \(error)") }
+            throw error
+        }
+        try await end(jobs)
+        return value
+    }
+
+    private func interruption(of jobs: some Sequence<JobID>) -> RedisPipeline {
         var pipeline = RedisPipeline()
         for job in jobs {
             let text = Interrupt(id: job, reason: InterruptReason.userStop).text
             pipeline.append("SET", .string(keys.interrupt(job)), .string(text), "EX", 600)
             pipeline.append("PUBLISH", .string(keys.cancel(partition: keys.partition(of: job.rawValue))), .string(text))
         }
-        client.send(pipeline) { _ in }
+        return pipeline
     }
 
     /// Commands that Redis has carried out since it started, those inside scripts too.

@@ -26,16 +26,20 @@ struct InterruptBench: Sendable {
     }
 
     func run() async throws -> BenchReport {
+        guard let load else { return try await measure() }
         let redis = deployment.redis
-        var others: [JobID] = []
-        if let load {
+        let others = redis.newJobs(load.streams)
+        return try await redis.ending(others) {
             Progress.say("starting \(load.streams) other streams with a token every \(BenchReport.rounded(load.gap)) ms")
-            others = redis.newJobs(load.streams)
             try await redis.submit(
                 others, model: SimulatedModel(tokens: Int(600_000 / load.gap), gap: load.gap),
                 over: max(load.gap / 1_000, Double(load.streams) / 1_000))
             try await Task.sleep(for: .seconds(3))
+            return try await measure()
         }
+    }
+
+    private func measure() async throws -> BenchReport {
         Progress.say("warming up")
         var bare = Times()
         _ = try await trials(count: min(count, 2 * Self.batch), bare: &bare, webSocket: false)
@@ -47,7 +51,6 @@ struct InterruptBench: Sendable {
             Progress.say("\(count) interrupts by WebSocket")
             relayed = try await trials(count: count, bare: &bare, webSocket: true)
         }
-        for start in stride(from: 0, to: others.count, by: 200) { redis.interrupt(Array(others[start..<min(start + 200, others.count)])) }
         var report = BenchReport("interrupt")
         report.set("interrupts", .integer(count))
         report.set("gap_ms", .number(BenchReport.rounded(gap)))

@@ -16,11 +16,15 @@ struct RelayBench: Sendable {
     private static let directStreams = 4
 
     func run() async throws -> BenchReport {
+        let jobs = deployment.redis.newJobs(streams)
+        return try await deployment.redis.ending(isThroughWebSocket ? [] : jobs) { try await relay(jobs) }
+    }
+
+    private func relay(_ jobs: [JobID]) async throws -> BenchReport {
         let redis = deployment.redis
         let ramp = max(min(gap, 2_000) / 1_000, Double(streams) / 1_000)
         let model = SimulatedModel(tokens: Int((ramp + warmUp + seconds + 30) * 1_000 / max(gap, 0.01)), gap: gap)
         let before = deployment.readings()
-        let jobs = redis.newJobs(streams)
         let reader = StreamReader(jobs: jobs.map(\.rawValue), gap: model.gapNanoseconds, eventLoop: redis.eventLoop)
         let began = MonotonicClock.nanoseconds
         Progress.say("starting \(streams) streams with a token every \(BenchReport.rounded(gap)) ms")
@@ -59,7 +63,7 @@ struct RelayBench: Sendable {
         if isThroughWebSocket {
             for socket in sockets { socket.interruptAll() }
         } else {
-            for start in stride(from: 0, to: jobs.count, by: 200) { redis.interrupt(Array(jobs[start..<min(start + 200, jobs.count)])) }
+            try await redis.end(jobs)
         }
         try await reader.wait(for: "ended", seconds: 60, every: .milliseconds(50)) { $0.ended != nil }
         for socket in sockets { await socket.close() }
