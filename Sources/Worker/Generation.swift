@@ -4,23 +4,24 @@ import Logging
 import RedisClient
 import Upstream
 
-/// One job in the hands of this worker: carries out what its machine decides. Lives on the loop; every call comes from there.
+/// One job in the hands of this worker: carries out what its machine decides. Lives on the loop; every call comes from there. What it
+/// writes stands in Generation+Writing, its voice in Generation+Voice.
 final class Generation: UpstreamReceiver {
     let claim: Claim
     var id: JobID { claim.job.id }
 
-    private unowned let core: GenerationCore
-    private var machine: GenerationMachine
-    private var output: OutputWriter
+    unowned let core: GenerationCore
+    var machine: GenerationMachine
+    var output: OutputWriter
     private var stops: [UpstreamRoute.Stop]
-    private var call: UpstreamCall?
+    var call: UpstreamCall?
     private var pass: UpstreamGate.Pass?
-    private var speech: SpeechRun?
-    private var reading = true
+    var speech: SpeechRun?
+    var reading = true
     /// What of earlier attempts this one goes on from.
-    private var continuation: Continuation?
+    var continuation: Continuation?
     /// Tokens that had been generated when the last write began: those that stand in the log or are on their way there.
-    private var deliveredTokens: Int
+    var deliveredTokens: Int
 
     /// Stands in the core's list of generations that have something to write.
     var isMarked = false
@@ -29,10 +30,10 @@ final class Generation: UpstreamReceiver {
     /// The newest event in the log is being asked for.
     var settling = false
     /// Was handed back, lost, or has ended: nothing is written any more.
-    private(set) var isOver = false
-    private var handingBack = false
+    var isOver = false
+    var handingBack = false
 
-    private var times: TimeLimits
+    var times: TimeLimits
     private var timer: LoopTimer?
     private var backoffTimer: LoopTimer?
 
@@ -58,7 +59,7 @@ final class Generation: UpstreamReceiver {
 
     var renewal: LeaseRenewal { LeaseRenewal(id: id, entry: claim.entry, attempt: claim.attempt, progress: progress) }
 
-    private var progress: JobProgress {
+    var progress: JobProgress {
         JobProgress(
             usage: usage, upstream: upstreamName, dialledMilliseconds: times.firstDialledMilliseconds,
             firstTokenMilliseconds: times.firstTokenMilliseconds)
@@ -93,9 +94,7 @@ final class Generation: UpstreamReceiver {
         perform(machine.begin())
     }
 
-    private var isSpeaking: Bool { speech.map { !$0.isOver } ?? false }
-
-    private func perform(_ action: GenerationMachine.Action) {
+    func perform(_ action: GenerationMachine.Action) {
         switch action {
         case .check:
             core.metrics.retries.increment()
@@ -196,7 +195,7 @@ final class Generation: UpstreamReceiver {
     }
 
     /// Redis takes less than comes in: nothing more is read for a while.
-    private func holdBack() {
+    func holdBack() {
         guard output.unwrittenBytes > OutputLog.highWater else { return }
         speech?.pause()
         guard reading else { return }
@@ -282,41 +281,7 @@ final class Generation: UpstreamReceiver {
         pass = nil
     }
 
-    // MARK: the voice
-
-    private func beginSpeech() {
-        guard let wish = claim.job.speech, let configuration = core.settings.speech, continuation?.isVoiceClosed != true else { return }
-        let speech = SpeechRun(
-            configuration, job: claim.job, client: core.upstream, gate: core.speechGate, loop: core.loop, continuing: continuation,
-            idle: core.settings.idleTimeout, emit: { [unowned self] in told($0) }, ended: { [unowned self] in spoken($0) })
-        self.speech = speech
-        if let format = wish.format, format != "pcm" {
-            speech.fail(Failure(.unsupportedParameter, "speech has the format pcm only, not \(format.prefix(40))"))
-        } else if continuation != nil {
-            speech.speakOn()
-        }
-    }
-
-    private func told(_ audio: Audio) {
-        output.append(.audio(audio))
-        core.mark(self)
-        // The text has the last part of the log for itself.
-        if !audio.last, output.bytes > core.queueSettings.logMaximum / 8 * 7 {
-            speech?.fail(Failure(.outputTooLarge, "the voice has filled the job's log (SLUICE_LOG_MAX)"))
-        } else {
-            holdBack()
-        }
-    }
-
-    private func spoken(_ failure: Failure?) {
-        if let failure {
-            core.metrics.speechFailed.increment()
-            core.logger.warning(
-                "speech failed; the text goes on",
-                metadata: claim.job.facts(["code": "\(failure.code.rawValue)", "reason": "\(failure.message)"]))
-        }
-        if let action = machine.spoken() { perform(action) }
-    }
+    // MARK: leaving it
 
     /// A newer attempt has the job, or Redis knows it no more: not a byte more is read or written.
     func lost() {
@@ -353,70 +318,10 @@ final class Generation: UpstreamReceiver {
     /// Nothing is left to be written before the hand-back.
     var canBeHandedBack: Bool { handingBack && output.isEmpty && !isOver && ending == nil }
 
-    // MARK: writing
-
-    /// When what was collected may be written, if writes of one generation begin at least `interval` (ns) apart: at once when it ends.
-    func writeIsDue(interval: UInt64) -> UInt64 { ending != nil || handingBack ? 0 : output.wroteAt + interval }
-
-    /// Appends what is due.
-    func write(to pipeline: inout RedisPipeline) -> OutputWriter.Part {
-        guard !isOver else { return .nothing }
-        let hadPending = output.log.hasPending
-        let part = output.write(to: &pipeline, now: core.loop.now, progress: progress)
-        if hadPending, !output.log.hasPending { deliveredTokens = machine.usage.completionTokens }
-        return part
-    }
-
-    /// The answers to what `write` appended, in order.
-    func answered(_ part: OutputWriter.Part, _ replies: ArraySlice<RESPValue>) {
-        guard !isOver else { return }
-        let outcome = output.answered(part, replies)
-        if outcome == .unsettled {
-            core.logger.debug("a write to the log was refused", metadata: claim.job.facts(["replies": "\(replies.prefix(4))"]))
-        }
-        goOn(outcome)
-    }
-
-    /// The connection broke, or took too long.
-    func answerLost() {
-        guard !isOver else { return }
-        goOn(output.lost())
-    }
-
-    /// What the log's newest id is.
-    func settled(newest: EventID?) {
-        settling = false
-        guard !isOver else { return }
-        goOn(output.settled(newest: newest))
-    }
-
-    private func goOn(_ outcome: OutputWriter.Outcome) {
-        switch outcome {
-        case .written:
-            if output.unwrittenBytes < OutputLog.lowWater { readOn() }
-            if !output.isEmpty || ending != nil || canBeHandedBack { core.mark(self) }
-        case .ended:
-            isOver = true
-            core.finished(self)
-        case .endedElsewhere: core.endedElsewhere(self)
-        case .unsettled: core.settle(self)
-        }
-    }
-
-    private func readOn() {
-        speech?.resume()
-        guard !reading else { return }
-        reading = true
-        // The silence so far was ours.
-        times.resumed(at: core.loop.now)
-        startTimer()
-        call?.resumeReading()
-    }
-
     // MARK: time
 
     /// One timer a generation; a token only moves a time in `times`, the timer finds that when it goes off.
-    private func startTimer() {
+    func startTimer() {
         if let timer { core.loop.cancel(timer) }
         let now = core.loop.now
         let limit = times.next(in: machine.state, reading: reading).at

@@ -204,10 +204,7 @@ actor ChaosUser {
                 // It could not be replayed now. Asked again, on a socket that knows nothing of this.
                 await leave(client)
                 guard ContinuousClock.now < end else { throw WaitedInVain(description: "RESUME is refused: \(judge.last?.text ?? "")") }
-                try await until("a gateway to be ready", deadline: end - .now) {
-                    for gateway in deployment.gateways where try await gateway.node.get("/readyz").status == 200 { return true }
-                    return false
-                }
+                _ = try await deployment.readyGateway(until: end)
             default: return again
             }
         }

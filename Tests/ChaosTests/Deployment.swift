@@ -47,6 +47,16 @@ struct Deployment: Sendable {
 
     var all: [Member] { workers + gateways }
 
+    /// Waits until a gateway is ready; the one at `index` is asked last.
+    func readyGateway(after index: Int = 0, until end: ContinuousClock.Instant) async throws -> Int {
+        let order = (1...gateways.count).map { (index + $0) % gateways.count }
+        return try await until("a gateway to be ready", deadline: end - .now) {
+            // One that is dead just now says nothing of the others.
+            for index in order where (try? await gateways[index].node.get("/readyz").status) == 200 { return index }
+            return nil
+        }
+    }
+
     func member(_ place: FaultSchedule.Place) -> Member {
         switch place {
         case .worker(let index): workers[index]

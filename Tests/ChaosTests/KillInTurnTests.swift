@@ -110,8 +110,7 @@ extension Chaos {
                     return client
                 } catch {
                     guard ContinuousClock.now < end else { throw error }
-                    gateway = (gateway + 1) % deployment.gateways.count
-                    try await Task.sleep(for: .milliseconds(50))
+                    gateway = try await deployment.readyGateway(after: gateway, until: end)
                 }
             }
         }

@@ -1,4 +1,4 @@
--- What several scripts need; put before each of them. Uses no keys but those it is given.
+-- What several scripts need; put before each of them. Uses no keys but those it is given and those beside them, under their hash tag.
 
 local function now_ms()
     local time = redis.call('TIME')
