@@ -203,7 +203,7 @@ actor Claimer {
                 continue
             }
             held.insert(Place(entry))
-            Task { await self.claim(entry, leaseExpired: leaseExpired) }
+            Task(executorPreference: consumer.redis.taskExecutor) { await self.claim(entry, leaseExpired: leaseExpired) }
         }
         if !excess.isEmpty { Task { await self.putBack(excess) } }
     }

@@ -1,4 +1,5 @@
 import NIOCore
+import RedisClient
 
 extension Duration {
     var milliseconds: Int { Int(components.seconds) * 1000 + Int(components.attoseconds / 1_000_000_000_000_000) }
@@ -16,12 +17,16 @@ extension EventLoop {
 /// of thread.
 actor LoopRoom {
     private nonisolated let eventLoop: any EventLoop
+    private let taskExecutor: LoopTaskExecutor
 
     nonisolated var unownedExecutor: UnownedSerialExecutor { eventLoop.executor.asUnownedSerialExecutor() }
 
-    init(_ eventLoop: any EventLoop) { self.eventLoop = eventLoop }
+    init(_ eventLoop: any EventLoop) {
+        self.eventLoop = eventLoop
+        taskExecutor = LoopTaskExecutor(eventLoop)
+    }
 
-    func begin(_ body: @escaping @Sendable (isolated LoopRoom) async -> Void) -> Task<Void, Never> { Task { await body(self) } }
+    func begin(_ body: @escaping @Sendable (isolated LoopRoom) async -> Void) -> Task<Void, Never> { Task(executorPreference: taskExecutor) { await body(self) } }
 }
 
 extension GatewayContext {
