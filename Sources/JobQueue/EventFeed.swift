@@ -19,6 +19,8 @@ package actor EventFeed {
     private static let absencesOfALostJob = 8
     /// How long a subscription may take to be confirmed.
     private static let subscribeDeadline = TimeAmount.seconds(5)
+    /// One that took longer may have come into force behind the first events of a job that was submitted meanwhile.
+    private static let promptConfirmation = TimeAmount.milliseconds(250)
 
     private final class Follower {
         let number: UInt64
@@ -35,6 +37,7 @@ package actor EventFeed {
     }
 
     private final class FollowedJob {
+        let since = NIODeadline.now()
         var followers: [Follower] = []
         var confirmed = false
         var waiting: [EventLoopPromise<Void>] = []
@@ -61,23 +64,22 @@ package actor EventFeed {
         self.logger = logger
     }
 
-    /// Follows a job. Returns when the subscription is in force, so that a job submitted after it loses nothing.
+    /// Follows a job that is about to be submitted. The submission need not wait for the subscription: should that come into force
+    /// behind the first events, the next one shows the gap, or the look at the log finds them.
     ///
     /// `receive` runs on the event loop with one or more events, in order, without gaps or duplicates, nothing of an older attempt after a
     /// newer, nothing after a terminal event; that one ends the following by itself.
-    /// - Parameters:
-    ///   - after: the last event the receiver has; nil: from the beginning.
-    ///   - replay: read the log first (a job that was submitted earlier); false for a job that is about to be submitted.
+    package func follow(new id: JobID, receive: @escaping @Sendable ([LoggedEvent]) -> Void) -> Following {
+        begin(id, after: nil, receive).following
+    }
+
+    /// Follows a job that was submitted earlier: what its log has first. `receive` as in `follow(new:)`.
+    /// - Parameter after: the last event the receiver has; nil: from the beginning.
     /// - Throws: `unavailable` when Redis did not confirm the subscription within 5 s; nothing is followed then.
     package func follow(
-        _ id: JobID, after: EventID?, replay: Bool, receive: @escaping @Sendable ([LoggedEvent]) -> Void
+        _ id: JobID, after: EventID?, receive: @escaping @Sendable ([LoggedEvent]) -> Void
     ) async throws(RedisError) -> Following {
-        nextNumber += 1
-        let follower = Follower(number: nextNumber, after: after, receive: receive)
-        let following = Following(id: id, number: nextNumber)
-        let job = jobs[id] ?? subscribe(id)
-        job.followers.append(follower)
-        startLooking()
+        let (following, follower, job) = begin(id, after: after, receive)
         if !job.confirmed {
             let promise = eventLoop.makePromise(of: Void.self)
             job.waiting.append(promise)
@@ -90,8 +92,19 @@ package actor EventFeed {
             }
             deadline.cancel()
         }
-        if replay { act(follower.sequence.suspect(), on: id, follower) }
+        act(follower.sequence.suspect(), on: id, follower)
         return following
+    }
+
+    private func begin(_ id: JobID, after: EventID?, _ receive: @escaping @Sendable ([LoggedEvent]) -> Void) -> (
+        following: Following, follower: Follower, job: FollowedJob
+    ) {
+        nextNumber += 1
+        let follower = Follower(number: nextNumber, after: after, receive: receive)
+        let job = jobs[id] ?? subscribe(id)
+        job.followers.append(follower)
+        startLooking()
+        return (Following(id: id, number: nextNumber), follower, job)
     }
 
     /// Ends a following; nothing is received after it. May be called on any thread, and more than once.
@@ -144,7 +157,7 @@ package actor EventFeed {
             job.waiting = []
             for promise in waiting { promise.succeed() }
             // What was published while the subscription was away is in the log.
-            if again { for follower in job.followers { act(follower.sequence.suspect(), on: id, follower) } }
+            if again || NIODeadline.now() - job.since > Self.promptConfirmation { for follower in job.followers { act(follower.sequence.suspect(), on: id, follower) } }
         case .lost: break
         }
     }

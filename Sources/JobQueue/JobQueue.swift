@@ -15,6 +15,8 @@ package struct SubmitOptions: Sendable {
     /// The epoch in which the gateway holds the job's session: should another one have taken it, nothing is submitted any more. Nil:
     /// whoever holds it.
     package var sessionEpoch: Int?
+    /// A field of the session's record that a command sent before this one has written: without it nothing is submitted.
+    package var sessionField = ""
 
     package init() {}
 }
@@ -33,6 +35,8 @@ package enum Submission: Sendable, Equatable {
     case exists
     /// Another gateway has the session.
     case sessionLost
+    /// The session's record lacks `SubmitOptions.sessionField`.
+    case sessionUnsaved
 }
 
 package struct InterruptAnswer: Sendable, Equatable {
@@ -75,7 +79,7 @@ package struct JobQueue: Sendable {
             .string(job.session ?? ""), .string(job.model ?? ""), .string(job.retryOf ?? ""), .string(options.idempotency?.digest ?? ""),
             .string(Keys.group), .integer(settings.retentionSeconds), .string(id.rawValue), .string(InterruptReason.userNewInput),
             .integer(settings.ownerQueueMaximum), .integer(options.endsWithGateway ? 1 : 0),
-            .string(options.sessionEpoch.map { String($0) } ?? ""),
+            .string(options.sessionEpoch.map { String($0) } ?? ""), .string(options.sessionField),
         ]
         for old in options.supersede {
             scriptKeys += [keys.record(old), keys.log(old), keys.out(old), keys.interrupt(old)]
@@ -89,6 +93,7 @@ package struct JobQueue: Sendable {
         case "conflict": return .conflict
         case "exists": return .exists
         case "session_lost": return .sessionLost
+        case "session_unsaved": return .sessionUnsaved
         case "repeated":
             guard let text = answer.array?.last?.string, let first = JobID(text) else { return .conflict }
             return .repeated(first)

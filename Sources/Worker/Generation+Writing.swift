@@ -4,8 +4,11 @@ import RedisClient
 
 /// From what was collected to what Redis has. `OutputWriter` knows what is due and what an answer means.
 extension Generation {
-    /// When what was collected may be written, if writes of one generation begin at least `interval` (ns) apart: at once when it ends.
-    func writeIsDue(interval: UInt64) -> UInt64 { ending != nil || handingBack ? 0 : output.wroteAt + interval }
+    /// A first token, or an end: somebody waits for it.
+    var isUrgent: Bool { output.wroteAt == 0 || ending != nil || handingBack }
+
+    /// When what was collected may be written, if writes of one generation begin at least `interval` (ns) apart.
+    func writeIsDue(interval: UInt64) -> UInt64 { isUrgent ? 0 : output.wroteAt + interval }
 
     /// Appends what is due.
     func write(to pipeline: inout RedisPipeline) -> OutputWriter.Part {

@@ -8,8 +8,8 @@ import Upstream
 /// All running generations of this worker and what they share. Lives on the loop: bytes are parsed, batched and handed to Redis here
 /// without a change of thread, and an interrupt is a plain call.
 final class GenerationCore {
-    /// Batches of writes begin at least so far apart. At rest a token is written at once; under load one hand-over to the Redis
-    /// connection's thread carries the tokens of all streams, so that no token costs a wake-up of its own. In ns.
+    /// Batches of writes begin at least so far apart, but for first tokens and ends. At rest a token is written at once; under load one
+    /// hand-over to the Redis connection's thread carries the tokens of all streams, so that no token costs a wake-up of its own. In ns.
     static let batchInterval: UInt64 = 1_000_000
 
     let loop: EpollLoop
@@ -28,7 +28,7 @@ final class GenerationCore {
 
     private(set) var generations: [JobID: Generation] = [:]
     private var marked: [Generation] = []
-    private var batchDue = false
+    private var batchDue = BatchDue.never
     private var lastBatchAt: UInt64 = 0
     private var batchTimer: LoopTimer?
     private var pace = OutputPace()
@@ -145,17 +145,21 @@ final class GenerationCore {
         }
         generation.isMarked = true
         marked.append(generation)
-        scheduleBatch(afterAtLeast: 0)
+        scheduleBatch(afterAtLeast: 0, isUrgent: generation.isUrgent)
     }
 
+    private enum BatchDue { case never, byTimer, atEndOfTurn }
+
     /// - Parameter wait: ns.
-    private func scheduleBatch(afterAtLeast wait: UInt64) {
-        guard !batchDue else { return }
-        batchDue = true
+    private func scheduleBatch(afterAtLeast wait: UInt64, isUrgent: Bool = false) {
+        guard batchDue == .never || isUrgent && batchDue == .byTimer else { return }
         let since = loop.now &- lastBatchAt
-        if wait == 0, since >= Self.batchInterval {
+        if isUrgent || wait == 0 && since >= Self.batchInterval {
+            if batchDue == .byTimer, let batchTimer { loop.cancel(batchTimer) }
+            batchDue = .atEndOfTurn
             loop.atEndOfTurn { [unowned self] in writeBatch() }
         } else {
+            batchDue = .byTimer
             let timer = batchTimer ?? LoopTimer { [unowned self] in writeBatch() }
             batchTimer = timer
             loop.set(timer, after: .nanoseconds(Int64(max(wait, Self.batchInterval &- min(since, Self.batchInterval)))))
@@ -163,7 +167,7 @@ final class GenerationCore {
     }
 
     private func writeBatch() {
-        batchDue = false
+        batchDue = .never
         let now = loop.now
         lastBatchAt = now
         pace.advance(to: now)

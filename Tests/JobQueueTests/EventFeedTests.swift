@@ -23,7 +23,7 @@ import Testing
         try await QueueFixture.run { fixture in
             let heard = Heard()
             let job = QueueFixture.job()
-            _ = try await fixture.feed.follow(job.id, after: nil, replay: false, receive: heard.receive)
+            _ = await fixture.feed.follow(new: job.id, receive: heard.receive)
             let claim = try await fixture.running(job)
             _ = try await fixture.write([.upstream(name: "u", model: "m"), .text("a")], of: claim)
             _ = try await fixture.finish(claim, .finished(.stop, .none), at: 3)
@@ -40,7 +40,7 @@ import Testing
         try await QueueFixture.run { fixture in
             let heard = Heard()
             let claim = try await fixture.running(QueueFixture.job())
-            _ = try await fixture.feed.follow(claim.job.id, after: nil, replay: true, receive: heard.receive)
+            _ = try await fixture.feed.follow(claim.job.id, after: nil, receive: heard.receive)
             try await waitFor(heard, ["1-0"])
             // Written, not published.
             let lost = LoggedEvent(id: EventID(attempt: 1, sequence: 1), event: .text("lost"))
@@ -55,7 +55,7 @@ import Testing
         try await QueueFixture.run { fixture in
             let heard = Heard()
             let claim = try await fixture.running(QueueFixture.job())
-            _ = try await fixture.feed.follow(claim.job.id, after: nil, replay: true, receive: heard.receive)
+            _ = try await fixture.feed.follow(claim.job.id, after: nil, receive: heard.receive)
             try await waitFor(heard, ["1-0"])
             let end = LoggedEvent(id: EventID(attempt: 1, sequence: 1), event: .finished(.stop, .none))
             let begun = ContinuousClock.now
@@ -70,7 +70,7 @@ import Testing
         try await QueueFixture.run { fixture in
             let heard = Heard()
             let claim = try await fixture.running(QueueFixture.job())
-            _ = try await fixture.feed.follow(claim.job.id, after: nil, replay: true, receive: heard.receive)
+            _ = try await fixture.feed.follow(claim.job.id, after: nil, receive: heard.receive)
             for sequence in 1...20 {
                 if sequence % 5 == 0 { _ = try await fixture.redis.command("CLIENT", "KILL", "TYPE", "PUBSUB") }
                 _ = try await fixture.write([.text("\(sequence)")], of: claim, from: sequence)
@@ -84,7 +84,7 @@ import Testing
             let claim = try await fixture.running(QueueFixture.job())
             _ = try await fixture.write([.text("a"), .text("b"), .text("c")], of: claim)
             let heard = Heard()
-            _ = try await fixture.feed.follow(claim.job.id, after: EventID(attempt: 1, sequence: 2), replay: true, receive: heard.receive)
+            _ = try await fixture.feed.follow(claim.job.id, after: EventID(attempt: 1, sequence: 2), receive: heard.receive)
             try await waitFor(heard, ["1-3"])
         }
     }
@@ -95,7 +95,7 @@ import Testing
         try await QueueFixture.run(settings: settings) { fixture in
             let heard = Heard()
             let claim = try await fixture.running(QueueFixture.job())
-            _ = try await fixture.feed.follow(claim.job.id, after: nil, replay: true, receive: heard.receive)
+            _ = try await fixture.feed.follow(claim.job.id, after: nil, receive: heard.receive)
             let other = fixture.consumer("w2", token: "t2")
             let entry = try await until("an expired lease") {
                 try await other.takeOver(partition: 0, priority: .standard, cursor: "0-0", count: 1).entries.first
@@ -116,8 +116,8 @@ import Testing
             let claim = try await fixture.running(QueueFixture.job())
             let other = QueueFixture.job("p0-\(ULID(milliseconds: 2))")
             _ = try await fixture.queue.submit(other, options: SubmitOptions())
-            _ = try await fixture.feed.follow(claim.job.id, after: nil, replay: true, receive: running.receive)
-            _ = try await fixture.feed.follow(other.id, after: nil, replay: true, receive: waiting.receive)
+            _ = try await fixture.feed.follow(claim.job.id, after: nil, receive: running.receive)
+            _ = try await fixture.feed.follow(other.id, after: nil, receive: waiting.receive)
             try await waitFor(running, ["1-0"])
             try await fixture.redis.command("FLUSHALL")
             // Nor does a late write bring a log back that has no beginning and never expires.
@@ -134,8 +134,8 @@ import Testing
         try await QueueFixture.run { fixture in
             let claim = try await fixture.running(QueueFixture.job())
             let (first, second) = (Heard(), Heard())
-            let following = try await fixture.feed.follow(claim.job.id, after: nil, replay: true, receive: first.receive)
-            _ = try await fixture.feed.follow(claim.job.id, after: nil, replay: true, receive: second.receive)
+            let following = try await fixture.feed.follow(claim.job.id, after: nil, receive: first.receive)
+            _ = try await fixture.feed.follow(claim.job.id, after: nil, receive: second.receive)
             _ = try await fixture.write([.text("a")], of: claim)
             try await waitFor(first, ["1-0", "1-1"])
             try await waitFor(second, ["1-0", "1-1"])

@@ -40,7 +40,7 @@ final class CompletionRun: Sendable {
         beats = channel.eventLoop.scheduleRepeatedTask(initialDelay: period, delay: period) { _ in inbox.beat() }
     }
 
-    /// Follows the job and then submits it, so that no event is missed.
+    /// Follows the job and submits it.
     /// - Throws: 429 when the queue is full or the tenant has as many requests running as it may, 503 when Redis is out of reach; then it
     /// is over.
     func start(_ job: Job) async throws(HTTPFailure) {
@@ -55,8 +55,7 @@ final class CompletionRun: Sendable {
             abandon()
         }
         do {
-            let following = try await context.feed.follow(id, after: nil, replay: false) { [inbox] in inbox.deliver($0) }
-            keep(following)
+            keep(await context.feed.follow(new: id) { [inbox] in inbox.deliver($0) })
             guard !state.withLockedValue({ $0.isOver }) else {
                 context.completions.remove(id)
                 return
@@ -66,7 +65,7 @@ final class CompletionRun: Sendable {
             // Should this gateway die, whoever finds that out interrupts the job.
             options.endsWithGateway = true
             switch try await context.queue.submitSurely(job, options: options, patience: .seconds(0), errands: context.errands) {
-            case .accepted, .exists, .repeated, .conflict, .sessionLost: break
+            case .accepted, .exists, .repeated, .conflict, .sessionLost, .sessionUnsaved: break
             case .full:
                 finish()
                 throw HTTPFailure.queueFull

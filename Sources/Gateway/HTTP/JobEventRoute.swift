@@ -84,7 +84,7 @@ struct JobEventRoute: Sendable {
 
     @concurrent
     private func follow(_ id: JobID, after: Position, inbox: EventInbox, writer: inout any ResponseBodyWriter) async throws {
-        let following = try await context.feed.follow(id, after: after.id, replay: true) { inbox.deliver($0) }
+        let following = try await context.feed.follow(id, after: after.id) { inbox.deliver($0) }
         defer { context.feed.stop(following) }
         while true {
             switch await inbox.next() {

@@ -49,7 +49,7 @@ struct JobRoutes: Sendable {
         case .repeated(let first): return Self.accepted(first)
         case .full: throw HTTPFailure.queueFull
         case .ownerFull: throw HTTPFailure.tooManyWaiting
-        case .conflict, .sessionLost:
+        case .conflict, .sessionLost, .sessionUnsaved:
             throw HTTPFailure(.conflict, code: "idempotency_conflict", "this Idempotency-Key came with another body before")
         }
     }

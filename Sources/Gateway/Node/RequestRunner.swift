@@ -50,59 +50,35 @@ extension SessionHost {
         let request = RunningRequest(id: payload.id, jobID: jobID, text: payload.text, speaks: speaks, machine: machine)
         request.traceparent = job.traceparent
         session.add(request)
-        // Written before the job, which waits for it: should this gateway die now, whoever takes the session knows of the request. (It
-        // costs no time: the subscription is confirmed meanwhile.)
-        let known = eventLoop.makePromise(of: Bool.self)
-        save(session, fields: [(SessionRecord.requestPrefix + request.id, request.stored.text)]) { known.succeed($0) }
-        submit(job, options, Subject(host: self, session: session, request: request), known: known.futureResult)
+        // Written before the job, on the same connection: should this gateway die now, whoever takes the session knows of the request. A
+        // job that its session does not know could be neither resumed nor interrupted after this gateway: the submission looks for it.
+        options.sessionField = SessionRecord.requestPrefix + request.id
+        save(session, fields: [(options.sessionField, request.stored.text)])
+        submit(job, options, Subject(host: self, session: session, request: request))
     }
 
-    /// - Parameter known: whether Redis has the request in its session.
-    private func submit(_ job: Job, _ options: SubmitOptions, _ subject: Subject, known: EventLoopFuture<Bool>) {
+    private func submit(_ job: Job, _ options: SubmitOptions, _ subject: Subject) {
+        let (queue, errands) = (context.queue, context.errands)
         let receive = receiver(subject)
-        let generation = subject.request.generation
-        let (feed, queue, errands) = (context.feed, context.queue, context.errands)
-        context.await({ await Self.attempt(job, options, feed, queue, errands, known, receive) }) { answer in
-            if subject.request.generation == generation {
-                subject.request.following = answer.following
-            } else if let following = answer.following {
-                // A RESUME has begun another one meanwhile.
-                feed.stop(following)
-            }
-            if case .accepted = answer.outcome { subject.host.context.tellSubmitted(job) }
-            subject.host.submitted(subject, answer.outcome)
+        subject.request.following = context.feed.assumeIsolated { $0.follow(new: job.id, receive: receive) }
+        context.await({ await Self.attempt(job, options, queue, errands) }) { outcome in
+            if case .accepted = outcome { subject.host.context.tellSubmitted(job) }
+            subject.host.submitted(subject, outcome)
         }
     }
 
-    private static func attempt(
-        _ job: Job, _ options: SubmitOptions, _ feed: EventFeed, _ queue: JobQueue, _ errands: Errands, _ known: EventLoopFuture<Bool>,
-        _ receive: @escaping @Sendable ([LoggedEvent]) -> Void
-    ) async -> (following: Following?, outcome: Outcome) {
-        let following: Following
-        // Before the submission nothing can be in doubt.
-        do { following = try await feed.follow(job.id, after: nil, replay: false, receive: receive) } catch {
-            GatewayMetrics.submitted(nil)
-            return (nil, .refused(busy))
-        }
-        // A job that its session does not know could be neither resumed nor interrupted after this gateway.
-        // (Not by `known.get()`, which would cross to another thread and back.)
-        let isKnown = await withCheckedContinuation { continuation in
-            known.whenComplete { continuation.resume(returning: (try? $0.get()) == true) }
-        }
-        guard isKnown else {
-            GatewayMetrics.submitted(nil)
-            return (following, .refused(busy))
-        }
+    private static func attempt(_ job: Job, _ options: SubmitOptions, _ queue: JobQueue, _ errands: Errands) async -> Outcome {
         do {
             // The client waits on its socket, and may interrupt meanwhile.
             switch try await queue.submitSurely(job, options: options, patience: .seconds(30), errands: errands) {
-            case .accepted, .repeated, .exists: return (following, .accepted)
-            case .full, .conflict: return (following, .refused(full))
-            case .ownerFull: return (following, .refused(ownerFull))
-            case .sessionLost: return (following, .refused(lost))
+            case .accepted, .repeated, .exists: return .accepted
+            case .full, .conflict: return .refused(full)
+            case .ownerFull: return .refused(ownerFull)
+            case .sessionLost: return .refused(lost)
+            case .sessionUnsaved: return .refused(busy)
             }
         } catch {
-            return (following, .refused(busy))
+            return .refused(busy)
         }
     }
 
@@ -215,7 +191,7 @@ extension SessionHost {
         context.await({ () -> (following: Following, isThere: Bool)? in
             await Patience.seconds(600).until { () async throws(RedisError) in
                 let isThere = isSubmitting ? true : try await queue.record(id) != nil
-                return (try await feed.follow(id, after: nil, replay: true, receive: receive), isThere)
+                return (try await feed.follow(id, after: nil, receive: receive), isThere)
             }
         }) { answer in
             session.replays -= 1

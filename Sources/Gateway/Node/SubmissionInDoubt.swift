@@ -28,7 +28,7 @@ extension JobQueue {
             GatewayMetrics.submitted(answer)
             switch answer {
             case .accepted, .exists, .repeated: break
-            case .full, .ownerFull, .conflict, .sessionLost, nil: if options.idempotency == nil { revoke(job.id, errands) }
+            case .full, .ownerFull, .conflict, .sessionLost, .sessionUnsaved, nil: if options.idempotency == nil { revoke(job.id, errands) }
             }
             guard let answer else { throw error }
             return answer

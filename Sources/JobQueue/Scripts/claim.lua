@@ -21,16 +21,23 @@ if state == 'running' then
     if found[3] == ARGV[2] and found[7] == ARGV[1] then return {'claimed', tonumber(found[2]), tonumber(found[5]), now_ms(), found[6] or ''} end
     if ARGV[5] ~= '1' then return {'busy'} end
 end
+-- What the record will say, so far: written at once with the rest.
+local fields = {}
 if not state then
     redis.call('DEL', log)
-    redis.call('HSET', record, 'state', 'queued', 'attempt', 0, 'crashes', 0, 'class', ARGV[4], 'entry', entry, 'submitted_ms', string.match(ARGV[3], '^%d+'))
-    local optional = {owner = ARGV[6], session = ARGV[7], model = ARGV[8], retry_of = ARGV[16]}
-    for name, value in pairs(optional) do
-        if value ~= '' then redis.call('HSET', record, name, value) end
-    end
+    fields = {'attempt', 0, 'crashes', 0, 'class', ARGV[4], 'entry', entry, 'submitted_ms', string.match(ARGV[3], '^%d+')}
+    add_present(fields, {owner = ARGV[6], session = ARGV[7], model = ARGV[8], retry_of = ARGV[16]})
+end
+local function note(name, value)
+    fields[#fields + 1] = name
+    fields[#fields + 1] = value
+end
+local function write_record()
+    if #fields > 0 then redis.call('HSET', record, unpack(fields)) end
 end
 local wish = redis.call('GET', intent)
 if wish then
+    write_record()
     conclude_interrupted(record, log, out, intent, reason_of(wish), ARGV[12])
     waits_no_more(record, ARGV[6], queue)
     drop(queue, ARGV[13], ARGV[3])
@@ -38,6 +45,7 @@ if wish then
 end
 local now = now_ms()
 if tonumber(ARGV[9]) > 0 and tonumber(now) > tonumber(ARGV[9]) then
+    write_record()
     conclude_failed(record, log, out, intent, 'deadline_exceeded', 'the deadline passed while the job waited in the queue', false, ARGV[12])
     waits_no_more(record, ARGV[6], queue)
     drop(queue, ARGV[13], ARGV[3])
@@ -45,18 +53,24 @@ if tonumber(ARGV[9]) > 0 and tonumber(now) > tonumber(ARGV[9]) then
 end
 local crashes = tonumber(found[5] or '0')
 if state == 'running' then
-    crashes = redis.call('HINCRBY', record, 'crashes', 1)
+    crashes = crashes + 1
+    note('crashes', crashes)
     if ARGV[11] == 'fail' or crashes >= tonumber(ARGV[10]) then
         local message = 'the worker ' .. (found[7] or '?') .. ' was lost while it ran the job (' .. crashes .. ' lost in all)'
+        write_record()
         conclude_failed(record, log, out, intent, 'worker_lost', message, true, ARGV[12])
         redis.call('XADD', KEYS[6], 'MAXLEN', '~', ARGV[14], '*', 'job', ARGV[15], 'code', 'worker_lost', 'message', message, 'crashes', crashes)
         drop(queue, ARGV[13], ARGV[3])
         return {'ended', 'worker_lost'}
     end
 end
-local attempt = redis.call('HINCRBY', record, 'attempt', 1)
-redis.call('HSET', record, 'state', 'running', 'worker', ARGV[1], 'token', ARGV[2])
-redis.call('HSETNX', record, 'claimed_ms', now)
+local attempt = tonumber(found[2] or '0') + 1
+note('attempt', attempt)
+note('state', 'running')
+note('worker', ARGV[1])
+note('token', ARGV[2])
+if not found[8] then note('claimed_ms', now) end
+write_record()
 waits_no_more(record, ARGV[6], queue)
 local event = '{"id":"' .. attempt .. '-0","type":"started","worker":' .. ARGV[17] .. ',"attempt":' .. attempt .. '}'
 redis.call('XADD', log, attempt .. '-0', 'e', event)

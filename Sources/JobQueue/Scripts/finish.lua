@@ -3,15 +3,14 @@
 -- ARGV  1 attempt  2 event id  3 event JSON  4 id of the event before it  5 entry id  6 retention s  7 state  8 code  9 reason  10 usage JSON  11 upstream
 --       12 first token ms  13 group  14 dead letters kept  15 job JSON for the dead letters ('' none)  16 message  17 dialled ms
 -- Returns 1 ended now, 0 already ended or a newer attempt owns it, -1 an event before this one is not in the log (write it, then call again).
-local found = redis.call('HMGET', KEYS[1], 'state', 'attempt', 'crashes')
+local found = redis.call('HMGET', KEYS[1], 'state', 'attempt', 'crashes', 'dialled_ms', 'first_token_ms')
 if found[1] ~= 'running' or found[2] ~= ARGV[1] then return 0 end
 local top = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)
 if #top == 0 or top[1][1] ~= ARGV[4] then return -1 end
-if ARGV[11] ~= '' then redis.call('HSET', KEYS[1], 'upstream', ARGV[11]) end
-if ARGV[17] ~= '' then redis.call('HSETNX', KEYS[1], 'dialled_ms', ARGV[17]) end
-if ARGV[12] ~= '' then redis.call('HSETNX', KEYS[1], 'first_token_ms', ARGV[12]) end
 redis.call('HDEL', KEYS[1], 'token', 'entry')
-conclude(KEYS[1], KEYS[2], KEYS[3], KEYS[4], ARGV[2], ARGV[3], ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[6])
+-- Of several attempts the first one's times stand.
+local optional = {code = ARGV[8], reason = ARGV[9], upstream = ARGV[11], dialled_ms = found[4] and '' or ARGV[17], first_token_ms = found[5] and '' or ARGV[12]}
+conclude(KEYS[1], KEYS[2], KEYS[3], KEYS[4], ARGV[2], ARGV[3], ARGV[7], ARGV[10], ARGV[6], optional)
 if ARGV[15] ~= '' then
     redis.call('XADD', KEYS[6], 'MAXLEN', '~', ARGV[14], '*', 'job', ARGV[15], 'code', ARGV[8], 'message', ARGV[16], 'crashes', found[3] or 0)
 end

@@ -16,6 +16,16 @@ local function beside(queue, name)
     return (string.gsub(queue, 'queue:%w+$', '', 1)) .. name
 end
 
+-- Adds those that have a value to the arguments of an HSET.
+local function add_present(fields, optional)
+    for name, value in pairs(optional) do
+        if value ~= '' then
+            fields[#fields + 1] = name
+            fields[#fields + 1] = value
+        end
+    end
+end
+
 -- `waiting:<owner>` is the set of an owner's waiting jobs, by the keys of their records. Jobs submitted by hand are not in it.
 local function waits_no_more(record, owner, queue)
     if owner and owner ~= '' then redis.call('SREM', beside(queue, 'waiting:' .. owner), record) end
@@ -27,12 +37,12 @@ local function drop(queue, group, entry)
     redis.call('XDEL', queue, entry)
 end
 
--- Writes the terminal event and what goes with it. `reason` and `code` may be ''.
-local function conclude(record, log, out, intent, id, event, state, code, reason, usage, retention)
+-- Writes the terminal event and what goes with it. What `optional` says of the record may be ''.
+local function conclude(record, log, out, intent, id, event, state, usage, retention, optional)
     redis.call('XADD', log, id, 'e', event)
-    redis.call('HSET', record, 'state', state, 'finished_ms', now_ms(), 'usage', usage)
-    if code ~= '' then redis.call('HSET', record, 'code', code) end
-    if reason ~= '' then redis.call('HSET', record, 'reason', reason) end
+    local fields = {'state', state, 'finished_ms', now_ms(), 'usage', usage}
+    add_present(fields, optional)
+    redis.call('HSET', record, unpack(fields))
     redis.call('EXPIRE', record, retention)
     redis.call('EXPIRE', log, retention)
     redis.call('EXPIRE', intent, retention)
@@ -45,7 +55,7 @@ local function conclude_unrun(record, log, out, intent, state, fields, code, rea
     local id = (tonumber(known[1] or '0') + 1) .. '-0'
     local usage = known[2] or NO_USAGE
     local event = '{"id":"' .. id .. '","type":"' .. state .. '",' .. fields .. ',"usage":' .. usage .. '}'
-    conclude(record, log, out, intent, id, event, state, code, reason, usage, retention)
+    conclude(record, log, out, intent, id, event, state, usage, retention, {code = code, reason = reason})
 end
 
 local function conclude_interrupted(record, log, out, intent, reason, retention)

@@ -3,10 +3,10 @@
 --       then for each superseded job: record, log, out channel, durable key
 -- ARGV  1 job JSON  2 class  3 waiting maximum  4 gateway  5 owner  6 session  7 model  8 retry_of  9 digest of the body ('' without a key)
 --       10 group  11 retention s  12 id  13 reason of superseding  14 waiting maximum of the owner (0: none)
---       15 '1': the job ends with its gateway  16 epoch in which the gateway holds the session ('' whoever does), then for each superseded job: the
---       durable key's value
+--       15 '1': the job ends with its gateway  16 epoch in which the gateway holds the session ('' whoever does)  17 field that the
+--       session has been given before this, then for each superseded job: the durable key's value
 -- Returns {'accepted'}, {'full', waiting}, {'owner_full'}, {'repeated', id}, {'conflict'}, {'exists'} (the id has a record: the same submission came twice)
--- or {'session_lost'} (another gateway has it, and may have told the client already that there is no such job).
+-- {'session_lost'} (another gateway has it, and may have told the client already that there is no such job) or {'session_unsaved'} (it lacks the field).
 -- Uses beside KEYS, under their hash tag: the session, the set of the owner's waiting jobs with their records, and that of the gateway's requests.
 -- How many of an owner's waiting jobs are looked at when it seems to have too many.
 local SAMPLE = 20
@@ -23,8 +23,9 @@ if ARGV[9] ~= '' then
 end
 if redis.call('EXISTS', KEYS[1]) == 1 then return {'exists'} end
 if ARGV[16] ~= '' then
-    local held = redis.call('HMGET', beside(queue, 'session:' .. ARGV[6]), 'gateway', 'epoch')
+    local held = redis.call('HMGET', beside(queue, 'session:' .. ARGV[6]), 'gateway', 'epoch', ARGV[17])
     if held[2] and (held[1] ~= ARGV[4] or held[2] ~= ARGV[16]) then return {'session_lost'} end
+    if held[2] and not held[3] then return {'session_unsaved'} end
 end
 local waiting = redis.call('XLEN', queue)
 if waiting >= tonumber(ARGV[3]) then
@@ -48,14 +49,12 @@ if owners and owner_maximum > 0 and redis.call('SCARD', owners) >= owner_maximum
     if redis.call('SCARD', owners) >= owner_maximum then return {'owner_full'} end
 end
 for i = 7, #KEYS, 4 do
-    interrupt(KEYS[i], KEYS[i + 1], KEYS[i + 2], KEYS[i + 3], KEYS[5], queues, ARGV[17 + (i - 7) / 4], ARGV[13], ARGV[5], ARGV[10], ARGV[11])
+    interrupt(KEYS[i], KEYS[i + 1], KEYS[i + 2], KEYS[i + 3], KEYS[5], queues, ARGV[18 + (i - 7) / 4], ARGV[13], ARGV[5], ARGV[10], ARGV[11])
 end
 local entry = redis.call('XADD', queue, '*', 'job', ARGV[1])
-redis.call('HSET', KEYS[1], 'state', 'queued', 'attempt', 0, 'crashes', 0, 'class', ARGV[2], 'submitted_ms', now_ms(), 'entry', ARGV[2] .. ' ' .. entry)
-local optional = {gateway = ARGV[4], owner = ARGV[5], session = ARGV[6], model = ARGV[7], retry_of = ARGV[8]}
-for name, value in pairs(optional) do
-    if value ~= '' then redis.call('HSET', KEYS[1], name, value) end
-end
+local fields = {'state', 'queued', 'attempt', 0, 'crashes', 0, 'class', ARGV[2], 'submitted_ms', now_ms(), 'entry', ARGV[2] .. ' ' .. entry}
+add_present(fields, {gateway = ARGV[4], owner = ARGV[5], session = ARGV[6], model = ARGV[7], retry_of = ARGV[8]})
+redis.call('HSET', KEYS[1], unpack(fields))
 if ARGV[9] ~= '' then redis.call('SET', KEYS[6], ARGV[12] .. ' ' .. ARGV[9], 'EX', DAY) end
 if owners then
     redis.call('SADD', owners, KEYS[1])

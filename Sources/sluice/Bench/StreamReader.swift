@@ -30,6 +30,8 @@ actor StreamReader {
     /// From a token's due time to its arrival, ns, while `isMeasuring`.
     private(set) var lateness = Histogram<UInt64>(highestTrackableValue: 120_000_000_000, numberOfSignificantValueDigits: .three)
     private var isMeasuring = false
+    /// Who waits for a stream's end.
+    private var waiting: [Int: CheckedContinuation<Void, Never>] = [:]
 
     nonisolated var unownedExecutor: UnownedSerialExecutor { eventLoop.executor.asUnownedSerialExecutor() }
 
@@ -52,7 +54,12 @@ actor StreamReader {
 
     func failed(_ index: Int) {
         streams[index].hasFailed = true
-        streams[index].ended = MonotonicClock.nanoseconds
+        ended(index, at: MonotonicClock.nanoseconds)
+    }
+
+    private func ended(_ index: Int, at time: UInt64) {
+        streams[index].ended = time
+        waiting.removeValue(forKey: index)?.resume()
     }
 
     /// One message of a stream.
@@ -72,7 +79,7 @@ actor StreamReader {
                 }
             }
         }
-        if isLast { streams[index].ended = now }
+        if isLast { ended(index, at: now) }
     }
 
     // MARK: from the measurement
@@ -85,6 +92,21 @@ actor StreamReader {
     func forget(_ index: Int) {
         let job = streams[index].job
         streams[index] = Stream(job: job)
+    }
+
+    /// Asks on this loop and returns when the answer is over.
+    /// - Parameter patience: after which it returns in any case.
+    /// - Returns: nanoseconds from the asking to the first token; nil when none came, or the stream failed.
+    func timeFirstToken(of index: Int, patience: TimeAmount, ask: @Sendable () -> Void) async -> UInt64? {
+        let sent = MonotonicClock.nanoseconds
+        ask()
+        let deadline = eventLoop.scheduleTask(in: patience) {
+            self.assumeIsolated { _ = $0.waiting.removeValue(forKey: index)?.resume() }
+        }
+        await withCheckedContinuation { waiting[index] = $0 }
+        deadline.cancel()
+        guard let first = streams[index].firstToken, streams[index].ended != nil, !streams[index].hasFailed else { return nil }
+        return first - sent
     }
 
     func measure(_ on: Bool) { isMeasuring = on }

@@ -19,7 +19,7 @@ struct JobTailCommand: AsyncParsableCommand {
             try await deployment.withFeed { feed in
                 // Bounded by SLUICE_LOG_MAX, which no job's events exceed.
                 let (events, continuation) = AsyncStream.makeStream(of: [LoggedEvent].self)
-                let following = try await feed.follow(id, after: nil, replay: true) { batch in
+                let following = try await feed.follow(id, after: nil) { batch in
                     continuation.yield(batch)
                     if batch.last?.event.isTerminal == true { continuation.finish() }
                 }

@@ -96,7 +96,7 @@ struct DeadLetters: Sendable {
         case .full: throw CommandFailure(.failed, "sluice: the queue \(job.priority.rawValue) is full; the dead letter stays where it is")
         case .ownerFull:
             throw CommandFailure(.failed, "sluice: too many jobs of its owner are waiting; the dead letter stays where it is")
-        case .conflict, .exists, .sessionLost:
+        case .conflict, .exists, .sessionLost, .sessionUnsaved:
             throw CommandFailure(.failed, "sluice: the dead letter \(letter.entry) was retried as something else before")
         }
         _ = try await remove([letter])
