@@ -27,7 +27,7 @@ package final class GatewayContext: Sendable {
         self.feed = feed
         self.authenticator = authenticator
         self.eventLoop = eventLoop
-        room = LoopRoom(eventLoop)
+        room = LoopRoom(queue.redis.executor)
         self.readiness = readiness
         self.logger = logger
         tenants = TenantLedger(maximum: settings.requestsPerTenant)

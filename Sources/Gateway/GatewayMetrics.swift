@@ -13,7 +13,8 @@ enum GatewayMetrics {
     static let slowReaders = Counter(label: "sluice_slow_readers_closed_total")
     static let loopDelay = Timer(label: "sluice_event_loop_delay_seconds", dimensions: [("loop", "gateway")])
     private static let submitted = counters(
-        "sluice_jobs_submitted_total", "outcome", ["accepted", "repeated", "full", "owner_full", "conflict", "session_lost", "session_unsaved", "unavailable"])
+        "sluice_jobs_submitted_total", "outcome",
+        ["accepted", "repeated", "full", "owner_full", "conflict", "session_lost", "session_unsaved", "unavailable"])
     private static let interrupts = counters("sluice_interrupts_sent_total", "result", ["stored", "ended", "unknown", "unavailable"])
 
     /// By an interrupt that found them in the queue; what workers end, workers count.

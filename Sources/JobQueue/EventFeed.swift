@@ -46,14 +46,14 @@ package actor EventFeed {
     }
 
     private nonisolated let eventLoop: any EventLoop
-    private let queue: JobQueue
+    private nonisolated let queue: JobQueue
     private let subscriber: RedisSubscriber
     private let logger: Logger
     private var jobs: [JobID: FollowedJob] = [:]
     private var nextNumber: UInt64 = 0
     private var looking = false
 
-    package nonisolated var unownedExecutor: UnownedSerialExecutor { eventLoop.executor.asUnownedSerialExecutor() }
+    package nonisolated var unownedExecutor: UnownedSerialExecutor { queue.redis.executor.asUnownedSerialExecutor() }
 
     /// - Parameters:
     ///   - subscriber: on the same event loop.
@@ -157,7 +157,9 @@ package actor EventFeed {
             job.waiting = []
             for promise in waiting { promise.succeed() }
             // What was published while the subscription was away is in the log.
-            if again || NIODeadline.now() - job.since > Self.promptConfirmation { for follower in job.followers { act(follower.sequence.suspect(), on: id, follower) } }
+            if again || NIODeadline.now() - job.since > Self.promptConfirmation {
+                for follower in job.followers { act(follower.sequence.suspect(), on: id, follower) }
+            }
         case .lost: break
         }
     }

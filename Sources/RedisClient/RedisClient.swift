@@ -4,8 +4,8 @@ import NIOCore
 /// One connection that carries commands, connects and reconnects by itself. Use separate instances for commands and for blocking reads.
 package final class RedisClient: Sendable {
     package let eventLoop: any EventLoop
-    /// To be preferred by tasks on `eventLoop` that await answers often.
-    package let taskExecutor: LoopTaskExecutor
+    /// `eventLoop` for actors that ask Redis, and for their tasks.
+    package let executor: LoopExecutor
     private let settings: RedisSettings
     private let status = CommandCore.Status()
     private let core: NIOLoopBoundBox<CommandCore>
@@ -13,7 +13,7 @@ package final class RedisClient: Sendable {
     /// - Parameter name: for logs, metrics and `CLIENT LIST`.
     package init(url: RedisURL, settings: RedisSettings, eventLoop: any EventLoop, name: String, logger: Logger) {
         self.eventLoop = eventLoop
-        taskExecutor = LoopTaskExecutor(eventLoop)
+        executor = LoopExecutor(eventLoop)
         self.settings = settings
         let core = CommandCore(url: url, settings: settings, eventLoop: eventLoop, name: name, logger: logger, status: status)
         self.core = .makeBoxSendingValue(core, eventLoop: eventLoop)

@@ -52,6 +52,8 @@ package final class SimulatorServer: Sendable {
             .serverChannelOption(.backlog, value: 4096)
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
             .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
+            // So that an end of file is told before its socket is cleared away: see EndOfFileHandler.
+            .childChannelOption(.allowRemoteHalfClosure, value: true)
             // Anything left unwritten means that the socket is full: that is when an answer pauses, and it goes on when all is out.
             .childChannelOption(.writeBufferWaterMark, value: ChannelOptions.Types.WriteBufferWaterMark(low: 1, high: 4096))
             .childChannelInitializer { [self] channel in
@@ -92,10 +94,11 @@ package final class SimulatorServer: Sendable {
         limits.maxHeaderFieldSize = 32 << 10
         limits.maxHeaderListSize = 64 << 10
         let decoder = HTTPRequestDecoder(leftOverBytesStrategy: .dropBytes, limitConfiguration: limits)
-        try channel.pipeline.syncOperations.addHandler(ByteToMessageHandler(decoder))
         let handler = ConnectionHandler(
             ledger: ledger, clock: clocks.clock(of: channel.eventLoop), maximumBody: settings.maximumBody, logger: logger)
-        try channel.pipeline.syncOperations.addHandler(handler)
+        try channel.pipeline.syncOperations.addHandlers([
+            EndOfFileHandler(told: handler), ByteToMessageHandler(decoder), handler,
+        ])
     }
 }
 

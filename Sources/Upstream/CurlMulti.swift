@@ -13,6 +13,8 @@ final class CurlMulti: DescriptorHandler {
     }
 
     private static let idleHandles = 256
+    /// After it what is left of cancelled exchanges is cleared away.
+    private static let clearingDelay = Duration.milliseconds(1)
 
     private let loop: EpollLoop
     private let settings: UpstreamSettings
@@ -21,6 +23,9 @@ final class CurlMulti: DescriptorHandler {
     private let share: UnsafeMutableRawPointer?
     private var active: [UnsafeMutableRawPointer: CurlTransfer] = [:]
     private var idle: [CurlTransfer] = []
+    /// Cancelled: their connections are shut down, libcurl does not know yet.
+    private var cancelled: [CurlTransfer] = []
+    private var clearingTimer: LoopTimer?
     private var progressed = Deque<CurlTransfer>()
     private var isDelivering = false
     private var isDeliveryQueued = false
@@ -58,7 +63,8 @@ final class CurlMulti: DescriptorHandler {
         if !isClosed { cleanUp() }
     }
 
-    var count: Int { active.count }
+    /// Transfers that are not free for another exchange.
+    var held: Int { active.count + cancelled.count }
 
     /// Starts an exchange; it is dialled in this turn of the loop, or at the start of the next when called in the turn's last batch.
     /// - Throws: `SetupError` with libcurl's reason; nothing was dialled then.
@@ -83,16 +89,43 @@ final class CurlMulti: DescriptorHandler {
         return transfer
     }
 
-    /// Ends an exchange and forgets its delegate. The connection of an unfinished exchange is closed when this returns.
+    /// Ends an exchange and forgets its delegate. The connection of an unfinished exchange is shut down when this returns.
+    ///
+    /// What libcurl has to do about that takes many times as long as the shutdown itself: it waits until those were told who wait for the
+    /// end.
     func remove(_ transfer: CurlTransfer) {
         loop.preconditionOnLoop()
         guard transfer.isActive else { return }
         transfer.isActive = false
         active[transfer.handle] = nil
-        if transfer.outcome == nil { transfer.closeConnection() }
+        if transfer.outcome == nil {
+            if let descriptor = transfer.shutDown() {
+                loop.forget(descriptor)
+                cancelled.append(transfer)
+                let timer = clearingTimer ?? LoopTimer { [unowned self] in clearCancelled() }
+                clearingTimer = timer
+                if !timer.isSet { loop.set(timer, after: Self.clearingDelay) }
+                return
+            }
+            transfer.closeConnection()
+        }
+        take(transfer)
+        boundConnections()
+    }
+
+    private func clearCancelled() {
+        for transfer in cancelled {
+            transfer.closeConnection()
+            take(transfer)
+        }
+        cancelled.removeAll(keepingCapacity: true)
+        boundConnections()
+    }
+
+    /// Out of libcurl's hands, for another exchange.
+    private func take(_ transfer: CurlTransfer) {
         curl_multi_remove_handle(multi, transfer.handle)
         transfer.recycle()
-        boundConnections()
         // One that stands in the queue of progress is taken up again only after it was passed there.
         if !transfer.isQueued { keep(transfer) }
     }
@@ -114,12 +147,15 @@ final class CurlMulti: DescriptorHandler {
         loop.preconditionOnLoop()
         guard !isClosed else { return }
         isClosed = true
-        for transfer in active.values {
+        for transfer in Array(active.values) + cancelled {
             transfer.isActive = false
             curl_multi_remove_handle(multi, transfer.handle)
             transfer.recycle()
         }
         active = [:]
+        cancelled = []
+        if let clearingTimer { loop.cancel(clearingTimer) }
+        clearingTimer = nil
         progressed = []
         idle = []
         cleanUp()
@@ -128,17 +164,18 @@ final class CurlMulti: DescriptorHandler {
     }
 
     private func cleanUp() {
-        for transfer in active.values { curl_multi_remove_handle(multi, transfer.handle) }
+        for transfer in Array(active.values) + cancelled { curl_multi_remove_handle(multi, transfer.handle) }
         curl_multi_cleanup(multi)
         idle = []
         active = [:]
+        cancelled = []
         if let share { curl_share_cleanup(share) }
     }
 
     /// libcurl's limit counts connections in use as well: without these added, none would be kept while more than `connectionsKept` are at
     /// work.
     private func boundConnections() {
-        _ = sluice_multi_set_long(multi, CURLMOPT_MAXCONNECTS, max(1, settings.connectionsKept + active.count))
+        _ = sluice_multi_set_long(multi, CURLMOPT_MAXCONNECTS, max(1, settings.connectionsKept + held))
     }
 
     // MARK: from the loop
@@ -170,12 +207,17 @@ final class CurlMulti: DescriptorHandler {
 
     private func watch(_ descriptor: Int32, _ what: Int32, of easy: UnsafeMutableRawPointer?) {
         guard !isClosed else { return }
-        guard what != CURL_POLL_REMOVE else { return loop.forget(descriptor) }
+        let transfer = easy.flatMap { active[$0] }
+        guard what != CURL_POLL_REMOVE else {
+            if transfer?.descriptor == descriptor { transfer?.descriptor = -1 }
+            return loop.forget(descriptor)
+        }
+        if what & CURL_POLL_IN != 0 { transfer?.descriptor = descriptor }
         do {
             try loop.watch(descriptor, read: what & CURL_POLL_IN != 0, write: what & CURL_POLL_OUT != 0, handler: self)
         } catch {
             // The kernel has no room for another watch. An error returned to libcurl would end every transfer.
-            guard let easy, let transfer = active[easy] else { return }
+            guard let transfer else { return }
             transfer.lost(error)
             enqueue(transfer)
             deliverLater()

@@ -1,4 +1,5 @@
 import CCurl
+import Glibc
 
 /// One easy handle of libcurl with its options, and the exchange that it is used for at the moment. A door to C: beyond it only Swift
 /// values.
@@ -13,6 +14,9 @@ final class CurlTransfer {
     private var parser = ResponseHeadParser()
     private var exceededLimit = false
     private var isConnected = false
+
+    /// What libcurl has watched for reading last on this exchange's behalf; -1: nothing.
+    var descriptor: Int32 = -1
 
     /// In the multi handle.
     var isActive = false
@@ -64,6 +68,7 @@ final class CurlTransfer {
         parser = ResponseHeadParser()
         exceededLimit = false
         isConnected = false
+        descriptor = -1
         outcome = nil
         // Without `Expect:` libcurl would wait for a 100 before it sends a body over 1 MB.
         for line in request.headers + ["Content-Type: application/json", "Expect:"] {
@@ -115,6 +120,18 @@ final class CurlTransfer {
     /// Has its connection closed when it is removed. Of HTTP/1.1 an unfinished one is closed anyhow; of HTTP/2 libcurl 7.88 keeps it, and
     /// the RST_STREAM that would end the exchange is never written: the upstream would generate on.
     func closeConnection() { _ = sluice_easy_set_long(handle, CURLOPT_FORBID_REUSE, 1) }
+
+    /// Ends the connection of an exchange under way, before anything else is done about it: the other side is told at once, and what it
+    /// still sends is refused.
+    /// - Returns: the socket, which is still open; nil when it is not known for sure which it is.
+    func shutDown() -> Int32? {
+        var used: Int32 = -1
+        guard isConnected, descriptor >= 0, sluice_easy_get_socket(handle, CURLINFO_ACTIVESOCKET, &used) == CURLE_OK, used == descriptor,
+            shutdown(descriptor, Int32(SHUT_RDWR)) == 0
+        else { return nil }
+        delegate = nil
+        return descriptor
+    }
 
     /// Forgets the exchange, so that the handle can serve another.
     func recycle() {

@@ -5,7 +5,7 @@ import Synchronization
 /// An epoll loop on a thread of its own that is a `SerialExecutor`: an actor pinned to it runs beside the sockets, without a hop and
 /// without a lock.
 ///
-/// A turn is: wait for at most 64 descriptors' events and hand them out, run the timers that are due, run the work that had come by then,
+/// A turn is: wait for at most 16 descriptors' events and hand them out, run the timers that are due, run the work that had come by then,
 /// then what asked for the end of the turn. Work that arises during a batch waits for the next turn, so that neither work nor sockets
 /// starve the other.
 ///

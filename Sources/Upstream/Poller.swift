@@ -25,8 +25,8 @@ final class Wakeup: Sendable {
 
 /// epoll and who is told of which descriptor. Of one loop's thread.
 struct Poller: ~Copyable {
-    /// Small, because an interrupt waits for the events of its turn: 64 chunks take under a millisecond.
-    private static let capacity = 64
+    /// Small, because an interrupt waits for the events of its turn, some 10 us each.
+    private static let capacity = 16
     private static let wakeTag = UInt64.max
 
     private struct Registration {

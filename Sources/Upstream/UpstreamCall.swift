@@ -32,7 +32,7 @@ package final class UpstreamCall {
 
     func dialled(_ transfer: CurlTransfer) { self.transfer = transfer }
 
-    /// Closes the socket before it returns; the receiver is told nothing more. Cancelling what has ended does nothing.
+    /// Shuts the connection down before it returns; the receiver is told nothing more. Cancelling what has ended does nothing.
     package func cancel() {
         guard receiver != nil else { return }
         receiver = nil

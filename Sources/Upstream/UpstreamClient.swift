@@ -4,7 +4,7 @@ import Logging
 /// Asks upstreams for generations. Lives on the loop and is used there only; made inside an actor that is pinned to it.
 package final class UpstreamClient {
     let loop: EpollLoop
-    private let multi: CurlMulti
+    let multi: CurlMulti
     private let logger: Logger
     let metrics = UpstreamMetrics()
     /// Calls live until they end, whether their makers hold them or not.

@@ -15,7 +15,7 @@ actor Claimer {
     private static let takenAtOnce = 64
 
     private nonisolated let eventLoop: any EventLoop
-    private let consumer: JobConsumer
+    private nonisolated let consumer: JobConsumer
     private let room: GenerationRoom
     private let capacity: Int
     private let metrics: WorkerMetrics
@@ -49,7 +49,7 @@ actor Claimer {
         }
     }
 
-    nonisolated var unownedExecutor: UnownedSerialExecutor { eventLoop.executor.asUnownedSerialExecutor() }
+    nonisolated var unownedExecutor: UnownedSerialExecutor { consumer.redis.executor.asUnownedSerialExecutor() }
 
     init(
         consumer: JobConsumer, room: GenerationRoom, capacity: Int, metrics: WorkerMetrics, logger: Logger,
@@ -203,7 +203,7 @@ actor Claimer {
                 continue
             }
             held.insert(Place(entry))
-            Task(executorPreference: consumer.redis.taskExecutor) { await self.claim(entry, leaseExpired: leaseExpired) }
+            Task.immediate(executorPreference: consumer.redis.executor) { await self.claim(entry, leaseExpired: leaseExpired) }
         }
         if !excess.isEmpty { Task { await self.putBack(excess) } }
     }

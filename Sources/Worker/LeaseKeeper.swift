@@ -10,7 +10,7 @@ actor LeaseKeeper {
     private static let renewedAtOnce = 100
 
     private nonisolated let eventLoop: any EventLoop
-    private let consumer: JobConsumer
+    private nonisolated let consumer: JobConsumer
     private let room: GenerationRoom
     private let claimer: Claimer
     private let capacity: Int
@@ -31,7 +31,7 @@ actor LeaseKeeper {
     private var sleeping: CheckedContinuation<Void, Never>?
     private var alarm: Scheduled<Void>?
 
-    nonisolated var unownedExecutor: UnownedSerialExecutor { eventLoop.executor.asUnownedSerialExecutor() }
+    nonisolated var unownedExecutor: UnownedSerialExecutor { consumer.redis.executor.asUnownedSerialExecutor() }
 
     init(
         consumer: JobConsumer, room: GenerationRoom, claimer: Claimer, capacity: Int, metrics: WorkerMetrics, logger: Logger,

@@ -9,7 +9,7 @@ actor StatusReporter {
     private static let period = Duration.seconds(1)
 
     private nonisolated let eventLoop: any EventLoop
-    private let consumer: JobConsumer
+    private nonisolated let consumer: JobConsumer
     private let room: GenerationRoom
     private let claimer: Claimer
     private let heartbeat: NodeHeartbeat
@@ -28,7 +28,7 @@ actor StatusReporter {
     private var sleeping: CheckedContinuation<Void, Never>?
     private var alarm: Scheduled<Void>?
 
-    nonisolated var unownedExecutor: UnownedSerialExecutor { eventLoop.executor.asUnownedSerialExecutor() }
+    nonisolated var unownedExecutor: UnownedSerialExecutor { consumer.redis.executor.asUnownedSerialExecutor() }
 
     init(
         consumer: JobConsumer, room: GenerationRoom, claimer: Claimer, capacity: Int, started: Int, tally: WorkerTally, logger: Logger,

@@ -124,9 +124,9 @@ package struct WorkerService: Service {
             guard try await createGroups(consumer, unless: drain) else { return }
             logger.info("worker takes jobs", metadata: ["worker": "\(settings.name)", "capacity": "\(settings.concurrency)"])
             try await withThrowingTaskGroup(of: Void.self) { tasks in
-                tasks.addTask(executorPreference: consumer.redis.taskExecutor) { await claimer.run() }
-                tasks.addTask(executorPreference: consumer.redis.taskExecutor) { await keeper.run() }
-                tasks.addTask(executorPreference: consumer.redis.taskExecutor) { await reporter.run() }
+                tasks.addTask(executorPreference: consumer.redis.executor) { await claimer.run() }
+                tasks.addTask(executorPreference: consumer.redis.executor) { await keeper.run() }
+                tasks.addTask(executorPreference: consumer.redis.executor) { await reporter.run() }
                 await drain.wait()
                 try Task.checkCancellation()
                 let inFlight = await claimer.inFlight

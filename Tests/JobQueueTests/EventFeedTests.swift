@@ -79,6 +79,21 @@ import Testing
         }
     }
 
+    /// The submission does not wait for the subscription: whatever comes before that is in force is read from the log.
+    @Test(arguments: [false, true]) func aJobMayBeginBeforeItsSubscriptionIsInForce(ends: Bool) async throws {
+        try await QueueFixture.run { fixture in
+            let (heard, job) = (Heard(), QueueFixture.job())
+            // Its connection is known as one of subscriptions, and cut: the next one has to wait for a new one.
+            _ = try await fixture.feed.follow(QueueFixture.job().id, after: nil) { _ in }
+            #expect(try await fixture.redis.command("CLIENT", "KILL", "TYPE", "PUBSUB") == .integer(1))
+            _ = await fixture.feed.follow(new: job.id, receive: heard.receive)
+            let claim = try await fixture.running(job)
+            _ = try await fixture.write([.text("a")], of: claim)
+            if ends { _ = try await fixture.finish(claim, .finished(.stop, .none), at: 2) }
+            try await waitFor(heard, ends ? ["1-0", "1-1", "1-2"] : ["1-0", "1-1"])
+        }
+    }
+
     @Test func resumesAfterWhatTheReaderHas() async throws {
         try await QueueFixture.run { fixture in
             let claim = try await fixture.running(QueueFixture.job())

@@ -101,6 +101,33 @@ import Testing
         }
     }
 
+    /// A request is written into its session before its job, without waiting for the answer: the submission looks whether it got there.
+    @Test func aJobGoesNowhereWithoutItsSession() async throws {
+        try await QueueFixture.run { fixture in
+            let session = fixture.keys.session("p0-s")
+            var options = SubmitOptions()
+            (options.gateway, options.sessionEpoch, options.sessionField) = ("g1", 7, "r:1")
+            func submit() async throws -> Submission {
+                var job = QueueFixture.job()
+                job.session = "p0-s"
+                return try await fixture.queue.submit(job, options: options)
+            }
+            try await fixture.redis.command("HSET", session, "gateway", "g1", "epoch", "7")
+            #expect(try await submit() == .sessionUnsaved)
+            try await fixture.redis.command("HSET", session, "r:1", "[]")
+            #expect(try await submit() == .accepted)
+            // Another gateway has taken it, and maybe given it back.
+            for (gateway, epoch) in [("g2", "8"), ("g1", "9")] {
+                try await fixture.redis.command("HSET", session, "gateway", gateway, "epoch", epoch)
+                #expect(try await submit() == .sessionLost)
+            }
+            #expect(try await fixture.redis.command("XLEN", fixture.keys.queue(.standard, partition: 0)) == .integer(1))
+            // Redis lost the session: it is written anew from the gateway's memory.
+            try await fixture.redis.command("DEL", session)
+            #expect(try await submit() == .accepted)
+        }
+    }
+
     @Test func supersedingInterruptsInTheSameStep() async throws {
         try await QueueFixture.run { fixture in
             let claim = try await fixture.running(QueueFixture.job())

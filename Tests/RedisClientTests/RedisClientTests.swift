@@ -25,6 +25,18 @@ import Testing
         }
     }
 
+    /// A continuation resumes on Swift's shared pool, unless its task prefers another place.
+    @Test func anAnswerNeedNotLeaveTheEventLoop() async throws {
+        try await withClient(url) { redis in
+            try await withTaskExecutorPreference(redis.executor) {
+                for _ in 0..<20 {
+                    _ = try await redis.send("PING")
+                    #expect(redis.eventLoop.inEventLoop)
+                }
+            }
+        }
+    }
+
     @Test func pipelinesAnswerInOrderAndHoldTheirErrors() async throws {
         try await withClient(url) { redis in
             var pipeline = RedisPipeline()

@@ -1,6 +1,7 @@
 import Contract
 import Glibc
 import NIOCore
+import TestSupport
 import Testing
 
 @testable import Upstream
@@ -94,6 +95,25 @@ struct EngineTests {
             }
             #expect(recording.text == "Hello")
         }
+        try await server.stop()
+    }
+
+    /// The connection goes at once, what libcurl keeps of it a moment later; nothing is left, and the handles serve again.
+    @Test func cancelledCallsAreClearedAway() async throws {
+        let server = try await RawServer { exchange in
+            exchange.beginStream()
+            exchange.chunk(EngineScript.token)
+        }
+        try await Caller.with { caller in
+            for _ in 0..<3 {
+                for _ in 0..<20 {
+                    _ = try await caller.ask(.at(server.url)) { recorder, now in if now == .produced { recorder.cancel() } }
+                }
+                try await until("what was cancelled to be cleared away") { await caller.heldTransfers == 0 }
+            }
+        }
+        #expect(server.accepted == 60)
+        try await until("the connections to be gone") { server.open == 0 }
         try await server.stop()
     }
 

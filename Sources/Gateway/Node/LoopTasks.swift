@@ -16,17 +16,15 @@ extension EventLoop {
 /// Where the gateway's tasks run: on its event loop, beside the sockets and the connections to Redis, so that asking Redis costs no change
 /// of thread.
 actor LoopRoom {
-    private nonisolated let eventLoop: any EventLoop
-    private let taskExecutor: LoopTaskExecutor
+    private nonisolated let executor: LoopExecutor
 
-    nonisolated var unownedExecutor: UnownedSerialExecutor { eventLoop.executor.asUnownedSerialExecutor() }
+    nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
 
-    init(_ eventLoop: any EventLoop) {
-        self.eventLoop = eventLoop
-        taskExecutor = LoopTaskExecutor(eventLoop)
+    init(_ executor: LoopExecutor) { self.executor = executor }
+
+    func begin(_ body: @escaping @Sendable (isolated LoopRoom) async -> Void) -> Task<Void, Never> {
+        Task(executorPreference: executor) { await body(self) }
     }
-
-    func begin(_ body: @escaping @Sendable (isolated LoopRoom) async -> Void) -> Task<Void, Never> { Task(executorPreference: taskExecutor) { await body(self) } }
 }
 
 extension GatewayContext {

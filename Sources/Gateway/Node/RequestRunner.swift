@@ -50,18 +50,25 @@ extension SessionHost {
         let request = RunningRequest(id: payload.id, jobID: jobID, text: payload.text, speaks: speaks, machine: machine)
         request.traceparent = job.traceparent
         session.add(request)
-        // Written before the job, on the same connection: should this gateway die now, whoever takes the session knows of the request. A
-        // job that its session does not know could be neither resumed nor interrupted after this gateway: the submission looks for it.
         options.sessionField = SessionRecord.requestPrefix + request.id
-        save(session, fields: [(options.sessionField, request.stored.text)])
-        submit(job, options, Subject(host: self, session: session, request: request))
+        let subject = Subject(host: self, session: session, request: request)
+        follow(subject)
+        submit(job, options, subject)
+    }
+
+    private func follow(_ subject: Subject) {
+        let (id, receive) = (subject.request.jobID, receiver(subject))
+        subject.request.following = context.feed.assumeIsolated { $0.follow(new: id, receive: receive) }
     }
 
     private func submit(_ job: Job, _ options: SubmitOptions, _ subject: Subject) {
-        let (queue, errands) = (context.queue, context.errands)
-        let receive = receiver(subject)
-        subject.request.following = context.feed.assumeIsolated { $0.follow(new: job.id, receive: receive) }
-        context.await({ await Self.attempt(job, options, queue, errands) }) { outcome in
+        let (queue, errands, bound) = (context.queue, context.errands, NIOLoopBound(subject, eventLoop: eventLoop))
+        context.await({
+            // Written before the job, in one write with it: should this gateway die now, whoever takes the session knows of the request. A
+            // job that its session does not know could be neither resumed nor interrupted after this gateway: the submission looks for it.
+            bound.value.host.save(bound.value.session, fields: [(options.sessionField, bound.value.request.stored.text)])
+            return await Self.attempt(job, options, queue, errands)
+        }) { outcome in
             if case .accepted = outcome { subject.host.context.tellSubmitted(job) }
             subject.host.submitted(subject, outcome)
         }

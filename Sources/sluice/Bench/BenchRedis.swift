@@ -70,6 +70,34 @@ struct BenchRedis: Sendable {
         }
     }
 
+    /// The way of one message from a publisher through Redis to a subscriber, with nothing else to do.
+    func barePublish() async throws -> UInt64 {
+        let channel = keys.cancel(partition: 0) + ":bench"
+        let loop = eventLoop
+        let (subscribed, arrived) = (loop.makePromise(of: Void.self), loop.makePromise(of: UInt64.self))
+        try await loop.submit {
+            subscriber.subscribe(channel) { event in
+                switch event {
+                case .subscribed: subscribed.succeed()
+                case .message: arrived.succeed(MonotonicClock.nanoseconds)
+                case .lost:
+                    subscribed.fail(RedisError(.connectionLost, "the subscription was lost"))
+                    arrived.fail(RedisError(.connectionLost, "the subscription was lost"))
+                }
+            }
+        }.get()
+        try await subscribed.futureResult.get()
+        let sent = try await loop.submit {
+            var pipeline = RedisPipeline()
+            pipeline.append("PUBLISH", .string(channel), "bench")
+            let now = MonotonicClock.nanoseconds
+            client.send(pipeline) { _ in }
+            return now
+        }.get()
+        let time = try await arrived.futureResult.get()
+        return time - sent
+    }
+
     func append(_ job: JobID, model: SimulatedModel, to pipeline: inout RedisPipeline) {
         let text = Job(id: job, priority: .interactive, request: model.request()).json.bytes
         pipeline.append(

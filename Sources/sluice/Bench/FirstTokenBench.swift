@@ -2,7 +2,8 @@ import Contract
 import NIOCore
 import RedisClient
 
-/// What the way through Redis, and through a gateway, adds to the time to the first token: one request after the other, each path in turn.
+/// What the way through Redis, and through a gateway, adds to the time to the first token: one request after the other, each path in turn,
+/// and each time a bare message through Redis, to compare machines by.
 struct FirstTokenBench: Sendable {
     let deployment: BenchDeployment
     let count: Int
@@ -25,11 +26,12 @@ struct FirstTokenBench: Sendable {
         let call = try await DirectCall.open(to: deployment.simulator.address, index: 0, reader: directReader, eventLoop: redis.eventLoop)
         Progress.say("subscribing, warming up")
         try await redis.follow(jobs, as: byRedis)
-        let (direct, raw, relayed) = try await withTaskExecutorPreference(redis.client.taskExecutor) {
-            var (direct, raw, relayed) = (Times(), Times(), Times())
+        let (bare, direct, raw, relayed) = try await withTaskExecutorPreference(redis.client.executor) {
+            var (bare, direct, raw, relayed) = (Times(), Times(), Times(), Times())
             for round in 0..<rounds {
-                if round == Self.warmUps { (direct, raw, relayed) = (Times(), Times(), Times()) }
+                if round == Self.warmUps { (bare, direct, raw, relayed) = (Times(), Times(), Times(), Times()) }
                 if round > Self.warmUps, (round - Self.warmUps) % 100 == 0 { Progress.say("\(round - Self.warmUps) of \(count)") }
+                bare.add(try await redis.barePublish())
                 await directReader.forget(0)
                 direct.add(try await time(directReader, 0) { call.ask(Self.model, tag: "direct") })
                 let job = jobs[round]
@@ -41,7 +43,7 @@ struct FirstTokenBench: Sendable {
                     })
                 if let socket { relayed.add(try await time(bySocket, round) { socket.ask(round, model: Self.model) }) }
             }
-            return (direct, raw, relayed)
+            return (bare, direct, raw, relayed)
         }
         redis.unfollow(jobs)
         await call.close()
@@ -50,6 +52,9 @@ struct FirstTokenBench: Sendable {
         report.set("requests", .integer(count))
         report.add("redis_added_p50_us", "added by the way through Redis, p50", raw.percentile(50) - direct.percentile(50), "µs")
         report.add("redis_added_p99_us", "added by the way through Redis, p99", raw.percentile(99) - direct.percentile(99), "µs")
+        report.add(
+            "redis_added_ratio", "added by the way through Redis, p50 by bare pub/sub p50",
+            (raw.percentile(50) - direct.percentile(50)) / max(0.001, bare.percentile(50)), "")
         if isThroughWebSocket {
             report.add(
                 "websocket_added_p50_us", "added by the way through the WebSocket, p50", relayed.percentile(50) - direct.percentile(50),
@@ -57,7 +62,11 @@ struct FirstTokenBench: Sendable {
             report.add(
                 "websocket_added_p99_us", "added by the way through the WebSocket, p99", relayed.percentile(99) - direct.percentile(99),
                 "µs")
+            report.add(
+                "websocket_added_ratio", "added by the way through the WebSocket, p50 by bare pub/sub p50",
+                (relayed.percentile(50) - direct.percentile(50)) / max(0.001, bare.percentile(50)), "")
         }
+        report.add("bare_pubsub", "bare PUBLISH → subscriber", bare)
         report.add("direct", "direct call → first token", direct)
         report.add("redis", "XADD → first token", raw)
         report.add("websocket", "REQUEST → first token", relayed)

@@ -94,7 +94,7 @@ struct InterruptBench: Sendable {
             for index in 0..<size {
                 // Anywhere between two tokens, not in step with them.
                 try await Task.sleep(for: .microseconds(Int64.random(in: 2_000...12_000)))
-                bare.add(try await barePublish())
+                bare.add(try await deployment.redis.barePublish())
                 sent.append(try await interrupt(index, jobs[index], socket))
             }
             try await reader.wait(for: "ended", seconds: 30) { $0.ended != nil }
@@ -114,35 +114,6 @@ struct InterruptBench: Sendable {
             if let socket { socket.interrupt(index) } else { redis.interrupt([job]) }
             return now
         }.get()
-    }
-
-    /// The way of one message from a publisher through Redis to a subscriber, with nothing else to do.
-    private func barePublish() async throws -> UInt64 {
-        let redis = deployment.redis
-        let channel = redis.keys.cancel(partition: 0) + ":bench"
-        let loop = redis.eventLoop
-        let (subscribed, arrived) = (loop.makePromise(of: Void.self), loop.makePromise(of: UInt64.self))
-        try await loop.submit {
-            redis.subscriber.subscribe(channel) { event in
-                switch event {
-                case .subscribed: subscribed.succeed()
-                case .message: arrived.succeed(MonotonicClock.nanoseconds)
-                case .lost:
-                    subscribed.fail(RedisError(.connectionLost, "the subscription was lost"))
-                    arrived.fail(RedisError(.connectionLost, "the subscription was lost"))
-                }
-            }
-        }.get()
-        try await subscribed.futureResult.get()
-        let sent = try await loop.submit {
-            var pipeline = RedisPipeline()
-            pipeline.append("PUBLISH", .string(channel), "bench")
-            let now = MonotonicClock.nanoseconds
-            redis.client.send(pipeline) { _ in }
-            return now
-        }.get()
-        let time = try await arrived.futureResult.get()
-        return time - sent
     }
 
     private func judge(_ streams: [StreamReader.Stream], sent: [UInt64], since: UInt64, into sums: inout Sums) async throws {

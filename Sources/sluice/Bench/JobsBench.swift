@@ -67,7 +67,7 @@ private actor JobDriver {
     private(set) var failed = 0
     private(set) var times = Histogram<UInt64>(highestTrackableValue: 3_600_000_000_000, numberOfSignificantValueDigits: .three)
 
-    nonisolated var unownedExecutor: UnownedSerialExecutor { redis.eventLoop.executor.asUnownedSerialExecutor() }
+    nonisolated var unownedExecutor: UnownedSerialExecutor { redis.client.executor.asUnownedSerialExecutor() }
 
     init(redis: BenchRedis, inFlight: Int) {
         self.redis = redis
