@@ -17,12 +17,17 @@ enum GatewayMetrics {
         ["accepted", "repeated", "full", "owner_full", "conflict", "session_lost", "session_unsaved", "unavailable"])
     private static let interrupts = counters("sluice_interrupts_sent_total", "result", ["stored", "ended", "unknown", "unavailable"])
 
+    /// From a client's INTERRUPT to its request's last event, with all that lies between: Redis, the worker, the upstream's close and the
+    /// way back. Of this gateway's clock alone.
+    private static let interruptCarriedOut = Timer(label: "sluice_interrupt_seconds")
+
     /// By an interrupt that found them in the queue; what workers end, workers count.
     private static let endedInQueue = Counter(label: "sluice_jobs_ended_total", dimensions: [("outcome", "interrupted")])
 
     /// Makes those that have no other moment, so that they are there, at 0, from the start.
     static func begin() {
         for counter in [socketsOpened, framesReceived, framesSent, slowReaders, endedInQueue] { counter.increment(by: 0) }
+        _ = interruptCarriedOut
         for counter in [submitted["accepted"], interrupts["stored"]] { counter?.increment(by: 0) }
     }
 
@@ -52,6 +57,10 @@ enum GatewayMetrics {
             }
         interrupts[result]?.increment()
         if answer?.stored == true, answer?.state == .queued { endedInQueue.increment() }
+    }
+
+    static func interruptCarriedOut(since asked: NIODeadline) {
+        interruptCarriedOut.recordNanoseconds((NIODeadline.now() - asked).nanoseconds)
     }
 
     /// Closes an HTTP connection whose client does not read.

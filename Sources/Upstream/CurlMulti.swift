@@ -21,6 +21,7 @@ final class CurlMulti: DescriptorHandler {
     private let multi: UnsafeMutableRawPointer
     /// TLS sessions for all handles: a second connection to a host resumes the first one's.
     private let share: UnsafeMutableRawPointer?
+    let sockets = UpstreamSockets()
     private var active: [UnsafeMutableRawPointer: CurlTransfer] = [:]
     private var idle: [CurlTransfer] = []
     /// Cancelled: their connections are shut down, libcurl does not know yet.
@@ -74,7 +75,7 @@ final class CurlMulti: DescriptorHandler {
         guard let transfer = idle.popLast() ?? CurlTransfer(progressed: { [unowned self] in enqueue($0) }) else {
             throw SetupError(description: "libcurl has no memory for a transfer")
         }
-        if let fault = transfer.prepare(request, settings: settings, share: share, delegate: delegate) {
+        if let fault = transfer.prepare(request, settings: settings, sockets: sockets, share: share, delegate: delegate) {
             transfer.recycle()
             throw SetupError(description: fault)
         }

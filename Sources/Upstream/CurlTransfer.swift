@@ -61,9 +61,10 @@ final class CurlTransfer {
 
     /// Makes the handle ready for a request.
     /// - Returns: nil when done, else libcurl's reason (an option refused, no memory).
-    func prepare(_ request: HTTPRequest, settings: UpstreamSettings, share: UnsafeMutableRawPointer?, delegate: any ExchangeDelegate)
-        -> String?
-    {
+    func prepare(
+        _ request: HTTPRequest, settings: UpstreamSettings, sockets: UpstreamSockets, share: UnsafeMutableRawPointer?,
+        delegate: any ExchangeDelegate
+    ) -> String? {
         self.delegate = delegate
         parser = ResponseHeadParser()
         exceededLimit = false
@@ -92,6 +93,7 @@ final class CurlTransfer {
         set(CURLOPT_NOSIGNAL, 1)
         // A transfer that is cancelled while its name is being resolved must not wait for the resolver's thread.
         set(CURLOPT_QUICK_EXIT, 1)
+        check(sockets.install(on: handle))
         set(CURLOPT_TCP_NODELAY, 1)
         set(CURLOPT_TCP_KEEPALIVE, 1)
         set(CURLOPT_BUFFERSIZE, 4096)

@@ -61,7 +61,7 @@ extension Journeys {
                     (#"sluice_upstream_responses_total{status="400",upstream="openai"}"#, 1),
                     (#"sluice_upstream_responses_total{status="503",upstream="openai"}"#, 4), ("sluice_takeovers_total", 0),
                     ("sluice_jobs_handed_back_total", 0), ("sluice_leases_lost_total", 0), ("sluice_slots", 256),
-                    ("sluice_upstream_requests_open", 0),
+                    ("sluice_upstream_requests_open", 0), ("sluice_upstream_connections_open", 0),
                 ]
                 // The last job's end reaches the client before the worker has counted it.
                 try await until("the worker to have counted the last job") {
@@ -78,7 +78,8 @@ extension Journeys {
                 let service: [(series: String, value: Double)] = [
                     (#"sluice_jobs_submitted_total{outcome="accepted"}"#, 6), ("sluice_gateway_sockets", 1),
                     ("sluice_sockets_opened_total", 1),
-                    (#"sluice_interrupts_sent_total{result="stored"}"#, 1), (#"sluice_interrupts_sent_total{result="unknown"}"#, 1),
+                    ("sluice_interrupt_seconds_count", 1), (#"sluice_interrupts_sent_total{result="stored"}"#, 1),
+                    (#"sluice_interrupts_sent_total{result="unknown"}"#, 1),
                     (#"sluice_refusals_total{code="invalid_api_key",place="http"}"#, 1), ("sluice_slow_readers_closed_total", 0),
                     // REGISTER, six of REQUEST, INTERRUPT.
                     ("sluice_frames_received_total", 8),

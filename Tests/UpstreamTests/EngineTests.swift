@@ -34,6 +34,7 @@ struct EngineTests {
                 #expect(recording.result == .complete)
             }
             #expect(await caller.openCalls == 0)
+            #expect(await caller.openSockets == 1)
         }
         #expect(server.accepted == 1)
         #expect(server.requests.count == 20)
@@ -110,6 +111,7 @@ struct EngineTests {
                     _ = try await caller.ask(.at(server.url)) { recorder, now in if now == .produced { recorder.cancel() } }
                 }
                 try await until("what was cancelled to be cleared away") { await caller.heldTransfers == 0 }
+                #expect(await caller.openSockets == 0)
             }
         }
         #expect(server.accepted == 60)

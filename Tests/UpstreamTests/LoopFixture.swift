@@ -39,6 +39,7 @@ actor Caller {
     }
 
     var openCalls: Int { client.openCalls }
+    var openSockets: Int { client.multi.sockets.open }
     var heldTransfers: Int { client.multi.held }
 
     /// Asks and waits for the end.

@@ -22,6 +22,7 @@ extension SessionHost {
     /// time, or
     ///   there is no job. The intent is tried on all the same.
     func interrupt(_ request: RunningRequest, in session: Session, reason: String, then: @escaping (InterruptResult?) -> Void) {
+        request.interruptedAt = request.interruptedAt ?? .now()
         guard request.phase == .running else {
             // Redis would not know the job yet: sent as soon as it is known to be there.
             request.waiting.append((reason, then))

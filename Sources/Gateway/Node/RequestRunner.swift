@@ -139,6 +139,7 @@ extension SessionHost {
 
     private func ended(_ subject: Subject, _ ending: RelayMachine.Ending) {
         let (session, request) = (subject.session, subject.request)
+        if ending == .interrupted, let asked = request.interruptedAt { GatewayMetrics.interruptCarriedOut(since: asked) }
         session.remember(EndedRequest(id: request.id, jobID: request.jobID, ending: ending))
         var fields = [(name: "ended", value: endedField(session))]
         // A failure that gave nothing is no turn: the client will say it again.

@@ -120,6 +120,8 @@ final class RunningRequest {
     var isMuted = false
     /// Raised by every RESUME: what an older following still delivers is dropped.
     var generation = 0
+    /// When its first interrupt was asked for; nil: none was.
+    var interruptedAt: NIODeadline?
     /// Interrupts that wait for Redis to hold the job.
     var waiting: [(reason: String, answer: (InterruptResult?) -> Void)] = []
 
