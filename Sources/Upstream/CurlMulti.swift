@@ -1,4 +1,5 @@
 import CCurl
+import Contract
 import DequeModule
 
 /// libcurl's multi-socket interface on an `EpollLoop`: what happens costs in proportion to the sockets that are ready, never to all there
@@ -13,20 +14,17 @@ final class CurlMulti: DescriptorHandler {
     }
 
     private static let idleHandles = 256
-    /// After it what is left of cancelled exchanges is cleared away.
-    private static let clearingDelay = Duration.milliseconds(1)
 
     private let loop: EpollLoop
     private let settings: UpstreamSettings
     private let multi: UnsafeMutableRawPointer
     /// TLS sessions for all handles: a second connection to a host resumes the first one's.
     private let share: UnsafeMutableRawPointer?
-    let sockets = UpstreamSockets()
+    private let sockets: UpstreamSockets
     private var active: [UnsafeMutableRawPointer: CurlTransfer] = [:]
     private var idle: [CurlTransfer] = []
     /// Cancelled: their connections are shut down, libcurl does not know yet.
     private var cancelled: [CurlTransfer] = []
-    private var clearingTimer: LoopTimer?
     private var progressed = Deque<CurlTransfer>()
     private var isDelivering = false
     private var isDeliveryQueued = false
@@ -34,8 +32,9 @@ final class CurlMulti: DescriptorHandler {
     private var timer: LoopTimer?
     private var isClosed = false
 
-    init(loop: EpollLoop, settings: UpstreamSettings) throws(SetupError) {
+    init(loop: EpollLoop, settings: UpstreamSettings, sockets: UpstreamSockets) throws(SetupError) {
         self.loop = loop
+        self.sockets = sockets
         self.settings = settings
         guard Self.libraryIsReady, let multi = curl_multi_init() else { throw SetupError(description: "libcurl could not be initialized") }
         self.multi = multi
@@ -68,14 +67,15 @@ final class CurlMulti: DescriptorHandler {
     var held: Int { active.count + cancelled.count }
 
     /// Starts an exchange; it is dialled in this turn of the loop, or at the start of the next when called in the turn's last batch.
+    /// - Parameter owner: the job whose connection it is for `UpstreamSockets.cut`.
     /// - Throws: `SetupError` with libcurl's reason; nothing was dialled then.
-    func start(_ request: HTTPRequest, delegate: any ExchangeDelegate) throws(SetupError) -> CurlTransfer {
+    func start(_ request: HTTPRequest, owner: JobID?, delegate: any ExchangeDelegate) throws(SetupError) -> CurlTransfer {
         loop.preconditionOnLoop()
         guard !isClosed else { throw SetupError(description: "the upstream client is closed") }
         guard let transfer = idle.popLast() ?? CurlTransfer(progressed: { [unowned self] in enqueue($0) }) else {
             throw SetupError(description: "libcurl has no memory for a transfer")
         }
-        if let fault = transfer.prepare(request, settings: settings, sockets: sockets, share: share, delegate: delegate) {
+        if let fault = transfer.prepare(request, owner: owner, settings: settings, sockets: sockets, share: share, delegate: delegate) {
             transfer.recycle()
             throw SetupError(description: fault)
         }
@@ -92,8 +92,8 @@ final class CurlMulti: DescriptorHandler {
 
     /// Ends an exchange and forgets its delegate. The connection of an unfinished exchange is shut down when this returns.
     ///
-    /// What libcurl has to do about that takes many times as long as the shutdown itself: it waits until those were told who wait for the
-    /// end.
+    /// What libcurl has to do about that takes many times as long as the shutdown itself: it comes in the loop's next turn, which follows
+    /// without a wait, so that who waits for the end is told first.
     func remove(_ transfer: CurlTransfer) {
         loop.preconditionOnLoop()
         guard transfer.isActive else { return }
@@ -102,10 +102,8 @@ final class CurlMulti: DescriptorHandler {
         if transfer.outcome == nil {
             if let descriptor = transfer.shutDown() {
                 loop.forget(descriptor)
+                if cancelled.isEmpty { loop.queue { [self] in clearCancelled() } }
                 cancelled.append(transfer)
-                let timer = clearingTimer ?? LoopTimer { [unowned self] in clearCancelled() }
-                clearingTimer = timer
-                if !timer.isSet { loop.set(timer, after: Self.clearingDelay) }
                 return
             }
             transfer.closeConnection()
@@ -115,6 +113,7 @@ final class CurlMulti: DescriptorHandler {
     }
 
     private func clearCancelled() {
+        guard !isClosed else { return }
         for transfer in cancelled {
             transfer.closeConnection()
             take(transfer)
@@ -155,8 +154,6 @@ final class CurlMulti: DescriptorHandler {
         }
         active = [:]
         cancelled = []
-        if let clearingTimer { loop.cancel(clearingTimer) }
-        clearingTimer = nil
         progressed = []
         idle = []
         cleanUp()
@@ -211,9 +208,14 @@ final class CurlMulti: DescriptorHandler {
         let transfer = easy.flatMap { active[$0] }
         guard what != CURL_POLL_REMOVE else {
             if transfer?.descriptor == descriptor { transfer?.descriptor = -1 }
+            sockets.unassign(descriptor)
             return loop.forget(descriptor)
         }
-        if what & CURL_POLL_IN != 0 { transfer?.descriptor = descriptor }
+        // Before that it may be one of several that are being tried, or the name look-up's.
+        if what & CURL_POLL_IN != 0, let transfer, transfer.isConnected {
+            transfer.descriptor = descriptor
+            if let owner = transfer.owner { sockets.assign(descriptor, to: owner) }
+        }
         do {
             try loop.watch(descriptor, read: what & CURL_POLL_IN != 0, write: what & CURL_POLL_OUT != 0, handler: self)
         } catch {

@@ -1,4 +1,5 @@
 import CCurl
+import Contract
 import Glibc
 
 /// One easy handle of libcurl with its options, and the exchange that it is used for at the moment. A door to C: beyond it only Swift
@@ -13,9 +14,11 @@ final class CurlTransfer {
     private(set) var delegate: (any ExchangeDelegate)?
     private var parser = ResponseHeadParser()
     private var exceededLimit = false
-    private var isConnected = false
+    private(set) var isConnected = false
 
-    /// What libcurl has watched for reading last on this exchange's behalf; -1: nothing.
+    /// Whose connection `UpstreamSockets` may cut; nil: nobody's.
+    private(set) var owner: JobID?
+    /// The connection that the answer is read from; -1: none at the moment.
     var descriptor: Int32 = -1
 
     /// In the multi handle.
@@ -62,10 +65,11 @@ final class CurlTransfer {
     /// Makes the handle ready for a request.
     /// - Returns: nil when done, else libcurl's reason (an option refused, no memory).
     func prepare(
-        _ request: HTTPRequest, settings: UpstreamSettings, sockets: UpstreamSockets, share: UnsafeMutableRawPointer?,
+        _ request: HTTPRequest, owner: JobID?, settings: UpstreamSettings, sockets: UpstreamSockets, share: UnsafeMutableRawPointer?,
         delegate: any ExchangeDelegate
     ) -> String? {
         self.delegate = delegate
+        self.owner = owner
         parser = ResponseHeadParser()
         exceededLimit = false
         isConnected = false
@@ -125,12 +129,11 @@ final class CurlTransfer {
 
     /// Ends the connection of an exchange under way, before anything else is done about it: the other side is told at once, and what it
     /// still sends is refused.
-    /// - Returns: the socket, which is still open; nil when it is not known for sure which it is.
+    /// - Returns: the socket, which is still open; nil when none is being read from.
     func shutDown() -> Int32? {
-        var used: Int32 = -1
-        guard isConnected, descriptor >= 0, sluice_easy_get_socket(handle, CURLINFO_ACTIVESOCKET, &used) == CURLE_OK, used == descriptor,
-            shutdown(descriptor, Int32(SHUT_RDWR)) == 0
-        else { return nil }
+        guard descriptor >= 0 else { return nil }
+        // It fails for one that was cut already, which is as well.
+        _ = shutdown(descriptor, Int32(SHUT_RDWR))
         delegate = nil
         return descriptor
     }

@@ -7,6 +7,7 @@ package final class UpstreamCall {
     private static let drainTime = Duration.seconds(1)
 
     private unowned let client: UpstreamClient
+    private let jobID: JobID
     private let upstream: UpstreamConfiguration
     private let adapter: any UpstreamAdapter
     private var receiver: (any UpstreamReceiver)?
@@ -23,8 +24,11 @@ package final class UpstreamCall {
     private var toldAnswered = false
     private var drainTimer: LoopTimer?
 
-    init(client: UpstreamClient, upstream: UpstreamConfiguration, adapter: any UpstreamAdapter, receiver: any UpstreamReceiver) {
+    init(
+        client: UpstreamClient, jobID: JobID, upstream: UpstreamConfiguration, adapter: any UpstreamAdapter, receiver: any UpstreamReceiver
+    ) {
         self.client = client
+        self.jobID = jobID
         self.upstream = upstream
         self.adapter = adapter
         self.receiver = receiver
@@ -48,6 +52,7 @@ package final class UpstreamCall {
         if let drainTimer { client.loop.cancel(drainTimer) }
         drainTimer = nil
         if let transfer { client.remove(transfer) }
+        client.sockets.callEnded(jobID)
         transfer = nil
         decoder = nil
         errorBody = []
@@ -111,6 +116,8 @@ extension UpstreamCall: ExchangeDelegate {
 
     func exchangeProgressed(outcome: ExchangeOutcome?) {
         if outcome != nil { transfer = nil }
+        // What was still read is not wanted any more, and the connection broke because of an interrupt: that is on its way to this loop.
+        if client.sockets.wasCut(jobID) { return }
         if let outcome, outcome.kind == .complete, failure == nil, let decoder {
             do throws(Failure) { try decoder.finish(into: &batch) } catch { failure = error }
         }

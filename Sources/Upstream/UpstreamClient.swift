@@ -5,6 +5,7 @@ import Logging
 package final class UpstreamClient {
     let loop: EpollLoop
     let multi: CurlMulti
+    let sockets: UpstreamSockets
     private let logger: Logger
     let metrics = UpstreamMetrics()
     /// Calls live until they end, whether their makers hold them or not.
@@ -12,10 +13,12 @@ package final class UpstreamClient {
     private var speeches: [ObjectIdentifier: SpeechCall] = [:]
 
     /// - Throws: when libcurl has no memory.
-    package init(loop: EpollLoop, settings: UpstreamSettings, logger: Logger) throws {
+    /// - Parameter sockets: by which others may cut connections.
+    package init(loop: EpollLoop, settings: UpstreamSettings, sockets: UpstreamSockets = UpstreamSockets(), logger: Logger) throws {
         self.loop = loop
+        self.sockets = sockets
         self.logger = logger
-        multi = try CurlMulti(loop: loop, settings: settings)
+        multi = try CurlMulti(loop: loop, settings: settings, sockets: sockets)
     }
 
     /// Dials at once. The receiver hears nothing before this returns. The body's model is asked for as it stands: aliases were the router's
@@ -26,9 +29,9 @@ package final class UpstreamClient {
     ) throws(Failure) -> UpstreamCall {
         let adapter = upstream.adapter
         let exchange = try adapter.request(request, on: upstream)
-        let call = UpstreamCall(client: self, upstream: upstream, adapter: adapter, receiver: receiver)
+        let call = UpstreamCall(client: self, jobID: request.jobID, upstream: upstream, adapter: adapter, receiver: receiver)
         do throws(CurlMulti.SetupError) {
-            call.dialled(try multi.start(exchange, delegate: call))
+            call.dialled(try multi.start(exchange, owner: request.jobID, delegate: call))
         } catch {
             logger.error("upstream request could not be made", metadata: ["upstream": "\(upstream.name)", "reason": "\(error)"])
             throw Failure(.internal, "the request to upstream \(upstream.name) could not be made: \(error)")
@@ -45,7 +48,7 @@ package final class UpstreamClient {
         let exchange = try request.exchange(on: speech)
         let call = SpeechCall(client: self, speech: speech, receiver: receiver)
         do throws(CurlMulti.SetupError) {
-            call.dialled(try multi.start(exchange, delegate: call))
+            call.dialled(try multi.start(exchange, owner: nil, delegate: call))
         } catch {
             throw Failure(.internal, "the request to the speech upstream could not be made: \(error)")
         }

@@ -236,14 +236,18 @@ final class Generation: UpstreamReceiver {
 
     // MARK: interrupts and the end
 
-    /// - Parameter seenAt: when this process saw the signal, CLOCK_MONOTONIC ns.
-    func interrupted(_ interrupt: Interrupt, seenAt: UInt64) {
+    /// - Parameters:
+    ///   - seenAt: when this process saw the signal, CLOCK_MONOTONIC ns.
+    ///   - closedAt: when the upstream's connection was cut, ahead of this; nil: it was not.
+    func interrupted(_ interrupt: Interrupt, seenAt: UInt64, closedAt: UInt64? = nil) {
         guard ending == nil, !isOver else { return }
         let phase = machine.phase
         let hadCall = call != nil
         closeCall()
+        let speaks = speech != nil
         speech?.close()
-        let latency = Int((core.loop.now &- seenAt) / 1_000)
+        // A voice is closed here, after the text's connection.
+        let latency = Int(((speaks ? nil : closedAt) ?? core.loop.now) &- seenAt) / 1_000
         let maximum = claim.job.maximumTokens
         guard
             let action = machine.interrupted(

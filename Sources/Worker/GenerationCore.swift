@@ -6,7 +6,7 @@ import RedisClient
 import Upstream
 
 /// All running generations of this worker and what they share. Lives on the loop: bytes are parsed, batched and handed to Redis here
-/// without a change of thread, and an interrupt is a plain call.
+/// without a change of thread, and an interrupt is a plain call. (Its connection was cut before that, by the thread that heard of it.)
 final class GenerationCore {
     /// Batches of writes begin at least so far apart, but for first tokens and ends. At rest a token is written at once; under load one
     /// hand-over to the Redis connection's thread carries the tokens of all streams, so that no token costs a wake-up of its own. In ns.
@@ -37,7 +37,8 @@ final class GenerationCore {
     private var batches: Deque<(number: UInt64, parts: [(generation: Generation, part: OutputWriter.Part, count: Int)])> = []
 
     init(
-        room: GenerationRoom, loop: EpollLoop, redis: RedisClient, settings: WorkerSettings, queueSettings: QueueSettings,
+        room: GenerationRoom, loop: EpollLoop, sockets: UpstreamSockets, redis: RedisClient, settings: WorkerSettings,
+        queueSettings: QueueSettings,
         metrics: WorkerMetrics, logger: Logger,
         released: @escaping @Sendable (JobID, QueueEntry) -> Void
     ) throws {
@@ -52,7 +53,7 @@ final class GenerationCore {
         route = UpstreamRoute(settings.upstreams)
         gate = UpstreamGate(metrics: metrics, logger: logger)
         speechGate = SpeechGate(limit: settings.speechConcurrency)
-        upstream = try UpstreamClient(loop: loop, settings: settings.upstreamSettings, logger: logger)
+        upstream = try UpstreamClient(loop: loop, settings: settings.upstreamSettings, sockets: sockets, logger: logger)
     }
 
     /// For jobs that begin from now on; those that run keep their route.
@@ -74,9 +75,11 @@ final class GenerationCore {
         generation.begin(earlier: earlier, interrupt: interrupt)
     }
 
-    /// - Parameter seenAt: CLOCK_MONOTONIC ns.
-    func interrupt(_ interrupt: Interrupt, seenAt: UInt64) {
-        generations[interrupt.id]?.interrupted(interrupt, seenAt: seenAt)
+    /// - Parameters:
+    ///   - seenAt: CLOCK_MONOTONIC ns.
+    ///   - closedAt: when the connection was cut; nil: it was not.
+    func interrupt(_ interrupt: Interrupt, seenAt: UInt64, closedAt: UInt64?) {
+        generations[interrupt.id]?.interrupted(interrupt, seenAt: seenAt, closedAt: closedAt)
     }
 
     func finished(_ generation: Generation) {

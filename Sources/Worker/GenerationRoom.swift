@@ -8,6 +8,7 @@ import Upstream
 actor GenerationRoom {
     private nonisolated let loop: EpollLoop
     private nonisolated let consumer: JobConsumer
+    private nonisolated let sockets = UpstreamSockets()
     private(set) var core: GenerationCore?
     private var waitingForEmpty: [CheckedContinuation<Void, Never>] = []
 
@@ -23,7 +24,8 @@ actor GenerationRoom {
         settings: WorkerSettings, metrics: WorkerMetrics, logger: Logger, released: @escaping @Sendable (JobID, QueueEntry) -> Void
     ) throws {
         core = try GenerationCore(
-            room: self, loop: loop, redis: consumer.redis, settings: settings, queueSettings: consumer.settings, metrics: metrics,
+            room: self, loop: loop, sockets: sockets, redis: consumer.redis, settings: settings, queueSettings: consumer.settings,
+            metrics: metrics,
             logger: logger,
             released: released)
     }
@@ -35,9 +37,11 @@ actor GenerationRoom {
         loop.execute { self.assumeIsolated { $0.core?.begin(claim, earlier: earlier, interrupt: interrupt) } }
     }
 
+    /// The job's connection is cut before this returns, where there is one that is being read from; the rest follows on the loop.
     /// - Parameter seenAt: when the message came in, CLOCK_MONOTONIC ns.
     nonisolated func interrupt(_ interrupt: Interrupt, seenAt: UInt64) {
-        loop.execute { self.assumeIsolated { $0.core?.interrupt(interrupt, seenAt: seenAt) } }
+        let closedAt = sockets.cut(interrupt.id) ? loop.now : nil
+        loop.execute { self.assumeIsolated { $0.core?.interrupt(interrupt, seenAt: seenAt, closedAt: closedAt) } }
     }
 
     /// Takes other upstreams for jobs that begin from now on.

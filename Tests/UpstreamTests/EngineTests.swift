@@ -34,7 +34,7 @@ struct EngineTests {
                 #expect(recording.result == .complete)
             }
             #expect(await caller.openCalls == 0)
-            #expect(await caller.openSockets == 1)
+            #expect(caller.sockets.open == 1)
         }
         #expect(server.accepted == 1)
         #expect(server.requests.count == 20)
@@ -80,7 +80,7 @@ struct EngineTests {
         try await server.stop()
     }
 
-    @Test func theSocketIsClosedBeforeCancelReturns() async throws {
+    @Test func theConnectionIsShutDownBeforeCancelReturns() async throws {
         let server = try await RawServer { exchange in
             exchange.beginStream()
             exchange.chunk(EngineScript.token)
@@ -89,9 +89,9 @@ struct EngineTests {
             let port = server.port
             let recording = try await caller.ask(.at(server.url)) { recorder, step in
                 guard step == .produced else { return }
-                #expect(connections(to: port) == 1)
+                #expect(establishedConnections(to: port) == 1)
                 recorder.call?.cancel()
-                #expect(connections(to: port) == 0)
+                #expect(establishedConnections(to: port) == 0)
                 recorder.finish()
             }
             #expect(recording.text == "Hello")
@@ -111,7 +111,7 @@ struct EngineTests {
                     _ = try await caller.ask(.at(server.url)) { recorder, now in if now == .produced { recorder.cancel() } }
                 }
                 try await until("what was cancelled to be cleared away") { await caller.heldTransfers == 0 }
-                #expect(await caller.openSockets == 0)
+                #expect(caller.sockets.open == 0)
             }
         }
         #expect(server.accepted == 60)
@@ -267,15 +267,19 @@ struct EngineTests {
     }
 }
 
-/// How many sockets of this process are connected to a port.
-private func connections(to port: Int) -> Int {
+/// How many sockets of this process have an established connection to a port.
+private func establishedConnections(to port: Int) -> Int {
     (0..<4096).count { descriptor in
         var address = sockaddr_in()
         var length = socklen_t(MemoryLayout<sockaddr_in>.size)
         let isConnected = withUnsafeMutablePointer(to: &address) { pointer in
             pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { getpeername(Int32(descriptor), $0, &length) == 0 }
         }
-        return isConnected && Int(UInt16(bigEndian: address.sin_port)) == port
+        guard isConnected, Int(UInt16(bigEndian: address.sin_port)) == port else { return false }
+        // `tcp_info` begins with the state; 1 is TCP_ESTABLISHED.
+        var state: UInt8 = 0
+        var size = socklen_t(1)
+        return getsockopt(Int32(descriptor), Int32(IPPROTO_TCP), TCP_INFO, &state, &size) == 0 && state == 1
     }
 }
 

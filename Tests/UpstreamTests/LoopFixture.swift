@@ -9,6 +9,7 @@ import Testing
 actor Caller {
     nonisolated let loop: EpollLoop
     nonisolated var unownedExecutor: UnownedSerialExecutor { loop.asUnownedSerialExecutor() }
+    nonisolated let sockets = UpstreamSockets()
     let client: UpstreamClient
 
     static func make(settings: UpstreamSettings = UpstreamSettings()) async throws -> Caller {
@@ -19,7 +20,7 @@ actor Caller {
 
     private init(loop: EpollLoop, settings: UpstreamSettings) async throws {
         self.loop = loop
-        client = try UpstreamClient(loop: loop, settings: settings, logger: Logger(label: "test"))
+        client = try UpstreamClient(loop: loop, settings: settings, sockets: sockets, logger: Logger(label: "test"))
     }
 
     /// Runs with a caller, and leaves neither a socket nor a thread behind.
@@ -39,7 +40,6 @@ actor Caller {
     }
 
     var openCalls: Int { client.openCalls }
-    var openSockets: Int { client.multi.sockets.open }
     var heldTransfers: Int { client.multi.held }
 
     /// Asks and waits for the end.
@@ -52,9 +52,13 @@ actor Caller {
         return await withCheckedContinuation { recorder.waiter = $0 }
     }
 
-    func begin(_ upstream: UpstreamConfiguration, _ recorder: Recorder) throws {
-        recorder.call = try client.start(.hello, on: upstream, receiver: recorder)
+    func begin(_ upstream: UpstreamConfiguration, _ recorder: Recorder, _ request: GenerationRequest = .hello) throws {
+        recorder.call = try client.start(request, on: upstream, receiver: recorder)
     }
+
+    func cancel(_ recorder: Recorder) { recorder.cancel() }
+
+    func result(of recorder: Recorder) -> UpstreamResult? { recorder.recording.result }
 
     /// Waits for the end of a call that was begun.
     func end(of recorder: Recorder) async -> Recording {
