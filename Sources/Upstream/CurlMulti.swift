@@ -103,6 +103,7 @@ final class CurlMulti: DescriptorHandler {
             if let descriptor = transfer.shutDown() {
                 loop.forget(descriptor)
                 if cancelled.isEmpty { loop.queue { [self] in clearCancelled() } }
+                transfer.isCancelled = true
                 cancelled.append(transfer)
                 return
             }
@@ -124,6 +125,7 @@ final class CurlMulti: DescriptorHandler {
 
     /// Out of libcurl's hands, for another exchange.
     private func take(_ transfer: CurlTransfer) {
+        transfer.isCancelled = false
         curl_multi_remove_handle(multi, transfer.handle)
         transfer.recycle()
         // One that stands in the queue of progress is taken up again only after it was passed there.
@@ -266,7 +268,7 @@ final class CurlMulti: DescriptorHandler {
         while let transfer = progressed.popFirst() {
             transfer.isQueued = false
             guard transfer.isActive else {
-                keep(transfer)
+                if !transfer.isCancelled { keep(transfer) }
                 continue
             }
             guard let delegate = transfer.delegate else { continue }

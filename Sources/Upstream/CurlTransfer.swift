@@ -21,8 +21,10 @@ final class CurlTransfer {
     /// The connection that the answer is read from; -1: none at the moment.
     var descriptor: Int32 = -1
 
-    /// In the multi handle.
+    /// In the multi handle, and somebody's.
     var isActive = false
+    /// In the multi handle, and nobody's: to be cleared away.
+    var isCancelled = false
     /// Waits in the multi's queue of transfers whose delegates are to be told.
     var isQueued = false
     var outcome: ExchangeOutcome?

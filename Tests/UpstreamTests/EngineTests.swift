@@ -119,6 +119,34 @@ struct EngineTests {
         try await server.stop()
     }
 
+    /// libcurl may still have news of a call that was cancelled and not yet cleared away: its handle serves nobody before that.
+    @Test func aCallCancelledWithSomethingToReadLeavesItsHandleWhole() async throws {
+        let server = try await RawServer { exchange in
+            exchange.beginStream()
+            for _ in 0..<5 { exchange.chunk(EngineScript.token) }
+            guard exchange.connection > 20 else { return }
+            exchange.chunk(EngineScript.finish + EngineScript.done)
+            exchange.endStream()
+        }
+        try await Caller.with { caller in
+            for _ in 0..<20 {
+                let recorder = Recorder { recorder, step in if step == .answered { recorder.call?.pauseReading() } }
+                try await caller.begin(.at(server.url), recorder)
+                while await caller.answers(to: recorder) == 0 { await Task.yield() }
+                await caller.run { _ in
+                    recorder.call?.resumeReading()
+                    recorder.cancel()
+                }
+            }
+            try await withThrowingTaskGroup(of: Recording.self) { group in
+                for _ in 0..<100 { group.addTask { try await caller.ask(.at(server.url)) } }
+                for try await recording in group { #expect(recording.result == .complete) }
+            }
+            #expect(await caller.heldTransfers == 0)
+        }
+        try await server.stop()
+    }
+
     @Test func cancelBeforeTheDialDialsNothing() async throws {
         let server = try await RawServer(EngineScript.stream)
         try await Caller.with { caller in

@@ -58,6 +58,8 @@ actor Caller {
 
     func cancel(_ recorder: Recorder) { recorder.cancel() }
 
+    func answers(to recorder: Recorder) -> Int { recorder.recording.answered }
+
     func result(of recorder: Recorder) -> UpstreamResult? { recorder.recording.result }
 
     /// Waits for the end of a call that was begun.
