@@ -63,7 +63,8 @@ extension SessionHost {
 
     private func submit(_ job: Job, _ options: SubmitOptions, _ subject: Subject) {
         let (queue, errands, bound) = (context.queue, context.errands, NIOLoopBound(subject, eventLoop: eventLoop))
-        context.await({
+        context.await({ () -> Outcome in
+            guard !bound.value.session.isOver else { return .refused(Self.lost) }
             // Written before the job, in one write with it: should this gateway die now, whoever takes the session knows of the request. A
             // job that its session does not know could be neither resumed nor interrupted after this gateway: the submission looks for it.
             bound.value.host.save(bound.value.session, fields: [(options.sessionField, bound.value.request.stored.text)])
