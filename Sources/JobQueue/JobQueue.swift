@@ -12,11 +12,9 @@ package struct SubmitOptions: Sendable {
     /// The job ends with its gateway: it is kept among `Keys.requests` until the gateway takes it out, or another one does after the
     /// gateway's death.
     package var endsWithGateway = false
-    /// The epoch in which the gateway holds the job's session: should another one have taken it, nothing is submitted any more. Nil:
-    /// whoever holds it.
-    package var sessionEpoch: Int?
-    /// A field of the session's record that a command sent before this one has written: without it nothing is submitted.
-    package var sessionField = ""
+    /// The epoch in which the gateway holds the job's session, and a field of the session's record that a command sent before this one has
+    /// written. Should another gateway have taken the session, or the field not be there, nothing is submitted. Nil: whoever holds it.
+    package var session: (epoch: Int, field: String)?
 
     package init() {}
 }
@@ -35,7 +33,7 @@ package enum Submission: Sendable, Equatable {
     case exists
     /// Another gateway has the session.
     case sessionLost
-    /// The session's record lacks `SubmitOptions.sessionField`.
+    /// The session's record lacks the field of `SubmitOptions.session`.
     case sessionUnsaved
 }
 
@@ -79,7 +77,7 @@ package struct JobQueue: Sendable {
             .string(job.session ?? ""), .string(job.model ?? ""), .string(job.retryOf ?? ""), .string(options.idempotency?.digest ?? ""),
             .string(Keys.group), .integer(settings.retentionSeconds), .string(id.rawValue), .string(InterruptReason.userNewInput),
             .integer(settings.ownerQueueMaximum), .integer(options.endsWithGateway ? 1 : 0),
-            .string(options.sessionEpoch.map { String($0) } ?? ""), .string(options.sessionField),
+            .string(options.session.map { String($0.epoch) } ?? ""), .string(options.session?.field ?? ""),
         ]
         for old in options.supersede {
             scriptKeys += [keys.record(old), keys.log(old), keys.out(old), keys.interrupt(old)]

@@ -5,7 +5,7 @@ import RedisClient
 import Upstream
 
 /// One job in the hands of this worker: carries out what its machine decides. Lives on the loop; every call comes from there. What it
-/// writes stands in Generation+Writing, its voice in Generation+Voice.
+/// writes stands in Generation+Writing, its voice in Generation+Voice, how it leaves this worker unfinished in Generation+Leaving.
 final class Generation: UpstreamReceiver {
     let claim: Claim
     var id: JobID { claim.job.id }
@@ -271,7 +271,7 @@ final class Generation: UpstreamReceiver {
     }
 
     /// The upstream's socket is closed when this returns.
-    private func closeCall() {
+    func closeCall() {
         call?.cancel()
         call = nil
         releasePass()
@@ -284,43 +284,6 @@ final class Generation: UpstreamReceiver {
         if let pass { core.gate.release(pass, at: core.loop.now) }
         pass = nil
     }
-
-    // MARK: leaving it
-
-    /// A newer attempt has the job, or Redis knows it no more: not a byte more is read or written.
-    func lost() {
-        guard !isOver else { return }
-        core.logger.warning(
-            "job lost to another attempt; its upstream is closed", metadata: claim.job.facts(["attempt": "\(claim.attempt)"]))
-        core.metrics.leasesLost.increment()
-        close()
-    }
-
-    /// Stops reading and generating; what was written stands. For a hand-back and for the end of the process.
-    func close() {
-        isOver = true
-        closeCall()
-        speech?.close()
-        cancelTimers()
-    }
-
-    /// Stops generating so that another worker can go on; what is collected is written first.
-    func prepareHandBack() {
-        guard ending == nil, !isOver else { return }
-        // The text is complete: another worker would only write it again.
-        guard machine.state != .speaking else {
-            speech?.fail(Failure(.workerLost, "the worker was drained while the voice still spoke"))
-            return
-        }
-        handingBack = true
-        closeCall()
-        speech?.close()
-        cancelTimers()
-        core.mark(self)
-    }
-
-    /// Nothing is left to be written before the hand-back.
-    var canBeHandedBack: Bool { handingBack && output.isEmpty && !isOver && ending == nil }
 
     // MARK: time
 
@@ -351,7 +314,7 @@ final class Generation: UpstreamReceiver {
         }
     }
 
-    private func cancelTimers() {
+    func cancelTimers() {
         if let timer { core.loop.cancel(timer) }
         if let backoffTimer { core.loop.cancel(backoffTimer) }
         timer = nil

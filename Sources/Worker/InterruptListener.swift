@@ -4,8 +4,8 @@ import Logging
 import NIOCore
 import RedisClient
 
-/// Hears the cancel channel of every partition and passes interrupts on, to the claim that is under way or to the job that runs. On a
-/// connection of its own.
+/// Hears the cancel channel of every partition and passes interrupts on: to the claim that is under way, or to the job that runs, whose
+/// connection is cut at once (`GenerationRoom.interrupt`). On a connection of its own.
 struct InterruptListener: Sendable {
     let subscriber: RedisSubscriber
     let consumer: JobConsumer

@@ -106,7 +106,7 @@ import Testing
         try await QueueFixture.run { fixture in
             let session = fixture.keys.session("p0-s")
             var options = SubmitOptions()
-            (options.gateway, options.sessionEpoch, options.sessionField) = ("g1", 7, "r:1")
+            (options.gateway, options.session) = ("g1", (epoch: 7, field: "r:1"))
             func submit() async throws -> Submission {
                 var job = QueueFixture.job()
                 job.session = "p0-s"

@@ -40,7 +40,7 @@ extension SessionHost {
         job.traceparent = session.socket?.traceparent
         var options = SubmitOptions()
         options.gateway = settings.name
-        options.sessionEpoch = session.epoch
+        options.session = (session.epoch, SessionRecord.requestPrefix + payload.id)
         if payload.supersedes {
             options.supersede = session.running.filter { $0.phase == .running }.map(\.jobID)
             for old in session.running where old.phase == .submitting { old.waiting.append((InterruptReason.userNewInput, { _ in })) }
@@ -50,7 +50,6 @@ extension SessionHost {
         let request = RunningRequest(id: payload.id, jobID: jobID, text: payload.text, speaks: speaks, machine: machine)
         request.traceparent = job.traceparent
         session.add(request)
-        options.sessionField = SessionRecord.requestPrefix + request.id
         let subject = Subject(host: self, session: session, request: request)
         follow(subject)
         submit(job, options, subject)
@@ -67,7 +66,8 @@ extension SessionHost {
             guard !bound.value.session.isOver else { return .refused(Self.lost) }
             // Written before the job, in one write with it: should this gateway die now, whoever takes the session knows of the request. A
             // job that its session does not know could be neither resumed nor interrupted after this gateway: the submission looks for it.
-            bound.value.host.save(bound.value.session, fields: [(options.sessionField, bound.value.request.stored.text)])
+            bound.value.host.save(
+                bound.value.session, fields: [(SessionRecord.requestPrefix + bound.value.request.id, bound.value.request.stored.text)])
             return await Self.attempt(job, options, queue, errands)
         }) { outcome in
             if case .accepted = outcome { subject.host.context.tellSubmitted(job) }
