@@ -13,8 +13,6 @@ final class CurlMulti: DescriptorHandler {
         let description: String
     }
 
-    private static let idleHandles = 256
-
     private let loop: EpollLoop
     private let settings: UpstreamSettings
     private let multi: UnsafeMutableRawPointer
@@ -22,7 +20,6 @@ final class CurlMulti: DescriptorHandler {
     private let share: UnsafeMutableRawPointer?
     private let sockets: UpstreamSockets
     private var active: [UnsafeMutableRawPointer: CurlTransfer] = [:]
-    private var idle: [CurlTransfer] = []
     /// Cancelled: their connections are shut down, libcurl does not know yet.
     private var cancelled: [CurlTransfer] = []
     private var progressed = Deque<CurlTransfer>()
@@ -63,7 +60,7 @@ final class CurlMulti: DescriptorHandler {
         if !isClosed { cleanUp() }
     }
 
-    /// Transfers that are not free for another exchange.
+    /// Transfers whose handles libcurl still works on.
     var held: Int { active.count + cancelled.count }
 
     /// Starts an exchange; it is dialled in this turn of the loop, or at the start of the next when called in the turn's last batch.
@@ -72,11 +69,11 @@ final class CurlMulti: DescriptorHandler {
     func start(_ request: HTTPRequest, owner: JobID?, delegate: any ExchangeDelegate) throws(SetupError) -> CurlTransfer {
         loop.preconditionOnLoop()
         guard !isClosed else { throw SetupError(description: "the upstream client is closed") }
-        guard let transfer = idle.popLast() ?? CurlTransfer(progressed: { [unowned self] in enqueue($0) }) else {
+        guard let transfer = CurlTransfer(progressed: { [unowned self] in enqueue($0) }) else {
             throw SetupError(description: "libcurl has no memory for a transfer")
         }
         if let fault = transfer.prepare(request, owner: owner, settings: settings, sockets: sockets, share: share, delegate: delegate) {
-            transfer.recycle()
+            transfer.dispose()
             throw SetupError(description: fault)
         }
         active[transfer.handle] = transfer
@@ -103,13 +100,12 @@ final class CurlMulti: DescriptorHandler {
             if let descriptor = transfer.shutDown() {
                 loop.forget(descriptor)
                 if cancelled.isEmpty { loop.queue { [self] in clearCancelled() } }
-                transfer.isCancelled = true
                 cancelled.append(transfer)
                 return
             }
             transfer.closeConnection()
         }
-        take(transfer)
+        discard(transfer)
         boundConnections()
     }
 
@@ -117,23 +113,16 @@ final class CurlMulti: DescriptorHandler {
         guard !isClosed else { return }
         for transfer in cancelled {
             transfer.closeConnection()
-            take(transfer)
+            discard(transfer)
         }
         cancelled.removeAll(keepingCapacity: true)
         boundConnections()
     }
 
-    /// Out of libcurl's hands, for another exchange.
-    private func take(_ transfer: CurlTransfer) {
-        transfer.isCancelled = false
+    /// Takes the handle out of the multi handle and frees it. Its connection stays in the multi handle's pool.
+    private func discard(_ transfer: CurlTransfer) {
         curl_multi_remove_handle(multi, transfer.handle)
-        transfer.recycle()
-        // One that stands in the queue of progress is taken up again only after it was passed there.
-        if !transfer.isQueued { keep(transfer) }
-    }
-
-    private func keep(_ transfer: CurlTransfer) {
-        if idle.count < Self.idleHandles, !isClosed { idle.append(transfer) }
+        transfer.dispose()
     }
 
     func setPaused(_ paused: Bool, _ transfer: CurlTransfer) {
@@ -151,22 +140,19 @@ final class CurlMulti: DescriptorHandler {
         isClosed = true
         for transfer in Array(active.values) + cancelled {
             transfer.isActive = false
-            curl_multi_remove_handle(multi, transfer.handle)
-            transfer.recycle()
+            discard(transfer)
         }
         active = [:]
         cancelled = []
         progressed = []
-        idle = []
         cleanUp()
         if let timer { loop.cancel(timer) }
         timer = nil
     }
 
     private func cleanUp() {
-        for transfer in Array(active.values) + cancelled { curl_multi_remove_handle(multi, transfer.handle) }
+        for transfer in Array(active.values) + cancelled { discard(transfer) }
         curl_multi_cleanup(multi)
-        idle = []
         active = [:]
         cancelled = []
         if let share { curl_share_cleanup(share) }
@@ -267,11 +253,7 @@ final class CurlMulti: DescriptorHandler {
         defer { isDelivering = false }
         while let transfer = progressed.popFirst() {
             transfer.isQueued = false
-            guard transfer.isActive else {
-                if !transfer.isCancelled { keep(transfer) }
-                continue
-            }
-            guard let delegate = transfer.delegate else { continue }
+            guard transfer.isActive, let delegate = transfer.delegate else { continue }
             let outcome = transfer.outcome
             if outcome != nil { remove(transfer) }
             delegate.exchangeProgressed(outcome: outcome)

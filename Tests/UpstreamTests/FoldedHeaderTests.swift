@@ -1,0 +1,42 @@
+import Contract
+import NIOConcurrencyHelpers
+import NIOCore
+import TestSupport
+import Testing
+
+@testable import Upstream
+
+/// Header lines that begin with white space, the obsolete continuation of RFC 9112 (5.2).
+///
+/// libcurl 7.88.1 keeps a pointer to the last header of the previous response in an easy handle, `curl_easy_reset` does not clear it, and a
+/// continuation that comes as the first header line is appended to the memory behind it.
+@Suite(.serialized, .timeLimit(.minutes(2)))
+struct FoldedHeaderTests {
+    /// Sends an ordinary answer and a folded one in turn, on connections that are kept between them.
+    private static func script(_ exchange: RawServer.Exchange, folded: String, count: NIOLockedValueBox<Int>) {
+        let isFolded = count.withLockedValue { count in
+            count += 1
+            return count % 2 == 0
+        }
+        guard isFolded else { return EngineScript.stream(exchange) }
+        exchange.channel.writeAndFlush(ByteBuffer(string: folded)).whenComplete { _ in exchange.close() }
+    }
+
+    private static func ask(times: Int, folded: String) async throws {
+        let count = NIOLockedValueBox(0)
+        let server = try await RawServer { script($0, folded: folded, count: count) }
+        try await Caller.with { caller in
+            for _ in 0..<times {
+                let ordinary = try await caller.ask(.at(server.url))
+                #expect(ordinary.result == .complete && ordinary.text == "Hello")
+                let broken = try await caller.ask(.at(server.url))
+                #expect(broken.failure?.failure.code == .upstreamProtocol, "\(String(describing: broken.result))")
+            }
+        }
+        try await server.stop()
+    }
+
+    @Test func aContinuationAsTheFirstHeaderLine() async throws {
+        try await Self.ask(times: 1_000, folded: "HTTP/1.1 200 OK\r\n x: y\r\n\r\n")
+    }
+}
