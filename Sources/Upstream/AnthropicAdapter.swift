@@ -121,7 +121,7 @@ struct AnthropicAdapter: UpstreamAdapter {
     func decoder(for head: HTTPResponseHead) throws(Failure) -> any StreamDecoder {
         guard head.contentType == "text/event-stream" || head.contentType.isEmpty else {
             throw Failure(
-                .upstreamProtocol, "the upstream's answer is \(head.contentType.prefix(100)) and no event stream",
+                .upstreamProtocol, "the upstream's answer is \(head.contentType.cut(toBytes: 100)) and no event stream",
                 upstreamStatus: head.status)
         }
         return AnthropicStreamDecoder()

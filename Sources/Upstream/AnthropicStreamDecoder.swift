@@ -25,7 +25,7 @@ struct AnthropicEvent {
         try scanner.object { (key, scanner) throws(JSONError) in
             switch key {
             case "type": self.kind = Self.kind(try scanner.string())
-            case "index": self.index = try scanner.optionalInteger() ?? 0
+            case "index": self.index = try scanner.figure() ?? 0
             case "delta": if try !scanner.null() { try self.delta(&scanner) }
             case "content_block": if try !scanner.null() { try self.block(&scanner) }
             case "message":
@@ -90,8 +90,10 @@ struct AnthropicEvent {
         try scanner.object { (key, scanner) throws(JSONError) in
             switch key {
             case "input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens":
-                if let tokens = try scanner.optionalInteger() { self.promptTokens = (self.promptTokens ?? 0) &+ tokens }
-            case "output_tokens": self.completionTokens = try scanner.optionalInteger()
+                if let tokens = try scanner.figure() {
+                    self.promptTokens = min((self.promptTokens ?? 0) + tokens, JSONScanner.maximumFigure)
+                }
+            case "output_tokens": self.completionTokens = try scanner.figure()
             default: try scanner.skip()
             }
         }
@@ -106,17 +108,26 @@ final class AnthropicStreamDecoder: StreamDecoder {
     private var toolBlocks: [Int] = []
     private(set) var isComplete = false
     private(set) var sawEndMark = false
+    /// What followed the whole answer could not be read: the rest is not looked at.
+    private var isSpoilt = false
 
     func receive(_ bytes: UnsafeRawBufferPointer, into batch: inout OutputBatch) throws(Failure) {
+        guard !isSpoilt else { return }
         do throws(Failure) {
             try parser.feed(bytes) { (event) throws(Failure) in try self.read(event, into: &batch) }
         } catch {
             if !isComplete { throw error }
+            isSpoilt = true
         }
     }
 
     func finish(into batch: inout OutputBatch) throws(Failure) {
-        try parser.finish { (event) throws(Failure) in try self.read(event, into: &batch) }
+        guard !isSpoilt else { return }
+        do throws(Failure) {
+            try parser.finish { (event) throws(Failure) in try self.read(event, into: &batch) }
+        } catch {
+            if !isComplete { throw error }
+        }
         if !isComplete, parser.eventCount == 0, parser.foreignLines > 0 {
             throw Failure(.upstreamProtocol, "the upstream's answer is no event stream")
         }

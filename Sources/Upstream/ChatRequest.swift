@@ -38,12 +38,16 @@ struct ChatRequest {
     /// Everything else that was set (`temperature`, `seed`…), for the dialect to take or refuse.
     private(set) var rest: [JSONObject.Member] = []
 
+    /// One pass over the members.
+    /// - Throws: `invalid_request` for what is no chat request or names a member twice, `unsupported_parameter` for what cannot be
+    ///   translated.
     init(_ original: JSONObject) throws(Failure) {
+        try Self.refuseRepeatedNames(original)
         try RequestRules.check(original)
         let body = try Self.modern(original)
         self.body = body
-        for name in body.names {
-            guard let value = body[name], !value.isNull else { continue }
+        for member in body.members where !member.value.isNull {
+            let (name, value) = (member.name, member.value)
             switch name {
             case "model": model = value.string ?? ""
             case "messages": for message in value.array ?? [] { messages.append(try Self.message(message)) }
@@ -60,8 +64,16 @@ struct ChatRequest {
             case "user": user = value.string
             // The worker decides how it is streamed; one answer is the only kind there is.
             case "stream", "stream_options", "n": break
-            default: if !rest.contains(where: { $0.name == name }) { rest.append(.init(name: name, value: value)) }
+            default: rest.append(member)
             }
+        }
+    }
+
+    /// Of two members of one name, the check of a limit may read the one and an upstream the other.
+    private static func refuseRepeatedNames(_ body: JSONObject) throws(Failure) {
+        var names = Set<String>(minimumCapacity: body.members.count)
+        for member in body.members where !names.insert(member.name).inserted {
+            throw Failure(.invalidRequest, "the request has more than one \"\(member.name.cut(toBytes: 100))\"")
         }
     }
 
@@ -91,7 +103,7 @@ struct ChatRequest {
     static func unsupported(_ name: String, on upstream: UpstreamConfiguration) -> Failure {
         Failure(
             .unsupportedParameter,
-            "the request's \"\(name.prefix(100))\" cannot be asked of upstream \(upstream.name) (kind \(upstream.kind.rawValue))")
+            "the request's \"\(name.cut(toBytes: 100))\" cannot be asked of upstream \(upstream.name) (kind \(upstream.kind.rawValue))")
     }
 
     private static func wrong(_ name: String, _ wanted: String) -> Failure {
@@ -108,7 +120,7 @@ struct ChatRequest {
         case let other:
             throw Failure(
                 .invalidRequest,
-                "a message's \"role\" is \"\((other ?? "").prefix(40))\"; it may be system, developer, user, assistant or tool")
+                "a message's \"role\" is \"\((other ?? "").cut(toBytes: 40))\"; it may be system, developer, user, assistant or tool")
         }
         var message = Message(role: role)
         switch json["content"] {
@@ -140,7 +152,8 @@ struct ChatRequest {
             return .image(url: url)
         case let other?:
             throw Failure(
-                .unsupportedParameter, "a message's part of type \"\(other.prefix(40))\" cannot be translated; text and image_url can")
+                .unsupportedParameter, "a message's part of type \"\(other.cut(toBytes: 40))\" cannot be translated; text and image_url can"
+            )
         }
     }
 

@@ -20,15 +20,9 @@ struct DashScopeAdapter: UpstreamAdapter {
         let chat = try ChatRequest(body)
         body = chat.body
         let hasImages = chat.messages.contains(where: \.hasImages)
-        var parameters = JSONObject()
-        for member in chat.rest {
-            if Self.refused.contains(member.name) {
-                try ChatRequest.refuse(member, on: upstream)
-            } else {
-                // Its own switches (`enable_thinking`, `enable_search`…) go by the same names.
-                parameters[member.name] = member.value
-            }
-        }
+        for member in chat.rest where Self.refused.contains(member.name) { try ChatRequest.refuse(member, on: upstream) }
+        // Its own switches (`enable_thinking`, `enable_search`…) go by the same names. Each occurs once.
+        var parameters = JSONObject(chat.rest.filter { !Self.refused.contains($0.name) })
         for name in ["tools", "response_format", "parallel_tool_calls"] where body[name]?.isNull == false { parameters[name] = body[name] }
         if let limit = chat.maximumTokens { parameters["max_tokens"] = .integer(limit) }
         if !chat.stop.isEmpty { parameters["stop"] = .array(chat.stop.map(JSON.string)) }
@@ -69,7 +63,7 @@ struct DashScopeAdapter: UpstreamAdapter {
     func decoder(for head: HTTPResponseHead) throws(Failure) -> any StreamDecoder {
         guard head.contentType == "text/event-stream" || head.contentType.isEmpty || head.contentType == "application/json" else {
             throw Failure(
-                .upstreamProtocol, "the upstream's answer is \(head.contentType.prefix(100)) and no event stream",
+                .upstreamProtocol, "the upstream's answer is \(head.contentType.cut(toBytes: 100)) and no event stream",
                 upstreamStatus: head.status)
         }
         return DashScopeStreamDecoder()

@@ -53,8 +53,8 @@ struct DashScopeChunk {
     private mutating func usage(_ scanner: inout JSONScanner) throws(JSONError) {
         try scanner.object { (key, scanner) throws(JSONError) in
             switch key {
-            case "input_tokens": self.promptTokens = try scanner.optionalInteger()
-            case "output_tokens": self.completionTokens = try scanner.optionalInteger()
+            case "input_tokens": self.promptTokens = try scanner.figure()
+            case "output_tokens": self.completionTokens = try scanner.figure()
             default: try scanner.skip()
             }
         }
@@ -71,6 +71,7 @@ final class DashScopeStreamDecoder: StreamDecoder {
     var sawEndMark: Bool { isComplete }
 
     func receive(_ bytes: UnsafeRawBufferPointer, into batch: inout OutputBatch) throws(Failure) {
+        guard !isComplete else { return }
         do throws(Failure) {
             try parser.feed(bytes) { (event) throws(Failure) in try self.read(event, into: &batch) }
         } catch {
@@ -79,6 +80,7 @@ final class DashScopeStreamDecoder: StreamDecoder {
     }
 
     func finish(into batch: inout OutputBatch) throws(Failure) {
+        guard !isComplete else { return }
         try parser.finish { (event) throws(Failure) in try self.read(event, into: &batch) }
         if !isComplete, parser.eventCount == 0, parser.foreignLines > 0 {
             throw Failure(.upstreamProtocol, "the upstream's answer is no event stream")
@@ -86,7 +88,7 @@ final class DashScopeStreamDecoder: StreamDecoder {
     }
 
     private func read(_ event: ServerSentEvent, into batch: inout OutputBatch) throws(Failure) {
-        guard !event.data.isEmpty else { return }
+        guard !event.data.isEmpty, !isComplete else { return }
         let chunk: DashScopeChunk
         do throws(JSONError) { chunk = try DashScopeChunk(scanning: event.data) } catch {
             throw Failure(.upstreamProtocol, "a frame of the upstream's stream cannot be read: \(error)")

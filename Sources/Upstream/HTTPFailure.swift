@@ -40,7 +40,7 @@ enum HTTPFailure {
         failure.message = redact(failure.message, key: upstream.key)
         return UpstreamFailure(
             failure: failure, retryAfter: head.retryAfter.flatMap { RetryAfter.parse($0, secondsSinceEpoch: secondsSinceEpoch) },
-            requestID: (head.requestID ?? provider?.requestID).map { redact($0, key: upstream.key, limit: keptRequestID) })
+            requestID: (head.requestID ?? provider?.requestID).map { redact($0, key: upstream.key, limit: keptRequestIDBytes) })
     }
 
     /// The status decides; the provider's words only make it finer, within what the status allows.
@@ -63,25 +63,32 @@ enum HTTPFailure {
     private static func excerpt(_ body: [UInt8], _ contentType: String) -> String {
         guard !body.isEmpty else { return "no message" }
         guard contentType.hasPrefix("text/plain") || contentType.isEmpty else {
-            return "\(body.count) bytes of \(contentType.isEmpty ? "an unnamed type" : String(contentType.prefix(100)))"
+            return "\(body.count) bytes of \(contentType.isEmpty ? "an unnamed type" : contentType.cut(toBytes: 100))"
         }
         return String(decoding: body, as: UTF8.self)
     }
 
-    /// Characters of a message that go further than this room.
-    static let keptMessage = 600
-    static let keptRequestID = 200
+    /// Bytes of a message that go further than this room.
+    static let keptMessageBytes = 600
+    static let keptRequestIDBytes = 128
 
-    /// Providers are seen to repeat the key that they refuse. Cut to `limit` only after it was looked for: half a key is a secret, too.
-    static func redact(_ message: String, key: String?, limit: Int = keptMessage) -> String {
-        guard let key, !key.isEmpty else { return String(message.prefix(limit)) }
-        var rest = message[...]
-        var out = ""
-        while let range = rest.firstRange(of: key) {
-            out += rest[..<range.lowerBound]
-            out += "[key]"
-            rest = rest[range.upperBound...]
+    /// The beginning of a message, the key that providers are seen to repeat replaced. Only what begins within the first `limit` bytes is
+    /// looked at, and a key that begins there is replaced whole: half a key is a secret, too.
+    static func redact(_ message: String, key: String?, limit: Int = keptMessageBytes) -> String {
+        let end = message.cut(toBytes: limit).utf8.count
+        let bytes = Array(message.utf8.prefix(limit + (key?.utf8.count ?? 0)))
+        let secret = Array((key ?? "").utf8)
+        var out: [UInt8] = []
+        var position = 0
+        while position < end {
+            if !secret.isEmpty, bytes[position...].starts(with: secret) {
+                out += "[key]".utf8
+                position += secret.count
+            } else {
+                out.append(bytes[position])
+                position += 1
+            }
         }
-        return String((out + rest).prefix(limit))
+        return String(decoding: out, as: UTF8.self).cut(toBytes: limit)
     }
 }

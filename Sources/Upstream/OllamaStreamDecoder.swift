@@ -19,8 +19,8 @@ struct OllamaChunk {
             case "message": if try !scanner.null() { try self.message(&scanner) }
             case "done": self.isDone = try scanner.bool()
             case "done_reason": self.doneReason = try scanner.optionalString()
-            case "prompt_eval_count": self.promptTokens = try scanner.optionalInteger()
-            case "eval_count": self.completionTokens = try scanner.optionalInteger()
+            case "prompt_eval_count": self.promptTokens = try scanner.figure()
+            case "eval_count": self.completionTokens = try scanner.figure()
             case "error": if try !scanner.null() { self.error = ProviderError(try scanner.value()) }
             default: try scanner.skip()
             }
@@ -35,7 +35,12 @@ struct OllamaChunk {
             case "thinking": self.thinking = try scanner.optionalString()
             case "tool_calls":
                 guard try !scanner.null() else { return }
-                try scanner.array { (scanner) throws(JSONError) in try self.call(&scanner) }
+                try scanner.array { (scanner) throws(JSONError) in
+                    guard self.calls.count < ToolCallAssembler.maximumFragments else {
+                        throw JSONError("more than \(ToolCallAssembler.maximumFragments) tool calls", at: scanner.offset)
+                    }
+                    try self.call(&scanner)
+                }
             default: try scanner.skip()
             }
         }
@@ -70,6 +75,7 @@ final class OllamaStreamDecoder: StreamDecoder {
     var sawEndMark: Bool { isComplete }
 
     func receive(_ bytes: UnsafeRawBufferPointer, into batch: inout OutputBatch) throws(Failure) {
+        guard !isComplete else { return }
         do throws(Failure) {
             try lines.feed(bytes) { (line) throws(Failure) in try self.read(line, into: &batch) }
         } catch {

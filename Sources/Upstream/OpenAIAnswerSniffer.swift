@@ -24,10 +24,13 @@ final class OpenAIAnswerSniffer: StreamDecoder {
 
     var sawEndMark: Bool { if case .stream(let decoder) = kind { decoder.sawEndMark } else { false } }
 
-    func receive(_ bytes: UnsafeRawBufferPointer, into batch: inout OutputBatch) throws(Failure) {
+    func receive(_ received: UnsafeRawBufferPointer, into batch: inout OutputBatch) throws(Failure) {
+        var bytes = received
         if case .unknown = kind {
-            guard let first = bytes.first(where: { $0 != 0x20 && $0 != 0x0A && $0 != 0x0D && $0 != 0x09 }) else { return }
-            switch first {
+            // White space before the answer is left out, in whatever slices it comes.
+            guard let start = bytes.firstIndex(where: { $0 != 0x20 && $0 != 0x0A && $0 != 0x0D && $0 != 0x09 }) else { return }
+            bytes = UnsafeRawBufferPointer(rebasing: bytes[start...])
+            switch bytes[0] {
             case UInt8(ascii: "{"): kind = .document([])
             // A BOM, a comment, or the first letter of a field.
             case 0xEF, UInt8(ascii: ":"), UInt8(ascii: "d"), UInt8(ascii: "e"), UInt8(ascii: "i"), UInt8(ascii: "r"):
@@ -62,37 +65,36 @@ final class OpenAIAnswerSniffer: StreamDecoder {
 /// A whole `chat.completion`.
 enum OpenAIDocument {
     static func read(_ bytes: [UInt8], into batch: inout OutputBatch) throws(Failure) {
-        let json: JSON
-        do throws(JSONError) { json = try JSON(parsing: bytes) } catch {
+        let result: Result<OpenAIChunk, JSONError> = bytes.withUnsafeBytes { bytes in
+            do throws(JSONError) { return .success(try OpenAIChunk(scanning: bytes, isDocument: true)) } catch { return .failure(error) }
+        }
+        let document: OpenAIChunk
+        do throws(JSONError) { document = try result.get() } catch {
             throw Failure(.upstreamProtocol, "the upstream's answer cannot be read: \(error)")
         }
-        guard let choice = json["choices"]?[0], let message = choice["message"] else {
-            if let error = ProviderError(body: bytes) { throw error.failureInsideStream(kind: nil) }
-            throw Failure(.upstreamProtocol, "the upstream's answer is JSON without choices")
-        }
-        if let text = message["reasoning_content"]?.string ?? message["reasoning"]?.string, !text.isEmpty {
-            batch.outputs.append(.reasoning(text))
+        if let error = document.error { throw error.failureInsideStream(kind: nil) }
+        guard document.hasChoice else { throw Failure(.upstreamProtocol, "the upstream's answer is JSON without choices") }
+        if let reasoning = document.delta.reasoning {
+            batch.outputs.append(.reasoning(reasoning))
             batch.chunks += 1
         }
-        if let text = message["content"]?.string ?? message["refusal"]?.string, !text.isEmpty {
-            batch.outputs.append(.text(text))
+        if let content = document.delta.content {
+            batch.outputs.append(.text(content))
             batch.chunks += 1
         }
         var tools = ToolCallAssembler()
-        for (index, call) in (message["tool_calls"]?.array ?? []).enumerated() {
-            try tools.add(
-                ToolCallAssembler.Fragment(
-                    index: index, id: call["id"]?.string, name: call["function"]?["name"]?.string,
-                    arguments: call["function"]?["arguments"]?.string))
+        for (index, call) in document.delta.tools.enumerated() {
+            var call = call
+            call.index = index
+            try tools.add(call)
         }
         for call in try tools.finish() {
             batch.outputs.append(.toolCall(call))
             batch.chunks += 1
         }
-        batch.outputs.append(.finished(OpenAIStreamDecoder.finishReason(choice["finish_reason"]?.string ?? "stop")))
-        if let usage = json["usage"], usage.object != nil {
-            batch.outputs.append(
-                .usage(promptTokens: usage["prompt_tokens"]?.integer, completionTokens: usage["completion_tokens"]?.integer))
+        batch.outputs.append(.finished(OpenAIStreamDecoder.finishReason(document.finishReason ?? "stop")))
+        if document.hasUsage {
+            batch.outputs.append(.usage(promptTokens: document.promptTokens, completionTokens: document.completionTokens))
         }
     }
 }

@@ -17,17 +17,20 @@ struct OpenAIChunk {
     var completionTokens: Int?
     /// It had a `choices` array, empty or not.
     var isChunk = false
+    /// The `choices` array had an element.
+    var hasChoice = false
     var error: ProviderError?
 
     /// - Throws: `JSONError` for what is no JSON object, or has a known member of another kind.
-    init(scanning bytes: UnsafeRawBufferPointer) throws(JSONError) {
+    /// - Parameter isDocument: a whole `chat.completion`, whose choice has a `message` in place of a `delta`.
+    init(scanning bytes: UnsafeRawBufferPointer, isDocument: Bool = false) throws(JSONError) {
         var scanner = JSONScanner(bytes.assumingMemoryBound(to: UInt8.self))
         var isErrorObject = false
         var message: String?
         var code: String?
         try scanner.object { (key, scanner) throws(JSONError) in
             switch key {
-            case "choices": try self.choices(&scanner)
+            case "choices": try self.choices(&scanner, isDocument: isDocument)
             case "usage": try self.usage(&scanner)
             case "error": if try !scanner.null() { self.error = ProviderError(try scanner.value()) }
             // vLLM's and LM Studio's form of an error: {"object":"error","message":…}.
@@ -41,7 +44,7 @@ struct OpenAIChunk {
         if error == nil, isErrorObject || !isChunk && message != nil { error = ProviderError(message: message ?? "", code: code) }
     }
 
-    private mutating func choices(_ scanner: inout JSONScanner) throws(JSONError) {
+    private mutating func choices(_ scanner: inout JSONScanner, isDocument: Bool) throws(JSONError) {
         guard try !scanner.null() else { return }
         isChunk = true
         var isFirst = true
@@ -49,9 +52,10 @@ struct OpenAIChunk {
             // One answer is asked for; a second choice would be another answer.
             guard isFirst else { return try scanner.skip() }
             isFirst = false
+            hasChoice = true
             try scanner.object { (key, scanner) throws(JSONError) in
                 switch key {
-                case "delta": if try !scanner.null() { try self.delta.read(&scanner) }
+                case "delta" where !isDocument, "message" where isDocument: if try !scanner.null() { try self.delta.read(&scanner) }
                 case "finish_reason": self.finishReason = try scanner.optionalString()
                 default: try scanner.skip()
                 }
@@ -63,8 +67,8 @@ struct OpenAIChunk {
         guard try !scanner.null() else { return }
         try scanner.object { (key, scanner) throws(JSONError) in
             switch key {
-            case "prompt_tokens": self.promptTokens = try scanner.optionalInteger()
-            case "completion_tokens": self.completionTokens = try scanner.optionalInteger()
+            case "prompt_tokens": self.promptTokens = try scanner.figure()
+            case "completion_tokens": self.completionTokens = try scanner.figure()
             default: try scanner.skip()
             }
         }
@@ -113,10 +117,13 @@ extension OpenAIChunk.Delta {
     private mutating func toolCalls(_ scanner: inout JSONScanner) throws(JSONError) {
         guard try !scanner.null() else { return }
         try scanner.array { (scanner) throws(JSONError) in
+            guard self.tools.count < ToolCallAssembler.maximumFragments else {
+                throw JSONError("more than \(ToolCallAssembler.maximumFragments) fragments of tool calls", at: scanner.offset)
+            }
             var fragment = ToolCallAssembler.Fragment()
             try scanner.object { (key, scanner) throws(JSONError) in
                 switch key {
-                case "index": fragment.index = try scanner.optionalInteger()
+                case "index": fragment.index = try scanner.figure()
                 case "id": fragment.id = try scanner.optionalString()
                 case "function": if try !scanner.null() { try Self.function(&scanner, into: &fragment) }
                 default: try scanner.skip()

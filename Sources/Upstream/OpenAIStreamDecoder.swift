@@ -10,22 +10,29 @@ final class OpenAIStreamDecoder: StreamDecoder {
     private var hasFinished = false
     private var sawChunk = false
     private(set) var sawEndMark = false
+    /// What followed the whole answer could not be read: the rest is not looked at.
+    private var isSpoilt = false
 
     var isComplete: Bool { hasFinished }
 
     func receive(_ bytes: UnsafeRawBufferPointer, into batch: inout OutputBatch) throws(Failure) {
-        guard !sawEndMark else { return }
+        guard !sawEndMark, !isSpoilt else { return }
         do throws(Failure) {
             try parser.feed(bytes) { (event) throws(Failure) in try self.read(event, into: &batch) }
         } catch {
-            // Whatever comes behind a whole answer cannot spoil it.
+            // Whatever comes behind a whole answer does not change it.
             if !hasFinished { throw error }
+            isSpoilt = true
         }
     }
 
     func finish(into batch: inout OutputBatch) throws(Failure) {
-        guard !sawEndMark else { return }
-        try parser.finish { (event) throws(Failure) in try self.read(event, into: &batch) }
+        guard !sawEndMark, !isSpoilt else { return }
+        do throws(Failure) {
+            try parser.finish { (event) throws(Failure) in try self.read(event, into: &batch) }
+        } catch {
+            if !hasFinished { throw error }
+        }
         if !hasFinished, parser.eventCount == 0, parser.foreignLines > 0 {
             throw Failure(.upstreamProtocol, "the upstream's answer is no event stream")
         }

@@ -4,19 +4,25 @@ import Contract
 /// `{"error":{"message","type","code"}}`, `{"error":"…"}`, `{"code","message","request_id"}`, `{"object":"error","message","code"}`,
 /// `{"type":"error","error":{"type","message"},"request_id"}`.
 struct ProviderError: Sendable, Hashable {
+    /// Bytes of a code or a type.
+    private static let maximumWordBytes = 128
+
     var message: String
     var code: String?
     var type: String?
     var requestID: String?
 
     init(message: String, code: String? = nil, type: String? = nil) {
-        self.message = message
-        self.code = code
-        self.type = type
+        self.message = message.cut(toBytes: HTTPFailure.keptMessageBytes * 4)
+        self.code = code?.cut(toBytes: Self.maximumWordBytes)
+        self.type = type?.cut(toBytes: Self.maximumWordBytes)
     }
 
     /// - Parameter json: the error itself, not what it stands in.
     init(_ json: JSON) {
+        // Far more than is shown in the end; the key is still looked for in it.
+        func bounded(_ text: String?) -> String? { text?.cut(toBytes: HTTPFailure.keptMessageBytes * 4) }
+        func word(_ value: JSON?) -> String? { text(value)?.cut(toBytes: Self.maximumWordBytes) }
         func text(_ value: JSON?) -> String? {
             switch value {
             case .string(let text): text
@@ -24,10 +30,10 @@ struct ProviderError: Sendable, Hashable {
             default: nil
             }
         }
-        message = json.string ?? text(json["message"]) ?? text(json["msg"]) ?? text(json["detail"]) ?? ""
-        code = text(json["code"])
-        type = text(json["type"]) ?? text(json["status"])
-        requestID = text(json["request_id"])
+        message = bounded(json.string ?? text(json["message"]) ?? text(json["msg"]) ?? text(json["detail"])) ?? ""
+        code = word(json["code"])
+        type = word(json["type"]) ?? word(json["status"])
+        requestID = bounded(text(json["request_id"]))
     }
 
     /// - Parameter body: of an error answer; nil if it holds no error in any known form.
@@ -35,8 +41,8 @@ struct ProviderError: Sendable, Hashable {
         guard let json = try? JSON(parsing: body), json.object != nil else { return nil }
         if let error = json["error"], !error.isNull {
             self.init(error)
-            if message.isEmpty, let text = json["message"]?.string { message = text }
-            requestID = requestID ?? json["request_id"]?.string
+            if message.isEmpty, let text = json["message"]?.string { message = text.cut(toBytes: HTTPFailure.keptMessageBytes * 4) }
+            requestID = requestID ?? json["request_id"]?.string?.cut(toBytes: HTTPFailure.keptMessageBytes * 4)
         } else {
             self.init(json)
             guard !message.isEmpty || code != nil else { return nil }

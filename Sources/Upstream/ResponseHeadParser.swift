@@ -2,6 +2,9 @@
 struct ResponseHeadParser {
     enum Step { case more, answered(HTTPResponseHead), tooLarge }
 
+    /// Bytes of a value that are kept.
+    private static let maximumValueBytes = 1_024
+
     private var head = HTTPResponseHead()
     private var bytes = 0
     private var hasEnded = false
@@ -28,7 +31,7 @@ struct ResponseHeadParser {
     }
 
     private mutating func read(name: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer) {
-        func text() -> String { String(decoding: Self.trimmed(value), as: UTF8.self) }
+        func text() -> String { String(decoding: Self.trimmed(value).prefix(Self.maximumValueBytes), as: UTF8.self) }
         switch name.count {
         case 10 where Self.starts(name, with: "request-id"): head.requestID = head.requestID ?? text()
         case 11 where Self.starts(name, with: "retry-after"): head.retryAfter = text()

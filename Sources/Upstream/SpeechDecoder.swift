@@ -29,10 +29,16 @@ final class DashScopeSpeechDecoder: SpeechDecoder {
     private(set) var isComplete = false
 
     func receive(_ bytes: UnsafeRawBufferPointer, into samples: inout [UInt8]) throws(Failure) {
-        try parser.feed(bytes) { (event) throws(Failure) in try self.read(event, into: &samples) }
+        guard !isComplete else { return }
+        do throws(Failure) {
+            try parser.feed(bytes) { (event) throws(Failure) in try self.read(event, into: &samples) }
+        } catch {
+            if !isComplete { throw error }
+        }
     }
 
     func finish(into samples: inout [UInt8]) throws(Failure) {
+        guard !isComplete else { return }
         try parser.finish { (event) throws(Failure) in try self.read(event, into: &samples) }
     }
 
@@ -100,7 +106,7 @@ extension SpeechConfiguration.Kind {
         let isText = head.contentType.hasPrefix("text/") || head.contentType == "application/json"
         guard self == .dashscope ? isStream || head.contentType.isEmpty : !isText else {
             throw Failure(
-                .upstreamProtocol, "the speech upstream's answer is \(head.contentType.prefix(100)) and no audio",
+                .upstreamProtocol, "the speech upstream's answer is \(head.contentType.cut(toBytes: 100)) and no audio",
                 upstreamStatus: head.status)
         }
         return self == .openai ? SampleDecoder() : DashScopeSpeechDecoder()

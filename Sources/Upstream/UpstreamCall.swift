@@ -74,7 +74,7 @@ package final class UpstreamCall {
     private func end(_ failure: Failure) {
         var failure = failure
         failure.message = HTTPFailure.redact(failure.message, key: upstream.key)
-        let requestID = head?.requestID.map { HTTPFailure.redact($0, key: upstream.key, limit: HTTPFailure.keptRequestID) }
+        let requestID = head?.requestID.map { HTTPFailure.redact($0, key: upstream.key, limit: HTTPFailure.keptRequestIDBytes) }
         end(.failed(UpstreamFailure(failure: failure, retryAfter: nil, requestID: requestID)))
     }
 }

@@ -14,6 +14,8 @@ struct Continuation {
     /// Where the last sentence begins of which something is heard, bytes of UTF-8; nil when nothing is heard yet.
     let lastSpoken: Int?
 
+    private static let maximumAudioIndex = 1 << 53
+
     /// White space at the text's end that the upstream was not shown: what it repeats of that is left out of its answer.
     private var hidden: Substring = ""
 
@@ -29,7 +31,8 @@ struct Continuation {
             case .toolCall: hasCalls = true
             case .audio(let audio):
                 finish = audio.textFinish ?? finish
-                nextAudio = audio.index + 1
+                // It comes from the log, that is from outside.
+                nextAudio = min(max(0, audio.index), Self.maximumAudioIndex) + 1
                 isVoiceClosed = audio.last
                 // Of an event that does not say, all that was written may be spoken.
                 if !audio.last { lastSpoken = audio.textOffset ?? text.utf8.count }

@@ -66,7 +66,7 @@ struct GenerationMachine {
     init(policy: Policy, earlier: Usage?) {
         self.policy = policy
         failures = Array(repeating: 0, count: policy.upstreams)
-        spent = earlier ?? .none
+        spent = earlier.map(Self.bounded) ?? .none
     }
 
     var phase: Phase {
@@ -97,6 +97,7 @@ struct GenerationMachine {
 
     /// A lost worker's last note of the usage may be a beat old, or missing: what the log shows was generated at least.
     mutating func lostAttempts(cost: Usage) {
+        let cost = Self.bounded(cost)
         spent = Usage(
             promptTokens: max(spent.promptTokens, cost.promptTokens), completionTokens: max(spent.completionTokens, cost.completionTokens),
             estimated: true)
@@ -163,14 +164,21 @@ struct GenerationMachine {
         return true
     }
 
-    /// What an upstream may state; beyond it sums of such figures could exceed what a number holds, which ends the process.
+    /// Token counts that an upstream or the record of an earlier attempt may state; sums of larger ones could overflow, which would end the
+    /// process.
     private static let figures = 0...1_000_000_000_000
 
+    private static func bounded(_ tokens: Int) -> Int { min(max(tokens, figures.lowerBound), figures.upperBound) }
+
+    private static func bounded(_ usage: Usage) -> Usage {
+        Usage(
+            promptTokens: bounded(usage.promptTokens), completionTokens: bounded(usage.completionTokens), estimated: usage.estimated)
+    }
+
     mutating func reported(promptTokens: Int?, completionTokens: Int?) {
-        func sane(_ tokens: Int) -> Int { min(max(tokens, Self.figures.lowerBound), Self.figures.upperBound) }
-        self.promptTokens = promptTokens.map(sane) ?? self.promptTokens
+        self.promptTokens = promptTokens.map(Self.bounded) ?? self.promptTokens
         guard let completionTokens else { return }
-        self.completionTokens = sane(completionTokens)
+        self.completionTokens = Self.bounded(completionTokens)
         chunksReported = chunks
     }
 
@@ -228,7 +236,8 @@ struct GenerationMachine {
             .interrupted(
                 Interruption(
                     reason: interrupt.reason, phase: phase, usage: usage, latencyMicroseconds: latencyMicroseconds,
-                    deliveredTokens: delivered.map { min($0, generated) }, savedTokens: maximum.map { max(0, $0 - generated) })))
+                    deliveredTokens: delivered.map { min($0, generated) }, savedTokens: maximum.map { max(0, Self.bounded($0) - generated) }
+                )))
     }
 
     mutating func fail(_ failure: Failure) -> Action {

@@ -17,6 +17,9 @@ struct OutputLog {
     /// Redis' answer to what is in flight was lost: it may be there or not.
     private(set) var uncertain = false
     private var pending: [GenerationEvent] = []
+    /// What is collected behind `pending`: consecutive text, or consecutive reasoning.
+    private var tail = ""
+    private var tailIsReasoning = false
     private(set) var unwrittenBytes = 0
     /// All bytes of events so far, for `SLUICE_LOG_MAX`.
     private(set) var totalBytes = 0
@@ -27,32 +30,43 @@ struct OutputLog {
     /// What is left of a write after its answer was lost and the log was looked at.
     private var repeatDue = false
 
-    var isEmpty: Bool { inFlight.isEmpty && pending.isEmpty }
+    var isEmpty: Bool { inFlight.isEmpty && !hasPending }
     /// Something is collected that no write has carried yet.
-    var hasPending: Bool { !pending.isEmpty }
+    var hasPending: Bool { !pending.isEmpty || !tail.isEmpty }
     /// No write is under way whose answer is still to come.
     var canWrite: Bool { !uncertain && (inFlight.isEmpty || repeatDue) }
     /// The event that the next one follows.
     var newest: EventID { inFlight.last?.id ?? written }
 
     mutating func append(_ event: GenerationEvent) {
-        switch (event, pending.last) {
-        case (.text(let more), .text(let text)):
-            pending[pending.count - 1] = .null
-            pending[pending.count - 1] = .text(text + more)
-            unwrittenBytes += more.utf8.count
-        case (.reasoning(let more), .reasoning(let text)):
-            pending[pending.count - 1] = .null
-            pending[pending.count - 1] = .reasoning(text + more)
-            unwrittenBytes += more.utf8.count
+        switch event {
+        case .text(let more): append(more, isReasoning: false)
+        case .reasoning(let more): append(more, isReasoning: true)
         default:
+            closeTail()
             pending.append(event)
             unwrittenBytes += Self.size(of: event)
         }
     }
 
+    private mutating func append(_ more: String, isReasoning: Bool) {
+        guard !more.isEmpty else { return }
+        if tailIsReasoning != isReasoning { closeTail() }
+        if tail.isEmpty { unwrittenBytes += Self.eventOverhead }
+        tailIsReasoning = isReasoning
+        tail += more
+        unwrittenBytes += more.utf8.count
+    }
+
+    private mutating func closeTail() {
+        guard !tail.isEmpty else { return }
+        pending.append(tailIsReasoning ? .reasoning(tail) : .text(tail))
+        tail = ""
+    }
+
     /// Nothing that was collected and not yet sent is wanted any more (after an interrupt nobody shall see further tokens).
     mutating func dropPending() {
+        closeTail()
         for event in pending { unwrittenBytes -= Self.size(of: event) }
         pending.removeAll()
     }
@@ -64,6 +78,7 @@ struct OutputLog {
             repeatDue = false
             return inFlight
         }
+        closeTail()
         guard inFlight.isEmpty, !pending.isEmpty else { return [] }
         var id = written
         unwrittenBytes = 0
@@ -93,27 +108,24 @@ struct OutputLog {
     /// - Returns: false when the log belongs to a newer attempt, or is gone.
     mutating func settle(newest top: EventID?) -> Bool {
         guard let top, top.attempt == written.attempt, top >= written else { return false }
-        while let first = inFlight.first, first.id <= top {
-            unwrittenBytes -= first.json.count
-            written = first.id
-            inFlight.removeFirst()
-        }
+        let safe = inFlight.prefix { $0.id <= top }
+        for event in safe { unwrittenBytes -= event.json.count }
+        written = safe.last?.id ?? written
+        inFlight.removeFirst(safe.count)
         uncertain = false
         repeatDue = !inFlight.isEmpty
         return true
     }
 
+    /// Bytes that each event costs beside its content: a great number of small ones counts, too.
+    private static let eventOverhead = 64
+
     private static func size(of event: GenerationEvent) -> Int {
         switch event {
-        case .text(let text), .reasoning(let text): text.utf8.count
-        case .audio(let audio): audio.data.utf8.count
-        case .toolCall(let call): call.arguments.utf8.count + call.name.utf8.count
-        default: 64
+        case .text(let text), .reasoning(let text): eventOverhead + text.utf8.count
+        case .audio(let audio): eventOverhead + audio.data.utf8.count
+        case .toolCall(let call): eventOverhead + call.arguments.utf8.count + call.name.utf8.count + call.callID.utf8.count
+        default: eventOverhead
         }
     }
-}
-
-extension GenerationEvent {
-    /// Stands where a string is taken out to be appended to, so that it is not copied.
-    fileprivate static var null: GenerationEvent { .restarted }
 }

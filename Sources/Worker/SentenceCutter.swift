@@ -10,34 +10,57 @@ struct SentenceCutter {
     /// A single word, a link mostly, is kept whole up to here.
     static let wordLimit = 300
 
-    private var piece: [Character] = []
-    /// The next character to be judged.
+    /// Characters that were not yet handed out, from `start` on; those before it are removed at the end of each call.
+    private var text: [Character] = []
+    /// Where the piece that is being judged begins in `text`.
+    private var start = 0
+    /// The next character to be judged; this and the following are counted from `start`.
     private var position = 0
+    /// Behind the last white space before `position`; 0 when there is none.
+    private var afterSpace = 0
+    /// Where the word of ASCII begins that ends before `position`.
+    private var wordStart = 0
+    /// This word began as a link.
+    private var isLink = false
+    /// Characters looked at or moved so far, each as often as it was: proportional to the text, whatever stands in it.
+    private(set) var steps = 0
+
+    private var count: Int { text.count - start }
+    private func character(_ index: Int) -> Character { text[start + index] }
 
     private enum Verdict { case goOn, cut, wait }
 
     /// - Returns: the sentences that are complete now.
     mutating func feed(_ text: String) -> [String] {
-        piece.append(contentsOf: text)
+        self.text.append(contentsOf: text)
         return cut(isWhole: false)
     }
 
     /// The text is complete: what is left is a sentence, too.
     mutating func finish() -> [String] {
         var sentences = cut(isWhole: true)
-        if !piece.isEmpty { sentences.append(take(piece.count)) }
+        if count > 0 { sentences.append(take(count)) }
+        text.removeAll()
+        start = 0
         return sentences
     }
 
     private mutating func cut(isWhole: Bool) -> [String] {
         var sentences: [String] = []
-        while position < piece.count {
+        // One removal a call: one for each sentence would move all that follows each time.
+        defer {
+            if start > 0 { steps += count }
+            text.removeFirst(start)
+            start = 0
+        }
+        while position < count {
+            steps += 1
             if position >= Self.limit, let length = overflow() {
                 sentences.append(take(length))
                 continue
             }
             switch judge(position, isWhole: isWhole) {
-            case .goOn: position += 1
+            case .goOn: pass()
             case .cut: sentences.append(take(position + 1))
             case .wait: return sentences
             }
@@ -46,19 +69,45 @@ struct SentenceCutter {
     }
 
     private mutating func take(_ length: Int) -> String {
-        let sentence = String(piece[..<length])
-        piece.removeFirst(length)
+        let sentence = String(text[start..<start + length])
+        start += length
         position = 0
+        afterSpace = 0
+        wordStart = 0
+        isLink = false
         return sentence
     }
 
-    private func judge(_ index: Int, isWhole: Bool) -> Verdict {
-        let character = piece[index]
-        let next = index + 1 < piece.count ? piece[index + 1] : nil
+    /// Goes on to the next character.
+    private mutating func pass() {
+        let character = character(position)
+        position += 1
+        if character.isWhitespace { afterSpace = position }
+        guard Self.isOfWord(character) else {
+            wordStart = position
+            isLink = false
+            return
+        }
+        if !isLink { isLink = wordEnds(with: "://") || wordEnds(with: "www.") }
+    }
+
+    private func wordEnds(with mark: StaticString) -> Bool {
+        let length = mark.utf8CodeUnitCount
+        guard position - wordStart >= length else { return false }
+        for index in 0..<length where character(position - length + index).asciiValue != mark.utf8Start[index] { return false }
+        return true
+    }
+
+    /// Among characters that need no spaces a word of ASCII is kept whole.
+    private static func isOfWord(_ character: Character) -> Bool { character.isASCII && !character.isWhitespace }
+
+    private mutating func judge(_ index: Int, isWhole: Bool) -> Verdict {
+        let character = character(index)
+        let next = index + 1 < count ? self.character(index + 1) : nil
         switch character {
         case "。", "！", "？": return .cut
         case "!", "?":
-            guard isInLink(index) else { return .cut }
+            guard isLink else { return .cut }
             guard let next else { return isWhole ? .cut : .wait }
             return next.isWhitespace ? .cut : .goOn
         case ".":
@@ -67,7 +116,7 @@ struct SentenceCutter {
         case "，", "；", "、": return index + 1 >= Self.weakFrom ? .cut : .goOn
         case ",", ";":
             guard index + 1 >= Self.weakFrom else { return .goOn }
-            guard isInLink(index) || piece[index - 1].isNumber else { return .cut }
+            guard isLink || self.character(index - 1).isNumber else { return .cut }
             guard let next else { return isWhole ? .cut : .wait }
             return next.isASCII && !next.isWhitespace ? .goOn : .cut
         default: return character.isNewline ? .cut : .goOn
@@ -75,40 +124,35 @@ struct SentenceCutter {
     }
 
     /// Whether a full stop is one, and not part of a number, an abbreviation, a name or a row of dots.
-    private func endsSentence(fullStop index: Int, before next: Character) -> Bool {
+    private mutating func endsSentence(fullStop index: Int, before next: Character) -> Bool {
         guard next.isWhitespace || !next.isASCII || Self.closers.contains(next) else { return false }
-        var start = index
-        while start > 0, piece[start - 1].isLetter && piece[start - 1].isASCII || piece[start - 1] == "." { start -= 1 }
-        let word = String(piece[start..<index]).lowercased()
+        let first = index - text[start..<start + index].reversed().prefix { $0.isASCII && $0.isLetter || $0 == "." }.count
+        let word = String(text[start + first..<start + index]).lowercased()
+        steps += index - first
         if Self.abbreviations.contains(word) { return false }
         // Initials, "J. Smith", and the like of "U.S."; but "I." is a word.
         let parts = word.split(separator: ".", omittingEmptySubsequences: false)
         if word != "i", !word.isEmpty, parts.allSatisfy({ $0.count == 1 }) { return false }
         // The number of a list's item belongs to what follows it.
-        let before = piece[..<index].drop(while: \.isWhitespace)
-        return before.isEmpty || !before.allSatisfy(\.isNumber)
-    }
-
-    /// Whether the word that this character stands in began as a link.
-    private func isInLink(_ index: Int) -> Bool {
-        var start = index
-        while start > 0, piece[start - 1].isASCII, !piece[start - 1].isWhitespace { start -= 1 }
-        let word = String(piece[start..<index])
-        return word.contains("://") || word.contains("www.")
+        let before = text[start..<start + index].drop { $0.isWhitespace }
+        steps += index - before.count
+        let digits = before.prefix { $0.isNumber }.count
+        steps += digits
+        return before.isEmpty || digits < before.count
     }
 
     /// How much of a piece that has grown too long is cut off; nil to wait for the end of a word that fills it.
     private func overflow() -> Int? {
-        if piece[Self.limit].isWhitespace, position == Self.limit { return Self.limit }
-        if let space = piece[..<Self.limit].lastIndex(where: \.isWhitespace) { return space + 1 }
-        // Among characters that need no spaces a word of ASCII is kept whole.
-        func isOfWord(_ character: Character) -> Bool { character.isASCII && !character.isWhitespace }
-        guard isOfWord(piece[Self.limit]), isOfWord(piece[Self.limit - 1]) else { return Self.limit }
-        var start = Self.limit
-        while start > 0, isOfWord(piece[start - 1]) { start -= 1 }
-        if start > 0 { return start }
-        guard !isOfWord(piece[position]) || position >= Self.wordLimit else { return nil }
-        return position
+        let next = character(position)
+        if position == Self.limit {
+            if next.isWhitespace { return position }
+            if afterSpace > 0 { return afterSpace }
+            // A word that began within the piece goes to the next one.
+            guard Self.isOfWord(next), wordStart < position else { return position }
+            return wordStart > 0 ? wordStart : nil
+        }
+        // Up to here the piece is one word.
+        return Self.isOfWord(next) && position < Self.wordLimit ? nil : position
     }
 
     private static let closers: Set<Character> = ["\"", "'", ")", "]", "}"]

@@ -221,12 +221,15 @@ final class SpeechRun {
 
     /// Whole samples only, and not too few at a time, but for the first ones of all.
     private func tell(_ synthesis: Synthesis) {
+        // One removal a call: one for each event would move all samples that follow each time.
+        var told = 0
+        defer { synthesis.samples.removeFirst(told) }
         while !isOver, !isPaused {
-            let available = synthesis.samples.count & ~1
+            let available = (synthesis.samples.count - told) & ~1
             guard available >= (synthesis.isWhole || !hasSpoken ? 2 : Self.grain) else { return }
             let count = min(available, Self.eventMaximum)
-            let data = Base64.encode(synthesis.samples[..<count])
-            synthesis.samples.removeFirst(count)
+            let data = Base64.encode(synthesis.samples[told..<told + count])
+            told += count
             hasSpoken = true
             let index = nextIndex
             nextIndex += 1

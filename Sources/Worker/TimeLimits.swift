@@ -19,18 +19,22 @@ struct TimeLimits {
 
     init(claim: Claim, settings: WorkerSettings, now: UInt64) {
         claimedAt = now
-        claimedMilliseconds = claim.claimedMilliseconds
+        let claimedMilliseconds = Self.bounded(claim.claimedMilliseconds)
+        self.claimedMilliseconds = claimedMilliseconds
         let job = claim.job
         total = job.totalTimeoutMilliseconds.map { .milliseconds($0) } ?? settings.totalTimeout
         firstToken = job.firstTokenTimeoutMilliseconds.map { .milliseconds($0) } ?? settings.firstTokenTimeout
         idle = job.idleTimeoutMilliseconds.map { .milliseconds($0) } ?? settings.idleTimeout
         deadline = job.deadlineMilliseconds.map { milliseconds in
             // A hundred years at most: more would not fit into the clock's nanoseconds.
-            now &+ UInt64(min(max(0, milliseconds - claim.claimedMilliseconds), 3_153_600_000_000)) &* 1_000_000
+            now &+ UInt64(min(max(0, Self.bounded(milliseconds) - claimedMilliseconds), 3_153_600_000_000)) &* 1_000_000
         }
         dialledAt = now
         lastOutputAt = now
     }
+
+    /// Times of Redis and of a job's author: sums and differences of larger ones could overflow.
+    private static func bounded(_ milliseconds: Int) -> Int { min(max(0, milliseconds), 1 << 53) }
 
     mutating func dialled(at now: UInt64) {
         dialledAt = now

@@ -121,12 +121,12 @@ import Testing
 }
 
 /// What one synthesis told.
-private struct Heard: Sendable {
+struct Heard: Sendable {
     var samples: [UInt8] = []
     var failure: Failure?
 }
 
-private final class Listener: SpeechReceiver {
+final class Listener: SpeechReceiver {
     var heard = Heard()
     var waiter: CheckedContinuation<Heard, Never>?
 
@@ -140,9 +140,9 @@ private final class Listener: SpeechReceiver {
 }
 
 extension Caller {
-    fileprivate func speak(on speech: SpeechConfiguration) async throws -> Heard {
+    func speak(on speech: SpeechConfiguration, jobID: JobID = JobID("p0-test")!) async throws -> Heard {
         let listener = Listener()
-        let request = SpeechRequest(jobID: JobID("p0-test")!, text: "Hi.", model: "m", voice: "v")
+        let request = SpeechRequest(jobID: jobID, text: "Hi.", model: "m", voice: "v")
         _ = try client.speak(request, on: speech, receiver: listener)
         return await withCheckedContinuation { listener.waiter = $0 }
     }

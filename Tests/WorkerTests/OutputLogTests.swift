@@ -92,4 +92,27 @@ import Testing
         #expect(log.unwrittenBytes == 0)
         #expect(log.newest.next == EventID(attempt: 1, sequence: 2))
     }
+
+    /// Small events count for the limit on what is unwritten, and many of them settle in one pass.
+    @Test func manySmallEvents() {
+        var log = OutputLog(attempt: 1)
+        for number in 0..<50_000 { log.append(number % 2 == 0 ? .text("a") : .reasoning("b")) }
+        #expect(log.unwrittenBytes > 50_000 * 64)
+        let events = log.beginWrite()
+        #expect(events.count == 50_000)
+        log.lostAnswer()
+        let isOurs = log.settle(newest: EventID(attempt: 1, sequence: 49_999))
+        let repeated = log.beginWrite()
+        #expect(isOurs && ids(repeated) == ["1-50000"])
+        log.wrote()
+        #expect(log.unwrittenBytes == 0 && log.isEmpty)
+    }
+
+    @Test func textCollectsWithoutBeingCopied() {
+        var log = OutputLog(attempt: 1)
+        for _ in 0..<500_000 { log.append(.text("abcd")) }
+        #expect(log.unwrittenBytes == 2_000_064)
+        let events = log.beginWrite()
+        #expect(events.count == 1 && events[0].json.count > 2_000_000)
+    }
 }

@@ -92,6 +92,23 @@ import Testing
         }
     }
 
+    /// However the text is made, each character is looked at a few times at most.
+    @Test(arguments: [
+        "Go. ", "a", "。", "www.!", "www.?,;", "!", "1.) ", "a.a.a.\" ", "x.\"", "   ", "... ", "字", "字a", "no. ", ", ", "a://b?c", "\n",
+        "\r\n",
+        "1", "12345,", ".字", "字字字字字字字字字字字字字字字字www.a!",
+    ]) func theWorkIsProportionalToTheText(_ pattern: String) {
+        let text = String(repeating: pattern, count: 20_000 / pattern.count)
+        var whole = SentenceCutter()
+        let pieces = whole.feed(text) + whole.finish()
+        #expect(whole.steps <= 8 * text.count, "\(whole.steps) steps")
+        #expect(!pieces.isEmpty)
+        // A piece that waits for its next character is not looked at from its beginning again.
+        var sliced = SentenceCutter()
+        for character in text.prefix(5_000) { _ = sliced.feed(String(character)) }
+        #expect(sliced.steps <= 8 * 5_000, "\(sliced.steps) steps")
+    }
+
     @Test func whatCannotBeSpokenIsNot() {
         #expect(SentenceCutter.spoken(" Hello. ") == "Hello.")
         #expect(SentenceCutter.spoken("---\n") == nil && SentenceCutter.spoken("  ") == nil && SentenceCutter.spoken("\"") == nil)
