@@ -97,7 +97,7 @@ import Testing
             Issue.record("seed \(FuzzSettings.seed), input \(index), \(dialect): \(fault)\n\(String(decoding: input, as: UTF8.self))")
             return
         }
-        #expect(complete > inputs / 50, "too few inputs were whole answers")
+        #expect(complete > inputs / 100, "too few inputs were whole answers")
     }
 }
 

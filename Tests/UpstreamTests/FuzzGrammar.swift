@@ -50,6 +50,7 @@ enum FuzzGrammar {
                 #"{"output":{"choices":[{"message":{"content":$s,"role":"assistant"},"finish_reason":"null"}]},"usage":{"input_tokens":$n,"output_tokens":$n}}"#,
                 #"{"output":{"choices":[{"message":{"content":$s,"reasoning_content":$s,"tool_calls":$c},"finish_reason":$f}]},"usage":$a,"request_id":$s}"#,
                 #"{"code":$s,"message":$s,"request_id":$s}"#, #"{"output":$a}"#,
+                #"{"output":{"choices":[{"message":{"content":"Hello"},"finish_reason":"stop"}]}}"#,
             ]
         case .anthropic:
             [
