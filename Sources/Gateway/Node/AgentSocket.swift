@@ -26,17 +26,25 @@ final class AgentSocket: ChannelInboundHandler {
     private static let headerRoom = 10
     /// How long the peer has to answer a close frame, and to read what was sent before it.
     private static let closingTime = Duration.seconds(3)
-    private static let waitingMaximum = 32
 
     let node: GatewayNode
     let address: String
     /// Of the upgrade's request: the trace that the socket's requests belong to.
     var traceparent: String?
     var state = State.unregistered
-    /// Messages that came while REGISTER was looked at.
+    /// Messages that came while REGISTER was looked at; `UnregisteredBudget` bounds them.
     var waiting: [Envelope] = []
+    /// Of the address until the socket is registered, then of the tenant.
+    private(set) var account: TrafficAccount
+    private var isCounted = false
     private var messages: MessageMachine
-    private var allowance: MessageAllowance
+    private var allowance: Allowance
+    private var budget = UnregisteredBudget()
+    /// Bytes that came since the last frame, and those of a message that is not whole: what the account holds for this socket.
+    private var pendingBytes = 0
+    /// Bytes that came before the socket was registered.
+    private var unregisteredBytes = 0
+    private var frames = 0
     private var context: ChannelHandlerContext?
     private var isDirty = false
     private var wasHeard = true
@@ -52,7 +60,8 @@ final class AgentSocket: ChannelInboundHandler {
         self.node = node
         self.address = address
         messages = MessageMachine(maximum: node.context.settings.messageMaximum)
-        allowance = MessageAllowance(perSecond: node.context.settings.messagesPerSecond, milliseconds: WallClock.milliseconds)
+        account = node.host.accounts.address(AddressShares.key(address))
+        allowance = Allowance(perSecond: node.context.settings.messagesPerSecond, milliseconds: WallClock.milliseconds)
     }
 
     /// The session, unless the socket is not registered or on its way out.
@@ -62,6 +71,7 @@ final class AgentSocket: ChannelInboundHandler {
 
     func handlerAdded(context: ChannelHandlerContext) {
         self.context = context
+        addIntake(context)
         node.ledger.add(self)
         GatewayMetrics.socketsOpened.increment()
         timer = eventLoop.after(settings.registerTimeout) { [weak self] in
@@ -80,19 +90,23 @@ final class AgentSocket: ChannelInboundHandler {
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         let frame = unwrapInboundIn(data)
         wasHeard = true
+        frames += 1
+        account.charge(TrafficAccount.frameCost + frame.length)
         GatewayMetrics.framesReceived.increment()
         if case .closing = state {
             // Only the peer's close frame is still of interest.
             if frame.opcode == .connectionClose { context.close(promise: nil) }
             return
         }
-        // Empty fragments cost their sender nothing: they count as messages.
-        if frame.opcode != .continuation || frame.length == 0, !allowance.take(milliseconds: WallClock.milliseconds) {
-            return close(.tooManyMessages, "too many messages")
+        guard allowance.take(milliseconds: WallClock.milliseconds) else { return close(.tooManyMessages, "too many messages") }
+        if session == nil, let code = budget.take(bytes: frame.length, startsMessage: frame.opcode != .continuation) {
+            return close(code, "too much before REGISTER")
         }
         switch messages.receive(frame) {
         case .none: break
-        case .message(let message): received(message)
+        case .message(let message):
+            account.charge(message.readableBytes)
+            received(message)
         case .pong(let payload): write(.pong, payload)
         case .closed(let code): answerClose(code)
         case .fail(let code): close(code, "")
@@ -133,9 +147,78 @@ final class AgentSocket: ChannelInboundHandler {
         if case .closed = state { return }
         state = .closed
         waiting = []
+        leaveAccount()
         node.ledger.remove(self)
         if let session { node.host.detach(self, from: session) }
         node.leftIfDrained()
+    }
+
+    // MARK: cost
+
+    /// In front of the decoder, which would gather a whole frame before this handler sees any of it.
+    private func addIntake(_ context: ChannelHandlerContext) {
+        let pipeline = context.pipeline.syncOperations
+        do {
+            let decoder = try pipeline.context(handlerType: ByteToMessageHandler<WebSocketFrameDecoder>.self).handler
+            try pipeline.addHandler(SocketIntake(self), position: .before(decoder))
+        } catch {
+            // A pipeline that was built without a decoder carries frames, not bytes.
+            node.context.logger.debug("no frame decoder", metadata: ["error": "\(error)"])
+        }
+    }
+
+    /// Counts bytes from the network.
+    /// - Returns: false when they are not to be looked at: the socket is being closed.
+    func takes(bytes count: Int) -> Bool {
+        if case .closed = state { return false }
+        // Time that is spent waiting for the account is no silence.
+        wasHeard = true
+        if session == nil {
+            unregisteredBytes += count
+            // With room for the frames' headers.
+            guard unregisteredBytes <= 2 * UnregisteredBudget.maximumBytes else {
+                close(.messageTooBig, "too much before REGISTER")
+                return false
+            }
+        }
+        setPending(pendingBytes + count)
+        guard account.isOverfull, pendingBytes > TrafficAccount.reserve else { return true }
+        close(.overloaded, "too many bytes of this tenant are in memory")
+        return false
+    }
+
+    /// The decoder has seen `count` bytes.
+    func passed(bytes count: Int) {
+        defer { frames = 0 }
+        // What is left of them belongs to a frame that is not whole.
+        if frames > 0 { setPending(min(pendingBytes, count) + messages.heldBytes) }
+    }
+
+    private func setPending(_ bytes: Int) {
+        if case .closed = state { return }
+        account.hold(bytes - pendingBytes)
+        pendingBytes = bytes
+    }
+
+    /// Counts the socket as the tenant's.
+    /// - Returns: false when the tenant has as many sockets as it may.
+    func join(_ tenant: TrafficAccount) -> Bool {
+        // A second REGISTER, after one that was refused.
+        if isCounted, account === tenant { return true }
+        guard tenant.admitSocket() else { return false }
+        account.release(pendingBytes)
+        if isCounted { account.removeSocket() }
+        account = tenant
+        isCounted = true
+        account.hold(pendingBytes)
+        return true
+    }
+
+    private func leaveAccount() {
+        account.release(pendingBytes)
+        pendingBytes = 0
+        if isCounted { account.removeSocket() }
+        isCounted = false
     }
 
     // MARK: sending
@@ -289,12 +372,5 @@ final class AgentSocket: ChannelInboundHandler {
     /// A request of the session is over.
     func requestEnded() {
         if node.context.readiness.isDraining, isIdle { sendAway() }
-    }
-
-    /// - Returns: false when too much waits.
-    func keepForLater(_ envelope: Envelope) -> Bool {
-        guard waiting.count < Self.waitingMaximum else { return false }
-        waiting.append(envelope)
-        return true
     }
 }
