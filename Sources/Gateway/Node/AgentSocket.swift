@@ -35,19 +35,20 @@ final class AgentSocket: ChannelInboundHandler {
     /// Messages that came while REGISTER was looked at; `UnregisteredBudget` bounds them.
     var waiting: [Envelope] = []
     /// Of the address until the socket is registered, then of the tenant.
-    private(set) var account: TrafficAccount
-    private var isCounted = false
-    private var messages: MessageMachine
+    var account: TrafficAccount
+    var isCounted = false
+    private(set) var messages: MessageMachine
     private var allowance: Allowance
     private var budget = UnregisteredBudget()
     /// Bytes that came since the last frame, and those of a message that is not whole: what the account holds for this socket.
-    private var pendingBytes = 0
+    var pendingBytes = 0
     /// Bytes that came before the socket was registered.
-    private var unregisteredBytes = 0
-    private var frames = 0
+    var unregisteredBytes = 0
+    /// Frames since the last read from the network.
+    var frames = 0
     private var context: ChannelHandlerContext?
     private var isDirty = false
-    private var wasHeard = true
+    var wasHeard = true
     private var silentBeats = 0
     private var timer: Scheduled<Void>?
     private var beats: RepeatedTask?
@@ -151,74 +152,6 @@ final class AgentSocket: ChannelInboundHandler {
         node.ledger.remove(self)
         if let session { node.host.detach(self, from: session) }
         node.leftIfDrained()
-    }
-
-    // MARK: cost
-
-    /// In front of the decoder, which would gather a whole frame before this handler sees any of it.
-    private func addIntake(_ context: ChannelHandlerContext) {
-        let pipeline = context.pipeline.syncOperations
-        do {
-            let decoder = try pipeline.context(handlerType: ByteToMessageHandler<WebSocketFrameDecoder>.self).handler
-            try pipeline.addHandler(SocketIntake(self), position: .before(decoder))
-        } catch {
-            // A pipeline that was built without a decoder carries frames, not bytes.
-            node.context.logger.debug("no frame decoder", metadata: ["error": "\(error)"])
-        }
-    }
-
-    /// Counts bytes from the network.
-    /// - Returns: false when they are not to be looked at: the socket is being closed.
-    func takes(bytes count: Int) -> Bool {
-        if case .closed = state { return false }
-        // Time that is spent waiting for the account is no silence.
-        wasHeard = true
-        if session == nil {
-            unregisteredBytes += count
-            // With room for the frames' headers.
-            guard unregisteredBytes <= 2 * UnregisteredBudget.maximumBytes else {
-                close(.messageTooBig, "too much before REGISTER")
-                return false
-            }
-        }
-        setPending(pendingBytes + count)
-        guard account.isOverfull, pendingBytes > TrafficAccount.reserve else { return true }
-        close(.overloaded, "too many bytes of this tenant are in memory")
-        return false
-    }
-
-    /// The decoder has seen `count` bytes.
-    func passed(bytes count: Int) {
-        defer { frames = 0 }
-        // What is left of them belongs to a frame that is not whole.
-        if frames > 0 { setPending(min(pendingBytes, count) + messages.heldBytes) }
-    }
-
-    private func setPending(_ bytes: Int) {
-        if case .closed = state { return }
-        account.hold(bytes - pendingBytes)
-        pendingBytes = bytes
-    }
-
-    /// Counts the socket as the tenant's.
-    /// - Returns: false when the tenant has as many sockets as it may.
-    func join(_ tenant: TrafficAccount) -> Bool {
-        // A second REGISTER, after one that was refused.
-        if isCounted, account === tenant { return true }
-        guard tenant.admitSocket() else { return false }
-        account.release(pendingBytes)
-        if isCounted { account.removeSocket() }
-        account = tenant
-        isCounted = true
-        account.hold(pendingBytes)
-        return true
-    }
-
-    private func leaveAccount() {
-        account.release(pendingBytes)
-        pendingBytes = 0
-        if isCounted { account.removeSocket() }
-        isCounted = false
     }
 
     // MARK: sending

@@ -33,8 +33,7 @@ extension SessionHost {
     // MARK: submitting
 
     func start(_ payload: RequestPayload, in session: Session) {
-        session.lastRequestMilliseconds = WallClock.milliseconds
-        session.isWarned = false
+        session.touch()
         let speaks = payload.requiresSpeech ?? session.settings.requiresSpeech
         let body = ChatRequest.body(settings: session.settings, history: session.history, text: payload.text, model: payload.model)
         let jobID = JobID(partition: session.partition, milliseconds: UInt64(session.lastRequestMilliseconds))

@@ -19,10 +19,8 @@ extension SessionHost {
 
     /// A request was used to keep the session: Redis learns of it now and then only.
     func touch(_ session: Session) {
-        let now = WallClock.milliseconds
-        session.isWarned = false
-        session.lastRequestMilliseconds = now
-        guard now - session.savedMilliseconds >= settings.sessionTimeout.milliseconds / 16 else { return }
+        session.touch()
+        guard session.lastRequestMilliseconds - session.savedMilliseconds >= settings.sessionTimeout.milliseconds / 16 else { return }
         save(session, .time)
     }
 
@@ -69,7 +67,7 @@ extension SessionHost {
             let (host, session, then) = done.value
             session.account.release(bytes)
             switch saved {
-            case .saved: session.exceedsQuota = false
+            case .saved: break
             case .savedInPart: host.reportQuota(session)
             case .lost: host.lose(session)
             case .missing where creating == .no: host.recreate(session)

@@ -57,7 +57,7 @@ final class SessionHost {
             case .success(nil):
                 then(.failure(ProtocolError(.sessionInvalid, "there is no such session")))
             case .success(let session?):
-                session.lastRequestMilliseconds = WallClock.milliseconds
+                session.touch()
                 then(.success(session))
                 host.save(session, .time)
             }

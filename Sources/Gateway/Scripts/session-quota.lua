@@ -43,10 +43,13 @@ local function quota_totals(key, now)
     return sessions, bytes
 end
 
+-- No session lives longer (ms).
+local LONGEST = 4000000000
+
 -- What a session is counted as: the interval's end and bytes; nil when it is not counted (any more).
 local function quota_entry(session, now)
     local interval, bytes = string.match(redis.call('HGET', session, 'quota') or '', '^(%d+) (%d+)$')
-    if interval and tonumber(interval) > now then return tonumber(interval), tonumber(bytes) end
+    if interval and tonumber(interval) > now and tonumber(interval) < now + LONGEST then return tonumber(interval), tonumber(bytes) end
     return nil, 0
 end
 

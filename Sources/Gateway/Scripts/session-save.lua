@@ -18,20 +18,22 @@ local sessions, bytes = quota_totals(KEYS[3], now)
 local old_interval, old_bytes = quota_entry(KEYS[1], now)
 local first = 11 + tonumber(ARGV[10])
 -- Of fields that are written or deleted, what they add; those that a gateway can do without apart.
-local added, optional, has_request = 0, 0, false
+local added, optional, is_request = 0, 0, false
 for i = 11, first - 1 do added = added - redis.call('HSTRLEN', KEYS[1], ARGV[i]) end
 for i = first, #ARGV - 1, 2 do
     local grown = #ARGV[i + 1] - redis.call('HSTRLEN', KEYS[1], ARGV[i])
     if ARGV[i] == 'settings' or ARGV[i] == 'history' then optional = optional + grown else added = added + grown end
-    if string.sub(ARGV[i], 1, 2) == 'r:' then has_request = true end
+    if string.sub(ARGV[i], 1, 2) == 'r:' then is_request = true end
 end
+-- A whole session has its requests' fields too: it is written as far as it may be.
+if optional ~= 0 or first + 4 <= #ARGV then is_request = false end
 local size = (old_interval and old_bytes or BASE) + added + optional
 local is_over = tonumber(ARGV[8]) > 0 and size > old_bytes and bytes - old_bytes + size > tonumber(ARGV[8])
 if ARGV[5] == '1' then
     local maximum = tonumber(ARGV[7])
     if is_over or (maximum > 0 and not old_interval and sessions >= maximum) then return -2 end
 end
-if is_over and has_request and ARGV[5] == '0' then return -2 end
+if is_over and is_request and ARGV[5] == '0' then return -2 end
 
 if not held[2] then redis.call('HSET', KEYS[1], 'gateway', ARGV[1], 'epoch', ARGV[2]) end
 for i = 11, first - 1 do redis.call('HDEL', KEYS[1], ARGV[i]) end

@@ -112,6 +112,12 @@ final class Session {
     /// Bytes that a request of `text` makes this gateway write: settings, history and the text itself.
     func cost(of text: String) -> Int { settingsText.utf8.count + history.size + text.utf8.count }
 
+    /// A REQUEST came, or the client came back: the session's time begins anew.
+    func touch() {
+        lastRequestMilliseconds = max(WallClock.milliseconds, createdMilliseconds + 1)
+        isWarned = false
+    }
+
     /// Never used: no REQUEST came since REGISTER.
     var isUnused: Bool { lastRequestMilliseconds == createdMilliseconds && running.isEmpty && ended.isEmpty }
 
