@@ -42,16 +42,33 @@ package struct GatewaySettings: Sendable {
     package var historyTurns = 20
     /// Bytes of a session's history; the oldest turns go first (`SLUICE_HISTORY_MAX`, 256 KiB).
     package var historyMaximum = 256 << 10
+    /// Bytes of one session's settings as JSON: prompts, scene, functions (`SLUICE_SESSION_MAX`, 64 KiB).
+    package var sessionMaximum = 64 << 10
     /// Running requests of one session (`SLUICE_MAX_REQUESTS`, 64).
     package var requestsPerSocket = 64
     /// Running requests of one tenant on this gateway, chat completions included (`SLUICE_MAX_REQUESTS_PER_TENANT`, 10,000; 0: no limit).
     package var requestsPerTenant = 10_000
-    /// Messages of one socket a second, of which it may save up one second's worth; beyond it close 4429 (`SLUICE_MAX_MESSAGES_PER_SECOND`,
+    /// Frames of one socket a second, of which it may save up one second's worth; beyond it close 4429 (`SLUICE_MAX_MESSAGES_PER_SECOND`,
     /// 20,000, so that a client that asks as fast as it is answered stays below; 0: no limit).
     package var messagesPerSecond = 20_000
-    /// WebSockets of this node (`SLUICE_MAX_SOCKETS`, 10,000) and of one address (`SLUICE_MAX_SOCKETS_PER_ADDRESS`, 0: no limit).
+    /// Bytes a second that one tenant's sockets may make this gateway work on: received, parsed, and written because of them; 512 more a
+    /// frame. Beyond it they are read more slowly (`SLUICE_MAX_BYTES_PER_SECOND`, 32 MiB; 0: no limit). The sockets of one address that are
+    /// not registered have as much.
+    package var bytesPerSecond = 32 << 20
+    /// Bytes of one tenant that this gateway holds: messages that came in part, requests that wait for Redis, texts of running requests
+    /// (`SLUICE_MAX_BYTES_PER_TENANT`, 64 MiB; 0: no limit).
+    package var heldBytesPerTenant = 64 << 20
+    /// Sessions of one tenant in Redis, over all gateways (`SLUICE_MAX_SESSIONS_PER_TENANT`, 100,000; 0: no limit), and their bytes
+    /// (`SLUICE_MAX_SESSION_BYTES_PER_TENANT`, 256 MiB; 0: no limit).
+    package var sessionsPerTenant = 100_000
+    package var sessionBytesPerTenant = 256 << 20
+    /// WebSockets of this node (`SLUICE_MAX_SOCKETS`, 10,000), of one tenant (`SLUICE_MAX_SOCKETS_PER_TENANT`; nil: half of them) and of
+    /// one address (`SLUICE_MAX_SOCKETS_PER_ADDRESS`; nil: a quarter of them); 0: no limit. Behind a proxy all clients have its address.
     package var socketsMaximum = 10_000
-    package var socketsPerAddress = 0
+    package var socketsPerTenant: Int?
+    package var socketsPerAddress: Int?
+    /// WebSockets of one address; 0: no limit.
+    var addressShare: Int { socketsPerAddress ?? max(1, socketsMaximum / 4) }
     /// Exact origins that may open a WebSocket (`SLUICE_ALLOWED_ORIGINS`); nil: only the request's own host. A request without one is no
     /// browser's.
     package var allowedOrigins: [String]?

@@ -29,14 +29,59 @@ import Testing
         }
     }
 
-    @Test func connectionsAreBoundedWhateverTheySpeak() {
-        let ledger = ConnectionLedger(sockets: 2)
-        let channels = (0..<1_004).map { _ in EmbeddedChannel() }
+    private static func channel(from address: String) throws -> EmbeddedChannel {
+        let channel = EmbeddedChannel()
+        try channel.connect(to: SocketAddress(ipAddress: address, port: 1)).wait()
+        return channel
+    }
+
+    private static func close(_ channel: EmbeddedChannel) {
+        channel.close(promise: nil)
+        channel.embeddedEventLoop.run()
+    }
+
+    @Test func connectionsAreBoundedWhateverTheySpeak() throws {
+        var settings = GatewaySettings()
+        settings.socketsMaximum = 2
+        settings.socketsPerAddress = 0
+        let ledger = ConnectionLedger(settings: settings)
+        // 1,004 in all, of which 100 are kept for addresses that have less than 4.
+        let channels = try (0..<904).map { _ in try Self.channel(from: "192.0.2.1") }
         #expect(channels.allSatisfy { ledger.admit($0) })
-        #expect(!ledger.admit(EmbeddedChannel()))
-        channels[0].close(promise: nil)
-        channels[0].embeddedEventLoop.run()
-        #expect(ledger.admit(EmbeddedChannel()) && !ledger.admit(EmbeddedChannel()))
+        #expect(try !ledger.admit(Self.channel(from: "192.0.2.1")))
+        let probes = try (0..<100).map { try Self.channel(from: "198.51.100.\($0 / 4)") }
+        #expect(probes.allSatisfy { ledger.admit($0) })
+        #expect(try !ledger.admit(Self.channel(from: "203.0.113.1")), "that was the last place")
+        Self.close(probes[0])
+        #expect(try ledger.admit(Self.channel(from: "203.0.113.1")))
+        for channel in channels.prefix(2) { Self.close(channel) }
+        #expect(try !ledger.admit(Self.channel(from: "192.0.2.1")), "the reserve comes first")
+    }
+
+    @Test func connectionsOfOneAddressAreBounded() throws {
+        var settings = GatewaySettings()
+        settings.socketsPerAddress = 5
+        let ledger = ConnectionLedger(settings: settings)
+        let channels = try (0..<260).map { try Self.channel(from: "2001:db8:0:1::\($0)") }
+        #expect(channels.allSatisfy { ledger.admit($0) })
+        #expect(try !ledger.admit(Self.channel(from: "2001:db8:0:1:ffff::1")))
+        #expect(try ledger.admit(Self.channel(from: "2001:db8:0:2::1")))
+        Self.close(channels[0])
+        #expect(try ledger.admit(Self.channel(from: "2001:db8:0:1:ffff::1")))
+    }
+
+    @Test func sharesByDefault() {
+        var settings = GatewaySettings()
+        #expect(settings.addressShare == 2_500)
+        settings.socketsMaximum = 1
+        #expect(settings.addressShare == 1)
+        settings.socketsPerAddress = 0
+        #expect(settings.addressShare == 0)
+        let table = [
+            ("192.0.2.7", "192.0.2.7"), ("::ffff:192.0.2.7", "192.0.2.7"), ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+            ("2001:db8::6", "2001:db8:0:0::/64"), ("::1", "0:0:0:0::/64"), ("fe80::", "fe80:0:0:0::/64"), ("", ""),
+        ]
+        for (address, key) in table { #expect(AddressShares.key(address) == key, "\(address)") }
     }
 
     @Test func framesOfOneTurnGoOutInOneWrite() throws {

@@ -81,18 +81,45 @@ import Testing
     }
 
     @Test func allowanceIsSavedUpForASecond() {
-        func taken(_ allowance: inout MessageAllowance, at milliseconds: Int, of tries: Int) -> Int {
+        func taken(_ allowance: inout Allowance, at milliseconds: Int, of tries: Int) -> Int {
             var count = 0
             for _ in 0..<tries where allowance.take(milliseconds: milliseconds) { count += 1 }
             return count
         }
-        var allowance = MessageAllowance(perSecond: 10, milliseconds: 0)
+        var allowance = Allowance(perSecond: 10, milliseconds: 0)
         #expect(taken(&allowance, at: 0, of: 20) == 10)
         #expect(taken(&allowance, at: 100, of: 20) == 1)
         #expect(taken(&allowance, at: 60_000, of: 20) == 10)
         #expect(taken(&allowance, at: 0, of: 20) == 0, "a clock that steps back gives nothing")
-        var none = MessageAllowance(perSecond: 0, milliseconds: 0)
+        var none = Allowance(perSecond: 0, milliseconds: 0)
         #expect(taken(&none, at: 0, of: 10_000) == 10_000)
+    }
+
+    @Test func debtsArePaidByTime() {
+        var allowance = Allowance(perSecond: 1_000, burst: 100, milliseconds: 0)
+        allowance.charge(100, milliseconds: 0)
+        #expect(allowance.debt(milliseconds: 0) == 0)
+        allowance.charge(250, milliseconds: 0)
+        #expect(allowance.debt(milliseconds: 0) == 250 && allowance.debt(milliseconds: 249) == 1 && allowance.debt(milliseconds: 250) == 0)
+        allowance.charge(.max, milliseconds: 250)
+        #expect(allowance.debt(milliseconds: 250) > 0)
+        var none = Allowance(perSecond: 0, milliseconds: 0)
+        none.charge(.max, milliseconds: 0)
+        #expect(none.debt(milliseconds: 0) == 0)
+    }
+
+    @Test func littleIsTakenBeforeRegistration() {
+        func frames(of bytes: Int, startsMessage: Bool) -> (Int, CloseCode?) {
+            var budget = UnregisteredBudget()
+            for count in 0..<10_000 {
+                if let code = budget.take(bytes: bytes, startsMessage: startsMessage) { return (count, code) }
+            }
+            return (10_000, nil)
+        }
+        #expect(frames(of: 10, startsMessage: true) == (8, .tooManyMessages))
+        #expect(frames(of: 30_000, startsMessage: true) == (2, .messageTooBig))
+        #expect(frames(of: 1, startsMessage: false) == (1_008, .messageTooBig), "fragments of one byte use the budget up too")
+        #expect(frames(of: 0, startsMessage: false) == (1_024, .messageTooBig))
     }
 
     @Test func origins() {

@@ -108,8 +108,14 @@ import Testing
         #expect(try interrupt("{}").reason == "USER_STOP")
         let two = try interrupt(#"{"interrupt_request_id":["a","b","a"],"reason":"USER_NEW_INPUT"}"#)
         #expect(two.ids == ["a", "b"] && two.reason == "USER_NEW_INPUT" && two.echo == ["a", "b", "a"])
-        for text in [#"{"interrupt_request_id":7}"#, #"{"interrupt_request_id":["a",7]}"#, #"{"reason":"BECAUSE"}"#, #"{"reason":7}"#] {
+        for text in [
+            #"{"interrupt_request_id":7}"#, #"{"interrupt_request_id":["a",7]}"#, #"{"reason":"BE CAUSE"}"#, #"{"reason":"é"}"#,
+            #"{"reason":""}"#, #"{"reason":7}"#,
+        ] {
             #expect(throws: ProtocolError.self, "\(text)") { try interrupt(text) }
+        }
+        for reason in ["USER_VOICE_INPUT", "a", "0_.-Z", String(repeating: "r", count: 64)] {
+            #expect(try interrupt("{\"reason\":\"\(reason)\"}").reason == reason)
         }
         func resume(_ text: String) throws -> ResumePayload { try ResumePayload(try #require(try JSON(parsing: text).object)) }
         #expect(try resume(#"{"request_id":"r","last_event_id":"2-7"}"#).after == EventID(attempt: 2, sequence: 7))

@@ -57,7 +57,7 @@ private func ended(_ request: ClientRequest, on client: WebSocketClient) async t
             for (type, payload, code): (String, JSON, String) in [
                 ("REGISTER", [:], "MALFORMED_PAYLOAD"), ("NOTHING", [:], "MALFORMED_PAYLOAD"), ("REQUEST", [:], "MALFORMED_PAYLOAD"),
                 ("REQUEST", ["request_id": "v", "data_type": "VOICE"], "UNSUPPORTED_DATA_TYPE"),
-                ("RESUME", ["request_id": "nobody"], "SESSION_INVALID"), ("INTERRUPT", ["reason": "BECAUSE"], "MALFORMED_PAYLOAD"),
+                ("RESUME", ["request_id": "nobody"], "SESSION_INVALID"), ("INTERRUPT", ["reason": "no good"], "MALFORMED_PAYLOAD"),
             ] {
                 try await client.send(type, payload)
                 try await error(code)

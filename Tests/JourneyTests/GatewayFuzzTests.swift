@@ -4,20 +4,17 @@ import TestSupport
 import Testing
 
 extension Journeys {
-    /// Seeded rubbish at a gateway. `SLUICE_FUZZ_FRAMES` (100,000) says how much of it, `SLUICE_FUZZ_SEED` which.
+    /// Seeded rubbish at a gateway. `SLUICE_FUZZ_INPUTS` says how much of it, `SLUICE_FUZZ_SEED` which.
     @Suite(.timeLimit(.minutes(30))) struct GatewayFuzzTests {
-        private static func setting(_ name: String, _ value: Int) -> Int {
-            ProcessInfo.processInfo.environment[name].flatMap { Int($0) } ?? value
-        }
-
         @Test func `mutated frames and heads neither end a gateway nor make it grow`() async throws {
-            let frames = Self.setting("SLUICE_FUZZ_FRAMES", 100_000)
-            let seed = UInt64(Self.setting("SLUICE_FUZZ_SEED", 1))
+            let frames = FuzzSettings.inputs(12_000)
+            let seed = FuzzSettings.seed
             try await withLab(simulator: false) { lab in
                 let gateway = try await lab.gateway(
                     "g1",
                     [
                         "SLUICE_GRACE": "1s", "SLUICE_MAX_MESSAGES_PER_SECOND": "0", "SLUICE_MAX_MESSAGE": "64KiB",
+                        "SLUICE_MAX_BYTES_PER_SECOND": "0", "SLUICE_QUEUE_MAX": "500",
                         "SLUICE_LOG_LEVEL": "warning",
                     ])
                 let process = try #require(gateway.processID)
@@ -70,11 +67,12 @@ private struct GatewayRubbish: Sendable {
     let port: Int
     let key: String
 
-    /// Of a hundred, about 96 frames that hold mutated messages, 2 whose bytes are mutated whole, 2 HTTP heads.
+    /// Of a hundred, about 90 messages of a registered socket, whole or in pieces, 6 of unregistered ones, 2 frames whose bytes are mutated, 2
+    /// HTTP heads.
     func throwAll(count: Int, seed: UInt64) async throws {
         try await withThrowingTaskGroup(of: Void.self) { group in
             for number in 0..<Self.threads {
-                group.addTask { try await onThread { try run(count / Self.threads, SplitMix64(seed: seed &+ UInt64(number))) } }
+                group.addTask { try await onThread { try run(count / Self.threads, seed: seed &+ UInt64(number)) } }
             }
             try await group.waitForAll()
         }
@@ -86,8 +84,9 @@ private struct GatewayRubbish: Sendable {
         }
     }
 
-    private func run(_ count: Int, _ generator: SplitMix64) throws {
-        var random = generator
+    private func run(_ count: Int, seed: UInt64) throws {
+        var fuzzer = MessageFuzzer(seed: seed)
+        var random = SplitMix64(seed: ~seed)
         var socket = try registered()
         var sent = 0
         while sent < count {
@@ -95,15 +94,17 @@ private struct GatewayRubbish: Sendable {
             // Rubbish that breaks the stream ends the socket: it comes alone, and last.
             let isBroken = random.next() % 2 == 0
             for _ in 0..<Self.batch {
-                var message = Array(messages.randomElement(using: &random)!.utf8)
-                mutate(&message, &random)
-                appendFrame(opcode: Int.random(in: 0..<400, using: &random) == 0 ? 9 : 1, payload: message, to: &out, &random)
+                let pieces = fuzzer.pieces(fuzzer.message())
+                for (index, piece) in pieces.enumerated() {
+                    if fuzzer.chance(100) { appendFrame(opcode: 9, payload: [1], to: &out, &random) }
+                    appendFrame(opcode: index == 0 ? 1 : 0, payload: piece, to: &out, &random, fin: index == pieces.count - 1)
+                }
             }
             sent += Self.batch
             if isBroken {
                 var frame: [UInt8] = []
-                appendFrame(opcode: UInt8(random.next() % 16), payload: Array(messages[0].utf8), to: &frame, &random)
-                mutate(&frame, &random)
+                appendFrame(opcode: UInt8(random.next() % 16), payload: fuzzer.message(), to: &frame, &random)
+                fuzzer.mutate(&frame)
                 out += frame
                 sent += 1
             }
@@ -111,16 +112,31 @@ private struct GatewayRubbish: Sendable {
             let isOpen = socket.send(out) && socket.drain()
             if isBroken || !isOpen {
                 socket.close()
-                sent += try throwHead(&random)
+                sent += try throwHead(&random, &fuzzer)
+                sent += try throwUnregistered(&random, &fuzzer)
                 socket = try registered()
             }
         }
         socket.close()
     }
 
-    private func throwHead(_ random: inout SplitMix64) throws -> Int {
-        var head = Array(heads.randomElement(using: &random)!.replacing("$KEY", with: key).utf8)
-        mutate(&head, &random)
+    /// Messages before REGISTER.
+    private func throwUnregistered(_ random: inout SplitMix64, _ fuzzer: inout MessageFuzzer) throws -> Int {
+        var out = Array(Self.upgrade.utf8)
+        let count = Int.random(in: 1...10, using: &random)
+        for _ in 0..<count {
+            appendFrame(opcode: fuzzer.chance(20) ? 0 : 1, payload: fuzzer.message(), to: &out, &random, fin: !fuzzer.chance(20))
+        }
+        let socket = try BlockingSocket(port: port)
+        _ = socket.send(out)
+        _ = socket.drain()
+        socket.close()
+        return count
+    }
+
+    private func throwHead(_ random: inout SplitMix64, _ fuzzer: inout MessageFuzzer) throws -> Int {
+        var head = Array((heads.randomElement(using: &random) ?? "").replacing("$KEY", with: key).utf8)
+        fuzzer.mutate(&head)
         let socket = try BlockingSocket(port: port)
         _ = socket.send(head)
         _ = socket.drain()
@@ -154,43 +170,14 @@ private struct GatewayRubbish: Sendable {
         "GET /v1/jobs/a%2fb/events?x=%00 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer $KEY\r\nLast-Event-ID: 1-2\r\n\r\n",
     ]
 
-    private let messages = [
-        WebSocketClient.envelope("HEALTH_CHECK", [:]), WebSocketClient.envelope("SESSION_QUERY", ["query_fields": ["platform"]]),
-        WebSocketClient.envelope(
-            "REQUEST",
-            ["request_id": "r", "data_type": "TEXT", "stream_flag": false, "stream_seq": 0, "content": ["text": "héllo"], "model": "m"]),
-        WebSocketClient.envelope(
-            "REQUEST",
-            [
-                "request_id": "s", "content": ["text": ""], "function_calling_op": "ADD",
-                "function_calling": [["name": "f", "description": "d", "parameters": ["type": "object"]]],
-                "update_session": ["systemPrompt": ["role_description": "x"], "requireTTS": false],
-            ]),
-        WebSocketClient.envelope("INTERRUPT", ["interrupt_request_id": ["r", "s"], "reason": "USER_STOP"]),
-        WebSocketClient.envelope("RESUME", ["request_id": "r", "last_event_id": "1-2"]), WebSocketClient.envelope("HEARTBEAT_REPLY", [:]),
-    ]
-
-    /// Up to five changes: bits, bytes that mean something, pieces left out, pieces said twice.
-    private func mutate(_ bytes: inout [UInt8], _ random: inout SplitMix64) {
-        for _ in 0..<Int.random(in: 1...5, using: &random) where !bytes.isEmpty {
-            let place = Int.random(in: bytes.indices, using: &random)
-            switch random.next() % 6 {
-            case 0: bytes[place] ^= 1 << UInt8(random.next() % 8)
-            case 1: bytes[place] = Array(#"{}[]":,\0-9eE.u"#.utf8).randomElement(using: &random)!
-            case 2: bytes[place] = UInt8.random(in: 0...255, using: &random)
-            case 3: bytes.removeSubrange(place..<min(bytes.count, place + Int.random(in: 1...16, using: &random)))
-            case 4: bytes.insert(contentsOf: bytes[place..<min(bytes.count, place + Int.random(in: 1...64, using: &random))], at: place)
-            default: bytes.insert(contentsOf: Array(repeating: bytes[place], count: Int.random(in: 1...200, using: &random)), at: place)
-            }
-        }
-    }
-
     /// A masked frame (RFC 6455, 5.2).
-    private func appendFrame(opcode: UInt8, payload: [UInt8], to out: inout [UInt8], _ random: inout SplitMix64) {
+    private func appendFrame(opcode: UInt8, payload: [UInt8], to out: inout [UInt8], _ random: inout SplitMix64, fin: Bool = true) {
         let payload = opcode >= 8 ? Array(payload.prefix(125)) : payload
-        out.append(0x80 | opcode)
+        out.append((fin ? 0x80 : 0) | opcode)
         if payload.count < 126 {
             out.append(0x80 | UInt8(payload.count))
+        } else if payload.count > 0xFFFF {
+            out += [0x80 | 127] + (0..<8).map { UInt8(truncatingIfNeeded: payload.count >> (56 - 8 * $0)) }
         } else {
             out += [0x80 | 126, UInt8(payload.count >> 8 & 0xFF), UInt8(payload.count & 0xFF)]
         }

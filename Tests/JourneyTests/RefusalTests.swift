@@ -124,14 +124,14 @@ extension Journeys {
                 let slow = try await lab.client(
                     small,
                     fields: [
-                        ("function_calling", [["name": "f", "description": .string(String(repeating: "x", count: 200_000))]])
+                        ("function_calling", [["name": "f", "description": .string(String(repeating: "x", count: 60_000))]])
                     ])
                 let other = try await lab.client(narrow)
                 try await answers(503, "overloaded", small, Self.upgrade + "\r\n")
                 try await answers(429, "too_many_sockets", narrow, Self.upgrade + "\r\n")
-                // Answers of 200 KB each, which nobody reads.
+                // Answers of 60 KB each, which nobody reads.
                 try await slow.stopReading()
-                for _ in 0..<100 { try await slow.send("SESSION_QUERY", [:]) }
+                for _ in 0..<400 { try await slow.send("SESSION_QUERY", [:]) }
                 try await expectCounted([("socket", "4430"), ("upgrade", "overloaded")], by: small)
                 #expect(try await small.scrape()["sluice_slow_readers_closed_total"] == 1)
                 try await slow.goOnReading()

@@ -20,9 +20,7 @@ extension AgentSocket {
             register(envelope.payload)
         case .registering:
             guard envelope.kind != .register else { return send(.malformed("a second REGISTER")) }
-            guard keepForLater(envelope) else {
-                return send(ProtocolError(.sessionInvalid, "REGISTER is not answered yet", requestID: requestID(envelope)))
-            }
+            waiting.append(envelope)
         case .registered(let session):
             guard envelope.sessionID.isEmpty || envelope.sessionID == session.id else {
                 return send(ProtocolError(.sessionInvalid, "there is no such session here", requestID: requestID(envelope)))
@@ -33,7 +31,7 @@ extension AgentSocket {
     }
 
     private func requestID(_ envelope: Envelope) -> String? {
-        envelope.payload["request_id"]?.string.flatMap { $0.utf8.count <= RequestPayload.maximumIDLength ? $0 : nil }
+        envelope.payload["request_id"]?.string.flatMap { $0.utf8.count <= FieldLimit.requestID ? $0 : nil }
     }
 
     private func handle(_ envelope: Envelope, in session: Session) {
@@ -62,7 +60,7 @@ extension AgentSocket {
 
     private func register(_ payload: JSONObject) {
         let registration: RegisterPayload
-        do { registration = try RegisterPayload(payload) } catch { return send(error) }
+        do { registration = try RegisterPayload(payload, maximumSize: settings.sessionMaximum) } catch { return send(error) }
         state = .registering
         let authenticator = node.context.authenticator
         let credential = registration.credential
@@ -81,6 +79,10 @@ extension AgentSocket {
     }
 
     private func openSession(_ payload: RegisterPayload, owner: String) {
+        guard join(node.host.accounts.tenant(owner)) else {
+            send(ProtocolError(.rateLimited, "too many of your sockets are open", retryable: true))
+            return close(.overloaded, "too many sockets of this tenant")
+        }
         let host = node.host
         let then: (Result<Session, ProtocolError>) -> Void = { [weak self] result in
             guard let self, case .registering = self.state else {
@@ -138,17 +140,26 @@ extension AgentSocket {
                 throw refusal(.rateLimited, "too many of your requests are running", retryable: true)
             }
         }
+        guard session.account.hasRoom(for: session.cost(of: payload.text)) else {
+            throw refusal(.rateLimited, "too many bytes of your requests are in memory", retryable: true)
+        }
         if !payload.update.isEmpty {
-            do { session.settings = try payload.update.applied(to: session.settings) } catch {
+            // Reading and writing the whole settings is what an update costs, however small its message.
+            session.account.charge(session.settingsText.utf8.count)
+            do {
+                let changed = try payload.update.applied(to: session.settings, maximumSize: settings.sessionMaximum)
+                if changed != session.settings {
+                    session.settings = changed
+                    node.host.save(session, .settings)
+                }
+            } catch {
                 var error = error
                 error.requestID = payload.id
                 throw error
             }
-            node.host.save(session, fields: [("settings", session.settings.json.text)])
         }
         if payload.text.isEmpty {
-            session.lastRequestMilliseconds = WallClock.milliseconds
-            session.isWarned = false
+            node.host.touch(session)
         } else {
             node.host.start(payload, in: session)
         }
@@ -195,6 +206,7 @@ extension AgentSocket {
 
     /// - Parameter fields: names of `session_data` that are wanted; absent or empty: all.
     private func sendInfo(_ session: Session, fields: JSON?) {
+        session.account.charge(session.settingsText.utf8.count)
         let wanted = Set((fields?.array ?? []).compactMap(\.string))
         let all: [JSONObject.Member] = [
             .init(name: "platform", value: .string(session.settings.platform.rawValue)),

@@ -26,20 +26,29 @@ final class AgentSocket: ChannelInboundHandler {
     private static let headerRoom = 10
     /// How long the peer has to answer a close frame, and to read what was sent before it.
     private static let closingTime = Duration.seconds(3)
-    private static let waitingMaximum = 32
 
     let node: GatewayNode
     let address: String
     /// Of the upgrade's request: the trace that the socket's requests belong to.
     var traceparent: String?
     var state = State.unregistered
-    /// Messages that came while REGISTER was looked at.
+    /// Messages that came while REGISTER was looked at; `UnregisteredBudget` bounds them.
     var waiting: [Envelope] = []
-    private var messages: MessageMachine
-    private var allowance: MessageAllowance
+    /// Of the address until the socket is registered, then of the tenant.
+    var account: TrafficAccount
+    var isCounted = false
+    private(set) var messages: MessageMachine
+    private var allowance: Allowance
+    private var budget = UnregisteredBudget()
+    /// Bytes that came since the last frame, and those of a message that is not whole: what the account holds for this socket.
+    var pendingBytes = 0
+    /// Bytes that came before the socket was registered.
+    var unregisteredBytes = 0
+    /// Frames since the last read from the network.
+    var frames = 0
     private var context: ChannelHandlerContext?
     private var isDirty = false
-    private var wasHeard = true
+    var wasHeard = true
     private var silentBeats = 0
     private var timer: Scheduled<Void>?
     private var beats: RepeatedTask?
@@ -52,7 +61,8 @@ final class AgentSocket: ChannelInboundHandler {
         self.node = node
         self.address = address
         messages = MessageMachine(maximum: node.context.settings.messageMaximum)
-        allowance = MessageAllowance(perSecond: node.context.settings.messagesPerSecond, milliseconds: WallClock.milliseconds)
+        account = node.host.accounts.address(AddressShares.key(address))
+        allowance = Allowance(perSecond: node.context.settings.messagesPerSecond, milliseconds: WallClock.milliseconds)
     }
 
     /// The session, unless the socket is not registered or on its way out.
@@ -62,6 +72,7 @@ final class AgentSocket: ChannelInboundHandler {
 
     func handlerAdded(context: ChannelHandlerContext) {
         self.context = context
+        addIntake(context)
         node.ledger.add(self)
         GatewayMetrics.socketsOpened.increment()
         timer = eventLoop.after(settings.registerTimeout) { [weak self] in
@@ -80,19 +91,23 @@ final class AgentSocket: ChannelInboundHandler {
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         let frame = unwrapInboundIn(data)
         wasHeard = true
+        frames += 1
+        account.charge(TrafficAccount.frameCost + frame.length)
         GatewayMetrics.framesReceived.increment()
         if case .closing = state {
             // Only the peer's close frame is still of interest.
             if frame.opcode == .connectionClose { context.close(promise: nil) }
             return
         }
-        // Empty fragments cost their sender nothing: they count as messages.
-        if frame.opcode != .continuation || frame.length == 0, !allowance.take(milliseconds: WallClock.milliseconds) {
-            return close(.tooManyMessages, "too many messages")
+        guard allowance.take(milliseconds: WallClock.milliseconds) else { return close(.tooManyMessages, "too many messages") }
+        if session == nil, let code = budget.take(bytes: frame.length, startsMessage: frame.opcode != .continuation) {
+            return close(code, "too much before REGISTER")
         }
         switch messages.receive(frame) {
         case .none: break
-        case .message(let message): received(message)
+        case .message(let message):
+            account.charge(message.readableBytes)
+            received(message)
         case .pong(let payload): write(.pong, payload)
         case .closed(let code): answerClose(code)
         case .fail(let code): close(code, "")
@@ -133,6 +148,7 @@ final class AgentSocket: ChannelInboundHandler {
         if case .closed = state { return }
         state = .closed
         waiting = []
+        leaveAccount()
         node.ledger.remove(self)
         if let session { node.host.detach(self, from: session) }
         node.leftIfDrained()
@@ -289,12 +305,5 @@ final class AgentSocket: ChannelInboundHandler {
     /// A request of the session is over.
     func requestEnded() {
         if node.context.readiness.isDraining, isIdle { sendAway() }
-    }
-
-    /// - Returns: false when too much waits.
-    func keepForLater(_ envelope: Envelope) -> Bool {
-        guard waiting.count < Self.waitingMaximum else { return false }
-        waiting.append(envelope)
-        return true
     }
 }

@@ -16,7 +16,7 @@ final class GatewayNode {
         host = SessionHost(context: context)
         flushes = FlushList(eventLoop: context.eventLoop)
         ledger = SocketLedger(settings: context.settings)
-        connections = ConnectionLedger(sockets: context.settings.socketsMaximum)
+        connections = ConnectionLedger(settings: context.settings)
     }
 
     // MARK: draining

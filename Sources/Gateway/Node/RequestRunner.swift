@@ -27,11 +27,13 @@ extension SessionHost {
     private static let ownerFull = ProtocolError(
         .serverBusy, "too many of your requests are waiting; try again when some have run", detail: "overloaded", retryable: true)
 
+    private static let overQuota = ProtocolError(
+        .rateLimited, "your sessions fill their quota; end some or try again later", retryable: true)
+
     // MARK: submitting
 
     func start(_ payload: RequestPayload, in session: Session) {
-        session.lastRequestMilliseconds = WallClock.milliseconds
-        session.isWarned = false
+        session.touch()
         let speaks = payload.requiresSpeech ?? session.settings.requiresSpeech
         let body = ChatRequest.body(settings: session.settings, history: session.history, text: payload.text, model: payload.model)
         let jobID = JobID(partition: session.partition, milliseconds: UInt64(session.lastRequestMilliseconds))
@@ -62,14 +64,17 @@ extension SessionHost {
 
     private func submit(_ job: Job, _ options: SubmitOptions, _ subject: Subject) {
         let (queue, errands, bound) = (context.queue, context.errands, NIOLoopBound(subject, eventLoop: eventLoop))
+        let bytes = subject.session.cost(of: subject.request.text ?? "")
+        subject.session.account.hold(bytes)
+        subject.session.account.charge(bytes)
         context.await({ () -> Outcome in
             guard !bound.value.session.isOver else { return .refused(Self.lost) }
             // Written before the job, in one write with it: should this gateway die now, whoever takes the session knows of the request. A
             // job that its session does not know could be neither resumed nor interrupted after this gateway: the submission looks for it.
-            bound.value.host.save(
-                bound.value.session, fields: [(SessionRecord.requestPrefix + bound.value.request.id, bound.value.request.stored.text)])
+            bound.value.host.save(bound.value.request, of: bound.value.session)
             return await Self.attempt(job, options, queue, errands)
         }) { outcome in
+            subject.session.account.release(bytes)
             if case .accepted = outcome { subject.host.context.tellSubmitted(job) }
             subject.host.submitted(subject, outcome)
         }
@@ -102,7 +107,7 @@ extension SessionHost {
         case .accepted:
             request.phase = .running
             interruptWaiting(request, in: session)
-        case .refused(let error): refuse(subject, error)
+        case .refused(let error): refuse(subject, request.exceedsQuota ? Self.overQuota : error)
         }
     }
 
@@ -116,7 +121,7 @@ extension SessionHost {
         // A client that has come back hears of a request when it asks (RESUME): then that there is none. One ERROR, not two.
         if !request.isMuted { session.socket?.send(error) }
         answerWaiting(request, nil)
-        save(session, deleted: [SessionRecord.requestPrefix + request.id])
+        save(session, [], deleting: request)
         session.socket?.requestEnded()
         forgetIfIdle(session)
     }
@@ -142,16 +147,16 @@ extension SessionHost {
         let (session, request) = (subject.session, subject.request)
         if ending == .interrupted, let asked = request.interruptedAt { GatewayMetrics.interruptCarriedOut(since: asked) }
         session.remember(EndedRequest(id: request.id, jobID: request.jobID, ending: ending))
-        var fields = [(name: "ended", value: endedField(session))]
+        var fields: UnsavedChanges.Fields = .ended
         // A failure that gave nothing is no turn: the client will say it again.
         if let text = request.text, settings.historyTurns > 0, ending != .failed || !request.machine.answer.isEmpty {
             session.history.append(user: text, answer: request.machine.answer)
-            fields.append(("history", session.history.json.text))
+            fields.insert(.history)
         }
         // The feed ended the following by itself.
         request.following = nil
         if request.phase == .running { answerWaiting(request, InterruptResult(state: JobState(rawValue: ending.rawValue), stored: false)) }
-        save(session, deleted: [SessionRecord.requestPrefix + request.id], fields: fields)
+        save(session, fields, deleting: request)
         session.socket?.requestEnded()
         forgetIfIdle(session)
     }

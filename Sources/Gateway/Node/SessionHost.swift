@@ -9,6 +9,7 @@ import RedisClient
 final class SessionHost {
     let context: GatewayContext
     let store: SessionStore
+    let accounts: TrafficAccounts
     private(set) var sessions: [String: Session] = [:]
 
     var settings: GatewaySettings { context.settings }
@@ -16,7 +17,9 @@ final class SessionHost {
 
     init(context: GatewayContext) {
         self.context = context
-        store = SessionStore(redis: context.queue.redis, keys: context.queue.keys, gateway: context.settings.name)
+        store = SessionStore(
+            redis: context.queue.redis, keys: context.queue.keys, gateway: context.settings.name, quota: SessionQuota(context.settings))
+        accounts = TrafficAccounts(settings: context.settings)
     }
 
     var runningCount: Int { sessions.values.reduce(0) { $0 + $1.running.count } }
@@ -29,18 +32,18 @@ final class SessionHost {
         let partition = Int.random(in: 0..<context.queue.keys.partitions)
         let session = Session(
             id: JobID(partition: partition, milliseconds: UInt64(now)).rawValue, partition: partition, owner: owner, settings: settings,
-            history: emptyHistory, tenants: context.tenants, milliseconds: now)
-        let done = NIOLoopBound((self, session, then), eventLoop: eventLoop)
-        store.save(
-            session.id, epoch: session.epoch, expires: keptUntil(session), isBusy: false, creates: true, change: everything(of: session)
-        ) { saved in
-            let (host, session, then) = done.value
-            guard case .saved = saved else {
+            history: emptyHistory, tenants: context.tenants, account: accounts.tenant(owner), milliseconds: now)
+        write(session, everything(of: session), creating: .withinQuota) { host, saved in
+            switch saved {
+            case .saved:
+                host.sessions[session.id] = session
+                then(.success(session))
+            case .overQuota:
+                then(.failure(ProtocolError(.rateLimited, "your sessions fill their quota; end some or try again later", retryable: true)))
+            case .lost, .missing, .savedInPart, .failed:
                 host.context.logger.warning("session could not be written", metadata: ["session": "\(session.id)", "outcome": "\(saved)"])
-                return then(.failure(ProtocolError(.serverBusy, "the session could not be stored; try again", retryable: true)))
+                then(.failure(ProtocolError(.serverBusy, "the session could not be stored; try again", retryable: true)))
             }
-            host.sessions[session.id] = session
-            then(.success(session))
         }
     }
 
@@ -54,9 +57,9 @@ final class SessionHost {
             case .success(nil):
                 then(.failure(ProtocolError(.sessionInvalid, "there is no such session")))
             case .success(let session?):
-                session.lastRequestMilliseconds = WallClock.milliseconds
+                session.touch()
                 then(.success(session))
-                host.save(session)
+                host.save(session, .time)
             }
         }
     }
@@ -99,9 +102,12 @@ final class SessionHost {
 
     private func rebuild(_ id: String, _ partition: Int, _ record: SessionRecord) -> Session {
         let history = ChatHistory(stored: record.history, maximumTurns: settings.historyTurns, maximumSize: settings.historyMaximum)
-        let session = Session(id: id, partition: partition, record: record, history: history, tenants: context.tenants)
+        let session = Session(
+            id: id, partition: partition, record: record, history: history, tenants: context.tenants, account: accounts.tenant(record.owner)
+        )
         sessions[id] = session
-        for running in record.running.sorted(by: { $0.jobID < $1.jobID }) {
+        // No gateway lets a session run more.
+        for running in record.running.sorted(by: { $0.jobID < $1.jobID }).prefix(2 * settings.requestsPerSocket) {
             let machine = RelayMachine(
                 requestID: running.id, jobID: running.jobID, sessionID: id, wantsReasoning: session.settings.wantsReasoning,
                 speaks: running.speaks)
@@ -144,6 +150,8 @@ final class SessionHost {
 
     private func left(_ session: Session) {
         for request in session.running { request.isMuted = true }
+        // An unused session holds nothing that a client could miss: its expiry is brought forward.
+        if session.isUnused { save(session, .time) }
         guard !forgetIfIdle(session), session.graceTimer == nil else { return }
         session.graceTimer = eventLoop.after(settings.grace) { [weak self] in self?.abandon(session) }
     }
@@ -152,7 +160,7 @@ final class SessionHost {
     private func abandon(_ session: Session) {
         session.graceTimer = nil
         guard !session.isOver, session.socket == nil else { return }
-        write(session, SessionStore.Change()) { host, saved in
+        write(session, SessionStore.Change(), creating: .no) { host, saved in
             guard !session.isOver, session.socket == nil else { return }
             if case .failed = saved {
                 session.graceTimer = host.eventLoop.after(.seconds(1)) { [weak host] in host?.abandon(session) }
@@ -169,14 +177,14 @@ final class SessionHost {
         for request in session.running { interruptSurely(request, in: session, reason: InterruptReason.clientGone) }
         drop(session)
         let (logger, id) = (context.logger, session.id)
-        store.end(session.id, epoch: session.epoch) { error in
+        store.end(session.id, owner: session.owner, epoch: session.epoch) { error in
             guard let error else { return }
             logger.warning("session could not be removed; it will expire", metadata: ["session": "\(id)", "error": "\(error)"])
         }
     }
 
     /// Another gateway holds the session now.
-    private func lose(_ session: Session) {
+    func lose(_ session: Session) {
         guard !session.isOver else { return }
         context.logger.info("session went to another gateway", metadata: ["session": "\(session.id)"])
         let socket = session.socket
@@ -197,91 +205,8 @@ final class SessionHost {
     /// A session without client and requests lives in Redis alone.
     @discardableResult
     func forgetIfIdle(_ session: Session) -> Bool {
-        guard session.socket == nil, session.running.isEmpty, !session.needsFullSave else { return false }
+        guard session.socket == nil, session.running.isEmpty, !session.isSaving, session.unsaved.isEmpty else { return false }
         drop(session)
         return true
-    }
-
-    // MARK: writing
-
-    /// - Parameter then: on the event loop: whether Redis has it (or lost the whole session, which is then written anew).
-    func save(
-        _ session: Session, deleted: [String] = [], fields: [(name: String, value: String)] = [], then: @escaping (Bool) -> Void = { _ in }
-    ) {
-        guard !session.isOver else { return then(false) }
-        var change = session.needsFullSave ? everything(of: session) : SessionStore.Change()
-        change.deleted += deleted
-        change.fields += [("last_request_ms", String(session.lastRequestMilliseconds))] + fields
-        session.needsFullSave = false
-        write(session, change) { _, saved in
-            switch saved {
-            case .saved, .missing: then(true)
-            case .lost, .failed: then(false)
-            }
-        }
-    }
-
-    private func write(_ session: Session, _ change: SessionStore.Change, then: @escaping (SessionHost, SessionStore.Saved) -> Void) {
-        let done = NIOLoopBound((self, session, then), eventLoop: eventLoop)
-        store.save(
-            session.id, epoch: session.epoch, expires: keptUntil(session), isBusy: !session.running.isEmpty, creates: false, change: change
-        ) { saved in
-            let (host, session, then) = done.value
-            switch saved {
-            case .saved: break
-            case .lost: host.lose(session)
-            case .missing: host.recreate(session)
-            case .failed:
-                session.needsFullSave = true
-                session.unsavedDeletions.formUnion(change.deleted)
-            }
-            then(host, saved)
-        }
-    }
-
-    /// Redis lost the session (it was emptied, or came back without its data) while its client is still here: written anew, whole.
-    private func recreate(_ session: Session) {
-        guard !session.isOver else { return }
-        let done = NIOLoopBound((self, session), eventLoop: eventLoop)
-        store.save(
-            session.id, epoch: session.epoch, expires: keptUntil(session), isBusy: !session.running.isEmpty, creates: true,
-            change: everything(of: session)
-        ) { saved in
-            let (host, session) = done.value
-            switch saved {
-            case .saved, .missing: break
-            case .lost: host.lose(session)
-            case .failed: session.needsFullSave = true
-            }
-        }
-    }
-
-    /// At every beat: what could not be written is written again.
-    func saveUnsaved() {
-        for session in sessions.values where session.needsFullSave {
-            save(session)
-            forgetIfIdle(session)
-        }
-    }
-
-    private func everything(of session: Session) -> SessionStore.Change {
-        var change = SessionStore.Change()
-        let current = Set(session.running.map { SessionRecord.requestPrefix + $0.id })
-        change.deleted = session.unsavedDeletions.filter { !current.contains($0) }
-        session.unsavedDeletions = []
-        change.fields = [
-            ("owner", session.owner), ("created_ms", String(session.createdMilliseconds)),
-            ("last_request_ms", String(session.lastRequestMilliseconds)), ("settings", session.settings.json.text),
-            ("history", session.history.json.text), ("ended", endedField(session)),
-        ]
-        change.fields += session.running.map { (SessionRecord.requestPrefix + $0.id, $0.stored.text) }
-        return change
-    }
-
-    func endedField(_ session: Session) -> String { JSON.array(session.ended.map(\.json)).text }
-
-    /// The hash outlives the session's last moment by what a takeover needs.
-    private func keptUntil(_ session: Session) -> Int {
-        max(session.expiry(settings.sessionTimeout), WallClock.milliseconds) + settings.grace.milliseconds + 3 * settings.lease.milliseconds
     }
 }

@@ -6,7 +6,9 @@ struct RegisterPayload: Sendable {
     var settings: SessionSettings
     var resumedSession: String?
 
-    init(_ payload: JSONObject) throws(ProtocolError) {
+    /// - Parameter maximumSize: bytes of the session's settings as JSON.
+    /// - Throws: MALFORMED_PAYLOAD, PAYLOAD_TOO_LARGE.
+    init(_ payload: JSONObject, maximumSize: Int = SessionSettings.defaultMaximumSize) throws(ProtocolError) {
         guard let auth = payload["auth"]?.object else { throw .malformed("\"auth\" must be an object") }
         func field(_ name: String) throws(ProtocolError) -> String {
             guard let text = auth[name]?.string else { throw .malformed("\"auth.\(name)\" must be a string") }
@@ -30,10 +32,11 @@ struct RegisterPayload: Sendable {
         if let functions = payload.present("function_calling") { settings.functions = try FunctionDefinition.list(functions) }
         if let prompt = payload.present("system_prompt") { try settings.setSystemPrompt(prompt) }
         if let scene = payload.present("scene_context") { try settings.setScene(scene) }
+        try settings.requireSize(maximumSize)
         self.settings = settings
         if let resumed = payload.present("resume_session_id") {
             guard let text = resumed.string else { throw .malformed("\"resume_session_id\" must be a string") }
-            resumedSession = text.isEmpty ? nil : text
+            resumedSession = text.isEmpty ? nil : try text.bounded("resume_session_id", FieldLimit.sessionID)
         }
     }
 }

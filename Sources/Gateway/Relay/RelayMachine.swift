@@ -61,7 +61,7 @@ struct RelayMachine {
     /// for in the log was heard all the same, and a Redis that comes back without its last second has lost what was heard. What the new
     /// attempt generates does not follow on that: the client is told to begin anew, and gets what the log holds once more.
     private mutating func resumed(at offset: Int, _ id: EventID, _ milliseconds: Int, _ emit: (([UInt8]) -> Void)?) {
-        let kept = String(decoding: answer.utf8.prefix(offset), as: UTF8.self)
+        let kept = String(decoding: answer.utf8.prefix(max(0, offset)), as: UTF8.self)
         let before = EventID(attempt: id.attempt, sequence: id.sequence - 1)
         // What the client named as its last event either never was in the log, or is the first of the two frames below.
         let isAhead = known.map { $0 == before || $0 < before && !hasSeenKnown } ?? false

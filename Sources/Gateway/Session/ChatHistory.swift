@@ -11,7 +11,8 @@ struct ChatHistory: Sendable, Hashable {
     }
 
     private(set) var turns: [Turn] = []
-    private var size = 0
+    /// Bytes of all texts.
+    private(set) var size = 0
     private let maximumTurns: Int
     private let maximumSize: Int
 
@@ -25,10 +26,12 @@ struct ChatHistory: Sendable, Hashable {
         let turn = Turn(user: user, answer: answer)
         turns.append(turn)
         size += turn.size
-        while turns.count > maximumTurns || size > maximumSize, let first = turns.first {
-            size -= first.size
-            turns.removeFirst()
+        var excess = 0
+        while turns.count - excess > maximumTurns || size > maximumSize, excess < turns.count {
+            size -= turns[excess].size
+            excess += 1
         }
+        turns.removeFirst(excess)
     }
 
     /// As messages of OpenAI's form. An answer of which nothing came is left out: upstreams refuse empty ones.
@@ -45,7 +48,7 @@ struct ChatHistory: Sendable, Hashable {
 
     init(stored json: JSON, maximumTurns: Int, maximumSize: Int) {
         self.init(maximumTurns: maximumTurns, maximumSize: maximumSize)
-        for turn in json.array ?? [] {
+        for turn in (json.array ?? []).suffix(maximumTurns) {
             guard let user = turn[0]?.string, let answer = turn[1]?.string else { continue }
             append(user: user, answer: answer)
         }

@@ -1,29 +1,47 @@
 import Contract
 
-/// One entry of `function_calling`: kept as the client gave it, translated to OpenAI's `tools` when a job is made.
+/// One entry of `function_calling`: the client's form, which the session keeps, and OpenAI's form for jobs, converted once.
 struct FunctionDefinition: Sendable, Hashable {
+    /// Functions of a session, and of one message.
     static let maximumCount = 128
+    /// Parameters in a list `[{name, type, description?}]`, and members of a schema's `properties`.
+    static let maximumParameters = 128
 
     let name: String
     let source: JSONObject
+    /// As an element of OpenAI's `tools`.
+    let tool: JSON
 
     init(_ json: JSON) throws(ProtocolError) {
         guard let source = json.object, let name = source["name"]?.string, !name.isEmpty else {
             throw .malformed("an entry of \"function_calling\" must be an object with a \"name\"")
         }
-        if let description = source.present("description"), description.string == nil {
-            throw .malformed("the description of the function \"\(name.prefix(100))\" is not a string")
+        _ = try name.bounded("function_calling.name", FieldLimit.functionName)
+        let description = source.present("description")
+        if let description, description.string == nil {
+            throw .malformed("the description of the function \"\(name)\" is not a string")
         }
+        var function = JSONObject()
+        function["name"] = .string(name)
+        function["description"] = description
         switch source.present("parameters") {
-        case nil, .object: break
+        case nil: break
+        case .object(let schema):
+            let count = schema["properties"]?.object?.members.count ?? 0
+            guard count <= Self.maximumParameters else { throw Self.tooMany(name) }
+            function["parameters"] = .object(schema)
         case .array(let parameters):
-            guard parameters.allSatisfy({ $0["name"]?.string?.isEmpty == false }) else {
-                throw .malformed("a parameter of the function \"\(name.prefix(100))\" has no name")
-            }
-        default: throw .malformed("the parameters of the function \"\(name.prefix(100))\" are neither a JSON schema nor a list")
+            guard parameters.count <= Self.maximumParameters else { throw Self.tooMany(name) }
+            function["parameters"] = try Self.schema(parameters, of: name)
+        default: throw .malformed("the parameters of the function \"\(name)\" are neither a JSON schema nor a list")
         }
         self.name = name
         self.source = source
+        tool = ["type": "function", "function": .object(function)]
+    }
+
+    private static func tooMany(_ name: String) -> ProtocolError {
+        .malformed("the function \"\(name)\" has more than \(maximumParameters) parameters")
     }
 
     static func list(_ json: JSON) throws(ProtocolError) -> [FunctionDefinition] {
@@ -34,30 +52,29 @@ struct FunctionDefinition: Sendable, Hashable {
         return list
     }
 
-    /// As an element of OpenAI's `tools`.
-    var tool: JSON {
-        var function = JSONObject()
-        function["name"] = .string(name)
-        function["description"] = source.present("description")
-        function["parameters"] = source.present("parameters").map(Self.schema)
-        return ["type": "function", "function": .object(function)]
-    }
-
-    /// A list `[{name, type, description?}]` as the JSON schema that it means; a schema as it is.
-    private static func schema(_ parameters: JSON) -> JSON {
-        guard let list = parameters.array else { return parameters }
-        var properties = JSONObject()
+    /// The JSON schema of a list `[{name, type, description?}]`. Of parameters with the same name the last one counts, in the first one's
+    /// place.
+    private static func schema(_ list: [JSON], of function: String) throws(ProtocolError) -> JSON {
+        var properties: [JSONObject.Member] = []
+        var indexes: [String: Int] = [:]
         var required: [JSON] = []
         for parameter in list {
-            guard let source = parameter.object, let name = source["name"]?.string else { continue }
+            guard let source = parameter.object, let name = source["name"]?.string, !name.isEmpty else {
+                throw .malformed("a parameter of the function \"\(function)\" has no name")
+            }
             var property = JSONObject(source.members.filter { $0.name != "name" && $0.name != "required" && $0.name != "type" })
             property["type"] = .string(type(source["type"]?.string ?? "string"))
-            properties[name] = .object(property)
+            if let index = indexes[name] {
+                properties[index].value = .object(property)
+            } else {
+                indexes[name] = properties.count
+                properties.append(.init(name: name, value: .object(property)))
+            }
             if source["required"]?.bool == true { required.append(.string(name)) }
         }
         var schema = JSONObject()
         schema["type"] = "object"
-        schema["properties"] = .object(properties)
+        schema["properties"] = .object(JSONObject(properties))
         if !required.isEmpty { schema["required"] = .array(required) }
         return .object(schema)
     }

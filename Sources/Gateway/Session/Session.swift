@@ -13,7 +13,9 @@ final class Session {
     let createdMilliseconds: Int
     /// Which holder of the session this is; a write with an older one is refused.
     var epoch: Int
-    var settings: SessionSettings
+    var settings: SessionSettings { didSet { settingsText = settings.json.text } }
+    /// The settings as Redis holds them, made once for every change.
+    private(set) var settingsText: String
     var history: ChatHistory
     /// In the order in which they came.
     private(set) var running: [RunningRequest] = []
@@ -24,10 +26,14 @@ final class Session {
     weak var socket: AgentSocket?
     /// Runs while the client is away and requests run on.
     var graceTimer: Scheduled<Void>?
-    /// The last write failed: the whole session is written again at the next beat.
-    var needsFullSave = false
-    /// Fields that such a write must delete. Bounded by what one session may run between two beats.
-    var unsavedDeletions: Set<String> = []
+    /// Changes that Redis does not have yet.
+    var unsaved = UnsavedChanges()
+    /// A write of changes is on its way; others wait for its reply.
+    var isSaving = false
+    /// When the last write began, in milliseconds since 1970.
+    var savedMilliseconds = 0
+    /// Redis refused to hold the session's settings and history: its owner's sessions fill their quota.
+    var exceedsQuota = false
     /// Requests that are being read again from their logs.
     var replays = 0
     /// The client was told that the session is about to expire.
@@ -36,14 +42,19 @@ final class Session {
     private(set) var isOver = false
     /// Counts what runs; nil once that is no longer this gateway's business.
     private var tenants: TenantLedger?
+    /// What the owner's sockets and sessions cost this gateway.
+    let account: TrafficAccount
 
     init(
-        id: String, partition: Int, owner: String, settings: SessionSettings, history: ChatHistory, tenants: TenantLedger, milliseconds: Int
+        id: String, partition: Int, owner: String, settings: SessionSettings, history: ChatHistory, tenants: TenantLedger,
+        account: TrafficAccount, milliseconds: Int
     ) {
         self.id = id
         self.partition = partition
         self.owner = owner
         self.settings = settings
+        settingsText = settings.json.text
+        self.account = account
         self.history = history
         self.tenants = tenants
         createdMilliseconds = milliseconds
@@ -52,11 +63,13 @@ final class Session {
         ended = []
     }
 
-    init(id: String, partition: Int, record: SessionRecord, history: ChatHistory, tenants: TenantLedger) {
+    init(id: String, partition: Int, record: SessionRecord, history: ChatHistory, tenants: TenantLedger, account: TrafficAccount) {
         self.id = id
         self.partition = partition
         owner = record.owner
         settings = record.settings
+        settingsText = record.settings.json.text
+        self.account = account
         self.history = history
         self.tenants = tenants
         createdMilliseconds = record.createdMilliseconds
@@ -71,22 +84,42 @@ final class Session {
     func add(_ request: RunningRequest) {
         running.append(request)
         tenants?.add(owner)
+        account.hold(request.textBytes)
     }
 
     /// - Returns: whether it was still running.
     func remove(_ request: RunningRequest) -> Bool {
         guard let index = running.firstIndex(where: { $0 === request }) else { return false }
         running.remove(at: index)
-        tenants?.remove(owner)
+        release(request)
         return true
     }
 
     /// What still runs does not count any more.
     func end() {
+        guard !isOver else { return }
         isOver = true
-        for _ in running { tenants?.remove(owner) }
+        for request in running { release(request) }
         tenants = nil
     }
+
+    private func release(_ request: RunningRequest) {
+        tenants?.remove(owner)
+        // A request of a session that ended was released then.
+        if tenants != nil { account.release(request.textBytes) }
+    }
+
+    /// Bytes that a request of `text` makes this gateway write: settings, history and the text itself.
+    func cost(of text: String) -> Int { settingsText.utf8.count + history.size + text.utf8.count }
+
+    /// A REQUEST came, or the client came back: the session's time begins anew.
+    func touch() {
+        lastRequestMilliseconds = max(WallClock.milliseconds, createdMilliseconds + 1)
+        isWarned = false
+    }
+
+    /// Never used: no REQUEST came since REGISTER.
+    var isUnused: Bool { lastRequestMilliseconds == createdMilliseconds && running.isEmpty && ended.isEmpty }
 
     func remember(_ request: EndedRequest) {
         ended.removeAll { $0.id == request.id }
@@ -96,6 +129,26 @@ final class Session {
 
     /// Milliseconds since 1970.
     func expiry(_ timeout: Duration) -> Int { lastRequestMilliseconds + timeout.milliseconds }
+}
+
+/// The fields of a session's hash that changed since they were last written, and the running requests whose fields are to be deleted.
+struct UnsavedChanges {
+    struct Fields: OptionSet {
+        let rawValue: UInt8
+        static let settings = Fields(rawValue: 1)
+        static let history = Fields(rawValue: 2)
+        static let ended = Fields(rawValue: 4)
+        /// Only the expiry and the time of the last request.
+        static let time = Fields(rawValue: 8)
+        /// Every field: a write failed, or Redis lost the session.
+        static let all = Fields(rawValue: 16)
+    }
+
+    var fields: Fields = []
+    /// Names of hash fields. Bounded by what one session may run between two writes.
+    var deletions: Set<String> = []
+
+    var isEmpty: Bool { fields.isEmpty && deletions.isEmpty }
 }
 
 /// A request whose job has not ended. Lives on the event loop.
@@ -110,7 +163,10 @@ final class RunningRequest {
     let jobID: JobID
     /// What the user said; nil when it was too long to be handed over.
     let text: String?
+    var textBytes: Int { text?.utf8.count ?? 0 }
     let speaks: Bool
+    /// Redis refused to hold the request: its owner's sessions fill their quota.
+    var exceedsQuota = false
     /// Of the job, where this gateway submitted it.
     var traceparent: String?
     var machine: RelayMachine

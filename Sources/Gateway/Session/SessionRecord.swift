@@ -44,11 +44,14 @@ struct SessionRecord: Sendable {
         self.owner = owner
         previousEpoch = previous
         self.epoch = epoch
-        createdMilliseconds = fields["created_ms"].flatMap { Int($0) } ?? WallClock.milliseconds
-        lastRequestMilliseconds = fields["last_request_ms"].flatMap { Int($0) } ?? createdMilliseconds
+        // Times are bounded by the present: arithmetic on them neither overflows nor keeps a session for ever.
+        let now = WallClock.milliseconds
+        func time(_ name: String) -> Int? { fields[name].flatMap { Int($0) }.map { min(max($0, 0), now) } }
+        createdMilliseconds = time("created_ms") ?? now
+        lastRequestMilliseconds = time("last_request_ms") ?? createdMilliseconds
         settings = SessionSettings(stored: json("settings"))
         history = json("history")
-        ended = (json("ended").array ?? []).compactMap(EndedRequest.init)
+        ended = (json("ended").array ?? []).suffix(EndedRequest.maximumCount).compactMap(EndedRequest.init)
         running = fields.compactMap { name, value in
             guard name.hasPrefix(Self.requestPrefix), let json = try? JSON(parsing: value), let job = json[0]?.string.flatMap(JobID.init)
             else { return nil }

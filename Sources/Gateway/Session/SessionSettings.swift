@@ -2,8 +2,8 @@ import Contract
 
 /// What a client has told about its session, at REGISTER and since.
 struct SessionSettings: Sendable, Hashable {
-    /// Bytes of it as JSON.
-    static let maximumSize = 1 << 20
+    /// Bytes of the settings as JSON (`SLUICE_SESSION_MAX`).
+    static let defaultMaximumSize = 64 << 10
 
     enum Platform: String, Sendable {
         case web = "WEB"
@@ -52,6 +52,13 @@ struct SessionSettings: Sendable, Hashable {
         guard let value = object.present(name) else { return "" }
         guard let text = value.string else { throw .malformed("\"\(name)\" must be a string") }
         return text
+    }
+
+    /// - Throws: PAYLOAD_TOO_LARGE with the limit.
+    func requireSize(_ maximum: Int) throws(ProtocolError) {
+        guard json.bytes.count <= maximum else {
+            throw ProtocolError(.payloadTooLarge, "the session's settings are larger than \(maximum) bytes")
+        }
     }
 
     // MARK: in Redis
@@ -112,8 +119,11 @@ struct SessionUpdate: Sendable {
         }
     }
 
+    /// - Parameter maximumSize: bytes of the settings as JSON.
     /// - Returns: the settings with the changes; `settings` itself stays as it is when one of them is refused.
-    func applied(to settings: SessionSettings) throws(ProtocolError) -> SessionSettings {
+    func applied(to settings: SessionSettings, maximumSize: Int = SessionSettings.defaultMaximumSize) throws(ProtocolError)
+        -> SessionSettings
+    {
         var result = settings
         if let functions { Self.apply(functions.operation, functions.list, to: &result.functions) }
         if let members {
@@ -124,9 +134,10 @@ struct SessionUpdate: Sendable {
             if let flag = try members.flag("enableSRS") { result.enablesRecognition = flag }
             if let flag = try members.flag("reasoning") { result.wantsReasoning = flag }
         }
-        guard result.functions.count <= FunctionDefinition.maximumCount, result.json.bytes.count <= SessionSettings.maximumSize else {
-            throw ProtocolError(.payloadTooLarge, "the session's settings would be too large")
+        guard result.functions.count <= FunctionDefinition.maximumCount else {
+            throw .malformed("the session would have more than \(FunctionDefinition.maximumCount) functions")
         }
+        try result.requireSize(maximumSize)
         return result
     }
 
@@ -135,10 +146,13 @@ struct SessionUpdate: Sendable {
         switch operation {
         case .replace: functions = list
         case .add, .update:
+            var indexes: [String: Int] = [:]
+            for (index, function) in functions.enumerated() where indexes[function.name] == nil { indexes[function.name] = index }
             for definition in list {
-                if let index = functions.firstIndex(where: { $0.name == definition.name }) {
+                if let index = indexes[definition.name] {
                     functions[index] = definition
                 } else {
+                    indexes[definition.name] = functions.count
                     functions.append(definition)
                 }
             }

@@ -24,6 +24,8 @@ struct MessageMachine {
     }
 
     private var state = State.idle
+    /// Bytes of a message of which some fragments are there.
+    var heldBytes: Int { if case .fragmented(let buffer) = state { buffer.readableBytes } else { 0 } }
     private let maximum: Int
 
     /// - Parameter maximum: bytes of a message.

@@ -50,7 +50,13 @@ extension SettingsReader {
         if let value = integer("SLUICE_MAX_REQUESTS_PER_TENANT") { gateway.requestsPerTenant = value }
         if let value = integer("SLUICE_MAX_MESSAGES_PER_SECOND") { gateway.messagesPerSecond = value }
         if let value = integer("SLUICE_MAX_SOCKETS") { gateway.socketsMaximum = value }
-        if let value = integer("SLUICE_MAX_SOCKETS_PER_ADDRESS") { gateway.socketsPerAddress = value }
+        gateway.socketsPerTenant = integer("SLUICE_MAX_SOCKETS_PER_TENANT")
+        gateway.socketsPerAddress = integer("SLUICE_MAX_SOCKETS_PER_ADDRESS")
+        if let value = integer("SLUICE_MAX_BYTES_PER_SECOND") { gateway.bytesPerSecond = value }
+        if let value = integer("SLUICE_MAX_BYTES_PER_TENANT") { gateway.heldBytesPerTenant = value }
+        if let value = integer("SLUICE_SESSION_MAX") { gateway.sessionMaximum = value }
+        if let value = integer("SLUICE_MAX_SESSIONS_PER_TENANT") { gateway.sessionsPerTenant = value }
+        if let value = integer("SLUICE_MAX_SESSION_BYTES_PER_TENANT") { gateway.sessionBytesPerTenant = value }
     }
 
     private mutating func authentication(host: String) -> AuthenticationSettings {

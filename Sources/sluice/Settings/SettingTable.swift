@@ -124,9 +124,28 @@ enum SettingTable {
             "Running requests of one tenant on one gateway (0: no limit); beyond it RATE_LIMITED or 429."),
         Setting(
             "SLUICE_MAX_MESSAGES_PER_SECOND", .integer(0...1_000_000), "20000", [.gateway],
-            "Messages of one socket a second (0: no limit); beyond it close 4429."),
+            "Frames of one socket a second (0: no limit); beyond it close 4429."),
+        Setting(
+            "SLUICE_MAX_BYTES_PER_SECOND", .size(0...(1 << 40)), "32MiB", [.gateway],
+            "Bytes a second that one tenant's sockets may make a gateway read and write (0: no limit); beyond it they are read more slowly."
+        ),
+        Setting(
+            "SLUICE_MAX_BYTES_PER_TENANT", .size(0...(1 << 40)), "64MiB", [.gateway],
+            "Bytes of one tenant's messages that a gateway holds (0: no limit); beyond it RATE_LIMITED."),
+        Setting("SLUICE_SESSION_MAX", .size(1_024...(16 << 20)), "64KiB", [.gateway], "Bytes of one session's settings as JSON."),
+        Setting(
+            "SLUICE_MAX_SESSIONS_PER_TENANT", .integer(0...100_000_000), "100000", [.gateway],
+            "Sessions of one tenant in Redis (0: no limit); beyond it RATE_LIMITED."),
+        Setting(
+            "SLUICE_MAX_SESSION_BYTES_PER_TENANT", .size(0...(1 << 40)), "256MiB", [.gateway],
+            "Bytes of one tenant's sessions in Redis (0: no limit); beyond it RATE_LIMITED."),
         Setting("SLUICE_MAX_SOCKETS", .integer(1...1_000_000), "10000", [.gateway], "WebSockets of one gateway."),
-        Setting("SLUICE_MAX_SOCKETS_PER_ADDRESS", .integer(0...1_000_000), "0", [.gateway], "WebSockets of one address (0: no limit)."),
+        Setting(
+            "SLUICE_MAX_SOCKETS_PER_TENANT", .integer(0...1_000_000), nil, [.gateway],
+            "WebSockets of one tenant (else half of SLUICE_MAX_SOCKETS; 0: no limit)."),
+        Setting(
+            "SLUICE_MAX_SOCKETS_PER_ADDRESS", .integer(0...1_000_000), nil, [.gateway],
+            "WebSockets of one address (else a quarter of SLUICE_MAX_SOCKETS; 0: no limit, as behind a proxy)."),
         Setting("SLUICE_TLS_CERTIFICATE_FILE", .file, nil, [.gateway], "PEM file of the listener's certificate and those above it."),
         Setting("SLUICE_TLS_KEY_FILE", .file, nil, [.gateway], "PEM file of the certificate's key."),
 

@@ -1,0 +1,65 @@
+-- Counts an owner's sessions and their bytes; put before the scripts that need it.
+-- The quota is a hash: `sessions` and `bytes` in all, `s:<end>` and `b:<end>` those that expire in the interval that ends then (ms since 1970), `due` the
+-- first of these ends. A session's field `quota` is `<end> <bytes>`: what it is counted as. Whatever happens to a session, it is no longer counted when its
+-- interval is over; totals are summed anew then, so no error lasts.
+
+local function now_ms()
+    local time = redis.call('TIME')
+    return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+local function digits(number) return string.format('%.0f', number) end
+
+-- The totals after the intervals that are over were removed.
+local function quota_totals(key, now)
+    local known = redis.pcall('HMGET', key, 'sessions', 'bytes', 'due')
+    if known.err then
+        -- Not a hash: somebody else's value.
+        redis.call('DEL', key)
+        return 0, 0
+    end
+    local due = tonumber(known[3])
+    if not due then return 0, 0 end
+    if now < due then return tonumber(known[1]) or 0, tonumber(known[2]) or 0 end
+    local sessions, bytes, first = 0, 0, nil
+    local all = redis.call('HGETALL', key)
+    for i = 1, #all, 2 do
+        local kind, interval = string.match(all[i], '^([sb]):(%d+)$')
+        if kind then
+            if tonumber(interval) <= now then
+                redis.call('HDEL', key, all[i])
+            else
+                local value = tonumber(all[i + 1]) or 0
+                if kind == 's' then sessions = sessions + value else bytes = bytes + value end
+                first = math.min(first or tonumber(interval), tonumber(interval))
+            end
+        end
+    end
+    if first then
+        redis.call('HSET', key, 'sessions', digits(sessions), 'bytes', digits(bytes), 'due', digits(first))
+    else
+        redis.call('DEL', key)
+    end
+    return sessions, bytes
+end
+
+-- No session lives longer (ms).
+local LONGEST = 4000000000
+
+-- What a session is counted as: the interval's end and bytes; nil when it is not counted (any more).
+local function quota_entry(session, now)
+    local interval, bytes = string.match(redis.call('HGET', session, 'quota') or '', '^(%d+) (%d+)$')
+    if interval and tonumber(interval) > now and tonumber(interval) < now + LONGEST then return tonumber(interval), tonumber(bytes) end
+    return nil, 0
+end
+
+-- Adds to the totals and to an interval; either number may be negative.
+local function quota_add(key, now, interval, sessions, bytes)
+    local s, b = 's:' .. digits(interval), 'b:' .. digits(interval)
+    local known = redis.call('HMGET', key, 'sessions', 'bytes', s, b, 'due')
+    local function sum(index, number) return digits(math.max(0, (tonumber(known[index]) or 0) + number)) end
+    local due = math.min(tonumber(known[5]) or interval, interval)
+    redis.call('HSET', key, 'sessions', sum(1, sessions), 'bytes', sum(2, bytes), s, sum(3, sessions), b, sum(4, bytes), 'due', digits(due))
+    if now + redis.call('PTTL', key) < interval then redis.call('PEXPIREAT', key, digits(interval)) end
+end
+

@@ -1,0 +1,135 @@
+import Contract
+import NIOCore
+import NIOWebSocket
+import RedisClient
+import TestSupport
+import Testing
+
+@testable import Gateway
+
+/// Seeded messages at each decoder of the gateway. `SLUICE_FUZZ_INPUTS` and `SLUICE_FUZZ_SEED` make a run longer or another.
+@Suite(.timeLimit(.minutes(30))) struct MessageFuzzTests {
+    private let inputs = FuzzSettings.inputs(4_000)
+    private let seed = FuzzSettings.seed
+
+    private static func frame(_ opcode: WebSocketOpcode, _ bytes: [UInt8], fin: Bool) -> WebSocketFrame {
+        WebSocketFrame(fin: fin, opcode: opcode, maskKey: [0, 0, 0, 0], data: ByteBuffer(bytes: bytes))
+    }
+
+    @Test func `frames in pieces come out whole, and whatever comes the machine holds no more than its maximum`() {
+        var fuzzer = MessageFuzzer(seed: seed)
+        var machine = MessageMachine(maximum: 4_096)
+        var whole = 0
+        for _ in 0..<inputs {
+            let message = fuzzer.message()
+            let pieces = fuzzer.pieces(message)
+            var action = MessageMachine.Action.none
+            for (index, piece) in pieces.enumerated() {
+                var opcode: WebSocketOpcode = index == 0 ? .text : .continuation
+                var fin = index == pieces.count - 1
+                if fuzzer.chance(50) {
+                    opcode = WebSocketOpcode(encodedWebSocketOpcode: UInt8.random(in: 0...15, using: &fuzzer.random)) ?? .text
+                }
+                if fuzzer.chance(50) { fin.toggle() }
+                action = machine.receive(Self.frame(opcode, piece, fin: fin))
+                #expect(machine.heldBytes <= 4_096)
+                if case .fail = action { break }
+                if case .closed = action { break }
+            }
+            switch action {
+            case .message(let buffer):
+                whole += 1
+                #expect(buffer.readableBytes <= 4_096)
+            case .fail, .closed: machine = MessageMachine(maximum: 4_096)
+            case .none, .pong: break
+            }
+        }
+        #expect(whole > inputs / 3, "most of them are messages")
+    }
+
+    /// What a decoder gave must obey every limit.
+    private struct Judge {
+        var accepted: [String: Int] = [:]
+        var settings = SessionSettings()
+
+        mutating func take(_ message: [UInt8]) throws(ProtocolError) {
+            let envelope = try Envelope(parsing: ByteBuffer(bytes: message), maximumDepth: 32)
+            #expect(envelope.sessionID.utf8.count <= 128)
+            try take(envelope.kind, envelope.payload)
+        }
+
+        mutating func take(_ kind: Envelope.Kind, _ payload: JSONObject) throws(ProtocolError) {
+            switch kind {
+            case .register:
+                let register = try RegisterPayload(payload)
+                settings = register.settings
+                #expect(register.resumedSession?.utf8.count ?? 0 <= 128)
+            case .request:
+                let request = try RequestPayload(payload)
+                #expect((1...128).contains(request.id.utf8.count) && request.model?.utf8.count ?? 0 <= 256)
+                settings = try request.update.applied(to: settings)
+                let names = settings.functions.map(\.name)
+                #expect(names.count <= 128 && names.allSatisfy { (1...64).contains($0.utf8.count) })
+                let stored = settings.json
+                #expect(stored.bytes.count <= SessionSettings.defaultMaximumSize)
+                #expect(SessionSettings(stored: stored) == settings, "what is stored is what is read")
+                let body = ChatRequest.body(
+                    settings: settings, history: ChatHistory(maximumTurns: 1, maximumSize: 1), text: request.text, model: request.model)
+                #expect(body["messages"]?.array?.isEmpty == false)
+            case .interrupt:
+                let interrupt = try InterruptPayload(payload)
+                #expect((1...64).contains(interrupt.reason.utf8.count))
+                #expect(interrupt.ids?.allSatisfy { $0.utf8.count <= 128 } ?? true)
+            case .resume:
+                let resume = try ResumePayload(payload)
+                #expect((1...128).contains(resume.id.utf8.count))
+                if let after = resume.after { #expect(after.attempt >= 0 && after.sequence >= 0) }
+            case .sessionQuery, .heartbeatReply, .healthCheck, .shutdown: break
+            }
+            accepted[kind.rawValue, default: 0] += 1
+        }
+    }
+
+    @Test func `messages are decoded within all limits or refused in few words`() {
+        var fuzzer = MessageFuzzer(seed: seed &+ 1)
+        var judge = Judge()
+        for _ in 0..<inputs {
+            let message = fuzzer.message()
+            do { try judge.take(message) } catch {
+                #expect(error.payload["error_msg"]?.string?.utf8.count ?? 0 < 400, "\(error.message.prefix(1_000))")
+                #expect(error.requestID?.utf8.count ?? 0 <= 128)
+            }
+            // The same payload where it does not belong.
+            let payload = fuzzer.payload()
+            let kind = [Envelope.Kind.register, .request, .interrupt, .resume].randomElement(using: &fuzzer.random) ?? .request
+            do { try judge.take(kind, payload) } catch { #expect(!error.message.isEmpty) }
+        }
+        for kind in ["REQUEST", "INTERRUPT", "RESUME", "SESSION_QUERY"] {
+            #expect(judge.accepted[kind, default: 0] > 0, "some of each are legal: \(judge.accepted)")
+        }
+    }
+
+    @Test func `session records with anything in their fields are read or refused`() {
+        var fuzzer = MessageFuzzer(seed: seed &+ 2)
+        let names = [
+            "owner", "epoch", "gateway", "created_ms", "last_request_ms", "settings", "history", "ended", "r:a", "r:", "quota", "x",
+        ]
+        var read = 0
+        for _ in 0..<inputs {
+            var values: [RESPValue] = [.bulk(ByteBuffer(string: "1"))]
+            for name in names where !fuzzer.chance(6) {
+                var text = fuzzer.payload().members.first?.value ?? .null
+                if name == "epoch" || name == "owner" { text = fuzzer.chance(3) ? text : 1 }
+                values.append(.bulk(ByteBuffer(string: name)))
+                values.append(fuzzer.chance(20) ? .null : .bulk(ByteBuffer(bytes: (text.string.map { Array($0.utf8) }) ?? text.bytes)))
+            }
+            if fuzzer.chance(10) { values.removeLast() }
+            guard let record = SessionRecord(.array(values)) else { continue }
+            read += 1
+            #expect((0...WallClock.milliseconds).contains(record.lastRequestMilliseconds))
+            #expect(record.ended.count <= EndedRequest.maximumCount)
+            _ = ChatHistory(stored: record.history, maximumTurns: 20, maximumSize: 1_000)
+        }
+        #expect(read > inputs / 10)
+    }
+}
