@@ -11,7 +11,7 @@ import Testing
 
     private static func asset(_ name: String) throws -> String { try String(contentsOf: folder.appending(path: name), encoding: .utf8) }
 
-    private static let scripts = ["chat-client.js", "chat-page.js", "dashboard-chart.js", "dashboard.js"]
+    private static let scripts = ["chat-client.js", "chat-page.js", "dashboard-chart.js", "dashboard-elements.js", "dashboard.js"]
 
     private static func sourceExpression(_ text: String) -> String {
         "'sha256-\(Data(SHA256.hash(data: Data(text.utf8))).base64EncodedString())'"
@@ -20,7 +20,7 @@ import Testing
     /// Each page: its document, its style sheet and its scripts, in order.
     private static let pages: [(WebPage, String, [String])] = [
         (.chat(requiresKey: true), "chat.css", ["chat-client.js", "chat-page.js"]),
-        (.dashboard(), "dashboard.css", ["dashboard-chart.js", "dashboard.js"]),
+        (.dashboard(), "dashboard.css", ["dashboard-elements.js", "dashboard-chart.js", "dashboard.js"]),
     ]
 
     @Test func `a page contains its files and its policy allows nothing else`() throws {

@@ -20,6 +20,7 @@ extension WebPage {
             document: String(decoding: PackageResources.dashboard_html, as: UTF8.self),
             styleSheet: Asset("dashboard.css", PackageResources.dashboard_css),
             scripts: [
+                Asset("dashboard-elements.js", PackageResources.dashboard_elements_js),
                 Asset("dashboard-chart.js", PackageResources.dashboard_chart_js), Asset("dashboard.js", PackageResources.dashboard_js),
             ])
     }

@@ -1,41 +1,5 @@
 "use strict";
 
-// Elements, number formats and the dashboard's charts.
-
-const element = id => document.getElementById(id);
-
-/** An HTML element with these properties; `state` becomes the attribute data-state. */
-function createElement(name, properties = {}, ...children) {
-  const node = document.createElement(name);
-  for (const [key, value] of Object.entries(properties)) {
-    if (key === "state") node.dataset.state = value; else node[key] = value;
-  }
-  node.append(...children);
-  return node;
-}
-
-function createShape(name, attributes) {
-  const node = document.createElementNS("http://www.w3.org/2000/svg", name);
-  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-  return node;
-}
-
-const formatCount = value => Math.round(value).toLocaleString("en");
-const formatRate = value => value > 0 && value < 10 ? value.toFixed(1).replace(/\.0$/, "") : formatCount(value);
-
-/** @param value in microseconds; null: unknown */
-function formatDuration(value) {
-  if (value == null) return "–";
-  if (value < 1000) return `${Math.round(value)} µs`;
-  if (value < 1e4) return `${(value / 1e3).toFixed(1)} ms`;
-  if (value < 1e6) return `${Math.round(value / 1e3)} ms`;
-  if (value < 6e7) return `${(value / 1e6).toFixed(1)} s`;
-  const minutes = Math.floor(value / 6e7);
-  if (minutes < 60) return `${minutes}m ${Math.floor(value / 1e6) % 60}s`;
-  const hours = Math.floor(minutes / 60);
-  return hours < 24 ? `${hours}h ${minutes % 60}m` : `${Math.floor(hours / 24)}d ${hours % 24}h`;
-}
-
 /** A chart of the last minutes: one line per series, or their areas stacked. Redrawn as SVG with each snapshot. */
 class Chart {
   static width = 320;

@@ -1,39 +1,5 @@
 "use strict";
 
-/** The rows of a table by key. A row that stays keeps its nodes, so that a button does not move or vanish while it is pressed. */
-class Rows {
-  /**
-   * @param body the id of the tbody element
-   * @param columns pairs of a cell's name and its classes
-   * @param emptyText the text of the table without rows
-   * @param fill called with the row's cells by name, the item, and whether the row is new
-   */
-  constructor(body, columns, emptyText, fill) {
-    Object.assign(this, { body: element(body), columns, emptyText, fill, rows: new Map() });
-  }
-
-  show(items, key) {
-    const old = this.rows;
-    this.rows = new Map();
-    for (const item of items) {
-      let row = old.get(key(item));
-      if (!row) {
-        row = { node: createElement("tr"), cells: {} };
-        for (const [name, className] of this.columns) row.node.append(row.cells[name] = createElement("td", { className }));
-      }
-      this.rows.set(key(item), row);
-      this.fill(row.cells, item, !old.has(key(item)));
-    }
-    const nodes = [...this.rows.values()].map(row => row.node);
-    if (nodes.length === 0) {
-      nodes.push(createElement("tr", {}, createElement("td", { className: "empty", colSpan: this.columns.length }, this.emptyText)));
-    }
-    const isUnchanged = nodes.length === this.body.children.length
-      && nodes.every((node, index) => node === this.body.children[index]);
-    if (!isUnchanged) this.body.replaceChildren(...nodes);
-  }
-}
-
 /** The dashboard. Names and ids are added to the page as text, never as markup. The key is kept in this tab only. */
 class Dashboard {
   static keyItem = "sluice-operator-key";
