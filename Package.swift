@@ -90,7 +90,7 @@ let package = Package(
                 .product(name: "CryptoExtras", package: "swift-crypto"),
                 .product(name: "JWTKit", package: "jwt-kit"),
                 .product(name: "DequeModule", package: "swift-collections"),
-            ], resources: [.embedInCode("Scripts")], swiftSettings: settings),
+            ], resources: [.embedInCode("Scripts"), .embedInCode("Web/Assets")], swiftSettings: settings),
         .target(
             name: "Simulator",
             dependencies: core + [
@@ -145,6 +145,8 @@ let package = Package(
             ],
             swiftSettings: settings),
         .testTarget(name: "ChaosTests", dependencies: ["TestSupport", "Contract", "sluice"], swiftSettings: settings),
-        .testTarget(name: "JourneyTests", dependencies: ["TestSupport", "Contract", "RedisClient", "sluice"], swiftSettings: settings),
+        .testTarget(
+            name: "JourneyTests", dependencies: ["TestSupport", "Contract", "RedisClient", "sluice"], exclude: ["Scripts"],
+            swiftSettings: settings),
     ]
 )

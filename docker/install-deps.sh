@@ -1,6 +1,7 @@
 #!/bin/sh
 # The one list of system packages (Debian), for a laptop, CI and the image alike. Needs root or sudo; may be run again; starts no service.
 #   docker/install-deps.sh          what building, testing and `sluice dev` need
+#   docker/install-deps.sh test     the same, and what the optional tests need; without it they are skipped, but fail in CI
 #   docker/install-deps.sh build    what building needs
 #   docker/install-deps.sh run      the shared libraries that the built executable needs
 set -eu
@@ -8,12 +9,13 @@ set -eu
 headers="libhiredis-dev libcurl4-openssl-dev libcrypt-dev"
 common="ca-certificates"
 servers="redis-server"
+tools="chromium nodejs openssl python3 python3-venv valgrind"
 
 mode=${1:-all}
 case $mode in
-    all | build | run) ;;
+    all | test | build | run) ;;
     *)
-        echo "usage: $0 [build|run]" >&2
+        echo "usage: $0 [test|build|run]" >&2
         exit 2
         ;;
 esac
@@ -24,6 +26,7 @@ fi
 apt-get update -q
 case $mode in
     all) packages="$headers $common $servers" ;;
+    test) packages="$headers $common $servers $tools" ;;
     build) packages="$headers $common" ;;
     run)
         # The libraries' names carry versions that differ from release to release; the packages with the headers know them.

@@ -1,18 +1,10 @@
-import Foundation
 import TestSupport
 import Testing
 
 extension Journeys {
     /// The chat page in a browser.
-    @Suite(
-        .enabled("needs chromium and python3 (apt-get install chromium python3)") { Chromium.path != nil && Program.find("python3") != nil }
-    )
-    struct ChatPageTests {
-        /// Screenshots stay here, for people to look at.
-        private static let artifacts = NSTemporaryDirectory() + "/sluice-test-artifacts"
-
-        @Test func `types, streams, stops with a receipt, speaks, and goes on after a reload and a break`() async throws {
-            let (chromium, python) = (try #require(Chromium.path), try #require(Program.find("python3")))
+    @Suite(.needs(.chromium, .python)) struct ChatPageTests {
+        @Test func `types, streams, stops with a receipt, speaks, and continues after a reload and a lost connection`() async throws {
             try await withLab { lab in
                 _ = try await lab.worker(
                     "w1",
@@ -22,20 +14,15 @@ extension Journeys {
                     ])
                 let gateway = try await lab.gateway("g1", ["SLUICE_DEFAULT_MODEL": "house-model"])
                 let (stopped, spoken) = (lab.model("sim-n3000-g10"), lab.model("sim-n2000-g5"))
-                let outcome = try await Program.run(
-                    python,
+                try await ScriptFile.chatPage.run(
+                    python: TestProgram.python.require(),
                     [
-                        "-c", ChatPageScript.text, chromium, "http://127.0.0.1:\(gateway.port)/", lab.key, lab.folder.path, stopped,
+                        TestProgram.chromium.require(), "http://127.0.0.1:\(gateway.port)/", lab.key, lab.folder.path, stopped,
                         lab.model("sim-n300-g10"), spoken, lab.model("sim-n300-g10"),
-                    ], environment: Executable.environment, deadline: .seconds(50))
-                #expect(outcome.succeeded && outcome.output.contains("all as it should be"), "\(outcome.output.suffix(4_000))")
+                    ])
                 #expect(try await lab.endedRequest(model: stopped).end == .clientClosed)
                 #expect(try await lab.endedRequest(model: spoken).end == .clientClosed)
-                try FileManager.default.createDirectory(atPath: Self.artifacts, withIntermediateDirectories: true)
-                for name in ["stopped.png", "settings.png", "telephone.png", "telephone-empty.png"] {
-                    let image = try #require(FileManager.default.contents(atPath: lab.folder.file(name)), "\(name) was taken")
-                    try image.write(to: URL(fileURLWithPath: "\(Self.artifacts)/chat-page-\(name)"))
-                }
+                try Screenshots.keep(["stopped", "settings", "phone", "phone-empty"], of: "chat-page", from: lab.folder)
             }
         }
     }

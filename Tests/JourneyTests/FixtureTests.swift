@@ -22,6 +22,12 @@ struct FixtureTests {
         #expect(try await redis.command("GET", "kept") == .bulk("yes"))
     }
 
+    @Test func `a test without its program is skipped, but not in CI`() {
+        #expect(TestProgram.areUsable([.python], find: { _ in "/usr/bin/it" }, environment: [:]))
+        #expect(!TestProgram.areUsable([.python, .chromium], find: { $0 == .python ? "/usr/bin/it" : nil }, environment: [:]))
+        #expect(TestProgram.areUsable([.chromium], find: { _ in nil }, environment: ["CI": "true"]))
+    }
+
     @Test func `messages reach a raw subscriber`() async throws {
         let redis = PrivateRedis.current
         let listener = try await redis.connect()

@@ -1,16 +1,12 @@
-import Foundation
 import TestSupport
 import Testing
 
 extension Journeys {
-    /// Clients that others wrote, against real processes.
-    @Suite(.enabled("needs python3 and, the first time, a package index (PyPI) in reach") { await PythonPackages.interpreter != nil })
+    /// Clients written by others, against real processes.
+    @Suite(.enabled("needs python3 and, the first time, network access to PyPI") { await PythonPackages.interpreter != nil })
     struct ForeignClientTests {
-        private func run(_ script: String, _ arguments: [String]) async throws {
-            let python = try #require(await PythonPackages.interpreter)
-            let outcome = try await Program.run(
-                python, ["-c", script] + arguments, environment: Executable.environment, deadline: .seconds(45))
-            #expect(outcome.succeeded && outcome.output.contains("all as it should be"), "\(outcome.output.suffix(4_000))")
+        private func run(_ script: ScriptFile, _ arguments: [String]) async throws {
+            try await script.run(python: #require(await PythonPackages.interpreter), arguments)
         }
 
         @Test func `an unmodified OpenAI SDK works, and leaving early interrupts`() async throws {
@@ -19,7 +15,7 @@ extension Journeys {
                 let gateway = try await lab.gateway("g1", ["SLUICE_DEFAULT_MODEL": "house-model"])
                 let (left, hung) = (lab.model("sim-n3000-g10"), lab.model("sim-n3000-g10-f20000"))
                 try await run(
-                    ForeignClientScripts.openai,
+                    .openAIClient,
                     ["http://127.0.0.1:\(gateway.port)/v1", lab.key, "sim-n20-g1", "sim-n50-g5", "sim-n3-g1-t", left, hung])
                 for model in [left, hung] {
                     #expect(try await lab.endedRequest(model: model).end == .clientClosed, "\(model)")
@@ -36,7 +32,7 @@ extension Journeys {
                 let gateway = try await lab.gateway()
                 let model = lab.model("sim-n3000-g10")
                 try await run(
-                    ForeignClientScripts.websockets,
+                    .webSocketClient,
                     ["ws://127.0.0.1:\(gateway.port)/ws/agent/stream", lab.key, model, "sim-n300-g5", "sim-n20-g1"])
                 #expect(try await lab.endedRequest(model: model).end == .clientClosed)
             }

@@ -6,56 +6,6 @@ import Testing
 extension Journeys {
     /// The gateway's listener: TLS, and what becomes of open connections at its end.
     @Suite struct ListenerTests {
-        /// Arguments: port, PEM file of the authority, key, how often certificates are asked for. Speaks https and wss by Python's own
-        /// library.
-        private static let script = #"""
-            import http.client, json, os, socket, ssl, struct, sys, time
-            port, authority, key = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-            context = ssl.create_default_context(cafile=authority)
-
-            class Socket:
-                def __init__(self):
-                    self.tls = context.wrap_socket(socket.create_connection(("127.0.0.1", port), 10), server_hostname="localhost")
-                    self.tls.sendall(b"GET /ws/agent/stream HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                                     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n")
-                    head = b""
-                    while b"\r\n\r\n" not in head: head += self.tls.recv(1)
-                    assert head.startswith(b"HTTP/1.1 101") and b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in head, head
-
-                def ask(self, kind, **payload):
-                    text = json.dumps({"version": "1.0", "msg_type": kind, "session_id": "", "payload": payload, "timestamp": 1}).encode()
-                    mask = os.urandom(4)
-                    self.tls.sendall(struct.pack("!BBH", 0x81, 0x80 | 126, len(text)) + mask + bytes(b ^ mask[i & 3] for i, b in enumerate(text)))
-                    length = self.exactly(2)[1]
-                    if length == 126: length = struct.unpack("!H", self.exactly(2))[0]
-                    return json.loads(self.exactly(length))
-
-                def exactly(self, count):
-                    got = b""
-                    while len(got) < count:
-                        piece = self.tls.recv(count - len(got))
-                        assert piece, "closed"
-                        got += piece
-                    return got
-
-            def get():
-                connection = http.client.HTTPSConnection("localhost", port, context=context, timeout=10)
-                connection.request("GET", "/v1/models", headers={"Authorization": "Bearer " + key})
-                serial = connection.sock.getpeercert()["serialNumber"]
-                answer = connection.getresponse()
-                assert answer.status == 200, answer.status
-                return serial
-
-            old = Socket()
-            assert old.ask("REGISTER", auth={"type": "API_KEY", "api_key": key}, platform="TV")["msg_type"] == "REGISTER_ACK"
-            print("serial", get(), flush=True)
-            # The certificate is replaced meanwhile; who is connected stays so.
-            before, end = get(), time.monotonic() + 15
-            while get() == before: assert time.monotonic() < end, "the certificate stays the same"
-            assert old.ask("HEALTH_CHECK")["msg_type"] == "HEALTH_CHECK_ACK"
-            print("serial", get(), flush=True)
-            """#
-
         private func certificate(in folder: TemporaryFolder, serial: Int) async throws {
             let made = try await Program.run(
                 "openssl",
@@ -73,7 +23,7 @@ extension Journeys {
             }
         }
 
-        @Test(.enabled("needs openssl and python3") { Program.find("openssl") != nil && Program.find("python3") != nil })
+        @Test(.needs(.openssl, .python))
         func `https and wss, and SIGHUP serves the new certificate`() async throws {
             try await withLab(simulator: false) { lab in
                 try await certificate(in: lab.folder, serial: 0x51)
@@ -93,11 +43,9 @@ extension Journeys {
                 try await certificate(in: lab.folder, serial: 0x52)
                 let second = try String(contentsOfFile: lab.folder.file("certificate.pem"), encoding: .utf8)
                 try (first + second).write(toFile: authorities, atomically: true, encoding: .utf8)
-                let python = try #require(Program.find("python3"))
                 let client = try ChildProcess.spawn(
-                    python, ["-c", Self.script, "\(gateway.port)", authorities, lab.key], environment: Executable.environment,
-                    output: output,
-                    errors: output)
+                    TestProgram.python.require(), ScriptFile.tlsClient.arguments(["\(gateway.port)", authorities, lab.key]),
+                    environment: Executable.environment, output: output, errors: output)
                 func text() -> String { (try? String(contentsOfFile: output, encoding: .utf8)) ?? "" }
                 try await until("the first certificate: \(text())") { text().contains("serial 51") }
                 let process = try #require(gateway.processID)

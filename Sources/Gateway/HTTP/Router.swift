@@ -13,7 +13,8 @@ package func makeRouter(
     let router = Router(context: GatewayRequestContext.self, options: .autoGenerateHeadEndpoints)
     router.add(middleware: FailureMiddleware())
     HealthRoutes(readiness: context.readiness, metrics: metrics).add(to: router)
-    ChatPage(asksForKey: !context.authenticator.isOpen).add(to: router)
+    let chatPage = WebPage.chat(requiresKey: !context.authenticator.isOpen)
+    router.get("/") { _, _ in chatPage.response }
     DashboardRoutes(context: context).add(to: router)
     let origins = OriginRule(allowed: context.settings.allowedOrigins)
     let api = router.group("v1").add(middleware: AuthenticationMiddleware(authenticator: context.authenticator, origins: origins))

@@ -5,13 +5,12 @@ import JobQueue
 import Logging
 import RedisClient
 
-/// The operator's page and what it asks: the snapshot that `sluice top` shows, a job's story, and the same three actions.
+/// `GET /dashboard` and the requests of its script: the snapshot that `sluice top` shows, one job's details, and the operator's actions.
 ///
-/// The key comes in the Authorization header, which no other site's page can send along: a forged request from there carries none and is
-/// refused.
+/// The key is sent in the Authorization header, which a page of another site cannot add: a forged cross-site request is rejected.
 struct DashboardRoutes: Sendable {
     let context: GatewayContext
-    private let page = DashboardPage.response
+    private let page = WebPage.dashboard()
 
     init(context: GatewayContext) { self.context = context }
 
@@ -19,7 +18,7 @@ struct DashboardRoutes: Sendable {
         let isOn = context.authenticator.hasOperators
         router.get("dashboard") { [page] _, _ in
             guard isOn else { throw Self.off }
-            return page
+            return page.response
         }
         let group = router.group("dashboard").add(middleware: OperatorMiddleware(authenticator: context.authenticator))
         group.get("snapshot", use: snapshot)
@@ -31,9 +30,9 @@ struct DashboardRoutes: Sendable {
     }
 
     static let off = HTTPFailure(
-        .notFound, code: "dashboard_off", "the dashboard is off: SLUICE_ADMIN_KEY (or SLUICE_VIEWER_KEY) turns it on")
+        .notFound, code: "dashboard_off", "the dashboard is disabled: set SLUICE_ADMIN_KEY (or SLUICE_VIEWER_KEY) to enable it")
 
-    private static let fresh: HTTPFields = [.cacheControl: "no-store"]
+    private static let uncached: HTTPFields = [.cacheControl: "no-store"]
 
     @Sendable
     private func snapshot(_ request: Request, _ requestContext: GatewayRequestContext) async throws -> Response {
@@ -42,7 +41,7 @@ struct DashboardRoutes: Sendable {
             [
                 "role": .string(requestContext.operatorRole?.rawValue ?? ""), "gateway": .string(context.settings.name),
                 "snapshot": snapshot.json,
-            ], headers: Self.fresh)
+            ], headers: Self.uncached)
     }
 
     @Sendable
@@ -50,7 +49,7 @@ struct DashboardRoutes: Sendable {
         guard let id = JobID(requestContext.jobParameter) else { throw HTTPFailure.unknownJob }
         let story = try await askingRedis { () throws(RedisError) in try await context.queue.story(of: id) }
         guard let story else { throw HTTPFailure.unknownJob }
-        return .json(story.json, headers: Self.fresh)
+        return .json(story.json, headers: Self.uncached)
     }
 
     @Sendable
@@ -63,7 +62,7 @@ struct DashboardRoutes: Sendable {
                 try await context.queue.interrupt(id, reason: InterruptReason.userStop, owner: nil)
             }
             GatewayMetrics.interrupted(answer)
-            tell("operator interrupted a job", ["job": "\(id)", "stored": "\(answer.stored)"])
+            log("operator interrupted a job", ["job": "\(id)", "stored": "\(answer.stored)"])
         }
         return .json([
             "id": .string(text), "state": .string(answer.state?.rawValue ?? "unknown"), "status": answer.stored ? "SUCCESS" : "FAILED",
@@ -77,7 +76,7 @@ struct DashboardRoutes: Sendable {
         guard try await askingRedis({ () throws(RedisError) in try await context.queue.drain(worker: name) }) else {
             throw HTTPFailure(.notFound, code: "worker_not_found", "no such worker is running")
         }
-        tell("operator asked a worker to drain", ["worker": "\(name)"])
+        log("operator asked a worker to drain", ["worker": "\(name)"])
         return .json(["worker": .string(name), "drain": true])
     }
 
@@ -87,21 +86,21 @@ struct DashboardRoutes: Sendable {
             throw HTTPFailure(.notFound, code: "queue_not_found", "a queue is interactive, standard or batch")
         }
         let changed = try await askingRedis { () throws(RedisError) in try await context.queue.pause(priority, isPaused) }
-        tell(isPaused ? "operator paused a queue" : "operator resumed a queue", ["class": "\(priority.rawValue)"])
+        log(isPaused ? "operator paused a queue" : "operator resumed a queue", ["class": "\(priority.rawValue)"])
         return .json(["class": .string(priority.rawValue), "paused": .bool(isPaused), "changed": .bool(changed)])
     }
 
-    private func tell(_ message: Logger.Message, _ facts: Logger.Metadata) {
+    private func log(_ message: Logger.Message, _ facts: Logger.Metadata) {
         context.logger.info(message, metadata: facts)
     }
 }
 
-/// Lets operators through and tells the routes behind it what they may do.
+/// Admits operators and sets their role for the routes behind it.
 struct OperatorMiddleware: RouterMiddleware {
     typealias Context = GatewayRequestContext
 
     let authenticator: Authenticator
-    /// The page's own host only, whatever other origins may open a WebSocket.
+    /// Only the page's own origin is allowed, whichever origins may open a WebSocket.
     private let origins = OriginRule(allowed: nil)
 
     init(authenticator: Authenticator) { self.authenticator = authenticator }
@@ -124,10 +123,10 @@ struct OperatorMiddleware: RouterMiddleware {
 }
 
 extension GatewayRequestContext {
-    /// - Throws: 403 for those who may only look.
+    /// - Throws: 403 `read_only` for a viewer.
     fileprivate func requireAdmin() throws(HTTPFailure) {
         guard operatorRole == .admin else {
-            throw HTTPFailure(.forbidden, code: "read_only", "this key may look and not act", type: "permission_error")
+            throw HTTPFailure(.forbidden, code: "read_only", "this key is read-only", type: "permission_error")
         }
     }
 }

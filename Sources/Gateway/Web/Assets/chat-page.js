@@ -1,0 +1,306 @@
+"use strict";
+
+/** The chat page. */
+class ChatPage {
+  static keyItem = "sluice-key";
+  static conversationItem = "sluice-conversation";
+  /** How many turns are saved for a reload. */
+  static savedTurns = 50;
+  static suggestions = ["How does an interrupt reach the model?", "Tell me a long story", "Explain tides to a child"];
+
+  constructor() {
+    this.requiresKey = document.body.dataset.requiresKey === "true";
+    this.player = new AudioPlayer();
+    this.turns = new Map();
+    /** Turns to send as soon as the connection is registered. */
+    this.unsent = [];
+    this.connection = new Connection({
+      onReady: isResumed => this.connected(isResumed),
+      onMessage: (type, payload) => this.receive(type, payload),
+      onWaiting: reason => this.setStatus("waiting", reason),
+      onUnauthenticated: () => this.showSignIn("This API key is not valid.")
+    });
+    this.addEventHandlers();
+    this.restoreConversation();
+    const key = sessionStorage.getItem(ChatPage.keyItem);
+    if (this.requiresKey && !key) this.showSignIn(""); else this.connect(key ?? "");
+  }
+
+  // MARK: the conversation
+
+  get runningTurns() { return [...this.turns.values()].filter(turn => !turn.ended); }
+
+  /** Shows the conversation that this tab saved before a reload. Its session is kept by the gateway. */
+  restoreConversation() {
+    let saved = null;
+    try {
+      saved = JSON.parse(sessionStorage.getItem(ChatPage.conversationItem));
+    } catch {
+      // Damaged: start a new conversation.
+    }
+    if (!saved) return;
+    this.connection.sessionID = saved.session;
+    for (const entry of saved.turns) {
+      const turn = new Turn(entry.question, entry.id);
+      this.turns.set(turn.id, turn);
+      turn.restore(entry);
+      element("turns").append(turn.node);
+      if (entry.unsent) this.unsent.push(turn);
+    }
+    element("welcome").hidden = this.turns.size > 0;
+    this.scrollToEnd(true);
+  }
+
+  saveConversation() {
+    const turns = [...this.turns.values()].slice(-ChatPage.savedTurns)
+      .map(turn => ({ ...turn.savedState, unsent: this.unsent.includes(turn) }));
+    try {
+      sessionStorage.setItem(ChatPage.conversationItem, JSON.stringify({ session: this.connection.sessionID, turns }));
+    } catch {
+      // Over the browser's storage quota: a reload starts a new conversation.
+      sessionStorage.removeItem(ChatPage.conversationItem);
+    }
+  }
+
+  /** Stops running answers, ends the session and clears the page. */
+  clearConversation() {
+    this.stop();
+    this.connection.send("SHUTDOWN", { reason: "USER_STOP" });
+    this.connection.close();
+    this.turns.clear();
+    this.unsent = [];
+    element("turns").replaceChildren();
+    element("welcome").hidden = false;
+    element("settings").open = false;
+    this.saveConversation();
+    this.refreshComposer();
+  }
+
+  // MARK: the page
+
+  addEventHandlers() {
+    const text = element("text");
+    element("composer").onsubmit = event => {
+      event.preventDefault();
+      const question = text.value.trim();
+      if (question) this.ask(question); else if (this.runningTurns.length) this.stop();
+    };
+    text.oninput = () => this.refreshComposer();
+    text.onkeydown = event => {
+      // On a phone the return key inserts a line break, and only the button sends.
+      const hasKeyboard = matchMedia("(hover: hover)").matches;
+      if (event.key === "Enter" && !event.shiftKey && !event.isComposing && hasKeyboard) {
+        event.preventDefault();
+        if (text.value.trim()) element("composer").requestSubmit();
+      }
+    };
+    document.onkeydown = event => {
+      if (event.key === "Escape" && !event.isComposing) {
+        if (element("settings").open) element("settings").open = false; else this.stop();
+      }
+    };
+    document.onclick = event => {
+      if (!element("settings").contains(event.target)) element("settings").open = false;
+    };
+    addEventListener("pagehide", () => this.saveConversation());
+    // A phone's keyboard makes the page smaller: the end stays visible for a reader who was there.
+    element("scroller").onscroll = () => this.wasNearEnd = this.isNearEnd;
+    addEventListener("resize", () => this.scrollToEnd(this.wasNearEnd));
+    element("sign-in").onsubmit = event => {
+      event.preventDefault();
+      const key = element("key").value.trim();
+      element("key").value = "";
+      if (!key) return;
+      sessionStorage.setItem(ChatPage.keyItem, key);
+      this.connect(key);
+    };
+    element("speak").onchange = event => event.target.checked ? this.player.unlock() : this.player.stop();
+    element("sign-out").onclick = () => {
+      this.clearConversation();
+      this.showSignIn("");
+    };
+    element("new-conversation").onclick = () => {
+      const key = this.connection.key;
+      this.clearConversation();
+      this.connect(key);
+    };
+    for (const question of ChatPage.suggestions) {
+      const button = createElement("button", "", question);
+      button.type = "button";
+      button.onclick = () => this.ask(question);
+      element("suggestions").append(button);
+    }
+  }
+
+  setStatus(state, text) {
+    element("status").dataset.state = state;
+    element("status").textContent = text;
+    this.refreshComposer();
+  }
+
+  /** Fits the text field to its content and shows the button as Send or Stop. */
+  refreshComposer() {
+    const text = element("text");
+    text.style.height = "auto";
+    text.style.height = `${text.scrollHeight}px`;
+    const canSend = text.value.trim() !== "";
+    const canStop = !canSend && this.runningTurns.length > 0;
+    const button = element("send");
+    button.classList.toggle("stop", canStop);
+    button.setAttribute("aria-label", canStop ? "Stop" : "Send");
+    button.disabled = !canSend && !canStop;
+  }
+
+  get isNearEnd() {
+    const scroller = element("scroller");
+    return scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < 160;
+  }
+
+  /** Scrolls to the end of the conversation, unless the reader has scrolled up. */
+  scrollToEnd(isForced) {
+    if (isForced || this.isNearEnd) element("scroller").scrollTop = element("scroller").scrollHeight;
+  }
+
+  // MARK: the key
+
+  connect(key) {
+    element("sign-in").hidden = true;
+    element("suggestions").hidden = false;
+    element("composer").hidden = false;
+    element("sign-out").hidden = !this.requiresKey;
+    this.setStatus("waiting", "connecting");
+    this.connection.open(key);
+    this.loadModels(key);
+  }
+
+  showSignIn(error) {
+    sessionStorage.removeItem(ChatPage.keyItem);
+    element("sign-in").hidden = false;
+    element("suggestions").hidden = true;
+    element("composer").hidden = true;
+    element("sign-out").hidden = true;
+    element("sign-in-error").textContent = error;
+    this.setStatus("failed", "not signed in");
+    element("key").focus();
+  }
+
+  async loadModels(key) {
+    try {
+      const answer = await fetch("/v1/models", { headers: { authorization: `Bearer ${key || "anonymous"}` } });
+      if (!answer.ok) return;
+      const options = (await answer.json()).data.map(({ id }) => {
+        const option = createElement("option");
+        option.value = id;
+        return option;
+      });
+      element("models").replaceChildren(...options);
+    } catch {
+      // The list is only a convenience: a model's name can be typed.
+    }
+  }
+
+  // MARK: messages to the gateway
+
+  ask(question) {
+    if (element("speak").checked) this.player.unlock();
+    this.player.stop();
+    element("welcome").hidden = true;
+    const turn = new Turn(question);
+    // The new request supersedes those that are running.
+    for (const old of this.runningTurns) old.stoppedAt ??= performance.now();
+    this.turns.set(turn.id, turn);
+    element("turns").append(turn.node);
+    element("text").value = "";
+    if (this.connection.isRegistered) this.sendRequest(turn); else this.unsent.push(turn);
+    this.saveConversation();
+    this.refreshComposer();
+    this.scrollToEnd(true);
+  }
+
+  sendRequest(turn) {
+    const payload = {
+      request_id: turn.id, data_type: "TEXT", stream_flag: false, stream_seq: 0, content: { text: turn.question },
+      require_tts: element("speak").checked, supersede: true, update_session: { reasoning: true }
+    };
+    const model = element("model").value.trim();
+    if (model) payload.model = model;
+    this.connection.send("REQUEST", payload);
+  }
+
+  sendInterrupt(requestIDs) {
+    this.connection.send("INTERRUPT", { interrupt_request_id: requestIDs, reason: "USER_STOP" });
+  }
+
+  /** Stops all running answers and the audio. */
+  stop() {
+    this.player.stop();
+    const turns = this.runningTurns.filter(turn => !turn.stoppedAt);
+    for (const turn of turns) {
+      turn.stoppedAt = performance.now();
+      const index = this.unsent.indexOf(turn);
+      if (index >= 0) {
+        this.unsent.splice(index, 1);
+        turn.end("stopped", ["before it was sent"], "Stopped");
+      }
+    }
+    const requestIDs = turns.filter(turn => !turn.ended).map(turn => turn.id);
+    if (requestIDs.length) this.sendInterrupt(requestIDs);
+    this.refreshComposer();
+  }
+
+  /** The session is registered: resumes the running answers and sends the questions that waited. */
+  connected(isResumed) {
+    this.setStatus("ready", "connected");
+    for (const turn of this.runningTurns) {
+      if (this.unsent.includes(turn)) continue;
+      if (!isResumed) {
+        turn.end("failed", ["The session expired while there was no connection."], "Lost");
+        continue;
+      }
+      const payload = { request_id: turn.id };
+      if (turn.lastEventID) payload.last_event_id = turn.lastEventID;
+      this.connection.send("RESUME", payload);
+      // Stop may have been pressed while there was no connection.
+      if (turn.stoppedAt) this.sendInterrupt(turn.id);
+    }
+    for (const turn of this.unsent.splice(0)) this.sendRequest(turn);
+    this.saveConversation();
+    this.refreshComposer();
+  }
+
+  // MARK: messages from the gateway
+
+  receive(type, payload) {
+    const turn = this.turns.get(payload.request_id);
+    switch (type) {
+      case "RESPONSE":
+        if (!turn || turn.ended) return;
+        if (payload.content?.voice && !turn.stoppedAt) this.player.play(payload.content.voice);
+        turn.receive(payload);
+        break;
+      case "INTERRUPT_ACK":
+        for (const id of payload.interrupted_request_ids ?? []) {
+          const stopped = this.turns.get(id);
+          if (stopped?.stoppedAt) stopped.acknowledgedAfter ??= performance.now() - stopped.stoppedAt;
+        }
+        return;
+      case "ERROR":
+        if (turn && !turn.ended) {
+          const detail = payload.error_detail ? [`${payload.error_detail}`] : [];
+          turn.end("failed", [payload.error_msg, ...detail], payload.retryable ? "Failed, please retry" : "Failed");
+        } else if (!turn) {
+          this.setStatus("ready", payload.error_msg);
+        }
+        break;
+      case "SESSION_WARN":
+        this.setStatus("ready", payload.message ?? `the session expires in ${payload.remaining_seconds} s`);
+        return;
+      default: return;
+    }
+    if (turn?.ended) this.saveConversation();
+    this.refreshComposer();
+    this.scrollToEnd(false);
+  }
+}
+
+new ChatPage();

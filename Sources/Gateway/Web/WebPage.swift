@@ -1,0 +1,66 @@
+import Crypto
+import HTTPTypes
+import Hummingbird
+import NIOCore
+
+#if canImport(FoundationEssentials)
+    import FoundationEssentials
+#else
+    import Foundation
+#endif
+
+/// A page of the gateway: one HTML document with its style sheet and scripts inlined, so that a visit is one request.
+///
+/// The Content-Security-Policy names each inlined style sheet and script by its hash. Nothing else that gets into the page, such as a model's
+/// output, can run.
+struct WebPage: Sendable {
+    /// A file that a page's document refers to by name.
+    struct Asset {
+        var name: String
+        var text: String
+
+        init(_ name: String, _ bytes: [UInt8]) {
+            self.name = name
+            text = String(decoding: bytes, as: UTF8.self)
+        }
+
+        /// The source expression that allows exactly this text (Content Security Policy 3, 2.3.1).
+        fileprivate var sourceExpression: String {
+            "'sha256-" + Data(SHA256.hash(data: Array(text.utf8))).base64EncodedString() + "'"
+        }
+    }
+
+    let document: ByteBuffer
+    /// The value of the Content-Security-Policy field.
+    let policy: String
+
+    /// - Parameters:
+    ///   - document: HTML that loads each of the assets with `<link rel="stylesheet" href="name">` or `<script src="name"></script>`; those
+    ///     elements are replaced by `<style>` and `<script>` elements with the asset's text.
+    init(document: String, styleSheet: Asset, scripts: [Asset]) {
+        var document = document.replacing(
+            #"<link rel="stylesheet" href="\#(styleSheet.name)">"#, with: "<style>\(styleSheet.text)</style>")
+        for script in scripts {
+            document = document.replacing(#"<script src="\#(script.name)"></script>"#, with: "<script>\(script.text)</script>")
+        }
+        self.document = ByteBuffer(string: document)
+        policy = [
+            "default-src 'none'", "script-src \(scripts.map(\.sourceExpression).joined(separator: " "))",
+            "style-src \(styleSheet.sourceExpression)", "connect-src 'self'", "img-src data:", "base-uri 'none'", "form-action 'none'",
+            "frame-ancestors 'none'",
+        ].joined(separator: "; ")
+    }
+
+    var response: Response {
+        Response(
+            status: .ok,
+            headers: [
+                .contentType: "text/html; charset=utf-8", .cacheControl: "no-cache", .contentSecurityPolicy: policy,
+                .xContentTypeOptions: "nosniff", .referrerPolicy: "no-referrer",
+            ], body: ResponseBody(byteBuffer: document))
+    }
+}
+
+extension HTTPField.Name {
+    fileprivate static let referrerPolicy = HTTPField.Name("Referrer-Policy")!
+}

@@ -1,0 +1,71 @@
+import Crypto
+import Foundation
+import TestSupport
+import Testing
+
+@testable import Gateway
+
+@Suite struct WebPageTests {
+    private static let folder = URL(filePath: #filePath).deletingLastPathComponent()
+        .appending(path: "../../Sources/Gateway/Web/Assets").standardized
+
+    private static func asset(_ name: String) throws -> String { try String(contentsOf: folder.appending(path: name), encoding: .utf8) }
+
+    private static let scripts = ["chat-client.js", "chat-page.js", "dashboard-chart.js", "dashboard-elements.js", "dashboard.js"]
+
+    private static func sourceExpression(_ text: String) -> String {
+        "'sha256-\(Data(SHA256.hash(data: Data(text.utf8))).base64EncodedString())'"
+    }
+
+    /// Each page: its document, its style sheet and its scripts, in order.
+    private static let pages: [(WebPage, String, [String])] = [
+        (.chat(requiresKey: true), "chat.css", ["chat-client.js", "chat-page.js"]),
+        (.dashboard(), "dashboard.css", ["dashboard-elements.js", "dashboard-chart.js", "dashboard.js"]),
+    ]
+
+    @Test func `a page contains its files and its policy allows nothing else`() throws {
+        for (page, styleSheet, scripts) in Self.pages {
+            let document = String(buffer: page.document)
+            let style = try Self.asset(styleSheet)
+            #expect(document.components(separatedBy: "<style>\(style)</style>").count == 2)
+            let texts = try scripts.map(Self.asset)
+            for text in texts { #expect(document.components(separatedBy: "<script>\(text)</script>").count == 2) }
+            let policy = [
+                "default-src 'none'", "script-src \(texts.map(Self.sourceExpression).joined(separator: " "))",
+                "style-src \(Self.sourceExpression(style))", "connect-src 'self'", "img-src data:", "base-uri 'none'", "form-action 'none'",
+                "frame-ancestors 'none'",
+            ]
+            #expect(page.policy == policy.joined(separator: "; "))
+            // One request per visit: no other file, and no address but the icon's namespace.
+            for reference in [" src=", "stylesheet", "https://", "@import", "url("] {
+                #expect(!document.contains(reference), "\(styleSheet): \(reference)")
+            }
+        }
+    }
+
+    @Test func `only a gateway with keys asks for one`() {
+        for requiresKey in [true, false] {
+            let document = String(buffer: WebPage.chat(requiresKey: requiresKey).document)
+            #expect(document.contains("<body data-requires-key=\"\(requiresKey)\">"))
+        }
+    }
+
+    @Test func `the list of scripts is complete`() throws {
+        let files = try FileManager.default.contentsOfDirectory(atPath: Self.folder.path)
+        #expect(files.filter { $0.hasSuffix(".js") }.sorted() == Self.scripts)
+    }
+
+    /// Text from outside gets into a page by text nodes only. A closing tag would end the inlined element.
+    @Test(arguments: scripts) func `scripts add no markup to their page`(script: String) throws {
+        let text = try Self.asset(script)
+        for forbidden in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "</script"] {
+            #expect(!text.contains(forbidden), "\(forbidden)")
+        }
+    }
+
+    @Test(.needs(.node), arguments: scripts) func `node accepts the script`(script: String) async throws {
+        let path = Self.folder.appending(path: script).path
+        let outcome = try await Program.run(TestProgram.node.require(), ["--check", path])
+        #expect(outcome.succeeded, "\(outcome.output)")
+    }
+}

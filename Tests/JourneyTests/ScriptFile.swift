@@ -1,0 +1,25 @@
+import Foundation
+import TestSupport
+import Testing
+
+/// A Python script in the folder `Scripts`. It ends with an exception at the first unexpected result.
+enum ScriptFile: String {
+    case chatPage = "chat_page.py"
+    case dashboard = "dashboard.py"
+    case openAIClient = "openai_client.py"
+    case tlsClient = "tls_client.py"
+    case webSocketClient = "websocket_client.py"
+
+    /// Arguments for the interpreter. `-B`: the script's imports write no byte code into the source folder.
+    func arguments(_ arguments: [String]) -> [String] {
+        let folder = URL(filePath: #filePath).deletingLastPathComponent().appending(path: "Scripts")
+        return ["-B", folder.appending(path: rawValue).path] + arguments
+    }
+
+    /// Runs the script to its end and records an issue with its output if it failed.
+    func run(python: String, _ arguments: [String]) async throws {
+        let outcome = try await Program.run(
+            python, self.arguments(arguments), environment: Executable.environment, deadline: .seconds(50))
+        #expect(outcome.succeeded && outcome.output.contains("all checks passed"), "\(outcome.output.suffix(4_000))")
+    }
+}

@@ -1,0 +1,45 @@
+import Foundation
+import Testing
+
+/// A program that some tests need; `docker/install-deps.sh test` installs them.
+package enum TestProgram: String, Sendable {
+    case chromium
+    case node
+    case openssl
+    case python = "python3"
+
+    package struct Missing: Error, CustomStringConvertible {
+        package var program: TestProgram
+        package var description: String { "\(program.rawValue) is not installed (docker/install-deps.sh test)" }
+    }
+
+    /// Its path; nil when it is not installed.
+    package var path: String? {
+        switch self {
+        case .chromium: Program.find("chromium", "chromium-browser", "google-chrome")
+        case .node, .openssl, .python: Program.find(rawValue)
+        }
+    }
+
+    /// - Throws: `Missing` when it is not installed.
+    package func require() throws -> String {
+        guard let path else { throw Missing(program: self) }
+        return path
+    }
+
+    /// Whether a test that needs programs runs. Where `CI` is set it always does and fails without them, so that CI never skips it.
+    package static func areUsable(
+        _ programs: [TestProgram], find: (TestProgram) -> String? = \.path, environment: [String: String]
+    ) -> Bool {
+        environment["CI"] != nil || programs.allSatisfy { find($0) != nil }
+    }
+}
+
+extension Trait where Self == ConditionTrait {
+    /// Skips the test where one of the programs is missing, unless `CI` is set: there the test fails.
+    package static func needs(_ programs: TestProgram...) -> Self {
+        .enabled("needs \(programs.map(\.rawValue).joined(separator: " and ")) (docker/install-deps.sh test)") {
+            TestProgram.areUsable(programs, environment: ProcessInfo.processInfo.environment)
+        }
+    }
+}
