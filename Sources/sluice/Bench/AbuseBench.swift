@@ -39,7 +39,7 @@ struct AbuseBench: Sendable {
         // An attacker has a machine of its own: here it must not take the processor from those that it attacks.
         try await attackers.next().submit { _ = setpriority(Int32(PRIO_PROCESS.rawValue), 0, 10) }.get()
         let target = AbuseTarget(gateway: deployment.gateway, redis: deployment.redis, isQuick: isQuick, group: attackers)
-        let victim = AbuseVictim(gateway: deployment.gateway, group: victims)
+        let victim = AbuseVictim(gateway: deployment.gateway, group: victims, patience: .seconds(isQuick ? 6 : 20))
         let finding: AbuseFinding
         do {
             finding = try await measure(attack, deployment, target, victim)

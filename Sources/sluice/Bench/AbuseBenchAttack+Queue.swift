@@ -2,7 +2,7 @@ import Contract
 import NIOCore
 import RedisClient
 
-/// Attacks on Redis: jobs that wait while their class is paused.
+/// Attacks on Redis and on the worker: jobs that wait while their class is paused, and jobs that keep every slot.
 extension AbuseAttack {
     static let queueFlood = AbuseAttack(
         name: "queue-flood", summary: "as many jobs of 0.95 MB as are accepted while their class is paused"
@@ -36,6 +36,19 @@ extension AbuseAttack {
         return {
             try await target.inParallel(target.size(8, quick: 4)) { _ in
                 guard let socket = await target.registered(register) else { return }
+                for request in requests where await socket.send(request) { target.count() }
+            }
+        }
+    }
+
+    static let slotFlood = AbuseAttack(
+        name: "slot-flood", summary: "more slow streams than the worker has slots"
+    ) { target in
+        // 64 at a time is what a session may have; a worker has 256 slots.
+        let requests = frames(60) { AbuseMessage.request("r\($0)", model: "sim-n100000-g1000") }
+        return {
+            try await target.inParallel(5) { _ in
+                guard let socket = await target.registered() else { return }
                 for request in requests where await socket.send(request) { target.count() }
             }
         }

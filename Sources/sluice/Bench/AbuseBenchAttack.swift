@@ -23,7 +23,7 @@ struct AbuseAttack: Sendable {
 
     static let all: [AbuseAttack] = [
         settingsFlood, listedParameters, continuationFlood, abandonedSessions, logInFlood, connectionFlood, unreadReplays, unreadWebSocket,
-        largeBodies, doubledNames, queueFlood, promptFlood, interruptFlood, sessionQueryFlood,
+        largeBodies, doubledNames, queueFlood, promptFlood, interruptFlood, sessionQueryFlood, slotFlood,
     ]
 
     static func named(_ name: String) -> AbuseAttack? { all.first { $0.name == name } }

@@ -30,10 +30,10 @@ struct AbuseVictim: Sendable {
     /// bcrypt of the password, cost 10.
     static let passwordHash = "$2b$10$tdhNxeYXgQ6lDAuQvVQqe.yLsQyYACuy8qgGBuF8txtVxr2wrKJwC"
 
-    private static let patience = TimeAmount.seconds(20)
-
     let gateway: ListenAddress
     let group: any EventLoopGroup
+    /// What is not answered within it has failed.
+    let patience: TimeAmount
 
     /// Measures for a time. Every probe has a fixed schedule and its wait is counted from the scheduled time, so that a stall counts for all
     /// probes that were due in it ("coordinated omission").
@@ -85,11 +85,11 @@ struct AbuseVictim: Sendable {
         guard let socket else { return ("no socket", .now) }
         let message = AbuseMessage.frame(AbuseMessage.request("v\(number)"))
         let error: StaticString = #""msg_type":"ERROR""#
-        let first = await socket.exchange(message, for: [error, #""msg_type":"RESPONSE""#], within: Self.patience)
+        let first = await socket.exchange(message, for: [error, #""msg_type":"RESPONSE""#], within: patience)
         let answered = ContinuousClock.now
         switch first {
         case 1:
-            let last = await socket.expect([error, #""finish_reason":"#], within: Self.patience)
+            let last = await socket.expect([error, #""finish_reason":"#], within: patience)
             return (last == 1 ? nil : "request not finished", answered)
         case 0: return ("request refused", answered)
         default:
@@ -101,8 +101,8 @@ struct AbuseVictim: Sendable {
 
     private func connect(_ register: ByteBuffer = AbuseMessage.register(key: key)) async throws -> AbuseConnection? {
         let socket = try await AbuseConnection.open(to: gateway, group: group)
-        guard await socket.exchange(AbuseMessage.upgrade(gateway), for: ["HTTP/1.1 101"], within: Self.patience) != nil,
-            await socket.exchange(register, for: [#""msg_type":"ERROR""#, "REGISTER_ACK"], within: Self.patience) == 1
+        guard await socket.exchange(AbuseMessage.upgrade(gateway), for: ["HTTP/1.1 101"], within: patience) != nil,
+            await socket.exchange(register, for: [#""msg_type":"ERROR""#, "REGISTER_ACK"], within: patience) == 1
         else {
             socket.close()
             return nil
@@ -126,7 +126,7 @@ struct AbuseVictim: Sendable {
             defer { connection.close() }
             let head = AbuseMessage.head("GET", path, host: gateway, key: Self.key, headers: ["Connection: close"])
             let mark = await connection.exchange(
-                ByteBuffer(string: head), for: ["HTTP/1.1 200", "HTTP/1.1 "], within: Self.patience)
+                ByteBuffer(string: head), for: ["HTTP/1.1 200", "HTTP/1.1 "], within: patience)
             return (mark == 0 ? nil : "\(path) \(mark == nil ? "not answered" : "refused")", .now)
         } catch {
             return ("\(path) not connected: \(error)", .now)
