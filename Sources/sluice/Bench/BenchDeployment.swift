@@ -147,7 +147,7 @@ struct BenchDeployment: Sendable {
 
 extension UpstreamConfiguration.Kind {
     /// What a URL ends in under which the simulator speaks this dialect.
-    fileprivate var basePath: String {
+    var basePath: String {
         switch self {
         case .openai: "/v1"
         case .dashscope: "/api/v1"

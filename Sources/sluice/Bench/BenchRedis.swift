@@ -157,6 +157,9 @@ struct BenchRedis: Sendable {
         return Self.field("total_commands_processed", of: text) ?? 0
     }
 
+    /// Bytes that Redis has allocated.
+    func usedMemory() async throws -> Int { Self.field("used_memory", of: try await client.send("INFO", "memory").string ?? "") ?? 0 }
+
     func processID() async throws -> Int? { Self.field("process_id", of: try await client.send("INFO", "server").string ?? "") }
 
     private static func field(_ name: String, of info: String) -> Int? {

@@ -9,7 +9,8 @@ struct ChildNode: Sendable {
     let pid: Int
 
     private static let guardian = """
-        log=$1; pids=$2; shift 2
+        log=$1; pids=$2; descriptors=$3; shift 3
+        if [ "$descriptors" ]; then ulimit -n "$descriptors"; fi
         "$@" >"$log" 2>&1 &
         child=$!
         echo "$child" >"$pids"
@@ -23,8 +24,10 @@ struct ChildNode: Sendable {
     /// - Parameters:
     ///   - settings: all SLUICE_ settings that the node has; those of our own environment do not reach it.
     ///   - folder: for its log, which is shown when it does not get ready.
+    ///   - descriptors: its limit of open files; nil: ours.
     static func with(
-        _ name: String, _ arguments: [String], settings: [String: String], folder: String, isReady: @Sendable () async -> Bool,
+        _ name: String, _ arguments: [String], settings: [String: String], folder: String, descriptors: Int? = nil,
+        isReady: @Sendable () async -> Bool,
         _ body: @escaping @Sendable (ChildNode) async throws -> Void
     ) async throws {
         let (log, pids) = ("\(folder)/\(name).log", "\(folder)/\(name).pid")
@@ -33,7 +36,9 @@ struct ChildNode: Sendable {
         options.processGroupID = 0
         options.teardownSequence = [.gracefulShutDown(allowedDurationToNextStep: .seconds(10))]
         let outcome = try await Subprocess.run(
-            .path("/bin/sh"), arguments: Arguments(["-c", guardian, "sluice-bench-node", log, pids, executable] + arguments),
+            .path("/bin/sh"),
+            arguments: Arguments(
+                ["-c", guardian, "sluice-bench-node", log, pids, descriptors.map(String.init) ?? "", executable] + arguments),
             environment: .custom(Dictionary(uniqueKeysWithValues: environment.map { (Environment.Key(stringLiteral: $0.key), $0.value) })),
             platformOptions: options, input: .inputWriter, output: .discarded, error: .discarded
         ) { _ -> Result<Void, any Error> in

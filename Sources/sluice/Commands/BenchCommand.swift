@@ -12,7 +12,7 @@ struct BenchCommand: ParsableCommand {
             """,
         subcommands: [
             BenchRelayCommand.self, BenchInterruptCommand.self, BenchJobsCommand.self, BenchFirstTokenCommand.self,
-            BenchSocketsCommand.self,
+            BenchSocketsCommand.self, BenchAbuseCommand.self,
         ])
 
     /// Runs a measurement and prints what it found.

@@ -1,0 +1,60 @@
+import Contract
+import NIOCore
+import RedisClient
+
+/// Attacks on Redis and on the worker: jobs that wait while their class is paused, and jobs that keep every slot.
+extension AbuseAttack {
+    static let queueFlood = AbuseAttack(
+        name: "queue-flood", summary: "as many jobs of 0.95 MB as are accepted while their class is paused"
+    ) { target in
+        try await pause(.standard, target)
+        let text = String(repeating: "q", count: largestSettings(target))
+        let post = AbuseMessage.post(
+            "/v1/jobs", #"{"request":{"model":"sim-n1-g0","messages":[{"role":"user","content":"\#(text)"}]}}"#, host: target.gateway,
+            key: AbuseTarget.key)
+        return {
+            try await target.inParallel(target.size(8, quick: 2)) { _ in
+                for _ in 0..<75 where !Task.isCancelled {
+                    guard let connection = await target.connect() else { return }
+                    let answer = await connection.exchange(post, for: ["HTTP/1.1 202", "HTTP/1.1 "])
+                    target.count(accepted: answer == 0)
+                    connection.close()
+                }
+            }
+        }
+    }
+
+    static let promptFlood = AbuseAttack(
+        name: "prompt-flood", summary: "REQUESTs of 200 bytes in sessions with a prompt of 0.95 MB, while their class is paused",
+        // The victim's own requests wait in the paused class.
+        probes: [.models, .health]
+    ) { target in
+        let register = largeRegister(target)
+        // 64 at a time is what a session may have.
+        let requests = frames(60) { AbuseMessage.request("r\($0)") }
+        try await pause(.interactive, target)
+        return {
+            try await target.inParallel(target.size(8, quick: 4)) { _ in
+                guard let socket = await target.registered(register) else { return }
+                for request in requests where await socket.send(request) { target.count() }
+            }
+        }
+    }
+
+    static let slotFlood = AbuseAttack(
+        name: "slot-flood", summary: "more slow streams than the worker has slots"
+    ) { target in
+        // 64 at a time is what a session may have; a worker has 256 slots.
+        let requests = frames(60) { AbuseMessage.request("r\($0)", model: "sim-n100000-g1000") }
+        return {
+            try await target.inParallel(5) { _ in
+                guard let socket = await target.registered() else { return }
+                for request in requests where await socket.send(request) { target.count() }
+            }
+        }
+    }
+
+    private static func pause(_ priority: JobClass, _ target: AbuseTarget) async throws {
+        _ = try await target.redis.client.send("SADD", .string(target.redis.keys.paused), .string(priority.rawValue))
+    }
+}
