@@ -63,7 +63,7 @@ final class OpenAIAnswerSniffer: StreamDecoder {
 enum OpenAIDocument {
     static func read(_ bytes: [UInt8], into batch: inout OutputBatch) throws(Failure) {
         let json: JSON
-        do throws(JSONError) { json = try JSON(parsing: bytes) } catch {
+        do throws(JSONError) { json = try JSON(parsing: bytes, rules: .lenient) } catch {
             throw Failure(.upstreamProtocol, "the upstream's answer cannot be read: \(error)")
         }
         guard let choice = json["choices"]?[0], let message = choice["message"] else {
