@@ -33,6 +33,9 @@ struct RegisterPayload: Sendable {
         self.settings = settings
         if let resumed = payload.present("resume_session_id") {
             guard let text = resumed.string else { throw .malformed("\"resume_session_id\" must be a string") }
+            guard text.utf8.count <= NameLimit.id else {
+                throw .malformed("\"resume_session_id\" has more than \(NameLimit.id) bytes")
+            }
             resumedSession = text.isEmpty ? nil : text
         }
     }

@@ -31,6 +31,9 @@ struct RequestPayload: Sendable {
         supersedes = try payload.flag("supersede", requestID: id) ?? false
         if let model = payload.present("model") {
             guard let name = model.string else { throw .malformed("\"model\" must be a string", requestID: id) }
+            guard name.utf8.count <= NameLimit.model else {
+                throw .malformed("\"model\" has more than \(NameLimit.model) bytes", requestID: id)
+            }
             self.model = name.isEmpty ? nil : name
         }
         do { update = try SessionUpdate(payload) } catch {
