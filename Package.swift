@@ -141,7 +141,8 @@ let package = Package(
         .testTarget(
             name: "CommandTests",
             dependencies: [
-                "sluice", "Contract", "JobQueue", "Observability", "Upstream", "TestSupport", .product(name: "Yams", package: "Yams"),
+                "sluice", "Contract", "JobQueue", "Observability", "RedisClient", "Upstream", "TestSupport",
+                .product(name: "Yams", package: "Yams"),
             ],
             swiftSettings: settings),
         .testTarget(name: "ChaosTests", dependencies: ["TestSupport", "Contract", "sluice"], swiftSettings: settings),

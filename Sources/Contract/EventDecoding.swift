@@ -21,7 +21,8 @@ extension LoggedEvent {
         return events
     }
 
-    /// Every field an event may have, in whatever order it comes; which of them count is decided by `type`.
+    /// Every field an event may have, in whatever order it comes; which of them count is decided by `type`. Numbers are bounded, names are
+    /// cut: an event that nodes did not write must not stop a reader.
     private struct Fields {
         var id: EventID?
         var type = ""
@@ -43,11 +44,11 @@ extension LoggedEvent {
             case "type": fields.type = try scanner.string()
             case "text": fields.text = try scanner.string()
             case "worker": fields.worker = try scanner.string()
-            case "attempt": fields.attempt = try scanner.integer()
-            case "text_offset": fields.textOffset = try scanner.optionalInteger()
+            case "attempt": fields.attempt = try scanner.count()
+            case "text_offset": fields.textOffset = try scanner.optionalCount()
             case "name": fields.name = try scanner.string()
             case "model": fields.model = try scanner.string()
-            case "index": fields.index = try scanner.integer()
+            case "index": fields.index = try scanner.count()
             case "call_id": fields.callID = try scanner.string()
             case "arguments": fields.arguments = try scanner.string()
             case "format": fields.format = try scanner.string()
@@ -56,13 +57,13 @@ extension LoggedEvent {
             case "reason": fields.reason = try scanner.string()
             case "phase": fields.phase = try scanner.string()
             case "text_finish": fields.textFinish = try scanner.optionalString()
-            case "delivered_tokens": fields.delivered = try scanner.optionalInteger()
-            case "saved_tokens": fields.saved = try scanner.optionalInteger()
-            case "latency_us": fields.latency = try scanner.optionalInteger()
+            case "delivered_tokens": fields.delivered = try scanner.optionalCount()
+            case "saved_tokens": fields.saved = try scanner.optionalCount()
+            case "latency_us": fields.latency = try scanner.optionalCount()
             case "code": fields.code = try scanner.string()
             case "message": fields.message = try scanner.string()
             case "retryable": fields.retryable = try scanner.bool()
-            case "upstream_status": fields.upstreamStatus = try scanner.optionalInteger()
+            case "upstream_status": fields.upstreamStatus = try scanner.optionalCount()
             case "usage": fields.usage = try Usage(scanning: &scanner)
             default: try scanner.skip()
             }
@@ -75,10 +76,10 @@ extension LoggedEvent {
         switch fields.type {
         case "text": .text(fields.text)
         case "reasoning": .reasoning(fields.text)
-        case "started": .started(worker: fields.worker, attempt: fields.attempt)
+        case "started": .started(worker: fields.worker.cut(toBytes: NameLimit.node), attempt: fields.attempt)
         case "resumed": .resumed(textOffset: fields.textOffset ?? 0)
         case "restarted": .restarted
-        case "upstream": .upstream(name: fields.name, model: fields.model)
+        case "upstream": .upstream(name: fields.name.cut(toBytes: NameLimit.model), model: fields.model.cut(toBytes: NameLimit.model))
         case "tool_call":
             .toolCall(ToolCall(index: fields.index, callID: fields.callID, name: fields.name, arguments: fields.arguments))
         case "audio":
@@ -91,7 +92,8 @@ extension LoggedEvent {
             Phase(rawValue: fields.phase).map {
                 .interrupted(
                     Interruption(
-                        reason: fields.reason, phase: $0, usage: fields.usage, latencyMicroseconds: fields.latency,
+                        reason: fields.reason.cut(toBytes: NameLimit.reason), phase: $0, usage: fields.usage,
+                        latencyMicroseconds: fields.latency,
                         deliveredTokens: fields.delivered, savedTokens: fields.saved))
             }
         case "failed":

@@ -55,7 +55,8 @@ package struct Failure: Error, Sendable, Hashable {
 
     package init(_ code: FailureCode, _ message: String, retryable: Bool? = nil, upstreamStatus: Int? = nil) {
         self.code = code
-        self.message = String(message.prefix(Self.maximumMessageLength))
+        // A character may have any number of bytes.
+        self.message = String(message.cut(toBytes: 4 * Self.maximumMessageLength).prefix(Self.maximumMessageLength))
         self.retryable = retryable ?? code.isRetryable
         self.upstreamStatus = upstreamStatus
     }

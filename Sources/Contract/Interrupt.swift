@@ -1,16 +1,30 @@
 /// The wish that a job ends: the durable key's value and the cancel channel's message, `{"id":"…","reason":"…"}`.
 package struct Interrupt: Sendable, Hashable {
-    package static let maximumReasonLength = 200
+    package static let maximumReasonLength = NameLimit.reason
 
     package let id: JobID
     package let reason: String
 
+    /// - Parameter reason: one that is none (`isReason`) counts as USER_STOP: the intent to stop is more than its reason.
     package init(id: JobID, reason: String) {
         self.id = id
-        self.reason = String(reason.prefix(Self.maximumReasonLength))
+        self.reason = Self.isReason(reason) ? reason : InterruptReason.userStop
     }
 
-    /// Nil for anything that is not such an object; a missing reason counts as USER_STOP.
+    /// Whether a text is 1 to 64 of `A-Z a-z 0-9 _ . -`.
+    package static func isReason(_ text: String) -> Bool {
+        (1...maximumReasonLength).contains(text.utf8.count)
+            && text.utf8.allSatisfy { byte in
+                switch byte {
+                case UInt8(ascii: "A")...UInt8(ascii: "Z"), UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "0")...UInt8(ascii: "9"),
+                    UInt8(ascii: "_"), UInt8(ascii: "."), UInt8(ascii: "-"):
+                    true
+                default: false
+                }
+            }
+    }
+
+    /// Nil for anything that is not such an object; a reason that is missing or none (`isReason`) counts as USER_STOP.
     package init?(parsing bytes: some Sequence<UInt8>) {
         guard let json = try? JSON(parsing: bytes, maximumDepth: 4), let id = json["id"]?.string.flatMap(JobID.init) else { return nil }
         switch json["reason"] {

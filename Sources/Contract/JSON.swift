@@ -10,13 +10,26 @@ package enum JSON: Sendable, Hashable {
     case array([JSON])
     case object(JSONObject)
 
-    /// - Parameter maximumDepth: how many arrays and objects may stand inside one another.
-    package init(parsing bytes: some Sequence<UInt8>, maximumDepth: Int = 64) throws(JSONError) {
+    /// How the names and the number of a document's values are judged.
+    package enum Rules: Sendable {
+        /// For what clients, Redis and files hold: a name occurs once in an object, and there are at most `maximumValues` values.
+        case strict
+        /// For what upstreams answer: of members with the same name the last one counts, and the caller bounds the bytes.
+        case lenient
+    }
+
+    /// Members and elements of one document under the strict rules, all depths together.
+    package static let maximumValues = 100_000
+
+    /// - Parameters:
+    ///   - maximumDepth: how many arrays and objects may be nested.
+    ///   - rules: whether a name that occurs twice in an object, or more than `maximumValues` values, are errors.
+    package init(parsing bytes: some Sequence<UInt8>, maximumDepth: Int = 64, rules: Rules = .strict) throws(JSONError) {
         let copy = ContiguousArray(bytes)
         // `withUnsafeBufferPointer` rethrows untyped in a typed context, hence the detour by Result.
         let result = copy.withUnsafeBufferPointer { buffer in
             Result { () throws(JSONError) -> JSON in
-                var scanner = JSONScanner(buffer, maximumDepth: maximumDepth)
+                var scanner = JSONScanner(buffer, maximumDepth: maximumDepth, rules: rules)
                 let value = try scanner.value()
                 try scanner.finish()
                 return value
@@ -25,8 +38,8 @@ package enum JSON: Sendable, Hashable {
         self = try result.get()
     }
 
-    package init(parsing text: String, maximumDepth: Int = 64) throws(JSONError) {
-        try self.init(parsing: text.utf8, maximumDepth: maximumDepth)
+    package init(parsing text: String, maximumDepth: Int = 64, rules: Rules = .strict) throws(JSONError) {
+        try self.init(parsing: text.utf8, maximumDepth: maximumDepth, rules: rules)
     }
 
     package static func integer(_ value: some BinaryInteger) -> JSON { .number(String(value)) }
@@ -41,6 +54,13 @@ package enum JSON: Sendable, Hashable {
     package var integer: Int? {
         guard case .number(let text) = self else { return nil }
         return Int(text) ?? Double(text).flatMap { Int(exactly: $0) }
+    }
+
+    /// A whole number in `0...Int.maximumExact`; one outside it becomes the nearest.
+    package var count: Int? {
+        guard case .number(let text) = self else { return nil }
+        if let value = Int(text) { return value.boundedCount }
+        return Double(text).flatMap { $0 == $0.rounded() ? Int(bounding: $0).boundedCount : nil }
     }
 
     package subscript(_ name: String) -> JSON? { object?[name] }
@@ -96,7 +116,9 @@ extension JSON: ExpressibleByStringLiteral, ExpressibleByIntegerLiteral, Express
     }
 }
 
-/// Members in the order in which they were written. Of a name that stands twice the last one counts, as in most parsers.
+/// Members in the order in which they were written. Of members with the same name the last one counts, as in most parsers.
+///
+/// Looking a name up takes constant time, however many members there are.
 package struct JSONObject: Sendable, Hashable {
     package struct Member: Sendable, Hashable {
         package var name: String
@@ -108,24 +130,58 @@ package struct JSONObject: Sendable, Hashable {
         }
     }
 
-    package private(set) var members: [Member]
+    /// Up to so many members a search through them is as fast as an index.
+    private static let searched = 16
 
-    package init(_ members: [Member] = []) { self.members = members }
+    package private(set) var members: [Member]
+    /// The last place of each name in `members`; nil while there are few.
+    private var places: [String: Int]?
+
+    package init(_ members: [Member] = []) {
+        self.members = members
+        index()
+    }
 
     package var names: [String] { members.map(\.name) }
     package var isEmpty: Bool { members.isEmpty }
 
     package subscript(_ name: String) -> JSON? {
-        get { members.last { $0.name == name }?.value }
+        get { place(of: name).map { members[$0].value } }
         set {
-            guard let newValue else { return members.removeAll { $0.name == name } }
-            if let index = members.lastIndex(where: { $0.name == name }) {
-                members[index].value = newValue
-            } else {
-                members.append(Member(name: name, value: newValue))
+            guard let newValue else {
+                guard place(of: name) != nil else { return }
+                members.removeAll { $0.name == name }
+                return index()
             }
+            if let place = place(of: name) { members[place].value = newValue } else { add(Member(name: name, value: newValue)) }
         }
     }
+
+    /// Appends a member of a new name.
+    /// - Returns: false, and nothing is changed, when there is a member of this name.
+    package mutating func append(_ member: Member) -> Bool {
+        guard place(of: member.name) == nil else { return false }
+        add(member)
+        return true
+    }
+
+    private mutating func add(_ member: Member) {
+        members.append(member)
+        if places != nil { places?[member.name] = members.count - 1 } else if members.count > Self.searched { index() }
+    }
+
+    private func place(of name: String) -> Int? {
+        if let places { places[name] } else { members.lastIndex { $0.name == name } }
+    }
+
+    private mutating func index() {
+        guard members.count > Self.searched else { return places = nil }
+        places = Dictionary(members.enumerated().map { ($0.element.name, $0.offset) }, uniquingKeysWith: { $1 })
+    }
+
+    package static func == (left: JSONObject, right: JSONObject) -> Bool { left.members == right.members }
+
+    package func hash(into hasher: inout Hasher) { hasher.combine(members) }
 }
 
 extension JSONScanner {
@@ -133,15 +189,13 @@ extension JSONScanner {
     package mutating func value() throws(JSONError) -> JSON {
         switch peek() {
         case UInt8(ascii: "{"):
-            var members: [JSONObject.Member] = []
-            try object { (key, scanner) throws(JSONError) in
-                guard let name = key.string else { throw JSONError("a member's name is not UTF-8", at: scanner.offset) }
-                members.append(JSONObject.Member(name: name, value: try scanner.value()))
-            }
-            return .object(JSONObject(members))
+            return .object(rules == .strict ? try uniqueMembers() : try allMembers())
         case UInt8(ascii: "["):
             var elements: [JSON] = []
-            try array { (scanner) throws(JSONError) in elements.append(try scanner.value()) }
+            try array { (scanner) throws(JSONError) in
+                try scanner.countValue()
+                elements.append(try scanner.value())
+            }
             return .array(elements)
         case UInt8(ascii: "\""): return .string(try string())
         case UInt8(ascii: "t"), UInt8(ascii: "f"): return .bool(try bool())
@@ -151,5 +205,33 @@ extension JSONScanner {
         case nil: throw JSONError("the text ends where a value was expected", at: offset)
         default: return .number(try number())
         }
+    }
+
+    private mutating func uniqueMembers() throws(JSONError) -> JSONObject {
+        var members = JSONObject()
+        try object { (key, scanner) throws(JSONError) in
+            try scanner.countValue()
+            let (name, place) = (try key.text(at: scanner.offset), scanner.offset)
+            guard members.append(JSONObject.Member(name: name, value: try scanner.value())) else {
+                throw JSONError("the name \"\(name.cut(toBytes: 100))\" occurs twice", at: place)
+            }
+        }
+        return members
+    }
+
+    private mutating func allMembers() throws(JSONError) -> JSONObject {
+        var members: [JSONObject.Member] = []
+        try object { (key, scanner) throws(JSONError) in
+            let name = try key.text(at: scanner.offset)
+            members.append(JSONObject.Member(name: name, value: try scanner.value()))
+        }
+        return JSONObject(members)
+    }
+}
+
+extension JSONKey {
+    fileprivate func text(at offset: Int) throws(JSONError) -> String {
+        guard let string else { throw JSONError("a member's name is not UTF-8", at: offset) }
+        return string
     }
 }

@@ -42,10 +42,15 @@ package struct JSONScanner {
     private let bytes: UnsafeBufferPointer<UInt8>
     private var position = 0
     private var depth: Int
+    let rules: JSON.Rules
+    private var valuesLeft: Int
 
-    package init(_ bytes: UnsafeBufferPointer<UInt8>, maximumDepth: Int = 64) {
+    /// - Parameter rules: how `value()` judges names and the number of values; what is read without a tree is not judged.
+    package init(_ bytes: UnsafeBufferPointer<UInt8>, maximumDepth: Int = 64, rules: JSON.Rules = .lenient) {
         self.bytes = bytes
         depth = maximumDepth
+        self.rules = rules
+        valuesLeft = rules == .strict ? JSON.maximumValues : .max
     }
 
     package var offset: Int { position }
@@ -180,6 +185,27 @@ package struct JSONScanner {
         let start = position
         try skip()
         return UnsafeBufferPointer(rebasing: bytes[start..<position])
+    }
+
+    /// A whole number in `0...Int.maximumExact`; one outside it becomes the nearest. For counts, durations and places that others have
+    /// written: a wrong one must not cost more than itself.
+    package mutating func count() throws(JSONError) -> Int {
+        let start = position
+        let text = try number()
+        if let value = Int(text) { return value.boundedCount }
+        guard let value = Double(text), value == value.rounded() else { throw JSONError("a whole number was expected", at: start) }
+        return Int(bounding: value).boundedCount
+    }
+
+    /// As `count()`; nil for `null`.
+    package mutating func optionalCount() throws(JSONError) -> Int? {
+        try null() ? nil : try count()
+    }
+
+    /// Counts a member or an element of the tree that is being read.
+    mutating func countValue() throws(JSONError) {
+        guard valuesLeft > 0 else { throw JSONError("there are more than \(JSON.maximumValues) members and elements", at: position) }
+        valuesLeft -= 1
     }
 
     // MARK: pieces

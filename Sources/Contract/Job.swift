@@ -75,7 +75,7 @@ extension Job {
         guard let text = object["id"]?.string, let id = JobID(text) else {
             throw JobError(
                 id: nil,
-                reason: "the job's \"id\" must be a string of 1 to \(JobID.maximumLength) bytes without white space or control characters")
+                reason: "the job's \"id\" must be a string of 1 to \(JobID.maximumLength) of A-Z a-z 0-9 . _ : -")
         }
         guard let request = object["request"] else { throw JobError(id: id, reason: "the job has no \"request\"") }
         guard case .object(let body) = request else { throw JobError(id: id, reason: "the job's \"request\" is not an object") }
@@ -86,6 +86,9 @@ extension Job {
         if let model = body["model"], !model.isNull, model.string == nil {
             throw JobError(id: id, reason: "the request's \"model\" is not a string")
         }
+        if let model, model.utf8.count > NameLimit.model {
+            throw JobError(id: id, reason: "the request's \"model\" has more than \(NameLimit.model) bytes")
+        }
     }
 
     private struct FieldError: Error { let reason: String }
@@ -93,9 +96,10 @@ extension Job {
     private mutating func read(_ member: JSONObject.Member) throws(FieldError) {
         let name = member.name
         let value = member.value
-        func string() throws(FieldError) -> String? {
+        func string(_ maximum: Int = 64) throws(FieldError) -> String? {
             if value.isNull { return nil }
             guard let text = value.string else { throw FieldError(reason: "the job's \"\(name)\" is not a string") }
+            guard text.utf8.count <= maximum else { throw FieldError(reason: "the job's \"\(name)\" has more than \(maximum) bytes") }
             return text
         }
         func milliseconds() throws(FieldError) -> Int? {
@@ -106,12 +110,12 @@ extension Job {
             return Int(number)
         }
         switch name {
-        case "session": session = try string()
-        case "owner": owner = try string()
+        case "session": session = try string(NameLimit.id)
+        case "owner": owner = try string(NameLimit.owner)
         case "class":
             guard let text = try string() else { return }
             guard let priority = JobClass(rawValue: text) else {
-                throw FieldError(reason: "the job's \"class\" is \"\(text.prefix(40))\"; it may be interactive, standard or batch")
+                throw FieldError(reason: "the job's \"class\" is \"\(text.cut(toBytes: 40))\"; it may be interactive, standard or batch")
             }
             self.priority = priority
         case "speech": speech = try Self.speech(value)
@@ -122,12 +126,14 @@ extension Job {
         case "on_crash":
             guard let text = try string() else { return }
             guard let choice = OnCrash(rawValue: text) else {
-                throw FieldError(reason: "the job's \"on_crash\" is \"\(text.prefix(40))\"; it may be continue, restart or fail")
+                throw FieldError(reason: "the job's \"on_crash\" is \"\(text.cut(toBytes: 40))\"; it may be continue, restart or fail")
             }
             onCrash = choice
-        case "traceparent": traceparent = try string()
-        case "retry_of": retryOf = try string()
-        default: throw FieldError(reason: "the job has an unknown field \"\(name.prefix(100))\"")
+        case "traceparent": traceparent = try string(NameLimit.traceparent)
+        case "retry_of":
+            retryOf = try string(NameLimit.id)
+            if let retryOf, JobID(retryOf) == nil { throw FieldError(reason: "the job's \"retry_of\" is not a job's id") }
+        default: throw FieldError(reason: "the job has an unknown field \"\(name.cut(toBytes: 100))\"")
         }
     }
 
@@ -137,13 +143,17 @@ extension Job {
         var speech = Speech()
         for member in object.members {
             guard let text = member.value.string else {
-                throw FieldError(reason: "the job's \"speech.\(member.name.prefix(100))\" is not a string")
+                throw FieldError(reason: "the job's \"speech.\(member.name.cut(toBytes: 100))\" is not a string")
+            }
+            guard text.utf8.count <= NameLimit.voice else {
+                throw FieldError(
+                    reason: "the job's \"speech.\(member.name.cut(toBytes: 100))\" has more than \(NameLimit.voice) bytes")
             }
             switch member.name {
             case "model": speech.model = text
             case "voice": speech.voice = text
             case "format": speech.format = text
-            default: throw FieldError(reason: "the job has an unknown field \"speech.\(member.name.prefix(100))\"")
+            default: throw FieldError(reason: "the job has an unknown field \"speech.\(member.name.cut(toBytes: 100))\"")
             }
         }
         return speech

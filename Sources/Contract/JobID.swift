@@ -1,15 +1,22 @@
-/// The name of a job or a session. Ids made here are `p<partition>-<ULID>`; one from elsewhere may be any text of 1 to 200 printable bytes.
+/// The name of a job. Ids made here are `p<partition>-<ULID>`; one from elsewhere may be any 1 to 128 of `A-Z a-z 0-9 . _ : -`.
 package struct JobID: Hashable, Sendable, Comparable, CustomStringConvertible {
-    package static let maximumLength = 200
+    package static let maximumLength = NameLimit.id
 
     package let rawValue: String
 
-    /// Nil unless it is 1 to 200 bytes of UTF-8 without control characters or white space.
+    /// Nil unless it is 1 to 128 of `A-Z a-z 0-9 . _ : -`.
     package init?(_ rawValue: String) {
-        guard !rawValue.isEmpty, rawValue.utf8.count <= Self.maximumLength, rawValue.utf8.allSatisfy({ $0 > 0x20 && $0 != 0x7F }) else {
-            return nil
-        }
+        guard !rawValue.isEmpty, rawValue.utf8.count <= Self.maximumLength, rawValue.utf8.allSatisfy(Self.isAllowed) else { return nil }
         self.rawValue = rawValue
+    }
+
+    private static func isAllowed(_ byte: UInt8) -> Bool {
+        switch byte {
+        case UInt8(ascii: "A")...UInt8(ascii: "Z"), UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "0")...UInt8(ascii: ":"),
+            UInt8(ascii: "."), UInt8(ascii: "_"), UInt8(ascii: "-"):
+            true
+        default: false
+        }
     }
 
     /// A new id in a partition: sorts by time, unique among all nodes (80 random bits a millisecond).

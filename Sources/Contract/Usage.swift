@@ -16,7 +16,8 @@ package struct Usage: Sendable, Hashable {
 
     package static func + (left: Usage, right: Usage) -> Usage {
         Usage(
-            promptTokens: left.promptTokens + right.promptTokens, completionTokens: left.completionTokens + right.completionTokens,
+            promptTokens: left.promptTokens.saturatingAdding(right.promptTokens),
+            completionTokens: left.completionTokens.saturatingAdding(right.completionTokens),
             estimated: left.estimated || right.estimated)
     }
 
@@ -36,8 +37,8 @@ package struct Usage: Sendable, Hashable {
         self = .none
         try scanner.object { (key, scanner) throws(JSONError) in
             switch key {
-            case "prompt_tokens": self.promptTokens = try scanner.integer()
-            case "completion_tokens": self.completionTokens = try scanner.integer()
+            case "prompt_tokens": self.promptTokens = try scanner.count()
+            case "completion_tokens": self.completionTokens = try scanner.count()
             case "estimated": self.estimated = try scanner.bool()
             default: try scanner.skip()
             }
@@ -45,7 +46,7 @@ package struct Usage: Sendable, Hashable {
     }
 
     package init?(_ json: JSON?) {
-        guard let json, let prompt = json["prompt_tokens"]?.integer, let completion = json["completion_tokens"]?.integer else { return nil }
+        guard let json, let prompt = json["prompt_tokens"]?.count, let completion = json["completion_tokens"]?.count else { return nil }
         self.init(promptTokens: prompt, completionTokens: completion, estimated: json["estimated"]?.bool ?? true)
     }
 }

@@ -47,7 +47,7 @@ package struct JobConsumer: Sendable {
             arguments: [.string(Keys.group), .string(worker), .integer(count)])
         let values = reply.array ?? []
         return stride(from: 0, to: values.count - 2, by: 3).compactMap { index in
-            guard let number = values[index].integer, classes.indices.contains(number - 1), let id = values[index + 1].string else {
+            guard let number = values[index].integer, (1...classes.count).contains(number), let id = values[index + 1].string else {
                 return nil
             }
             return QueueEntry(partition: partition, priority: classes[number - 1], id: id, job: values[index + 2].bytes?.array)
@@ -141,8 +141,8 @@ package struct JobConsumer: Sendable {
         case "claimed" where values.count == 5:
             return .claimed(
                 Claim(
-                    job: job, entry: entry, attempt: values[1].integer ?? 0, crashes: values[2].integer ?? 0,
-                    claimedMilliseconds: values[3].string.flatMap { Int($0) } ?? 0,
+                    job: job, entry: entry, attempt: values[1].integer?.boundedCount ?? 0, crashes: values[2].integer?.boundedCount ?? 0,
+                    claimedMilliseconds: values[3].integer?.boundedCount ?? 0,
                     earlierUsage: values[4].string.flatMap { try? JSON(parsing: $0) }.flatMap { Usage($0) }))
         case "busy": return .busy
         case "ended" where values.count == 2: return .ended(FailureCode(rawValue: values[1].string ?? ""))

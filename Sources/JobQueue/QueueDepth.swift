@@ -17,7 +17,7 @@ package struct QueueDepth: Sendable, Equatable {
     package var classes: [JobClass: Class]
     package var deadLetters = 0
 
-    package var entries: Int { classes.values.reduce(0) { $0 + $1.entries } }
+    package var entries: Int { classes.values.reduce(0) { $0.saturatingAdding($1.entries) } }
 }
 
 extension JobConsumer {
@@ -34,14 +34,14 @@ extension JobConsumer {
             }
             for (index, priority) in JobClass.allCases.enumerated() {
                 var found = depth.classes[priority] ?? QueueDepth.Class()
-                found.entries += values[index * 4]
-                found.pending += values[index * 4 + 1]
-                found.lag += values[index * 4 + 2]
+                found.entries = found.entries.saturatingAdding(values[index * 4].boundedCount)
+                found.pending = found.pending.saturatingAdding(values[index * 4 + 1].boundedCount)
+                found.lag = found.lag.saturatingAdding(values[index * 4 + 2].boundedCount)
                 let wait = values[index * 4 + 3]
-                if wait >= 0 { found.oldestWaitMilliseconds = max(found.oldestWaitMilliseconds ?? 0, wait) }
+                if wait >= 0 { found.oldestWaitMilliseconds = max(found.oldestWaitMilliseconds ?? 0, wait.boundedCount) }
                 depth.classes[priority] = found
             }
-            depth.deadLetters += values.last ?? 0
+            depth.deadLetters = depth.deadLetters.saturatingAdding((values.last ?? 0).boundedCount)
         }
         return depth
     }

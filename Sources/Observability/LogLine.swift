@@ -10,8 +10,8 @@ package enum LogFormat: String, Sendable, CaseIterable {
 /// One fact on one line. Whatever is in message or metadata, the line has no line break but its last byte, and no control character that
 /// could steer a terminal.
 struct LogLine {
-    /// Characters of one message or value; what is beyond is cut and an ellipsis says so.
-    static let maximumValueLength = 4_096
+    /// Bytes of one message, name or value; what is beyond is cut and an ellipsis says so.
+    static let maximumValueLength = 1_024
 
     let time: Timestamp
     let level: Logger.Level
@@ -32,9 +32,10 @@ struct LogLine {
     private var sorted: [(key: String, value: Logger.MetadataValue)] { metadata.sorted { $0.key < $1.key } }
 
     private static func cut(_ text: String) -> String {
-        // The count of bytes is known at once, that of characters is not.
-        guard text.utf8.count > maximumValueLength, text.count > maximumValueLength else { return text }
-        return text.prefix(maximumValueLength) + "…"
+        guard text.utf8.count > maximumValueLength else { return text }
+        var end = text.utf8.index(text.utf8.startIndex, offsetBy: maximumValueLength)
+        while text.utf8[end] & 0xC0 == 0x80 { end = text.utf8.index(before: end) }
+        return text[..<end] + "…"
     }
 
     // MARK: Text
@@ -49,7 +50,7 @@ struct LogLine {
         out.appendEscaped(Self.cut(message), quote: nil)
         for (key, value) in sorted {
             out.append(UInt8(ascii: " "))
-            out.appendEscaped(key, quote: nil)
+            out.appendEscaped(Self.cut(key), quote: nil)
             out.append(UInt8(ascii: "="))
             let text = Self.cut(value.description)
             if text.needsQuotes {
@@ -74,7 +75,7 @@ struct LogLine {
         for (key, value) in sorted {
             out.append(UInt8(ascii: ","))
             // A fact of the same name as one of the three above must not replace it.
-            out.appendQuoted(key == "time" || key == "level" || key == "message" ? key + "_" : key)
+            out.appendQuoted(key == "time" || key == "level" || key == "message" ? key + "_" : Self.cut(key))
             out.append(UInt8(ascii: ":"))
             Self.appendJSON(value, to: &out)
         }
@@ -107,13 +108,19 @@ struct LogLine {
 
 extension String {
     fileprivate var needsQuotes: Bool {
-        isEmpty || unicodeScalars.contains { $0.value <= 0x20 || $0 == "\"" || $0 == "=" || $0 == "\\" || $0.isUnprintable }
+        isEmpty || unicodeScalars.contains { $0.value <= 0x20 || $0 == "\"" || $0 == "=" || $0 == "\\" || $0.steersTerminal }
     }
 }
 
 extension Unicode.Scalar {
-    /// C0, DEL, C1 and the two Unicode line ends: what breaks a line or speaks to a terminal.
-    fileprivate var isUnprintable: Bool { value < 0x20 || (0x7F...0x9F).contains(value) || value == 0x2028 || value == 0x2029 }
+    /// Control characters (C0, DEL, C1), Unicode's line ends, and marks, embeddings, overrides and isolates of direction (Unicode Standard
+    /// Annex 9): what breaks a line, steers a terminal or shows text in another order than it has. All lie below U+10000.
+    package var steersTerminal: Bool {
+        switch value {
+        case 0..<0x20, 0x7F...0x9F, 0x61C, 0x200E, 0x200F, 0x2028...0x202E, 0x2066...0x206F: true
+        default: false
+        }
+    }
 }
 
 extension [UInt8] {
@@ -132,7 +139,7 @@ extension [UInt8] {
             case "\t": append(contentsOf: "\\t".utf8)
             case "\\" where quote != nil: append(contentsOf: "\\\\".utf8)
             case "\"" where quote != nil: append(contentsOf: "\\\"".utf8)
-            case _ where scalar.isUnprintable:
+            case _ where scalar.steersTerminal:
                 let digits = String(scalar.value, radix: 16)
                 append(contentsOf: "\\u".utf8)
                 append(contentsOf: repeatElement(UInt8(ascii: "0"), count: 4 - digits.utf8.count))

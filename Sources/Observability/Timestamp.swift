@@ -2,10 +2,14 @@ import Glibc
 
 /// A moment in UTC as RFC 3339 writes it, to the millisecond: `2026-11-22T14:00:00.123Z`.
 package struct Timestamp: Sendable, CustomStringConvertible {
+    /// What four digits of a year can say: 0000-01-01 to 9999-12-31.
+    private static let range: ClosedRange<Int64> = -62_167_219_200_000...253_402_300_799_999
+
     /// Since 1970, UTC.
     package let milliseconds: Int64
 
-    package init(milliseconds: Int64) { self.milliseconds = milliseconds }
+    /// - Parameter milliseconds: one outside the years 0 to 9999 becomes the nearest.
+    package init(milliseconds: Int64) { self.milliseconds = min(max(milliseconds, Self.range.lowerBound), Self.range.upperBound) }
 
     package static var now: Timestamp {
         var time = timespec()

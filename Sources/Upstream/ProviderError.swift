@@ -38,7 +38,7 @@ struct ProviderError: Sendable, Hashable {
 
     /// - Parameter body: of an error answer; nil if it holds no error in any known form.
     init?(body: some Sequence<UInt8>) {
-        guard let json = try? JSON(parsing: body), json.object != nil else { return nil }
+        guard let json = try? JSON(parsing: body, rules: .lenient), json.object != nil else { return nil }
         if let error = json["error"], !error.isNull {
             self.init(error)
             if message.isEmpty, let text = json["message"]?.string { message = text.cut(toBytes: HTTPFailure.keptMessageBytes * 4) }

@@ -36,7 +36,8 @@ struct Sluice: AsyncParsableCommand {
             }
             Glibc.exit(ExitStatus.done.rawValue)
         } catch let failure as CommandFailure {
-            if !failure.message.isEmpty { StandardError.write(failure.message.hasSuffix("\n") ? failure.message : failure.message + "\n") }
+            let message = Terminal.printable(failure.message, keepingLines: true)
+            if !message.isEmpty { StandardError.write(message.hasSuffix("\n") ? message : message + "\n") }
             Glibc.exit(failure.status.rawValue)
         } catch let faults as SettingFaults {
             StandardError.write(faults.description + "\n")
@@ -51,7 +52,8 @@ struct Sluice: AsyncParsableCommand {
         let code = exitCode(for: error)
         if code.isSuccess { exit(withError: error) }
         let isUsage = code == .validationFailure
-        StandardError.write(isUsage ? fullMessage(for: error) + "\n" : "sluice: \(error)\n")
+        let message = isUsage ? fullMessage(for: error) : "sluice: \(error)"
+        StandardError.write(Terminal.printable(message, keepingLines: true) + "\n")
         Glibc.exit((isUsage ? ExitStatus.usage : .failed).rawValue)
     }
 }

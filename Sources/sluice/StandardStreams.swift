@@ -1,5 +1,6 @@
 import Contract
 import Glibc
+import Observability
 
 /// What a command has to say besides its result: problems and progress.
 enum StandardError {
@@ -13,7 +14,26 @@ enum StandardOutput {
     static func write(_ text: String) -> Bool { Descriptor.write(Array(text.utf8), to: STDOUT_FILENO) }
 
     @discardableResult
-    static func writeLine(_ json: JSON) -> Bool { Descriptor.write(json.bytes + [UInt8(ascii: "\n")], to: STDOUT_FILENO) }
+    static func writeLine(_ json: JSON) -> Bool { writeLine(escaping: json.text) }
+
+    /// - Parameter json: one JSON text. What would steer a terminal is escaped.
+    @discardableResult
+    static func writeLine(escaping json: String) -> Bool { write(escaped(json) + "\n") }
+
+    /// The same JSON with an escape for each character that would steer a terminal: outside its strings JSON has none but white space.
+    static func escaped(_ json: String) -> String {
+        guard json.unicodeScalars.contains(where: \.steersTerminal) else { return json }
+        var out = String.UnicodeScalarView()
+        for scalar in json.unicodeScalars {
+            guard scalar.steersTerminal else {
+                out.append(scalar)
+                continue
+            }
+            let digits = String(scalar.value, radix: 16)
+            out.append(contentsOf: ("\\u" + String(repeating: "0", count: 4 - digits.count) + digits).unicodeScalars)
+        }
+        return String(out)
+    }
 }
 
 private enum Descriptor {
@@ -40,13 +60,13 @@ private enum Descriptor {
     }
 }
 
-/// Columns of text, each as wide as its widest cell; the last one is not padded.
+/// Columns of text, each as wide as its widest cell; the last one is not padded. Cells are made printable: most come from outside.
 struct TextTable {
     private var rows: [[String]]
 
     init(header: [String]) { rows = [header] }
 
-    mutating func add(_ cells: [String]) { rows.append(cells) }
+    mutating func add(_ cells: [String]) { rows.append(cells.map(Terminal.printable)) }
 
     var isEmpty: Bool { rows.count <= 1 }
 

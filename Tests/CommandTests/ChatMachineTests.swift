@@ -220,5 +220,12 @@ struct ChatMachineTests {
     @Test func whatAModelWritesCannotSteerTheTerminal() {
         #expect(Terminal.printable("a\u{1B}[2Jb\r\nc\td\u{9B}", keepingLines: true) == "a\u{FFFD}[2Jb\nc\td\u{FFFD}")
         #expect(Terminal.printable("a\nb") == "a b")
+        let hidden = "a\u{202A}\u{202B}\u{202D}\u{202E}b\u{2066}\u{2067}\u{2068}\u{2069}c\u{200E}\u{200F}\u{202C}\u{61C}d"
+        #expect(Terminal.printable(hidden) == "abcd" && Terminal.printable(hidden, keepingLines: true) == "abcd")
+        #expect(Terminal.printable("a\u{2028}b\u{9D}8;;x\u{9C}") == "a b 8;;x ")
+        // Escapes, for --json: the same value.
+        let json: JSON = ["m": .string("a\u{1B}\u{9B}\u{202E}\u{7F}é👩‍👩‍👧\n")]
+        let written = StandardOutput.escaped(json.text)
+        #expect(written == #"{"m":"a\u001b\u009b\u202e\u007fé👩‍👩‍👧\n"}"# && (try? JSON(parsing: written)) == json)
     }
 }

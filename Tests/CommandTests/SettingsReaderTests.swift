@@ -33,6 +33,19 @@ struct SettingsReaderTests {
         }
     }
 
+    @Test(arguments: ["SLUICE_WORKER_NAME", "SLUICE_GATEWAY_NAME"])
+    func aNodesNameIsShortAndPrintable(setting: String) {
+        func faults(_ name: String) -> Int {
+            var reader = SettingsReader(SettingsSource(environment: [setting: name]))
+            _ = reader.nodeName(setting)
+            return reader.faults.count
+        }
+        #expect(faults(String(repeating: "n", count: 128)) == 0 && faults("höst-1") == 0)
+        for name in [String(repeating: "n", count: 129), String(repeating: "é", count: 65), "a b", "a\u{1B}[2J", "a\u{202E}b"] {
+            #expect(faults(name) == 1, "\(name)")
+        }
+    }
+
     @Test func anEmptyValueCountsAsNotGiven() {
         #expect(SettingsSource(environment: ["SLUICE_LEASE": ""]).value("SLUICE_LEASE")?.origin == .standard)
     }

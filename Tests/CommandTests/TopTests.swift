@@ -1,5 +1,6 @@
 import Contract
 import JobQueue
+import Observability
 import Testing
 
 @testable import sluice
@@ -160,5 +161,31 @@ struct TopTests {
         }
         #expect(lines[0].rendered(hasColours: false) == lines[0].text)
         #expect(lines[0].rendered(hasColours: true).hasSuffix("\u{1B}[0m"))
+    }
+
+    /// What a broken or hostile node may write into its heartbeat.
+    @Test(arguments: ["9223372036854775807", "-9223372036854775808", "inf", "-inf", "nan", "1e300", "", "x", "\u{1B}[2J\u{202E}"])
+    func anyFigureOfAHeartbeatIsShown(value: String) throws {
+        var snapshot = DeploymentSnapshot(milliseconds: .max)
+        var fields = Dictionary(uniqueKeysWithValues: WorkerReport().fields.map { ($0.name, value) })
+        for name in ["queue_wait", "first_token", "interrupt_close"] {
+            fields[name] = Array(repeating: value, count: 60).joined(separator: ",")
+        }
+        let job: JSON = [
+            "id": .string(value), "submitted_ms": .number("-9223372036854775808"), "tokens": .number("1e300"), "model": .string(value),
+        ]
+        for number in 0..<1_100 {
+            fields["slowest"] = JSON.array([job]).text
+            snapshot.workers.append(.init(name: "w\(number)\(value)", report: WorkerReport(worker: "w", fields: fields)))
+        }
+        snapshot.queues[0].waiting = .max
+        snapshot.queues[1].waiting = .max
+        snapshot.queues[1].running = .max
+        snapshot.queues[2].running = .max
+        snapshot.dead = .max
+        for text in [snapshot.text, TopCommand.text(snapshot, place: "redis"), StandardOutput.escaped(snapshot.json.text)] {
+            #expect(!text.isEmpty && !text.unicodeScalars.contains { $0.steersTerminal && $0 != "\n" })
+        }
+        #expect(try JSON(parsing: snapshot.json.text, rules: .lenient)["workers"]?.array?.count == 1_100)
     }
 }

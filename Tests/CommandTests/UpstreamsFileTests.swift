@@ -1,3 +1,4 @@
+import Contract
 import Testing
 import Upstream
 
@@ -33,6 +34,25 @@ struct UpstreamsFileTests {
             #expect(main.requestsPerMinute == 600 && main.concurrency == 32 && main.fallback == ["spare"])
             #expect(spare.kind == .openai && spare.key == "other" && spare.prefix == .continue && spare.models == ["qwen-plus"])
         }
+    }
+
+    @Test func namesAreBoundedInBytes() {
+        func faults(name: String = "a", model: String = "m", alias: String = "f") -> [String] {
+            let json: JSON = [
+                "upstreams": [
+                    [
+                        "name": .string(name), "url": "http://h/v1", "models": [.string(model)],
+                        "aliases": .object(JSONObject([.init(name: alias, value: "m")])),
+                    ]
+                ]
+            ]
+            return UpstreamsFile(parsing: json.text, path: "f", environment: [:]).faults.map(\.description)
+        }
+        let longest = String(repeating: "m", count: 256)
+        #expect(faults(model: longest, alias: longest) == [])
+        #expect(faults(model: longest + "m").count == 1 && faults(alias: longest + "m").count == 1)
+        #expect(faults(model: longest + "m").allSatisfy { $0.utf8.count < 300 })
+        #expect(faults(name: "a\u{202E}b").count == 1)
     }
 
     @Test func jsonIsRead() {

@@ -10,7 +10,9 @@ struct EventTests {
         #expect(id?.next == EventID(attempt: attempt, sequence: sequence + 1))
     }
 
-    @Test(arguments: ["", "1", "-", "1-", "-1", "a-1", "1-b", "1-2-3", "1--2", "-1-2", "1 -2", "1-99999999999999999999", "1.0-2"])
+    @Test(arguments: [
+        "", "1", "-", "1-", "-1", "a-1", "1-b", "1-2-3", "1--2", "-1-2", "1 -2", "1-99999999999999999999", "1.0-2", "+1-2", "1-+2", "1-٢",
+    ])
     func `anything else is none`(text: String) { #expect(EventID(text) == nil) }
 
     @Test func `ids are ordered by attempt, then sequence, as numbers`() {
@@ -19,13 +21,14 @@ struct EventTests {
         #expect(ordered.shuffled().sorted() == ordered)
     }
 
-    @Test(arguments: [
-        ("1-0", nil, true), ("1-1", nil, false), ("2-0", nil, false), ("1-1", "1-0", true), ("1-2", "1-0", false), ("1-0", "1-0", false),
-        ("2-0", "1-7", true),
-        ("2-1", "1-7", false), ("3-0", "1-7", false), ("1-8", "2-0", false),
-    ])
-    func `what may follow what without a gap`(next: String, previous: String?, may: Bool) {
-        #expect(EventID(next)?.follows(previous.flatMap { EventID($0) }) == may)
+    @Test func `the parts of an id are below 2^53, and nothing that follows an id overflows`() throws {
+        let largest = try #require(EventID("9007199254740991-9007199254740991"))
+        #expect(largest.next.sequence == 9_007_199_254_740_992 && largest.nextAttempt.attempt == 9_007_199_254_740_992)
+        for text in ["1-9007199254740992", "9007199254740992-0", "1-9223372036854775807", "9223372036854775807-0"] {
+            #expect(EventID(text) == nil, "\(text)")
+        }
+        let beyond = EventID(attempt: .max, sequence: .max)
+        #expect(beyond.next == beyond && beyond.nextAttempt == EventID(attempt: .max, sequence: 0))
     }
 
     private static let usage = Usage(promptTokens: 22, completionTokens: 382, estimated: true)
@@ -122,6 +125,45 @@ struct EventTests {
         #expect(Usage(["prompt_tokens": 1, "completion_tokens": 2])?.estimated == true)
     }
 
+    @Test(arguments: [
+        ("-9223372036854775808", 0), ("-1", 0), ("9223372036854775807", Int.maximumExact), ("1e300", Int.maximumExact),
+        ("1e400", Int.maximumExact), ("-1e400", 0), ("7.0", 7),
+    ])
+    func `numbers in an event are bounded`(number: String, bounded: Int) throws {
+        func event(_ fields: String) throws -> GenerationEvent {
+            try LoggedEvent(parsing: Array(#"{"id":"1-0",\#(fields)}"#.replacing("N", with: number).utf8)).event
+        }
+        #expect(try event(#""type":"resumed","text_offset":N"#) == .resumed(textOffset: bounded))
+        #expect(try event(#""type":"started","worker":"w","attempt":N"#) == .started(worker: "w", attempt: bounded))
+        let usage = Usage(promptTokens: bounded, completionTokens: bounded, estimated: false)
+        let cost = #""usage":{"prompt_tokens":N,"completion_tokens":N,"estimated":false}"#
+        #expect(try event(#""type":"finished","reason":"stop",\#(cost)"#) == .finished(.stop, usage))
+        #expect(
+            try event(#""type":"audio","index":N,"format":"pcm","data":"","last":false,"text_offset":N"#)
+                == .audio(Audio(index: bounded, format: "pcm", data: "", last: false, textOffset: bounded)))
+        #expect(
+            try event(
+                #""type":"interrupted","reason":"r","phase":"streaming","latency_us":N,"delivered_tokens":N,"saved_tokens":N,\#(cost)"#)
+                == .interrupted(
+                    Interruption(
+                        reason: "r", phase: .streaming, usage: usage, latencyMicroseconds: bounded, deliveredTokens: bounded,
+                        savedTokens: bounded)))
+        let sum = [Usage](repeating: usage, count: 4_000).reduce(.none, +)
+        #expect(sum.promptTokens >= bounded && sum.completionTokens >= bounded)
+        #expect(Usage(try JSON(parsing: #"{"prompt_tokens":\#(number),"completion_tokens":\#(number)}"#))?.promptTokens == bounded)
+    }
+
+    @Test func `names in an event are cut`() throws {
+        let long = String(repeating: "é", count: 100_000)
+        for fields in [
+            #""type":"started","worker":"N""#, #""type":"upstream","name":"N","model":"N""#,
+            #""type":"interrupted","reason":"N","phase":"queued""#,
+        ] {
+            let text = #"{"id":"1-0",\#(fields)}"#.replacing("N", with: long)
+            #expect(try LoggedEvent(parsing: Array(text.utf8)).json.count < 1_000)
+        }
+    }
+
     @Test func `failure codes are the contract's`() {
         let contract = """
             invalid_request unsupported_parameter model_not_found authentication permission content_filtered rate_limited quota_exhausted overloaded \
@@ -135,10 +177,15 @@ struct EventTests {
 
     @Test func `a failure's message is bounded`() {
         #expect(Failure(.internal, String(repeating: "é", count: 5_000)).message.count == Failure.maximumMessageLength)
+        // One character of any number of bytes.
+        let stacked = "e" + String(repeating: "\u{301}", count: 500_000)
+        #expect(Failure(.internal, stacked).message.utf8.count <= 4 * Failure.maximumMessageLength)
     }
 
     @Test(arguments: [
-        (#"{"id":"a","reason":"USER_STOP"}"#, "a", "USER_STOP"), (#"{"reason":"x y","id":"b","more":1}"#, "b", "x y"),
+        (#"{"id":"a","reason":"USER_STOP"}"#, "a", "USER_STOP"),
+        (#"{"reason":"my.own_reason-7","id":"b","more":1}"#, "b", "my.own_reason-7"),
+        (#"{"id":"d","reason":"x y"}"#, "d", "USER_STOP"), (#"{"id":"e","reason":"\u202e"}"#, "e", "USER_STOP"),
         (#"{"id":"c"}"#, "c", "USER_STOP"),
     ])
     func `an interrupt is an id and a reason`(text: String, id: String, reason: String) throws {
@@ -156,6 +203,9 @@ struct EventTests {
 
     @Test func `an interrupt's reason is bounded`() throws {
         let long = try #require(JobID("a"))
-        #expect(Interrupt(id: long, reason: String(repeating: "r", count: 10_000)).reason.count == Interrupt.maximumReasonLength)
+        #expect(Interrupt(id: long, reason: String(repeating: "r", count: 64)).reason == String(repeating: "r", count: 64))
+        for reason in [String(repeating: "r", count: 65), String(repeating: "é", count: 33), "", "a b", "a\n", "\u{1B}"] {
+            #expect(Interrupt(id: long, reason: reason).reason == InterruptReason.userStop)
+        }
     }
 }

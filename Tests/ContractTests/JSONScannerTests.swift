@@ -101,11 +101,62 @@ struct JSONScannerTests {
         }
     }
 
-    @Test func `the last of two members of a name counts, and the order is kept`() throws {
-        let json = try JSON(parsing: #"{"b":1,"a":2,"b":3}"#)
+    @Test func `under the lenient rules the last of two members of a name counts, and the order is kept`() throws {
+        let json = try JSON(parsing: #"{"b":1,"a":2,"b":3}"#, rules: .lenient)
         #expect(json["b"] == 3)
         #expect(json.object?.names == ["b", "a", "b"])
         #expect(json.text == #"{"b":1,"a":2,"b":3}"#)
+    }
+
+    @Test(arguments: [
+        (#"{"model":"dear","model":"cheap"}"#, "model"), (#"{"a":{"b":[{"x":1,"y":2,"x":3}]}}"#, "x"), (#"{"a":1,"\u0061":2}"#, "a"),
+    ])
+    func `a name that occurs twice is refused by name`(text: String, name: String) throws {
+        let error = try #require(throws: JSONError.self) { try JSON(parsing: text) }
+        #expect(error.reason == "the name \"\(name)\" occurs twice")
+        #expect(try JSON(parsing: text, rules: .lenient).object != nil)
+    }
+
+    @Test func `the same name in two objects is no twin, and late twins are found`() throws {
+        #expect(try JSON(parsing: #"[{"a":1},{"a":2},{"b":{"a":3},"a":4}]"#).array?.count == 3)
+        let members = (0..<1_000).map { #""n\#($0)":\#($0)"# }.joined(separator: ",")
+        #expect(try JSON(parsing: "{\(members)}")["n999"] == 999)
+        for twin in [0, 16, 999] { #expect(throws: JSONError.self) { try JSON(parsing: #"{\#(members),"n\#(twin)":1}"#) } }
+    }
+
+    @Test func `the number of members and elements is bounded`() throws {
+        func list(_ count: Int) -> String { "[" + Array(repeating: "0", count: count).joined(separator: ",") + "]" }
+        #expect(try JSON(parsing: list(JSON.maximumValues)).array?.count == JSON.maximumValues)
+        #expect(throws: JSONError.self) { try JSON(parsing: list(JSON.maximumValues + 1)) }
+        #expect(throws: JSONError.self) { try JSON(parsing: "[" + Array(repeating: "[{},{}]", count: 40_000).joined(separator: ",") + "]") }
+        #expect(try JSON(parsing: list(JSON.maximumValues + 1), rules: .lenient).array?.count == JSON.maximumValues + 1)
+    }
+
+    /// With a search through the members for each name this would take hours.
+    @Test(.timeLimit(.minutes(1))) func `the largest object is read, looked up and built in linear time`() throws {
+        let names = (0..<50_000).map { "name\($0)" }
+        let text = "{" + names.map { "\"\($0)\":1" }.joined(separator: ",") + "}"
+        let parsed = try #require(try JSON(parsing: text).object)
+        let lenient = try #require(try JSON(parsing: text, rules: .lenient).object)
+        var built = JSONObject()
+        var found = 0
+        for name in names {
+            if parsed[name] == 1, lenient[name] == 1, parsed["no" + name] == nil { found += 1 }
+            built[name] = 1
+        }
+        #expect(found == names.count && built == parsed)
+    }
+
+    @Test func `an object of many members is changed like one of few`() {
+        var object = JSONObject((0..<40).map { .init(name: "n\($0 % 20)", value: .integer($0)) })
+        #expect(object["n3"] == 23 && object["x"] == nil)
+        object["n3"] = 7
+        object["x"] = 1
+        #expect(object["n3"] == 7 && object["x"] == 1 && object.members.count == 41)
+        object["n3"] = nil
+        #expect(object["n3"] == nil && object["n4"] == 24 && object["x"] == 1 && object.members.count == 39)
+        #expect(!object.append(.init(name: "x", value: 2)) && object["x"] == 1)
+        #expect(object.append(.init(name: "n3", value: 2)) && object["n3"] == 2)
     }
 
     @Test func `members are set, replaced and taken away`() {

@@ -2,11 +2,12 @@ import Contract
 import Testing
 
 struct JobIDTests {
-    @Test(arguments: ["a", "p0-01ARZ3NDEKTSV4RRFFQ69G5FAV", "ü", "杭州", "a:b{c}", String(repeating: "x", count: 200)])
-    func `any printable text of 1 to 200 bytes is an id`(text: String) { #expect(JobID(text)?.rawValue == text) }
+    @Test(arguments: ["a", "p0-01ARZ3NDEKTSV4RRFFQ69G5FAV", "A.b_c:9-", "0", ":", String(repeating: "x", count: 128)])
+    func `1 to 128 of the contract's characters are an id`(text: String) { #expect(JobID(text)?.rawValue == text) }
 
     @Test(arguments: [
-        "", " ", "a b", "a\n", "\0", "\u{7F}", "a\tb", String(repeating: "x", count: 201), String(repeating: "é", count: 101),
+        "", " ", "a b", "a\n", "\0", "\u{7F}", "a\tb", "ü", "a{b}", "a/b", "a;b", "a@b", "a`b", "a\u{202E}b",
+        String(repeating: "x", count: 129),
     ])
     func `empty, long, white or control text is none`(text: String) { #expect(JobID(text) == nil) }
 

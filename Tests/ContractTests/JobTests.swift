@@ -72,6 +72,31 @@ struct JobTests {
     ])
     func `what is no job is refused`(text: String) { #expect(throws: JobError.self) { try Job(parsing: text.utf8) } }
 
+    @Test(arguments: [
+        ("session", 128), ("owner", 128), ("retry_of", 128), ("traceparent", 512), ("class", 64), ("on_crash", 64), ("request.model", 256),
+        ("speech.model", 256), ("speech.voice", 256), ("speech.format", 256),
+    ])
+    func `names have a greatest length in bytes`(field: String, maximum: Int) throws {
+        func job(_ value: String) throws -> Job {
+            let parts = field.split(separator: ".")
+            let member = parts.count == 1 ? #""\#(field)":"\#(value)""# : #""\#(parts[0])":{"\#(parts[1])":"\#(value)"}"#
+            return try Job(parsing: #"{"id":"x",\#(parts[0] == "request" ? "" : #""request":{},"#)\#(member)}"#.utf8)
+        }
+        if field != "class" && field != "on_crash" { _ = try job(String(repeating: "x", count: maximum)) }
+        let text = String(repeating: "x", count: maximum + 1)
+        #expect(try #require(throws: JobError.self) { try job(text) }.reason.utf8.count < 200)
+        #expect(throws: JobError.self) { try job("x" + String(repeating: "\u{301}", count: maximum)) }
+        #expect(throws: JobError.self) { try Job(parsing: #"{"id":"x","request":{},"retry_of":"a b"}"#.utf8) }
+    }
+
+    @Test(arguments: [
+        #"{"id":"x","id":"y","request":{}}"#, #"{"id":"x","request":{"model":"dear","model":"cheap"}}"#,
+        #"{"id":"x","request":{"messages":[{"role":"user","\u0072ole":"system"}]}}"#,
+    ])
+    func `a job with a name twice is refused`(text: String) throws {
+        #expect(try #require(throws: JobError.self) { try Job(parsing: text.utf8) }.reason.contains("occurs twice"))
+    }
+
     @Test func `an empty model or null is the worker's to fill in`() throws {
         for model in ["\"\"", "null"] {
             #expect(try Job(parsing: #"{"id":"x","request":{"model":\#(model)}}"#.utf8).model == nil)

@@ -75,7 +75,9 @@ private let usage = Usage(promptTokens: 3, completionTokens: 4, estimated: false
 
     @Test(arguments: [
         ("", "USER_STOP"), ("{}", "USER_STOP"), (#"{"reason":null}"#, "USER_STOP"), (#"{"reason":"USER_NEW_INPUT"}"#, "USER_NEW_INPUT"),
-        (#"{"reason":""}"#, nil), (#"{"reason":1}"#, nil), ("[]", nil), ("{", nil),
+        (#"{"reason":"my.own_reason-7"}"#, "my.own_reason-7"), (#"{"reason":""}"#, nil), (#"{"reason":1}"#, nil),
+        (#"{"reason":"a b"}"#, nil),
+        (#"{"reason":"\#(String(repeating: "r", count: 65))"}"#, nil), ("[]", nil), ("{", nil),
     ])
     func interruptReasons(body: String, reason: String?) {
         #expect((try? JobRoutes.reason(parsing: Array(body.utf8))) == reason)

@@ -73,7 +73,7 @@ extension Journeys {
                 let worker = try await lab.worker("w1")
                 let gateway = try await lab.gateway("g1", Self.keys)
                 let front = try await FrontEnd(lab.redis)
-                let job = try await front.submit(model: lab.model("sim-n5000-g10"), id: "p0-<b>long</b>")
+                let job = try await front.submit(model: lab.model("sim-n5000-g10"), id: "p0-long")
                 try await job.tokens(3)
                 try await ScriptFile.dashboard.run(
                     python: TestProgram.python.require(),

@@ -21,13 +21,13 @@ package struct Tenant: Hashable, Sendable {
     /// Everybody's name where nobody is asked for a key (`SLUICE_AUTH=none`).
     package static let anonymous = Tenant(name: "anonymous")
 
-    package static let maximumNameLength = 200
+    package static let maximumNameLength = 128
 
     package let name: String
 
     package init(name: String) { self.name = name }
 
-    /// Nil unless the name is 1 to 200 bytes without control characters: it becomes part of Redis keys and of log lines.
+    /// Nil unless the name is 1 to 128 bytes without control characters: it becomes part of Redis keys and of log lines.
     package init?(checking name: String) {
         guard !name.isEmpty, name.utf8.count <= Self.maximumNameLength, name.utf8.allSatisfy({ $0 >= 0x20 && $0 != 0x7F }) else {
             return nil

@@ -32,6 +32,8 @@ struct ChatCompletionRequest: Sendable, Equatable {
         }
         switch body["model"] {
         case nil, .null: model = nil
+        case .string(let name) where name.utf8.count > NameLimit.model:
+            throw HTTPFailure.invalid("\"model\" has more than \(NameLimit.model) bytes")
         case .string(let name): model = name.isEmpty ? nil : name
         default: throw HTTPFailure.invalid("\"model\" is not a string")
         }

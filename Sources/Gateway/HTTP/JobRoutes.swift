@@ -96,8 +96,8 @@ struct JobRoutes: Sendable {
         }
         switch object["reason"] {
         case nil, .null: return InterruptReason.userStop
-        case .string(let reason) where !reason.isEmpty && reason.utf8.count <= Interrupt.maximumReasonLength: return reason
-        default: throw HTTPFailure.invalid("\"reason\" is not a string of 1 to \(Interrupt.maximumReasonLength) bytes")
+        case .string(let reason) where Interrupt.isReason(reason): return reason
+        default: throw HTTPFailure.invalid("\"reason\" is not 1 to \(Interrupt.maximumReasonLength) of A-Z a-z 0-9 _ . -")
         }
     }
 }

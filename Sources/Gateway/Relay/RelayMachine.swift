@@ -174,7 +174,7 @@ struct RelayMachine {
 
     /// Arguments are JSON by the contract; what is not, or nothing, counts as none.
     private static func parameters(_ arguments: String) -> JSON {
-        let json = try? JSON(parsing: arguments)
+        let json = try? JSON(parsing: arguments, rules: .lenient)
         switch json {
         case .object, .array: return json ?? [:]
         default: return [:]

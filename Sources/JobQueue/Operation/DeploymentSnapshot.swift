@@ -40,13 +40,13 @@ package struct DeploymentSnapshot: Sendable, Equatable {
         package init(name: String) { self.name = name }
 
         init(name: String, fields: [String: String]) {
-            func integer(_ field: String) -> Int { fields[field].flatMap { Int($0) } ?? 0 }
+            func integer(_ field: String) -> Int { fields[field].flatMap { Int($0)?.boundedCount } ?? 0 }
             self.name = name
             inFlight = integer("in_flight")
             sockets = integer("sockets")
             capacity = integer("capacity")
             isDraining = fields["draining"] == "1"
-            version = fields["version"] ?? ""
+            version = (fields["version"] ?? "").cut(toBytes: WorkerReport.maximumVersion)
             startedMilliseconds = integer("started")
         }
     }
@@ -66,16 +66,19 @@ package struct DeploymentSnapshot: Sendable, Equatable {
         self.queues = queues
     }
 
-    private func sum<Value: AdditiveArithmetic>(_ value: (WorkerReport) -> Value) -> Value {
-        workers.reduce(.zero) { $0 + value($1.report) }
+    /// Sums of what heartbeats hold are bounded as each of them is.
+    private func sum(_ value: (WorkerReport) -> Int) -> Int {
+        workers.reduce(0) { $0.saturatingAdding(value($1.report)) }.boundedCount
     }
+
+    private func sum(_ value: (WorkerReport) -> Double) -> Double { workers.reduce(0) { $0 + value($1.report) }.boundedRate }
 
     private func all(_ buckets: (WorkerReport) -> LatencyBuckets) -> LatencyBuckets {
         workers.reduce(LatencyBuckets()) { $0 + buckets($1.report) }
     }
 
-    package var waiting: Int { queues.reduce(0) { $0 + $1.waiting } }
-    package var running: Int { queues.reduce(0) { $0 + $1.running } }
+    package var waiting: Int { queues.reduce(0) { $0.saturatingAdding($1.waiting) }.boundedCount }
+    package var running: Int { queues.reduce(0) { $0.saturatingAdding($1.running) }.boundedCount }
     package var capacity: Int { sum(\.capacity) }
     package var tokensPerSecond: Double { sum(\.tokensPerSecond) }
     package var jobsPerSecond: Double { sum(\.jobsPerSecond) }

@@ -20,12 +20,12 @@ package struct LatencyBuckets: Sendable, Equatable {
 
     package init(counts: [Int]) {
         self.init()
-        for (index, count) in counts.prefix(Self.slots).enumerated() { self.counts[index] = max(0, count) }
+        for (index, count) in counts.prefix(Self.slots).enumerated() { self.counts[index] = count.boundedCount }
     }
 
     /// - Parameter text: as `text` writes it; anything else counts for nothing.
     package init(parsing text: String?) {
-        self.init(counts: (text ?? "").split(separator: ",").map { Int($0) ?? 0 })
+        self.init(counts: (text ?? "").split(separator: ",", maxSplits: Self.slots).map { Int($0) ?? 0 })
     }
 
     /// Counts separated by commas, without the zeros at the end.
@@ -38,15 +38,15 @@ package struct LatencyBuckets: Sendable, Equatable {
 
     package mutating func record(microseconds: Int) { counts[Self.slot(of: microseconds)] += 1 }
 
-    package var total: Int { counts.reduce(0, +) }
+    package var total: Int { counts.reduce(0) { $0.saturatingAdding($1) } }
 
     package static func + (left: LatencyBuckets, right: LatencyBuckets) -> LatencyBuckets {
-        LatencyBuckets(counts: zip(left.counts, right.counts).map { $0 + $1 })
+        LatencyBuckets(counts: zip(left.counts, right.counts).map { $0.saturatingAdding($1) })
     }
 
     /// What came after `right`, an earlier count of the same.
     package static func - (left: LatencyBuckets, right: LatencyBuckets) -> LatencyBuckets {
-        LatencyBuckets(counts: zip(left.counts, right.counts).map { $0 - $1 })
+        LatencyBuckets(counts: zip(left.counts, right.counts).map { $0.saturatingSubtracting($1) })
     }
 
     /// Microseconds that a part of all stays below, assumed to be spread evenly within a bucket; nil when there is nothing.
@@ -57,12 +57,12 @@ package struct LatencyBuckets: Sendable, Equatable {
         let rank = max(1, part * Double(total))
         var seen = 0
         for (slot, count) in counts.enumerated() where count > 0 {
-            if Double(seen + count) >= rank {
+            if Double(seen.saturatingAdding(count)) >= rank {
                 guard slot < Self.bounds.count else { return Self.bounds[Self.bounds.count - 1] }
                 let lower = slot == 0 ? 0 : Self.bounds[slot - 1]
-                return lower + Int(Double(Self.bounds[slot] - lower) * (rank - Double(seen)) / Double(count))
+                return lower + Int(bounding: Double(Self.bounds[slot] - lower) * (rank - Double(seen)) / Double(count))
             }
-            seen += count
+            seen = seen.saturatingAdding(count)
         }
         return nil
     }

@@ -14,9 +14,10 @@ extension JobQueue {
         pipeline.append("SRANDMEMBER", .string(keys.gateways), .integer(Self.nodesShown))
         var replies: [RESPValue] = []
         for reply in try await redis.send(pipeline) { replies.append(try reply.orThrow()) }
-        let time = replies[0].array?.map { $0.integer ?? 0 } ?? []
+        let time = replies[0].array?.map { ($0.integer ?? 0).boundedCount } ?? []
         guard time.count == 2 else { throw RedisError(.protocolViolation, "TIME answered \(replies[0])") }
-        var snapshot = DeploymentSnapshot(milliseconds: time[0] * 1_000 + time[1] / 1_000)
+        var snapshot = DeploymentSnapshot(
+            milliseconds: time[0].saturatingMultiplied(by: 1_000).saturatingAdding(time[1] / 1_000).boundedCount)
         let paused = Set((replies[1].array ?? []).compactMap(\.string))
         for index in snapshot.queues.indices {
             snapshot.queues[index].isPaused = paused.contains(snapshot.queues[index].priority.rawValue)
@@ -55,14 +56,14 @@ extension DeploymentSnapshot {
         pipeline.append("XLEN", .string(queue.keys.dead(partition: partition)))
         let replies = try await queue.redis.send(pipeline)
         for index in queues.indices {
-            let length = replies[index * 3].integer ?? 0
+            let length = (replies[index * 3].integer ?? 0).boundedCount
             let group = (replies[index * 3 + 1].array ?? []).map(\.fields).first { $0["name"] == Keys.group }
             let running = Self.running(replies[index * 3 + 2])
-            queues[index].running += running
-            queues[index].waiting += max(0, length - running)
+            queues[index].running = queues[index].running.saturatingAdding(running).boundedCount
+            queues[index].waiting = queues[index].waiting.saturatingAdding(max(0, length - running)).boundedCount
             // Without a group nothing was delivered; a lag that Redis left out (entries were deleted in the middle) is not known.
-            if let sum = queues[index].lag, let lag = group == nil ? length : group?["lag"].flatMap({ Int($0) }) {
-                queues[index].lag = sum + lag
+            if let sum = queues[index].lag, let lag = group == nil ? length : group?["lag"].flatMap({ Int($0)?.boundedCount }) {
+                queues[index].lag = sum.saturatingAdding(lag).boundedCount
             } else {
                 queues[index].lag = nil
             }
@@ -70,18 +71,20 @@ extension DeploymentSnapshot {
             let after = group?["last-delivered-id"].map { "(\($0)" } ?? "-"
             let key = queue.keys.queue(queues[index].priority, partition: partition)
             let next = try await queue.redis.send("XRANGE", .string(key), .string(after), "+", "COUNT", 1)
-            if let id = next.array?.first?.array?.first?.string, let submitted = id.split(separator: "-").first.flatMap({ Int($0) }) {
+            if let id = next.array?.first?.array?.first?.string,
+                let submitted = id.split(separator: "-").first.flatMap({ Int($0)?.boundedCount })
+            {
                 queues[index].oldestWaitMilliseconds = max(queues[index].oldestWaitMilliseconds ?? 0, milliseconds - submitted, 0)
             }
         }
-        dead += replies.last?.integer ?? 0
+        dead = dead.saturatingAdding((replies.last?.integer ?? 0).boundedCount).boundedCount
     }
 
     /// Pending entries but those that were given back: these wait again.
     private static func running(_ summary: RESPValue) -> Int {
         guard let parts = summary.array, parts.count == 4, let total = parts[0].integer else { return 0 }
         let returned = (parts[3].array ?? []).first { $0.array?.first?.string == JobConsumer.nobody }
-        return max(0, total - (returned?.array?.last?.integer ?? 0))
+        return max(0, total.boundedCount - (returned?.array?.last?.integer ?? 0).boundedCount)
     }
 }
 

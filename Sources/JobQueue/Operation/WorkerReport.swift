@@ -15,28 +15,28 @@ package struct RunningJob: Sendable, Equatable {
     /// Told by the report that lists it.
     package var worker = ""
 
-    /// Characters of a model's or an upstream's name: a model's comes from clients.
+    /// Bytes of a name that are kept: a model's comes from clients.
     private static let maximumName = 60
 
     package init(
         id: String, priority: String, model: String, phase: String, upstream: String, attempt: Int, tokens: Int, submittedMilliseconds: Int
     ) {
-        self.id = id
-        self.priority = priority
-        self.model = String(model.prefix(Self.maximumName))
-        self.phase = phase
-        self.upstream = String(upstream.prefix(Self.maximumName))
-        self.attempt = attempt
-        self.tokens = tokens
-        self.submittedMilliseconds = submittedMilliseconds
+        self.id = id.cut(toBytes: NameLimit.id)
+        self.priority = priority.cut(toBytes: Self.maximumName)
+        self.model = model.cut(toBytes: Self.maximumName)
+        self.phase = phase.cut(toBytes: Self.maximumName)
+        self.upstream = upstream.cut(toBytes: Self.maximumName)
+        self.attempt = attempt.boundedCount
+        self.tokens = tokens.boundedCount
+        self.submittedMilliseconds = submittedMilliseconds.boundedCount
     }
 
     init?(_ json: JSON) {
-        guard let id = json["id"]?.string, let submitted = json["submitted_ms"]?.integer else { return nil }
+        guard let id = json["id"]?.string, let submitted = json["submitted_ms"]?.count else { return nil }
         func text(_ name: String) -> String { json[name]?.string ?? "" }
         self.init(
             id: id, priority: text("class"), model: text("model"), phase: text("phase"), upstream: text("upstream"),
-            attempt: json["attempt"]?.integer ?? 1, tokens: json["tokens"]?.integer ?? 0, submittedMilliseconds: submitted)
+            attempt: json["attempt"]?.count ?? 1, tokens: json["tokens"]?.count ?? 0, submittedMilliseconds: submitted)
     }
 
     /// - Parameter now: on Redis' clock; nil: without the age.
@@ -51,7 +51,7 @@ package struct RunningJob: Sendable, Equatable {
         members["tokens"] = .integer(tokens)
         members["submitted_ms"] = .integer(submittedMilliseconds)
         if let now {
-            members["age_ms"] = .integer(max(0, now - submittedMilliseconds))
+            members["age_ms"] = .integer(max(0, now.saturatingSubtracting(submittedMilliseconds)))
             members["worker"] = .string(worker)
         }
         return .object(members)
@@ -62,6 +62,8 @@ package struct RunningJob: Sendable, Equatable {
 package struct WorkerReport: Sendable, Equatable {
     /// Jobs that one worker lists, those that were submitted longest ago.
     package static let slowestCount = 8
+    /// Bytes of a version that are kept.
+    static let maximumVersion = 64
 
     package var capacity = 0
     package var inFlight = 0
@@ -99,12 +101,12 @@ package struct WorkerReport: Sendable, Equatable {
     ///   - worker: its name, for the jobs that it lists.
     ///   - fields: a heartbeat's; what is missing in one of another version counts as nothing.
     package init(worker: String, fields: [String: String]) {
-        func integer(_ name: String) -> Int { fields[name].flatMap { Int($0) } ?? 0 }
-        func number(_ name: String) -> Double { fields[name].flatMap { Double($0) } ?? 0 }
+        func integer(_ name: String) -> Int { fields[name].flatMap { Int($0)?.boundedCount } ?? 0 }
+        func number(_ name: String) -> Double { fields[name].flatMap { Double($0)?.boundedRate } ?? 0 }
         capacity = integer("capacity")
         inFlight = integer("in_flight")
         isDraining = fields["draining"] == "1"
-        version = fields["version"] ?? ""
+        version = (fields["version"] ?? "").cut(toBytes: Self.maximumVersion)
         startedMilliseconds = integer("started")
         tokens = integer("tokens")
         finished = integer("finished")
@@ -122,7 +124,7 @@ package struct WorkerReport: Sendable, Equatable {
 
     /// To a tenth, as `12` or `12.5`.
     static func text(_ rate: Double) -> String {
-        let tenths = Int((rate * 10).rounded())
+        let tenths = Int(bounding: (rate * 10).rounded())
         return tenths % 10 == 0 ? String(tenths / 10) : "\(tenths / 10).\(tenths % 10)"
     }
 }

@@ -1,4 +1,5 @@
 import Glibc
+import Observability
 
 /// What a terminal is told and what it tells.
 struct Terminal: Sendable {
@@ -17,15 +18,19 @@ struct Terminal: Sendable {
     func dim(_ text: String) -> String { hasColours ? "\u{1B}[2m\(text)\u{1B}[0m" : text }
     func bold(_ text: String) -> String { hasColours ? "\u{1B}[1m\(text)\u{1B}[0m" : text }
 
-    /// Text of others, without what would steer the terminal.
+    /// Text from outside as one line, without what would steer the terminal or show it in another order.
     static func printable(_ text: String) -> String { printable(text, keepingLines: false) }
 
+    /// - Parameter keepingLines: newlines and tabs stay; other control characters become U+FFFD instead of a space.
     static func printable(_ text: String, keepingLines: Bool) -> String {
-        guard text.unicodeScalars.contains(where: { $0.properties.generalCategory == .control }) else { return text }
+        guard text.unicodeScalars.contains(where: \.steersTerminal) else { return text }
         var out = String.UnicodeScalarView()
         for scalar in text.unicodeScalars {
-            if scalar.properties.generalCategory != .control || keepingLines && (scalar == "\n" || scalar == "\t") {
+            if !scalar.steersTerminal || keepingLines && (scalar == "\n" || scalar == "\t") {
                 out.append(scalar)
+            } else if scalar.value > 0x9F {
+                // Marks of direction have no width: they are left out.
+                if scalar == "\u{2028}" || scalar == "\u{2029}" { out.append(keepingLines ? "\n" : " ") }
             } else if !(keepingLines && scalar == "\r") {
                 out.append(keepingLines ? "\u{FFFD}" : " ")
             }

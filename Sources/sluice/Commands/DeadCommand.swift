@@ -31,7 +31,7 @@ struct DeadListCommand: AsyncParsableCommand {
                 table.add([
                     letter.id ?? letter.entry, letter.died?.description ?? "-", letter.code, String(letter.crashes),
                     letter.job?.model ?? "-",
-                    Terminal.printable(String(letter.message.prefix(100))),
+                    letter.message.cut(toBytes: 300),
                 ])
             }
             StandardOutput.write(table.text)
@@ -75,7 +75,7 @@ struct DeadRetryCommand: AsyncParsableCommand {
                     Retry.tell(id, of: letter, json: output.json)
                 } catch let failure as CommandFailure {
                     failed += 1
-                    StandardError.write(failure.message + "\n")
+                    StandardError.write(Terminal.printable(failure.message) + "\n")
                 }
             }
             guard failed == 0 else { throw CommandFailure(.failed, "") }
@@ -93,7 +93,7 @@ enum Retry {
         if json {
             StandardOutput.writeLine(["id": .string(id.rawValue), "retry_of": letter.id.map(JSON.string) ?? .null])
         } else {
-            StandardOutput.write("\(letter.id ?? letter.entry) was submitted again as \(id)\n")
+            StandardOutput.write("\(Terminal.printable(letter.id ?? letter.entry)) was submitted again as \(id)\n")
         }
     }
 }

@@ -26,8 +26,8 @@ struct JobInterruptCommand: AsyncParsableCommand {
     @OptionGroup var output: JSONOption
 
     func validate() throws {
-        guard !reason.isEmpty, reason.count <= Interrupt.maximumReasonLength else {
-            throw ValidationError("--reason may have 1 to \(Interrupt.maximumReasonLength) characters.")
+        guard Interrupt.isReason(reason) else {
+            throw ValidationError("--reason may be 1 to \(Interrupt.maximumReasonLength) of A-Z a-z 0-9 _ . -.")
         }
     }
 

@@ -41,18 +41,17 @@ struct JobListCommand: AsyncParsableCommand {
         let record: JobRecord
 
         var json: JSON { JobStory.json(id: id, record: record) }
-        var submitted: Int64 { record.fields["submitted_ms"].flatMap { Int64($0) } ?? 0 }
+        var submitted: Int { record.count("submitted_ms") ?? 0 }
 
         var cells: [String] {
-            let finished = record.fields["finished_ms"].flatMap { Int64($0) }
-            let end = finished ?? Timestamp.now.milliseconds
+            let end = record.count("finished_ms") ?? Int(Timestamp.now.milliseconds)
             return [
                 id, record.fields["state"] ?? "-", record.fields["class"] ?? "-", record.fields["model"] ?? "-",
                 record.fields["attempt"] ?? "-",
-                record.fields["worker"] ?? "-", submitted == 0 ? "-" : Timestamp(milliseconds: submitted).description,
-                submitted == 0 ? "-" : Quantity.span(milliseconds: Int(max(0, end - submitted))),
+                record.fields["worker"] ?? "-", submitted == 0 ? "-" : Timestamp(milliseconds: Int64(submitted)).description,
+                submitted == 0 ? "-" : Quantity.span(milliseconds: max(0, end.saturatingSubtracting(submitted))),
                 record.fields["code"] ?? record.fields["reason"] ?? "-",
-            ].map(Terminal.printable)
+            ]
         }
     }
 

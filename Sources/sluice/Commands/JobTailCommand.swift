@@ -33,7 +33,7 @@ struct JobTailCommand: AsyncParsableCommand {
 
     private func show(_ logged: LoggedEvent) {
         if output.json {
-            StandardOutput.write(String(decoding: logged.json, as: UTF8.self) + "\n")
+            StandardOutput.writeLine(escaping: String(decoding: logged.json, as: UTF8.self))
             return
         }
         switch logged.event {

@@ -15,7 +15,7 @@ struct DeadLetter: Sendable {
     var id: String? { job?.id.rawValue ?? fields["job"].flatMap { try? JSON(parsing: $0) }?["id"]?.string }
     var code: String { fields["code"] ?? "" }
     var message: String { fields["message"] ?? "" }
-    var crashes: Int { fields["crashes"].flatMap { Int($0) } ?? 0 }
+    var crashes: Int { fields["crashes"].flatMap { Int($0)?.boundedCount } ?? 0 }
     var died: Timestamp? { entry.split(separator: "-").first.flatMap { Int64($0) }.map { Timestamp(milliseconds: $0) } }
 
     init?(partition: Int, _ reply: RESPValue) {

@@ -1,25 +1,26 @@
+import Contract
 import JobQueue
 import Observability
 
 /// The story as a person reads it.
 extension JobStory {
     var text: String {
-        var out = "\(id)  \(record?.fields["state"] ?? "without a record")\n\n"
+        var out = Terminal.printable("\(id)  \(record?.fields["state"] ?? "without a record")") + "\n\n"
         var facts = TextTable(header: [])
         for name in [
             "model", "class", "owner", "session", "gateway", "worker", "upstream", "attempt", "crashes", "retry_of", "code", "reason",
         ] {
-            if let value = record?.fields[name] { facts.add(["  " + name.replacing("_", with: " "), Terminal.printable(value)]) }
+            if let value = record?.fields[name] { facts.add(["  " + name.replacing("_", with: " "), value]) }
         }
         if let usage = record?.usage { facts.add(["  usage", Self.text(usage)]) }
-        if let interrupt { facts.add(["  interrupt", "asked for, " + Terminal.printable(interrupt.reason)]) }
+        if let interrupt { facts.add(["  interrupt", "asked for, " + interrupt.reason]) }
         out += facts.text.drop { $0 == "\n" } + "\n"
         out += times + "\n"
         var log = TextTable(header: ["  EVENT", "TYPE", "WHAT"])
         for step in steps {
             var what = step.detail
             if step.count > 1 || step.bytes > 0 { what = "\(step.count) event\(step.count == 1 ? "" : "s"), \(step.bytes) bytes" }
-            log.add(["  \(step.first)" + (step.count > 1 ? " … \(step.last)" : ""), step.type, Terminal.printable(what)])
+            log.add(["  \(step.first)" + (step.count > 1 ? " … \(step.last)" : ""), step.type, what])
         }
         return out + (steps.isEmpty ? "  no events\n" : log.text)
     }
@@ -32,8 +33,8 @@ extension JobStory {
             ("submitted_ms", "submitted"), ("claimed_ms", "claimed"), ("dialled_ms", "dialled"), ("first_token_ms", "first token"),
             ("finished_ms", "ended"),
         ] {
-            guard let moment = record?.fields[field].flatMap({ Int($0) }) else { continue }
-            let since = previous.map { "+" + Quantity.span(milliseconds: max(0, moment - $0)) } ?? ""
+            guard let moment = record?.count(field) else { continue }
+            let since = previous.map { "+" + Quantity.span(milliseconds: max(0, moment.saturatingSubtracting($0))) } ?? ""
             table.add(["  " + name, Timestamp(milliseconds: Int64(moment)).description, since])
             previous = moment
         }

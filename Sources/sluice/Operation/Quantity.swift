@@ -1,3 +1,5 @@
+import Contract
+
 /// Numbers as people read them at a glance.
 enum Quantity {
     /// `850ms`, `12.3s`, `4m10s`, `3h05m`, `2d4h`.
@@ -20,8 +22,8 @@ enum Quantity {
 
     /// `0`, `0.4`, `12`, `12,340`.
     static func rate(_ value: Double) -> String {
-        let tenths = Int((value * 10).rounded())
-        return tenths < 100 && tenths % 10 != 0 ? "\(tenths / 10).\(tenths % 10)" : count(Int(value.rounded()))
+        let tenths = Int(bounding: (value * 10).rounded())
+        return tenths < 100 && tenths % 10 != 0 ? "\(tenths / 10).\(tenths % 10)" : count(Int(bounding: value.rounded()))
     }
 
     /// `1,234,567`.

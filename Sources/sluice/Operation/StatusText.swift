@@ -1,3 +1,4 @@
+import Contract
 import JobQueue
 
 /// The state of a deployment as `sluice status` prints it.
@@ -19,8 +20,8 @@ extension DeploymentSnapshot {
         for worker in workers {
             let report = worker.report
             table.add([
-                Terminal.printable(worker.name), String(report.inFlight), String(report.capacity), Quantity.rate(report.tokensPerSecond),
-                Quantity.rate(report.jobsPerSecond), report.isDraining ? "draining" : "working", Terminal.printable(report.version),
+                worker.name, String(report.inFlight), String(report.capacity), Quantity.rate(report.tokensPerSecond),
+                Quantity.rate(report.jobsPerSecond), report.isDraining ? "draining" : "working", report.version,
                 uptime(since: report.startedMilliseconds),
             ])
         }
@@ -39,8 +40,8 @@ extension DeploymentSnapshot {
         var table = TextTable(header: ["GATEWAY", "SOCKETS", "REQUESTS", "STATE", "VERSION", "UP"])
         for gateway in gateways {
             table.add([
-                Terminal.printable(gateway.name), String(gateway.sockets), String(gateway.inFlight),
-                gateway.isDraining ? "draining" : "working", Terminal.printable(gateway.version),
+                gateway.name, String(gateway.sockets), String(gateway.inFlight),
+                gateway.isDraining ? "draining" : "working", gateway.version,
                 uptime(since: gateway.startedMilliseconds),
             ])
         }
@@ -48,5 +49,7 @@ extension DeploymentSnapshot {
     }
 
     /// A node's clock may be off Redis'.
-    func uptime(since started: Int) -> String { started == 0 ? "-" : Quantity.span(milliseconds: max(0, milliseconds - started)) }
+    func uptime(since started: Int) -> String {
+        started == 0 ? "-" : Quantity.span(milliseconds: max(0, milliseconds.saturatingSubtracting(started)))
+    }
 }

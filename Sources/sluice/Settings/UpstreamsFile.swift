@@ -1,3 +1,5 @@
+import Contract
+import Observability
 import Upstream
 import Yams
 
@@ -71,9 +73,9 @@ struct UpstreamsFile {
         }
         let name = string("name", in: node) ?? ""
         if name.isEmpty || name.utf8.count > 100 || name.contains(where: \.isWhitespace)
-            || name.unicodeScalars.contains(where: { $0.value < 0x20 || $0.value == 0x7F })
+            || name.unicodeScalars.contains(where: \.steersTerminal)
         {
-            fault(node["name"]?.line ?? node.line, "the upstream has no usable name", "give it one of 1 to 100 characters without spaces")
+            fault(node["name"]?.line ?? node.line, "the upstream has no usable name", "give it one of 1 to 100 bytes without spaces")
         }
         let url = string("url", in: node) ?? ""
         if let problem = Self.problem(ofURL: url) {
@@ -87,6 +89,12 @@ struct UpstreamsFile {
         upstream.fallback = strings("fallback", in: node, of: name)
         upstream.requestsPerMinute = count("requests_per_minute", in: node, of: name)
         upstream.concurrency = count("concurrency", in: node, of: name)
+        let longest = (upstream.models + upstream.aliases.flatMap { [$0.key, $0.value] }).max { $0.utf8.count < $1.utf8.count } ?? ""
+        if longest.utf8.count > NameLimit.model {
+            fault(
+                node.line, "\(name): the model \"\(longest.cut(toBytes: 60))…\" has more than \(NameLimit.model) bytes",
+                "give models shorter names")
+        }
         if upstream.models.isEmpty {
             // To the router, an upstream without models takes every model; in a file, a model that is not listed is unknown.
             upstream.models = upstream.aliases.keys.sorted()
@@ -151,7 +159,7 @@ struct UpstreamsFile {
         guard let text = string(field, in: node) else { return nil }
         if let word = Word(rawValue: text) { return word }
         fault(
-            node[field]?.line ?? 0, "\(name): \(field) \"\(text.prefix(40))\" is not known",
+            node[field]?.line ?? 0, "\(name): \(field) \"\(text.cut(toBytes: 40))\" is not known",
             "write one of " + Word.allCases.map(\.rawValue).joined(separator: ", "))
         return nil
     }
@@ -234,6 +242,6 @@ struct UpstreamsFile {
 
 extension Node {
     fileprivate var line: Int { mark?.line ?? 0 }
-    fileprivate var shown: String { String((scalar?.string ?? "?").prefix(60)) }
+    fileprivate var shown: String { String((scalar?.string ?? "?").cut(toBytes: 60)) }
     fileprivate var isNull: Bool { scalar.map { $0.style == .plain && ["", "~", "null", "Null", "NULL"].contains($0.string) } ?? false }
 }

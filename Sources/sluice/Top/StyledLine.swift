@@ -1,4 +1,4 @@
-/// A line of a screen: pieces of text and how they are shown.
+/// A line of a screen: pieces of text and how they are shown. Text is made printable: much of it comes from outside.
 struct StyledLine: Equatable, Sendable {
     enum Style: String, Sendable {
         case plain = ""
@@ -16,13 +16,13 @@ struct StyledLine: Equatable, Sendable {
 
     init() {}
 
-    init(_ text: String, _ style: Style = .plain) { pieces = [(text, style)] }
+    init(_ text: String, _ style: Style = .plain) { pieces = [(Terminal.printable(text), style)] }
 
     static func == (left: StyledLine, right: StyledLine) -> Bool {
         left.pieces.elementsEqual(right.pieces) { $0.text == $1.text && $0.style == $1.style }
     }
 
-    mutating func add(_ text: String, _ style: Style = .plain) { pieces.append((text, style)) }
+    mutating func add(_ text: String, _ style: Style = .plain) { pieces.append((Terminal.printable(text), style)) }
 
     var text: String { pieces.map(\.text).joined() }
     var width: Int { pieces.reduce(0) { $0 + Cells.width(of: $1.text) } }

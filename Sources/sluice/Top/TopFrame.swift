@@ -194,7 +194,8 @@ struct TopFrame {
             let row = TopMachine.Row.job(job.id)
             let cells = columns(
                 marker(row) + Terminal.printable(job.id),
-                Quantity.span(milliseconds: max(0, snapshot.milliseconds - job.submittedMilliseconds)), Terminal.printable(job.phase),
+                Quantity.span(milliseconds: max(0, snapshot.milliseconds.saturatingSubtracting(job.submittedMilliseconds))),
+                Terminal.printable(job.phase),
                 Quantity.count(job.tokens), Terminal.printable(job.worker), Terminal.printable(job.model))
             lines.append(StyledLine(cells, isChosen(row) ? .selected : job.phase == "backoff" ? .warning : .plain))
         }

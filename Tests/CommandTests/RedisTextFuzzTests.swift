@@ -1,0 +1,58 @@
+import Contract
+import JobQueue
+import Observability
+import RedisClient
+import TestSupport
+import Testing
+
+@testable import sluice
+
+/// What the operator's commands print of mutated values in Redis: nothing of it steers the terminal. `SLUICE_FUZZ_INPUTS` (300) and
+/// `SLUICE_FUZZ_SEED` (1) choose the inputs.
+@Suite("What is printed of values in Redis")
+struct RedisTextFuzzTests {
+    private static let record = [
+        "state": "running", "model": "m", "class": "standard", "owner": "t", "attempt": "2", "submitted_ms": "1763800000000",
+        "claimed_ms": "1763800000100", "worker": "w1", "code": "internal", "reason": "stop",
+    ]
+
+    private func isClean(_ text: String) -> Bool { !text.unicodeScalars.contains { $0.steersTerminal && $0 != "\n" && $0 != "\t" } }
+
+    @Test func nothingSteersTheTerminal() async throws {
+        let id = try #require(JobID("p0-1"))
+        await Fuzz.run(300) { mutator, number in
+            let failure = Failure(.internal, mutator.text("message"))
+            let event = LoggedEvent(id: EventID(attempt: 1, sequence: 1), event: .failed(failure, .none))
+            let started = LoggedEvent(
+                id: EventID(attempt: 1, sequence: 0), event: .started(worker: mutator.text("w"), attempt: mutator.below(3)))
+            let record = JobRecord(fields: mutator.fields(Self.record))
+            let story = JobStory(id: id, record: record, events: [started, event], interrupt: nil)
+            var table = TextTable(header: ["A"])
+            table.add(JobListCommand.Listed(id: mutator.text("p0-1"), record: record).cells)
+            var fields = Dictionary(uniqueKeysWithValues: WorkerReport().fields.map { ($0.name, $0.value) })
+            fields["slowest"] = #"[{"id":"a","submitted_ms":1,"model":\#(JSON.string(mutator.text("m")).text)}]"#
+            var snapshot = DeploymentSnapshot(milliseconds: 1_763_800_000_000)
+            let report = WorkerReport(worker: "w", fields: mutator.fields(fields))
+            snapshot.workers.append(.init(name: mutator.text("worker"), report: report))
+            let model = mutator.text("m")
+            let letter: [RESPValue] = [
+                "code", mutator.text("internal"), "message", mutator.text("no"), "crashes", mutator.text("3"), "job", model,
+            ]
+            .map { .simple($0) }
+            let dead = DeadLetter(partition: 0, .array([.simple(mutator.text("17638-0")), .array(letter)]))
+            table.add([dead?.id ?? "", dead?.died?.description ?? "-", dead?.message ?? ""])
+            for text in [
+                story.text, table.text, snapshot.text, TopCommand.text(snapshot, place: "redis"), StandardOutput.escaped(story.json.text),
+                StandardOutput.escaped(snapshot.json.text), StandardOutput.escaped(dead?.json.text ?? ""),
+                Terminal.printable(mutator.text("answer\n"), keepingLines: true),
+            ] {
+                check(isClean(text), number)
+            }
+        }
+    }
+}
+
+/// Records an issue that names seed and input. Unlike `#expect` it costs nothing while all is well.
+private func check(_ isRight: Bool, _ number: Int, sourceLocation: SourceLocation = #_sourceLocation) {
+    if !isRight { Issue.record("seed \(Fuzz.seed), input \(number)", sourceLocation: sourceLocation) }
+}
