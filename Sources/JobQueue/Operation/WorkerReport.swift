@@ -15,20 +15,33 @@ package struct RunningJob: Sendable, Equatable {
     /// Told by the report that lists it.
     package var worker = ""
 
-    /// Characters of a model's or an upstream's name: a model's comes from clients.
-    private static let maximumName = 60
+    /// Bytes of a model's or an upstream's name: a model's comes from clients.
+    private static let maximumName = 256
 
     package init(
         id: String, priority: String, model: String, phase: String, upstream: String, attempt: Int, tokens: Int, submittedMilliseconds: Int
     ) {
         self.id = id
         self.priority = priority
-        self.model = String(model.prefix(Self.maximumName))
+        self.model = Self.bounded(model)
         self.phase = phase
-        self.upstream = String(upstream.prefix(Self.maximumName))
+        self.upstream = Self.bounded(upstream)
         self.attempt = attempt
         self.tokens = tokens
         self.submittedMilliseconds = submittedMilliseconds
+    }
+
+    /// At most 256 bytes: a character may have any number of them, so a cut goes between scalars.
+    private static func bounded(_ name: String) -> String {
+        guard name.utf8.count > maximumName else { return name }
+        var scalars = String.UnicodeScalarView()
+        var bytes = 0
+        for scalar in name.unicodeScalars {
+            bytes += scalar.utf8.count
+            guard bytes <= maximumName else { break }
+            scalars.append(scalar)
+        }
+        return String(scalars)
     }
 
     init?(_ json: JSON) {

@@ -6,8 +6,8 @@ extension SettingsReader {
     /// The node's name as set, else `host-pid-random`.
     mutating func nodeName(_ name: String) -> String {
         guard let given = text(name) else { return Self.ownName }
-        if given.utf8.count > 200 || given.utf8.contains(where: { $0 <= 0x20 || $0 == 0x7F }) {
-            fault(name, "it cannot be part of a key", "write at most 200 characters without spaces")
+        if given.utf8.count > 128 || given.utf8.contains(where: { $0 <= 0x20 || $0 == 0x7F }) {
+            fault(name, "it cannot be part of a key", "write at most 128 bytes without spaces")
         }
         return given
     }
@@ -18,7 +18,7 @@ extension SettingsReader {
             gethostname(&buffer, buffer.count - 1) == 0
             ? String(decoding: buffer.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self) : ""
         let usable = host.filter { $0.isASCII && ($0.isLetter || $0.isNumber || $0 == "-" || $0 == ".") }
-        return "\(usable.isEmpty ? "node" : usable)-\(getpid())-\(String(UInt32.random(in: .min ... .max), radix: 36))"
+        return "\(usable.isEmpty ? "node" : String(usable.prefix(64)))-\(getpid())-\(String(UInt32.random(in: .min ... .max), radix: 36))"
     }
 
     mutating func logging() -> (level: Logger.Level, format: LogFormat) {
