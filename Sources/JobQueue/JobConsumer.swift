@@ -35,36 +35,64 @@ package struct JobConsumer: Sendable {
             }
         }
         for reply in try await redis.send(pipeline) {
-            if case .error(let message) = reply, !message.hasPrefix("BUSYGROUP") { throw RedisError(.server, message) }
+            // A key that is no stream concerns its own queue alone: `take` reports it.
+            guard case .error(let message) = reply, !message.hasPrefix("BUSYGROUP"), !message.hasPrefix("WRONGTYPE") else { continue }
+            throw RedisError(.server, message)
         }
     }
 
     /// Takes what waits in a partition, the more urgent classes first; returns at once.
-    package func take(partition: Int, classes: [JobClass], count: Int) async throws(RedisError) -> [QueueEntry] {
-        guard count > 0, !classes.isEmpty else { return [] }
+    package func take(partition: Int, classes: [JobClass], count: Int) async throws(RedisError) -> Taken {
+        guard count > 0, !classes.isEmpty else { return Taken() }
         let reply = try await redis.run(
             Scripts.take, keys: classes.map { keys.queue($0, partition: partition) },
-            arguments: [.string(Keys.group), .string(worker), .integer(count)])
-        let values = reply.array ?? []
-        return stride(from: 0, to: values.count - 2, by: 3).compactMap { index in
-            guard let number = values[index].integer, (1...classes.count).contains(number), let id = values[index + 1].string else {
-                return nil
-            }
-            return QueueEntry(partition: partition, priority: classes[number - 1], id: id, job: values[index + 2].bytes?.array)
+            arguments: [.string(Keys.group), .string(worker), .integer(count), .integer(Self.takenBytes)])
+        guard let parts = reply.array, parts.count == 2, let values = parts[0].array, let faults = parts[1].array else {
+            throw redis.misfit(reply, to: "the take script")
         }
+        func priority(_ number: RESPValue) -> JobClass? {
+            guard let number = number.integer, (1...classes.count).contains(number) else { return nil }
+            return classes[number - 1]
+        }
+        var taken = Taken()
+        for index in stride(from: 0, to: values.count - 2, by: 3) {
+            guard let priority = priority(values[index]), let id = values[index + 1].string else { continue }
+            taken.entries.append(QueueEntry(partition: partition, priority: priority, id: id, job: values[index + 2].bytes?.array))
+        }
+        for index in stride(from: 0, to: faults.count - 1, by: 2) {
+            guard let priority = priority(faults[index]) else { continue }
+            taken.faults.append((priority, RedisError(.server, faults[index + 1].string ?? "")))
+        }
+        return taken
+    }
+
+    /// Bytes of jobs in one answer of `take`, exceeded by a few entries at most.
+    private static let takenBytes = 8 << 20
+
+    /// What one `take` brought.
+    package struct Taken: Sendable {
+        package var entries: [QueueEntry] = []
+        /// Queues that could not be read.
+        package var faults: [(priority: JobClass, error: RedisError)] = []
+
+        package init() {}
     }
 
     /// Waits for something to be submitted to any partition: at most one entry a queue, empty when nothing came.
-    package func wait(classes: [JobClass], milliseconds: Int) async throws(RedisError) -> [QueueEntry] {
+    /// - Parameter excluded: keys of queues that cannot be read: one of them would fail the command for all.
+    package func wait(classes: [JobClass], excluding excluded: Set<String> = [], milliseconds: Int) async throws(RedisError) -> [QueueEntry]
+    {
         var places: [String: (Int, JobClass)] = [:]
         var names: [RedisArgument] = []
         for priority in classes {
             for partition in 0..<keys.partitions {
                 let queue = keys.queue(priority, partition: partition)
+                if excluded.contains(queue) { continue }
                 places[queue] = (partition, priority)
                 names.append(.string(queue))
             }
         }
+        guard !names.isEmpty else { return [] }
         let command: [RedisArgument] =
             ["XREADGROUP", "GROUP", .string(Keys.group), .string(worker), "COUNT", 1, "BLOCK", .integer(milliseconds), "STREAMS"]
             + names + names.map { _ in ">" }
@@ -102,7 +130,7 @@ package struct JobConsumer: Sendable {
             .string(cursor), "COUNT", .integer(count),
         ])
         guard let values = reply.array, values.count >= 2, let next = values[0].string else {
-            throw RedisError(.protocolViolation, "XAUTOCLAIM answered \(reply)")
+            throw redis.misfit(reply, to: "XAUTOCLAIM")
         }
         return (next, (values[1].array ?? []).compactMap { Self.entry($0, partition: partition, priority: priority) })
     }
@@ -133,22 +161,31 @@ package struct JobConsumer: Sendable {
                 .string(job.owner ?? ""), .string(job.session ?? ""), .string(job.model ?? ""), .integer(job.deadlineMilliseconds ?? 0),
                 .integer(settings.maximumCrashes), .string(job.onCrash.rawValue), .integer(settings.retentionSeconds), .string(Keys.group),
                 .integer(settings.deadMaximum), .bytes(leaseExpired ? entry.job ?? [] : []), .string(job.retryOf ?? ""), .bytes(name),
+                .integer(settings.deadMaximumBytes),
             ])
         guard let values = reply.array, let outcome = values.first?.string else {
-            throw RedisError(.protocolViolation, "the claim script answered \(reply)")
+            throw redis.misfit(reply, to: "the claim script")
         }
         switch outcome {
-        case "claimed" where values.count == 5:
+        case "claimed":
+            guard values.count == 5, let attempt = values[1].integer, Self.counts.contains(attempt), let crashes = values[2].integer,
+                Self.counts.contains(crashes), let now = values[3].integer, Self.times.contains(now)
+            else { throw redis.misfit(reply, to: "the claim script") }
             return .claimed(
                 Claim(
-                    job: job, entry: entry, attempt: values[1].integer?.boundedCount ?? 0, crashes: values[2].integer?.boundedCount ?? 0,
-                    claimedMilliseconds: values[3].integer?.boundedCount ?? 0,
+                    job: job, entry: entry, attempt: attempt, crashes: crashes, claimedMilliseconds: now,
                     earlierUsage: values[4].string.flatMap { try? JSON(parsing: $0) }.flatMap { Usage($0) }))
         case "busy": return .busy
         case "ended" where values.count == 2: return .ended(FailureCode(rawValue: values[1].string ?? ""))
-        default: return .gone
+        case "ended", "duplicate": return .gone
+        default: throw redis.misfit(reply, to: "the claim script")
         }
     }
+
+    /// Attempts and crashes of a job.
+    private static let counts = 0...Int(Int32.max)
+    /// Milliseconds since 1970, up to 2^53.
+    private static let times = 0...(1 << 53)
 
     /// Removes an entry that is no job, or lies in a partition that is not its id's; with an id of this partition the job fails by it.
     package func reject(_ entry: QueueEntry, id: JobID?, message: String, toDeadLetters: Bool) async throws(RedisError) {
@@ -161,7 +198,7 @@ package struct JobConsumer: Sendable {
             arguments: [
                 .string(Keys.group), .string(entry.id), .string(message), .integer(settings.retentionSeconds),
                 .string(entry.priority.rawValue),
-                .integer(settings.deadMaximum), .bytes(toDeadLetters ? entry.job ?? [] : []),
+                .integer(settings.deadMaximum), .bytes(toDeadLetters ? entry.job ?? [] : []), .integer(settings.deadMaximumBytes),
             ])
     }
 
@@ -182,7 +219,7 @@ package struct JobConsumer: Sendable {
         }
         let reply = try await redis.run(Scripts.renew, keys: scriptKeys, arguments: arguments)
         guard let values = reply.array, values.count == renewals.count else {
-            throw RedisError(.protocolViolation, "the renew script answered \(reply)")
+            throw redis.misfit(reply, to: "the renew script")
         }
         return zip(renewals, values).map { renewal, value in
             switch value {
@@ -235,11 +272,37 @@ package struct JobConsumer: Sendable {
         }
     }
 
-    /// The classes that an operator paused.
-    package func pausedClasses() async throws(RedisError) -> Set<JobClass> {
-        let reply = try await redis.send("SMEMBERS", .string(keys.paused))
-        return Set((reply.array ?? []).compactMap { $0.string.flatMap(JobClass.init) })
+    /// What operators ask of a worker.
+    package struct OperatorRequests: Sendable, Equatable {
+        package var isDrainRequested = false
+        /// Nil: the key is not a set, so nothing is known.
+        package var pausedClasses: Set<JobClass>?
     }
+
+    /// Reads what operators ask of this worker. To drain ends the worker, so it is believed only when the answers fit the questions: echoes
+    /// around them prove that the connection's replies are in step, and two commands must agree.
+    package func operatorRequests() async throws(RedisError) -> OperatorRequests {
+        let drain = keys.drain(worker)
+        let marks = ["\(UInt64.random(in: .min ... .max))", "\(UInt64.random(in: .min ... .max))"]
+        var pipeline = RedisPipeline()
+        pipeline.append("ECHO", .string(marks[0]))
+        pipeline.append("EXISTS", .string(drain))
+        pipeline.append("GET", .string(drain))
+        pipeline.append("SMEMBERS", .string(keys.paused))
+        pipeline.append("ECHO", .string(marks[1]))
+        let replies = try await redis.send(pipeline)
+        guard replies.count == 5, replies[0].bulkText == marks[0], replies[4].bulkText == marks[1] else {
+            throw redis.misfit(.array(replies), to: "ECHO")
+        }
+        return OperatorRequests(
+            isDrainRequested: replies[1] == .integer(1) && replies[2].bulkText != nil,
+            pausedClasses: replies[3].array.map { Set($0.compactMap { $0.string.flatMap(JobClass.init) }) })
+    }
+}
+
+extension RESPValue {
+    /// The text of a bulk string; nil for all else.
+    fileprivate var bulkText: String? { if case .bulk = self { string } else { nil } }
 }
 
 extension JobClass {

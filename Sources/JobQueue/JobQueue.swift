@@ -21,9 +21,9 @@ package struct SubmitOptions: Sendable {
 
 package enum Submission: Sendable, Equatable {
     case accepted
-    /// The queue of the class holds its limit.
+    /// The queue of the class holds its limit of jobs or bytes.
     case full
-    /// As many of the owner's jobs wait as may.
+    /// The owner's jobs reach the owner's limit of jobs or bytes.
     case ownerFull
     /// The idempotency key was used with the same body for this job: nothing new was submitted.
     case repeated(JobID)
@@ -78,6 +78,7 @@ package struct JobQueue: Sendable {
             .string(Keys.group), .integer(settings.retentionSeconds), .string(id.rawValue), .string(InterruptReason.userNewInput),
             .integer(settings.ownerQueueMaximum), .integer(options.endsWithGateway ? 1 : 0),
             .string(options.session.map { String($0.epoch) } ?? ""), .string(options.session?.field ?? ""),
+            .integer(settings.queueMaximumBytes), .integer(settings.ownerQueueMaximumBytes),
         ]
         for old in options.supersede {
             scriptKeys += [keys.record(old), keys.log(old), keys.out(old), keys.interrupt(old)]
@@ -95,7 +96,7 @@ package struct JobQueue: Sendable {
         case "repeated":
             guard let text = answer.array?.last?.string, let first = JobID(text) else { return .conflict }
             return .repeated(first)
-        default: throw RedisError(.protocolViolation, "the submit script answered \(answer)")
+        default: throw redis.misfit(answer, to: "the submit script")
         }
     }
 
@@ -122,8 +123,8 @@ package struct JobQueue: Sendable {
                 .integer(settings.retentionSeconds),
                 .integer(force ? 1 : 0),
             ])
-        guard let text = answer.string else { throw RedisError(.protocolViolation, "the interrupt script answered \(answer)") }
-        let state = JobState(rawValue: text)
+        let state = answer.string.flatMap { JobState(rawValue: $0) }
+        guard state != nil || answer.string == "unknown" else { throw redis.misfit(answer, to: "the interrupt script") }
         return InterruptAnswer(state: state, stored: state.map { !$0.isTerminal } ?? force)
     }
 

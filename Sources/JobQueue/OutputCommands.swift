@@ -88,6 +88,7 @@ package struct OutputCommands: Sendable {
             .string(progress.upstream ?? ""),
             .string(JobProgress.text(progress.firstTokenMilliseconds)), .string(Keys.group), .integer(settings.deadMaximum),
             .bytes(ending.deadLetter ?? []), .string(message), .string(JobProgress.text(progress.dialledMilliseconds)),
+            .integer(settings.deadMaximumBytes),
         ])
     }
 }

@@ -28,10 +28,9 @@ extension JobConsumer {
             let reply = try await redis.run(
                 Scripts.depth, keys: keys.queues(partition: partition) + [keys.dead(partition: partition)], arguments: [.string(Keys.group)]
             )
-            let values = (reply.array ?? []).map { $0.integer ?? 0 }
-            guard values.count == JobClass.allCases.count * 4 + 1 else {
-                throw RedisError(.protocolViolation, "the depth script answered \(reply)")
-            }
+            // Bounded, so that their sums cannot overflow.
+            let values = (reply.array ?? []).compactMap { $0.integer.map { min(max($0, -1), 1 << 48) } }
+            guard values.count == JobClass.allCases.count * 4 + 1 else { throw redis.misfit(reply, to: "the depth script") }
             for (index, priority) in JobClass.allCases.enumerated() {
                 var found = depth.classes[priority] ?? QueueDepth.Class()
                 found.entries = found.entries.saturatingAdding(values[index * 4].boundedCount)

@@ -13,10 +13,17 @@ package struct QueueSettings: Sendable {
     /// `SLUICE_QUEUE_MAX_PER_TENANT`: waiting jobs per owner and partition, of all classes together, beyond which the owner's submissions
     /// are refused. 0: no limit.
     package var ownerQueueMaximum = 5_000
+    /// `SLUICE_QUEUE_MAX_BYTES`: bytes of job JSON per class and partition, waiting and running, beyond which submissions are refused.
+    package var queueMaximumBytes = 256 << 20
+    /// `SLUICE_QUEUE_MAX_BYTES_PER_TENANT`: bytes of job JSON per owner and partition, waiting and running, of all classes together, beyond
+    /// which the owner's submissions are refused. 0: no limit.
+    package var ownerQueueMaximumBytes = 64 << 20
     /// `SLUICE_LOG_MAX`: bytes of events per job, beyond which it fails.
     package var logMaximum = 16 << 20
     /// `SLUICE_DEAD_MAX`: dead letters kept per partition.
     package var deadMaximum = 10_000
+    /// `SLUICE_DEAD_MAX_BYTES`: bytes of job JSON in a partition's dead letters; the oldest ones are deleted beyond it.
+    package var deadMaximumBytes = 256 << 20
     /// `SLUICE_MAX_CRASHES`: lost workers per job, at which it is given up.
     package var maximumCrashes = 3
 

@@ -25,6 +25,14 @@ final class CommandCore: LinkUser {
     private var requests: RequestQueue
     private var onConnect: [@Sendable () -> Void] = []
     private var isStopped = false
+    /// When the next command is followed by an ECHO that tells whether replies and commands are in step.
+    private var nextEcho = NIODeadline.now()
+    /// An ACL may forbid ECHO.
+    private var isEchoForbidden = false
+    private var echoes = 0
+
+    /// From one such ECHO to the next, while commands are sent.
+    private static let echoPeriod = TimeAmount.seconds(1)
 
     init(url: RedisURL, settings: RedisSettings, eventLoop: any EventLoop, name: String, logger: Logger, status: Status) {
         self.url = url
@@ -32,7 +40,8 @@ final class CommandCore: LinkUser {
         self.status = status
         alarm = Alarm(eventLoop: eventLoop)
         latency = Timer(label: "sluice_redis_command_seconds", dimensions: [("connection", name)])
-        requests = RequestQueue(waitingMaximum: settings.waitingMaximum, inFlightMaximum: settings.inFlightMaximum)
+        requests = RequestQueue(
+            waitingMaximum: settings.waitingMaximum, inFlightMaximum: settings.inFlightMaximum, bytesMaximum: settings.bytesMaximum)
         keeper = LinkKeeper(url: url, settings: settings, eventLoop: eventLoop, name: name, logger: logger, user: self)
         alarm.ring = { [unowned self] now in rung(now) }
     }
@@ -58,25 +67,66 @@ final class CommandCore: LinkUser {
             // Sent as it is it would make Redis take the next command for arguments.
             return completion(.failure(RedisError(.protocolViolation, "a command has not as many arguments as it announced")))
         }
-        let request = RequestQueue.Request(count: pipeline.count, deadline: deadline, begun: .now(), completion: completion)
+        let request = RequestQueue.Request(
+            count: pipeline.count, bytes: pipeline.buffer.readableBytes, deadline: deadline, begun: .now(), completion: completion)
         if let link {
             guard requests.addInFlight(request) else {
-                return completion(.failure(RedisError(.unavailable, "\(settings.inFlightMaximum) commands to \(url) are not answered yet")))
+                return completion(
+                    .failure(
+                        RedisError(
+                            .overloaded,
+                            "\(url) has not answered \(settings.inFlightMaximum) commands or \(settings.bytesMaximum) bytes of them yet")))
             }
             link.write(pipeline.buffer)
+            echo(link, after: request)
         } else {
             guard requests.addWaiting(request, pipeline.buffer) else {
                 return completion(
-                    .failure(RedisError(.unavailable, "no connection to \(url), and \(settings.waitingMaximum) commands wait")))
+                    .failure(
+                        RedisError(
+                            .overloaded,
+                            "no connection to \(url), and \(settings.waitingMaximum) commands or \(settings.bytesMaximum) bytes of them wait"
+                        )))
             }
         }
         alarm.set(deadline)
     }
 
+    /// Once in a while asks for a mark behind a command. After a reply that was lost or came twice all later ones would be taken for the
+    /// answers of other commands, for as long as there is always one in flight.
+    private func echo(_ link: Link, after request: RequestQueue.Request) {
+        guard nextEcho <= request.begun, !isEchoForbidden else { return }
+        nextEcho = request.begun + Self.echoPeriod
+        echoes &+= 1
+        let mark = "sluice-\(echoes)"
+        var pipeline = RedisPipeline()
+        pipeline.append("ECHO", .string(mark))
+        var echo = RequestQueue.Request(
+            count: 1, bytes: pipeline.buffer.readableBytes, deadline: request.deadline + settings.silence, begun: request.begun
+        ) { _ in }
+        echo.mark = mark
+        if requests.addInFlight(echo) { link.write(pipeline.buffer) }
+    }
+
+    private func check(_ reply: RESPValue?, isEcho mark: String, _ link: Link) {
+        switch reply {
+        case .bulk(let buffer)? where buffer.readableBytesView.elementsEqual(mark.utf8): break
+        case .error(let text)? where text.hasPrefix("NOPERM"): isEchoForbidden = true
+        default: link.end(RedisError(.protocolViolation, "Redis' answers are not in step with the commands"))
+        }
+    }
+
+    /// Ends the connection, because a reply did not fit its command: those behind it may not fit theirs either.
+    func distrust(_ reason: RedisError) { link?.end(reason) }
+
     // MARK: The connection
+
+    var replyMaximum: Int { settings.replyMaximum }
 
     func linkUp(_ link: Link) {
         self.link = link
+        nextEcho = .now() + Self.echoPeriod
+        isEchoForbidden = false
         link.use(ReplyBuilder { [unowned self] reply in received(reply) })
         for buffer in requests.sendWaiting() { link.write(buffer) }
         alarm.set(.now() + settings.silence)
@@ -110,6 +160,7 @@ final class CommandCore: LinkUser {
         switch requests.received(reply) {
         case .more: break
         case .complete(let request, let replies):
+            if let mark = request.mark { return check(replies.first, isEcho: mark, link) }
             latency.recordNanoseconds((.now() - request.begun).nanoseconds)
             request.completion(.success(replies))
         case .unasked: link.end(RedisError(.protocolViolation, "Redis answered more than was asked"))
@@ -135,7 +186,9 @@ final class CommandCore: LinkUser {
     private func ping(_ link: Link, _ now: NIODeadline) {
         var pipeline = RedisPipeline()
         pipeline.append("PING")
-        let request = RequestQueue.Request(count: 1, deadline: now + min(settings.silence, settings.commandTimeout), begun: now) { _ in }
+        let request = RequestQueue.Request(
+            count: 1, bytes: pipeline.buffer.readableBytes, deadline: now + min(settings.silence, settings.commandTimeout), begun: now
+        ) { _ in }
         if requests.addInFlight(request) { link.write(pipeline.buffer) }
     }
 }

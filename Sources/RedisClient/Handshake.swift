@@ -35,9 +35,14 @@ struct Handshake {
     }
 
     mutating func received(_ reply: RESPValue) -> Action {
+        guard next < steps.count else { return .refused(RedisError(.protocolViolation, "Redis answered more than was asked")) }
         let step = steps[next]
         next += 1
-        if case .error(let text) = reply, let refusal = refusal(step, text) { return .refused(refusal) }
+        switch (step, reply) {
+        case (_, .error(let text)): if let refusal = refusal(step, text) { return .refused(refusal) }
+        case (.ping, .simple("PONG")), (.authenticate, .simple("OK")), (.select, .simple("OK")), (.name, .simple("OK")): break
+        default: return .refused(RedisError(.protocolViolation, "Redis answered the handshake by \(reply.shape)"))
+        }
         return next == steps.count ? .connected : .wait
     }
 

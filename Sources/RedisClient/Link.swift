@@ -26,9 +26,10 @@ final class Link: ChannelInboundHandler {
     private var flushPlanned = false
     private var endAfterRead: RedisError?
 
-    init(owner: any LinkOwner, sink: any ReplySink) throws(RedisError) {
+    /// - Parameter replyMaximum: bytes of one reply.
+    init(owner: any LinkOwner, sink: any ReplySink, replyMaximum: Int) throws(RedisError) {
         self.owner = owner
-        reader = try ReplyReader(sink: sink)
+        reader = try ReplyReader(sink: sink, replyMaximum: replyMaximum)
     }
 
     /// Who gets the replies from here on. To be changed between replies only.

@@ -4,6 +4,8 @@ import NIOCore
 
 /// What a connection is kept for. Called on the event loop.
 protocol LinkUser: AnyObject {
+    /// Bytes of one reply; a larger one ends the connection.
+    var replyMaximum: Int { get }
     /// Logged in and ready. The user takes over the replies by `link.use`.
     func linkUp(_ link: Link)
     /// A link that was up is no more.
@@ -43,6 +45,7 @@ final class LinkKeeper: LinkOwner {
     private var outageBegan: NIODeadline?
     private var refusalLogged = false
     private var wasUp = false
+    private var upSince = NIODeadline.now()
     private var waiters: [CheckedContinuation<Void, Never>] = []
 
     init(url: RedisURL, settings: RedisSettings, eventLoop: any EventLoop, name: String, logger: Logger, user: any LinkUser) {
@@ -108,7 +111,7 @@ final class LinkKeeper: LinkOwner {
     private func greet(_ channel: any Channel) {
         do {
             let builder = ReplyBuilder { [weak self] reply in self?.greeted(reply) }
-            let link = try Link(owner: self, sink: builder)
+            let link = try Link(owner: self, sink: builder, replyMaximum: user.replyMaximum)
             let handshake = Handshake(url: url, name: name)
             state = .greeting(link, handshake)
             if let tls = try dialler.makeTLSHandler() { try channel.pipeline.syncOperations.addHandler(tls) }
@@ -142,6 +145,7 @@ final class LinkKeeper: LinkOwner {
         outageBegan = nil
         refusalLogged = false
         wasUp = true
+        upSince = .now()
         // First what others see, then what is said about it.
         user.linkUp(link)
         if isReconnect { reconnects.increment() }
@@ -167,8 +171,9 @@ final class LinkKeeper: LinkOwner {
         switch state {
         case .greeting: failed(reason)
         case .up:
-            // It was logged in, so the server is there: the wait is short however often this happens, for an interrupt may be on its way.
-            failures = 0
+            // It was logged in, so the server is there: the wait is short however often this happens, for an interrupt may be on its way. A
+            // server whose answers cannot be read soon after every connect is not asked without end.
+            if reason.code != .protocolViolation || upSince + settings.backoff.upperBound <= .now() { failures = 0 }
             rest()
             user.linkLost(reason)
             log(reason)

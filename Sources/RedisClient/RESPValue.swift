@@ -47,6 +47,18 @@ extension RESPValue {
         }
     }
 
+    /// For messages: what kind of value it is, without its contents.
+    var shape: String {
+        switch self {
+        case .null: "null"
+        case .simple: "a simple string"
+        case .error: "an error"
+        case .integer: "an integer"
+        case .bulk(let buffer): "a string of \(buffer.readableBytes) bytes"
+        case .array(let values): "an array of \(values.count)"
+        }
+    }
+
     /// An error reply's text.
     package var errorText: String? {
         if case .error(let text) = self { text } else { nil }

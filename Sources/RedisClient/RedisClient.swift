@@ -92,6 +92,15 @@ package final class RedisClient: Sendable {
         return try await one(pipeline, timeout: deadline - .now()).orThrow()
     }
 
+    /// An error for a reply that the command cannot have given. The connection is thrown away: the replies behind it may belong to other
+    /// commands than they seem to.
+    /// - Parameter command: for the message, as "the claim script". The reply itself may hold prompts, so only its shape is told.
+    package func misfit(_ reply: RESPValue, to command: String) -> RedisError {
+        let error = RedisError(.protocolViolation, "\(command) was answered by \(reply.shape)")
+        onLoop { $0.distrust(error) }
+        return error
+    }
+
     /// Called on the event loop after each (re)connect that follows this call.
     package func onConnect(_ body: @escaping @Sendable () -> Void) {
         onLoop { $0.add(onConnect: body) }

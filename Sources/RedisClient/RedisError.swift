@@ -6,6 +6,8 @@ package struct RedisError: Error, Sendable, Hashable, CustomStringConvertible {
         case invalidURL
         /// No connection could be had within the command's deadline: the command was never sent.
         case unavailable
+        /// So much is waiting to be sent or answered that no more is taken: the command was never sent.
+        case overloaded
         /// The connection broke after the command was sent: whether it was carried out is unknown.
         case connectionLost
         /// Not answered within its deadline; carried out or not is unknown. The connection is thrown away.

@@ -17,5 +17,13 @@ package struct RedisSettings: Sendable {
     /// Pipelines that may be sent and not yet answered; beyond it a command fails at once with `.unavailable`.
     package var inFlightMaximum = 100_000
 
+    /// Bytes of commands that may wait while there is no connection, and of commands that may be sent and not yet answered, each; beyond it a
+    /// command fails at once with `.overloaded`. A command that has no others beside it is sent whatever its size.
+    package var bytesMaximum = 64 << 20
+    /// Bytes of one reply; a larger one ends the connection.
+    package var replyMaximum = 256 << 20
+    /// Bytes of one published message; a larger one ends the connection.
+    package var messageMaximum = 64 << 20
+
     package init() {}
 }

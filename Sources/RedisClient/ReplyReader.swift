@@ -20,28 +20,31 @@ protocol ReplySink: AnyObject {
 ///
 /// hiredis 0.14.1 refuses bad numbers, negative lengths, arrays above INT_MAX and nesting deeper than its stack. It does not refuse, and
 /// this class does:
-/// a bulk string's declared length above 512 MB (it would buffer up to 2^63 bytes), a line without end (which it would buffer, and search
+/// a bulk string's declared length above the maximum of a reply (it would buffer up to 2^63 bytes), a line without end (which it would buffer, and search
 /// anew from its start with every read), an array whose elements exhaust memory, and a bulk string that is not followed by CR LF.
 final class ReplyReader {
-    /// Redis' own limit of a string (`proto-max-bulk-len`), here for a whole reply.
+    /// Redis' own limit of a string (`proto-max-bulk-len`), here for a whole reply, unless told otherwise.
     static let maximumReply = 512 << 20
     /// Simple strings, errors and headers.
     static let maximumLine = 64 << 10
     /// Of a reply, all depths together: each costs memory even when it is five bytes on the wire.
-    static let maximumElements = 1 << 24
+    static let maximumElements = 1 << 20
 
     var sink: any ReplySink
     private let reader: UnsafeMutablePointer<redisReader>
+    private let replyMaximum: Int
     private var violation: String?
     /// Fed since the last complete reply.
     private var bytes = 0
     private var elements = 0
 
-    init(sink: any ReplySink) throws(RedisError) {
+    /// - Parameter replyMaximum: bytes of one reply.
+    init(sink: any ReplySink, replyMaximum: Int = maximumReply) throws(RedisError) {
         guard let reader = redisReaderCreateWithFunctions(Self.functions.pointer) else {
             throw RedisError(.protocolViolation, "no memory for the reader of Redis' replies")
         }
         self.reader = reader
+        self.replyMaximum = replyMaximum
         self.sink = sink
         // Not retained: the reader lives only as long as this object, and calls back only inside `next`.
         reader.pointee.privdata = Unmanaged.passUnretained(self).toOpaque()
@@ -81,8 +84,8 @@ final class ReplyReader {
     /// hiredis stopped inside an item whose type byte it has taken: what is left is a line without end, or a bulk string's length and the
     /// bytes there are.
     private func checkUnfinished() throws(RedisError) {
-        if bytes > Self.maximumReply {
-            violation = "a reply is longer than 512 MB"
+        if bytes > replyMaximum {
+            violation = "a reply is longer than \(replyMaximum >> 20) MB"
             throw failure()
         }
         let (position, length) = (reader.pointee.pos, reader.pointee.len)
@@ -91,7 +94,7 @@ final class ReplyReader {
         // Twenty characters at most make a number; with its end of line hiredis can only have stopped at a bulk string's bytes.
         if let end = rest.prefix(24).firstIndex(of: 0x0D), end + 1 < rest.count, rest[end + 1] == 0x0A {
             let announced = rest[..<end].reduce(0) { $0 &* 10 &+ Int($1) &- 0x30 }
-            if announced > Self.maximumReply { violation = "a bulk string of \(announced) bytes is announced, over 512 MB" }
+            if announced > replyMaximum { violation = "a bulk string of \(announced) bytes is announced, over \(replyMaximum >> 20) MB" }
         } else if rest.count > Self.maximumLine {
             violation = "a line is longer than 64 KB"
         }

@@ -6,10 +6,14 @@ struct RequestQueue {
     struct Request {
         /// Replies due.
         let count: Int
+        /// On the wire.
+        let bytes: Int
         let deadline: NIODeadline
         /// When its caller asked for it.
         var begun = NIODeadline.uptimeNanoseconds(0)
         let completion: CommandCore.Completion
+        /// What ECHO must answer, where the request is one that checks the order of the replies.
+        var mark: String?
     }
 
     enum Received {
@@ -21,12 +25,17 @@ struct RequestQueue {
 
     private let waitingMaximum: Int
     private let inFlightMaximum: Int
+    /// Of waiting requests, and of those in flight, each.
+    private let bytesMaximum: Int
+    private var waitingBytes = 0
+    private var inFlightBytes = 0
     private var waiting: Deque<(request: Request, buffer: ByteBuffer)> = []
     private var inFlight: Deque<Request> = []
     /// Of the oldest in flight: Redis answers in order.
     private var replies: [RESPValue] = []
 
-    init(waitingMaximum: Int, inFlightMaximum: Int) {
+    init(waitingMaximum: Int, inFlightMaximum: Int, bytesMaximum: Int) {
+        self.bytesMaximum = bytesMaximum
         self.waitingMaximum = waitingMaximum
         self.inFlightMaximum = inFlightMaximum
     }
@@ -35,15 +44,17 @@ struct RequestQueue {
 
     /// False when full.
     mutating func addWaiting(_ request: Request, _ buffer: ByteBuffer) -> Bool {
-        guard waiting.count < waitingMaximum else { return false }
+        guard waiting.count < waitingMaximum, waiting.isEmpty || waitingBytes + request.bytes <= bytesMaximum else { return false }
         waiting.append((request, buffer))
+        waitingBytes += request.bytes
         return true
     }
 
     /// False when full.
     mutating func addInFlight(_ request: Request) -> Bool {
-        guard inFlight.count < inFlightMaximum else { return false }
+        guard inFlight.count < inFlightMaximum, inFlight.isEmpty || inFlightBytes + request.bytes <= bytesMaximum else { return false }
         inFlight.append(request)
+        inFlightBytes += request.bytes
         return true
     }
 
@@ -51,25 +62,34 @@ struct RequestQueue {
     mutating func sendWaiting() -> [ByteBuffer] {
         let buffers = waiting.map(\.buffer)
         inFlight.append(contentsOf: waiting.map(\.request))
+        inFlightBytes += waitingBytes
         waiting = []
+        waitingBytes = 0
         return buffers
     }
 
     mutating func received(_ reply: RESPValue) -> Received {
         guard let count = inFlight.first?.count else { return .unasked }
-        if count == 1 { return .complete(inFlight.removeFirst(), [reply]) }
+        if count == 1 { return .complete(removeFirst(), [reply]) }
         if replies.isEmpty { replies.reserveCapacity(count) }
         replies.append(reply)
         guard replies.count == count else { return .more }
         let complete = replies
         replies = []
-        return .complete(inFlight.removeFirst(), complete)
+        return .complete(removeFirst(), complete)
+    }
+
+    private mutating func removeFirst() -> Request {
+        let request = inFlight.removeFirst()
+        inFlightBytes -= request.bytes
+        return request
     }
 
     /// The connection is gone, and half an answer with it.
     mutating func takeInFlight() -> Deque<Request> {
         defer {
             inFlight = []
+            inFlightBytes = 0
             replies = []
         }
         return inFlight
@@ -78,12 +98,15 @@ struct RequestQueue {
     mutating func takeAll() -> [Request] {
         let all = Array(takeInFlight()) + waiting.map(\.request)
         waiting = []
+        waitingBytes = 0
         return all
     }
 
     mutating func takeExpiredWaiting(_ now: NIODeadline) -> [Request] {
         let expired = waiting.filter { $0.request.deadline <= now }.map(\.request)
-        if !expired.isEmpty { waiting.removeAll { $0.request.deadline <= now } }
+        guard !expired.isEmpty else { return [] }
+        waiting.removeAll { $0.request.deadline <= now }
+        waitingBytes -= expired.reduce(0) { $0 + $1.bytes }
         return expired
     }
 

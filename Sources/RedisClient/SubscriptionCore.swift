@@ -44,6 +44,7 @@ final class SubscriptionCore: LinkUser {
         self.status = status
         self.logger = logger
         silence = settings.silence
+        replyMaximum = settings.messageMaximum
         beat = .nanoseconds(settings.silence.nanoseconds * 2 / 5)
         patience = silence - beat
         resubscribes = Counter(label: "sluice_redis_resubscribes_total", dimensions: [("connection", name)])
@@ -109,6 +110,8 @@ final class SubscriptionCore: LinkUser {
     }
 
     // MARK: The connection
+
+    let replyMaximum: Int
 
     func linkUp(_ link: Link) {
         self.link = link

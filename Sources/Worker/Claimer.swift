@@ -13,6 +13,8 @@ actor Claimer {
     private static let waitMilliseconds = 1_000
     /// Entries taken at once: their scripts should not hold Redis up.
     private static let takenAtOnce = 64
+    /// Entries in one answer where no script bounds its bytes: each may be a job of the largest size.
+    private static let readAtOnce = 16
 
     private nonisolated let eventLoop: any EventLoop
     private nonisolated let consumer: JobConsumer
@@ -34,6 +36,8 @@ actor Claimer {
     private var takeOverAgain = false
     /// A reply may have been lost: entries may be pending for us that we never saw.
     private var mayHaveMissed = false
+    /// Queues that could not be read when they were last asked for entries: no others wait for them.
+    private var unreadable: [String: Complaint] = [:]
     private var taking = Complaint("Redis refuses to give jobs", over: "Redis gives jobs again")
     private var claims = Complaint("Redis refuses claims", over: "Redis takes claims again")
 
@@ -97,7 +101,15 @@ actor Claimer {
             return false
         }
         var taken = try await take()
-        if taken.isEmpty { taken = try await consumer.wait(classes: classes, milliseconds: Self.waitMilliseconds) }
+        if taken.isEmpty {
+            taken = try await consumer.wait(
+                classes: classes, excluding: Set(unreadable.keys), milliseconds: Self.waitMilliseconds)
+            // Without a queue to wait for, the next look is as far away as a wait would have been long.
+            if taken.isEmpty, unreadable.count >= classes.count * consumer.keys.partitions {
+                await pause(.milliseconds(Int64(Self.waitMilliseconds)))
+            }
+        }
+        taking.settle(logger)
         start(taken, leaseExpired: false)
         // The claims go to Redis before the next question for what waits. (Task.yield would cross to another thread and back.)
         await withCheckedContinuation { continuation in eventLoop.execute { continuation.resume() } }
@@ -107,7 +119,7 @@ actor Claimer {
     private func take() async throws(RedisError) -> [QueueEntry] {
         let count = min(free, Self.takenAtOnce)
         let partitions = consumer.keys.partitions
-        guard partitions > 1 else { return try await consumer.take(partition: 0, classes: classes, count: count) }
+        guard partitions > 1 else { return try await take(from: 0, classes, count) }
         // A class goes before the next one over all partitions; which partition is first changes, so that none starves.
         firstPartition = (firstPartition + 1) % partitions
         var entries: [QueueEntry] = []
@@ -115,7 +127,7 @@ actor Claimer {
             for offset in 0..<partitions where entries.count < count {
                 let partition = (firstPartition + offset) % partitions
                 do {
-                    entries += try await consumer.take(partition: partition, classes: [priority], count: count - entries.count)
+                    entries += try await take(from: partition, [priority], count - entries.count)
                 } catch {
                     // What was taken from other partitions is ours all the same.
                     start(entries, leaseExpired: false)
@@ -124,6 +136,27 @@ actor Claimer {
             }
         }
         return entries
+    }
+
+    private func take(from partition: Int, _ classes: [JobClass], _ count: Int) async throws(RedisError) -> [QueueEntry] {
+        let taken = try await consumer.take(partition: partition, classes: classes, count: count)
+        // When nothing was taken every queue was asked; else those behind the last entry may not have been.
+        for priority in classes where taken.entries.isEmpty && !taken.faults.contains(where: { $0.priority == priority }) {
+            let key = consumer.keys.queue(priority, partition: partition)
+            if var complaint = unreadable.removeValue(forKey: key) { complaint.settle(logger) }
+        }
+        for (priority, error) in taken.faults {
+            if error.message.contains("NOGROUP") {
+                // What was taken from other queues is ours all the same.
+                start(taken.entries, leaseExpired: false)
+                throw error
+            }
+            metrics.queueUnreadable(priority)
+            let key = consumer.keys.queue(priority, partition: partition)
+            let complaint = Complaint("a queue cannot be read; the others are served", over: "the queue can be read again")
+            unreadable[key, default: complaint].raise(error, logger, ["class": "\(priority)", "partition": "\(partition)"])
+        }
+        return taken.entries
     }
 
     private func recover(from error: RedisError, trouble: Int) async {
@@ -142,17 +175,23 @@ actor Claimer {
     private func fetchMissed() async throws(RedisError) {
         for partition in 0..<consumer.keys.partitions {
             for priority in JobClass.allCases {
-                var after = "0"
-                while true {
-                    let page = try await consumer.undelivered(partition: partition, priority: priority, after: after, count: 100)
-                    guard let last = page.last else { break }
-                    after = last.id
-                    let fresh = page.filter { !held.contains(Place($0)) }
-                    start(fresh, leaseExpired: false)
+                do { try await fetchMissed(partition, priority) } catch {
+                    // A key that is no stream holds nothing of ours.
+                    guard error.code == .server, error.message.hasPrefix("WRONGTYPE") else { throw error }
                 }
             }
         }
         mayHaveMissed = false
+    }
+
+    private func fetchMissed(_ partition: Int, _ priority: JobClass) async throws(RedisError) {
+        var after = "0"
+        while true {
+            let page = try await consumer.undelivered(partition: partition, priority: priority, after: after, count: Self.readAtOnce)
+            guard let last = page.last, last.id != after else { return }
+            after = last.id
+            start(page.filter { !held.contains(Place($0)) }, leaseExpired: false)
+        }
     }
 
     // MARK: lost workers' jobs
@@ -174,22 +213,31 @@ actor Claimer {
     }
 
     private func takeOverOnce() async {
-        do {
-            for priority in classes {
-                for partition in 0..<consumer.keys.partitions {
-                    var cursor = "0-0"
-                    repeat {
-                        let count = min(free, Self.takenAtOnce)
-                        guard count > 0, !stopping else { return }
-                        let step = try await consumer.takeOver(partition: partition, priority: priority, cursor: cursor, count: count)
-                        start(step.entries, leaseExpired: true)
-                        cursor = step.cursor
-                    } while cursor != "0-0"
+        for priority in classes {
+            for partition in 0..<consumer.keys.partitions {
+                do {
+                    guard try await takeOver(partition, priority) else { return }
+                } catch {
+                    mayHaveMissed = true
+                    // A queue that cannot be read keeps no other from being looked at.
+                    guard error.code == .server else { return }
                 }
             }
-        } catch {
-            mayHaveMissed = true
         }
+    }
+
+    /// - Returns: false when there is no room for more.
+    private func takeOver(_ partition: Int, _ priority: JobClass) async throws(RedisError) -> Bool {
+        var cursor = "0-0"
+        repeat {
+            let count = min(free, Self.readAtOnce)
+            guard count > 0, !stopping else { return false }
+            let step = try await consumer.takeOver(partition: partition, priority: priority, cursor: cursor, count: count)
+            start(step.entries, leaseExpired: true)
+            guard step.cursor != cursor else { return true }
+            cursor = step.cursor
+        } while cursor != "0-0"
+        return true
     }
 
     // MARK: claims

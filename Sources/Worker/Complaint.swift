@@ -12,8 +12,8 @@ struct Complaint {
         self.over = over
     }
 
-    mutating func raise(_ error: RedisError, _ logger: Logger) {
-        if tries == 0 { logger.error(refused, metadata: ["error": "\(error)"]) }
+    mutating func raise(_ error: RedisError, _ logger: Logger, _ facts: Logger.Metadata = [:]) {
+        if tries == 0 { logger.error(refused, metadata: facts.merging(["error": "\(error)"]) { $1 }) }
         tries += 1
     }
 

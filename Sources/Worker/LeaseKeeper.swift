@@ -137,11 +137,13 @@ actor LeaseKeeper {
         hearing = true
         defer { hearing = false }
         do {
-            if try await consumer.redis.send("GET", .string(consumer.keys.drain(consumer.worker))).string != nil, !draining {
+            let requests = try await consumer.operatorRequests()
+            if requests.isDrainRequested, !draining {
                 logger.info("an operator asked this worker to drain")
                 drainAsked()
             }
-            await claimer.pauseClasses(try await consumer.pausedClasses())
+            // A key that is no set changes nothing: what was paused stays so.
+            if let paused = requests.pausedClasses { await claimer.pauseClasses(paused) }
         } catch {
             logger.debug("operators' wishes could not be read", metadata: ["error": "\(error)"])
         }

@@ -34,6 +34,7 @@ struct WorkerMetrics: Sendable {
     private let deadLettersMade: [FailureCode: Counter]
     private let interrupts: [Phase: (closed: Counter, unopened: Counter)]
     private let queues: [JobClass: QueueGauges]
+    private let unreadable: [JobClass: Counter]
     private let deadLetters = Gauge(label: "sluice_dead_letters")
     private let slots = Gauge(label: "sluice_slots")
     private let slotsWanted = Gauge(label: "sluice_slots_wanted")
@@ -73,6 +74,7 @@ struct WorkerMetrics: Sendable {
         queueWait = all(JobClass.allCases) { Timer(label: "sluice_queue_wait_seconds", dimensions: [("class", $0.rawValue)]) }
         firstToken = all(JobClass.allCases) { Timer(label: "sluice_time_to_first_token_seconds", dimensions: [("class", $0.rawValue)]) }
         queues = all(JobClass.allCases) { QueueGauges($0) }
+        unreadable = all(JobClass.allCases) { Counter(label: "sluice_queue_unreadable_total", dimensions: [("class", $0.rawValue)]) }
     }
 
     /// - Parameters:
@@ -109,6 +111,9 @@ struct WorkerMetrics: Sendable {
         failures[code]?.increment()
         if code == .workerLost { deadLettered(code) }
     }
+
+    /// A queue's key could not be read.
+    func queueUnreadable(_ priority: JobClass) { unreadable[priority]?.increment() }
 
     func deadLettered(_ code: FailureCode) { deadLettersMade[code]?.increment() }
 

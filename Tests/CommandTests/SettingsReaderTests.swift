@@ -54,7 +54,8 @@ struct SettingsReaderTests {
         var reader = SettingsReader(
             SettingsSource(environment: [
                 "SLUICE_NAMESPACE": "other", "SLUICE_PARTITIONS": "4", "SLUICE_LOG_MAX": "1MiB", "SLUICE_MAX_CRASHES": "5",
-                "SLUICE_QUEUE_MAX": "7",
+                "SLUICE_QUEUE_MAX": "7", "SLUICE_QUEUE_MAX_BYTES": "2MiB", "SLUICE_QUEUE_MAX_BYTES_PER_TENANT": "0",
+                "SLUICE_DEAD_MAX_BYTES": "3MiB",
                 "SLUICE_DEAD_MAX": "8", "SLUICE_WORKER_NAME": "w1", "SLUICE_CONCURRENCY": "9", "SLUICE_DRAIN_TIMEOUT": "1m",
                 "SLUICE_RETRIES": "0",
                 "SLUICE_CONNECT_TIMEOUT": "2", "SLUICE_FIRST_TOKEN_TIMEOUT": "3s", "SLUICE_IDLE_TIMEOUT": "4s",
@@ -69,6 +70,7 @@ struct SettingsReaderTests {
         #expect(reader.faults == [])
         #expect(queue.keys == Keys(namespace: "other", partitions: 4))
         #expect(queue.logMaximum == 1 << 20 && queue.maximumCrashes == 5 && queue.queueMaximum == 7 && queue.deadMaximum == 8)
+        #expect(queue.queueMaximumBytes == 2 << 20 && queue.ownerQueueMaximumBytes == 0 && queue.deadMaximumBytes == 3 << 20)
         #expect(worker.name == "w1" && worker.concurrency == 9 && worker.drainTimeout == .seconds(60) && worker.retries == 0)
         #expect(worker.upstreamSettings.connectTimeout == .seconds(2) && worker.firstTokenTimeout == .seconds(3))
         #expect(worker.idleTimeout == .seconds(4) && worker.totalTimeout == .seconds(5) && worker.defaultModel == "m")

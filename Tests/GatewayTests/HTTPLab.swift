@@ -35,7 +35,8 @@ struct HTTPLab: Sendable {
         let consumer = JobConsumer(redis: queue.redis, blocking: blocking, settings: queue.settings, worker: "played", token: "t")
         try await consumer.createGroups()
         return try await until("a job in the queue", deadline: deadline) {
-            guard let entry = try await consumer.take(partition: 0, classes: JobClass.allCases, count: 1).first, let bytes = entry.job,
+            let taken = try await consumer.take(partition: 0, classes: JobClass.allCases, count: 1)
+            guard let entry = taken.entries.first, let bytes = entry.job,
                 case .claimed(let claim) = try await consumer.claim(Job(parsing: bytes), entry: entry, leaseExpired: false)
             else { return nil }
             return PlayedJob(claim: claim, queue: queue)

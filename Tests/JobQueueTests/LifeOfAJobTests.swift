@@ -54,7 +54,7 @@ import Testing
                 job.priority = priority
                 #expect(try await fixture.queue.submit(job, options: SubmitOptions()) == .accepted)
             }
-            let taken = try await fixture.consumer.take(partition: 0, classes: JobClass.allCases, count: 3)
+            let taken = try await fixture.consumer.take(partition: 0, classes: JobClass.allCases, count: 3).entries
             #expect(taken.map(\.priority) == [.interactive, .interactive, .standard])
         }
     }
@@ -69,7 +69,7 @@ import Testing
             #expect(log.map(\.id.description) == ["1-0"])
             guard case .interrupted(let interruption) = log[0].event else { throw QueueFixture.FixtureError.nothingToClaim }
             #expect(interruption.phase == .queued && interruption.reason == "USER_STOP" && interruption.usage == .none)
-            #expect(try await fixture.consumer.take(partition: 0, classes: JobClass.allCases, count: 1).isEmpty)
+            #expect(try await fixture.consumer.take(partition: 0, classes: JobClass.allCases, count: 1).entries.isEmpty)
             #expect(
                 try await fixture.queue.interrupt(job.id, reason: "USER_STOP", owner: nil)
                     == InterruptAnswer(state: .interrupted, stored: false))
@@ -100,7 +100,7 @@ import Testing
             let id = JobID("by-hand")!
             _ = try await fixture.queue.forceInterrupt(id, reason: "USER_STOP")
             _ = try await fixture.redis.command("XADD", "{sluice.0}:queue:batch", "*", "job", #"{"id":"by-hand","request":{}}"#)
-            let entry = try #require(try await fixture.consumer.take(partition: 0, classes: JobClass.allCases, count: 1).first)
+            let entry = try #require(try await fixture.consumer.take(partition: 0, classes: JobClass.allCases, count: 1).entries.first)
             let outcome = try await fixture.consumer.claim(try Job(parsing: entry.job ?? []), entry: entry, leaseExpired: false)
             #expect(outcome == .ended(nil))
             #expect(try await fixture.queue.log(id, after: nil).map(\.event.type) == ["interrupted"])
@@ -124,7 +124,7 @@ import Testing
         try await QueueFixture.run { fixture in
             let claim = try await fixture.running(QueueFixture.job())
             _ = try await fixture.redis.command("XADD", "{sluice.0}:queue:standard", "*", "job", claim.job.json.text)
-            let entry = try #require(try await fixture.consumer.take(partition: 0, classes: JobClass.allCases, count: 1).first)
+            let entry = try #require(try await fixture.consumer.take(partition: 0, classes: JobClass.allCases, count: 1).entries.first)
             #expect(try await fixture.consumer.claim(claim.job, entry: entry, leaseExpired: false) == .gone)
             #expect(try await fixture.redis.command("XLEN", "{sluice.0}:queue:standard") == .integer(1))
         }
@@ -202,7 +202,7 @@ import Testing
         try await QueueFixture.run { fixture in
             for text in ["rubbish", #"{"id":"odd","request":{},"colour":"green"}"#] {
                 _ = try await fixture.redis.command("XADD", "{sluice.0}:queue:standard", "*", "job", text)
-                let entry = try #require(try await fixture.consumer.take(partition: 0, classes: JobClass.allCases, count: 1).first)
+                let entry = try #require(try await fixture.consumer.take(partition: 0, classes: JobClass.allCases, count: 1).entries.first)
                 do throws(JobError) {
                     _ = try Job(parsing: entry.job ?? [])
                     Issue.record("\(text) is a job")
@@ -246,7 +246,7 @@ import Testing
     @Test func anUnclaimedEntryIsPutBack() async throws {
         try await QueueFixture.run { fixture in
             #expect(try await fixture.queue.submit(QueueFixture.job(), options: SubmitOptions()) == .accepted)
-            let entries = try await fixture.consumer.take(partition: 0, classes: JobClass.allCases, count: 1)
+            let entries = try await fixture.consumer.take(partition: 0, classes: JobClass.allCases, count: 1).entries
             try await fixture.consumer.putBack(entries)
             let other = fixture.consumer("w2", token: "t2")
             #expect(try await other.takeOver(partition: 0, priority: .standard, cursor: "0-0", count: 1).entries == entries)

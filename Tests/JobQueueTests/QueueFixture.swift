@@ -59,7 +59,7 @@ struct QueueFixture {
 
     func claimNext(_ consumer: JobConsumer? = nil) async throws -> Claim {
         let consumer = consumer ?? self.consumer
-        guard let entry = try await consumer.take(partition: 0, classes: JobClass.allCases, count: 1).first,
+        guard let entry = try await consumer.take(partition: 0, classes: JobClass.allCases, count: 1).entries.first,
             case .claimed(let claim) = try await consumer.claim(Job(parsing: entry.job ?? []), entry: entry, leaseExpired: false)
         else { throw FixtureError.nothingToClaim }
         return claim

@@ -37,7 +37,7 @@ import Testing
                 return (try await queue.submit(job, options: SubmitOptions()), job.id)
             }
             func take() async throws -> ClaimOutcome {
-                let entry = try #require(try await fixture.consumer.take(partition: 0, classes: JobClass.allCases, count: 1).first)
+                let entry = try #require(try await fixture.consumer.take(partition: 0, classes: JobClass.allCases, count: 1).entries.first)
                 return try await fixture.consumer.claim(try Job(parsing: entry.job ?? []), entry: entry, leaseExpired: false)
             }
             // Claimed.
@@ -60,7 +60,7 @@ import Testing
             // Rejected by a worker that does not understand it: it fails, though it has a record.
             let odd = try await submit()
             #expect(odd.0 == .accepted)
-            let entry = try #require(try await fixture.consumer.take(partition: 0, classes: JobClass.allCases, count: 1).first)
+            let entry = try #require(try await fixture.consumer.take(partition: 0, classes: JobClass.allCases, count: 1).entries.first)
             try await fixture.consumer.reject(entry, id: odd.1, message: "odd", toDeadLetters: false)
             #expect(try await queue.record(odd.1)?.state == .failed)
             // Somebody deletes the entry, the whole queue, everything.

@@ -1,66 +1,180 @@
+import Foundation
 import NIOCore
 import TestSupport
 import Testing
 
 @testable import RedisClient
 
-/// Mutated replies, read in pieces of any size. `SLUICE_FUZZ_INPUTS` (1,000) and `SLUICE_FUZZ_SEED` (1) choose them.
+/// Seeded rubbish at the reader of replies and at subscriptions. `SLUICE_FUZZ_INPUTS` (4,000) says how much of it, `SLUICE_FUZZ_SEED` (1)
+/// which.
 @Suite struct ReplyFuzzTests {
-    private static let samples = [
-        "+OK\r\n", "-ERR no\r\n", ":9223372036854775807\r\n", "$5\r\nhello\r\n", "$-1\r\n", "*-1\r\n", "*0\r\n",
-        "*2\r\n*2\r\n$3\r\n1-0\r\n*2\r\n$1\r\ne\r\n$2\r\n{}\r\n*2\r\n$3\r\n1-1\r\n*-1\r\n",
-        "*3\r\n$7\r\nmessage\r\n$3\r\nout\r\n$4\r\n[{}]\r\n", "*3\r\n$9\r\nsubscribe\r\n$3\r\nout\r\n:1\r\n", "+PONG\r\n",
-        "*1\r\n*1\r\n*1\r\n*1\r\n:1\r\n", "*2147483647\r\n:1\r\n", "$536870913\r\n", "*16777217\r\n",
-    ].map { Array($0.utf8) }
-
-    private final class Found {
-        var count = 0
-        var bytes = 0
+    private static func setting(_ name: String, _ value: Int) -> Int {
+        ProcessInfo.processInfo.environment[name].flatMap { Int($0) } ?? value
     }
+    private static let inputs = setting("SLUICE_FUZZ_INPUTS", 4_000)
+    private static let seed = UInt64(setting("SLUICE_FUZZ_SEED", 1))
+    /// Small, so that lengths about it are met often.
+    private static let replyMaximum = 4_096
 
-    private static func size(_ value: RESPValue) -> Int {
-        switch value {
-        case .array(let values): values.reduce(1) { $0 + size($1) }
-        case .bulk(let buffer): buffer.readableBytes + 1
-        case .simple(let text), .error(let text): text.utf8.count + 1
-        case .integer, .null: 1
-        }
-    }
-
-    @Test func `a mutated reply is read or refused, and costs no more than its bytes`() async {
-        var replies = 0
-        await Fuzz.run(1_000) { mutator, number in
-            var bytes: [UInt8] = []
-            for _ in 0...mutator.below(3) { bytes += mutator.pick(Self.samples) }
-            bytes = mutator.bytes(bytes)
-            let found = Found()
-            let sink: any ReplySink =
-                mutator.oneIn(3)
-                ? PushBuilder { _ in found.count += 1 }
-                : ReplyBuilder {
-                    found.count += 1
-                    found.bytes += Self.size($0)
-                }
-            do throws(RedisError) {
-                let reader = try ReplyReader(sink: sink)
-                var rest = bytes[...]
-                while !rest.isEmpty {
-                    let piece = rest.prefix(1 + mutator.below(12))
-                    rest = rest.dropFirst(piece.count)
-                    try reader.feed(ByteBuffer(bytes: piece))
-                    while try reader.next() {}
-                }
-            } catch {
-                check(error.code == .protocolViolation, number)
+    /// Values read before the input ended or was refused.
+    private static func read(_ pieces: [ArraySlice<UInt8>]) -> (values: [RESPValue], error: RedisError?) {
+        var values: [RESPValue] = []
+        do throws(RedisError) {
+            let reader = try ReplyReader(sink: ReplyBuilder { values.append($0) }, replyMaximum: replyMaximum)
+            for piece in pieces {
+                try reader.feed(ByteBuffer(bytes: piece))
+                while try reader.next() {}
             }
-            check(found.bytes <= 4 * bytes.count && found.count <= bytes.count, number)
-            replies += found.count
+        } catch {
+            return (values, error)
         }
-        #expect(replies > Fuzz.inputs(1_000) / 10)
+        return (values, nil)
     }
-}
 
-/// Records an issue that names seed and input. Unlike `#expect` it costs nothing while all is well.
-private func check(_ isRight: Bool, _ number: Int, sourceLocation: SourceLocation = #_sourceLocation) {
-    if !isRight { Issue.record("seed \(Fuzz.seed), input \(number)", sourceLocation: sourceLocation) }
+    private static let numbers = [
+        "0", "-1", "1", "2", "4095", "4096", "4097", "-2", "1048576", "1048577", "4294967296", "9223372036854775807",
+        "-9223372036854775808",
+        "18446744073709551616", "00", "+1", "1e3", "",
+    ]
+
+    /// Replies of all types, some with lengths that lie.
+    private static func grow(_ out: inout [UInt8], depth: Int, _ random: inout SplitMix64) {
+        let lies = random.next() % 24 == 0
+        let number = numbers[Int(random.next() % UInt64(numbers.count))]
+        switch random.next() % 6 {
+        case 0: out += "+\(lies ? "a\rb" : "OK")\r\n".utf8
+        case 1: out += "-ERR \(lies ? "\0" : "no")\r\n".utf8
+        case 2: out += ":\(lies ? number : String(Int64(truncatingIfNeeded: random.next())))\r\n".utf8
+        case 3, 4:
+            let count = Int(random.next() % 40)
+            out += "$\(lies ? number : String(count))\r\n".utf8
+            for _ in 0..<count { out.append(UInt8(truncatingIfNeeded: random.next())) }
+            out += "\r\n".utf8
+        default:
+            let count = depth > 0 ? Int(random.next() % 5) : 0
+            out += "*\(lies ? number : String(count))\r\n".utf8
+            for _ in 0..<count { grow(&out, depth: depth - 1, &random) }
+        }
+    }
+
+    private static func mutate(_ bytes: inout [UInt8], _ random: inout SplitMix64) {
+        for _ in 0..<(random.next() % 4) where !bytes.isEmpty {
+            let place = Int(random.next() % UInt64(bytes.count))
+            switch random.next() % 4 {
+            case 0: bytes[place] ^= 1 << UInt8(random.next() % 8)
+            case 1: bytes[place] = Array("$*+-:0129\r\n".utf8)[Int(random.next() % 11)]
+            case 2: bytes.removeSubrange(place..<min(bytes.count, place + 1 + Int(random.next() % 8)))
+            default: bytes.insert(contentsOf: bytes[place..<min(bytes.count, place + 8)], at: place)
+            }
+        }
+    }
+
+    private static func slices(_ bytes: [UInt8], _ random: inout SplitMix64) -> [ArraySlice<UInt8>] {
+        var pieces: [ArraySlice<UInt8>] = []
+        var rest = bytes[...]
+        while !rest.isEmpty {
+            let length = 1 + Int(random.next() % 64)
+            pieces.append(rest.prefix(length))
+            rest = rest.dropFirst(length)
+        }
+        return pieces
+    }
+
+    /// No value holds more than its bytes on the wire, whatever lengths they state.
+    private static func weight(_ value: RESPValue) -> Int {
+        switch value {
+        case .null, .integer: 4
+        case .simple(let text), .error(let text): text.unicodeScalars.count
+        case .bulk(let buffer): buffer.readableBytes
+        case .array(let values): values.reduce(4) { $0 + weight($1) }
+        }
+    }
+
+    @Test func mutatedRepliesNeitherTrapNorGrowNorDependOnTheirSlicing() async {
+        var random = SplitMix64(seed: Self.seed)
+        var (refused, read) = (0, 0)
+        for index in 0..<Self.inputs {
+            if index % 500 == 0 { await Task.yield() }
+            var bytes: [UInt8] = []
+            for _ in 0...(random.next() % 4) { Self.grow(&bytes, depth: 4, &random) }
+            Self.mutate(&bytes, &random)
+            let whole = Self.read([bytes[...]])
+            let sliced = Self.read(Self.slices(bytes, &random))
+            refused += whole.error == nil ? 0 : 1
+            read += whole.values.count
+            guard whole.values == sliced.values, whole.error?.code == sliced.error?.code,
+                whole.values.reduce(0, { $0 + Self.weight($1) }) <= bytes.count + 4
+            else {
+                Issue.record("seed \(Self.seed), input \(index): \(bytes): \(whole) but sliced \(sliced)")
+                return
+            }
+        }
+        // Both sides are met, or the generator is worth nothing.
+        #expect(refused > Self.inputs / 50 && read > Self.inputs)
+    }
+
+    /// A subscriber's connection: whatever is confirmed or published, only those who asked are called, and not before it is in force.
+    @Test func mutatedPushesAreRefusedOrCallTheirSubscriberOnly() async {
+        var random = SplitMix64(seed: Self.seed &+ 1)
+        let names = ["a", "b", "c"]
+        for index in 0..<Self.inputs {
+            if index % 500 == 0 { await Task.yield() }
+            var bytes: [UInt8] = []
+            for _ in 0...(random.next() % 5) {
+                let name = names[Int(random.next() % 3)]
+                switch random.next() % 5 {
+                case 0: bytes += "*3\r\n$9\r\nsubscribe\r\n$1\r\n\(name)\r\n:1\r\n".utf8
+                case 1: bytes += "*3\r\n$11\r\nunsubscribe\r\n$1\r\n\(name)\r\n:0\r\n".utf8
+                case 2, 3: bytes += "*3\r\n$7\r\nmessage\r\n$1\r\n\(name)\r\n$2\r\nhi\r\n".utf8
+                default: bytes += "*2\r\n$4\r\npong\r\n$0\r\n\r\n".utf8
+                }
+            }
+            if random.next() % 2 == 0 { Self.mutate(&bytes, &random) }
+            if let fault = Self.subscribe(Self.slices(bytes, &random)) {
+                Issue.record("seed \(Self.seed), input \(index): \(bytes): \(fault)")
+                return
+            }
+        }
+    }
+
+    private static func subscribe(_ pieces: [ArraySlice<UInt8>]) -> String? {
+        let calls = Observed<[String]>([])
+        var table = SubscriptionTable()
+        for name in ["a", "b"] {
+            table.subscribe(name, token: 1) { event in
+                switch event {
+                case .subscribed: calls.update { $0.append("+" + name) }
+                case .message: calls.update { $0.append("." + name) }
+                case .lost: break
+                }
+            }
+        }
+        _ = table.takeChanges()
+        do throws(RedisError) {
+            let reader = try ReplyReader(
+                sink: PushBuilder { push in
+                    switch push {
+                    case .message(let channel, let payload): table.receiver(of: channel)?(.message(payload))
+                    case .subscribed(let channel), .unsubscribed(let channel): table.confirmed(channel)?(.subscribed)
+                    case .pong, .error: break
+                    }
+                }, replyMaximum: replyMaximum)
+            for piece in pieces {
+                try reader.feed(ByteBuffer(bytes: piece))
+                while try reader.next() {}
+            }
+        } catch {
+            guard error.code == .protocolViolation else { return "refused by \(error)" }
+        }
+        var inForce: Set<String> = []
+        for call in calls.value {
+            let name = String(call.dropFirst())
+            if call.hasPrefix("+") {
+                guard inForce.insert(name).inserted else { return "confirmed twice: \(name)" }
+            } else if !inForce.contains(name) {
+                return "a message before the subscription was in force: \(name)"
+            }
+        }
+        return nil
+    }
 }

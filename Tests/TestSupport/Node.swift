@@ -100,6 +100,9 @@ package final class Node: Sendable {
         return String(decoding: data ?? Data(), as: UTF8.self)
     }
 
+    /// It will end by a signal that the test sends to the process itself.
+    package func expectCrash() { expectEnd() }
+
     private func expectEnd() { state.withLock { $0.endExpected = true } }
 
     package func kill9() async {

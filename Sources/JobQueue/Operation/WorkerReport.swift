@@ -15,7 +15,7 @@ package struct RunningJob: Sendable, Equatable {
     /// Told by the report that lists it.
     package var worker = ""
 
-    /// Bytes of a name that are kept: a model's comes from clients.
+    /// Bytes of a class's or a phase's name.
     private static let maximumName = 60
 
     package init(
@@ -23,9 +23,9 @@ package struct RunningJob: Sendable, Equatable {
     ) {
         self.id = id.cut(toBytes: NameLimit.id)
         self.priority = priority.cut(toBytes: Self.maximumName)
-        self.model = model.cut(toBytes: Self.maximumName)
+        self.model = model.cut(toBytes: NameLimit.model)
         self.phase = phase.cut(toBytes: Self.maximumName)
-        self.upstream = upstream.cut(toBytes: Self.maximumName)
+        self.upstream = upstream.cut(toBytes: NameLimit.model)
         self.attempt = attempt.boundedCount
         self.tokens = tokens.boundedCount
         self.submittedMilliseconds = submittedMilliseconds.boundedCount

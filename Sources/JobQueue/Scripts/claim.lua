@@ -2,10 +2,15 @@
 -- KEYS  1 record  2 log  3 out channel  4 durable key  5 queue  6 dead letters
 -- ARGV  1 worker  2 token of the worker's process  3 entry id  4 class  5 '1': the entry's lease ran out  6 owner  7 session  8 model  9 deadline ms (0: none)
 --       10 maximum of crashes  11 on_crash  12 retention s  13 group  14 dead letters kept  15 job JSON (only with 5)  16 retry_of  17 worker as a JSON string
+--       18 bytes of dead letters kept
 -- Returns {'claimed', attempt, crashes, now ms, usage of earlier attempts or ''}, or {'ended'} (it had ended), {'ended', 'interrupted' or the failure's code} (it ended
 -- here), {'duplicate'} (another entry has the job), {'busy'} (another worker's lease). In all but the first and the last the entry is gone.
 local record, log, out, intent, queue = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local entry = ARGV[4] .. ' ' .. ARGV[3]
+-- A job whose keys hold other types than they should cannot be run, and would be claimed over and over: it fails.
+local intact = own(record, 'hash')
+intact = own(log, 'stream') and intact
+intact = own(intent, 'string') and intact
 local found = redis.call('HMGET', record, 'state', 'attempt', 'token', 'entry', 'crashes', 'usage', 'worker', 'claimed_ms')
 local state = found[1]
 if state and found[4] and found[4] ~= entry then
@@ -18,7 +23,7 @@ if is_terminal(state) then
 end
 if state == 'running' then
     -- The answer to this same claim was lost on its way.
-    if found[3] == ARGV[2] and found[7] == ARGV[1] then return {'claimed', tonumber(found[2]), tonumber(found[5]), now_ms(), found[6] or ''} end
+    if found[3] == ARGV[2] and found[7] == ARGV[1] then return {'claimed', whole(found[2]), whole(found[5]), now_ms(), found[6] or ''} end
     if ARGV[5] ~= '1' then return {'busy'} end
 end
 -- What the record will say, so far: written at once with the rest.
@@ -34,6 +39,13 @@ local function note(name, value)
 end
 local function write_record()
     if #fields > 0 then redis.call('HSET', record, unpack(fields)) end
+end
+if not intact then
+    write_record()
+    conclude_failed(record, log, out, intent, 'internal', 'a key of the job in Redis was overwritten by something else', true, ARGV[12])
+    waits_no_more(record, ARGV[6], queue)
+    drop(queue, ARGV[13], ARGV[3])
+    return {'ended', 'internal'}
 end
 local wish = redis.call('GET', intent)
 if wish then
@@ -51,7 +63,7 @@ if tonumber(ARGV[9]) > 0 and tonumber(now) > tonumber(ARGV[9]) then
     drop(queue, ARGV[13], ARGV[3])
     return {'ended', 'deadline_exceeded'}
 end
-local crashes = tonumber(found[5] or '0')
+local crashes = whole(found[5])
 if state == 'running' then
     crashes = crashes + 1
     note('crashes', crashes)
@@ -59,12 +71,12 @@ if state == 'running' then
         local message = 'the worker ' .. (found[7] or '?') .. ' was lost while it ran the job (' .. crashes .. ' lost in all)'
         write_record()
         conclude_failed(record, log, out, intent, 'worker_lost', message, true, ARGV[12])
-        redis.call('XADD', KEYS[6], 'MAXLEN', '~', ARGV[14], '*', 'job', ARGV[15], 'code', 'worker_lost', 'message', message, 'crashes', crashes)
+        bury(KEYS[6], ARGV[14], ARGV[18], ARGV[15], 'worker_lost', message, crashes)
         drop(queue, ARGV[13], ARGV[3])
         return {'ended', 'worker_lost'}
     end
 end
-local attempt = tonumber(found[2] or '0') + 1
+local attempt = whole(found[2]) + 1
 note('attempt', attempt)
 note('state', 'running')
 note('worker', ARGV[1])

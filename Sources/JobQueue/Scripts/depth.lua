@@ -1,11 +1,15 @@
--- How much waits and runs in a partition's queues. Changes nothing.
+-- How much waits and runs in a partition's queues. Changes nothing. A key that is no stream counts as empty.
 -- KEYS  the queues, then the dead letters     ARGV  1 group
 -- Returns for each queue {entries, delivered and not ended, not yet delivered, ms that the oldest undelivered one waits or -1}, flat, then the dead letters.
 local answer = {}
 local now = tonumber(now_ms())
+local function length(key)
+    local count = redis.pcall('XLEN', key)
+    return type(count) == 'number' and count or 0
+end
 for index = 1, #KEYS - 1 do
     local queue = KEYS[index]
-    local entries, pending, after, lag, wait = redis.call('XLEN', queue), 0, '-', false, -1
+    local entries, pending, after, lag, wait = length(queue), 0, '-', false, -1
     local groups = redis.pcall('XINFO', 'GROUPS', queue)
     -- A queue that nobody used yet has no groups to tell of.
     if not groups.err then
@@ -23,5 +27,5 @@ for index = 1, #KEYS - 1 do
     end
     for _, value in ipairs({entries, pending, lag, wait}) do answer[#answer + 1] = value end
 end
-answer[#answer + 1] = redis.call('XLEN', KEYS[#KEYS])
+answer[#answer + 1] = length(KEYS[#KEYS])
 return answer

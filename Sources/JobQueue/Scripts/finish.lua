@@ -1,7 +1,7 @@
 -- Ends a job, once.
 -- KEYS  1 record  2 log  3 out channel  4 durable key  5 queue  6 dead letters
 -- ARGV  1 attempt  2 event id  3 event JSON  4 id of the event before it  5 entry id  6 retention s  7 state  8 code  9 reason  10 usage JSON  11 upstream
---       12 first token ms  13 group  14 dead letters kept  15 job JSON for the dead letters ('' none)  16 message  17 dialled ms
+--       12 first token ms  13 group  14 dead letters kept  15 job JSON for the dead letters ('' none)  16 message  17 dialled ms  18 bytes of dead letters kept
 -- Returns 1 ended now, 0 already ended or a newer attempt owns it, -1 an event before this one is not in the log (write it, then call again).
 local found = redis.call('HMGET', KEYS[1], 'state', 'attempt', 'crashes', 'dialled_ms', 'first_token_ms')
 if found[1] ~= 'running' or found[2] ~= ARGV[1] then return 0 end
@@ -12,7 +12,7 @@ redis.call('HDEL', KEYS[1], 'token', 'entry')
 local optional = {code = ARGV[8], reason = ARGV[9], upstream = ARGV[11], dialled_ms = found[4] and '' or ARGV[17], first_token_ms = found[5] and '' or ARGV[12]}
 conclude(KEYS[1], KEYS[2], KEYS[3], KEYS[4], ARGV[2], ARGV[3], ARGV[7], ARGV[10], ARGV[6], optional)
 if ARGV[15] ~= '' then
-    redis.call('XADD', KEYS[6], 'MAXLEN', '~', ARGV[14], '*', 'job', ARGV[15], 'code', ARGV[8], 'message', ARGV[16], 'crashes', found[3] or 0)
+    bury(KEYS[6], ARGV[14], ARGV[18], ARGV[15], ARGV[8], ARGV[16], found[3] or 0)
 end
 drop(KEYS[5], ARGV[13], ARGV[5])
 return 1

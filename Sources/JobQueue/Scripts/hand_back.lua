@@ -6,6 +6,6 @@ local found = redis.call('HMGET', KEYS[1], 'state', 'attempt')
 if found[1] ~= 'running' or found[2] ~= ARGV[1] then return 0 end
 redis.call('HSET', KEYS[1], 'state', 'queued', 'usage', ARGV[5])
 redis.call('HDEL', KEYS[1], 'worker', 'token')
-redis.call('XCLAIM', KEYS[2], ARGV[3], ARGV[4], 0, ARGV[2], 'IDLE', 86400000, 'JUSTID')
+redis.pcall('XCLAIM', KEYS[2], ARGV[3], ARGV[4], 0, ARGV[2], 'IDLE', 86400000, 'JUSTID')
 redis.call('PUBLISH', KEYS[3], ARGV[2])
 return 1

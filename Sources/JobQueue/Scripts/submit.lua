@@ -4,10 +4,11 @@
 -- ARGV  1 job JSON  2 class  3 waiting maximum  4 gateway  5 owner  6 session  7 model  8 retry_of  9 digest of the body ('' without a key)
 --       10 group  11 retention s  12 id  13 reason of superseding  14 waiting maximum of the owner (0: none)
 --       15 '1': the job ends with its gateway  16 epoch in which the gateway holds the session ('' whoever does)  17 field that the
---       session has been given before this, then for each superseded job: the durable key's value
+--       session has been given before this  18 bytes that the class may hold  19 bytes that the owner may hold (0: no limit), then for each
+--       superseded job: the durable key's value
 -- Returns {'accepted'}, {'full', waiting}, {'owner_full'}, {'repeated', id}, {'conflict'}, {'exists'} (the id has a record: the same submission came twice)
 -- {'session_lost'} (another gateway has it, and may have told the client already that there is no such job) or {'session_unsaved'} (it lacks the field).
--- Uses beside KEYS, under their hash tag: the session, the set of the owner's waiting jobs with their records, and that of the gateway's requests.
+-- Uses beside KEYS, under their hash tag: the session, the set of the owner's waiting jobs with their records, that of the gateway's requests, and the byte ledgers.
 -- How many of an owner's waiting jobs are looked at when it seems to have too many.
 local SAMPLE = 20
 local DAY = 86400
@@ -26,6 +27,14 @@ if ARGV[16] ~= '' then
     local held = redis.call('HMGET', beside(queue, 'session:' .. ARGV[6]), 'gateway', 'epoch', ARGV[17])
     if held[2] and (held[1] ~= ARGV[4] or held[2] ~= ARGV[16]) then return {'session_lost'} end
     if held[2] and not held[3] then return {'session_unsaved'} end
+end
+-- What is derived from the queues is made anew when something else lies in its place.
+local class_bytes = class_ledger(queue)
+own(class_bytes, 'hash')
+local owner_bytes = ARGV[5] ~= '' and owner_ledger(queue, ARGV[5])
+if owner_bytes then
+    own(owner_bytes, 'hash')
+    own(beside(queue, 'waiting:' .. ARGV[5]), 'set')
 end
 local waiting = redis.call('XLEN', queue)
 if waiting >= tonumber(ARGV[3]) then
@@ -48,11 +57,35 @@ if owners and owner_maximum > 0 and redis.call('SCARD', owners) >= owner_maximum
     end
     if redis.call('SCARD', owners) >= owner_maximum then return {'owner_full'} end
 end
+-- Whether the ledger has no room for the job. What lost its entry without a script (somebody deleted it or its queue) is found here, a sample each time. An empty
+-- ledger takes a job of any size.
+local function lacks_room(ledger, maximum, owner)
+    if maximum <= 0 or total_of(ledger) + #ARGV[1] <= maximum then return false end
+    local sample = redis.call('HRANDFIELD', ledger, SAMPLE, 'WITHVALUES')
+    for index = 1, #sample, 2 do
+        local field, value = sample[index], sample[index + 1]
+        local class, entry = ARGV[2], field
+        if owner then class, entry = string.match(field, '^(%S+) (%S+)$') end
+        if field ~= 'total' then
+            local known = entry and queues[class] and redis.pcall('XRANGE', queues[class], entry, entry)
+            if not known or known.err or #known == 0 then remove_from_ledger(ledger, field, tonumber(string.match(value, '^%d+')) or 0) end
+        end
+    end
+    if redis.call('HLEN', ledger) <= 1 then redis.call('DEL', ledger) end
+    local total = total_of(ledger)
+    return total > 0 and total + #ARGV[1] > maximum
+end
+if lacks_room(class_bytes, tonumber(ARGV[18]), false) then return {'full', waiting} end
+if owner_bytes and lacks_room(owner_bytes, tonumber(ARGV[19]), true) then return {'owner_full'} end
+local requests = ARGV[15] == '1' and beside(queue, 'requests:' .. ARGV[4])
+if requests then own(requests, 'set') end
 for i = 7, #KEYS, 4 do
-    interrupt(KEYS[i], KEYS[i + 1], KEYS[i + 2], KEYS[i + 3], KEYS[5], queues, ARGV[18 + (i - 7) / 4], ARGV[13], ARGV[5], ARGV[10], ARGV[11])
+    interrupt(KEYS[i], KEYS[i + 1], KEYS[i + 2], KEYS[i + 3], KEYS[5], queues, ARGV[20 + (i - 7) / 4], ARGV[13], ARGV[5], ARGV[10], ARGV[11])
 end
 local entry = redis.call('XADD', queue, '*', 'job', ARGV[1])
 local fields = {'state', 'queued', 'attempt', 0, 'crashes', 0, 'class', ARGV[2], 'submitted_ms', now_ms(), 'entry', ARGV[2] .. ' ' .. entry}
+add_to_ledger(class_bytes, entry, #ARGV[1], #ARGV[1] .. ' ' .. ARGV[5])
+if owner_bytes then add_to_ledger(owner_bytes, ARGV[2] .. ' ' .. entry, #ARGV[1], #ARGV[1]) end
 add_present(fields, {gateway = ARGV[4], owner = ARGV[5], session = ARGV[6], model = ARGV[7], retry_of = ARGV[8]})
 redis.call('HSET', KEYS[1], unpack(fields))
 if ARGV[9] ~= '' then redis.call('SET', KEYS[6], ARGV[12] .. ' ' .. ARGV[9], 'EX', DAY) end
@@ -60,8 +93,7 @@ if owners then
     redis.call('SADD', owners, KEYS[1])
     redis.call('EXPIRE', owners, DAY)
 end
-if ARGV[15] == '1' then
-    local requests = beside(queue, 'requests:' .. ARGV[4])
+if requests then
     redis.call('SADD', requests, ARGV[12])
     redis.call('EXPIRE', requests, DAY)
 end

@@ -37,8 +37,11 @@ extension SettingsReader {
         if let retention = duration("SLUICE_RETENTION") { queue.retention = retention }
         if let maximum = integer("SLUICE_QUEUE_MAX") { queue.queueMaximum = maximum }
         if let maximum = integer("SLUICE_QUEUE_MAX_PER_TENANT") { queue.ownerQueueMaximum = maximum }
+        if let maximum = integer("SLUICE_QUEUE_MAX_BYTES") { queue.queueMaximumBytes = maximum }
+        if let maximum = integer("SLUICE_QUEUE_MAX_BYTES_PER_TENANT") { queue.ownerQueueMaximumBytes = maximum }
         if let maximum = integer("SLUICE_LOG_MAX") { queue.logMaximum = maximum }
         if let maximum = integer("SLUICE_DEAD_MAX") { queue.deadMaximum = maximum }
+        if let maximum = integer("SLUICE_DEAD_MAX_BYTES") { queue.deadMaximumBytes = maximum }
         if let maximum = integer("SLUICE_MAX_CRASHES") { queue.maximumCrashes = maximum }
         return queue
     }

@@ -21,9 +21,18 @@ enum SettingTable {
             "SLUICE_QUEUE_MAX_PER_TENANT", .integer(0...10_000_000), "5000", everyone,
             "Waiting jobs of one tenant, all classes together, before its new ones are refused (0: no limit)."),
         Setting(
+            "SLUICE_QUEUE_MAX_BYTES", .size(1_024...(1 << 40)), "256MiB", everyone,
+            "Bytes of waiting and running jobs per class and partition before new ones are refused."),
+        Setting(
+            "SLUICE_QUEUE_MAX_BYTES_PER_TENANT", .size(0...(1 << 40)), "64MiB", everyone,
+            "Bytes of one tenant's waiting and running jobs per partition before its new ones are refused (0: no limit)."),
+        Setting(
             "SLUICE_LOG_MAX", .size(1_024...(256 << 20)), "16MiB", everyone,
             "Bytes of events that one job may log; beyond it the job fails."),
         Setting("SLUICE_DEAD_MAX", .integer(0...1_000_000), "10000", everyone, "Dead letters kept."),
+        Setting(
+            "SLUICE_DEAD_MAX_BYTES", .size(1_024...(1 << 40)), "256MiB", everyone,
+            "Bytes of dead letters kept per partition; the oldest ones are deleted first."),
         Setting("SLUICE_MAX_CRASHES", .integer(1...100), "3", everyone, "Lost workers after which a job is given up."),
 
         // Worker.

@@ -1,0 +1,133 @@
+import Contract
+import RedisClient
+import TestSupport
+import Testing
+
+@testable import JobQueue
+
+/// A key that holds another type than it should harms its own queue or job, and no other.
+@Suite(.serialized) struct SpoiltKeyTests {
+    @Test(arguments: JobClass.allCases) func aSpoiltQueueStopsItselfOnly(_ spoilt: JobClass) async throws {
+        try await QueueFixture.run { fixture in
+            let key = fixture.keys.queue(spoilt, partition: 0)
+            try await fixture.redis.command("DEL", key)
+            try await fixture.redis.command("SET", key, "x")
+            try await fixture.consumer.createGroups()
+            for priority in JobClass.allCases {
+                var job = QueueFixture.job("p0-\(ULID(milliseconds: 1))")
+                job.priority = priority
+                guard priority != spoilt else {
+                    let refused = job
+                    await #expect(throws: RedisError.self) { _ = try await fixture.queue.submit(refused, options: SubmitOptions()) }
+                    continue
+                }
+                #expect(try await fixture.queue.submit(job, options: SubmitOptions()) == .accepted)
+            }
+            let taken = try await fixture.consumer.take(partition: 0, classes: JobClass.allCases, count: 10)
+            #expect(taken.entries.count == 2)
+            #expect(taken.faults.map(\.priority) == [spoilt])
+            #expect(taken.faults.first?.error.message.hasPrefix("WRONGTYPE") == true)
+            let depth = try await fixture.consumer.depth()
+            #expect(depth.entries == 2 && depth.classes[spoilt] == QueueDepth.Class())
+            let others = try await fixture.consumer.wait(classes: JobClass.allCases, excluding: [key], milliseconds: 1)
+            #expect(others.isEmpty)
+            try await fixture.consumer.forgetConsumer("w1")
+            _ = try await fixture.consumer.sweepConsumers()
+            for entry in taken.entries {
+                let job = try Job(parsing: entry.job ?? [])
+                guard case .claimed(let claim) = try await fixture.consumer.claim(job, entry: entry, leaseExpired: false) else {
+                    Issue.record("not claimed")
+                    continue
+                }
+                #expect(try await fixture.finish(claim, .finished(.stop, .none), at: 1) == .integer(1))
+            }
+            // A job whose own queue is overwritten while it runs still ends, once.
+            try await fixture.redis.command("DEL", key)
+            try await fixture.consumer.createGroups()
+            let claim = try await fixture.running(QueueFixture.job("p0-last"))
+            try await fixture.redis.command("SET", fixture.keys.queue(.standard, partition: 0), "x")
+            #expect(try await fixture.consumer.renew([LeaseRenewal(id: claim.job.id, entry: claim.entry, attempt: 1)]) == [.kept])
+            #expect(try await fixture.finish(claim, .finished(.stop, .none), at: 1) == .integer(1))
+            #expect(try await fixture.queue.record(claim.job.id)?.state == .finished)
+        }
+    }
+
+    @Test func oneSpoiltRecordFailsNoOtherJobsRenewal() async throws {
+        try await QueueFixture.run { fixture in
+            var renewals: [LeaseRenewal] = []
+            for name in ["p0-a", "p0-b", "p0-c"] {
+                let claim = try await fixture.running(QueueFixture.job(name))
+                renewals.append(LeaseRenewal(id: claim.job.id, entry: claim.entry, attempt: 1))
+            }
+            try await fixture.redis.command("DEL", "{sluice.0}:job:p0-a")
+            try await fixture.redis.command("SET", "{sluice.0}:job:p0-a", "x")
+            try await fixture.redis.command("SADD", "{sluice.0}:interrupt:p0-b", "x")
+            #expect(try await fixture.consumer.renew(renewals) == [.lost, .kept, .kept])
+        }
+    }
+
+    /// A job that can never run would be claimed over and over.
+    @Test(arguments: ["job", "log", "interrupt"]) func aJobWithASpoiltKeyFailsAtItsClaim(_ name: String) async throws {
+        try await QueueFixture.run { fixture in
+            let job = QueueFixture.job("p0-x")
+            #expect(try await fixture.queue.submit(job, options: SubmitOptions()) == .accepted)
+            let key = "{sluice.0}:\(name):p0-x"
+            try await fixture.redis.command("DEL", key)
+            try await fixture.redis.command("LPUSH", key, "x")
+            let entry = try #require(try await fixture.consumer.take(partition: 0, classes: JobClass.allCases, count: 1).entries.first)
+            #expect(try await fixture.consumer.claim(job, entry: entry, leaseExpired: false) == .ended(.internal))
+            let record = try #require(try await fixture.queue.record(job.id))
+            #expect(record.state == .failed)
+            #expect(try await fixture.queue.log(job.id, after: nil).count == 1)
+            #expect(try await fixture.redis.command("XLEN", fixture.keys.queue(.standard, partition: 0)).integer == 0)
+            #expect(try await fixture.redis.command("KEYS", "{sluice.0}:queued_bytes*").array?.isEmpty == true)
+        }
+    }
+
+    /// Numbers in a record that no script wrote.
+    @Test(arguments: ["abc", "-5", "1e300", "nan", "9223372036854775807"]) func oddNumbersInARecord(_ number: String) async throws {
+        try await QueueFixture.run { fixture in
+            let job = QueueFixture.job("p0-x")
+            #expect(try await fixture.queue.submit(job, options: SubmitOptions()) == .accepted)
+            try await fixture.redis.command("HSET", "{sluice.0}:job:p0-x", "attempt", number, "crashes", number)
+            let claim = try await fixture.claimNext()
+            #expect(claim.attempt == 1 && claim.crashes == 0)
+        }
+    }
+
+    @Test func whatIsDerivedFromTheQueuesIsMadeAnew() async throws {
+        try await QueueFixture.run { fixture in
+            for key in ["waiting:tenant-a", "requests:g1", "queued_bytes:standard", "queued_bytes_of:tenant-a"] {
+                try await fixture.redis.command("SET", "{sluice.0}:" + key, "x")
+            }
+            var options = SubmitOptions()
+            options.gateway = "g1"
+            options.endsWithGateway = true
+            #expect(try await fixture.queue.submit(QueueFixture.job("p0-x"), options: options) == .accepted)
+            #expect(try await fixture.queue.requests(of: "g1", partition: 0, atMost: 9).map(\.rawValue) == ["p0-x"])
+            try await fixture.redis.command("DEL", "{sluice.0}:waiting:tenant-a")
+            try await fixture.redis.command("SET", "{sluice.0}:waiting:tenant-a", "x")
+            _ = try await fixture.claimNext()
+        }
+    }
+
+    @Test func operatorsRequestsAreIndependent() async throws {
+        try await QueueFixture.run { fixture in
+            let (redis, keys) = (fixture.redis, fixture.keys)
+            #expect(
+                try await fixture.consumer.operatorRequests()
+                    == JobConsumer.OperatorRequests(isDrainRequested: false, pausedClasses: []))
+            try await redis.command("SADD", keys.paused, "batch", "nonsense")
+            try await redis.command("LPUSH", keys.drain("w1"), "x")
+            #expect(
+                try await fixture.consumer.operatorRequests()
+                    == JobConsumer.OperatorRequests(isDrainRequested: false, pausedClasses: [.batch]))
+            try await redis.command("DEL", keys.drain("w1"), keys.paused)
+            try await redis.command("SET", keys.drain("w1"), "please")
+            try await redis.command("SET", keys.paused, "x")
+            #expect(
+                try await fixture.consumer.operatorRequests()
+                    == JobConsumer.OperatorRequests(isDrainRequested: true, pausedClasses: nil))
+        }
+    }
+}

@@ -1,0 +1,90 @@
+import Contract
+import Foundation
+import TestSupport
+import Testing
+
+extension Journeys {
+    /// Redis answers something else than it was asked, or holds something else than it should.
+    @Suite struct SpoiltRedisTests {
+        @Test func `spoilt replies end no process; afterwards jobs run and readiness is green`() async throws {
+            try await withLab { lab in
+                let proxy = try await SpoilingProxy.start(to: lab.redis.port, seed: 1)
+                let extra: [String: String?] = ["SLUICE_REDIS_URL": proxy.url, "SLUICE_LOG_LEVEL": "error"]
+                let worker = try await lab.worker("w1", extra)
+                let gateway = try await lab.gateway("g1", extra)
+                let headers = ["authorization": "Bearer \(lab.key)"]
+                func submit() async throws -> HTTPAnswer {
+                    let body: JSON = ["request": ["model": .string(lab.model("sim-n3-g1"))]]
+                    return try await HTTPCall.post(gateway.port, "/v1/jobs", body, headers: headers)
+                }
+                #expect(try await submit().status == 202)
+                for (every, count) in [(40, 10), (10, 30), (3, 30), (1, 10)] {
+                    proxy.spoil(every: every)
+                    let target = proxy.spoilt + count
+                    try await until("\(count) more replies to be spoilt", deadline: .seconds(20)) {
+                        _ = try await submit()
+                        return proxy.spoilt >= target
+                    }
+                    #expect(worker.isRunning && gateway.isRunning)
+                }
+                proxy.spoil(every: nil)
+                try await gateway.ready(deadline: .seconds(15))
+                try await worker.ready(deadline: .seconds(15))
+                // Whoever is ready takes jobs at once, and they end.
+                let client = try await lab.client(gateway)
+                let end = try await client.request(model: lab.model("sim-n3-g1")).ended(deadline: .seconds(15))
+                #expect(end.end == .finished, "\(end.last?.text ?? "")")
+                #expect(try await submit().status == 202)
+                #expect(worker.isRunning && gateway.isRunning)
+                #expect(!worker.log.contains("an operator asked this worker to drain"))
+                await proxy.close()
+            }
+        }
+
+        @Test func `a queue's key of another type stops its own class, and is logged once`() async throws {
+            try await withLab { lab in
+                try await lab.redis.command("SET", "{sluice.0}:queue:batch", "x")
+                let worker = try await lab.worker("w1", ["SLUICE_LEASE": "1s"])
+                let client = try await lab.client(lab.gateway())
+                for _ in 0..<3 { #expect(try await client.request(model: lab.model("sim-n3-g1")).ended().end == .finished) }
+                #expect(worker.log.components(separatedBy: "a queue cannot be read").count == 2)
+                #expect(try await worker.get("/metrics").body.contains(#"sluice_queue_unreadable_total{class="batch"}"#))
+                // Mended by whoever overwrote it.
+                try await lab.redis.command("DEL", "{sluice.0}:queue:batch")
+                let request = #"{"model":"\#(lab.model("sim-n3-g1"))","messages":[{"role":"user","content":"hi"}]}"#
+                let body = #"{"id":"p0-batch","request":\#(request)}"#
+                try await lab.redis.command("XADD", "{sluice.0}:queue:batch", "*", "job", body)
+                try await until("the job to end") { try await lab.record("p0-batch")["state"] == "finished" }
+            }
+        }
+
+        /// `SWIFT_BACKTRACE` as the images, manifests and the Procfile set it.
+        @Test func `a node that crashes leaves its port at once`() async throws {
+            try await withLab(simulator: false) { lab in
+                let setting = try Self.shippedBacktraceSetting()
+                let gateway = try await lab.gateway("g1", ["SWIFT_BACKTRACE": setting])
+                let process = try #require(gateway.processID)
+                gateway.expectCrash()
+                kill(process, SIGSEGV)
+                // A backtracer that is off is not started, so the signal's own action ends the process.
+                #expect(try await gateway.ended(within: .seconds(10)) == .signalled(SIGSEGV))
+                #expect(!gateway.log.contains("Program crashed"))
+            }
+        }
+
+        private static func shippedBacktraceSetting() throws -> String {
+            let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
+            var settings: Set<String> = []
+            for file in [
+                "docker/Dockerfile", "docker/compose.yaml", "docker/kubernetes/gateway.yaml", "docker/kubernetes/worker.yaml", "Procfile",
+            ] {
+                let text = try String(contentsOf: root.appending(path: file), encoding: .utf8)
+                let found = text.matches(of: /SWIFT_BACKTRACE[":=, a-z]*(enable=[a-z,=-]+)/).map { String($0.output.1) }
+                #expect(!found.isEmpty, "\(file)")
+                settings.formUnion(found)
+            }
+            #expect(settings.count == 1)
+            return try #require(settings.first)
+        }
+    }
+}
