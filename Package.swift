@@ -142,7 +142,7 @@ let package = Package(
             name: "CommandTests",
             dependencies: [
                 "sluice", "Contract", "JobQueue", "Observability", "RedisClient", "Upstream", "TestSupport",
-                .product(name: "Yams", package: "Yams"),
+                .product(name: "Yams", package: "Yams"), .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: settings),
         .testTarget(name: "ChaosTests", dependencies: ["TestSupport", "Contract", "sluice"], swiftSettings: settings),
