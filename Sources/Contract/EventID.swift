@@ -10,19 +10,24 @@ package struct EventID: Hashable, Sendable, Comparable, CustomStringConvertible 
         self.sequence = sequence
     }
 
+    /// Nil unless it is two decimal numbers of at most `Int.maximumExact` (2^53 − 1) with a dash between them.
     package init?(_ text: some StringProtocol) {
+        guard text.utf8.count <= 40 else { return nil }
         let parts = text.split(separator: "-", maxSplits: 1, omittingEmptySubsequences: false)
-        guard parts.count == 2, let attempt = Int(parts[0]), let sequence = Int(parts[1]), attempt >= 0, sequence >= 0 else { return nil }
+        guard parts.count == 2, let attempt = Self.number(parts[0]), let sequence = Self.number(parts[1]) else { return nil }
         self.init(attempt: attempt, sequence: sequence)
     }
 
-    package var next: EventID { EventID(attempt: attempt, sequence: sequence + 1) }
-
-    /// Whether this id may directly follow `previous` (nil: none yet) in a stream without gaps.
-    package func follows(_ previous: EventID?) -> Bool {
-        guard let previous else { return sequence == 0 && attempt == 1 }
-        return attempt == previous.attempt ? sequence == previous.sequence + 1 : attempt == previous.attempt + 1 && sequence == 0
+    private static func number(_ text: some StringProtocol) -> Int? {
+        guard text.utf8.allSatisfy({ $0 &- 0x30 < 10 }), let number = Int(text), number <= Int.maximumExact else { return nil }
+        return number
     }
+
+    /// The event that follows in the same attempt.
+    package var next: EventID { EventID(attempt: attempt, sequence: sequence.saturatingAdding(1)) }
+
+    /// The first event of the attempt that follows.
+    package var nextAttempt: EventID { EventID(attempt: attempt.saturatingAdding(1), sequence: 0) }
 
     package var description: String { "\(attempt)-\(sequence)" }
 

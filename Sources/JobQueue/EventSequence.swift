@@ -28,7 +28,7 @@ struct EventSequence {
     mutating func offer(_ events: [LoggedEvent]) -> Action {
         guard !ended else { return .deliver([]) }
         if filling {
-            if held.count + events.count <= Self.heldMaximum { held += events }
+            if events.count <= Self.heldMaximum - held.count { held += events }
             return .deliver([])
         }
         // The common case by far: all of it follows what was there.
@@ -91,7 +91,7 @@ struct EventSequence {
         guard !ended else { return [] }
         ended = true
         held = []
-        let id = EventID(attempt: (last?.attempt ?? 0) + 1, sequence: 0)
+        let id = last?.nextAttempt ?? EventID(attempt: 1, sequence: 0)
         last = id
         let failure = Failure(.internal, "Redis lost the job; send it again")
         return [LoggedEvent(id: id, event: .failed(failure, Usage(promptTokens: 0, completionTokens: 0, estimated: true)))]

@@ -143,25 +143,27 @@ package struct JobQueue: Sendable {
         JobRecord(try await redis.send("HGETALL", .string(keys.record(id))))
     }
 
-    /// The job's events in order; entries that are no events are left out.
+    /// The job's events in order; entries that are no events, or hold an event of another id, are left out.
     /// - Parameter after: nil: from the beginning.
     package func log(_ id: JobID, after: EventID?) async throws(RedisError) -> [LoggedEvent] {
         var events: [LoggedEvent] = []
-        var from = after
+        // The entry's id as Redis spells it: a page of entries that are no events must not be read again and again.
+        var from = after?.description
         while true {
-            let start = from.map { "(\($0)" } ?? "-"
+            let before = from
+            let start = from.map { "(" + $0 } ?? "-"
             let page = try await redis.send("XRANGE", .string(keys.log(id)), .string(start), "+", "COUNT", .integer(Self.logPage))
             let entries = page.array ?? []
             for entry in entries {
-                guard let pair = entry.array, pair.count == 2, let entryID = pair[0].string.flatMap({ EventID($0) }) else { continue }
+                guard let pair = entry.array, pair.count == 2, let entryID = pair[0].string else { continue }
                 from = entryID
                 if let fields = pair[1].array, fields.count >= 2, let json = fields[1].bytes,
-                    let event = try? LoggedEvent(parsing: json.array)
+                    let event = try? LoggedEvent(parsing: json.array), event.id == EventID(entryID)
                 {
                     events.append(event)
                 }
             }
-            if entries.count < Self.logPage { return events }
+            if entries.count < Self.logPage || from == before { return events }
         }
     }
 

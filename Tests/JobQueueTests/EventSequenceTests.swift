@@ -85,4 +85,16 @@ import Testing
         let passed = sequence.filled([Self.text(1, 0)])
         #expect(passed.count == EventSequence.heldMaximum)
     }
+
+    @Test func theLargestIdsDoNotOverflow() throws {
+        let largest = try #require(EventID("9007199254740991-9007199254740991"))
+        var sequence = EventSequence(after: largest)
+        #expect(ids(sequence.offer([Self.text(1, 0)])) == [])
+        #expect(ids(sequence.offer([LoggedEvent(id: largest, event: .text("again"))])) == [])
+        let lost = sequence.lost()
+        #expect(lost.count == 1 && lost[0].id == largest.nextAttempt)
+        var beyond = EventSequence(after: EventID(attempt: .max, sequence: .max))
+        #expect(ids(beyond.offer([Self.text(1, 0)])) == [])
+        #expect(beyond.lost().count == 1)
+    }
 }
