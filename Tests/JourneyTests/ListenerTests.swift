@@ -46,6 +46,15 @@ extension Journeys {
                 assert answer.status == 200, answer.status
                 return serial
 
+            # RFC 8996: TLS 1.0 and 1.1 are not spoken.
+            outdated = ssl.create_default_context(cafile=authority)
+            outdated.set_ciphers("ALL:@SECLEVEL=0")
+            outdated.minimum_version, outdated.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
+            try:
+                outdated.wrap_socket(socket.create_connection(("127.0.0.1", port), 10), server_hostname="localhost")
+                sys.exit("TLS 1.1 was accepted")
+            except ssl.SSLError as error: print("refused", error.reason, flush=True)
+
             old = Socket()
             assert old.ask("REGISTER", auth={"type": "API_KEY", "api_key": key}, platform="TV")["msg_type"] == "REGISTER_ACK"
             print("serial", get(), flush=True)

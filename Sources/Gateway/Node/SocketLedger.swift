@@ -12,11 +12,9 @@ final class ConnectionLedger {
     init(sockets: Int) { maximum = 2 * sockets + 1_000 }
 
     /// Counts a connection as long as it is open.
-    /// - Returns: false when there are too many; then it is closed, without a word.
+    /// - Returns: false when there are too many; then only probes are answered on it (`ProbeReserve`).
     func admit(_ channel: any Channel) -> Bool {
         guard count < maximum else {
-            Refusals.count(.upgrade, code: "too_many_connections")
-            channel.close(promise: nil)
             return false
         }
         count += 1
