@@ -75,7 +75,7 @@ extension Journeys {
                 }
                 // The simulator has nothing to say of it: that it answers is all there is to be seen.
                 _ = try await lab.upstream()
-                #expect(nodes.allSatisfy(\.isRunning))
+                for node in nodes { #expect(node.isRunning, "\(node.name)") }
                 let log = gateway.log
                 #expect(log.contains("log-in failed") && !log.contains(lab.otherKey))
             }
