@@ -16,6 +16,7 @@ package final class GatewayContext: Sendable {
     let room: LoopRoom
     let tenants: TenantLedger
     let submitted: SubmittedJobs
+    let shares: HTTPShares
     let completions = CompletionLedger()
 
     package init(
@@ -32,5 +33,6 @@ package final class GatewayContext: Sendable {
         self.logger = logger
         tenants = TenantLedger(maximum: settings.requestsPerTenant)
         submitted = SubmittedJobs(tenants: tenants)
+        shares = HTTPShares(settings: settings)
     }
 }

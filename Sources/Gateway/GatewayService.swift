@@ -160,10 +160,9 @@ package struct GatewayService: Service {
                     try? await gracefulShutdown()
                     return .shutdown
                 }
-                if let certificates = parts.certificates {
-                    group.addTask {
-                        await reload(certificates); return .other
-                    }
+                group.addTask {
+                    await reload(parts)
+                    return .other
                 }
                 defer { group.cancelAll() }
                 while let happening = try await group.next() {
@@ -221,14 +220,27 @@ package struct GatewayService: Service {
         clock.cancel()
     }
 
-    private func reload(_ certificates: CertificateBox) async {
+    /// Reads what may be replaced while the gateway runs, at every SIGHUP. Never ends it, whatever the files hold.
+    private func reload(_ parts: Parts) async {
         for await _ in await UnixSignalsSequence(trapping: .sighup) {
-            do {
-                try certificates.reload()
-                logger.info("certificate read again")
-            } catch {
-                logger.error("certificate could not be read again; the old one stays", metadata: ["error": "\(error)"])
+            let authenticator = parts.context.authenticator
+            if authenticator.readsFiles {
+                do {
+                    try authenticator.reload()
+                    logger.info("keys and accounts read again")
+                } catch {
+                    logger.error("keys and accounts could not be read again; the old ones stay", metadata: ["error": "\(error)"])
+                }
             }
+            if let certificates = parts.certificates {
+                do {
+                    try certificates.reload()
+                    logger.info("certificate read again")
+                } catch {
+                    logger.error("certificate could not be read again; the old one stays", metadata: ["error": "\(error)"])
+                }
+            }
+            if !authenticator.readsFiles, parts.certificates == nil { logger.info("SIGHUP: no file to read again") }
         }
     }
 }

@@ -48,6 +48,13 @@ package struct GatewaySettings: Sendable {
     package var requestsPerSocket = 64
     /// Running requests of one tenant on this gateway, chat completions included (`SLUICE_MAX_REQUESTS_PER_TENANT`, 10,000; 0: no limit).
     package var requestsPerTenant = 10_000
+    /// Event streams (`GET /v1/jobs/<id>/events`) of one tenant on this gateway (`SLUICE_MAX_STREAMS_PER_TENANT`, 1,000; 0: no limit).
+    package var streamsPerTenant = 1_000
+    /// HTTP requests of one tenant that wait for their answer, completions that run and streams not counted
+    /// (`SLUICE_MAX_HTTP_REQUESTS_PER_TENANT`, 1,000; 0: no limit).
+    package var httpRequestsPerTenant = 1_000
+    /// Bytes of request bodies that are held for one tenant (`SLUICE_MAX_BODY_BYTES_PER_TENANT`, 16 MiB; 0: no limit).
+    package var bodyBytesPerTenant = 16 << 20
     /// Frames of one socket a second, of which it may save up one second's worth; beyond it close 4429 (`SLUICE_MAX_MESSAGES_PER_SECOND`,
     /// 20,000, so that a client that asks as fast as it is answered stays below; 0: no limit).
     package var messagesPerSecond = 20_000

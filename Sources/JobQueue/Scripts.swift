@@ -13,6 +13,7 @@ package enum Scripts {
     package static let reject = script("reject", PackageResources.reject_lua)
     package static let forgetConsumer = script("forget_consumer", PackageResources.forget_consumer_lua)
     package static let depth = script("depth", PackageResources.depth_lua)
+    package static let logPage = script("log_page", PackageResources.log_page_lua)
 
     /// Everything that a worker calls, loaded ahead so that no hot path meets NOSCRIPT.
     package static let ofWorker = [take, claim, renew, finish, handBack, putBack, reject, forgetConsumer, depth]

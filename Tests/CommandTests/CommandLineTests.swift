@@ -37,7 +37,7 @@ struct CommandLineTests {
     }
 
     @Test func configCheckTellsValuesOnOutputAndFaultsOnErrors() async throws {
-        let canary = "canary-5d21"
+        let canary = "canary-5d21-of-sixteen-bytes"
         let good = try await run(
             ["config", "check", "--json"], ["SLUICE_API_KEYS": "t:\(canary)", "SLUICE_UPSTREAM_KEY": canary, "SLUICE_LEASE": "20s"])
         #expect(good.status == .exited(0))

@@ -73,7 +73,8 @@ struct ManifestTests {
         for variable in container["env"] as? [[String: Any]] ?? [] {
             let name = try #require(variable["name"] as? String)
             // What comes from elsewhere is something of the right form here.
-            environment[name] = variable["value"] as? String ?? (name == "SLUICE_API_KEYS" ? "tenant:key" : "\(name)-from-elsewhere")
+            environment[name] =
+                variable["value"] as? String ?? (name == "SLUICE_API_KEYS" ? "tenant:key-of-sixteen-bytes" : "\(name)-from-elsewhere")
         }
         return environment
     }

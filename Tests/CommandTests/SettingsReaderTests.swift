@@ -62,7 +62,8 @@ struct SettingsReaderTests {
                 "SLUICE_TOTAL_TIMEOUT": "5s",
                 "SLUICE_DEFAULT_MODEL": "m", "SLUICE_METRICS_LISTEN": "127.0.0.1:9", "SLUICE_UPSTREAM_KIND": "dashscope",
                 "SLUICE_UPSTREAM_URL": "https://h/api/v1", "SLUICE_UPSTREAM_KEY": "k", "SLUICE_LISTEN": "[::1]:99",
-                "SLUICE_API_KEYS": "t:k",
+                "SLUICE_API_KEYS": "t:0123456789abcdef", "SLUICE_JWT_REQUIRE_EXP": "off", "SLUICE_MAX_STREAMS_PER_TENANT": "6",
+                "SLUICE_MAX_HTTP_REQUESTS_PER_TENANT": "11", "SLUICE_MAX_BODY_BYTES_PER_TENANT": "3MiB",
                 "SLUICE_MAX_MESSAGE": "2MiB", "SLUICE_HISTORY_TURNS": "0", "SLUICE_ALLOWED_ORIGINS": "https://a, https://b",
                 "SLUICE_GATEWAY_NAME": "g1", "SLUICE_BODY_TIMEOUT": "7s", "SLUICE_DRAIN_NOTICE": "8s",
             ]))
@@ -79,7 +80,10 @@ struct SettingsReaderTests {
         #expect(worker.upstreams[0].prefix == .partial && worker.upstreams[0].models.isEmpty)
         #expect(gateway.host == "::1" && gateway.port == 99 && gateway.name == "g1" && gateway.messageMaximum == 2 << 20)
         #expect(
-            gateway.historyTurns == 0 && gateway.allowedOrigins == ["https://a", "https://b"] && gateway.authentication.apiKeys == "t:k")
+            gateway.historyTurns == 0 && gateway.allowedOrigins == ["https://a", "https://b"]
+                && gateway.authentication.apiKeys == "t:0123456789abcdef")
+        #expect(!gateway.authentication.jwtRequiresExpiration && gateway.streamsPerTenant == 6)
+        #expect(gateway.httpRequestsPerTenant == 11 && gateway.bodyBytesPerTenant == 3 << 20)
         #expect(gateway.drainTimeout == .seconds(60) && gateway.authentication.listensOnLoopback)
         #expect(gateway.bodyTimeout == .seconds(7) && gateway.drainNotice == .seconds(8))
     }

@@ -74,7 +74,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
                 return answer.status == 503 && answer.json?["reason"] == "draining" && answer.headers["connection"] == "close"
             }
             let job = try await HTTPCall.post(
-                gateway.port, "/v1/jobs", ["request": .object(JSONObject())], headers: ["authorization": "Bearer key-a"])
+                gateway.port, "/v1/jobs", ["request": .object(JSONObject())], headers: ["authorization": "Bearer tenant-a-test-key"])
             #expect(job.status == 503 && job.json?["error"]?["code"] == "draining" && job.headers["retry-after"] != nil)
             #expect(try await HTTPCall.get(gateway.port, "/healthz").status == 200)
             // Then it ends by itself; and never later than its timeout says.

@@ -17,11 +17,13 @@ struct HTTPLab: Sendable {
     let blocking: RedisClient
     let namespace: String
 
-    func get(_ path: String, key: String? = "key-a", headers: [String: String] = [:]) async throws -> HTTPAnswer {
+    func get(_ path: String, key: String? = "tenant-a-test-key", headers: [String: String] = [:]) async throws -> HTTPAnswer {
         try await HTTPCall.get(port, path, headers: Self.headers(key, headers))
     }
 
-    func post(_ path: String, _ body: String, key: String? = "key-a", headers: [String: String] = [:]) async throws -> HTTPAnswer {
+    func post(_ path: String, _ body: String, key: String? = "tenant-a-test-key", headers: [String: String] = [:]) async throws
+        -> HTTPAnswer
+    {
         try await HTTPCall.send(.POST, port, path, headers: Self.headers(key, headers), body: body)
     }
 
@@ -98,7 +100,7 @@ func withHTTPLab(
     let subscriber = RedisSubscriber(url: url, settings: RedisSettings(), eventLoop: loop, name: "events", logger: logger)
     var settings = GatewaySettings()
     settings.name = "lab-gateway"
-    settings.authentication.apiKeys = "tenant-a:key-a,tenant-b:key-b"
+    settings.authentication.apiKeys = "tenant-a:tenant-a-test-key,tenant-b:tenant-b-test-key"
     fill(&settings)
     let queue = JobQueue(redis: client, settings: queueSettings)
     let readiness = Readiness(isRedisReachable: { client.isConnected }, isSubscriptionAlive: { subscriber.isAlive })

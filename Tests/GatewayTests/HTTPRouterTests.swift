@@ -96,7 +96,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
             #expect(record?["usage"] == ["prompt_tokens": 1, "completion_tokens": 2, "estimated": false])
             // Another tenant's answers are those for an unknown job.
             for suffix in ["", "/events"] {
-                let foreign = try await lab.get(path + suffix, key: "key-b")
+                let foreign = try await lab.get(path + suffix, key: "tenant-b-test-key")
                 let unknown = try await lab.get("/v1/jobs/p0-unknown" + suffix)
                 #expect(foreign.status == 404 && foreign.body == unknown.body)
             }
@@ -117,7 +117,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
     @Test func interruptAnswersWhatItFound() async throws {
         try await withHTTPLab { lab in
             let id = try #require(try await lab.post("/v1/jobs", #"{"request":{}}"#).json?["id"]?.string)
-            let foreign = try await lab.post("/v1/jobs/\(id)/interrupt", "{}", key: "key-b")
+            let foreign = try await lab.post("/v1/jobs/\(id)/interrupt", "{}", key: "tenant-b-test-key")
             #expect(foreign.json == ["id": .string(id), "state": "unknown", "status": "FAILED"])
             let first = try await lab.post("/v1/jobs/\(id)/interrupt", #"{"reason":"USER_STOP"}"#)
             #expect(first.status == 200 && first.json == ["id": .string(id), "state": "queued", "status": "SUCCESS"])
@@ -136,7 +136,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
             #expect(first.status == 202 && again.status == 202 && first.json == again.json)
             let conflict = try await lab.post("/v1/jobs", #"{"request":{"model":"n"}}"#, headers: ["idempotency-key": "k"])
             #expect(conflict.status == 409 && conflict.json?["error"]?["code"] == "idempotency_conflict")
-            let other = try await lab.post("/v1/jobs", body, key: "key-b", headers: ["idempotency-key": "k"])
+            let other = try await lab.post("/v1/jobs", body, key: "tenant-b-test-key", headers: ["idempotency-key": "k"])
             #expect(other.status == 202 && other.json != first.json)
         }
     }
@@ -153,7 +153,8 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
         try await withHTTPLab { lab in
             PrivateRedis.current.freeze()
             let answer = try await HTTPCall.send(
-                .POST, lab.port, "/v1/jobs", headers: ["authorization": "Bearer key-a"], body: #"{"request":{}}"#, deadline: .seconds(30))
+                .POST, lab.port, "/v1/jobs", headers: ["authorization": "Bearer tenant-a-test-key"], body: #"{"request":{}}"#,
+                deadline: .seconds(30))
             #expect(answer.status == 503 && answer.headers["retry-after"] == "1")
             PrivateRedis.current.thaw()
             let queue = lab.queue.keys.queue(.standard, partition: 0)

@@ -98,9 +98,9 @@ private let usage = Usage(promptTokens: 3, completionTokens: 4, estimated: false
     @Test func completionsThatCan() throws {
         let body = #"{"messages":[{"role":"user"}],"n":1,"stream":true,"stream_options":{"include_usage":true},"model":"m","top_k":5}"#
         let request = try ChatCompletionRequest(parsing: Array(body.utf8), maximumDepth: 32)
-        #expect(request.streams && request.includesUsage && request.model == "m" && request.body["top_k"] == 5)
+        #expect(request.options == .init(streams: true, includesUsage: true, model: "m") && request.body["top_k"] == 5)
         let plain = try ChatCompletionRequest(parsing: Array(#"{"messages":[{}],"stream":null}"#.utf8), maximumDepth: 32)
-        #expect(!plain.streams && !plain.includesUsage && plain.model == nil)
+        #expect(plain.options == .init(streams: false, includesUsage: false, model: nil))
     }
 
     @Test func theRecordShowsNumbersAsNumbers() throws {

@@ -54,7 +54,7 @@ import Testing
     @Test func `another tenant's session, requests, jobs and streams do not exist`() async throws {
         try await withWebSocketLab { lab in
             let gateway = try await lab.gateway()
-            let owner = try await lab.client(gateway, key: "key-b")
+            let owner = try await lab.client(gateway, key: "tenant-b-test-key")
             let ended = try await owner.request("one", model: "m")
             let endedJob = try await lab.claim()
             try await endedJob.end(.finished(.stop, Usage(promptTokens: 1, completionTokens: 2, estimated: false)))
@@ -76,7 +76,10 @@ import Testing
                 let client = try await WebSocketClient.connect(port: gateway.port)
                 try await client.send(
                     "REGISTER",
-                    ["auth": ["type": "API_KEY", "api_key": "key-a"], "platform": "WEB", "resume_session_id": .string(names.session)])
+                    [
+                        "auth": ["type": "API_KEY", "api_key": "tenant-a-test-key"], "platform": "WEB",
+                        "resume_session_id": .string(names.session),
+                    ])
                 let frame = try await client.expect("ERROR")
                 await client.close()
                 return Self.masked("\(frame.type) \(frame.payload.text)", names)
@@ -86,7 +89,7 @@ import Testing
             for attempt in Self.callAttempts {
                 let answers = try await [theirs, nobodys].asyncMap { names in
                     var headers = attempt.headers
-                    headers["authorization"] = "Bearer key-a"
+                    headers["authorization"] = "Bearer tenant-a-test-key"
                     var answer = try await HTTPCall.send(
                         .init(rawValue: attempt.method), gateway.port, attempt.path(names), headers: headers)
                     answer.headers["date"] = nil

@@ -85,9 +85,13 @@ import Testing
 
     @Test func claimsDecide() async throws {
         try await withFile(Self.secret) { path in
-            let plain = try authenticator { $0.jwtKeyFile = path }
+            let plain = try authenticator {
+                $0.jwtKeyFile = path
+                $0.jwtRequiresExpiration = false
+            }
             let bound = try authenticator {
                 $0.jwtKeyFile = path
+                $0.jwtRequiresExpiration = false
                 $0.jwtIssuer = "https://issuer"
                 $0.jwtAudience = "sluice"
             }
@@ -117,10 +121,23 @@ import Testing
         }
     }
 
+    @Test func aTokenWithoutExpirationIsRefusedUnlessSaidOtherwise() async throws {
+        try await withFile(Self.secret) { path in
+            let strict = try authenticator { $0.jwtKeyFile = path }
+            #expect(await strict.authenticate(.jwt(Self.hs256(#"{"sub":"sue"}"#))) == nil)
+            #expect(await strict.authenticate(.jwt(Self.hs256(#"{"sub":"sue","exp":null}"#))) == nil)
+            #expect(await strict.authenticate(.jwt(Self.hs256(#"{"sub":"sue","exp":4102444800}"#)))?.name == "sue")
+            #expect(await strict.authenticate(.jwt(Self.hs256(#"{"sub":"sue","exp":1e400}"#))) == nil)
+        }
+    }
+
     @Test func clocksMayDifferALittle() async throws {
         let now = Date().timeIntervalSince1970
         try await withFile(Self.secret) { path in
-            let tokens = try authenticator { $0.jwtKeyFile = path }
+            let tokens = try authenticator {
+                $0.jwtKeyFile = path
+                $0.jwtRequiresExpiration = false
+            }
             for (claim, offset, tenant) in [
                 ("exp", -20.0, "sue"), ("exp", -60, nil), ("nbf", 15, "sue"), ("nbf", 3_600, nil),
             ] as [(String, Double, String?)] {

@@ -24,10 +24,10 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
             let error = try await one.expect("ERROR").payload
             #expect(error["error_code"] == "RATE_LIMITED" && error["request_id"] == "over" && error["retryable"] == true)
             let refused = try await HTTPCall.post(
-                gateway.port, "/v1/chat/completions", Self.chat, headers: ["authorization": "Bearer key-a"])
+                gateway.port, "/v1/chat/completions", Self.chat, headers: ["authorization": "Bearer tenant-a-test-key"])
             #expect(refused.status == 429 && refused.json?["error"]?["code"] == "rate_limited" && refused.headers["retry-after"] != nil)
             // Another tenant has its own.
-            let other = try await lab.client(gateway, key: "key-b")
+            let other = try await lab.client(gateway, key: "tenant-b-test-key")
             let theirs = try await other.request("x", model: "m")
             let third = try await lab.claim()
             try await third.end(.finished(.stop, usage))
@@ -55,7 +55,8 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
         try await withWebSocketLab { lab in
             let gateway = try await lab.gateway { $0.requestsPerTenant = 2 }
             func submit() async throws -> HTTPAnswer {
-                try await HTTPCall.post(gateway.port, "/v1/jobs", ["request": Self.chat], headers: ["authorization": "Bearer key-a"])
+                try await HTTPCall.post(
+                    gateway.port, "/v1/jobs", ["request": Self.chat], headers: ["authorization": "Bearer tenant-a-test-key"])
             }
             let client = try await lab.client(gateway)
             try await client.request("x", model: "m", id: "first")
@@ -68,7 +69,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
             #expect(try await client.expect("ERROR").payload["error_code"] == "RATE_LIMITED")
             // Another tenant has its own.
             let theirs = try await HTTPCall.post(
-                gateway.port, "/v1/jobs", ["request": Self.chat], headers: ["authorization": "Bearer key-b"])
+                gateway.port, "/v1/jobs", ["request": Self.chat], headers: ["authorization": "Bearer tenant-b-test-key"])
             #expect(theirs.status == 202)
             try await job.end(.finished(.stop, usage))
             #expect(try await submit().status == 202, "its record says that it ended")
@@ -158,7 +159,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
     @Test func `models are the settings' one, and answers bear the date`() async throws {
         try await withWebSocketLab { lab in
             let gateway = try await lab.gateway { $0.defaultModel = "house-model" }
-            let answer = try await HTTPCall.get(gateway.port, "/v1/models", headers: ["authorization": "Bearer key-a"])
+            let answer = try await HTTPCall.get(gateway.port, "/v1/models", headers: ["authorization": "Bearer tenant-a-test-key"])
             #expect(answer.json?["data"]?.array?.compactMap { $0["id"]?.string } == ["house-model"])
             #expect(answer.headers["date"]?.hasSuffix(" GMT") == true)
             // RFC 9110, 5.6.7

@@ -14,7 +14,7 @@ import Testing
         var closes = true
     }
 
-    private static let auth = "Host: x\r\nAuthorization: Bearer key-a\r\n"
+    private static let auth = "Host: x\r\nAuthorization: Bearer tenant-a-test-key\r\n"
     private static let upgrade =
         "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
 
@@ -26,6 +26,22 @@ import Testing
         Case(
             name: "length and chunks", request: post("Content-Length: 2\r\nTransfer-Encoding: chunked\r\n", "2\r\n{}\r\n0\r\n\r\n"),
             answer: "HTTP/1.1 400 "),
+        Case(name: "the same length twice", request: post("Content-Length: 2\r\nContent-Length: 2\r\n", "{}"), answer: "HTTP/1.1 400 "),
+        Case(name: "two lengths in one", request: post("Content-Length: 2, 2\r\n", "{}"), answer: "HTTP/1.1 400 "),
+        Case(
+            name: "chunks, then a length", request: post("Transfer-Encoding: chunked\r\nContent-Length: 2\r\n", "2\r\n{}\r\n0\r\n\r\n"),
+            answer: "HTTP/1.1 400 "),
+        Case(
+            name: "two transfer codings", request: post("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"),
+            answer: "HTTP/1.1 400 "),
+        Case(
+            name: "chunks in HTTP/1.0",
+            request: post("Transfer-Encoding: chunked\r\n", "2\r\n{}\r\n0\r\n\r\n").replacing("HTTP/1.1", with: "HTTP/1.0"),
+            answer: "HTTP/1.1 400 "),
+        Case(
+            name: "a body of a stranger",
+            request: "POST /v1/jobs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer wrong\r\nContent-Length: 900000\r\n\r\n"
+                + String(repeating: "x", count: 300_000), answer: "HTTP/1.1 401 "),
         Case(name: "two codings", request: post("Transfer-Encoding: gzip, chunked\r\n", "2\r\n{}\r\n0\r\n\r\n"), answer: "HTTP/1.1 400 "),
         Case(name: "a length beyond numbers", request: post("Content-Length: 99999999999999999999\r\n", "{}"), answer: "HTTP/1.1 400 "),
         Case(name: "a negative length", request: post("Content-Length: -1\r\n", "{}"), answer: "HTTP/1.1 400 "),
@@ -115,7 +131,7 @@ import Testing
         try await withWebSocketLab { lab in
             let gateway = try await lab.gateway()
             let connection = try await RawHTTPConnection(gateway.port)
-            let message = Array(WebSocketClient.envelope("REGISTER", ["auth": ["type": "API_KEY", "api_key": "key-a"]]).utf8)
+            let message = Array(WebSocketClient.envelope("REGISTER", ["auth": ["type": "API_KEY", "api_key": "tenant-a-test-key"]]).utf8)
             // Masked with zeros, which leaves it as it is.
             let frame = [0x81, 0xFE, UInt8(message.count >> 8), UInt8(message.count & 0xFF), 0, 0, 0, 0] + message
             try await connection.send(Array((Self.socket(Self.upgrade)).utf8) + frame)

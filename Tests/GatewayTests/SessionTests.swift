@@ -128,7 +128,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
             let late = try await WebSocketClient.connect(port: gateway.port)
             try await late.send(
                 "REGISTER",
-                ["auth": ["type": "API_KEY", "api_key": "key-a"], "resume_session_id": .string(client.state.value.session)])
+                ["auth": ["type": "API_KEY", "api_key": "tenant-a-test-key"], "resume_session_id": .string(client.state.value.session)])
             #expect(try await late.expect("ERROR").payload["error_code"] == "SESSION_INVALID")
             await late.close()
         }
@@ -142,7 +142,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
             let other = sameGateway ? gateway : try await lab.gateway("g2")
             let proxy = try await FaultProxy.start(to: gateway.port)
             let old = try await WebSocketClient.connect(port: proxy.port)
-            let session = try await old.register(key: "key-a")
+            let session = try await old.register(key: "tenant-a-test-key")
             let request = try await old.request("x", model: "m")
             let job = try await lab.claim()
             try await job.write(.upstream(name: "u", model: "m"), .text("one"))

@@ -51,9 +51,10 @@ private func ended(_ request: ClientRequest, on client: WebSocketClient) async t
             try await error("SESSION_INVALID")
             try await client.send(text: "rubbish")
             try await error("MALFORMED_PAYLOAD")
-            try await client.send("REGISTER", ["auth": ["type": "API_KEY", "api_key": "key-a"], "resume_session_id": "p0-nobody"])
+            try await client.send(
+                "REGISTER", ["auth": ["type": "API_KEY", "api_key": "tenant-a-test-key"], "resume_session_id": "p0-nobody"])
             try await error("SESSION_INVALID")
-            try await client.register(key: "key-a")
+            try await client.register(key: "tenant-a-test-key")
             for (type, payload, code): (String, JSON, String) in [
                 ("REGISTER", [:], "MALFORMED_PAYLOAD"), ("NOTHING", [:], "MALFORMED_PAYLOAD"), ("REQUEST", [:], "MALFORMED_PAYLOAD"),
                 ("REQUEST", ["request_id": "v", "data_type": "VOICE"], "UNSUPPORTED_DATA_TYPE"),
@@ -95,7 +96,7 @@ private func ended(_ request: ClientRequest, on client: WebSocketClient) async t
             try await invalid.send(.text, ByteBuffer(bytes: [0xFF]))
             #expect(try await invalid.closed() == 1007)
             let flood = try await socket()
-            try await flood.register(key: "key-a")
+            try await flood.register(key: "tenant-a-test-key")
             // However slow this machine is, it sends faster than 20 a second.
             for _ in 0..<2_000 where flood.isOpen { try? await flood.send(.ping, ByteBuffer()) }
             #expect(try await flood.closed() == 4429)
@@ -174,7 +175,8 @@ private func ended(_ request: ClientRequest, on client: WebSocketClient) async t
             // Another tenant's attempt looks like one on nothing.
             let thief = try await WebSocketClient.connect(port: two.port)
             try await thief.send(
-                "REGISTER", ["auth": ["type": "API_KEY", "api_key": "key-b"], "platform": "WEB", "resume_session_id": .string(session)])
+                "REGISTER",
+                ["auth": ["type": "API_KEY", "api_key": "tenant-b-test-key"], "platform": "WEB", "resume_session_id": .string(session)])
             #expect(try await thief.expect("ERROR").payload["error_code"] == "SESSION_INVALID")
             let back = try await lab.client(two, [("resume_session_id", .string(session))])
             #expect(back.state.value.session == session)
@@ -277,7 +279,7 @@ private func ended(_ request: ClientRequest, on client: WebSocketClient) async t
             let gateway = try await lab.gateway { $0.heartbeat = .milliseconds(100) }
             let deaf = try await WebSocketClient.connect(port: gateway.port)
             deaf.state.update { $0.repliesToHeartbeats = false }
-            try await deaf.register(key: "key-a")
+            try await deaf.register(key: "tenant-a-test-key")
             #expect(try await deaf.closed() == 4432)
         }
     }

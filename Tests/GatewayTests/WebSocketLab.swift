@@ -35,7 +35,7 @@ struct WebSocketLab: Sendable {
         var settings = GatewaySettings()
         settings.name = name
         settings.port = 0
-        settings.authentication.apiKeys = "tenant-a:key-a,tenant-b:key-b"
+        settings.authentication.apiKeys = "tenant-a:tenant-a-test-key,tenant-b:tenant-b-test-key"
         settings.lease = .milliseconds(600)
         settings.grace = .milliseconds(300)
         settings.drainNotice = .zero
@@ -55,7 +55,7 @@ struct WebSocketLab: Sendable {
         return gateway
     }
 
-    func client(_ gateway: Gateway, key: String = "key-a", _ fields: [(String, JSON)] = []) async throws -> WebSocketClient {
+    func client(_ gateway: Gateway, key: String = "tenant-a-test-key", _ fields: [(String, JSON)] = []) async throws -> WebSocketClient {
         let client = try await WebSocketClient.connect(port: gateway.port)
         try await client.register(key: key, fields: fields)
         return client

@@ -27,7 +27,9 @@ package final class RawHTTPConnection: Sendable {
             .connect(host: "127.0.0.1", port: port).get()
     }
 
-    package func request(_ method: String, _ path: String, body: String = "", headers: [String] = [], key: String = "key-a") async throws {
+    package func request(_ method: String, _ path: String, body: String = "", headers: [String] = [], key: String = "tenant-a-test-key")
+        async throws
+    {
         var head = ["\(method) \(path) HTTP/1.1", "Host: x", "Authorization: Bearer \(key)"] + headers
         if !body.isEmpty { head.append("Content-Length: \(body.utf8.count)") }
         try await channel.writeAndFlush(ByteBuffer(string: head.joined(separator: "\r\n") + "\r\n\r\n" + body))

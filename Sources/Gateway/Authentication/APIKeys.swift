@@ -2,6 +2,9 @@ import Crypto
 
 /// The keys of `SLUICE_API_KEYS`, kept as their SHA-256 digests.
 struct APIKeys: Sendable {
+    /// Bytes of a key, at least: shorter ones can be guessed.
+    static let minimumLength = 16
+
     private var entries: [(digest: [UInt8], tenant: Tenant)] = []
 
     var isEmpty: Bool { entries.isEmpty }
@@ -15,6 +18,12 @@ struct APIKeys: Sendable {
                 let fields = part.trimmed.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)
                 guard fields.count == 2, !fields[1].isEmpty, let tenant = Tenant(checking: String(fields[0])) else {
                     throw AuthenticationError(.invalidKeys, "\(setting): entry \(number) is not tenant:key")
+                }
+                guard fields[1].utf8.count >= Self.minimumLength else {
+                    throw AuthenticationError(
+                        .invalidKeys,
+                        "\(setting): the key of tenant \(tenant.name) (entry \(number)) has fewer than \(Self.minimumLength) bytes; make one "
+                            + "with: openssl rand -hex 16")
                 }
                 let digest = Self.digest(String(fields[1]))
                 guard !entries.contains(where: { $0.digest == digest && $0.tenant != tenant }) else {

@@ -1,22 +1,12 @@
-import NIOConcurrencyHelpers
-import NIOPosix
-
-/// The accounts of `SLUICE_ACCOUNTS_FILE`. Passwords are verified on two threads of their own.
-final class Accounts: Sendable {
+/// The accounts of `SLUICE_ACCOUNTS_FILE`.
+struct Accounts: Sendable {
     private struct Account: Sendable {
         let tenant: Tenant
         let hash: PasswordHash
     }
 
-    /// Verifications that may run and wait for the threads, so that passwords cannot pile up work without end: half a REGISTER's time for
-    /// hashes that take 150 ms.
-    static let maximumWaiting = 64
-
     private let accounts: [String: Account]
-    /// Verified for a name that is not there, so that the time does not say which names are.
-    private let stranger: Account?
-    private let threads = NIOThreadPool(numberOfThreads: 2)
-    private let waiting = NIOLockedValueBox(0)
+    private let mostExpensive: PasswordHash
 
     /// - Throws: `invalidAccounts` with the number of the line.
     init(parsing text: String, setting: String) throws(AuthenticationError) {
@@ -36,34 +26,22 @@ final class Accounts: Sendable {
             }
             let name = String(fields[fields.count - 2])
             guard accounts.updateValue(Account(tenant: tenant, hash: hash), forKey: name) == nil else {
-                throw AuthenticationError(.invalidAccounts, "\(setting): the account in line \(line.number) stands there twice")
+                throw AuthenticationError(.invalidAccounts, "\(setting): the account in line \(line.number) is defined twice")
             }
         }
-        guard !accounts.isEmpty else { throw AuthenticationError(.invalidAccounts, "\(setting) holds no account") }
-        self.accounts = accounts
-        stranger = accounts.values.first
-        threads.start()
-    }
-
-    deinit {
-        threads.shutdownGracefully { _ in }
-    }
-
-    func verdict(account name: String, password: String) async -> Authenticator.Verdict {
-        let known = accounts[name]
-        guard let account = known ?? stranger else { return .refused }
-        guard enter() else { return .busy }
-        defer { waiting.withLockedValue { $0 -= 1 } }
-        let hash = account.hash
-        let matches = (try? await threads.runIfActive { hash.matches(password) }) ?? false
-        return matches ? known.map { .tenant($0.tenant) } ?? .refused : .refused
-    }
-
-    private func enter() -> Bool {
-        waiting.withLockedValue { waiting in
-            guard waiting < Self.maximumWaiting else { return false }
-            waiting += 1
-            return true
+        guard let mostExpensive = accounts.values.map(\.hash).max(by: { $0.cost < $1.cost }) else {
+            throw AuthenticationError(.invalidAccounts, "\(setting) holds no account")
         }
+        self.accounts = accounts
+        self.mostExpensive = mostExpensive
+    }
+
+    func tenant(of name: String) -> Tenant? { accounts[name]?.tenant }
+
+    /// What is computed for a password of this name: the account's hash, and the most expensive one of all unless it costs about as much.
+    /// A name without an account costs the most expensive hash, so that the time does not say which names exist.
+    func hashes(for name: String) -> [PasswordHash] {
+        guard let own = accounts[name]?.hash else { return [mostExpensive] }
+        return own.cost * 2 > mostExpensive.cost ? [own] : [own, mostExpensive]
     }
 }

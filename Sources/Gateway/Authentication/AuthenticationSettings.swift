@@ -1,6 +1,7 @@
 /// Who may use a gateway. At least one method must be there, or `none`.
 package struct AuthenticationSettings: Sendable {
-    /// `SLUICE_API_KEYS`: `tenant:key,tenant:key…`; line breaks count as commas. A tenant may have several keys.
+    /// `SLUICE_API_KEYS`: `tenant:key,tenant:key…`; line breaks count as commas. A tenant may have several keys, each of at
+    /// least 16 bytes.
     package var apiKeys: String?
     /// `SLUICE_API_KEYS_FILE`: the same in a file, in which lines that begin with `#` are comments.
     package var apiKeysFile: String?
@@ -14,6 +15,8 @@ package struct AuthenticationSettings: Sendable {
     /// `SLUICE_JWT_AUDIENCE`: what `aud` must hold; nil: a token with an `aud` is refused, as it was made for somebody else (RFC 7519,
     /// 4.1.3).
     package var jwtAudience: String?
+    /// `SLUICE_JWT_REQUIRE_EXP` (on): a token without `exp` is refused, as it could never be revoked.
+    package var jwtRequiresExpiration = true
     /// `SLUICE_ACCOUNTS_FILE`: lines `tenant:account:hash` or `account:hash` (then the account is its own tenant), `#` for comments;
     /// the hash is bcrypt's `$2b$12$…` (`htpasswd -nB`), or `$scrypt$ln=15,r=8,p=1$<salt>$<hash>` with both in base64 without padding (see
     /// `ScryptHash`).

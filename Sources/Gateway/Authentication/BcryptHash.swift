@@ -10,6 +10,7 @@ struct BcryptHash: Sendable, Hashable {
     private static let alphabet = Set("./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789".utf8)
 
     private let text: String
+    private let logarithm: Int
 
     /// - Returns: nil for anything else than `$2a$`, `$2b$` or `$2y$`, a cost of two digits and 53 characters. `$2x$` marks hashes of an
     /// implementation that
@@ -18,11 +19,15 @@ struct BcryptHash: Sendable, Hashable {
         let bytes = Array(text.utf8)
         guard bytes.count == Self.length, ["$2a$", "$2b$", "$2y$"].contains(text.prefix(4)), bytes[6] == UInt8(ascii: "$"),
             bytes[4..<6].allSatisfy({ (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) }),
-            Self.costs.contains(Int(bytes[4] - UInt8(ascii: "0")) * 10 + Int(bytes[5] - UInt8(ascii: "0"))),
             bytes[7...].allSatisfy(Self.alphabet.contains)
         else { return nil }
+        logarithm = Int(bytes[4] - UInt8(ascii: "0")) * 10 + Int(bytes[5] - UInt8(ascii: "0"))
+        guard Self.costs.contains(logarithm) else { return nil }
         self.text = String(text)
     }
+
+    /// See `PasswordHash.cost`.
+    var cost: Int { 61 << logarithm }
 
     /// Takes 250 ms at cost 12: never on an event loop. bcrypt takes the first 72 bytes of a password and ends at a NUL, so a password with
     /// one is never right.

@@ -6,6 +6,14 @@ package enum Credential: Sendable, CustomStringConvertible {
     /// A key or a JWT, as `Authorization: Bearer` does not say which.
     case bearer(String)
 
+    /// Whether nothing was shown at all: no attempt to log in.
+    var isEmpty: Bool {
+        switch self {
+        case .apiKey(let text), .jwt(let text), .bearer(let text): text.isEmpty
+        case .account(let name, let password): name.isEmpty && password.isEmpty
+        }
+    }
+
     package var description: String {
         switch self {
         case .apiKey: "an API key"

@@ -57,6 +57,7 @@ struct JSONWebTokens: Sendable {
     let keys: [JWTVerificationKey]
     let issuer: String?
     let audience: String?
+    let requiresExpiration: Bool
     let logger: Logger
 
     /// Whether a bearer token may be one at all: three parts, of which the first is base64 of an object.
@@ -79,6 +80,7 @@ struct JSONWebTokens: Sendable {
     }
 
     private func fault(of claims: JWTClaims, at now: Double) -> String? {
+        if requiresExpiration, claims.expiration == nil { return "without exp, and SLUICE_JWT_REQUIRE_EXP is on" }
         if let expiration = claims.expiration, expiration + Self.leeway <= now { return "expired" }
         if let notBefore = claims.notBefore, notBefore - Self.leeway > now { return "not valid yet" }
         if let issuer, claims.issuer != issuer { return "another issuer's" }

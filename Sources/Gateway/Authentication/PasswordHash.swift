@@ -23,6 +23,14 @@ enum PasswordHash: Sendable, Hashable {
         }
     }
 
+    /// Roughly the microseconds that a verification takes.
+    var cost: Int {
+        switch self {
+        case .scrypt(let hash): hash.cost
+        case .bcrypt(let hash): hash.cost
+        }
+    }
+
     /// Takes tens to hundreds of milliseconds: never on an event loop. An empty password is never right.
     func matches(_ password: String) -> Bool {
         guard !password.isEmpty else { return false }
@@ -70,6 +78,9 @@ struct ScryptHash: Sendable, Hashable {
         self.salt = salt
         self.hash = hash
     }
+
+    /// See `PasswordHash.cost`. At most 2^21 blocks of 128 bytes, by the bound on memory.
+    var cost: Int { (blockSize << logarithm) * parallelism * 2 / 5 }
 
     func matches(_ password: String) -> Bool {
         let key = try? KDF.Scrypt.deriveKey(

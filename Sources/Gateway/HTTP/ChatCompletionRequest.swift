@@ -2,11 +2,16 @@ import Contract
 
 /// The body of `POST /v1/chat/completions`, as far as a gateway looks into it; all of it goes to the upstream.
 struct ChatCompletionRequest: Sendable, Equatable {
+    /// What the answer depends on.
+    struct Options: Sendable, Equatable {
+        let streams: Bool
+        let includesUsage: Bool
+        /// What the answer calls the model until an upstream has said it: the one asked for.
+        let model: String?
+    }
+
     let body: JSONObject
-    let streams: Bool
-    let includesUsage: Bool
-    /// What the answer calls the model until an upstream has said it: the one asked for.
-    let model: String?
+    let options: Options
 
     /// - Throws: 400 that names the field at fault.
     init(parsing bytes: [UInt8], maximumDepth: Int) throws(HTTPFailure) {
@@ -24,7 +29,8 @@ struct ChatCompletionRequest: Sendable, Equatable {
         default: throw HTTPFailure.invalid("\"n\" may only be 1", code: "unsupported_parameter")
         }
         self.body = body
-        streams = try Self.flag(body["stream"], name: "stream")
+        let (includesUsage, model): (Bool, String?)
+        let streams = try Self.flag(body["stream"], name: "stream")
         switch body["stream_options"] {
         case nil, .null: includesUsage = false
         case .object(let options): includesUsage = try Self.flag(options["include_usage"], name: "stream_options.include_usage")
@@ -37,6 +43,7 @@ struct ChatCompletionRequest: Sendable, Equatable {
         case .string(let name): model = name.isEmpty ? nil : name
         default: throw HTTPFailure.invalid("\"model\" is not a string")
         }
+        options = Options(streams: streams, includesUsage: includesUsage, model: model)
     }
 
     private static func flag(_ value: JSON?, name: String) throws(HTTPFailure) -> Bool {

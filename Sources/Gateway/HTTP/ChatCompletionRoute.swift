@@ -16,24 +16,31 @@ struct ChatCompletionRoute: Sendable {
     private func complete(_ request: Request, _ requestContext: GatewayRequestContext) async throws -> Response {
         let owner = try requestContext.requireTenant().name
         guard !context.readiness.isDraining else { throw HTTPFailure.draining }
-        let body = try await request.collect(upTo: context.settings.messageMaximum)
+        let (run, chat) = try await submit(request, requestContext, owner: owner)
+        do throws(HTTPFailure) {
+            return chat.streams ? try await stream(run, chat) : try await collect(run, chat)
+        } catch {
+            throw error.of(run.id)
+        }
+    }
+
+    /// When it returns, the request counts as one of the tenant's running ones, and neither its body nor its JSON is held any more.
+    private func submit(
+        _ request: Request, _ requestContext: GatewayRequestContext, owner: String
+    ) async throws(HTTPFailure) -> (CompletionRun, ChatCompletionRequest.Options) {
+        let body = try await request.collect(upTo: context.settings.messageMaximum, requestContext.share)
         let chat = try ChatCompletionRequest(parsing: body, maximumDepth: context.settings.jsonDepthMaximum)
         let partition = Int.random(in: 0..<context.queue.keys.partitions)
         let id = JobID(partition: partition, milliseconds: RequestClock.milliseconds)
         var job = Job(id: id, priority: .interactive, request: chat.body, owner: owner)
         job.traceparent = request.traceparent
         let run = CompletionRun(id: id, owner: owner, context: context, channel: requestContext.channel)
-        do throws(HTTPFailure) {
-            try await run.start(job)
-            return chat.streams ? try await stream(run, chat) : try await collect(run, chat)
-        } catch {
-            var failure = error
-            failure.headers[.job] = id.rawValue
-            throw failure
-        }
+        do throws(HTTPFailure) { try await run.start(job) } catch { throw error.of(id) }
+        requestContext.share?.release()
+        return (run, chat.options)
     }
 
-    private func collect(_ run: CompletionRun, _ chat: ChatCompletionRequest) async throws(HTTPFailure) -> Response {
+    private func collect(_ run: CompletionRun, _ chat: ChatCompletionRequest.Options) async throws(HTTPFailure) -> Response {
         var completion = ChatCompletion(model: chat.model ?? "")
         while true {
             for event in try await events(run) {
@@ -52,7 +59,7 @@ struct ChatCompletionRoute: Sendable {
     }
 
     /// Waits for the first output, so that what fails before it is an HTTP status.
-    private func stream(_ run: CompletionRun, _ chat: ChatCompletionRequest) async throws(HTTPFailure) -> Response {
+    private func stream(_ run: CompletionRun, _ chat: ChatCompletionRequest.Options) async throws(HTTPFailure) -> Response {
         var early: [LoggedEvent] = []
         repeat {
             early += try await events(run)
@@ -88,7 +95,7 @@ struct ChatCompletionRoute: Sendable {
             switch delivery {
             case .heartbeat: try await writer.write(ServerSentEvents.comment)
             case .clientGone: throw ChannelError.inputClosed
-            case .tooSlow: throw ChannelError.outputClosed
+            case .tooSlow, .behind: throw ChannelError.outputClosed
             case .events(let events):
                 var out: [UInt8] = []
                 var step = ChatCompletionStream.Step.goOn
@@ -109,7 +116,7 @@ struct ChatCompletionRoute: Sendable {
             switch await run.inbox.next() {
             case .events(let events): return events
             case .heartbeat: continue
-            case .clientGone, .tooSlow:
+            case .clientGone, .tooSlow, .behind:
                 run.abandon()
                 // Nobody reads it; the log of a proxy in front may show it.
                 throw HTTPFailure(.requestTimeout, code: "client_gone", "the client closed the connection")
@@ -135,5 +142,14 @@ extension [LoggedEvent] {
             if case .failed(let failure, _) = event.event { return failure }
         }
         return nil
+    }
+}
+
+extension HTTPFailure {
+    /// The failure with the job's id in its headers.
+    fileprivate func of(_ id: JobID) -> HTTPFailure {
+        var failure = self
+        failure.headers[.job] = id.rawValue
+        return failure
     }
 }

@@ -3,8 +3,8 @@ import NIOConcurrencyHelpers
 
 /// What has arrived for one response and is not yet written: filled on the event loop, emptied by the task that writes.
 ///
-/// Bounded: a reader that lets more than `maximumSize` bytes pile up, or takes nothing for `maximumSilentBeats` beats, is too slow and is
-/// cut.
+/// Bounded: a reader that lets more than `maximumSize` bytes pile up is too slow and is cut, or falls behind and reads the log instead. One
+/// that takes nothing for `maximumSilentBeats` beats is cut in either case.
 final class EventInbox: Sendable {
     enum Delivery: Sendable, Equatable {
         /// At least one, in order.
@@ -15,6 +15,13 @@ final class EventInbox: Sendable {
         case clientGone
         /// Nothing comes after it.
         case tooSlow
+        /// Events were dropped: the reader goes on from the log and calls `catchUp` before it follows the job again.
+        case behind
+    }
+
+    /// What becomes of a reader that lets too much pile up.
+    enum Overflow: Sendable {
+        case cut, fallBehind
     }
 
     private struct State {
@@ -22,6 +29,7 @@ final class EventInbox: Sendable {
         var size = 0
         /// `clientGone` or `tooSlow`.
         var end: Delivery?
+        var isBehind = false
         var reader: CheckedContinuation<Delivery, Never>?
         /// Beats since the reader last came for something while something was there for it, or was being written.
         var silentBeats = 0
@@ -30,14 +38,16 @@ final class EventInbox: Sendable {
     private let state = NIOLockedValueBox(State())
     private let maximumSize: Int
     private let maximumSilentBeats: Int
+    private let overflow: Overflow
     private let onTooSlow: @Sendable () -> Void
 
     /// - Parameters:
     ///   - maximumSize: bytes.
     ///   - onTooSlow: closes the connection, without which a writer that hangs in a full socket would never learn of it.
-    init(maximumSize: Int, maximumSilentBeats: Int = 4, onTooSlow: @escaping @Sendable () -> Void) {
+    init(maximumSize: Int, maximumSilentBeats: Int = 4, overflow: Overflow = .cut, onTooSlow: @escaping @Sendable () -> Void) {
         self.maximumSize = maximumSize
         self.maximumSilentBeats = maximumSilentBeats
+        self.overflow = overflow
         self.onTooSlow = onTooSlow
     }
 
@@ -45,7 +55,7 @@ final class EventInbox: Sendable {
         guard !events.isEmpty else { return }
         let size = events.reduce(0) { $0 + $1.approximateSize }
         let isOver = state.withLockedValue { state -> Bool in
-            guard state.end == nil else { return false }
+            guard state.end == nil, !state.isBehind else { return false }
             if let reader = state.reader {
                 state.reader = nil
                 state.silentBeats = 0
@@ -54,8 +64,13 @@ final class EventInbox: Sendable {
             }
             // One batch is always taken: how large it may be is the sender's to say, and the reader cannot be blamed for it.
             guard state.events.isEmpty || state.size + size <= maximumSize else {
-                state.end = .tooSlow
                 state.events = []
+                state.size = 0
+                if overflow == .fallBehind {
+                    state.isBehind = true
+                    return false
+                }
+                state.end = .tooSlow
                 return true
             }
             state.events += events
@@ -84,6 +99,15 @@ final class EventInbox: Sendable {
         if isOver { onTooSlow() }
     }
 
+    /// The reader has read the log, and takes what is delivered from now on.
+    func catchUp() {
+        state.withLockedValue { state in
+            state.isBehind = false
+            state.events = []
+            state.size = 0
+        }
+    }
+
     /// The reader wrote something that did not come from here.
     func readerMoved() { state.withLockedValue { $0.silentBeats = 0 } }
 
@@ -105,6 +129,8 @@ final class EventInbox: Sendable {
                     state.silentBeats = 0
                     if let end = state.end {
                         continuation.resume(returning: end)
+                    } else if state.isBehind {
+                        continuation.resume(returning: .behind)
                     } else if !state.events.isEmpty {
                         let events = state.events
                         state.events = []

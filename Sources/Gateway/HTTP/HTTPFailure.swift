@@ -77,6 +77,15 @@ extension HTTPFailure {
     static let tooManyRunning = HTTPFailure(
         .tooManyRequests, code: "rate_limited", "too many of your requests are running; try again when one has ended")
 
+    static let tooManyUnderWay = HTTPFailure(
+        .tooManyRequests, code: "rate_limited", "too many of your requests are waiting for their answer; try again when one has it")
+
+    static let tooManyBytes = HTTPFailure(
+        .tooManyRequests, code: "rate_limited", "the bodies of your requests hold too many bytes; try again when one is answered")
+
+    static let tooManyStreams = HTTPFailure(
+        .tooManyRequests, code: "too_many_streams", "too many of your event streams are open; close one or read it to its end")
+
     static func tooLarge(_ maximum: Int) -> HTTPFailure {
         HTTPFailure(.contentTooLarge, code: "payload_too_large", "the body is larger than \(maximum) bytes")
     }

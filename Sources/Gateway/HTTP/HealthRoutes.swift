@@ -9,10 +9,10 @@ struct HealthRoutes: Sendable {
     let metrics: @Sendable () -> String
 
     func add(to router: Router<GatewayRequestContext>) {
-        router.get("healthz") { _, _ in Response.json(["status": "up"]) }
+        router.get("healthz") { _, _ in Response.json(HealthAnswer.up.json) }
         router.get("readyz") { _, _ in
-            guard let problem = readiness.problem else { return Response.json(["status": "ready"]) }
-            return Response.json(["status": "not ready", "reason": .string(problem)], status: .serviceUnavailable)
+            let answer = HealthAnswer.readiness(readiness.problem)
+            return Response.json(answer.json, status: answer.isGood ? .ok : .serviceUnavailable)
         }
         router.get("metrics") { _, _ in
             Response(
@@ -20,6 +20,20 @@ struct HealthRoutes: Sendable {
                 body: ResponseBody(byteBuffer: ByteBuffer(string: metrics())))
         }
     }
+}
+
+/// What a probe is told.
+struct HealthAnswer {
+    static let up = HealthAnswer(isGood: true, json: ["status": "up"])
+
+    /// - Parameter problem: why the gateway is not ready; nil: it is.
+    static func readiness(_ problem: String?) -> HealthAnswer {
+        guard let problem else { return HealthAnswer(isGood: true, json: ["status": "ready"]) }
+        return HealthAnswer(isGood: false, json: ["status": "not ready", "reason": .string(problem)])
+    }
+
+    let isGood: Bool
+    let json: JSON
 }
 
 /// `GET /v1/models`, as the OpenAI API has it.

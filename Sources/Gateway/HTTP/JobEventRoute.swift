@@ -8,10 +8,9 @@ import RedisClient
 
 /// `GET /v1/jobs/<id>/events`: a job's events, from the beginning or from after `Last-Event-ID`, until the terminal one.
 struct JobEventRoute: Sendable {
-    /// A log that still grows by more than this many events between two readings is read once more before it is followed live.
-    private static let liveThreshold = 256
-    /// Events turned into one write.
-    private static let writeBatch = 256
+    /// Bytes of events that are held for one stream: of a page of the log, and of what arrives while the client does not read. So the
+    /// streams that a tenant may have open hold some 150 MB at most, whatever their jobs' logs hold.
+    static let pageSize = 32 << 10
 
     let context: GatewayContext
 
@@ -21,15 +20,19 @@ struct JobEventRoute: Sendable {
 
     @Sendable
     private func stream(_ request: Request, _ requestContext: GatewayRequestContext) async throws -> Response {
-        let (id, record) = try await context.ownRecord(requestContext)
         let after = try Self.lastEventID(request.headers[.lastEventID])
-        let events = try await askingRedis { () throws(RedisError) in try await context.queue.log(id, after: after) }
+        let (id, record) = try await context.ownRecord(requestContext)
+        let share = try context.shares.stream(of: requestContext.requireTenant().name)
+        let first = try await askingRedis { () throws(RedisError) in
+            try await context.queue.logPage(id, after: after?.description, size: Self.pageSize)
+        }
         let hasEnded = record.state?.isTerminal ?? false
         // Nothing is left to come: 204 tells an EventSource not to come back (HTML Living Standard, 9.2.3).
-        if hasEnded, events.isEmpty { return Response(status: .noContent) }
+        if hasEnded, first.end == nil { return Response(status: .noContent) }
         let channel = requestContext.channel
-        let body = ResponseBody { [self] writer in
-            let inbox = EventInbox(maximumSize: context.settings.outgoingMaximum) { GatewayMetrics.cut(channel) }
+        let body = ResponseBody { [self, share] writer in
+            defer { share.release() }
+            let inbox = EventInbox(maximumSize: Self.pageSize, overflow: .fallBehind) { GatewayMetrics.cut(channel) }
             ClientPresence.watch(channel) { inbox.clientGone() }
             let period = ServerSentEvents.heartbeat
             let beats = channel.eventLoop.scheduleRepeatedTask(initialDelay: period, delay: period) { _ in inbox.beat() }
@@ -37,8 +40,12 @@ struct JobEventRoute: Sendable {
                 beats.cancel()
                 ClientPresence.unwatch(channel)
             }
-            let last = try await replay(id, events: events, after: after, hasEnded: hasEnded, inbox: inbox, writer: &writer)
-            if let last { try await follow(id, after: last, inbox: inbox, writer: &writer) }
+            var place = Place(after: after, cursor: after?.description)
+            var page: LogPage? = first
+            repeat {
+                let isOver = try await replay(id, from: &place, first: page.take(), hasEnded: hasEnded, inbox: inbox, writer: &writer)
+                if isOver { break }
+            } while try await follow(id, from: &place, inbox: inbox, writer: &writer)
             try await writer.finish(nil)
         }
         return Response(status: .ok, headers: ServerSentEvents.headers, body: body)
@@ -51,47 +58,58 @@ struct JobEventRoute: Sendable {
         return id
     }
 
-    private enum Position {
-        case start
-        case after(EventID)
-
-        var id: EventID? { if case .after(let id) = self { id } else { nil } }
+    /// How far a client has come.
+    private struct Place {
+        /// The last event written; nil: none yet.
+        var after: EventID?
+        /// The last entry read from the log, which need not be an event.
+        var cursor: String?
     }
 
-    /// Writes what the log holds, at the pace of the reader.
-    /// - Returns: where to go on; nil when the terminal event was written.
+    /// Writes what the log holds, page by page, at the pace of the reader.
+    /// - Returns: whether that was all: the terminal event was written, or nobody will write the rest.
     @concurrent
     private func replay(
-        _ id: JobID, events: [LoggedEvent], after: EventID?, hasEnded: Bool, inbox: EventInbox,
-        writer: inout any ResponseBodyWriter
-    ) async throws -> Position? {
-        var events = events
-        var last = after
+        _ id: JobID, from place: inout Place, first: LogPage?, hasEnded: Bool, inbox: EventInbox, writer: inout any ResponseBodyWriter
+    ) async throws -> Bool {
+        var next = first
         while true {
-            for start in stride(from: 0, to: events.count, by: Self.writeBatch) {
-                let batch = events[start..<min(start + Self.writeBatch, events.count)]
-                try await Self.write(batch, writer: &writer)
-                inbox.readerMoved()
-                last = batch.last?.id
-                if batch.contains(where: \.event.isTerminal) { return nil }
+            let page: LogPage
+            if let given = next.take() {
+                page = given
+            } else {
+                page = try await context.queue.logPage(id, after: place.cursor, size: Self.pageSize)
             }
-            // Ended, and the log is cut or expired: nobody will write the rest.
-            if hasEnded { return nil }
-            if events.count < Self.liveThreshold { return last.map { .after($0) } ?? .start }
-            events = try await context.queue.log(id, after: last)
+            // Followed live only from the end of the log: while a page was written to a slow reader, more was logged.
+            guard let end = page.end else { return hasEnded }
+            place.cursor = end
+            let isOver = page.events.contains(where: \.event.isTerminal) || hasEnded && page.isLast
+            if let last = page.events.last?.id { place.after = last }
+            try await Self.write(page.events, writer: &writer)
+            inbox.readerMoved()
+            if isOver { return true }
         }
     }
 
+    /// Writes what arrives.
+    /// - Returns: whether the log has to be read on, as the client read too slowly; else the terminal event was written.
     @concurrent
-    private func follow(_ id: JobID, after: Position, inbox: EventInbox, writer: inout any ResponseBodyWriter) async throws {
-        let following = try await context.feed.follow(id, after: after.id) { inbox.deliver($0) }
+    private func follow(
+        _ id: JobID, from place: inout Place, inbox: EventInbox, writer: inout any ResponseBodyWriter
+    ) async throws -> Bool {
+        inbox.catchUp()
+        let following = try await context.feed.follow(id, after: place.after) { inbox.deliver($0) }
         defer { context.feed.stop(following) }
         while true {
             switch await inbox.next() {
             case .heartbeat: try await writer.write(ServerSentEvents.comment)
             case .events(let events):
-                try await Self.write(events[...], writer: &writer)
-                if events.last?.event.isTerminal ?? false { return }
+                try await Self.write(events, writer: &writer)
+                if let last = events.last {
+                    place = Place(after: last.id, cursor: last.id.description)
+                    if last.event.isTerminal { return false }
+                }
+            case .behind: return true
             case .clientGone: throw ChannelError.inputClosed
             case .tooSlow:
                 context.logger.notice("event stream cut: too slow a reader", metadata: ["job": "\(id)"])
@@ -100,11 +118,13 @@ struct JobEventRoute: Sendable {
         }
     }
 
+    /// As server-sent events. Takes the events over, so that they are not held while the client reads.
     @concurrent
-    private static func write(_ events: ArraySlice<LoggedEvent>, writer: inout any ResponseBodyWriter) async throws {
+    private static func write(_ events: consuming [LoggedEvent], writer: inout any ResponseBodyWriter) async throws {
         guard !events.isEmpty else { return }
         var out: [UInt8] = []
         for event in events { ServerSentEvents.append(event, to: &out) }
+        events = []
         try await writer.write(ByteBuffer(bytes: out))
     }
 }

@@ -19,7 +19,7 @@ struct JobRoutes: Sendable {
     private func submit(_ request: Request, _ requestContext: GatewayRequestContext) async throws -> Response {
         let owner = try requestContext.requireTenant().name
         guard !context.readiness.isDraining else { throw HTTPFailure.draining }
-        let body = try await request.collect(upTo: context.settings.messageMaximum)
+        let body = try await request.collect(upTo: context.settings.messageMaximum, requestContext.share)
         let partitions = context.queue.keys.partitions
         var options = SubmitOptions()
         options.gateway = context.settings.name
@@ -68,7 +68,7 @@ struct JobRoutes: Sendable {
     @Sendable
     private func interrupt(_ request: Request, _ requestContext: GatewayRequestContext) async throws -> Response {
         let owner = try requestContext.requireTenant().name
-        let reason = try Self.reason(parsing: await request.collect(upTo: context.settings.messageMaximum))
+        let reason = try Self.reason(parsing: await request.collect(upTo: context.settings.messageMaximum, requestContext.share))
         let text = requestContext.jobParameter
         var answer: InterruptAnswer?
         if let id = JobID(text) {

@@ -43,6 +43,7 @@ struct AuthenticationMiddleware: RouterMiddleware {
 
     let authenticator: Authenticator
     let origins: OriginRule
+    let shares: HTTPShares
 
     func handle(
         _ request: Request, context: GatewayRequestContext, next: @concurrent (Request, GatewayRequestContext) async throws -> Response
@@ -53,11 +54,14 @@ struct AuthenticationMiddleware: RouterMiddleware {
             throw HTTPFailure(.forbidden, code: "origin_refused", "pages of this origin may not use the gateway")
         }
         let token = Self.bearer(request.headers[.authorization])
-        guard let tenant = await authenticator.authenticate(.bearer(token ?? "")) else {
+        guard let tenant = await authenticator.authenticate(.bearer(token ?? ""), from: context.address) else {
             throw HTTPFailure.unauthenticated(given: token != nil)
         }
         var context = context
         context.tenant = tenant
+        let share = try shares.request(of: tenant.name)
+        defer { share.release() }
+        context.share = share
         return try await next(request, context)
     }
 

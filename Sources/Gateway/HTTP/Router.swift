@@ -17,7 +17,8 @@ package func makeRouter(
     router.get("/") { _, _ in chatPage.response }
     DashboardRoutes(context: context).add(to: router)
     let origins = OriginRule(allowed: context.settings.allowedOrigins)
-    let api = router.group("v1").add(middleware: AuthenticationMiddleware(authenticator: context.authenticator, origins: origins))
+    let api = router.group("v1").add(
+        middleware: AuthenticationMiddleware(authenticator: context.authenticator, origins: origins, shares: context.shares))
     api.get("models") { _, _ in modelList(models ?? [context.settings.defaultModel]) }
     JobRoutes(context: context).add(to: api)
     JobEventRoute(context: context).add(to: api)
@@ -49,14 +50,20 @@ extension Router<GatewayRequestContext> {
 }
 
 extension Request {
-    /// The whole body.
-    /// - Throws: 413 when it is larger than `maximum` bytes, 400 when the client broke off.
-    func collect(upTo maximum: Int) async throws(HTTPFailure) -> [UInt8] {
+    /// The whole body, counted among the bytes that its tenant holds.
+    /// - Throws: 413 when it is larger than `maximum` bytes, 429 when the tenant's bodies are, 400 when the client broke off.
+    func collect(upTo maximum: Int, _ share: HTTPShare?) async throws(HTTPFailure) -> [UInt8] {
         if let length = headers[.contentLength].flatMap({ Int($0) }), length > maximum { throw HTTPFailure.tooLarge(maximum) }
         do {
-            return Array(buffer: try await body.collect(upTo: maximum))
-        } catch is NIOTooManyBytesError {
-            throw HTTPFailure.tooLarge(maximum)
+            var bytes: [UInt8] = []
+            for try await part in body {
+                guard part.readableBytes <= maximum - bytes.count else { throw HTTPFailure.tooLarge(maximum) }
+                try share?.hold(part.readableBytes)
+                bytes += part.readableBytesView
+            }
+            return bytes
+        } catch let failure as HTTPFailure {
+            throw failure
         } catch is RequestGuard.BodyTimeout {
             throw HTTPFailure(.requestTimeout, code: "body_timeout", "the body did not come in time")
         } catch {

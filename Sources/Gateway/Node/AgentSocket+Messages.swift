@@ -63,8 +63,8 @@ extension AgentSocket {
         do { registration = try RegisterPayload(payload, maximumSize: settings.sessionMaximum) } catch { return send(error) }
         state = .registering
         let authenticator = node.context.authenticator
-        let credential = registration.credential
-        node.context.await({ await authenticator.verdict(credential) }) { [weak self] verdict in
+        let (credential, address) = (registration.credential, address)
+        node.context.await({ await authenticator.verdict(credential, from: address) }) { [weak self] verdict in
             guard let self, case .registering = self.state else { return }
             switch verdict {
             case .tenant(let tenant): self.openSession(registration, owner: tenant.name)

@@ -8,6 +8,7 @@ final class GatewayNode {
     let flushes: FlushList
     let ledger: SocketLedger
     let connections: ConnectionLedger
+    let probes = ProbeReserve()
     let processor = ProcessorMeter()
     private var drained: (() -> Void)?
 

@@ -54,13 +54,12 @@ final class ConnectionLedger {
     }
 
     /// Counts a connection as long as it is open.
-    /// - Returns: false when there are too many, or too many of its address; then it is closed without an answer.
+    /// - Returns: false when there are too many, or too many of its address; then only probes are answered on it (`ProbeReserve`).
     func admit(_ channel: any Channel) -> Bool {
         let address = channel.remoteAddress?.ipAddress ?? ""
         let isReserved = count >= maximum - Self.reserved && addresses.count(address) >= Self.reservedPerAddress
         guard count < maximum, !isReserved, !addresses.isFull(address) else {
             Refusals.count(.upgrade, code: count < maximum && !isReserved ? "too_many_connections_of_address" : "too_many_connections")
-            channel.close(promise: nil)
             return false
         }
         count += 1

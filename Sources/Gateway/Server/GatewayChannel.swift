@@ -20,6 +20,8 @@ struct GatewayChannel: ServerChildChannel, HTTPChannelHandler {
         /// Its handler does everything by itself.
         case webSocket
         case http(HTTPStream)
+        /// Beyond the connections that may be open: its handler does everything by itself.
+        case probe
     }
 
     struct Value: ServerChildChannelValue {
@@ -49,9 +51,13 @@ struct GatewayChannel: ServerChildChannel, HTTPChannelHandler {
 
     func setup(channel: any Channel, logger: Logger) -> EventLoopFuture<Value> {
         channel.eventLoop.makeCompletedFuture {
-            guard node.value.connections.admit(channel) else { throw ChannelError.ioOnClosedChannel }
+            let isAdmitted = node.value.probes.admit(channel) && node.value.connections.admit(channel)
             if let certificates {
                 try channel.pipeline.syncOperations.addHandler(NIOSSLServerHandler(context: certificates.context))
+            }
+            guard isAdmitted else {
+                try node.value.probes.serve(channel, readiness: node.value.context.readiness)
+                return Value(negotiated: channel.eventLoop.makeSucceededFuture(.probe), channel: channel)
             }
             try channel.syncOptions?.setOption(.tcpOption(.tcp_nodelay), value: 1)
             let upgrader = NIOTypedWebSocketServerUpgrader<Negotiated>(
@@ -69,7 +75,8 @@ struct GatewayChannel: ServerChildChannel, HTTPChannelHandler {
             configuration.decoderConfiguration.maxHeaderListSize = settings.headerMaximum
             configuration.decoderConfiguration.maxHeaderFieldSize = settings.headerMaximum
             let negotiated = try channel.pipeline.syncOperations.configureUpgradableHTTPServerPipeline(configuration: configuration)
-            let requests = RequestGuard(bodyTimeout: settings.bodyTimeout, bodyMaximum: settings.messageMaximum)
+            let requests = RequestGuard(
+                bodyTimeout: settings.bodyTimeout, bodyMaximum: settings.messageMaximum, hosts: HostRule(settings.authentication))
             let gate = HandshakeGate(timeout: settings.handshakeTimeout, requests: requests) { self.refusal(of: $0, from: $1) }
             try channel.pipeline.syncOperations.addHandlers([requests, gate], position: .before(try upgradeHandler(channel)))
             return Value(negotiated: negotiated, channel: channel)
@@ -121,7 +128,7 @@ struct GatewayChannel: ServerChildChannel, HTTPChannelHandler {
                 value.channel.close(promise: nil)
             }
             switch negotiated {
-            case .webSocket: break
+            case .webSocket, .probe: break
             case .http(let stream): await handleHTTP(asyncChannel: stream, logger: logger)
             }
         } catch {

@@ -114,6 +114,7 @@ struct OperatorMiddleware: RouterMiddleware {
         }
         let token = AuthenticationMiddleware.bearer(request.headers[.authorization])
         guard let role = token.flatMap({ authenticator.operatorRole(key: $0) }) else {
+            if token != nil { await authenticator.refused("an operator's key", from: context.address) }
             throw HTTPFailure.unauthenticated(given: token != nil)
         }
         var context = context

@@ -43,6 +43,7 @@ struct DevCommand: AsyncParsableCommand {
         if listen.port != wanted.port, wanted.port != 0 {
             StandardError.write("sluice: port \(wanted.port) is taken, using \(listen.port) instead\n")
         }
+        NodeStart.ignoreHangUp()
         Telemetry.start(logLevel: logging.level, logFormat: logging.format)
         NodeStart.raiseDescriptorLimit()
         let chosen = source

@@ -8,6 +8,7 @@ enum NodeStart {
     static func begin(
         _ kind: Setting.Reader, name: String, source: SettingsSource, logging: (level: Logger.Level, format: LogFormat)
     ) -> Logger {
+        ignoreHangUp()
         Telemetry.start(logLevel: logging.level, logFormat: logging.format)
         let descriptors = raiseDescriptorLimit()
         var logger = Logger(label: "sluice.\(kind.rawValue)")
@@ -24,6 +25,9 @@ enum NodeStart {
         logger[metadataKey: kind.rawValue] = "\(name)"
         return logger
     }
+
+    /// SIGHUP asks a node to read files again and never ends it, whether or not it has any. Who reads files installs a handler of its own.
+    static func ignoreHangUp() { signal(SIGHUP, SIG_IGN) }
 
     /// Every setting that this kind of node reads and that has a value, secrets redacted.
     static func effectiveSettings(of source: SettingsSource, for kind: Setting.Reader) -> Logger.Metadata {

@@ -48,6 +48,9 @@ extension SettingsReader {
         if let value = integer("SLUICE_HISTORY_MAX") { gateway.historyMaximum = value }
         if let value = integer("SLUICE_MAX_REQUESTS") { gateway.requestsPerSocket = value }
         if let value = integer("SLUICE_MAX_REQUESTS_PER_TENANT") { gateway.requestsPerTenant = value }
+        if let value = integer("SLUICE_MAX_STREAMS_PER_TENANT") { gateway.streamsPerTenant = value }
+        if let value = integer("SLUICE_MAX_HTTP_REQUESTS_PER_TENANT") { gateway.httpRequestsPerTenant = value }
+        if let value = integer("SLUICE_MAX_BODY_BYTES_PER_TENANT") { gateway.bodyBytesPerTenant = value }
         if let value = integer("SLUICE_MAX_MESSAGES_PER_SECOND") { gateway.messagesPerSecond = value }
         if let value = integer("SLUICE_MAX_SOCKETS") { gateway.socketsMaximum = value }
         gateway.socketsPerTenant = integer("SLUICE_MAX_SOCKETS_PER_TENANT")
@@ -67,6 +70,7 @@ extension SettingsReader {
         settings.jwtJWKSFile = text("SLUICE_JWT_JWKS_FILE")
         settings.jwtIssuer = text("SLUICE_JWT_ISSUER")
         settings.jwtAudience = text("SLUICE_JWT_AUDIENCE")
+        settings.jwtRequiresExpiration = flag("SLUICE_JWT_REQUIRE_EXP")
         settings.accountsFile = text("SLUICE_ACCOUNTS_FILE")
         settings.none = text("SLUICE_AUTH") == "none"
         settings.noneAnywhere = flag("SLUICE_AUTH_NONE_ANYWHERE")

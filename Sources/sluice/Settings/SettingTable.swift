@@ -85,12 +85,13 @@ enum SettingTable {
         Setting("SLUICE_GATEWAY_NAME", .text, nil, [.gateway], "The gateway's name in Redis (else host-pid-random)."),
         Setting("SLUICE_AUTH", .choice(["none"]), nil, [.gateway], "none: everybody may come in, from this machine only."),
         Setting("SLUICE_AUTH_NONE_ANYWHERE", .flag, "off", [.gateway], "Allow SLUICE_AUTH=none on other addresses than loopback."),
-        Setting("SLUICE_API_KEYS", .list, nil, [.gateway], isSecret: true, "tenant:key, …"),
+        Setting("SLUICE_API_KEYS", .list, nil, [.gateway], isSecret: true, "tenant:key, … with keys of at least 16 bytes."),
         Setting("SLUICE_API_KEYS_FILE", .file, nil, [.gateway], "A file of tenant:key lines."),
         Setting("SLUICE_JWT_KEY_FILE", .file, nil, [.gateway], "The key that tokens are signed with."),
         Setting("SLUICE_JWT_JWKS_FILE", .file, nil, [.gateway], "The keys that tokens are signed with, as a JSON Web Key Set."),
         Setting("SLUICE_JWT_ISSUER", .text, nil, [.gateway], "The iss that a token must have."),
         Setting("SLUICE_JWT_AUDIENCE", .text, nil, [.gateway], "The aud that a token must have."),
+        Setting("SLUICE_JWT_REQUIRE_EXP", .flag, "on", [.gateway], "Refuse tokens without exp, which would be valid for ever."),
         Setting("SLUICE_ACCOUNTS_FILE", .file, nil, [.gateway], "A file of lines tenant:account:hash (bcrypt or scrypt)."),
         Setting("SLUICE_ADMIN_KEY", .text, nil, [.gateway], isSecret: true, "Opens the dashboard and its actions (unset: off)."),
         Setting(
@@ -131,6 +132,15 @@ enum SettingTable {
         Setting(
             "SLUICE_MAX_REQUESTS_PER_TENANT", .integer(0...1_000_000), "10000", [.gateway],
             "Running requests of one tenant on one gateway (0: no limit); beyond it RATE_LIMITED or 429."),
+        Setting(
+            "SLUICE_MAX_STREAMS_PER_TENANT", .integer(0...1_000_000), "1000", [.gateway],
+            "Event streams of one tenant on one gateway (0: no limit); beyond it 429."),
+        Setting(
+            "SLUICE_MAX_HTTP_REQUESTS_PER_TENANT", .integer(0...1_000_000), "1000", [.gateway],
+            "HTTP requests of one tenant that wait for their answer, completions and streams not counted (0: no limit); beyond it 429."),
+        Setting(
+            "SLUICE_MAX_BODY_BYTES_PER_TENANT", .size(0...(16 << 30)), "16MiB", [.gateway],
+            "Bytes of request bodies held for one tenant on one gateway (0: no limit); beyond it 429."),
         Setting(
             "SLUICE_MAX_MESSAGES_PER_SECOND", .integer(0...1_000_000), "20000", [.gateway],
             "Frames of one socket a second (0: no limit); beyond it close 4429."),

@@ -48,6 +48,15 @@ def served_serial():
     assert answer.status == 200, answer.status
     return serial
 
+# TLS 1.0 and 1.1 are rejected (RFC 8996).
+outdated = ssl.create_default_context(cafile=authority)
+outdated.set_ciphers("ALL:@SECLEVEL=0")
+outdated.minimum_version, outdated.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
+try:
+    outdated.wrap_socket(socket.create_connection(("127.0.0.1", port), 10), server_hostname="localhost")
+    sys.exit("TLS 1.1 was accepted")
+except ssl.SSLError as error: print("refused", error.reason, flush=True)
+
 connected = Socket()
 assert connected.ask("REGISTER", auth={"type": "API_KEY", "api_key": key}, platform="TV")["msg_type"] == "REGISTER_ACK"
 first = served_serial()

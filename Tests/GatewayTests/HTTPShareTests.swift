@@ -1,0 +1,136 @@
+import Contract
+import Foundation
+import JobQueue
+import RedisClient
+import TestSupport
+import Testing
+
+@testable import Gateway
+
+/// What one tenant's HTTP requests may hold of a gateway.
+@Suite(.redis, .timeLimit(.minutes(1))) struct HTTPShareTests {
+    private static func settings(_ fill: (inout GatewaySettings) -> Void) -> GatewaySettings {
+        var settings = GatewaySettings()
+        fill(&settings)
+        return settings
+    }
+
+    @Test func eachShareIsBoundedByTenantAndGivenBack() throws {
+        let shares = HTTPShares(
+            settings: Self.settings {
+                $0.httpRequestsPerTenant = 2
+                $0.streamsPerTenant = 1
+                $0.bodyBytesPerTenant = 10
+            })
+        let one = try shares.request(of: "a")
+        var two: HTTPShare? = try shares.request(of: "a")
+        #expect(throws: HTTPFailure.tooManyUnderWay) { try shares.request(of: "a") }
+        let other = try shares.request(of: "b")
+        try one.hold(6)
+        #expect(throws: HTTPFailure.tooManyBytes) { try two?.hold(5) }
+        #expect(throws: HTTPFailure.tooManyBytes) { try two?.hold(Int.max) }
+        try other.hold(10)
+        two = nil
+        one.release()
+        one.release()
+        #expect(shares.held(by: "a") == HTTPShares.Held())
+        let stream = try shares.stream(of: "a")
+        #expect(throws: HTTPFailure.tooManyStreams) { try shares.stream(of: "a") }
+        stream.release()
+        other.release()
+        #expect(shares.held(by: "b") == HTTPShares.Held())
+    }
+
+    /// A job that has ended, with a log of `count` texts of `size` bytes.
+    private func endedJob(_ lab: HTTPLab, texts count: Int, of size: Int) async throws -> String {
+        let accepted = try await lab.post("/v1/jobs", #"{"request":{"messages":[{"role":"user","content":"x"}]}}"#)
+        let id = try #require(accepted.json?["id"]?.string)
+        let job = try await lab.claim()
+        let text = GenerationEvent.text(String(repeating: "x", count: size))
+        for _ in 0..<count { try await job.write(text) }
+        try await job.end(.finished(.stop, Usage(promptTokens: 1, completionTokens: 1, estimated: false)))
+        return id
+    }
+
+    private func redisOutput(_ lab: HTTPLab) async throws -> Int {
+        let text = try await lab.queue.redis.send("INFO", "stats").string ?? ""
+        let line = text.split(whereSeparator: \.isNewline).first { $0.hasPrefix("total_net_output_bytes:") }
+        return try #require(line.flatMap { Int($0.dropFirst("total_net_output_bytes:".count)) })
+    }
+
+    @Test func `a log is read as its reader reads, and the whole of it arrives`() async throws {
+        try await withHTTPLab { lab in
+            let id = try await endedJob(lab, texts: 200, of: 20_000)
+            let before = try await redisOutput(lab)
+            var deaf: [RawHTTPConnection] = []
+            for _ in 0..<10 {
+                let connection = try await RawHTTPConnection(lab.port, autoRead: false)
+                try await connection.request("GET", "/v1/jobs/\(id)/events")
+                deaf.append(connection)
+            }
+            // Until the gateway has stopped reading: two looks that find the same.
+            var last = -1
+            try await until("the gateway to wait for its readers", every: .milliseconds(300)) {
+                let now = try await redisOutput(lab) - before
+                defer { last = now }
+                return now > 10 * JobEventRoute.pageSize / 2 && now - last < 20_000
+            }
+            // Beside a page, the kernel's buffers of both ends hold a part of each stream.
+            #expect(last < 10 * 2 << 20, "\(last) bytes were read for ten readers that read nothing, of a log of 4 MB")
+            for connection in deaf { try await connection.close() }
+            let whole = try await lab.get("/v1/jobs/\(id)/events")
+            let ids = whole.body.split(separator: "\n").filter { $0.hasPrefix("id: ") }
+            #expect(ids.count == 202 && ids.first == "id: 1-0" && ids.last == "id: 1-201")
+            let rest = try await lab.get("/v1/jobs/\(id)/events", headers: ["last-event-id": "1-199"])
+            #expect(rest.body.split(separator: "\n").filter { $0.hasPrefix("id: ") } == ["id: 1-200", "id: 1-201"])
+        }
+    }
+
+    @Test func `a stream too many is answered 429, and another tenant's is not`() async throws {
+        try await withHTTPLab(settings: { $0.streamsPerTenant = 2 }) { lab in
+            let submitted = try await lab.post("/v1/jobs", #"{"request":{"messages":[{"role":"user","content":"x"}]}}"#)
+            let id = try #require(submitted.json?["id"]?.string)
+            var open: [RawHTTPConnection] = []
+            for _ in 0..<2 {
+                let connection = try await RawHTTPConnection(lab.port)
+                try await connection.request("GET", "/v1/jobs/\(id)/events")
+                try await connection.wait(for: "text/event-stream")
+                open.append(connection)
+            }
+            let third = try await lab.get("/v1/jobs/\(id)/events")
+            #expect(third.status == 429 && third.headers["retry-after"] != nil)
+            #expect(third.json?["error"]?["code"] == "too_many_streams")
+            let other = try await lab.post("/v1/jobs", #"{"request":{}}"#, key: "tenant-b-test-key")
+            let foreign = try #require(other.json?["id"]?.string)
+            let theirs = try await RawHTTPConnection(lab.port)
+            try await theirs.request("GET", "/v1/jobs/\(foreign)/events", key: "tenant-b-test-key")
+            try await theirs.wait(for: "text/event-stream")
+            for connection in open + [theirs] { try await connection.close() }
+            try await until("the share to be given back") {
+                let connection = try await RawHTTPConnection(lab.port)
+                try await connection.request("GET", "/v1/jobs/\(id)/events")
+                try await connection.wait(for: "\r\n\r\n")
+                try await connection.close()
+                return connection.received.value.hasPrefix("HTTP/1.1 200")
+            }
+        }
+    }
+
+    @Test func `bodies that hold too much together are answered 429`() async throws {
+        try await withHTTPLab(settings: { $0.bodyBytesPerTenant = 100_000 }) { lab in
+            let slow = try await RawHTTPConnection(lab.port)
+            try await slow.send(
+                "POST /v1/jobs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer tenant-a-test-key\r\nContent-Length: 90000\r\n\r\n"
+                    + String(repeating: " ", count: 89_000))
+            try await until("the second body to be refused") {
+                let answer = try await lab.post("/v1/jobs", String(repeating: " ", count: 50_000))
+                return answer.status == 429 && answer.headers["retry-after"] != nil
+            }
+            #expect(try await lab.post("/v1/jobs", String(repeating: " ", count: 50_000), key: "tenant-b-test-key").status == 400)
+            try await slow.close()
+            try await until("the bytes to be given back") {
+                try await lab.post("/v1/jobs", String(repeating: " ", count: 50_000)).status == 400
+            }
+        }
+    }
+}
