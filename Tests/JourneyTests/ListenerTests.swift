@@ -57,9 +57,10 @@ extension Journeys {
 
             old = Socket()
             assert old.ask("REGISTER", auth={"type": "API_KEY", "api_key": key}, platform="TV")["msg_type"] == "REGISTER_ACK"
-            print("serial", get(), flush=True)
+            before = get()
+            print("serial", before, flush=True)
             # The certificate is replaced meanwhile; who is connected stays so.
-            before, end = get(), time.monotonic() + 15
+            end = time.monotonic() + 15
             while get() == before: assert time.monotonic() < end, "the certificate stays the same"
             assert old.ask("HEALTH_CHECK")["msg_type"] == "HEALTH_CHECK_ACK"
             print("serial", get(), flush=True)
