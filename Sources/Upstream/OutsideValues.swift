@@ -1,6 +1,6 @@
 import Contract
 
-/// Bounds on the numbers and words of upstreams.
+/// Bounds on the numbers of upstreams.
 extension JSONScanner {
     /// The most that a number of an upstream counts as: every whole number up to here is exact as a `Double`, too.
     static var maximumFigure: Int { 1 << 53 }
@@ -15,15 +15,5 @@ extension JSONScanner {
             throw JSONError("a whole number was expected", at: start)
         }
         return Int(min(max(value, 0), Double(Self.maximumFigure)))
-    }
-}
-
-extension String {
-    /// The characters that lie whole within the first `limit` bytes.
-    func cut(toBytes limit: Int) -> String {
-        guard utf8.count > limit else { return self }
-        var end = utf8.index(startIndex, offsetBy: limit)
-        while end > startIndex, end.samePosition(in: unicodeScalars) == nil { end = utf8.index(before: end) }
-        return String(self[..<end])
     }
 }

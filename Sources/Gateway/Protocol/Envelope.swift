@@ -40,7 +40,7 @@ struct Envelope: Sendable, Equatable {
         case .string(let text): sessionID = try text.bounded("session_id", FieldLimit.sessionID, requestID: requestID)
         default: throw malformed("\"session_id\" must be a string")
         }
-        guard let kind = Kind(rawValue: type) else { throw malformed("the msg_type \"\(type.truncated(toBytes: 40))\" is unknown") }
+        guard let kind = Kind(rawValue: type) else { throw malformed("the msg_type \"\(type.cut(toBytes: 40))\" is unknown") }
         self.kind = kind
         self.payload = payload
     }

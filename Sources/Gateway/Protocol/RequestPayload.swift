@@ -20,7 +20,7 @@ struct RequestPayload: Sendable {
         guard let type = payload["data_type"]?.string else { throw .malformed("\"data_type\" must be a string", requestID: id) }
         guard type == "TEXT" else {
             throw ProtocolError(
-                .unsupportedDataType, "data_type \"\(type.truncated(toBytes: 20))\" is not supported; TEXT is", requestID: id)
+                .unsupportedDataType, "data_type \"\(type.cut(toBytes: 20))\" is not supported; TEXT is", requestID: id)
         }
         guard let content = payload["content"]?.object else { throw .malformed("\"content\" must be an object", requestID: id) }
         guard let text = content["text"]?.string else { throw .malformed("\"content.text\" must be a string", requestID: id) }
