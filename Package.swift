@@ -6,7 +6,10 @@ import PackageDescription
 let strict: [SwiftSetting] = Context.environment["CI"] != nil ? [.treatAllWarnings(as: .error)] : []
 /// An asynchronous function stays on its caller's executor: else each call between an actor on an event loop and Redis would cross two
 /// threads.
-let settings: [SwiftSetting] = [.swiftLanguageMode(.v6), .enableUpcomingFeature("NonisolatedNonsendingByDefault")] + strict
+let settings: [SwiftSetting] =
+    [
+        .swiftLanguageMode(.v6), .enableUpcomingFeature("NonisolatedNonsendingByDefault"), .enableUpcomingFeature("MemberImportVisibility"),
+    ] + strict
 
 let nio = "swift-nio"
 let core: [Target.Dependency] = [.product(name: "NIOCore", package: nio), .product(name: "Logging", package: "swift-log")]
@@ -36,15 +39,20 @@ let package = Package(
         .systemLibrary(name: "CCurl", providers: [.apt(["libcurl4-openssl-dev"])]),
         .systemLibrary(name: "CEpoll"),
         .systemLibrary(name: "CCrypt", providers: [.apt(["libcrypt-dev"])]),
-        .target(name: "Contract", swiftSettings: settings),
+        .target(name: "Support", swiftSettings: settings),
+        .target(name: "JSONCodec", dependencies: ["Support"], swiftSettings: settings),
+        .target(name: "Contract", dependencies: ["Support", "JSONCodec"], swiftSettings: settings),
         .target(
             name: "Observability",
-            dependencies: [.product(name: "Logging", package: "swift-log"), .product(name: "Metrics", package: "swift-metrics")],
+            dependencies: [
+                "Support", .product(name: "Logging", package: "swift-log"), .product(name: "Metrics", package: "swift-metrics"),
+                .product(name: "CoreMetrics", package: "swift-metrics"),
+            ],
             swiftSettings: settings),
         .target(
             name: "RedisClient",
             dependencies: core + [
-                "CHiredis",
+                "CHiredis", "Support",
                 .product(name: "NIOConcurrencyHelpers", package: nio),
                 .product(name: "NIOPosix", package: nio),
                 .product(name: "NIOSSL", package: "swift-nio-ssl"),
@@ -53,19 +61,21 @@ let package = Package(
                 .product(name: "Metrics", package: "swift-metrics"),
             ], swiftSettings: settings),
         .target(
-            name: "JobQueue", dependencies: core + ["Contract", "RedisClient"], resources: [.embedInCode("Scripts")],
+            name: "JobQueue", dependencies: core + ["Support", "JSONCodec", "Contract", "RedisClient"],
+            resources: [.embedInCode("Scripts")],
             swiftSettings: settings),
         .target(
             name: "Upstream",
             dependencies: [
-                "CCurl", "CEpoll", "Contract", .product(name: "Logging", package: "swift-log"),
+                "CCurl", "CEpoll", "Support", "JSONCodec", "Contract", .product(name: "Logging", package: "swift-log"),
                 .product(name: "Metrics", package: "swift-metrics"), .product(name: "HeapModule", package: "swift-collections"),
                 .product(name: "DequeModule", package: "swift-collections"),
             ], swiftSettings: settings),
         .target(
             name: "Worker",
             dependencies: core + [
-                "Contract", "RedisClient", "JobQueue", "Upstream", .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+                "Support", "JSONCodec", "Contract", "RedisClient", "JobQueue", "Upstream",
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
                 .product(name: "Hummingbird", package: "hummingbird"), .product(name: "NIOPosix", package: nio),
                 .product(name: "NIOConcurrencyHelpers", package: nio), .product(name: "Metrics", package: "swift-metrics"),
                 .product(name: "DequeModule", package: "swift-collections"),
@@ -73,7 +83,7 @@ let package = Package(
         .target(
             name: "Gateway",
             dependencies: core + [
-                "CCrypt", "JobQueue", "Observability",
+                "CCrypt", "Support", "JSONCodec", "Contract", "RedisClient", "JobQueue", "Observability",
                 .product(name: "NIOPosix", package: nio),
                 .product(name: "NIOHTTP1", package: nio),
                 .product(name: "NIOWebSocket", package: nio),
@@ -94,13 +104,14 @@ let package = Package(
         .target(
             name: "Simulator",
             dependencies: core + [
-                "Contract", .product(name: "NIOPosix", package: nio), .product(name: "NIOHTTP1", package: nio),
+                "Support", "JSONCodec", "Contract", .product(name: "NIOPosix", package: nio), .product(name: "NIOHTTP1", package: nio),
                 .product(name: "DequeModule", package: "swift-collections"),
             ], swiftSettings: settings),
         .executableTarget(
             name: "sluice",
             dependencies: [
-                "Contract", "Observability", "RedisClient", "JobQueue", "Upstream", "Worker", "Gateway", "Simulator",
+                "Support", "JSONCodec", "Contract", "Observability", "RedisClient", "JobQueue", "Upstream", "Worker", "Gateway",
+                "Simulator",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
                 .product(name: "UnixSignals", package: "swift-service-lifecycle"),
@@ -115,39 +126,51 @@ let package = Package(
         .target(
             name: "TestSupport",
             dependencies: [
-                "Contract", "RedisClient", .product(name: "NIOPosix", package: nio), .product(name: "NIOHTTP1", package: nio),
+                "Support", "JSONCodec", "Contract", "RedisClient", .product(name: "NIOPosix", package: nio),
+                .product(name: "NIOHTTP1", package: nio),
                 .product(name: "NIOWebSocket", package: nio),
             ], path: "Tests/TestSupport", swiftSettings: settings),
-        .testTarget(name: "ContractTests", dependencies: ["Contract"], swiftSettings: settings),
+        .testTarget(name: "ContractTests", dependencies: ["Support", "JSONCodec", "Contract"], swiftSettings: settings),
         .testTarget(
             name: "RedisClientTests", dependencies: ["RedisClient", "TestSupport", .product(name: "NIOEmbedded", package: nio)],
             swiftSettings: settings),
         .testTarget(
             name: "JobQueueTests",
             dependencies: [
-                "Contract", "RedisClient", "JobQueue", "TestSupport", .product(name: "NIOPosix", package: nio),
+                "Support", "JSONCodec", "Contract", "RedisClient", "JobQueue", "TestSupport", .product(name: "NIOPosix", package: nio),
                 .product(name: "NIOConcurrencyHelpers", package: nio),
             ], swiftSettings: settings),
         .testTarget(
-            name: "WorkerTests", dependencies: ["Contract", "JobQueue", "RedisClient", "Upstream", "Worker"], swiftSettings: settings),
+            name: "WorkerTests", dependencies: ["Support", "JSONCodec", "Contract", "JobQueue", "RedisClient", "Upstream", "Worker"],
+            swiftSettings: settings),
         .testTarget(
             name: "UpstreamTests",
-            dependencies: ["Upstream", "Simulator", "TestSupport", .product(name: "NIOSSL", package: "swift-nio-ssl")],
+            dependencies: [
+                "Support", "JSONCodec", "Contract", "Upstream", "Simulator", "TestSupport",
+                .product(name: "NIOSSL", package: "swift-nio-ssl"),
+            ],
             swiftSettings: settings),
-        .testTarget(name: "SimulatorTests", dependencies: ["Simulator", "TestSupport"], swiftSettings: settings),
         .testTarget(
-            name: "GatewayTests", dependencies: ["Gateway", "TestSupport", .product(name: "NIOEmbedded", package: nio)],
+            name: "SimulatorTests", dependencies: ["Support", "JSONCodec", "Contract", "Simulator", "TestSupport"], swiftSettings: settings),
+        .testTarget(
+            name: "GatewayTests",
+            dependencies: [
+                "Support", "JSONCodec", "Contract", "RedisClient", "JobQueue", "Gateway", "TestSupport",
+                .product(name: "NIOEmbedded", package: nio),
+            ],
             swiftSettings: settings),
         .testTarget(
             name: "CommandTests",
             dependencies: [
-                "sluice", "Contract", "JobQueue", "Observability", "RedisClient", "Upstream", "TestSupport",
+                "sluice", "Support", "JSONCodec", "Contract", "JobQueue", "Observability", "RedisClient", "Upstream", "TestSupport",
                 .product(name: "Yams", package: "Yams"), .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: settings),
-        .testTarget(name: "ChaosTests", dependencies: ["TestSupport", "Contract", "sluice"], swiftSettings: settings),
         .testTarget(
-            name: "JourneyTests", dependencies: ["TestSupport", "Contract", "RedisClient", "sluice"], exclude: ["Scripts"],
+            name: "ChaosTests", dependencies: ["TestSupport", "Support", "JSONCodec", "Contract", "sluice"], swiftSettings: settings),
+        .testTarget(
+            name: "JourneyTests", dependencies: ["TestSupport", "Support", "JSONCodec", "Contract", "RedisClient", "sluice"],
+            exclude: ["Scripts"],
             swiftSettings: settings),
     ]
 )

@@ -1,3 +1,6 @@
+import JSONCodec
+import Support
+
 extension LoggedEvent {
     /// One event's JSON.
     package init(parsing bytes: [UInt8]) throws(JSONError) {

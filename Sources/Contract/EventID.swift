@@ -1,3 +1,5 @@
+import Support
+
 /// The place of an event: `<attempt>-<seq>`, which is also the id of its entry in the log's stream.
 package struct EventID: Hashable, Sendable, Comparable, CustomStringConvertible {
     /// 1 for the first worker that ran the job.

@@ -1,3 +1,5 @@
+import Support
+
 /// `failed.code`: why a job has no answer. Closed: a reader may switch over it.
 package enum FailureCode: String, Sendable, CaseIterable {
     case invalidRequest = "invalid_request"

@@ -1,3 +1,5 @@
+import JSONCodec
+
 package enum FinishReason: String, Sendable {
     case stop, length
     case toolCalls = "tool_calls"

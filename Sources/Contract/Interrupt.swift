@@ -1,3 +1,5 @@
+import JSONCodec
+
 /// The wish that a job ends: the durable key's value and the cancel channel's message, `{"id":"…","reason":"…"}`.
 package struct Interrupt: Sendable, Hashable {
     package static let maximumReasonLength = NameLimit.reason

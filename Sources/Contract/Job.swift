@@ -1,3 +1,6 @@
+import JSONCodec
+import Support
+
 /// A generation that somebody asked for, as it stands in the queue: the job JSON of the contract.
 package struct Job: Sendable, Hashable {
     package enum OnCrash: String, Sendable {

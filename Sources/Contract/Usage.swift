@@ -1,3 +1,6 @@
+import JSONCodec
+import Support
+
 /// What a job cost, over all its attempts.
 package struct Usage: Sendable, Hashable {
     package var promptTokens: Int

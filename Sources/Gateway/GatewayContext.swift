@@ -1,6 +1,7 @@
 import JobQueue
 import Logging
 import NIOCore
+import RedisClient
 
 /// What every part of one gateway shares. One a process.
 package final class GatewayContext: Sendable {

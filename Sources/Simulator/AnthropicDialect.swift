@@ -1,4 +1,6 @@
 import Contract
+import JSONCodec
+import NIOCore
 import NIOHTTP1
 
 /// Anthropic's messages. As the provider does, it insists on `max_tokens` and on the version header, and knows no role but user and

@@ -1,4 +1,6 @@
 import Contract
+import JSONCodec
+import NIOCore
 import NIOHTTP1
 
 /// DashScope's native text generation. Usage is cumulative on every frame; `finish_reason` is the string "null" until the end.

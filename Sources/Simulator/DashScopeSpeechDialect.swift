@@ -1,4 +1,6 @@
 import Contract
+import JSONCodec
+import NIOCore
 import NIOHTTP1
 
 /// DashScope's speech (Qwen-TTS): base64 of the samples in server-sent events. Every second event is spread over two `data:` lines,

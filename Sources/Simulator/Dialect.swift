@@ -1,4 +1,5 @@
 import Contract
+import JSONCodec
 import NIOHTTP1
 
 /// What a request asks for, whatever dialect it came in.

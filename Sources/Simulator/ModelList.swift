@@ -1,4 +1,5 @@
 import Contract
+import JSONCodec
 
 /// What `GET /v1/models` answers: a sample, as every name is taken.
 enum ModelList {

@@ -1,4 +1,6 @@
 import Contract
+import JSONCodec
+import NIOCore
 import NIOHTTP1
 
 /// Ollama's chat: one JSON object a line, the last with `done:true` and the counts. Streams unless told not to; a last message of the

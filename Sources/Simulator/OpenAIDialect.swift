@@ -1,4 +1,6 @@
 import Contract
+import JSONCodec
+import NIOCore
 import NIOHTTP1
 
 /// OpenAI's chat completions, in the form that DashScope's compatible mode and most open servers speak too.

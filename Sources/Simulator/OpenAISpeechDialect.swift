@@ -1,4 +1,5 @@
 import Contract
+import JSONCodec
 import NIOHTTP1
 
 /// OpenAI's speech: bare samples (or a WAV file of unknown length) in paced chunks, each piece a token.

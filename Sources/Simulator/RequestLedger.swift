@@ -1,5 +1,6 @@
 import Contract
 import DequeModule
+import JSONCodec
 import Synchronization
 
 /// How a request ended, seen from the provider's side.

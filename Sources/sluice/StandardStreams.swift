@@ -1,5 +1,6 @@
 import Contract
 import Glibc
+import JSONCodec
 import Observability
 
 /// What a command has to say besides its result: problems and progress.

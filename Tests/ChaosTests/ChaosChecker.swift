@@ -1,4 +1,5 @@
 import Contract
+import JSONCodec
 import TestSupport
 
 /// Judges a deployment that stands still, from outside: the clients' frames, the logs, the records, the queues and the simulator's

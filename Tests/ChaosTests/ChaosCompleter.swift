@@ -1,4 +1,7 @@
 import Contract
+import JSONCodec
+import NIOCore
+import NIOHTTP1
 import TestSupport
 
 /// Asks for chat completions over plain HTTP, one after the other, by way of whichever gateway. What is told as whole must be; that the

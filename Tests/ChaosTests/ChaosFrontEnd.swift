@@ -1,4 +1,5 @@
 import Contract
+import JSONCodec
 import TestSupport
 
 /// Submits and interrupts by hand, with raw commands, whatever happens to Redis meanwhile; what was accepted is judged by its log in the

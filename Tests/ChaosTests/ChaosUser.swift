@@ -1,5 +1,6 @@
 import Contract
 import Foundation
+import JSONCodec
 import TestSupport
 
 /// A client that makes one request after the other, comes back when its socket breaks, and notes what it saw.

@@ -1,3 +1,4 @@
+import NIOCore
 import TestSupport
 
 /// Carries a schedule out. A place that is already being troubled is left alone, so that each fault can end as it was meant to.

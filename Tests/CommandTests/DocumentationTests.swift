@@ -1,6 +1,7 @@
 import ArgumentParser
 import Contract
 import Foundation
+import JSONCodec
 import TestSupport
 import Testing
 

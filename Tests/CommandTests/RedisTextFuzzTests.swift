@@ -1,4 +1,5 @@
 import Contract
+import JSONCodec
 import JobQueue
 import Observability
 import RedisClient

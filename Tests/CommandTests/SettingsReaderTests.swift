@@ -1,5 +1,9 @@
 import Contract
+import Gateway
+import JobQueue
 import Testing
+import Upstream
+import Worker
 
 @testable import sluice
 

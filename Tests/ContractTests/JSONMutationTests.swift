@@ -1,5 +1,6 @@
 import Contract
 import Foundation
+import JSONCodec
 import Testing
 
 /// The scanner against Foundation's parser, on texts that seeded mutations have broken more or less.

@@ -1,4 +1,5 @@
 import Contract
+import JSONCodec
 import Testing
 
 /// The scanner as a table: what is JSON, what is not, and what comes out.

@@ -1,6 +1,8 @@
 import Contract
+import JSONCodec
 import JobQueue
 import NIOCore
+import NIOWebSocket
 import TestSupport
 import Testing
 

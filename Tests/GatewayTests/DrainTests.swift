@@ -1,5 +1,7 @@
 import Contract
+import JSONCodec
 import JobQueue
+import RedisClient
 import TestSupport
 import Testing
 

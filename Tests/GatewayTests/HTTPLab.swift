@@ -3,6 +3,7 @@ import Hummingbird
 import JobQueue
 import Logging
 import NIOCore
+import NIOHTTP1
 import NIOPosix
 import RedisClient
 import TestSupport

@@ -1,6 +1,9 @@
 import Contract
 import Foundation
+import JSONCodec
 import JobQueue
+import NIOCore
+import NIOHTTP1
 import TestSupport
 import Testing
 

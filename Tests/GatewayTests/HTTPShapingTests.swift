@@ -1,5 +1,6 @@
 import Contract
 import HTTPTypes
+import JSONCodec
 import JobQueue
 import NIOCore
 import Testing

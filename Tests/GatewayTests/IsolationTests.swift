@@ -1,5 +1,8 @@
 import Contract
+import JSONCodec
 import JobQueue
+import NIOHTTP1
+import RedisClient
 import TestSupport
 import Testing
 

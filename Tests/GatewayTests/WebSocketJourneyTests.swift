@@ -1,6 +1,9 @@
 import Contract
+import JSONCodec
 import JobQueue
 import NIOCore
+import NIOWebSocket
+import RedisClient
 import TestSupport
 import Testing
 

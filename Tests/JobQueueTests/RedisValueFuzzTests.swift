@@ -1,6 +1,8 @@
 import Contract
+import JSONCodec
 import NIOCore
 import RedisClient
+import Support
 import TestSupport
 import Testing
 

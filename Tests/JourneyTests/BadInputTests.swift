@@ -1,5 +1,7 @@
 import Contract
+import JSONCodec
 import NIOCore
+import NIOWebSocket
 import TestSupport
 import Testing
 

@@ -1,4 +1,6 @@
 import Contract
+import JSONCodec
+import NIOHTTP1
 import TestSupport
 import Testing
 

@@ -1,5 +1,6 @@
 import Contract
 import Foundation
+import JSONCodec
 import TestSupport
 import Testing
 

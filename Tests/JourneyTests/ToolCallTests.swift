@@ -1,4 +1,6 @@
 import Contract
+import FoundationEssentials
+import JSONCodec
 import TestSupport
 import Testing
 

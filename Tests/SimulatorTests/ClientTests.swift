@@ -1,4 +1,5 @@
 import Contract
+import JSONCodec
 import Simulator
 import Testing
 

@@ -1,4 +1,5 @@
 import Contract
+import JSONCodec
 
 /// Judges the events of one job in the order in which a reader gets them: the promises of the contract, as rules that need no knowledge of
 /// the product.

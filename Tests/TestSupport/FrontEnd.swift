@@ -1,5 +1,6 @@
 import Contract
 import Foundation
+import JSONCodec
 
 /// A front end in another language, as it were: submits, follows and interrupts with raw Redis commands, as the contract says anybody may.
 package final class FrontEnd: Sendable {

@@ -1,5 +1,6 @@
 import Contract
 import Foundation
+import JSONCodec
 
 /// Settings of the fuzz tests. A failure names the seed and the number of the input; both repeat it.
 package enum Fuzz {

@@ -1,4 +1,5 @@
 import Contract
+import JSONCodec
 
 /// Makes messages of the WebSocket protocol and changes them where it hurts: fields left out, doubled, of another type, too long, too
 /// deep, with numbers at the edges of every range; and now and then their bytes.

@@ -1,4 +1,5 @@
 import Contract
+import JSONCodec
 
 /// Judges the frames of one request on the WebSocket in the order in which they came.
 package struct RequestJudge: Sendable {

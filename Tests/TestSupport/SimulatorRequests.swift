@@ -1,4 +1,5 @@
 import Contract
+import JSONCodec
 
 /// What the upstream saw: `GET /sim/requests` of the simulator. Times are CLOCK_MONOTONIC nanoseconds.
 package struct SimulatorRequest: Sendable, Hashable {

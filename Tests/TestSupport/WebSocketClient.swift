@@ -1,5 +1,6 @@
 import Contract
 import Foundation
+import JSONCodec
 import NIOCore
 import NIOHTTP1
 import NIOPosix

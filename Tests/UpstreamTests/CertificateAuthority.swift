@@ -1,3 +1,4 @@
+import FoundationEssentials
 import NIOSSL
 import TestSupport
 import Testing

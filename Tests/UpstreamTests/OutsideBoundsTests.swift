@@ -1,4 +1,6 @@
 import Contract
+import JSONCodec
+import Support
 import Testing
 
 @testable import Upstream

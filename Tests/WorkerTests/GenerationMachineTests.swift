@@ -1,4 +1,5 @@
 import Contract
+import JSONCodec
 import Testing
 import Upstream
 

@@ -1,4 +1,5 @@
 import Contract
+import NIOCore
 import RedisClient
 import Testing
 

@@ -1,4 +1,5 @@
 import Contract
+import JSONCodec
 import JWTKit
 
 /// A key with the one algorithm that it is for. A token is verified with that algorithm or not at all: what its header claims never chooses

@@ -1,4 +1,5 @@
 import Contract
+import JSONCodec
 
 /// The body of `POST /v1/chat/completions`, as far as a gateway looks into it; all of it goes to the upstream.
 struct ChatCompletionRequest: Sendable, Equatable {

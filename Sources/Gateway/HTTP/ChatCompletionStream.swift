@@ -1,4 +1,5 @@
 import Contract
+import JSONCodec
 
 /// Turns a job's events into OpenAI's `chat.completion.chunk`s. No I/O.
 struct ChatCompletionStream {

@@ -1,4 +1,5 @@
 import Contract
+import HTTPTypes
 import JobQueue
 import Logging
 import NIOConcurrencyHelpers

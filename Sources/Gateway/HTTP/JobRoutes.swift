@@ -1,6 +1,7 @@
 import Contract
 import HTTPTypes
 import Hummingbird
+import JSONCodec
 import JobQueue
 import NIOCore
 import RedisClient

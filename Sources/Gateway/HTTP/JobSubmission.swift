@@ -1,5 +1,6 @@
 import Contract
 import Crypto
+import JSONCodec
 
 /// What `POST /v1/jobs` may say.
 enum JobSubmission {

@@ -1,6 +1,7 @@
 import Contract
 import NIOCore
 import RedisClient
+import Upstream
 
 /// Attacks by HTTP requests.
 extension AbuseAttack {

@@ -1,4 +1,5 @@
 import Contract
+import JSONCodec
 
 /// What one attack cost the nodes and the other tenant.
 struct AbuseFinding: Sendable {

@@ -3,6 +3,7 @@ import NIOCore
 import NIOPosix
 import RedisClient
 import Synchronization
+import Upstream
 
 /// The gateway that is attacked, as its attacker sees it, and what the attacker has open.
 final class AbuseTarget: Sendable {

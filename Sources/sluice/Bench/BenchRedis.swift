@@ -1,4 +1,6 @@
 import Contract
+import JSONCodec
+import JobQueue
 import NIOCore
 import NIOPosix
 import Observability

@@ -1,5 +1,6 @@
 import Contract
 import Histogram
+import JSONCodec
 
 /// Times of one kind, in nanoseconds, kept by HdrHistogram to three digits.
 struct Times: Sendable {

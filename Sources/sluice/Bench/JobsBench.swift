@@ -1,5 +1,6 @@
 import Contract
 import Histogram
+import JSONCodec
 import NIOCore
 import RedisClient
 

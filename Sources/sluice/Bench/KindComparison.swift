@@ -1,4 +1,5 @@
 import Contract
+import JSONCodec
 import Upstream
 
 /// What a relayed token costs the worker with each kind of upstream, beside OpenAI's.

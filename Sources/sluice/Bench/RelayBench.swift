@@ -1,4 +1,5 @@
 import Contract
+import JSONCodec
 import RedisClient
 
 /// What a relayed token costs and how late it comes, with many streams at a steady pace.

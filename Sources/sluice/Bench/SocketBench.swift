@@ -1,4 +1,5 @@
 import Contract
+import JSONCodec
 
 /// What a socket costs on which nothing is said: a client that is registered and reads.
 struct SocketBench: Sendable {

@@ -1,5 +1,6 @@
 import Contract
 import Glibc
+import JSONCodec
 
 /// Reads the simulator's tokens (` w0`, ` w1` …) out of messages without decoding them: a measuring client must cost little beside what it
 /// measures.

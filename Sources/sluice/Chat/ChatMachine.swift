@@ -1,4 +1,5 @@
 import Contract
+import JSONCodec
 
 /// What `sluice chat` does about what happens: the protocol's client side without sockets, terminals or clocks.
 struct ChatMachine {

@@ -1,5 +1,7 @@
+import CNIOLinux
 import Contract
 import Glibc
+import JSONCodec
 import NIOCore
 import NIOPosix
 import Observability

@@ -1,4 +1,5 @@
 import ArgumentParser
+import JSONCodec
 
 struct ChatCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(

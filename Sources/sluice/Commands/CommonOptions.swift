@@ -1,4 +1,5 @@
 import ArgumentParser
+import JSONCodec
 
 struct SettingsOptions: ParsableArguments {
     @Option(

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Contract
+import JSONCodec
 
 struct ConfigCommand: ParsableCommand {
     static let configuration = CommandConfiguration(

@@ -1,5 +1,8 @@
 import ArgumentParser
 import Contract
+import JSONCodec
+import Observability
+import Support
 
 struct DeadCommand: ParsableCommand {
     static let configuration = CommandConfiguration(

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Gateway
 import Logging
+import NIOCore
 import NIOPosix
 import Observability
 import ServiceLifecycle

@@ -1,5 +1,7 @@
 import ArgumentParser
 import Contract
+import JSONCodec
+import JobQueue
 
 struct JobCommand: ParsableCommand {
     static let configuration = CommandConfiguration(

@@ -1,8 +1,10 @@
 import ArgumentParser
 import Contract
+import JSONCodec
 import JobQueue
 import Observability
 import RedisClient
+import Support
 
 struct JobListCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(

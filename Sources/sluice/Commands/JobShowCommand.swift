@@ -1,5 +1,6 @@
 import ArgumentParser
 import Contract
+import JobQueue
 
 struct JobShowCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Contract
+import JSONCodec
 import JobQueue
 
 struct QueueCommand: ParsableCommand {

@@ -1,4 +1,5 @@
 import ArgumentParser
+import JobQueue
 
 struct StatusCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(

@@ -1,4 +1,5 @@
 import ArgumentParser
+import JSONCodec
 import JobQueue
 
 struct WorkerDrainCommand: AsyncParsableCommand {

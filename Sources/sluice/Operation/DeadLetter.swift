@@ -1,7 +1,9 @@
 import Contract
+import JSONCodec
 import JobQueue
 import Observability
 import RedisClient
+import Support
 
 /// A job that was given up, with what was asked: after its record has expired, the only place that still holds the prompt.
 struct DeadLetter: Sendable {

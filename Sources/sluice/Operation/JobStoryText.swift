@@ -1,6 +1,7 @@
 import Contract
 import JobQueue
 import Observability
+import Support
 
 /// The story as a person reads it.
 extension JobStory {

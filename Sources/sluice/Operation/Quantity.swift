@@ -1,4 +1,5 @@
 import Contract
+import Support
 
 /// Numbers as people read them at a glance.
 enum Quantity {

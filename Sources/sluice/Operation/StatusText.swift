@@ -1,5 +1,6 @@
 import Contract
 import JobQueue
+import Support
 
 /// The state of a deployment as `sluice status` prints it.
 extension DeploymentSnapshot {

@@ -2,6 +2,7 @@ import Contract
 import Glibc
 import Logging
 import Observability
+import Support
 
 extension SettingsReader {
     /// The node's name as set, else `host-pid-random`.

@@ -1,3 +1,5 @@
+import JSONCodec
+
 /// Every setting there is, once. `sluice config check` prints this table with the values that are in force.
 enum SettingTable {
     private static let nodes: Set<Setting.Reader> = [.gateway, .worker]

@@ -1,5 +1,7 @@
 import Contract
+import JSONCodec
 import Observability
+import Support
 import Upstream
 import Yams
 

@@ -1,6 +1,7 @@
 import Contract
 import JobQueue
 import Observability
+import Support
 
 /// One picture of `sluice top`: a function of what the machine knows and of the screen's size. Fits 80×24.
 struct TopFrame {

@@ -1,0 +1,74 @@
+import Contract
+import JSONCodec
+import NIOCore
+import Support
+
+/// What stands around every message: `{"version":"1.0","msg_type":…,"session_id":…,"payload":{…},"timestamp":…}`.
+struct Envelope: Sendable, Equatable {
+    static let version = "1.0"
+
+    enum Kind: String, Sendable {
+        case register = "REGISTER"
+        case request = "REQUEST"
+        case interrupt = "INTERRUPT"
+        case resume = "RESUME"
+        case sessionQuery = "SESSION_QUERY"
+        case heartbeatReply = "HEARTBEAT_REPLY"
+        case shutdown = "SHUTDOWN"
+        case healthCheck = "HEALTH_CHECK"
+    }
+
+    var kind: Kind
+    /// Empty when the message names none.
+    var sessionID: String
+    var payload: JSONObject
+
+    /// - Throws: MALFORMED_PAYLOAD, with the request's id where one can be read, so that a client learns which of its requests it was.
+    init(parsing message: ByteBuffer, maximumDepth: Int) throws(ProtocolError) {
+        let json: JSON
+        do { json = try JSON(parsing: message.readableBytesView, maximumDepth: maximumDepth) } catch {
+            throw .malformed("the message is not JSON: \(error)")
+        }
+        guard let object = json.object else { throw .malformed("the message is not a JSON object") }
+        let payload = object["payload"]?.object
+        let requestID = payload?["request_id"]?.string.flatMap { $0.utf8.count <= FieldLimit.requestID ? $0 : nil }
+        func malformed(_ text: String) -> ProtocolError { .malformed(text, requestID: requestID) }
+        guard let type = object["msg_type"]?.string else { throw malformed("\"msg_type\" must be a string") }
+        guard object["version"]?.string == Self.version else { throw malformed("\"version\" must be \"\(Self.version)\"") }
+        guard case .number = object["timestamp"] else { throw malformed("\"timestamp\" must be a number of milliseconds") }
+        guard let payload else { throw malformed("\"payload\" must be an object") }
+        switch object["session_id"] {
+        case nil, .null: sessionID = ""
+        case .string(let text): sessionID = try text.bounded("session_id", FieldLimit.sessionID, requestID: requestID)
+        default: throw malformed("\"session_id\" must be a string")
+        }
+        guard let kind = Kind(rawValue: type) else { throw malformed("the msg_type \"\(type.cut(toBytes: 40))\" is unknown") }
+        self.kind = kind
+        self.payload = payload
+    }
+}
+
+/// Writes messages to clients straight as bytes.
+enum EnvelopeWriter {
+    /// Up to and with the payload's opening brace is the caller's; this writes what comes before it.
+    static func open(_ type: String, session: String, into out: inout [UInt8]) {
+        out.append(contentsOf: #"{"version":"1.0""#.utf8)
+        out.appendJSONMember("msg_type", type)
+        out.appendJSONMember("session_id", session)
+        out.appendJSONName("payload")
+    }
+
+    /// What comes after the payload.
+    static func close(milliseconds: Int, into out: inout [UInt8]) {
+        out.appendJSONMember("timestamp", milliseconds)
+        out.append(UInt8(ascii: "}"))
+    }
+
+    static func message(_ type: String, session: String, payload: JSON, milliseconds: Int) -> [UInt8] {
+        var out: [UInt8] = []
+        open(type, session: session, into: &out)
+        payload.append(to: &out)
+        close(milliseconds: milliseconds, into: &out)
+        return out
+    }
+}

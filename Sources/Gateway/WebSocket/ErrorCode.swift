@@ -1,0 +1,62 @@
+import Contract
+import JSONCodec
+
+/// `error_code` of an ERROR message.
+enum ErrorCode: String, Sendable {
+    case authFailed = "AUTH_FAILED"
+    case sessionInvalid = "SESSION_INVALID"
+    case malformedPayload = "MALFORMED_PAYLOAD"
+    case payloadTooLarge = "PAYLOAD_TOO_LARGE"
+    case unsupportedDataType = "UNSUPPORTED_DATA_TYPE"
+    case duplicateRequest = "DUPLICATE_REQUEST"
+    case rateLimited = "RATE_LIMITED"
+    case serverBusy = "SERVER_BUSY"
+    case requestTimeout = "REQUEST_TIMEOUT"
+    case internalError = "INTERNAL_ERROR"
+    case upstreamError = "UPSTREAM_ERROR"
+
+    /// What a job's `failed.code` is called on the WebSocket.
+    init(_ code: FailureCode) {
+        self =
+            switch code {
+            case .rateLimited, .quotaExhausted: .rateLimited
+            case .overloaded: .serverBusy
+            case .firstTokenTimeout, .idleTimeout, .totalTimeout, .deadlineExceeded: .requestTimeout
+            case .internal, .workerLost: .internalError
+            case .invalidRequest, .unsupportedParameter, .modelNotFound, .authentication, .permission, .contentFiltered, .upstreamError,
+                .upstreamUnreachable, .upstreamDisconnected, .upstreamTruncated, .upstreamProtocol, .outputTooLarge:
+                .upstreamError
+            }
+    }
+}
+
+/// An ERROR as the gateway itself gives it.
+struct ProtocolError: Error, Sendable, Equatable {
+    var code: ErrorCode
+    var message: String
+    var detail = ""
+    var retryable = false
+    var requestID: String?
+
+    init(_ code: ErrorCode, _ message: String, detail: String = "", retryable: Bool = false, requestID: String? = nil) {
+        self.code = code
+        self.message = message
+        self.detail = detail
+        self.retryable = retryable
+        self.requestID = requestID
+    }
+
+    static func malformed(_ message: String, requestID: String? = nil) -> ProtocolError {
+        ProtocolError(.malformedPayload, message, requestID: requestID)
+    }
+
+    var payload: JSON {
+        var members = JSONObject()
+        members["error_code"] = .string(code.rawValue)
+        members["error_msg"] = .string(message)
+        members["error_detail"] = .string(detail)
+        members["retryable"] = .bool(retryable)
+        members["request_id"] = requestID.map(JSON.string)
+        return .object(members)
+    }
+}

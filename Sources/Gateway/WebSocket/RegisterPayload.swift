@@ -1,0 +1,55 @@
+import Contract
+import JSONCodec
+
+/// The payload of REGISTER.
+struct RegisterPayload: Sendable {
+    var credential: Credential
+    var settings: SessionSettings
+    var resumedSession: String?
+
+    /// - Parameter maximumSize: bytes of the session's settings as JSON.
+    /// - Throws: MALFORMED_PAYLOAD, PAYLOAD_TOO_LARGE.
+    init(_ payload: JSONObject, maximumSize: Int = SessionSettings.defaultMaximumSize) throws(ProtocolError) {
+        guard let auth = payload["auth"]?.object else { throw .malformed("\"auth\" must be an object") }
+        func field(_ name: String) throws(ProtocolError) -> String {
+            guard let text = auth[name]?.string else { throw .malformed("\"auth.\(name)\" must be a string") }
+            return text
+        }
+        switch auth["type"]?.string {
+        case "API_KEY": credential = .apiKey(try field("api_key"))
+        case "ACCOUNT": credential = .account(try field("account"), password: try field("password"))
+        case "JWT": credential = .jwt(try field("token"))
+        default: throw .malformed("\"auth.type\" may be API_KEY, ACCOUNT or JWT")
+        }
+        var settings = SessionSettings()
+        if let platform = payload["platform"], !platform.isNull {
+            guard let known = platform.string.flatMap(SessionSettings.Platform.init) else {
+                throw .malformed("\"platform\" may be WEB, APP, MINI_PROGRAM or TV")
+            }
+            settings.platform = known
+        }
+        settings.requiresSpeech = try payload.flag("require_tts") ?? false
+        settings.enablesRecognition = try payload.flag("enable_srs") ?? false
+        if let functions = payload.present("function_calling") { settings.functions = try FunctionDefinition.list(functions) }
+        if let prompt = payload.present("system_prompt") { try settings.setSystemPrompt(prompt) }
+        if let scene = payload.present("scene_context") { try settings.setScene(scene) }
+        try settings.requireSize(maximumSize)
+        self.settings = settings
+        if let resumed = payload.present("resume_session_id") {
+            guard let text = resumed.string else { throw .malformed("\"resume_session_id\" must be a string") }
+            resumedSession = text.isEmpty ? nil : try text.bounded("resume_session_id", FieldLimit.sessionID)
+        }
+    }
+}
+
+extension JSONObject {
+    /// A member that is there and not null.
+    func present(_ name: String) -> JSON? { self[name].flatMap { $0.isNull ? nil : $0 } }
+
+    /// - Throws: MALFORMED_PAYLOAD when it is neither absent, null nor a boolean.
+    func flag(_ name: String, requestID: String? = nil) throws(ProtocolError) -> Bool? {
+        guard let value = present(name) else { return nil }
+        guard let flag = value.bool else { throw .malformed("\"\(name)\" must be true or false", requestID: requestID) }
+        return flag
+    }
+}

@@ -1,0 +1,113 @@
+import Contract
+import JSONCodec
+import Support
+
+/// The payload of REQUEST.
+struct RequestPayload: Sendable {
+    var id: String
+    /// Empty: the request only updates the session.
+    var text: String
+    /// For this request alone; nil: as the session says.
+    var requiresSpeech: Bool?
+    var model: String?
+    var supersedes: Bool
+    var update: SessionUpdate
+
+    /// - Throws: MALFORMED_PAYLOAD, UNSUPPORTED_DATA_TYPE.
+    init(_ payload: JSONObject) throws(ProtocolError) {
+        guard let id = payload["request_id"]?.string, !id.isEmpty, id.utf8.count <= FieldLimit.requestID else {
+            throw .malformed("\"request_id\" must be a string of 1 to \(FieldLimit.requestID) bytes")
+        }
+        self.id = id
+        guard let type = payload["data_type"]?.string else { throw .malformed("\"data_type\" must be a string", requestID: id) }
+        guard type == "TEXT" else {
+            throw ProtocolError(
+                .unsupportedDataType, "data_type \"\(type.cut(toBytes: 20))\" is not supported; TEXT is", requestID: id)
+        }
+        guard let content = payload["content"]?.object else { throw .malformed("\"content\" must be an object", requestID: id) }
+        guard let text = content["text"]?.string else { throw .malformed("\"content.text\" must be a string", requestID: id) }
+        self.text = text
+        requiresSpeech = try payload.flag("require_tts", requestID: id)
+        _ = try payload.flag("enable_srs", requestID: id)
+        supersedes = try payload.flag("supersede", requestID: id) ?? false
+        if let model = payload.present("model") {
+            guard let name = model.string else { throw .malformed("\"model\" must be a string", requestID: id) }
+            self.model = name.isEmpty ? nil : try name.bounded("model", FieldLimit.model, requestID: id)
+        }
+        do { update = try SessionUpdate(payload) } catch {
+            var error = error
+            error.requestID = id
+            throw error
+        }
+    }
+}
+
+/// The payload of INTERRUPT.
+struct InterruptPayload: Sendable, Equatable {
+    /// Ids in one message: many times what a session may have running.
+    static let maximumCount = 1_000
+
+    /// As it came, for the acknowledgement; nil when absent.
+    var echo: JSON?
+    /// Nil: every running request of the session. Without repetitions.
+    var ids: [String]?
+    var reason: String
+
+    init(_ payload: JSONObject) throws(ProtocolError) {
+        echo = payload["interrupt_request_id"]
+        switch echo {
+        case nil, .null, .string(""), .array([]): ids = nil
+        case .string(let id): ids = [try id.bounded("interrupt_request_id", FieldLimit.requestID)]
+        case .array(let elements):
+            guard elements.count <= Self.maximumCount else {
+                throw .malformed("\"interrupt_request_id\" has more than \(Self.maximumCount) entries")
+            }
+            var seen: Set<String> = []
+            var list: [String] = []
+            for element in elements {
+                guard let id = element.string else { throw .malformed("\"interrupt_request_id\" holds something that is no string") }
+                if seen.insert(try id.bounded("interrupt_request_id", FieldLimit.requestID)).inserted { list.append(id) }
+            }
+            ids = list
+        default: throw .malformed("\"interrupt_request_id\" must be a string or an array of strings")
+        }
+        switch payload.present("reason") {
+        case nil: reason = InterruptReason.userStop
+        case .string(let text) where Self.isReason(text): reason = text
+        default: throw .malformed("\"reason\" must be 1 to \(FieldLimit.interruptReason) of A-Z a-z 0-9 _ . -")
+        }
+    }
+
+    private static func isReason(_ text: String) -> Bool {
+        (1...FieldLimit.interruptReason).contains(text.utf8.count)
+            && text.utf8.allSatisfy { byte in
+                switch byte {
+                case UInt8(ascii: "A")...UInt8(ascii: "Z"), UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "0")...UInt8(ascii: "9"),
+                    UInt8(ascii: "_"), UInt8(ascii: "."), UInt8(ascii: "-"):
+                    true
+                default: false
+                }
+            }
+    }
+}
+
+/// The payload of RESUME.
+struct ResumePayload: Sendable, Equatable {
+    var id: String
+    /// What followed this event is wanted; nil: everything.
+    var after: EventID?
+
+    init(_ payload: JSONObject) throws(ProtocolError) {
+        guard let id = payload["request_id"]?.string, !id.isEmpty, id.utf8.count <= FieldLimit.requestID else {
+            throw .malformed("\"request_id\" must be a string of 1 to \(FieldLimit.requestID) bytes")
+        }
+        self.id = id
+        switch payload.present("last_event_id") {
+        case nil, .string(""): after = nil
+        case .string(let text):
+            guard let event = EventID(text) else { throw .malformed("\"last_event_id\" is no event's id", requestID: id) }
+            after = event
+        default: throw .malformed("\"last_event_id\" must be a string", requestID: id)
+        }
+    }
+}

@@ -1,0 +1,338 @@
+import Support
+
+/// Why a text is not the JSON that was asked for, and where.
+package struct JSONError: Error, Equatable, CustomStringConvertible {
+    /// What was wrong, in words that can be shown to whoever sent it.
+    package let reason: String
+    /// Bytes from the start of the text.
+    package let offset: Int
+
+    package init(_ reason: String, at offset: Int) {
+        self.reason = reason
+        self.offset = offset
+    }
+
+    package var description: String { "\(reason) at byte \(offset)" }
+}
+
+/// The raw bytes of a member's name, compared without making a `String`. Valid only inside the closure that it was given to.
+///
+/// A name that is written with escapes is unescaped first, so that it always compares by what it means.
+package struct JSONKey {
+    fileprivate let bytes: UnsafeBufferPointer<UInt8>
+    fileprivate let unescaped: String?
+
+    /// Nil when it is not UTF-8.
+    package var string: String? { unescaped ?? String(validating: bytes, as: UTF8.self) }
+
+    package static func ~= (name: StaticString, key: JSONKey) -> Bool { key.equals(name) }
+
+    private func equals(_ name: StaticString) -> Bool {
+        if let unescaped { return unescaped == name.description }
+        guard bytes.count == name.utf8CodeUnitCount else { return false }
+        for index in 0..<bytes.count where bytes[index] != name.utf8Start[index] { return false }
+        return true
+    }
+}
+
+/// Reads JSON (RFC 8259) from bytes without building a tree: one pass, no allocation but for the strings that are asked for.
+///
+/// Made for the hot paths, where a token's chunk costs under a microsecond here and several in `JSONDecoder`. Every method leaves the
+/// scanner behind the value that it read; any of them throws `JSONError` on what is not JSON, is nested deeper than `maximumDepth`, or is
+/// of another kind.
+package struct JSONScanner {
+    private let bytes: UnsafeBufferPointer<UInt8>
+    private var position = 0
+    private var depth: Int
+    let rules: JSON.Rules
+    private var valuesLeft: Int
+
+    /// - Parameter rules: how `value()` judges names and the number of values; what is read without a tree is not judged.
+    package init(_ bytes: UnsafeBufferPointer<UInt8>, maximumDepth: Int = 64, rules: JSON.Rules = .lenient) {
+        self.bytes = bytes
+        depth = maximumDepth
+        self.rules = rules
+        valuesLeft = rules == .strict ? JSON.maximumValues : .max
+    }
+
+    package var offset: Int { position }
+
+    /// The next byte that is no white space, not consumed; nil at the end.
+    package mutating func peek() -> UInt8? {
+        while position < bytes.count {
+            let byte = bytes[position]
+            guard byte == 0x20 || byte == 0x0A || byte == 0x0D || byte == 0x09 else { return byte }
+            position += 1
+        }
+        return nil
+    }
+
+    /// Throws unless nothing but white space follows.
+    package mutating func finish() throws(JSONError) {
+        guard peek() == nil else { throw JSONError("unexpected text after the value", at: position) }
+    }
+
+    /// Calls `body` for each member; it must consume the value (`skip()` if it is not wanted).
+    package mutating func object(_ body: (JSONKey, inout JSONScanner) throws(JSONError) -> Void) throws(JSONError) {
+        try expect(UInt8(ascii: "{"), "an object")
+        try enter()
+        if peek() == UInt8(ascii: "}") {
+            position += 1
+            depth += 1
+            return
+        }
+        while true {
+            guard peek() == UInt8(ascii: "\"") else { throw JSONError("a member's name was expected", at: position) }
+            let key = try key()
+            try expect(UInt8(ascii: ":"), "a colon")
+            try body(key, &self)
+            guard let next = peek() else { throw JSONError("the text ends inside an object", at: position) }
+            position += 1
+            if next == UInt8(ascii: "}") { break }
+            guard next == UInt8(ascii: ",") else { throw JSONError("a comma or the object's end was expected", at: position - 1) }
+        }
+        depth += 1
+    }
+
+    /// Calls `body` for each element; it must consume it.
+    package mutating func array(_ body: (inout JSONScanner) throws(JSONError) -> Void) throws(JSONError) {
+        try expect(UInt8(ascii: "["), "an array")
+        try enter()
+        if peek() == UInt8(ascii: "]") {
+            position += 1
+            depth += 1
+            return
+        }
+        while true {
+            try body(&self)
+            guard let next = peek() else { throw JSONError("the text ends inside an array", at: position) }
+            position += 1
+            if next == UInt8(ascii: "]") { break }
+            guard next == UInt8(ascii: ",") else { throw JSONError("a comma or the array's end was expected", at: position - 1) }
+        }
+        depth += 1
+    }
+
+    /// A string; nil for `null`.
+    package mutating func optionalString() throws(JSONError) -> String? {
+        try null() ? nil : try string()
+    }
+
+    /// A whole number; nil for `null`. A number with a fraction or an exponent is accepted when its value is whole.
+    package mutating func optionalInteger() throws(JSONError) -> Int? {
+        try null() ? nil : try integer()
+    }
+
+    package mutating func integer() throws(JSONError) -> Int {
+        let start = position
+        let text = try number()
+        if let value = Int(text) { return value }
+        if let value = Double(text), let whole = Int(exactly: value) { return whole }
+        throw JSONError("a whole number was expected", at: start)
+    }
+
+    package mutating func bool() throws(JSONError) -> Bool {
+        switch peek() {
+        case UInt8(ascii: "t"):
+            try word("true")
+            return true
+        case UInt8(ascii: "f"):
+            try word("false")
+            return false
+        default: throw JSONError("true or false was expected", at: position)
+        }
+    }
+
+    /// Consumes `null` and says so; leaves anything else alone.
+    package mutating func null() throws(JSONError) -> Bool {
+        guard peek() == UInt8(ascii: "n") else { return false }
+        try word("null")
+        return true
+    }
+
+    /// The spelling of a number.
+    package mutating func number() throws(JSONError) -> String {
+        _ = peek()
+        let start = position
+        try skipNumber()
+        return String(decoding: bytes[start..<position], as: UTF8.self)
+    }
+
+    package mutating func string() throws(JSONError) -> String {
+        guard peek() == UInt8(ascii: "\"") else { throw JSONError("a string was expected", at: position) }
+        let (start, end, escaped) = try stringBounds()
+        let raw = UnsafeBufferPointer(rebasing: bytes[start..<end])
+        if escaped { return try unescape(raw, at: start) }
+        guard let text = String(validating: raw, as: UTF8.self) else { throw JSONError("a string is not UTF-8", at: start) }
+        return text
+    }
+
+    /// Steps over any value, checking its form (the content of strings is not decoded).
+    package mutating func skip() throws(JSONError) {
+        switch peek() {
+        case UInt8(ascii: "{"): try object { (_, scanner) throws(JSONError) in try scanner.skip() }
+        case UInt8(ascii: "["): try array { (scanner) throws(JSONError) in try scanner.skip() }
+        case UInt8(ascii: "\""): _ = try stringBounds()
+        case UInt8(ascii: "t"): try word("true")
+        case UInt8(ascii: "f"): try word("false")
+        case UInt8(ascii: "n"): try word("null")
+        case nil: throw JSONError("the text ends where a value was expected", at: position)
+        default: try skipNumber()
+        }
+    }
+
+    /// The bytes of the next value, as they stand.
+    package mutating func raw() throws(JSONError) -> UnsafeBufferPointer<UInt8> {
+        _ = peek()
+        let start = position
+        try skip()
+        return UnsafeBufferPointer(rebasing: bytes[start..<position])
+    }
+
+    /// A whole number in `0...Int.maximumExact`; one outside it becomes the nearest. For counts, durations and places that others have
+    /// written: a wrong one must not cost more than itself.
+    package mutating func count() throws(JSONError) -> Int {
+        let start = position
+        let text = try number()
+        if let value = Int(text) { return value.boundedCount }
+        guard let value = Double(text), value == value.rounded() else { throw JSONError("a whole number was expected", at: start) }
+        return Int(bounding: value).boundedCount
+    }
+
+    /// As `count()`; nil for `null`.
+    package mutating func optionalCount() throws(JSONError) -> Int? {
+        try null() ? nil : try count()
+    }
+
+    /// Counts a member or an element of the tree that is being read.
+    mutating func countValue() throws(JSONError) {
+        guard valuesLeft > 0 else { throw JSONError("there are more than \(JSON.maximumValues) members and elements", at: position) }
+        valuesLeft -= 1
+    }
+
+    // MARK: pieces
+
+    private mutating func enter() throws(JSONError) {
+        depth -= 1
+        guard depth >= 0 else { throw JSONError("nested too deeply", at: position) }
+    }
+
+    private mutating func expect(_ byte: UInt8, _ what: String) throws(JSONError) {
+        guard peek() == byte else { throw JSONError("\(what) was expected", at: position) }
+        position += 1
+    }
+
+    private mutating func word(_ word: StaticString) throws(JSONError) {
+        let count = word.utf8CodeUnitCount
+        guard position + count <= bytes.count else { throw JSONError("an unknown word", at: position) }
+        for index in 0..<count where bytes[position + index] != word.utf8Start[index] {
+            throw JSONError("an unknown word", at: position)
+        }
+        position += count
+    }
+
+    private mutating func key() throws(JSONError) -> JSONKey {
+        let (start, end, escaped) = try stringBounds()
+        let raw = UnsafeBufferPointer(rebasing: bytes[start..<end])
+        return JSONKey(bytes: raw, unescaped: escaped ? try unescape(raw, at: start) : nil)
+    }
+
+    /// At an opening quote: steps over the string and gives what stands between the quotes.
+    private mutating func stringBounds() throws(JSONError) -> (start: Int, end: Int, escaped: Bool) {
+        let start = position + 1
+        var index = start
+        var escaped = false
+        while index < bytes.count {
+            let byte = bytes[index]
+            if byte == UInt8(ascii: "\"") {
+                position = index + 1
+                return (start, index, escaped)
+            }
+            if byte == UInt8(ascii: "\\") {
+                escaped = true
+                index += 1
+            } else if byte < 0x20 {
+                throw JSONError("a control character inside a string", at: index)
+            }
+            index += 1
+        }
+        throw JSONError("the text ends inside a string", at: bytes.count)
+    }
+
+    private mutating func skipNumber() throws(JSONError) {
+        let start = position
+        func digits(_ position: inout Int) -> Int {
+            let first = position
+            while position < bytes.count, bytes[position] &- 0x30 < 10 { position += 1 }
+            return position - first
+        }
+        if position < bytes.count, bytes[position] == UInt8(ascii: "-") { position += 1 }
+        let first = position
+        let whole = digits(&position)
+        guard whole > 0, whole == 1 || bytes[first] != UInt8(ascii: "0") else { throw JSONError("a value was expected", at: start) }
+        if position < bytes.count, bytes[position] == UInt8(ascii: ".") {
+            position += 1
+            guard digits(&position) > 0 else { throw JSONError("a digit was expected", at: position) }
+        }
+        if position < bytes.count, bytes[position] | 0x20 == UInt8(ascii: "e") {
+            position += 1
+            if position < bytes.count, bytes[position] == UInt8(ascii: "+") || bytes[position] == UInt8(ascii: "-") { position += 1 }
+            guard digits(&position) > 0 else { throw JSONError("a digit was expected", at: position) }
+        }
+    }
+
+    /// A `\u` escape that is half of a surrogate pair becomes U+FFFD: models cut their output between the halves, and half a character is
+    /// no reason to lose the rest of an answer.
+    private func unescape(_ raw: UnsafeBufferPointer<UInt8>, at start: Int) throws(JSONError) -> String {
+        var out: [UInt8] = []
+        out.reserveCapacity(raw.count)
+        var index = 0
+        func hex(_ at: Int) throws(JSONError) -> UInt32 {
+            guard at + 4 <= raw.count else { throw JSONError("a \\u escape is cut short", at: start + at) }
+            var value: UInt32 = 0
+            for digit in raw[at..<at + 4] {
+                switch digit {
+                case 0x30...0x39: value = value << 4 | UInt32(digit - 0x30)
+                case 0x41...0x46: value = value << 4 | UInt32(digit - 0x41 + 10)
+                case 0x61...0x66: value = value << 4 | UInt32(digit - 0x61 + 10)
+                default: throw JSONError("a \\u escape needs four hexadecimal digits", at: start + at)
+                }
+            }
+            return value
+        }
+        while index < raw.count {
+            let byte = raw[index]
+            guard byte == UInt8(ascii: "\\") else {
+                out.append(byte)
+                index += 1
+                continue
+            }
+            index += 2
+            switch raw[index - 1] {
+            case UInt8(ascii: "\""): out.append(0x22)
+            case UInt8(ascii: "\\"): out.append(0x5C)
+            case UInt8(ascii: "/"): out.append(0x2F)
+            case UInt8(ascii: "b"): out.append(0x08)
+            case UInt8(ascii: "f"): out.append(0x0C)
+            case UInt8(ascii: "n"): out.append(0x0A)
+            case UInt8(ascii: "r"): out.append(0x0D)
+            case UInt8(ascii: "t"): out.append(0x09)
+            case UInt8(ascii: "u"):
+                var scalar = try hex(index)
+                index += 4
+                if scalar & 0xFC00 == 0xD800, index + 6 <= raw.count, raw[index] == UInt8(ascii: "\\"), raw[index + 1] == UInt8(ascii: "u")
+                {
+                    let low = try hex(index + 2)
+                    if low & 0xFC00 == 0xDC00 {
+                        scalar = 0x10000 + (scalar & 0x3FF) << 10 + (low & 0x3FF)
+                        index += 6
+                    }
+                }
+                out.append(contentsOf: String(Unicode.Scalar(scalar) ?? "\u{FFFD}").utf8)
+            default: throw JSONError("an unknown escape", at: start + index - 2)
+            }
+        }
+        guard let text = String(validating: out, as: UTF8.self) else { throw JSONError("a string is not UTF-8", at: start) }
+        return text
+    }
+}

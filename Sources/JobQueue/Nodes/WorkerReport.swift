@@ -1,0 +1,132 @@
+import Contract
+import JSONCodec
+import Support
+
+/// A job in a worker's hands, for the list of the slowest.
+package struct RunningJob: Sendable, Equatable {
+    package var id: String
+    package var priority: String
+    package var model: String
+    package var phase: String
+    package var upstream: String
+    package var attempt = 1
+    /// Generated so far, as far as it is known.
+    package var tokens = 0
+    /// When its entry in the queue was made, on Redis' clock, since 1970.
+    package var submittedMilliseconds: Int
+    /// Told by the report that lists it.
+    package var worker = ""
+
+    /// Bytes of a class's or a phase's name.
+    private static let maximumName = 60
+
+    package init(
+        id: String, priority: String, model: String, phase: String, upstream: String, attempt: Int, tokens: Int, submittedMilliseconds: Int
+    ) {
+        self.id = id.cut(toBytes: NameLimit.id)
+        self.priority = priority.cut(toBytes: Self.maximumName)
+        self.model = model.cut(toBytes: NameLimit.model)
+        self.phase = phase.cut(toBytes: Self.maximumName)
+        self.upstream = upstream.cut(toBytes: NameLimit.model)
+        self.attempt = attempt.boundedCount
+        self.tokens = tokens.boundedCount
+        self.submittedMilliseconds = submittedMilliseconds.boundedCount
+    }
+
+    init?(_ json: JSON) {
+        guard let id = json["id"]?.string, let submitted = json["submitted_ms"]?.count else { return nil }
+        func text(_ name: String) -> String { json[name]?.string ?? "" }
+        self.init(
+            id: id, priority: text("class"), model: text("model"), phase: text("phase"), upstream: text("upstream"),
+            attempt: json["attempt"]?.count ?? 1, tokens: json["tokens"]?.count ?? 0, submittedMilliseconds: submitted)
+    }
+
+    /// - Parameter now: on Redis' clock; nil: without the age.
+    func json(now: Int?) -> JSON {
+        var members = JSONObject()
+        members["id"] = .string(id)
+        members["class"] = .string(priority)
+        members["model"] = .string(model)
+        members["phase"] = .string(phase)
+        members["upstream"] = .string(upstream)
+        members["attempt"] = .integer(attempt)
+        members["tokens"] = .integer(tokens)
+        members["submitted_ms"] = .integer(submittedMilliseconds)
+        if let now {
+            members["age_ms"] = .integer(max(0, now.saturatingSubtracting(submittedMilliseconds)))
+            members["worker"] = .string(worker)
+        }
+        return .object(members)
+    }
+}
+
+/// What a worker tells of itself in its heartbeat's hash: about a kilobyte, however much it does.
+package struct WorkerReport: Sendable, Equatable {
+    /// Jobs that one worker lists, those that were submitted longest ago.
+    package static let slowestCount = 8
+    /// Bytes of a version that are kept.
+    static let maximumVersion = 64
+
+    package var capacity = 0
+    package var inFlight = 0
+    package var isDraining = false
+    package var version = ""
+    /// Since 1970.
+    package var startedMilliseconds = 0
+    /// Since its start.
+    package var tokens = 0
+    package var finished = 0
+    package var interrupted = 0
+    package var failed = 0
+    /// Over the last ten seconds.
+    package var tokensPerSecond = 0.0
+    package var jobsPerSecond = 0.0
+    /// Over the last minute.
+    package var queueWait = LatencyBuckets()
+    package var firstToken = LatencyBuckets()
+    package var interruptClose = LatencyBuckets()
+    package var slowest: [RunningJob] = []
+
+    package init() {}
+
+    package var fields: [(name: String, value: String)] {
+        [
+            ("capacity", String(capacity)), ("in_flight", String(inFlight)), ("draining", isDraining ? "1" : "0"), ("version", version),
+            ("started", String(startedMilliseconds)), ("tokens", String(tokens)), ("finished", String(finished)),
+            ("interrupted", String(interrupted)), ("failed", String(failed)), ("tokens_per_second", Self.text(tokensPerSecond)),
+            ("jobs_per_second", Self.text(jobsPerSecond)), ("queue_wait", queueWait.text), ("first_token", firstToken.text),
+            ("interrupt_close", interruptClose.text), ("slowest", JSON.array(slowest.map { $0.json(now: nil) }).text),
+        ]
+    }
+
+    /// - Parameters:
+    ///   - worker: its name, for the jobs that it lists.
+    ///   - fields: a heartbeat's; what is missing in one of another version counts as nothing.
+    package init(worker: String, fields: [String: String]) {
+        func integer(_ name: String) -> Int { fields[name].flatMap { Int($0)?.boundedCount } ?? 0 }
+        func number(_ name: String) -> Double { fields[name].flatMap { Double($0)?.boundedRate } ?? 0 }
+        capacity = integer("capacity")
+        inFlight = integer("in_flight")
+        isDraining = fields["draining"] == "1"
+        version = (fields["version"] ?? "").cut(toBytes: Self.maximumVersion)
+        startedMilliseconds = integer("started")
+        tokens = integer("tokens")
+        finished = integer("finished")
+        interrupted = integer("interrupted")
+        failed = integer("failed")
+        tokensPerSecond = number("tokens_per_second")
+        jobsPerSecond = number("jobs_per_second")
+        queueWait = LatencyBuckets(parsing: fields["queue_wait"])
+        firstToken = LatencyBuckets(parsing: fields["first_token"])
+        interruptClose = LatencyBuckets(parsing: fields["interrupt_close"])
+        let listed = (try? JSON(parsing: fields["slowest"] ?? "[]"))?.array ?? []
+        slowest = listed.prefix(Self.slowestCount).compactMap { RunningJob($0) }
+        for index in slowest.indices { slowest[index].worker = worker }
+    }
+
+    /// To a tenth, as `12` or `12.5`.
+    static func text(_ rate: Double) -> String {
+        let tenths = Int(bounding: (rate * 10).rounded())
+        return tenths % 10 == 0 ? String(tenths / 10) : "\(tenths / 10).\(tenths % 10)"
+    }
+}

@@ -1,0 +1,102 @@
+import Contract
+import RedisClient
+import Support
+
+/// Reads a deployment's state with a number of commands that depends on its nodes and partitions, never on its jobs.
+extension JobQueue {
+    /// Nodes of a kind that a snapshot shows.
+    private static let nodesShown = 1_000
+
+    package func snapshot() async throws(RedisError) -> DeploymentSnapshot {
+        var pipeline = RedisPipeline()
+        pipeline.append("TIME")
+        pipeline.append("SMEMBERS", .string(keys.paused))
+        pipeline.append("ZREVRANGE", .string(keys.workers), 0, .integer(Self.nodesShown - 1))
+        pipeline.append("SRANDMEMBER", .string(keys.gateways), .integer(Self.nodesShown))
+        var replies: [RESPValue] = []
+        for reply in try await redis.send(pipeline) { replies.append(try reply.orThrow()) }
+        let time = replies[0].array?.map { ($0.integer ?? 0).boundedCount } ?? []
+        guard time.count == 2 else { throw RedisError(.protocolViolation, "TIME answered \(replies[0])") }
+        var snapshot = DeploymentSnapshot(
+            milliseconds: time[0].saturatingMultiplied(by: 1_000).saturatingAdding(time[1] / 1_000).boundedCount)
+        let paused = Set((replies[1].array ?? []).compactMap(\.string))
+        for index in snapshot.queues.indices {
+            snapshot.queues[index].isPaused = paused.contains(snapshot.queues[index].priority.rawValue)
+        }
+        for partition in 0..<keys.partitions { try await snapshot.add(partition, of: self) }
+        for (name, fields) in try await heartbeats((replies[2].array ?? []).compactMap(\.string), key: keys.worker) {
+            snapshot.workers.append(DeploymentSnapshot.Worker(name: name, report: WorkerReport(worker: name, fields: fields)))
+        }
+        for (name, fields) in try await heartbeats((replies[3].array ?? []).compactMap(\.string), key: keys.gateway) {
+            snapshot.gateways.append(DeploymentSnapshot.Gateway(name: name, fields: fields))
+        }
+        return snapshot
+    }
+
+    /// Of the nodes that live, in the order of their names.
+    private func heartbeats(
+        _ names: [String], key: (String) -> String
+    ) async throws(RedisError) -> [(name: String, fields: [String: String])] {
+        guard !names.isEmpty else { return [] }
+        let names = names.sorted()
+        var pipeline = RedisPipeline()
+        for name in names { pipeline.append("HGETALL", .string(key(name))) }
+        return zip(names, try await redis.send(pipeline)).map { ($0, $1.fields) }.filter { !$0.1.isEmpty }
+    }
+}
+
+extension DeploymentSnapshot {
+    fileprivate mutating func add(_ partition: Int, of queue: JobQueue) async throws(RedisError) {
+        var pipeline = RedisPipeline()
+        for found in queues {
+            let key = queue.keys.queue(found.priority, partition: partition)
+            pipeline.append("XLEN", .string(key))
+            pipeline.append("XINFO", "GROUPS", .string(key))
+            pipeline.append("XPENDING", .string(key), .string(Keys.group))
+        }
+        pipeline.append("XLEN", .string(queue.keys.dead(partition: partition)))
+        let replies = try await queue.redis.send(pipeline)
+        for index in queues.indices {
+            let length = (replies[index * 3].integer ?? 0).boundedCount
+            let group = (replies[index * 3 + 1].array ?? []).map(\.fields).first { $0["name"] == Keys.group }
+            let running = Self.running(replies[index * 3 + 2])
+            queues[index].running = queues[index].running.saturatingAdding(running).boundedCount
+            queues[index].waiting = queues[index].waiting.saturatingAdding(max(0, length - running)).boundedCount
+            // Without a group nothing was delivered; a lag that Redis left out (entries were deleted in the middle) is not known.
+            if let sum = queues[index].lag, let lag = group == nil ? length : group?["lag"].flatMap({ Int($0)?.boundedCount }) {
+                queues[index].lag = sum.saturatingAdding(lag).boundedCount
+            } else {
+                queues[index].lag = nil
+            }
+            guard length > running else { continue }
+            let after = group?["last-delivered-id"].map { "(\($0)" } ?? "-"
+            let key = queue.keys.queue(queues[index].priority, partition: partition)
+            let next = try await queue.redis.send("XRANGE", .string(key), .string(after), "+", "COUNT", 1)
+            if let id = next.array?.first?.array?.first?.string,
+                let submitted = id.split(separator: "-").first.flatMap({ Int($0)?.boundedCount })
+            {
+                queues[index].oldestWaitMilliseconds = max(queues[index].oldestWaitMilliseconds ?? 0, milliseconds - submitted, 0)
+            }
+        }
+        dead = dead.saturatingAdding((replies.last?.integer ?? 0).boundedCount).boundedCount
+    }
+
+    /// Pending entries but those that were given back: these wait again.
+    private static func running(_ summary: RESPValue) -> Int {
+        guard let parts = summary.array, parts.count == 4, let total = parts[0].integer else { return 0 }
+        let returned = (parts[3].array ?? []).first { $0.array?.first?.string == JobConsumer.nobody }
+        return max(0, total.boundedCount - (returned?.array?.last?.integer ?? 0).boundedCount)
+    }
+}
+
+extension RESPValue {
+    /// A hash as pairs; empty when there is none.
+    package var fields: [String: String] {
+        var fields: [String: String] = [:]
+        let values = array ?? []
+        for index in stride(from: 0, to: values.count - 1, by: 2) {
+            if let name = values[index].string, let value = values[index + 1].string { fields[name] = value }
+        }
+        return fields
+    }
+}

@@ -1,0 +1,22 @@
+extension Duration {
+    /// Whole milliseconds, rounded towards zero; saturates at the bounds of `Int`.
+    package var wholeMilliseconds: Int { whole(perSecond: 1_000, attosecondsPerUnit: 1_000_000_000_000_000) }
+
+    /// Whole microseconds, rounded towards zero; saturates at the bounds of `Int`.
+    package var wholeMicroseconds: Int { whole(perSecond: 1_000_000, attosecondsPerUnit: 1_000_000_000_000) }
+
+    /// Whole nanoseconds, rounded towards zero; saturates at the bounds of `Int`.
+    package var wholeNanoseconds: Int { whole(perSecond: 1_000_000_000, attosecondsPerUnit: 1_000_000_000) }
+
+    /// Whole seconds, rounded towards zero.
+    package var wholeSeconds: Int { Int(clamping: components.seconds) }
+
+    private func whole(perSecond: Int64, attosecondsPerUnit: Int64) -> Int {
+        let (seconds, attoseconds) = components
+        let (product, overflow) = seconds.multipliedReportingOverflow(by: perSecond)
+        guard !overflow else { return seconds < 0 ? .min : .max }
+        let (sum, sumOverflow) = product.addingReportingOverflow(attoseconds / attosecondsPerUnit)
+        guard !sumOverflow else { return seconds < 0 ? .min : .max }
+        return Int(clamping: sum)
+    }
+}

@@ -1,0 +1,44 @@
+import Glibc
+
+/// Reads small files whole, with a limit.
+package enum FileContents {
+    /// Why a file could not be read, as the operating system or the limit says it; without the path.
+    package struct Unreadable: Error, CustomStringConvertible {
+        package let description: String
+
+        package init(_ description: String) { self.description = description }
+    }
+
+    /// The bytes of the file.
+    /// - Parameter limit: bytes; a larger file is refused.
+    /// - Throws: `Unreadable` when the file is missing, a folder, not readable or too large.
+    package static func read(_ path: String, limit: Int) throws(Unreadable) -> [UInt8] {
+        let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+        guard descriptor >= 0 else { throw lastError() }
+        defer { close(descriptor) }
+        var information = stat()
+        guard fstat(descriptor, &information) == 0 else { throw lastError() }
+        if information.st_mode & S_IFMT == S_IFDIR { throw Unreadable("it is a folder") }
+        var bytes: [UInt8] = []
+        var chunk = [UInt8](repeating: 0, count: 16_384)
+        while true {
+            let count = chunk.withUnsafeMutableBytes { Glibc.read(descriptor, $0.baseAddress, $0.count) }
+            if count < 0 {
+                if errno == EINTR { continue }
+                throw lastError()
+            }
+            if count == 0 { return bytes }
+            guard bytes.count + count <= limit else { throw Unreadable("it is larger than \(limit) bytes") }
+            bytes += chunk[..<count]
+        }
+    }
+
+    /// The text of the file, which must be UTF-8.
+    package static func readText(_ path: String, limit: Int) throws(Unreadable) -> String {
+        let bytes = try read(path, limit: limit)
+        guard let text = String(validating: bytes, as: UTF8.self) else { throw Unreadable("it is not UTF-8") }
+        return text
+    }
+
+    private static func lastError() -> Unreadable { Unreadable(String(cString: strerror(errno))) }
+}

@@ -1,0 +1,9 @@
+extension String {
+    /// The longest beginning that has at most so many bytes of UTF-8 and does not end inside a scalar.
+    package func cut(toBytes maximum: Int) -> String {
+        guard utf8.count > maximum else { return self }
+        var end = utf8.index(utf8.startIndex, offsetBy: Swift.max(0, maximum))
+        while utf8[end] & 0xC0 == 0x80 { end = utf8.index(before: end) }
+        return String(self[..<end])
+    }
+}

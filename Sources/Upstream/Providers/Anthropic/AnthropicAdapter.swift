@@ -1,0 +1,131 @@
+import Contract
+import JSONCodec
+import Support
+
+/// Anthropic's messages (docs.anthropic.com, "Messages" and "Streaming messages").
+struct AnthropicAdapter: UpstreamAdapter {
+    private static let version = "2023-06-01"
+    /// `max_tokens` is required there and optional in OpenAI's form.
+    private static let defaultMaximumTokens = 4_096
+
+    func request(_ request: GenerationRequest, on upstream: UpstreamConfiguration) throws(Failure) -> HTTPRequest {
+        let chat = try ChatRequest(request.body)
+        var body = JSONObject()
+        body["model"] = .string(chat.model)
+        body["max_tokens"] = .integer(chat.maximumTokens ?? Self.defaultMaximumTokens)
+        body["stream"] = true
+        let system = chat.messages.filter { $0.role == .system }.map(\.text).joined(separator: "\n\n")
+        if !system.isEmpty { body["system"] = .string(system) }
+        body["messages"] = .array(try Self.messages(chat, continuation: request.continuation, upstream: upstream))
+        try Self.addTools(chat, to: &body)
+        if !chat.stop.isEmpty { body["stop_sequences"] = .array(chat.stop.map(JSON.string)) }
+        if let user = chat.user { body["metadata"] = ["user_id": .string(user)] }
+        guard case .text = chat.format else { throw ChatRequest.unsupported("response_format", on: upstream) }
+        for member in chat.rest {
+            switch member.name {
+            case "temperature":
+                // Its range ends at 1, OpenAI's at 2.
+                guard let value = member.value.double, value <= 1 else {
+                    throw Failure(
+                        .unsupportedParameter, "the request's \"temperature\" is above 1, the most upstream \(upstream.name) takes")
+                }
+                body["temperature"] = member.value
+            case "top_p", "top_k", "thinking": body[member.name] = member.value
+            default: try ChatRequest.refuse(member, on: upstream)
+            }
+        }
+        var headers = RequestRules.headers(of: request) + ["anthropic-version: \(Self.version)"]
+        if let key = try RequestRules.key(of: upstream) { headers.append("x-api-key: \(key)") }
+        return HTTPRequest(url: RequestRules.url(upstream, "/v1/messages"), headers: headers, body: JSON.object(body).bytes)
+    }
+
+    private static func addTools(_ chat: ChatRequest, to body: inout JSONObject) throws(Failure) {
+        guard !chat.tools.isEmpty else { return }
+        body["tools"] = .array(
+            chat.tools.map { tool in
+                var object = JSONObject()
+                object["name"] = .string(tool.name)
+                object["description"] = tool.description.map(JSON.string)
+                object["input_schema"] = tool.parameters ?? ["type": "object", "properties": [:]]
+                return .object(object)
+            })
+        var choice = JSONObject()
+        switch chat.toolChoice {
+        case nil, .auto?: choice["type"] = "auto"
+        case ChatRequest.ToolChoice.none?: choice["type"] = "none"
+        case .required?: choice["type"] = "any"
+        case .named(let name)?:
+            choice["type"] = "tool"
+            choice["name"] = .string(name)
+        }
+        if chat.parallelCalls == false, chat.toolChoice != ChatRequest.ToolChoice.none { choice["disable_parallel_tool_use"] = true }
+        if chat.toolChoice != nil || chat.parallelCalls == false { body["tool_choice"] = .object(choice) }
+    }
+
+    /// Turns of user and assistant; neighbours of one role become one turn, as the results of several tool calls must stand together.
+    private static func messages(
+        _ chat: ChatRequest, continuation: String?, upstream: UpstreamConfiguration
+    ) throws(Failure) -> [JSON] {
+        var turns: [(role: String, blocks: [JSON])] = []
+        func add(_ role: String, _ blocks: [JSON]) {
+            guard !blocks.isEmpty else { return }
+            if turns.last?.role == role { turns[turns.count - 1].blocks += blocks } else { turns.append((role, blocks)) }
+        }
+        for message in chat.messages {
+            switch message.role {
+            case .system: break
+            case .user: add("user", try blocks(message))
+            case .assistant: add("assistant", try blocks(message) + message.calls.map(toolUse))
+            case .tool:
+                guard let id = message.callID else { throw Failure(.invalidRequest, "a tool's message has no \"tool_call_id\"") }
+                add("user", [["type": "tool_result", "tool_use_id": .string(id), "content": .array(try blocks(message))]])
+            }
+        }
+        if let continuation, !continuation.isEmpty {
+            guard upstream.prefix != .none else {
+                throw Failure(.unsupportedParameter, "upstream \(upstream.name) cannot continue an answer (its \"prefix\" is none)")
+            }
+            // A last assistant's turn is refused there if it ends with white space, and without that space the text would not fit together.
+            guard continuation.last?.isWhitespace == false else {
+                throw Failure(.unsupportedParameter, "upstream \(upstream.name) cannot continue an answer that ends with white space")
+            }
+            add("assistant", [["type": "text", "text": .string(continuation)]])
+        }
+        guard !turns.isEmpty else { throw Failure(.invalidRequest, "the request has no message but the system's") }
+        return turns.map { ["role": .string($0.role), "content": .array($0.blocks)] }
+    }
+
+    private static func blocks(_ message: ChatRequest.Message) throws(Failure) -> [JSON] {
+        var blocks: [JSON] = []
+        for part in message.parts {
+            switch part {
+            case .text(let text): if !text.isEmpty { blocks.append(["type": "text", "text": .string(text)]) }
+            case .image(let url):
+                if let data = DataURL(url) {
+                    blocks.append([
+                        "type": "image",
+                        "source": ["type": "base64", "media_type": .string(data.mediaType), "data": .string(String(data.base64))],
+                    ])
+                } else {
+                    blocks.append(["type": "image", "source": ["type": "url", "url": .string(url)]])
+                }
+            }
+        }
+        return blocks
+    }
+
+    private static func toolUse(_ call: ChatRequest.Call) -> JSON {
+        // Arguments that are no JSON object are the model's own slip in an earlier turn: told as they are rather than lost.
+        let input = (try? JSON(parsing: call.arguments)).flatMap { $0.object == nil ? nil : $0 } ?? ["arguments": .string(call.arguments)]
+        return ["type": "tool_use", "id": .string(call.id), "name": .string(call.name), "input": input]
+    }
+
+    func decoder(for head: HTTPResponseHead) throws(Failure) -> any StreamDecoder {
+        guard head.contentType == "text/event-stream" || head.contentType.isEmpty else {
+            throw Failure(
+                .upstreamProtocol, "the upstream's answer is \(head.contentType.cut(toBytes: 100)) and no event stream",
+                upstreamStatus: head.status)
+        }
+        return AnthropicStreamDecoder()
+    }
+}

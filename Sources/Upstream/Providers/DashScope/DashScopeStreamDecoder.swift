@@ -1,0 +1,119 @@
+import Contract
+import JSONCodec
+
+/// One frame of a DashScope stream.
+struct DashScopeChunk {
+    /// The frame's message and finish reason, in OpenAI's words.
+    var delta = OpenAIChunk.Delta()
+    var finishReason: String?
+    var hasOutput = false
+    var promptTokens: Int?
+    var completionTokens: Int?
+    var code: String?
+    var message: String?
+    var requestID: String?
+
+    init(scanning bytes: UnsafeRawBufferPointer) throws(JSONError) {
+        var scanner = JSONScanner(bytes.assumingMemoryBound(to: UInt8.self))
+        try scanner.object { (key, scanner) throws(JSONError) in
+            switch key {
+            case "output": if try !scanner.null() { try self.output(&scanner) }
+            case "usage": if try !scanner.null() { try self.usage(&scanner) }
+            case "code": self.code = try scanner.scalar()
+            case "message": self.message = try scanner.scalar()
+            case "request_id": self.requestID = try scanner.scalar()
+            default: try scanner.skip()
+            }
+        }
+        try scanner.finish()
+    }
+
+    private mutating func output(_ scanner: inout JSONScanner) throws(JSONError) {
+        hasOutput = true
+        try scanner.object { (key, scanner) throws(JSONError) in
+            switch key {
+            case "choices":
+                guard try !scanner.null() else { return }
+                var isFirst = true
+                try scanner.array { (scanner) throws(JSONError) in
+                    guard isFirst else { return try scanner.skip() }
+                    isFirst = false
+                    try scanner.object { (key, scanner) throws(JSONError) in
+                        switch key {
+                        case "message": if try !scanner.null() { try self.delta.read(&scanner) }
+                        case "finish_reason": self.finishReason = try scanner.optionalString()
+                        default: try scanner.skip()
+                        }
+                    }
+                }
+            default: try scanner.skip()
+            }
+        }
+    }
+
+    private mutating func usage(_ scanner: inout JSONScanner) throws(JSONError) {
+        try scanner.object { (key, scanner) throws(JSONError) in
+            switch key {
+            case "input_tokens": self.promptTokens = try scanner.figure()
+            case "output_tokens": self.completionTokens = try scanner.figure()
+            default: try scanner.skip()
+            }
+        }
+    }
+}
+
+/// DashScope's event stream: no end mark, `finish_reason` is the string "null" until the end, usage is cumulative on every frame, and an
+/// error may come inside a 200 with its status in a comment.
+final class DashScopeStreamDecoder: StreamDecoder {
+    private var parser = EventStreamParser()
+    private var tools = ToolCallAssembler()
+    private(set) var isComplete = false
+    /// Nothing follows the finish reason: it stands in the last frame.
+    var sawEndMark: Bool { isComplete }
+
+    func receive(_ bytes: UnsafeRawBufferPointer, into batch: inout OutputBatch) throws(Failure) {
+        guard !isComplete else { return }
+        do throws(Failure) {
+            try parser.feed(bytes) { (event) throws(Failure) in try self.read(event, into: &batch) }
+        } catch {
+            if !isComplete { throw error }
+        }
+    }
+
+    func finish(into batch: inout OutputBatch) throws(Failure) {
+        guard !isComplete else { return }
+        try parser.finish { (event) throws(Failure) in try self.read(event, into: &batch) }
+        if !isComplete, parser.eventCount == 0, parser.foreignLines > 0 {
+            throw Failure(.upstreamProtocol, "the upstream's answer is no event stream")
+        }
+    }
+
+    private func read(_ event: ServerSentEvent, into batch: inout OutputBatch) throws(Failure) {
+        guard !event.data.isEmpty, !isComplete else { return }
+        let chunk: DashScopeChunk
+        do throws(JSONError) { chunk = try DashScopeChunk(scanning: event.data) } catch {
+            throw Failure(.upstreamProtocol, "a frame of the upstream's stream cannot be read: \(error)")
+        }
+        if event.name.elementsEqual("error".utf8) || !chunk.hasOutput && chunk.code != nil {
+            var error = ProviderError(message: chunk.message ?? "", code: chunk.code)
+            error.requestID = chunk.requestID
+            throw error.failureInsideStream(kind: .dashscope, status: Self.status(in: event.comment))
+        }
+        try OpenAIStreamDecoder.apply(chunk.delta, tools: &tools, into: &batch)
+        if chunk.promptTokens != nil || chunk.completionTokens != nil {
+            batch.outputs.append(.usage(promptTokens: chunk.promptTokens, completionTokens: chunk.completionTokens))
+        }
+        if let reason = chunk.finishReason, reason != "null", !reason.isEmpty, !isComplete {
+            for call in try tools.finish() { batch.outputs.append(.toolCall(call)) }
+            batch.outputs.append(.finished(OpenAIStreamDecoder.finishReason(reason)))
+            isComplete = true
+        }
+    }
+
+    /// `HTTP_STATUS/429`.
+    private static func status(in comment: UnsafeRawBufferPointer) -> Int? {
+        let mark = "HTTP_STATUS/".utf8
+        guard comment.starts(with: mark) else { return nil }
+        return Int(String(decoding: comment.dropFirst(mark.count), as: UTF8.self)).flatMap { (400...599).contains($0) ? $0 : nil }
+    }
+}

@@ -1,0 +1,128 @@
+import Contract
+import JSONCodec
+
+/// One line of an Ollama stream.
+struct OllamaChunk {
+    var content: String?
+    var thinking: String?
+    /// Complete ones: name and arguments.
+    var calls: [ToolCallAssembler.Fragment] = []
+    var isDone = false
+    var doneReason: String?
+    var promptTokens: Int?
+    var completionTokens: Int?
+    var error: ProviderError?
+
+    init(scanning bytes: UnsafeRawBufferPointer) throws(JSONError) {
+        var scanner = JSONScanner(bytes.assumingMemoryBound(to: UInt8.self))
+        try scanner.object { (key, scanner) throws(JSONError) in
+            switch key {
+            case "message": if try !scanner.null() { try self.message(&scanner) }
+            case "done": self.isDone = try scanner.bool()
+            case "done_reason": self.doneReason = try scanner.optionalString()
+            case "prompt_eval_count": self.promptTokens = try scanner.figure()
+            case "eval_count": self.completionTokens = try scanner.figure()
+            case "error": if try !scanner.null() { self.error = ProviderError(try scanner.value()) }
+            default: try scanner.skip()
+            }
+        }
+        try scanner.finish()
+    }
+
+    private mutating func message(_ scanner: inout JSONScanner) throws(JSONError) {
+        try scanner.object { (key, scanner) throws(JSONError) in
+            switch key {
+            case "content": self.content = try scanner.optionalString()
+            case "thinking": self.thinking = try scanner.optionalString()
+            case "tool_calls":
+                guard try !scanner.null() else { return }
+                try scanner.array { (scanner) throws(JSONError) in
+                    guard self.calls.count < ToolCallAssembler.maximumFragments else {
+                        throw JSONError("more than \(ToolCallAssembler.maximumFragments) tool calls", at: scanner.offset)
+                    }
+                    try self.call(&scanner)
+                }
+            default: try scanner.skip()
+            }
+        }
+    }
+
+    private mutating func call(_ scanner: inout JSONScanner) throws(JSONError) {
+        var fragment = ToolCallAssembler.Fragment()
+        try scanner.object { (key, scanner) throws(JSONError) in
+            switch key {
+            case "id": fragment.id = try scanner.optionalString()
+            case "function":
+                try scanner.object { (key, scanner) throws(JSONError) in
+                    switch key {
+                    case "name": fragment.name = try scanner.optionalString()
+                    case "arguments": fragment.arguments = String(decoding: try scanner.raw(), as: UTF8.self)
+                    default: try scanner.skip()
+                    }
+                }
+            default: try scanner.skip()
+            }
+        }
+        calls.append(fragment)
+    }
+}
+
+/// Ollama's stream: one JSON object a line, the last with `done`.
+final class OllamaStreamDecoder: StreamDecoder {
+    private var lines = LineParser()
+    private var tools = ToolCallAssembler()
+    private var toolCount = 0
+    private(set) var isComplete = false
+    var sawEndMark: Bool { isComplete }
+
+    func receive(_ bytes: UnsafeRawBufferPointer, into batch: inout OutputBatch) throws(Failure) {
+        guard !isComplete else { return }
+        do throws(Failure) {
+            try lines.feed(bytes) { (line) throws(Failure) in try self.read(line, into: &batch) }
+        } catch {
+            if !isComplete { throw error }
+        }
+    }
+
+    func finish(into batch: inout OutputBatch) throws(Failure) {
+        try lines.finish { (line) throws(Failure) in try self.read(line, into: &batch) }
+    }
+
+    private func read(_ line: UnsafeRawBufferPointer, into batch: inout OutputBatch) throws(Failure) {
+        guard !isComplete, line.contains(where: { $0 > 0x20 }) else { return }
+        let chunk: OllamaChunk
+        do throws(JSONError) { chunk = try OllamaChunk(scanning: line) } catch {
+            throw Failure(.upstreamProtocol, "a line of the upstream's stream cannot be read: \(error)")
+        }
+        if let error = chunk.error { throw error.failureInsideStream(kind: .ollama) }
+        var hasOutput = false
+        if let thinking = chunk.thinking, !thinking.isEmpty {
+            batch.outputs.append(.reasoning(thinking))
+            hasOutput = true
+        }
+        if let content = chunk.content, !content.isEmpty {
+            batch.outputs.append(.text(content))
+            hasOutput = true
+        }
+        for var call in chunk.calls {
+            call.index = toolCount
+            toolCount += 1
+            try tools.add(call)
+            hasOutput = true
+        }
+        if hasOutput { batch.chunks += 1 }
+        if chunk.isDone { try finish(chunk, into: &batch) }
+    }
+
+    private func finish(_ chunk: OllamaChunk, into batch: inout OutputBatch) throws(Failure) {
+        if chunk.promptTokens != nil || chunk.completionTokens != nil {
+            batch.outputs.append(.usage(promptTokens: chunk.promptTokens, completionTokens: chunk.completionTokens))
+        }
+        let calls = try tools.finish()
+        for call in calls { batch.outputs.append(.toolCall(call)) }
+        // It says "stop" for answers that are tool calls too.
+        let reason: FinishReason = chunk.doneReason == "length" ? .length : calls.isEmpty ? .stop : .toolCalls
+        batch.outputs.append(.finished(reason))
+        isComplete = true
+    }
+}

@@ -1,0 +1,159 @@
+import Contract
+import JSONCodec
+
+/// One chunk of an OpenAI-compatible stream, read straight from its bytes.
+struct OpenAIChunk {
+    /// What a chunk adds to the answer. (DashScope's frames have the same under the name of `message`.)
+    struct Delta {
+        var content: String?
+        var reasoning: String?
+        /// Empty in almost every chunk, and then without storage.
+        var tools: [ToolCallAssembler.Fragment] = []
+    }
+
+    var delta = Delta()
+    var finishReason: String?
+    var hasUsage = false
+    var promptTokens: Int?
+    var completionTokens: Int?
+    /// It had a `choices` array, empty or not.
+    var isChunk = false
+    /// The `choices` array had an element.
+    var hasChoice = false
+    var error: ProviderError?
+
+    /// - Throws: `JSONError` for what is no JSON object, or has a known member of another kind.
+    /// - Parameter isDocument: a whole `chat.completion`, whose choice has a `message` in place of a `delta`.
+    init(scanning bytes: UnsafeRawBufferPointer, isDocument: Bool = false) throws(JSONError) {
+        var scanner = JSONScanner(bytes.assumingMemoryBound(to: UInt8.self))
+        var isErrorObject = false
+        var message: String?
+        var code: String?
+        try scanner.object { (key, scanner) throws(JSONError) in
+            switch key {
+            case "choices": try self.choices(&scanner, isDocument: isDocument)
+            case "usage": try self.usage(&scanner)
+            case "error": if try !scanner.null() { self.error = ProviderError(try scanner.value()) }
+            // vLLM's and LM Studio's form of an error: {"object":"error","message":…}.
+            case "object": isErrorObject = try scanner.scalar() == "error"
+            case "message": message = try scanner.scalar()
+            case "code": code = try scanner.scalar()
+            default: try scanner.skip()
+            }
+        }
+        try scanner.finish()
+        if error == nil, isErrorObject || !isChunk && message != nil { error = ProviderError(message: message ?? "", code: code) }
+    }
+
+    private mutating func choices(_ scanner: inout JSONScanner, isDocument: Bool) throws(JSONError) {
+        guard try !scanner.null() else { return }
+        isChunk = true
+        var isFirst = true
+        try scanner.array { (scanner) throws(JSONError) in
+            // One answer is asked for; a second choice would be another answer.
+            guard isFirst else { return try scanner.skip() }
+            isFirst = false
+            hasChoice = true
+            try scanner.object { (key, scanner) throws(JSONError) in
+                switch key {
+                case "delta" where !isDocument, "message" where isDocument: if try !scanner.null() { try self.delta.read(&scanner) }
+                case "finish_reason": self.finishReason = try scanner.optionalString()
+                default: try scanner.skip()
+                }
+            }
+        }
+    }
+
+    private mutating func usage(_ scanner: inout JSONScanner) throws(JSONError) {
+        guard try !scanner.null() else { return }
+        try scanner.object { (key, scanner) throws(JSONError) in
+            switch key {
+            case "prompt_tokens": self.promptTokens = try scanner.figure()
+            case "completion_tokens": self.completionTokens = try scanner.figure()
+            default: try scanner.skip()
+            }
+        }
+        hasUsage = promptTokens != nil || completionTokens != nil
+    }
+}
+
+extension OpenAIChunk.Delta {
+    mutating func read(_ scanner: inout JSONScanner) throws(JSONError) {
+        try scanner.object { (key, scanner) throws(JSONError) in
+            switch key {
+            case "content": try Self.text(&scanner, into: &self.content)
+            case "reasoning_content", "reasoning": try Self.text(&scanner, into: &self.reasoning)
+            // What the model says instead of an answer is its answer.
+            case "refusal": if let text = try scanner.optionalString(), !text.isEmpty { self.content = (self.content ?? "") + text }
+            case "tool_calls": try self.toolCalls(&scanner)
+            case "function_call":
+                guard try !scanner.null() else { return }
+                var fragment = ToolCallAssembler.Fragment(index: 0)
+                try Self.function(&scanner, into: &fragment)
+                self.tools.append(fragment)
+            default: try scanner.skip()
+            }
+        }
+    }
+
+    /// A string, null, or parts `[{"type":"text","text":…}]`.
+    private static func text(_ scanner: inout JSONScanner, into text: inout String?) throws(JSONError) {
+        guard scanner.peek() == UInt8(ascii: "[") else {
+            guard let string = try scanner.optionalString(), !string.isEmpty else { return }
+            text = string
+            return
+        }
+        var joined = ""
+        try scanner.array { (scanner) throws(JSONError) in
+            try scanner.object { (key, scanner) throws(JSONError) in
+                switch key {
+                case "text": joined += try scanner.optionalString() ?? ""
+                default: try scanner.skip()
+                }
+            }
+        }
+        if !joined.isEmpty { text = joined }
+    }
+
+    private mutating func toolCalls(_ scanner: inout JSONScanner) throws(JSONError) {
+        guard try !scanner.null() else { return }
+        try scanner.array { (scanner) throws(JSONError) in
+            guard self.tools.count < ToolCallAssembler.maximumFragments else {
+                throw JSONError("more than \(ToolCallAssembler.maximumFragments) fragments of tool calls", at: scanner.offset)
+            }
+            var fragment = ToolCallAssembler.Fragment()
+            try scanner.object { (key, scanner) throws(JSONError) in
+                switch key {
+                case "index": fragment.index = try scanner.figure()
+                case "id": fragment.id = try scanner.optionalString()
+                case "function": if try !scanner.null() { try Self.function(&scanner, into: &fragment) }
+                default: try scanner.skip()
+                }
+            }
+            self.tools.append(fragment)
+        }
+    }
+
+    private static func function(_ scanner: inout JSONScanner, into fragment: inout ToolCallAssembler.Fragment) throws(JSONError) {
+        try scanner.object { (key, scanner) throws(JSONError) in
+            switch key {
+            case "name": fragment.name = try scanner.optionalString()
+            case "arguments": fragment.arguments = try scanner.optionalString()
+            default: try scanner.skip()
+            }
+        }
+    }
+}
+
+extension JSONScanner {
+    /// A string, or a number's or a word's spelling; nil for null, arrays and objects, which are stepped over.
+    mutating func scalar() throws(JSONError) -> String? {
+        switch peek() {
+        case UInt8(ascii: "\""): return try string()
+        case UInt8(ascii: "{"), UInt8(ascii: "["), UInt8(ascii: "n"), nil:
+            try skip()
+            return nil
+        default: return String(decoding: try raw(), as: UTF8.self)
+        }
+    }
+}

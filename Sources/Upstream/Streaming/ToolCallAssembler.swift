@@ -1,0 +1,104 @@
+import Contract
+import JSONCodec
+import Support
+
+/// Puts tool calls together from the fragments that a stream brings. Several may be under way at once, told apart by `index`.
+struct ToolCallAssembler {
+    private static let maximumCalls = 1_024
+    /// Of all calls of one answer: arguments, names and ids.
+    private static let maximumBytes = 16 << 20
+    static let maximumNameBytes = 128
+    static let maximumIDBytes = 1_024
+    /// Fragments in one chunk of a stream.
+    static let maximumFragments = 4_096
+
+    struct Fragment {
+        var index: Int?
+        var id: String?
+        var name: String?
+        var arguments: String?
+    }
+
+    private struct Call {
+        var index: Int
+        var id = ""
+        var name = ""
+        var arguments = ""
+    }
+
+    private var calls: [Call] = []
+    /// Positions in `calls` by the upstream's index.
+    private var positions: [Int: Int] = [:]
+    private var bytes = 0
+
+    var isEmpty: Bool { calls.isEmpty }
+
+    mutating func add(_ fragment: Fragment) throws(Failure) {
+        let position = try position(of: fragment)
+        bytes += (fragment.id?.utf8.count ?? 0) + (fragment.name?.utf8.count ?? 0) + (fragment.arguments?.utf8.count ?? 0)
+        guard bytes <= Self.maximumBytes else {
+            throw Failure(.outputTooLarge, "the upstream's tool calls exceed \(Self.maximumBytes) bytes")
+        }
+        // The id comes once; what follows has none, or an empty one, or repeats it.
+        if let id = fragment.id, !id.isEmpty { calls[position].id = try Self.bounded(id, "id", to: Self.maximumIDBytes) }
+        if let name = fragment.name, !name.isEmpty, name != calls[position].name {
+            calls[position].name = try Self.bounded(calls[position].name + name, "name", to: Self.maximumNameBytes)
+        }
+        if let arguments = fragment.arguments { calls[position].arguments += arguments }
+    }
+
+    /// Some servers leave the index out: then a new id is a new call, and anything else goes on with the last one.
+    private mutating func position(of fragment: Fragment) throws(Failure) -> Int {
+        if let index = fragment.index, let position = positions[index] { return position }
+        if fragment.index == nil, let last = calls.indices.last {
+            guard let id = fragment.id, !id.isEmpty, id != calls[last].id else { return last }
+        }
+        guard calls.count < Self.maximumCalls else {
+            throw Failure(.outputTooLarge, "the upstream asked for more than \(Self.maximumCalls) tool calls")
+        }
+        let index = fragment.index ?? calls.count
+        calls.append(Call(index: index))
+        // Of two calls of one index the first goes on, as one without an index may have taken the number of a later one.
+        if positions[index] == nil { positions[index] = calls.count - 1 }
+        return calls.count - 1
+    }
+
+    /// All calls, each with arguments that are JSON (none at all counts as `{}`), and an id.
+    mutating func finish() throws(Failure) -> [ToolCall] {
+        var finished: [ToolCall] = []
+        for call in calls.sorted(by: { $0.index < $1.index }) {
+            var arguments = call.arguments
+            if arguments.utf8.allSatisfy({ $0 <= 0x20 }) { arguments = "{}" }
+            guard Self.isJSON(&arguments) else {
+                throw Failure(
+                    .upstreamProtocol,
+                    "the arguments that the upstream gave for its tool call \"\(call.name.cut(toBytes: 100))\" are not JSON")
+            }
+            guard !call.name.isEmpty else { throw Failure(.upstreamProtocol, "the upstream made a tool call without a name") }
+            finished.append(
+                ToolCall(index: call.index, callID: call.id.isEmpty ? "call_\(call.index)" : call.id, name: call.name, arguments: arguments)
+            )
+        }
+        calls = []
+        positions = [:]
+        return finished
+    }
+
+    private static func bounded(_ text: String, _ what: StaticString, to limit: Int) throws(Failure) -> String {
+        guard text.utf8.count <= limit else {
+            throw Failure(.upstreamProtocol, "the \(what) of a tool call of the upstream is longer than \(limit) bytes")
+        }
+        return text
+    }
+
+    private static func isJSON(_ text: inout String) -> Bool {
+        text.withUTF8 { bytes in
+            var scanner = JSONScanner(bytes)
+            do throws(JSONError) {
+                try scanner.skip()
+                try scanner.finish()
+                return true
+            } catch { return false }
+        }
+    }
+}
