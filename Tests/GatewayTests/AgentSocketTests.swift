@@ -90,8 +90,8 @@ import Testing
         let loop = channel.embeddedEventLoop
         let logger = Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() })
         let url = try RedisURL("redis://127.0.0.1:1")
-        let redis = RedisClient(url: url, settings: RedisSettings(), eventLoop: loop, name: "commands", logger: logger)
-        let subscriber = RedisSubscriber(url: url, settings: RedisSettings(), eventLoop: loop, name: "events", logger: logger)
+        let redis = RedisClient(url: url, settings: .forTests, eventLoop: loop, name: "commands", logger: logger)
+        let subscriber = RedisSubscriber(url: url, settings: .forTests, eventLoop: loop, name: "events", logger: logger)
         let queue = JobQueue(redis: redis, settings: QueueSettings())
         let context = GatewayContext(
             settings: GatewaySettings(), queue: queue,

@@ -96,12 +96,14 @@ func withHTTPLab(
     queueSettings.keys = Keys(namespace: namespace)
     queueSettings.queueMaximum = queueMaximum
     let url = try RedisURL(PrivateRedis.current.url)
-    let client = RedisClient(url: url, settings: RedisSettings(), eventLoop: loop, name: "commands", logger: logger)
-    let blocking = RedisClient(url: url, settings: RedisSettings(), eventLoop: loop, name: "blocking", logger: logger)
-    let subscriber = RedisSubscriber(url: url, settings: RedisSettings(), eventLoop: loop, name: "events", logger: logger)
+    let client = RedisClient(url: url, settings: .forTests, eventLoop: loop, name: "commands", logger: logger)
+    let blocking = RedisClient(url: url, settings: .forTests, eventLoop: loop, name: "blocking", logger: logger)
+    let subscriber = RedisSubscriber(url: url, settings: .forTests, eventLoop: loop, name: "events", logger: logger)
     var settings = GatewaySettings()
     settings.name = "lab-gateway"
     settings.authentication.apiKeys = "tenant-a:tenant-a-test-key,tenant-b:tenant-b-test-key"
+    // A busy machine may schedule a client late.
+    settings.handshakeTimeout = .seconds(30)
     fill(&settings)
     let queue = JobQueue(redis: client, settings: queueSettings)
     let readiness = Readiness(isRedisReachable: { client.isConnected }, isSubscriptionAlive: { subscriber.isAlive })

@@ -40,12 +40,15 @@ struct WebSocketLab: Sendable {
         settings.lease = .milliseconds(600)
         settings.grace = .milliseconds(300)
         settings.drainNotice = .zero
+        // A busy machine may schedule a client late.
+        settings.handshakeTimeout = .seconds(30)
+        settings.registerTimeout = .seconds(30)
         fill(&settings)
         let ports = Observed<Int?>(nil)
         let logger = Logger(label: name, factory: { _ in SwiftLogNoOpLogHandler() })
         var service = GatewayService(
             settings: settings, queueSettings: queue.settings, redisURL: try RedisURL(PrivateRedis.current.url),
-            redisSettings: RedisSettings(), logger: logger)
+            redisSettings: .forTests, logger: logger)
         service.onListening = { port in ports.update { $0 = port } }
         let group = ServiceGroup(services: [service], logger: logger)
         let task = Task { try await group.run() }
@@ -90,8 +93,8 @@ func withWebSocketLab(_ body: (WebSocketLab) async throws -> Void) async throws 
     settings.keys = Keys(namespace: "ws\(UInt32.random(in: 0..<UInt32.max))")
     settings.queueMaximum = 5
     let url = try RedisURL(PrivateRedis.current.url)
-    let client = RedisClient(url: url, settings: RedisSettings(), eventLoop: loop, name: "commands", logger: logger)
-    let blocking = RedisClient(url: url, settings: RedisSettings(), eventLoop: loop, name: "blocking", logger: logger)
+    let client = RedisClient(url: url, settings: .forTests, eventLoop: loop, name: "commands", logger: logger)
+    let blocking = RedisClient(url: url, settings: .forTests, eventLoop: loop, name: "blocking", logger: logger)
     try await withThrowingTaskGroup(of: Void.self) { tasks in
         tasks.addTask { await client.run() }
         tasks.addTask { await blocking.run() }

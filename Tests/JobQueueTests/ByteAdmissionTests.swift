@@ -11,7 +11,7 @@ import Testing
     private static func job(bytes: Int, owner: String? = "tenant-a", in priority: JobClass = .standard) -> Job {
         let text = JSON.string(String(repeating: "x", count: bytes))
         var job = Job(
-            id: JobID("p0-\(ULID(milliseconds: 1))")!, priority: priority, request: JSON(dictionaryLiteral: ("model", text)).object!,
+            id: JobID("p0-\(ULID(milliseconds: 1))")!, priority: priority, request: JSON(dictionaryLiteral: ("user", text)).object!,
             owner: owner)
         job.priority = priority
         return job
@@ -151,7 +151,7 @@ import Testing
         try await QueueFixture.run(settings: settings) { fixture in
             let dead = fixture.keys.dead(partition: 0)
             func bury(_ name: String, bytes: Int = 1_000) async throws {
-                let job = #"{"id":"\#(name)","request":{"model":"\#(String(repeating: "x", count: bytes))"}}"#
+                let job = #"{"id":"\#(name)","request":{"user":"\#(String(repeating: "x", count: bytes))"}}"#
                 try await fixture.redis.command("XADD", fixture.keys.queue(.standard, partition: 0), "*", "job", job)
                 let entry = try #require(
                     try await fixture.consumer.take(partition: 0, classes: JobClass.allCases, count: 1).entries.first)

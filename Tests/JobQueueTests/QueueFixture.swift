@@ -24,9 +24,9 @@ struct QueueFixture {
             let url = try RedisURL(redis.url)
             var logger = Logger(label: "test")
             logger.logLevel = .error
-            let client = { RedisClient(url: url, settings: RedisSettings(), eventLoop: group.next(), name: $0, logger: logger) }
+            let client = { RedisClient(url: url, settings: .forTests, eventLoop: group.next(), name: $0, logger: logger) }
             let (commands, blocking) = (client("commands"), client("blocking"))
-            let subscriber = RedisSubscriber(url: url, settings: RedisSettings(), eventLoop: group.next(), name: "feed", logger: logger)
+            let subscriber = RedisSubscriber(url: url, settings: .forTests, eventLoop: group.next(), name: "feed", logger: logger)
             let queue = JobQueue(redis: commands, settings: settings)
             let fixture = QueueFixture(
                 redis: redis, queue: queue,

@@ -36,7 +36,7 @@ import Testing
     @Test func commandsWaitForARestart() async throws {
         try await withRedis { server in
             let log = CapturedLog()
-            var settings = RedisSettings()
+            var settings = RedisSettings.forTests
             settings.commandTimeout = .seconds(20)
             try await withClient(server.url, settings: settings, log: log) { redis in
                 #expect(try await redis.send("PING") == .simple("PONG"))
@@ -57,7 +57,7 @@ import Testing
 
     @Test func waitingIsBounded() async throws {
         let server = try PrivateRedis.stopped()
-        var settings = RedisSettings()
+        var settings = RedisSettings.forTests
         settings.waitingMaximum = 2
         try await withClient(server.url, settings: settings) { redis in
             async let first = code { try await redis.send("PING", timeout: .milliseconds(200)) }
@@ -97,7 +97,7 @@ import Testing
     @Test func aFrozenServerIsFoundByPing() async throws {
         try await withRedis { server in
             let proxy = try await FaultProxy.start(to: server.port)
-            var settings = RedisSettings()
+            var settings = RedisSettings.forTests
             settings.silence = .seconds(2)
             let log = CapturedLog()
             try await withClient("redis://127.0.0.1:\(proxy.port)", settings: settings, log: log) { redis in
@@ -199,7 +199,7 @@ import Testing
     @Test func theConnectDeadlineCoversTheHandshake() async throws {
         // Accepts and never says a word.
         let server = try await ScriptedServer.start(ping: [""])
-        var settings = RedisSettings()
+        var settings = RedisSettings.forTests
         settings.connectTimeout = .milliseconds(100)
         let log = CapturedLog()
         try await withClient(server.url, settings: settings, log: log) { redis in

@@ -6,7 +6,7 @@ import TestSupport
 @testable import RedisClient
 
 func withClient<Value: Sendable>(
-    _ url: String, settings: RedisSettings = RedisSettings(), log: CapturedLog = CapturedLog(), name: String = "test",
+    _ url: String, settings: RedisSettings = .forTests, log: CapturedLog = CapturedLog(), name: String = "test",
     isolation: isolated (any Actor)? = #isolation, _ body: (RedisClient) async throws -> Value
 ) async throws -> Value {
     let client = RedisClient(
@@ -20,7 +20,7 @@ func withClient<Value: Sendable>(
 }
 
 func withSubscriber<Value: Sendable>(
-    _ url: String, settings: RedisSettings = RedisSettings(), log: CapturedLog = CapturedLog(), name: String = "test-subscriber",
+    _ url: String, settings: RedisSettings = .forTests, log: CapturedLog = CapturedLog(), name: String = "test-subscriber",
     isolation: isolated (any Actor)? = #isolation, _ body: (RedisSubscriber) async throws -> Value
 ) async throws -> Value {
     let subscriber = RedisSubscriber(

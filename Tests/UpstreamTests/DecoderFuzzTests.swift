@@ -72,7 +72,7 @@ import Testing
                 if let completion, !(0...JSONScanner.maximumFigure).contains(completion) { return "completion tokens \(completion)" }
             case .toolCall(let call):
                 if call.name.isEmpty || call.name.utf8.count > 128 || call.callID.utf8.count > 1_024 { return "tool call \(call)" }
-                if (try? JSON(parsing: call.arguments)) == nil { return "arguments \(call.arguments)" }
+                if (try? JSON(parsing: call.arguments, rules: .lenient)) == nil { return "arguments \(call.arguments)" }
                 if call.index < 0 { return "index \(call.index)" }
             default: break
             }

@@ -116,7 +116,7 @@ struct AnthropicAdapter: UpstreamAdapter {
 
     private static func toolUse(_ call: ChatRequest.Call) -> JSON {
         // Arguments that are no JSON object are the model's own slip in an earlier turn: told as they are rather than lost.
-        let input = (try? JSON(parsing: call.arguments)).flatMap { $0.object == nil ? nil : $0 } ?? ["arguments": .string(call.arguments)]
+        let input = (try? JSON(parsing: call.arguments, rules: .lenient)).flatMap { $0.object == nil ? nil : $0 } ?? ["arguments": .string(call.arguments)]
         return ["type": "tool_use", "id": .string(call.id), "name": .string(call.name), "input": input]
     }
 
