@@ -61,7 +61,7 @@ extension AgentSocket {
     private func register(_ payload: JSONObject) {
         let registration: RegisterPayload
         do { registration = try RegisterPayload(payload, maximumSize: settings.sessionMaximum) } catch { return send(error) }
-        state = .registering
+        registering()
         let authenticator = node.context.authenticator
         let (credential, address) = (registration.credential, address)
         node.context.await({ await authenticator.verdict(credential, from: address) }) { [weak self] verdict in
@@ -92,7 +92,7 @@ extension AgentSocket {
             switch result {
             case .success(let session): self.acknowledge(session)
             case .failure(let error):
-                self.state = .unregistered
+                self.awaitRegister()
                 self.send(error)
                 let envelopes = self.waiting
                 self.waiting = []

@@ -75,10 +75,21 @@ final class AgentSocket: ChannelInboundHandler {
         addIntake(context)
         node.ledger.add(self)
         GatewayMetrics.socketsOpened.increment()
+        awaitRegister()
+    }
+
+    /// Another REGISTER may come: the first one, or one after a refusal.
+    func awaitRegister() {
+        state = .unregistered
         timer = eventLoop.after(settings.registerTimeout) { [weak self] in
-            guard let self, self.session == nil else { return }
-            self.close(.notRegistered, "REGISTER did not come in time")
+            self?.close(.notRegistered, "REGISTER did not come in time")
         }
+    }
+
+    /// REGISTER came. Its check may wait for those of others, so that the client's time stops.
+    func registering() {
+        state = .registering
+        timer?.cancel()
     }
 
     func handlerRemoved(context: ChannelHandlerContext) { gone() }
