@@ -17,6 +17,7 @@ package final class GatewayContext: Sendable {
     let tenants: TenantLedger
     let submitted: SubmittedJobs
     let shares: HTTPShares
+    let unsent: UnsentOutput
     let completions = CompletionLedger()
 
     package init(
@@ -34,5 +35,6 @@ package final class GatewayContext: Sendable {
         tenants = TenantLedger(maximum: settings.requestsPerTenant)
         submitted = SubmittedJobs(tenants: tenants)
         shares = HTTPShares(settings: settings)
+        unsent = UnsentOutput(maximum: settings.unsentBytesPerTenant)
     }
 }
