@@ -18,6 +18,7 @@ package final class GatewayContext: Sendable {
     let tenants: TenantLedger
     let submitted: SubmittedJobs
     let shares: HTTPShares
+    let unsent: UnsentOutput
     let completions = CompletionLedger()
 
     package init(
@@ -35,5 +36,6 @@ package final class GatewayContext: Sendable {
         tenants = TenantLedger(maximum: settings.requestsPerTenant)
         submitted = SubmittedJobs(tenants: tenants)
         shares = HTTPShares(settings: settings)
+        unsent = UnsentOutput(maximum: settings.unsentBytesPerTenant)
     }
 }

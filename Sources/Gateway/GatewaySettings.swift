@@ -38,6 +38,9 @@ package struct GatewaySettings: Sendable {
     package var headerMaximum = 16 << 10
     /// Unsent bytes of one socket beyond which it is closed with 4430 (`SLUICE_MAX_OUTGOING`, 1 MB).
     package var outgoingMaximum = 1_000_000
+    /// Bytes that all clients of one tenant leave unread in their sockets, event streams and completions; beyond it the connection that is
+    /// written to is closed with 4430 or cut (`SLUICE_MAX_UNSENT_BYTES_PER_TENANT`, 64 MiB; 0: no limit).
+    package var unsentBytesPerTenant = 64 << 20
     /// Turns of conversation that a session remembers (`SLUICE_HISTORY_TURNS`, 20; 0: none).
     package var historyTurns = 20
     /// Bytes of a session's history; the oldest turns go first (`SLUICE_HISTORY_MAX`, 256 KiB).

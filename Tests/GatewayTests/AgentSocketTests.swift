@@ -85,7 +85,8 @@ import Testing
         for (address, key) in table { #expect(AddressShares.key(address) == key, "\(address)") }
     }
 
-    @Test func framesOfOneTurnGoOutInOneWrite() throws {
+    /// A socket in a channel without a network.
+    private static func socket() throws -> (AgentSocket, Wire, EmbeddedChannel) {
         let channel = EmbeddedChannel()
         let loop = channel.embeddedEventLoop
         let logger = Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() })
@@ -101,6 +102,27 @@ import Testing
         let wire = Wire()
         let socket = AgentSocket(node: GatewayNode(context: context), address: "")
         try channel.pipeline.syncOperations.addHandlers([wire, socket])
+        return (socket, wire, channel)
+    }
+
+    @Test func `the time for REGISTER does not run while one is checked`() throws {
+        let (socket, wire, channel) = try Self.socket()
+        let loop = channel.embeddedEventLoop
+        loop.advanceTime(by: .seconds(9))
+        socket.registering()
+        loop.advanceTime(by: .seconds(60))
+        #expect(wire.writes == 0)
+        socket.awaitRegister()
+        loop.advanceTime(by: .seconds(9))
+        #expect(wire.writes == 0)
+        loop.advanceTime(by: .seconds(1))
+        #expect(wire.writes == 1, "closed with 4408")
+        _ = try channel.finish(acceptAlreadyClosed: true)
+    }
+
+    @Test func framesOfOneTurnGoOutInOneWrite() throws {
+        let (socket, wire, channel) = try Self.socket()
+        let loop = channel.embeddedEventLoop
         for round in 1...3 {
             for number in 0..<10 { socket.send("HEARTBEAT", ["remaining_seconds": .integer(number)]) }
             #expect(wire.flushes == round - 1, "nothing goes out before the turn is over")

@@ -10,8 +10,8 @@ import Testing
 
 private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false)
 
-/// What messages make a gateway do and keep, counted at Redis and at the gateway.
-@Suite(.redis, .timeLimit(.minutes(1))) struct CostTests {
+/// What messages make a gateway do and keep, counted at Redis and at the gateway. Serialized: the tests stop their Redis.
+@Suite(.serialized, .redis, .timeLimit(.minutes(1))) struct CostTests {
     private static func text(_ count: Int) -> JSON { .string(String(repeating: "x", count: count)) }
 
     /// Scripts called by anybody so far.
@@ -47,6 +47,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
             try await Self.settle(client)
             let (calls, bytes) = (try await Self.scriptCalls(), try await Self.bytesReceived())
             redis.freeze()
+            defer { redis.thaw() }
             for number in 1...1_000 { try await Self.update(client, ["sceneContext": .string("scene \(number)")]) }
             try await Self.settle(client)
             redis.thaw()
@@ -73,6 +74,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
             let client = try await lab.client(one)
             let redis = PrivateRedis.current
             redis.freeze()
+            defer { redis.thaw() }
             for number in 1...5 { try await Self.update(client, ["systemPrompt": .string("role \(number)")]) }
             try await Self.settle(client)
             redis.thaw()
@@ -98,10 +100,11 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
 
     @Test func `a tenant's bytes in memory are bounded`() async throws {
         try await withWebSocketLab { lab in
-            let gateway = try await lab.gateway { $0.heldBytesPerTenant = 100_000 }
-            let (client, other) = (try await lab.client(gateway), try await lab.client(gateway, key: "key-b"))
+            let gateway = try await lab.gateway { $0.heldBytesPerTenant = 200_000 }
+            let (client, other) = (try await lab.client(gateway), try await lab.client(gateway, key: "tenant-b-test-key"))
             let redis = PrivateRedis.current
             redis.freeze()
+            defer { redis.thaw() }
             let text = String(repeating: "x", count: 40_000)
             let first = try await client.request(text, model: "m", id: "first")
             try await client.request(text, model: "m", id: "second")
@@ -119,6 +122,63 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
             try await again.ended()
             await client.close()
             await other.close()
+        }
+    }
+
+    @Test func `interrupts that come while one is on its way share its call to Redis`() async throws {
+        try await withWebSocketLab { lab in
+            let redis = PrivateRedis.current
+            let gateway = try await lab.gateway { $0.bytesPerSecond = 0 }
+            let client = try await lab.client(gateway)
+            var jobs: [PlayedJob] = []
+            for number in 0..<3 {
+                try await client.request("x", model: "m", id: "r\(number)")
+                jobs.append(try await lab.claim())
+            }
+            let before = try await Self.scriptCalls()
+            redis.freeze()
+            defer { redis.thaw() }
+            for _ in 0..<500 { try await client.send("INTERRUPT", [:]) }
+            try await client.send("INTERRUPT", ["interrupt_request_id": ["r1", "unknown"]])
+            try await Self.settle(client)
+            redis.thaw()
+            // The one that names r1 needs the answers of no other request.
+            var answers: [[String]: Int] = [:]
+            for _ in 0...500 {
+                let answer = try await client.expect("INTERRUPT_ACK").payload
+                answers[answer["interrupted_request_ids"]?.array?.compactMap(\.string) ?? [], default: 0] += 1
+            }
+            #expect(answers == [["r0", "r1", "r2"]: 500, ["r1"]: 1])
+            let calls = try await Self.scriptCalls() - before
+            #expect(calls <= 6, "\(calls) scripts for 501 INTERRUPTs of 3 requests")
+            for job in jobs { try await job.end(.finished(.stop, usage)) }
+            await client.close()
+        }
+    }
+
+    @Test func `interrupts that wait for Redis are bounded, and have room when requests have none`() async throws {
+        try await withWebSocketLab { lab in
+            let redis = PrivateRedis.current
+            let gateway = try await lab.gateway { $0.heldBytesPerTenant = 100_000 }
+            let client = try await lab.client(gateway)
+            let text = String(repeating: "x", count: 40_000)
+            try await client.request(text, model: "m", id: "first")
+            let job = try await lab.claim()
+            try await client.request(text, model: "m", id: "second")
+            #expect(try await client.expect("ERROR").payload["request_id"] == "second")
+            redis.freeze()
+            defer { redis.thaw() }
+            for _ in 0..<200 { try await client.send("INTERRUPT", [:]) }
+            try await Self.settle(client)
+            let refused = client.state.value.waiting.filter { $0.type == "ERROR" }
+            #expect(refused.allSatisfy { $0.payload["error_code"] == "RATE_LIMITED" && $0.payload["retryable"] == true })
+            // 512 bytes each in what the running request leaves of 125,000 bytes; requests have only 100,000.
+            #expect((30...50).contains(refused.count), "\(refused.count) refused")
+            redis.thaw()
+            for _ in refused.count..<200 { #expect(try await client.expect("INTERRUPT_ACK").payload["status"] == "SUCCESS") }
+            #expect(try await client.interrupt(nil)["status"] == "SUCCESS", "what was held is free again")
+            try await job.end(.finished(.stop, usage))
+            await client.close()
         }
     }
 
@@ -193,10 +253,10 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
             let gateway = try await lab.gateway { $0.socketsPerTenant = 2 }
             let (one, two) = (try await lab.client(gateway), try await lab.client(gateway))
             let third = try await WebSocketClient.connect(port: gateway.port)
-            try await third.send("REGISTER", ["auth": ["type": "API_KEY", "api_key": "key-a"]])
+            try await third.send("REGISTER", ["auth": ["type": "API_KEY", "api_key": "tenant-a-test-key"]])
             #expect(try await third.expect("ERROR").payload["error_code"] == "RATE_LIMITED")
             #expect(try await third.closed() == 1013)
-            let other = try await lab.client(gateway, key: "key-b")
+            let other = try await lab.client(gateway, key: "tenant-b-test-key")
             // A refused session gives its place back only with its socket, and counts once.
             await one.close()
             let fourth = try await until("the place") { try? await lab.client(gateway) }

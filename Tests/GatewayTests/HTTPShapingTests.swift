@@ -268,6 +268,41 @@ private let usage = Usage(promptTokens: 3, completionTokens: 4, estimated: false
         #expect(await inbox.next() == .tooSlow)
     }
 
+    @Test func `a tenant's inboxes share one limit`() async {
+        let output = UnsentOutput(maximum: 25_000)
+        let (cuts, cut) = AsyncStream.makeStream(of: Int.self)
+        func inbox(_ number: Int, _ tenant: String = "a", _ overflow: EventInbox.Overflow = .cut) -> EventInbox {
+            EventInbox(maximumSize: 1_000_000, overflow: overflow, tenant: output.tenant(tenant)) { cut.yield(number) }
+        }
+        let batch = [Self.event(0, String(repeating: "x", count: 10_000))]
+        var (one, two): (EventInbox?, EventInbox?) = (inbox(1), inbox(2))
+        let (three, behind, other) = (inbox(3), inbox(4, "a", .fallBehind), inbox(5, "b"))
+        // Little is not counted.
+        three.deliver([Self.event(0)])
+        #expect(output.held(by: "a") == 0)
+        #expect(await three.next() == .events([Self.event(0)]))
+        one?.deliver(batch)
+        two?.deliver(batch)
+        other.deliver(batch)
+        #expect(output.held(by: "a") == 20_192)
+        // What a reader took counts until it comes for more.
+        #expect(await one?.next() == .events(batch))
+        #expect(output.held(by: "a") == 20_192)
+        behind.deliver(batch)
+        #expect(await behind.next() == .behind)
+        three.deliver(batch)
+        for await number in cuts {
+            #expect(number == 3)
+            break
+        }
+        #expect(await three.next() == .tooSlow)
+        #expect(await other.next() == .events(batch))
+        #expect(output.held(by: "a") == 20_192)
+        one = nil
+        two = nil
+        #expect(output.held(by: "a") == 0 && output.held(by: "b") == 10_096)
+    }
+
     @Test func theClientsGoingGoesFirst() async {
         let inbox = EventInbox(maximumSize: 1_000) {}
         inbox.deliver([Self.event(0)])

@@ -123,6 +123,46 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
         }
     }
 
+    @Test func `what all sockets of a tenant leave unread is bounded`() async throws {
+        try await withWebSocketLab { lab in
+            let gateway = try await lab.gateway {
+                $0.outgoingMaximum = 50_000_000
+                $0.unsentBytesPerTenant = 3_000_000
+            }
+            // Each with a job that generates more than the kernel keeps; none comes near the limit of one socket.
+            var slow: [(client: WebSocketClient, job: PlayedJob)] = []
+            func add(_ key: String) async throws -> (client: WebSocketClient, job: PlayedJob) {
+                let client = try await lab.client(gateway, key: key, receiveBuffer: 16_384)
+                try await client.request("x", model: "m")
+                let job = try await lab.claim()
+                try await job.write(.upstream(name: "u", model: "m"))
+                try await client.stopReading()
+                return (client, job)
+            }
+            for _ in 0..<4 { slow.append(try await add("tenant-a-test-key")) }
+            let other = try await add("tenant-b-test-key")
+            let healthy = try await lab.client(gateway)
+            let request = try await healthy.request("x", model: "m")
+            let job = try await lab.claim()
+            try await job.write(.upstream(name: "u", model: "m"))
+            let piece = String(repeating: "x", count: 100_000)
+            for round in 0..<80 {
+                for (_, job) in slow { try await job.write(.text(piece)) }
+                if round < 20 { try await other.job.write(.text(piece)) }
+                if round % 10 == 0 { try await job.write(.text(" w\(round / 10)")) }
+            }
+            try await job.end(.finished(.stop, usage))
+            #expect(try await request.ended().text == SimulatorText.tokens(8))
+            try await other.job.end(.finished(.stop, usage))
+            for (client, _) in slow + [other] { try await client.goOnReading() }
+            for (client, _) in slow { #expect([4430, 1006].contains(try await client.closed())) }
+            try await other.client.state.wait(deadline: .seconds(15), { "its end, \($0)" }) { $0.requests.values.first?.end }
+            for (_, job) in slow { try await job.end(.finished(.stop, usage)) }
+            await healthy.close()
+            await other.client.close()
+        }
+    }
+
     @Test func `an ended request can be read again, whole or from where the client stands`() async throws {
         try await withWebSocketLab { lab in
             let gateway = try await lab.gateway()

@@ -15,7 +15,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
 
     private static func refused(_ gateway: WebSocketLab.Gateway, _ prompt: JSON = "") async throws -> Bool {
         let client = try await WebSocketClient.connect(port: gateway.port)
-        try await client.send("REGISTER", ["auth": ["type": "API_KEY", "api_key": "key-a"], "system_prompt": prompt])
+        try await client.send("REGISTER", ["auth": ["type": "API_KEY", "api_key": "tenant-a-test-key"], "system_prompt": prompt])
         let frame = try await client.state.wait(deadline: .seconds(15), { _ in "an answer" }) { $0.waiting.first }
         await client.close()
         return frame.type == "ERROR" && frame.payload["error_code"] == "RATE_LIMITED" && frame.payload["retryable"] == true
@@ -33,7 +33,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
             let clients = [try await lab.client(one), try await lab.client(two)]
             #expect(try await Self.refused(one))
             #expect(try await Self.refused(two))
-            let other = try await lab.client(one, key: "key-b")
+            let other = try await lab.client(one, key: "tenant-b-test-key")
             // Going on with a session makes none.
             let session = clients[0].state.value.session
             let back = try await lab.client(two, [("resume_session_id", .string(session))])
@@ -137,7 +137,8 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
             try await PrivateRedis.current.command(
                 "HSET", key, "created_ms", number, "last_request_ms", number, "quota", number, "r:x", number)
             let back = try await WebSocketClient.connect(port: gateway.port)
-            try await back.send("REGISTER", ["auth": ["type": "API_KEY", "api_key": "key-a"], "resume_session_id": .string(session)])
+            try await back.send(
+                "REGISTER", ["auth": ["type": "API_KEY", "api_key": "tenant-a-test-key"], "resume_session_id": .string(session)])
             let type = try await back.state.wait(deadline: .seconds(15), { _ in "an answer" }) { $0.waiting.first?.type }
             // With the lowest of numbers its time is over.
             #expect(type == (number.hasPrefix("-") ? "ERROR" : "REGISTER_ACK"))

@@ -59,8 +59,11 @@ struct WebSocketLab: Sendable {
         return gateway
     }
 
-    func client(_ gateway: Gateway, key: String = "tenant-a-test-key", _ fields: [(String, JSON)] = []) async throws -> WebSocketClient {
-        let client = try await WebSocketClient.connect(port: gateway.port)
+    /// - Parameter receiveBuffer: see `WebSocketClient.connect`.
+    func client(
+        _ gateway: Gateway, key: String = "tenant-a-test-key", receiveBuffer: Int? = nil, _ fields: [(String, JSON)] = []
+    ) async throws -> WebSocketClient {
+        let client = try await WebSocketClient.connect(port: gateway.port, receiveBuffer: receiveBuffer)
         try await client.register(key: key, fields: fields)
         return client
     }

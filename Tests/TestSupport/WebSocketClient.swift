@@ -38,10 +38,17 @@ package final class WebSocketClient: Sendable {
     package static let path = "/ws/agent/stream"
 
     /// - Throws: `WaitedInVain` when the server does not upgrade.
-    package static func connect(port: Int, path: String = path, headers: [String: String] = [:]) async throws -> WebSocketClient {
+    /// - Parameter receiveBuffer: bytes that the kernel keeps while the client does not read; nil: as many as it likes.
+    package static func connect(
+        port: Int, path: String = path, headers: [String: String] = [:], receiveBuffer: Int? = nil
+    ) async throws -> WebSocketClient {
         let state = Observed(State())
-        let upgraded: EventLoopFuture<(any Channel)?> = try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
-            .connectTimeout(.seconds(5))
+        var bootstrap = ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton).connectTimeout(.seconds(5))
+        if let receiveBuffer {
+            bootstrap = bootstrap.channelOption(.socketOption(.so_rcvbuf), value: SocketOptionValue(receiveBuffer))
+        }
+        let upgraded: EventLoopFuture<(any Channel)?> =
+            try await bootstrap
             .connect(host: "127.0.0.1", port: port) { channel in
                 // A server that accepts and says nothing must not hold a test for ever.
                 let alarm = channel.eventLoop.scheduleTask(in: .seconds(10)) {

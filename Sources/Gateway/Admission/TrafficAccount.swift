@@ -38,6 +38,9 @@ final class TrafficAccount {
     /// An account that holds nothing has room for anything.
     func hasRoom(for bytes: Int) -> Bool { maximumHeld == 0 || held == 0 || held + bytes <= maximumHeld }
 
+    /// Interrupts may hold a quarter more than everything else: they are what frees memory.
+    func hasRoom(forInterrupt bytes: Int) -> Bool { maximumHeld == 0 || held == 0 || held + bytes <= maximumHeld + maximumHeld / 4 }
+
     var isOverfull: Bool { maximumHeld > 0 && held > maximumHeld }
 
     // MARK: sockets

@@ -53,7 +53,7 @@ struct ChatCompletionRoute: Sendable {
                 run.finish()
                 let body = ByteBuffer(bytes: completion.body(id: run.id, created: RequestClock.seconds))
                 return Response(
-                    status: .ok, headers: [.contentType: "application/json", .job: run.id.rawValue], body: ResponseBody(byteBuffer: body))
+                    status: .ok, headers: [.contentType: "application/json", .job: run.id.rawValue], body: run.responseBody(body))
             }
         }
     }

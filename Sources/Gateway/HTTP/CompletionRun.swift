@@ -1,5 +1,6 @@
 import Contract
 import HTTPTypes
+import Hummingbird
 import JobQueue
 import Logging
 import NIOConcurrencyHelpers
@@ -35,7 +36,9 @@ final class CompletionRun: Sendable {
         self.owner = owner
         self.context = context
         self.channel = channel
-        let inbox = EventInbox(maximumSize: context.settings.outgoingMaximum) { GatewayMetrics.cut(channel) }
+        let inbox = EventInbox(maximumSize: context.settings.outgoingMaximum, tenant: context.unsent.tenant(owner)) {
+            GatewayMetrics.cut(channel)
+        }
         self.inbox = inbox
         let period = ServerSentEvents.heartbeat
         beats = channel.eventLoop.scheduleRepeatedTask(initialDelay: period, delay: period) { _ in inbox.beat() }
@@ -84,6 +87,21 @@ final class CompletionRun: Sendable {
         }
         context.tellSubmitted(job)
         if markSubmitted() { interrupt() }
+    }
+
+    /// A whole completion, which counts as unsent until the client has taken it. The connection is cut when the tenant leaves too much
+    /// unread.
+    func responseBody(_ body: ByteBuffer) -> ResponseBody {
+        ResponseBody(contentLength: body.readableBytes) { [tenant = context.unsent.tenant(owner), channel] writer in
+            let fits = tenant.change(by: body.readableBytes)
+            defer { _ = tenant.change(by: -body.readableBytes) }
+            guard fits else {
+                GatewayMetrics.cut(channel)
+                throw ChannelError.outputClosed
+            }
+            try await writer.write(body)
+            try await writer.finish(nil)
+        }
     }
 
     /// The terminal event was seen, or the job never came to be.

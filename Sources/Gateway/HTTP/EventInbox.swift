@@ -24,31 +24,69 @@ final class EventInbox: Sendable {
         case cut, fallBehind
     }
 
+    /// Bytes up to which an inbox does not count in its tenant's account, so that a reader that keeps up costs nothing.
+    private static let uncountedSize = 4 << 10
+
     private struct State {
         var events: [LoggedEvent] = []
         var size = 0
+        /// Bytes that the reader took last, which it may still be writing.
+        var takenSize = 0
+        /// Bytes that count in the tenant's account.
+        var counted = 0
         /// `clientGone` or `tooSlow`.
         var end: Delivery?
         var isBehind = false
         var reader: CheckedContinuation<Delivery, Never>?
         /// Beats since the reader last came for something while something was there for it, or was being written.
         var silentBeats = 0
+
+        mutating func empty() {
+            events = []
+            size = 0
+        }
     }
 
     private let state = NIOLockedValueBox(State())
     private let maximumSize: Int
     private let maximumSilentBeats: Int
     private let overflow: Overflow
+    private let tenant: UnsentOutput.Tenant?
     private let onTooSlow: @Sendable () -> Void
 
     /// - Parameters:
     ///   - maximumSize: bytes.
+    ///   - tenant: whose limit of unsent bytes counts beside `maximumSize`.
     ///   - onTooSlow: closes the connection, without which a writer that hangs in a full socket would never learn of it.
-    init(maximumSize: Int, maximumSilentBeats: Int = 4, overflow: Overflow = .cut, onTooSlow: @escaping @Sendable () -> Void) {
+    init(
+        maximumSize: Int, maximumSilentBeats: Int = 4, overflow: Overflow = .cut, tenant: UnsentOutput.Tenant? = nil,
+        onTooSlow: @escaping @Sendable () -> Void
+    ) {
         self.maximumSize = maximumSize
         self.maximumSilentBeats = maximumSilentBeats
         self.overflow = overflow
+        self.tenant = tenant
         self.onTooSlow = onTooSlow
+    }
+
+    deinit {
+        state.withLockedValue { state in
+            state.empty()
+            state.takenSize = 0
+            count(&state)
+        }
+    }
+
+    /// Brings the tenant's account up to date.
+    /// - Returns: whether the tenant is within its limit, or this inbox holds too little to matter.
+    @discardableResult
+    private func count(_ state: inout State) -> Bool {
+        let held = state.size + state.takenSize
+        let counted = held > Self.uncountedSize ? held : 0
+        guard counted > 0 || state.counted > 0, let tenant else { return true }
+        let fits = tenant.change(by: counted - state.counted)
+        state.counted = counted
+        return fits || counted == 0
     }
 
     func deliver(_ events: [LoggedEvent]) {
@@ -59,23 +97,27 @@ final class EventInbox: Sendable {
             if let reader = state.reader {
                 state.reader = nil
                 state.silentBeats = 0
-                reader.resume(returning: .events(events))
-                return false
+                state.takenSize = size
+                let fits = count(&state) || overflow == .fallBehind
+                if !fits { state.end = .tooSlow }
+                reader.resume(returning: fits ? .events(events) : .tooSlow)
+                return !fits
             }
             // One batch is always taken: how large it may be is the sender's to say, and the reader cannot be blamed for it.
-            guard state.events.isEmpty || state.size + size <= maximumSize else {
-                state.events = []
-                state.size = 0
-                if overflow == .fallBehind {
-                    state.isBehind = true
-                    return false
-                }
-                state.end = .tooSlow
-                return true
+            let fits = state.events.isEmpty || state.size + size <= maximumSize
+            if fits {
+                state.events += events
+                state.size += size
+                if count(&state) { return false }
             }
-            state.events += events
-            state.size += size
-            return false
+            state.empty()
+            count(&state)
+            if overflow == .fallBehind {
+                state.isBehind = true
+                return false
+            }
+            state.end = .tooSlow
+            return true
         }
         if isOver { onTooSlow() }
     }
@@ -93,7 +135,8 @@ final class EventInbox: Sendable {
             state.silentBeats += 1
             guard state.silentBeats >= maximumSilentBeats else { return false }
             state.end = .tooSlow
-            state.events = []
+            state.empty()
+            count(&state)
             return true
         }
         if isOver { onTooSlow() }
@@ -103,8 +146,8 @@ final class EventInbox: Sendable {
     func catchUp() {
         state.withLockedValue { state in
             state.isBehind = false
-            state.events = []
-            state.size = 0
+            state.empty()
+            count(&state)
         }
     }
 
@@ -115,7 +158,8 @@ final class EventInbox: Sendable {
         state.withLockedValue { state in
             guard state.end == nil else { return }
             state.end = .clientGone
-            state.events = []
+            state.empty()
+            count(&state)
             state.reader?.resume(returning: .clientGone)
             state.reader = nil
         }
@@ -127,14 +171,16 @@ final class EventInbox: Sendable {
             await withCheckedContinuation { continuation in
                 state.withLockedValue { state in
                     state.silentBeats = 0
+                    state.takenSize = 0
+                    defer { count(&state) }
                     if let end = state.end {
                         continuation.resume(returning: end)
                     } else if state.isBehind {
                         continuation.resume(returning: .behind)
                     } else if !state.events.isEmpty {
                         let events = state.events
-                        state.events = []
-                        state.size = 0
+                        state.takenSize = state.size
+                        state.empty()
                         continuation.resume(returning: .events(events))
                     } else {
                         state.reader = continuation

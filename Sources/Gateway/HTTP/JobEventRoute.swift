@@ -22,7 +22,8 @@ struct JobEventRoute: Sendable {
     private func stream(_ request: Request, _ requestContext: GatewayRequestContext) async throws -> Response {
         let after = try Self.lastEventID(request.headers[.lastEventID])
         let (id, record) = try await context.ownRecord(requestContext)
-        let share = try context.shares.stream(of: requestContext.requireTenant().name)
+        let owner = try requestContext.requireTenant().name
+        let share = try context.shares.stream(of: owner)
         let first = try await askingRedis { () throws(RedisError) in
             try await context.queue.logPage(id, after: after?.description, size: Self.pageSize)
         }
@@ -32,7 +33,9 @@ struct JobEventRoute: Sendable {
         let channel = requestContext.channel
         let body = ResponseBody { [self, share] writer in
             defer { share.release() }
-            let inbox = EventInbox(maximumSize: Self.pageSize, overflow: .fallBehind) { GatewayMetrics.cut(channel) }
+            let inbox = EventInbox(maximumSize: Self.pageSize, overflow: .fallBehind, tenant: context.unsent.tenant(owner)) {
+                GatewayMetrics.cut(channel)
+            }
             ClientPresence.watch(channel) { inbox.clientGone() }
             let period = ServerSentEvents.heartbeat
             let beats = channel.eventLoop.scheduleRepeatedTask(initialDelay: period, delay: period) { _ in inbox.beat() }

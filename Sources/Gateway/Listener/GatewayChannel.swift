@@ -104,7 +104,7 @@ struct GatewayChannel: ServerChildChannel, HTTPChannelHandler {
 
     private func webSocket(_ channel: any Channel, _ head: HTTPRequestHead) -> EventLoopFuture<Negotiated> {
         channel.eventLoop.makeCompletedFuture {
-            let high = settings.outgoingMaximum
+            let high = min(settings.outgoingMaximum, SocketOutput.watchedSize)
             try channel.syncOptions?.setOption(.writeBufferWaterMark, value: .init(low: high / 2, high: high))
             let socket = AgentSocket(node: node.value, address: Self.address(channel))
             socket.traceparent = head.headers.first(name: "traceparent").flatMap(TraceParent.init)?.text

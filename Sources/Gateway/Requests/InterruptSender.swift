@@ -17,7 +17,10 @@ extension SessionHost {
     /// How long a client's acknowledgement waits for Redis, and how long the intent is tried after that.
     private static let answerPatience = Patience.seconds(10)
     private static let intentPatience = Patience.seconds(600)
+    /// Charged to the session's account for each call to Redis, bytes.
+    private static let callCost = 4 << 10
 
+    /// A request has at most one interrupt on its way to Redis; whoever asks meanwhile shares its answer.
     /// - Parameter then: on the event loop, when Redis holds the intent (or found the job ended); nil when Redis could not be reached in
     /// time, or
     ///   there is no job. The intent is tried on all the same.
@@ -28,7 +31,10 @@ extension SessionHost {
             request.waiting.append((reason, then))
             return
         }
-        let (queue, id, owner, errands) = (context.queue, request.jobID, session.owner, context.errands)
+        request.unanswered.append(then)
+        guard request.unanswered.count == 1 else { return }
+        session.account.charge(Self.callCost)
+        let (queue, id, owner) = (context.queue, request.jobID, session.owner)
         var logger = context.logger
         for (name, fact) in JobFacts.of(id, traceparent: request.traceparent) { logger[metadataKey: name] = fact }
         logger[metadataKey: "reason"] = "\(reason)"
@@ -43,14 +49,27 @@ extension SessionHost {
                         "interrupt sent", metadata: ["state": "\(answer.state?.rawValue ?? "unknown")", "stored": "\(answer.stored)"])
                 } else {
                     logger.warning("interrupt waits for Redis")
-                    errands.start {
-                        await Self.intentPatience.until { () async throws(RedisError) in
-                            try await queue.interrupt(id, reason: reason, owner: owner)
-                        }
-                    }
                 }
                 return answer.map { InterruptResult(state: $0.state, stored: $0.stored) }
-            }, then: then)
+            }
+        ) { [self] result in
+            if result == nil { storeIntent(request, in: session, reason: reason) }
+            let answers = request.unanswered
+            request.unanswered = []
+            for answer in answers { answer(result) }
+        }
+    }
+
+    /// Goes on trying when the acknowledgement could not wait any longer; once a request.
+    private func storeIntent(_ request: RunningRequest, in session: Session, reason: String) {
+        guard !request.storesIntent else { return }
+        request.storesIntent = true
+        let (queue, id, owner) = (context.queue, request.jobID, session.owner)
+        context.await({
+            _ = await Self.intentPatience.until { () async throws(RedisError) in
+                try await queue.interrupt(id, reason: reason, owner: owner)
+            }
+        }) { request.storesIntent = false }
     }
 
     /// The same when nobody waits for the answer.

@@ -181,6 +181,10 @@ final class RunningRequest {
     var interruptedAt: NIODeadline?
     /// Interrupts that wait for Redis to hold the job.
     var waiting: [(reason: String, answer: (InterruptResult?) -> Void)] = []
+    /// Those who share the answer to the interrupt that is on its way to Redis; empty: none is.
+    var unanswered: [(InterruptResult?) -> Void] = []
+    /// An interrupt whose acknowledgement is overdue is still being tried.
+    var storesIntent = false
 
     init(id: String, jobID: JobID, text: String?, speaks: Bool, machine: RelayMachine) {
         self.id = id

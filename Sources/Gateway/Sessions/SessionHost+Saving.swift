@@ -62,7 +62,8 @@ extension SessionHost {
         session.savedMilliseconds = WallClock.milliseconds
         let done = NIOLoopBound((self, session, then), eventLoop: eventLoop)
         store.save(
-            session.id, owner: session.owner, epoch: session.epoch, expires: keptUntil(session), isBusy: !session.running.isEmpty,
+            session.id, owner: session.owner, epoch: session.epoch, expires: keptUntil(session, isNew: creating == .withinQuota),
+            isBusy: !session.running.isEmpty,
             creating: creating, change: change
         ) { saved in
             let (host, session, then) = done.value
@@ -132,10 +133,11 @@ extension SessionHost {
     private static func ended(_ session: Session) -> String { JSON.array(session.ended.map(\.json)).text }
 
     /// The hash outlives the session's last moment by what a takeover needs.
-    private func keptUntil(_ session: Session) -> Int {
+    /// - Parameter isNew: its client waits for it, though its socket is not attached yet.
+    private func keptUntil(_ session: Session, isNew: Bool) -> Int {
         let now = WallClock.milliseconds
         var end = session.expiry(settings.sessionTimeout)
-        if session.isUnused, session.socket == nil { end = min(end, now + Self.unusedTime.milliseconds) }
+        if session.isUnused, session.socket == nil, !isNew { end = min(end, now + Self.unusedTime.milliseconds) }
         return max(end, now) + settings.grace.milliseconds + 3 * settings.lease.milliseconds
     }
 }

@@ -40,7 +40,7 @@ extension AgentSocket {
             switch envelope.kind {
             case .register: send(.malformed("a second REGISTER"))
             case .request: try request(try RequestPayload(envelope.payload), in: session)
-            case .interrupt: interrupt(try InterruptPayload(envelope.payload), in: session)
+            case .interrupt: try interrupt(try InterruptPayload(envelope.payload), in: session)
             case .resume:
                 try node.host.resume(try ResumePayload(envelope.payload), in: session)
             case .sessionQuery: sendInfo(session, fields: envelope.payload["query_fields"])
@@ -62,7 +62,7 @@ extension AgentSocket {
     private func register(_ payload: JSONObject) {
         let registration: RegisterPayload
         do { registration = try RegisterPayload(payload, maximumSize: settings.sessionMaximum) } catch { return send(error) }
-        state = .registering
+        registering()
         let authenticator = node.context.authenticator
         let (credential, address) = (registration.credential, address)
         node.context.await({ await authenticator.verdict(credential, from: address) }) { [weak self] verdict in
@@ -93,7 +93,7 @@ extension AgentSocket {
             switch result {
             case .success(let session): self.acknowledge(session)
             case .failure(let error):
-                self.state = .unregistered
+                self.awaitRegister()
                 self.send(error)
                 let envelopes = self.waiting
                 self.waiting = []
@@ -168,22 +168,35 @@ extension AgentSocket {
 
     // MARK: INTERRUPT
 
-    private func interrupt(_ payload: InterruptPayload, in session: Session) {
-        let ids = payload.ids ?? session.running.map(\.id)
-        let collector = InterruptCollector(ids: ids) { [weak self] results, interrupted in
+    /// Charged and held for each request id of an INTERRUPT until it is acknowledged, bytes.
+    private static let interruptCost = 512
+
+    private func interrupt(_ payload: InterruptPayload, in session: Session) throws(ProtocolError) {
+        let targets: [(id: String, request: RunningRequest?)] =
+            payload.ids?.map { ($0, session.request($0)) } ?? session.running.map { ($0.id, $0) }
+        guard !targets.isEmpty else { return acknowledge(payload, [], []) }
+        let (account, bytes) = (session.account, targets.count * Self.interruptCost)
+        account.charge(bytes)
+        guard account.hasRoom(forInterrupt: bytes) else {
+            throw ProtocolError(.rateLimited, "too many of your interrupts wait for their answers", retryable: true)
+        }
+        account.hold(bytes)
+        let collector = InterruptCollector(ids: targets.map(\.id)) { [weak self] results, interrupted in
+            account.release(bytes)
             self?.acknowledge(payload, results, interrupted)
         }
-        for (index, id) in ids.enumerated() {
-            if let request = session.request(id) {
-                node.host.interrupt(request, in: session, reason: payload.reason) { answer in
-                    let known = session.endedRequest(id)?.ending.rawValue ?? (session.request(id) == nil ? "unknown" : "running")
-                    collector.answered(index, state: answer?.state?.rawValue ?? known, stored: answer?.stored ?? false)
-                }
-            } else {
+        for (index, (id, request)) in targets.enumerated() {
+            guard let request else {
                 collector.answered(index, state: session.endedRequest(id)?.ending.rawValue ?? "unknown", stored: false)
+                continue
+            }
+            node.host.interrupt(request, in: session, reason: payload.reason) { answer in
+                let state =
+                    answer?.state?.rawValue ?? session.endedRequest(id)?.ending.rawValue
+                    ?? (session.request(id) == nil ? "unknown" : "running")
+                collector.answered(index, state: state, stored: answer?.stored ?? false)
             }
         }
-        if ids.isEmpty { acknowledge(payload, [], []) }
     }
 
     private func acknowledge(_ payload: InterruptPayload, _ results: [(id: String, state: String)], _ interrupted: [String]) {

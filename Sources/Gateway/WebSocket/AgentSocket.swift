@@ -50,6 +50,7 @@ final class AgentSocket: ChannelInboundHandler {
     var frames = 0
     private var context: ChannelHandlerContext?
     private var isDirty = false
+    var output = SocketOutput()
     var wasHeard = true
     private var silentBeats = 0
     private var timer: Scheduled<Void>?
@@ -77,10 +78,21 @@ final class AgentSocket: ChannelInboundHandler {
         addIntake(context)
         node.ledger.add(self)
         GatewayMetrics.socketsOpened.increment()
+        awaitRegister()
+    }
+
+    /// Another REGISTER may come: the first one, or one after a refusal.
+    func awaitRegister() {
+        state = .unregistered
         timer = eventLoop.after(settings.registerTimeout) { [weak self] in
-            guard let self, self.session == nil else { return }
-            self.close(.notRegistered, "REGISTER did not come in time")
+            self?.close(.notRegistered, "REGISTER did not come in time")
         }
+    }
+
+    /// REGISTER came. Its check may wait for those of others, so that the client's time stops.
+    func registering() {
+        state = .registering
+        timer?.cancel()
     }
 
     func handlerRemoved(context: ChannelHandlerContext) { gone() }
@@ -137,7 +149,7 @@ final class AgentSocket: ChannelInboundHandler {
     func channelWritabilityChanged(context: ChannelHandlerContext) {
         // What is merely not flushed yet is no sign of a slow reader.
         if !context.channel.isWritable { context.flush() }
-        if !context.channel.isWritable { close(.tooSlow, "too much is unread") }
+        watchOutput(context.channel)
         context.fireChannelWritabilityChanged()
     }
 
@@ -147,6 +159,7 @@ final class AgentSocket: ChannelInboundHandler {
         beats?.cancel()
         expiry?.cancel()
         let session = session
+        leaveOutput()
         if case .closed = state { return }
         state = .closed
         waiting = []
@@ -183,16 +196,21 @@ final class AgentSocket: ChannelInboundHandler {
 
     private func write(_ opcode: WebSocketOpcode, _ payload: ByteBuffer) {
         guard let context else { return }
+        let size = payload.readableBytes + Self.headerRoom
         context.write(wrapOutboundOut(WebSocketFrame(fin: true, opcode: opcode, data: payload)), promise: nil)
         GatewayMetrics.framesSent.increment()
-        guard !isDirty else { return }
-        isDirty = true
-        node.flushes.add(self)
+        if !isDirty {
+            isDirty = true
+            node.flushes.add(self)
+        }
+        if output.isWatched, opcode != .connectionClose { wrote(size, context) }
     }
 
     func flush() {
         isDirty = false
-        context?.flush()
+        guard let context else { return }
+        context.flush()
+        if output.isWatched { measureOutput(context.channel) }
     }
 
     // MARK: closing
@@ -230,6 +248,7 @@ final class AgentSocket: ChannelInboundHandler {
     private func closing(_ session: Session?) {
         state = .closing
         waiting = []
+        releaseWaiting()
         timer?.cancel()
         beats?.cancel()
         expiry?.cancel()

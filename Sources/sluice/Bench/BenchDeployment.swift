@@ -75,6 +75,7 @@ struct BenchDeployment: Sendable {
                 // One tenant and one address are the whole load.
                 "SLUICE_MAX_SOCKETS_PER_TENANT": "0", "SLUICE_MAX_SOCKETS_PER_ADDRESS": "0", "SLUICE_MAX_BYTES_PER_SECOND": "0",
                 "SLUICE_MAX_BYTES_PER_TENANT": "0", "SLUICE_MAX_SESSIONS_PER_TENANT": "0", "SLUICE_MAX_SESSION_BYTES_PER_TENANT": "0",
+                "SLUICE_MAX_UNSENT_BYTES_PER_TENANT": "0",
             ].merging(common) {
                 _, new in new
             }

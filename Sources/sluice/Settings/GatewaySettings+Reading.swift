@@ -44,6 +44,7 @@ extension SettingsReader {
         if let value = integer("SLUICE_MAX_JSON_DEPTH") { gateway.jsonDepthMaximum = value }
         if let value = integer("SLUICE_MAX_HEADER") { gateway.headerMaximum = value }
         if let value = integer("SLUICE_MAX_OUTGOING") { gateway.outgoingMaximum = value }
+        if let value = integer("SLUICE_MAX_UNSENT_BYTES_PER_TENANT") { gateway.unsentBytesPerTenant = value }
         if let value = integer("SLUICE_HISTORY_TURNS") { gateway.historyTurns = value }
         if let value = integer("SLUICE_HISTORY_MAX") { gateway.historyMaximum = value }
         if let value = integer("SLUICE_MAX_REQUESTS") { gateway.requestsPerSocket = value }

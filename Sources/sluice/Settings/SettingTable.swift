@@ -130,6 +130,9 @@ enum SettingTable {
         Setting("SLUICE_MAX_JSON_DEPTH", .integer(4...1_000), "32", [.gateway], "How deep a message's JSON may be nested."),
         Setting("SLUICE_MAX_HEADER", .size(1_024...(1 << 20)), "16KiB", [.gateway], "Bytes of a request's head."),
         Setting("SLUICE_MAX_OUTGOING", .size(4_096...(1 << 30)), "1MB", [.gateway], "Unsent bytes of one socket; beyond it close 4430."),
+        Setting(
+            "SLUICE_MAX_UNSENT_BYTES_PER_TENANT", .size(0...(1 << 40)), "64MiB", [.gateway],
+            "Unsent bytes of all connections of one tenant (0: no limit); beyond it the one that is written to is closed."),
         Setting("SLUICE_MAX_REQUESTS", .integer(1...100_000), "64", [.gateway], "Running requests of one session."),
         Setting(
             "SLUICE_MAX_REQUESTS_PER_TENANT", .integer(0...1_000_000), "10000", [.gateway],
