@@ -89,7 +89,7 @@ package struct GatewayService: Service {
         let errands = parts.context.errands
         running.server.cancel()
         running.beating.cancel()
-        // Its error, if any, was already reported by `serve`.
+        // `serve` has already reported the server's error, if any.
         _ = await running.server.result
         let node = parts.node
         parts.context.eventLoop.execute { node.value.abort() }

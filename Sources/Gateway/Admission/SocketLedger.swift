@@ -89,15 +89,18 @@ final class SocketLedger {
 
     var count: Int { sockets.count }
 
+    /// Whether the limit of the node, or of one address, is reached.
     var isFull: Bool { sockets.count >= maximum }
     func isFull(address: String) -> Bool { addresses.isFull(address) }
 
+    /// Counts an open socket.
     func add(_ socket: AgentSocket) {
         sockets[ObjectIdentifier(socket)] = socket
         addresses.add(socket.address)
         gauge.record(count)
     }
 
+    /// Removes a closed socket; ignored when it was removed before.
     func remove(_ socket: AgentSocket) {
         guard sockets.removeValue(forKey: ObjectIdentifier(socket)) != nil else { return }
         addresses.remove(socket.address)

@@ -244,6 +244,7 @@ struct RelayMachine {
         return out
     }
 
+    /// Completes a message and emits it.
     private func finish(_ out: inout [UInt8], _ milliseconds: Int, _ emit: ([UInt8]) -> Void) {
         out.append(UInt8(ascii: "}"))
         EnvelopeWriter.close(milliseconds: milliseconds, into: &out)

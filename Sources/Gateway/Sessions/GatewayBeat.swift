@@ -64,6 +64,7 @@ actor GatewayBeat {
         try await recoverFromDeadGateways()
     }
 
+    /// Renews the heartbeat key with the gateway's current load, and keeps the gateway in the set of all gateways.
     private func writeHeartbeat() async throws {
         let node = node
         let (inFlight, sockets) = try await context.eventLoop.submit { (node.value.host.runningCount, node.value.ledger.count) }.get()

@@ -69,6 +69,7 @@ struct SessionSettings: Sendable, Hashable {
 
     // MARK: in Redis
 
+    /// The settings as stored in the session's hash, field `settings`.
     var json: JSON {
         [
             "platform": .string(platform.rawValue), "require_tts": .bool(requiresSpeech), "enable_srs": .bool(enablesRecognition),
@@ -108,6 +109,8 @@ struct SessionUpdate: Sendable {
 
     var isEmpty: Bool { functions == nil && members == nil }
 
+    /// Reads the changes of a REQUEST's payload.
+    /// - Throws: MALFORMED_PAYLOAD.
     init(_ payload: JSONObject) throws(ProtocolError) {
         if let json = payload.present("function_calling_op") {
             guard let operation = json.string.flatMap(Operation.init) else {

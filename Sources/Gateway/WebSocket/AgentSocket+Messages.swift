@@ -13,6 +13,7 @@ extension AgentSocket {
         take(envelope)
     }
 
+    /// Dispatches a message by the state of the socket. Before REGISTER only that is accepted; while it is processed, messages are queued.
     private func take(_ envelope: Envelope) {
         switch state {
         case .unregistered:
@@ -32,10 +33,12 @@ extension AgentSocket {
         }
     }
 
+    /// The message's `request_id`, for an ERROR; nil when absent or too long.
     private func requestID(_ envelope: Envelope) -> String? {
         envelope.payload["request_id"]?.string.flatMap { $0.utf8.count <= FieldLimit.requestID ? $0 : nil }
     }
 
+    /// Handles a message of a registered socket.
     private func handle(_ envelope: Envelope, in session: Session) {
         do throws(ProtocolError) {
             switch envelope.kind {
@@ -60,6 +63,7 @@ extension AgentSocket {
 
     // MARK: REGISTER
 
+    /// Authenticates the client, then opens or resumes its session. Passwords are verified on other threads.
     private func register(_ payload: JSONObject) {
         let registration: RegisterPayload
         do { registration = try RegisterPayload(payload, maximumSize: settings.sessionMaximum) } catch { return send(error) }
@@ -109,6 +113,7 @@ extension AgentSocket {
         }
     }
 
+    /// Sends REGISTER_ACK, then handles the queued messages.
     private func acknowledge(_ session: Session) {
         registered(session)
         send(
@@ -124,6 +129,8 @@ extension AgentSocket {
 
     // MARK: REQUEST
 
+    /// Checks the limits of session and tenant, applies changes to the settings, then starts the request.
+    /// - Throws: the ERROR to send, with the request's id; nothing was changed or started then.
     private func request(_ payload: RequestPayload, in session: Session) throws(ProtocolError) {
         func refusal(_ code: ErrorCode, _ message: String, retryable: Bool = false) -> ProtocolError {
             ProtocolError(code, message, retryable: retryable, requestID: payload.id)
@@ -170,6 +177,7 @@ extension AgentSocket {
 
     // MARK: INTERRUPT
 
+    /// Interrupts the named requests, or all running ones, and acknowledges once all have a result.
     private func interrupt(_ payload: InterruptPayload, in session: Session) {
         let ids = payload.ids ?? session.running.map(\.id)
         let collector = InterruptCollector(ids: ids) { [weak self] results, interrupted in
@@ -226,6 +234,7 @@ extension AgentSocket {
         send("SESSION_INFO", ["status": "SUCCESS", "message": "", "session_data": .object(data)])
     }
 
+    /// Sends HEALTH_CHECK_ACK.
     private func sendHealth() {
         let status: JSON = node.context.readiness.problem == nil ? "HEALTHY" : "UNHEALTHY"
         let share = node.processor.percent

@@ -22,6 +22,7 @@ final class SocketIntake: ChannelInboundHandler, RemovableChannelHandler {
         set(ChannelOptions.maxMessagesPerRead, 1, context)
     }
 
+    /// Sets a channel option; a failure is reported to the channel as an error.
     private func set<Option: ChannelOption>(_ option: Option, _ value: Option.Value, _ context: ChannelHandlerContext) {
         do { try context.channel.syncOptions?.setOption(option, value: value) } catch { context.fireErrorCaught(error) }
     }
@@ -71,6 +72,7 @@ final class SocketIntake: ChannelInboundHandler, RemovableChannelHandler {
         set(ChannelOptions.autoRead, true, context)
     }
 
+    /// Drops the delayed buffers and the scheduled resumption, when the channel closes.
     private func discard() {
         delayedBuffers = []
         resumption?.cancel()
