@@ -3,22 +3,30 @@ import Logging
 import NIOCore
 import RedisClient
 
-/// What every part of one gateway shares. One a process.
+/// The settings, connections and registries that all parts of a gateway share. One instance per process.
 package final class GatewayContext: Sendable {
     package let settings: GatewaySettings
     package let queue: JobQueue
+    /// Delivers the events of the jobs that this gateway relays.
     package let feed: EventFeed
     package let authenticator: Authenticator
-    /// The one loop that listening sockets, clients' sockets, Redis connections and relays live on.
+    /// The event loop of the listener, client sockets, Redis connections and relays.
     package let eventLoop: any EventLoop
     package let readiness: Readiness
     package let logger: Logger
+    /// Background tasks that may outlive the request that started them.
     let errands = Errands()
+    /// Runs tasks on `eventLoop`.
     let room: LoopRoom
+    /// Running requests per tenant.
     let tenants: TenantLedger
+    /// Jobs submitted over HTTP that count against their tenants' limits.
     let submitted: SubmittedJobs
+    /// HTTP requests, event streams and body bytes per tenant.
     let shares: HTTPShares
+    /// Unsent output bytes per tenant.
     let unsent: UnsentOutput
+    /// Chat completions that this gateway relays now.
     let completions = CompletionLedger()
 
     package init(

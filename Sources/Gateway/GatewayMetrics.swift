@@ -3,35 +3,39 @@ import JobQueue
 import Metrics
 import NIOCore
 
-/// What a gateway counts. Labels are bounded: never an id, never a tenant. One set a process, made at its first use, which is after the
-/// metrics system was chosen.
+/// The metrics of a gateway. Label values come from fixed sets, never ids or tenants. Static members are created on first use, which must
+/// be after `MetricsSystem.bootstrap`.
 enum GatewayMetrics {
+    /// WebSockets whose upgrade succeeded.
     static let socketsOpened = Counter(label: "sluice_sockets_opened_total")
+    /// WebSocket frames in each direction, control frames included.
     static let framesReceived = Counter(label: "sluice_frames_received_total")
     static let framesSent = Counter(label: "sluice_frames_sent_total")
-    /// Closed by the gateway because more than SLUICE_MAX_OUTGOING was unread.
+    /// Connections closed because more than `SLUICE_MAX_OUTGOING` bytes were unsent.
     static let slowReaders = Counter(label: "sluice_slow_readers_closed_total")
+    /// How late a periodic task runs on the event loop. See `watch(_:)`.
     static let loopDelay = Timer(label: "sluice_event_loop_delay_seconds", dimensions: [("loop", "gateway")])
     private static let submitted = counters(
         "sluice_jobs_submitted_total", "outcome",
         ["accepted", "repeated", "full", "owner_full", "conflict", "session_lost", "session_unsaved", "unavailable"])
     private static let interrupts = counters("sluice_interrupts_sent_total", "result", ["stored", "ended", "unknown", "unavailable"])
 
-    /// From a client's INTERRUPT to its request's last event, with all that lies between: Redis, the worker, the upstream's close and the
-    /// way back. Of this gateway's clock alone.
+    /// Time from a client's INTERRUPT to the terminal event of its request, including Redis, the worker and closing the upstream
+    /// connection. Measured with this gateway's monotonic clock only.
     private static let interruptCarriedOut = Timer(label: "sluice_interrupt_seconds")
 
-    /// By an interrupt that found them in the queue; what workers end, workers count.
+    /// Jobs ended by an interrupt while still queued. Workers count the jobs that they end themselves.
     private static let endedInQueue = Counter(label: "sluice_jobs_ended_total", dimensions: [("outcome", "interrupted")])
 
-    /// Makes those that have no other moment, so that they are there, at 0, from the start.
+    /// Registers the metrics with a value of 0, so that they are exported before their first event.
     static func begin() {
         for counter in [socketsOpened, framesReceived, framesSent, slowReaders, endedInQueue] { counter.increment(by: 0) }
         _ = interruptCarriedOut
         for counter in [submitted["accepted"], interrupts["stored"]] { counter?.increment(by: 0) }
     }
 
-    /// - Parameter submission: nil: Redis did not answer, or only with an error.
+    /// Counts one submission by its outcome.
+    /// - Parameter submission: nil when Redis did not answer or answered with an error.
     static func submitted(_ submission: Submission?) {
         let outcome =
             switch submission {
@@ -47,7 +51,8 @@ enum GatewayMetrics {
         submitted[outcome]?.increment()
     }
 
-    /// - Parameter answer: nil: Redis did not answer in time.
+    /// Counts one interrupt by its result, and the job that it ended if that was still queued.
+    /// - Parameter answer: nil when Redis did not answer in time.
     static func interrupted(_ answer: InterruptAnswer?) {
         let result =
             switch answer {
@@ -59,18 +64,20 @@ enum GatewayMetrics {
         if answer?.stored == true, answer?.state == .queued { endedInQueue.increment() }
     }
 
-    static func interruptCarriedOut(since asked: NIODeadline) {
-        interruptCarriedOut.recordNanoseconds((NIODeadline.now() - asked).nanoseconds)
+    /// Records the time since the client's first INTERRUPT for a request that has now ended as interrupted.
+    static func interruptCarriedOut(since start: NIODeadline) {
+        interruptCarriedOut.recordNanoseconds((NIODeadline.now() - start).nanoseconds)
     }
 
-    /// Closes an HTTP connection whose client does not read.
+    /// Closes an HTTP connection whose client reads too slowly, and counts it.
     static func cut(_ channel: any Channel) {
         slowReaders.increment()
         Refusals.count(.http, code: "too_slow")
         channel.close(promise: nil)
     }
 
-    /// Measures once a second how much later than due the loop comes to its work. To be cancelled.
+    /// Measures once per second how late a scheduled task runs on the loop.
+    /// - Returns: the periodic task; the caller cancels it.
     static func watch(_ eventLoop: any EventLoop) -> RepeatedTask {
         let period = TimeAmount.seconds(1)
         let due = NIOLoopBoundBox.makeBoxSendingValue(NIODeadline.now() + period, eventLoop: eventLoop)
@@ -81,6 +88,7 @@ enum GatewayMetrics {
         }
     }
 
+    /// - Returns: one counter per value of the dimension, by value.
     private static func counters(_ label: String, _ dimension: String, _ values: [String]) -> [String: Counter] {
         Dictionary(uniqueKeysWithValues: values.map { ($0, Counter(label: label, dimensions: [(dimension, $0)])) })
     }

@@ -1,16 +1,19 @@
 import Logging
 import NIOCore
 
-/// All that lives on a gateway's event loop, put together.
+/// Owner of all gateway objects that are confined to the event loop.
 final class GatewayNode {
     let context: GatewayContext
     let host: SessionHost
     let flushes: FlushList
+    /// Open WebSockets.
     let ledger: SocketLedger
+    /// Open TCP connections, HTTP included.
     let connections: ConnectionLedger
     let probes = ProbeReserve()
     let processor = ProcessorMeter()
-    private var drained: (() -> Void)?
+    /// Called once when a drain has closed the last socket; nil when no drain is running.
+    private var onDrained: (() -> Void)?
 
     init(context: GatewayContext) {
         self.context = context
@@ -22,10 +25,11 @@ final class GatewayNode {
 
     // MARK: draining
 
-    /// Sockets without running requests are sent away soon, the others when their last request has ended or the timeout is over, each
-    /// spread over time so that clients do not all come back at one moment. `then` is called when no socket is left.
+    /// Closes all sockets with 1001. Idle sockets close first; the others when their last request ends, or at the drain timeout. Closes
+    /// are spread over up to 2 s so that clients do not all reconnect at the same moment.
+    /// - Parameter then: called on the event loop when no socket is left.
     func drain(then: @escaping () -> Void) {
-        drained = then
+        onDrained = then
         let timeout = context.settings.drainTimeout
         let spread = min(timeout / 5, .seconds(2))
         context.logger.info(
@@ -43,15 +47,15 @@ final class GatewayNode {
         leftIfDrained()
     }
 
-    /// What a drain left: sockets whose clients do not answer, or all of them when there was none.
+    /// Closes the remaining sockets without a close handshake.
     func abort() {
         for socket in ledger.sockets.values { socket.abort() }
     }
 
-    /// Called whenever a socket is gone.
+    /// Completes a running drain if no socket is left. Called after every removal of a socket.
     func leftIfDrained() {
-        guard ledger.count == 0, let drained else { return }
-        self.drained = nil
-        drained()
+        guard ledger.count == 0, let onDrained else { return }
+        self.onDrained = nil
+        onDrained()
     }
 }

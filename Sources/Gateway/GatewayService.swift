@@ -8,19 +8,19 @@ import RedisClient
 import ServiceLifecycle
 import UnixSignals
 
-/// A gateway as a service: graceful shutdown drains it, cancellation stops it at once.
+/// Runs a gateway. Graceful shutdown drains it; cancellation stops it immediately.
 package struct GatewayService: Service {
-    /// How long HTTP requests that are still running at the end of a drain get to notice.
-    private static let lastMoment = Duration.milliseconds(500)
-    /// How long interrupts of what was cut off get to reach Redis; shorter than what is left after a second signal.
-    private static let lastErrands = Duration.milliseconds(300)
+    /// Time for HTTP requests to finish after the drain timeout.
+    private static let shutdownAllowance = Duration.milliseconds(500)
+    /// Time for the interrupts of aborted requests to reach Redis. Shorter than the time to exit after a second signal.
+    private static let interruptAllowance = Duration.milliseconds(300)
 
     private let settings: GatewaySettings
     private let queueSettings: QueueSettings
     private let redisURL: RedisURL
     private let redisSettings: RedisSettings
     private let logger: Logger
-    /// Told the port when the gateway listens.
+    /// Called with the port once the gateway listens.
     package var onListening: (@Sendable (Int) -> Void)?
 
     package init(
@@ -33,6 +33,7 @@ package struct GatewayService: Service {
         self.logger = logger
     }
 
+    /// The components of one run.
     private struct Parts {
         let context: GatewayContext
         let node: NIOLoopBound<GatewayNode>
@@ -41,28 +42,28 @@ package struct GatewayService: Service {
         let certificates: CertificateBox?
     }
 
-    /// - Throws: when the settings cannot be used (authentication, certificates) or the address cannot be listened on. Redis being away is
-    /// waited for.
+    /// Serves until graceful shutdown or cancellation. An unreachable Redis is no error: the gateway starts and reports not ready.
+    /// - Throws: when authentication or certificate settings are invalid, or the address cannot be bound.
     package func run() async throws {
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         let result: Result<Void, any Error>
         do {
             let parts = try await build(group)
-            let running = Running(parts)
+            let running = RunningTasks(parts)
             do { result = .success(try await serve(parts, running)) } catch { result = .failure(error) }
-            await end(parts, running)
+            await stop(parts, running)
         } catch {
             result = .failure(error)
         }
         do { try await group.shutdownGracefully() } catch {
-            logger.debug("event loop did not end cleanly", metadata: ["error": "\(error)"])
+            logger.debug("event loop shutdown failed", metadata: ["error": "\(error)"])
         }
         try result.get()
     }
 
-    /// What runs until it is told to end, and not merely until the service's task is cancelled: interrupts of what the end cuts off still
-    /// have to reach Redis.
-    private struct Running {
+    /// Detached tasks that `stop` ends explicitly. They do not inherit cancellation from the service's task, because the interrupts of
+    /// aborted requests must still reach Redis after it.
+    private struct RunningTasks {
         let server: Task<Void, any Error>
         let connections: Task<Void, Never>
         let beat: GatewayBeat
@@ -71,7 +72,7 @@ package struct GatewayService: Service {
         init(_ parts: Parts) {
             let beat = GatewayBeat(node: parts.node, context: parts.context)
             self.beat = beat
-            // Graceful shutdown of the service must not close the listener before the drain is over.
+            // Detached from the service's graceful shutdown, which would close the listener before the drain is over.
             server = Task.detached { try await parts.server.run() }
             beating = Task.detached { await beat.run() }
             connections = Task.detached {
@@ -82,16 +83,17 @@ package struct GatewayService: Service {
         }
     }
 
-    /// Nothing that could come back to the event loop is left when this returns, or the loop would be gone when it does.
-    private func end(_ parts: Parts, _ running: Running) async {
+    /// Stops all tasks in order: listener, sockets, background tasks, Redis connections. No task may resume on the event loop after this
+    /// returns, since the loop shuts down next.
+    private func stop(_ parts: Parts, _ running: RunningTasks) async {
         let errands = parts.context.errands
         running.server.cancel()
         running.beating.cancel()
-        // Its end is known already.
+        // `serve` has already reported the server's error, if any.
         _ = await running.server.result
         let node = parts.node
         parts.context.eventLoop.execute { node.value.abort() }
-        await errands.settle(within: Self.lastErrands)
+        await errands.settle(within: Self.interruptAllowance)
         errands.cancel()
         parts.context.queue.redis.shutdown()
         parts.subscriber.shutdown()
@@ -100,6 +102,8 @@ package struct GatewayService: Service {
         await errands.settle(within: .seconds(1))
     }
 
+    /// Creates all components on one event loop of `group`.
+    /// - Throws: when authentication or certificate settings are invalid.
     private func build(_ group: MultiThreadedEventLoopGroup) async throws -> Parts {
         let eventLoop = group.next()
         let authenticator = try Authenticator(settings: settings.authentication, logger: logger)
@@ -124,9 +128,9 @@ package struct GatewayService: Service {
             node: node, settings: settings, certificates: certificates,
             responder: GatewayResponder.make(makeRouter(context).buildResponder(), readiness: context.readiness, logger: logger))
         let (name, listening) = (settings.name, onListening)
-        // Hummingbird tells in its own words what is said below.
-        var quiet = logger
-        quiet.logLevel = max(logger.logLevel, .warning)
+        // Hummingbird's own start-up messages would duplicate the one below.
+        var serverLogger = logger
+        serverLogger.logLevel = max(logger.logLevel, .warning)
         let server = Server(
             childChannelSetup: channel,
             configuration: ServerConfiguration(address: .hostname(settings.host, port: settings.port), serverName: "sluice"),
@@ -134,40 +138,42 @@ package struct GatewayService: Service {
                 let port = channel.localAddress?.port ?? settings.port
                 logger.info("gateway listening", metadata: ["host": "\(settings.host)", "port": "\(port)", "gateway": "\(name)"])
                 listening?(port)
-            }, eventLoopGroup: group, logger: quiet)
+            }, eventLoopGroup: group, logger: serverLogger)
         return Parts(context: context, node: node, subscriber: subscriber, server: server, certificates: certificates)
     }
 
-    private enum Happening: Sendable {
+    private enum ServiceEvent: Sendable {
         case serverEnded((any Error)?)
         case shutdown
-        case other
+        case reloadEnded
     }
 
-    private func serve(_ parts: Parts, _ running: Running) async throws {
+    /// Waits for the server to end or for a graceful shutdown, and drains on the latter.
+    /// - Throws: the error that ended the server.
+    private func serve(_ parts: Parts, _ running: RunningTasks) async throws {
         let server = running.server
         GatewayMetrics.begin()
         let probe = GatewayMetrics.watch(parts.context.eventLoop)
         defer { probe.cancel() }
         try await withTaskCancellationHandler {
-            try await withThrowingTaskGroup(of: Happening.self) { group in
+            try await withThrowingTaskGroup(of: ServiceEvent.self) { group in
                 group.addTask {
                     do { try await server.value } catch { return .serverEnded(error) }
                     return .serverEnded(nil)
                 }
                 group.addTask {
-                    // Cancellation ends it too, by an error that says no more than that.
+                    // Throws only CancellationError.
                     try? await gracefulShutdown()
                     return .shutdown
                 }
                 group.addTask {
                     await reload(parts)
-                    return .other
+                    return .reloadEnded
                 }
                 defer { group.cancelAll() }
-                while let happening = try await group.next() {
-                    switch happening {
-                    case .other: continue
+                while let event = try await group.next() {
+                    switch event {
+                    case .reloadEnded: continue
                     case .serverEnded(let error):
                         if let error { throw error }
                         return
@@ -183,30 +189,31 @@ package struct GatewayService: Service {
         }
     }
 
-    /// Readiness goes red at once, and stays to be seen for a moment; running requests get the drain's time, then everything is sent away.
+    /// Sets readiness to not ready, waits for running requests up to the drain timeout, then closes the listener. Lasts at least the drain
+    /// notice, so that load balancers see the failing probe before the port closes.
     private func drain(_ parts: Parts, _ beat: GatewayBeat) async {
         parts.context.readiness.startDraining()
         let start = ContinuousClock.now
-        let deadline = start + settings.drainTimeout + Self.lastMoment
-        await within(deadline, parts.context.errands) {
+        let deadline = start + settings.drainTimeout + Self.shutdownAllowance
+        await runUntil(deadline, parts.context.errands) {
             let node = parts.node
             await withCheckedContinuation { (done: CheckedContinuation<Void, Never>) in
                 parts.context.eventLoop.execute { node.value.drain { done.resume() } }
             }
         }
-        // Until then probes are answered, and sockets refused with 503. A second signal cancels this.
+        // Until then probes are answered and new sockets rejected with 503. A second signal cancels this sleep.
         try? await Task.sleep(until: start + min(settings.drainNotice, settings.drainTimeout), clock: .continuous)
-        await within(max(deadline, .now + Self.lastMoment), parts.context.errands) {
+        await runUntil(max(deadline, .now + Self.shutdownAllowance), parts.context.errands) {
             do { try await parts.server.shutdownGracefully() } catch {
-                parts.context.logger.debug("listener did not end cleanly", metadata: ["error": "\(error)"])
+                parts.context.logger.debug("listener shutdown failed", metadata: ["error": "\(error)"])
             }
         }
         await beat.leave()
         logger.info("gateway drained")
     }
 
-    /// Waits for `body`, but not longer than to the deadline or the task's cancellation; what is not over then goes on by itself.
-    private func within(_ deadline: ContinuousClock.Instant, _ errands: Errands, _ body: @escaping @Sendable () async -> Void) async {
+    /// Runs `body` in the background and waits for it until the deadline or cancellation. It continues in the background after that.
+    private func runUntil(_ deadline: ContinuousClock.Instant, _ errands: Errands, _ body: @escaping @Sendable () async -> Void) async {
         let (ended, end) = AsyncStream.makeStream(of: Void.self)
         errands.start {
             await body()
@@ -220,27 +227,27 @@ package struct GatewayService: Service {
         clock.cancel()
     }
 
-    /// Reads what may be replaced while the gateway runs, at every SIGHUP. Never ends it, whatever the files hold.
+    /// Reloads API keys, accounts and certificates at every SIGHUP. Files that cannot be used are logged and the previous values kept.
     private func reload(_ parts: Parts) async {
         for await _ in await UnixSignalsSequence(trapping: .sighup) {
             let authenticator = parts.context.authenticator
             if authenticator.readsFiles {
                 do {
                     try authenticator.reload()
-                    logger.info("keys and accounts read again")
+                    logger.info("keys and accounts reloaded")
                 } catch {
-                    logger.error("keys and accounts could not be read again; the old ones stay", metadata: ["error": "\(error)"])
+                    logger.error("keys and accounts reload failed; the previous ones stay in use", metadata: ["error": "\(error)"])
                 }
             }
             if let certificates = parts.certificates {
                 do {
                     try certificates.reload()
-                    logger.info("certificate read again")
+                    logger.info("certificate reloaded")
                 } catch {
-                    logger.error("certificate could not be read again; the old one stays", metadata: ["error": "\(error)"])
+                    logger.error("certificate reload failed; the previous one stays in use", metadata: ["error": "\(error)"])
                 }
             }
-            if !authenticator.readsFiles, parts.certificates == nil { logger.info("SIGHUP: no file to read again") }
+            if !authenticator.readsFiles, parts.certificates == nil { logger.info("SIGHUP received; no files to reload") }
         }
     }
 }

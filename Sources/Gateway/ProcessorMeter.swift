@@ -1,12 +1,12 @@
 import Glibc
 
-/// What share of one processor this process takes, over the last second or more.
+/// CPU usage of this process, averaged over the last second or more. Not thread-safe; used on the event loop.
 final class ProcessorMeter {
     private var lastWall = 0
     private var lastBusy = 0
     private var share = 0.0
 
-    /// Per cent; over 100 when several threads are busy.
+    /// Per cent of one core; above 100 when several threads are busy. Updated at most once per second.
     var percent: Double {
         let wall = WallClock.milliseconds
         guard wall - lastWall >= 1000 || wall < lastWall else { return share }

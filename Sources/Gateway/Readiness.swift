@@ -1,6 +1,6 @@
 import NIOConcurrencyHelpers
 
-/// Whether new clients should be sent here, and why not. Can be asked from any thread.
+/// The readiness of a gateway for new clients, with the reason when it is not ready. Thread-safe.
 package final class Readiness: Sendable {
     private let isDrainingBox = NIOLockedValueBox(false)
     private let isRedisReachable: @Sendable () -> Bool
@@ -11,14 +11,14 @@ package final class Readiness: Sendable {
         self.isSubscriptionAlive = isSubscriptionAlive
     }
 
-    /// Set once, at the begin of a drain.
+    /// True from the start of a drain; never reset.
     package var isDraining: Bool { isDrainingBox.withLockedValue { $0 } }
     package func startDraining() { isDrainingBox.withLockedValue { $0 = true } }
 
-    /// Nil: ready.
+    /// The reason why the gateway is not ready; nil when it is.
     package var problem: String? {
         if isDraining { return "draining" }
-        if !isRedisReachable() { return "Redis is out of reach" }
+        if !isRedisReachable() { return "Redis is not reachable" }
         if !isSubscriptionAlive() { return "the subscription to Redis is not alive" }
         return nil
     }

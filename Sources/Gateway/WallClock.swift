@@ -1,7 +1,8 @@
 import Glibc
 
+/// The system's real-time clock. It may step; use `NIODeadline` or `ContinuousClock` for intervals.
 enum WallClock {
-    /// Milliseconds since 1970. Costs a few nanoseconds: every frame states it.
+    /// Milliseconds since 1970. Costs a few nanoseconds; it is read for every frame.
     static var milliseconds: Int {
         var time = timespec()
         clock_gettime(CLOCK_REALTIME, &time)

@@ -69,10 +69,10 @@ extension Journeys {
                 try await until("the new key to be known") { try await status(lab.otherKey) == 200 }
                 try "tenant-a:short\n".write(toFile: keys, atomically: true, encoding: .utf8)
                 for node in nodes { kill(try #require(node.processID), SIGHUP) }
-                try await until("the fault to be logged") { gateway.log.contains("keys and accounts could not be read again") }
+                try await until("the fault to be logged") { gateway.log.contains("keys and accounts reload failed") }
                 #expect(try await status(lab.key) == 200)
                 try await until("the others to have heard it") {
-                    plain.log.contains("no file to read again") && worker.log.contains("nothing to reload")
+                    plain.log.contains("no files to reload") && worker.log.contains("nothing to reload")
                 }
                 // The simulator has nothing to say of it: that it answers is all there is to be seen.
                 _ = try await lab.upstream()

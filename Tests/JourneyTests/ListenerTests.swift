@@ -53,7 +53,7 @@ extension Journeys {
                 // A gateway that has only just started may not listen to signals yet.
                 try await until("the certificate to be read again", every: .milliseconds(200)) {
                     kill(process, SIGHUP)
-                    return gateway.log.contains("certificate read again")
+                    return gateway.log.contains("certificate reloaded")
                 }
                 #expect(!(try await plain.end()).contains("HTTP"))
                 #expect(try await silent.end() == "<closed>")
@@ -63,7 +63,7 @@ extension Journeys {
                 // Files that are no certificate: the one that is served stays.
                 try "rubbish".write(toFile: lab.folder.file("certificate.pem"), atomically: true, encoding: .utf8)
                 kill(try #require(gateway.processID), SIGHUP)
-                try await until("the log to say so") { gateway.log.contains("certificate could not be read again") }
+                try await until("the log to say so") { gateway.log.contains("certificate reload failed") }
                 #expect(gateway.isRunning)
             }
         }

@@ -1,10 +1,10 @@
 import Metrics
 import NIOCore
 
-/// How many connections and sockets one address may have. IPv6 addresses count by their /64, which is what one customer of a provider has.
+/// Counts connections per client address against a maximum. IPv6 addresses are grouped by /64, the usual size of one customer's network.
 struct AddressShares {
     private var counts: [String: Int] = [:]
-    /// 0: no limit.
+    /// Connections per address; 0: no limit.
     let maximum: Int
 
     init(maximum: Int) { self.maximum = maximum }
@@ -19,7 +19,8 @@ struct AddressShares {
         counts[key] = left > 0 ? left : nil
     }
 
-    /// The address itself, or the first four groups of an IPv6 address. `::ffff:a.b.c.d` is the IPv4 address that it holds.
+    /// The key an address is counted under: IPv4 addresses as they are, IPv6 addresses as their first four groups, and IPv4-mapped
+    /// addresses (`::ffff:a.b.c.d`) as the IPv4 address.
     static func key(_ address: String) -> String {
         guard address.utf8.contains(UInt8(ascii: ":")) else { return address }
         if address.utf8.contains(UInt8(ascii: ".")) {
@@ -35,10 +36,11 @@ struct AddressShares {
     }
 }
 
-/// How many connections there are, whatever they speak: a listener without a bound runs out of descriptors, for everybody. Lives on the
-/// event loop.
+/// Limits the number of TCP connections, in total and per address, so that the process does not run out of file descriptors. Confined to
+/// the event loop.
 final class ConnectionLedger {
-    /// The last places are for addresses that have next to nothing: probes of a balancer or an operator find one whoever holds the others.
+    /// Connections reserved for addresses with fewer than `reservedPerAddress`, so that load balancer probes and operators can connect when
+    /// others use up the rest.
     static let reserved = 100
     static let reservedPerAddress = 4
 
@@ -46,15 +48,15 @@ final class ConnectionLedger {
     private let maximum: Int
     private var addresses: AddressShares
 
-    /// As many WebSockets may be there; as many plain HTTP connections again, and some for probes and those on their way.
+    /// Allows as many plain HTTP connections as WebSockets, plus some for probes and connections during their handshake.
     init(settings: GatewaySettings) {
         maximum = 2 * settings.socketsMaximum + 1_000
         let share = settings.addressShare
         addresses = AddressShares(maximum: share == 0 ? 0 : 2 * share + 250)
     }
 
-    /// Counts a connection as long as it is open.
-    /// - Returns: false when there are too many, or too many of its address; then only probes are answered on it (`ProbeReserve`).
+    /// Counts a connection until it closes.
+    /// - Returns: false when a limit is reached; then only probes are answered on the connection (`ProbeReserve`).
     func admit(_ channel: any Channel) -> Bool {
         let address = channel.remoteAddress?.ipAddress ?? ""
         let isReserved = count >= maximum - Self.reserved && addresses.count(address) >= Self.reservedPerAddress
@@ -73,7 +75,7 @@ final class ConnectionLedger {
     }
 }
 
-/// How many WebSockets there are, in all and from each address. Lives on the event loop.
+/// The open WebSockets, with their number per address. Confined to the event loop.
 final class SocketLedger {
     private(set) var sockets: [ObjectIdentifier: AgentSocket] = [:]
     private var addresses: AddressShares
@@ -87,15 +89,18 @@ final class SocketLedger {
 
     var count: Int { sockets.count }
 
+    /// Whether the limit of the node, or of one address, is reached.
     var isFull: Bool { sockets.count >= maximum }
     func isFull(address: String) -> Bool { addresses.isFull(address) }
 
+    /// Counts an open socket.
     func add(_ socket: AgentSocket) {
         sockets[ObjectIdentifier(socket)] = socket
         addresses.add(socket.address)
         gauge.record(count)
     }
 
+    /// Removes a closed socket; ignored when it was removed before.
     func remove(_ socket: AgentSocket) {
         guard sockets.removeValue(forKey: ObjectIdentifier(socket)) != nil else { return }
         addresses.remove(socket.address)

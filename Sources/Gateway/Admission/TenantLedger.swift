@@ -1,13 +1,12 @@
 import Metrics
 import NIOConcurrencyHelpers
 
-/// How many requests each tenant has running on this gateway: those of its sessions, its chat completions and its jobs together. Can be
-/// asked from any thread.
+/// Counts the running requests of each tenant on this gateway: of its sessions, chat completions and submitted jobs together. Thread-safe.
 package final class TenantLedger: Sendable {
     private struct Count {
-        /// Relayed by this gateway, which hears of their end.
+        /// Requests whose events this gateway relays; removed when they end.
         var relayed = 0
-        /// See `SubmittedJobs`: some of them may have ended.
+        /// Jobs of `SubmittedJobs`. Some may have ended already.
         var submitted = 0
         var total: Int { relayed + submitted }
     }
@@ -16,18 +15,20 @@ package final class TenantLedger: Sendable {
     private let counts = NIOLockedValueBox<[String: Count]>([:])
     private let gauge = Gauge(label: "sluice_gateway_requests_running")
 
-    /// - Parameter maximum: of one tenant; 0: no limit.
+    /// - Parameter maximum: running requests per tenant; 0: no limit.
     package init(maximum: Int) { self.maximum = maximum }
 
     func count(_ tenant: String) -> Int { counts.withLockedValue { $0[tenant]?.total ?? 0 } }
 
     func hasRoom(_ tenant: String) -> Bool { maximum == 0 || count(tenant) < maximum }
 
-    /// Counts one more, if there is room for it.
+    /// Counts one more relayed request.
+    /// - Returns: false when the tenant is at its limit.
     func admit(_ tenant: String) -> Bool { admit(tenant, \.relayed) }
+    /// The same for a submitted job.
     func admitSubmitted(_ tenant: String) -> Bool { admit(tenant, \.submitted) }
 
-    /// Counts one that runs already, wherever it was admitted.
+    /// Counts a relayed request that was admitted before, possibly by another gateway, without checking the limit.
     func add(_ tenant: String) { change { $0[tenant, default: Count()].relayed += 1 } }
 
     func remove(_ tenant: String) { remove(tenant, 1, \.relayed) }
@@ -49,6 +50,7 @@ package final class TenantLedger: Sendable {
         }
     }
 
+    /// Changes the counts under the lock and updates the gauge.
     @discardableResult
     private func change<Value: Sendable>(_ body: (inout [String: Count]) -> Value) -> Value {
         let (value, relayed) = counts.withLockedValue { counts in

@@ -1,13 +1,14 @@
-/// What one tenant's sockets and sessions cost this gateway, or those of one address that are not registered yet. Lives on the event loop.
+/// Limits the processing time, memory and sockets of one tenant, or of the unregistered sockets of one address. Confined to the event loop.
 ///
-/// Time is shared by an allowance of bytes a second: received, parsed and written because of what was received. A socket whose account is in
-/// debt is not read. Memory is shared by the bytes that the gateway holds: messages that have come in part, and what waits for Redis.
+/// Processing time is limited by a token bucket of bytes per second: received, parsed, and written in consequence. Sockets whose account is
+/// in debt are not read. Memory is limited by the bytes held: incomplete messages and data waiting for Redis.
 final class TrafficAccount {
-    /// Charged for a frame beside its bytes.
+    /// Bytes charged per frame in addition to its payload.
     static let frameCost = 512
-    /// A socket may hold so much whatever the others of its account hold.
+    /// Bytes that each socket may hold even when its account is over its limit.
     static let reserve = 16 << 10
 
+    /// Bytes held now.
     private(set) var held = 0
     /// Registered sockets.
     private(set) var sockets = 0
@@ -17,7 +18,7 @@ final class TrafficAccount {
 
     init(settings: GatewaySettings) {
         let rate = settings.bytesPerSecond
-        // The loop works on a burst in one go, while others wait.
+        // Small, because a burst is processed without giving way to other sockets.
         allowance = Allowance(perSecond: rate, burst: rate / 8, milliseconds: WallClock.milliseconds)
         maximumHeld = settings.heldBytesPerTenant
         maximumSockets = settings.socketsPerTenant ?? max(1, settings.socketsMaximum / 2)
@@ -25,9 +26,10 @@ final class TrafficAccount {
 
     // MARK: time
 
+    /// Charges processed bytes against the rate limit.
     func charge(_ bytes: Int) { allowance.charge(bytes, milliseconds: WallClock.milliseconds) }
 
-    /// Milliseconds until sockets of this account are read again; 0: now.
+    /// Milliseconds until the sockets of this account are read again; 0 when they are not throttled.
     var debt: Int { allowance.debt(milliseconds: WallClock.milliseconds) }
 
     // MARK: memory
@@ -35,7 +37,7 @@ final class TrafficAccount {
     func hold(_ bytes: Int) { held += bytes }
     func release(_ bytes: Int) { held -= bytes }
 
-    /// An account that holds nothing has room for anything.
+    /// Whether `bytes` more can be held. True for any size when nothing is held, so that one large request is always possible.
     func hasRoom(for bytes: Int) -> Bool { maximumHeld == 0 || held == 0 || held + bytes <= maximumHeld }
 
     /// Interrupts may hold a quarter more than everything else: they are what frees memory.
@@ -45,7 +47,8 @@ final class TrafficAccount {
 
     // MARK: sockets
 
-    /// Counts one more, if there is room for it.
+    /// Counts one more registered socket.
+    /// - Returns: false when the limit is reached.
     func admitSocket() -> Bool {
         guard maximumSockets == 0 || sockets < maximumSockets else { return false }
         sockets += 1
@@ -55,7 +58,7 @@ final class TrafficAccount {
     func removeSocket() { sockets -= 1 }
 }
 
-/// The accounts in use: each lives as long as a socket or a session that refers to it.
+/// The accounts in use, by tenant and address. Holds them weakly: an account lives as long as a socket or session refers to it.
 final class TrafficAccounts {
     private struct Reference { weak var account: TrafficAccount? }
 
@@ -76,6 +79,6 @@ final class TrafficAccounts {
         return account
     }
 
-    /// Called at every beat.
+    /// Removes the entries of released accounts. Called at every gateway heartbeat.
     func forgetUnused() { accounts = accounts.filter { $0.value.account != nil } }
 }

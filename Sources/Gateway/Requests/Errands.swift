@@ -1,8 +1,10 @@
 import NIOConcurrencyHelpers
 
-/// Tasks that may outlive the request or the socket that began them: interrupts on their way to Redis, submissions in doubt, answers that
-/// come back to the event loop. A gateway ends when they have: one that came back to an event loop that is gone would be lost, an interrupt
-/// with it.
+/// Background tasks that may outlive the request or socket that started them: interrupts being sent to Redis, submissions without a reply,
+/// replies that return to the event loop. Thread-safe.
+///
+/// The gateway waits for them before it stops, because a task that resumes on a stopped event loop never completes and its interrupt would
+/// be lost.
 package final class Errands: Sendable {
     private struct State {
         var tasks: [UInt64: Task<Void, Never>] = [:]
@@ -14,8 +16,9 @@ package final class Errands: Sendable {
 
     package init() {}
 
+    /// Runs `body` in a detached task.
     func start(_ body: @escaping @Sendable () async -> Void) {
-        keep { ended in
+        track { ended in
             Task.detached {
                 await body()
                 ended()
@@ -23,9 +26,9 @@ package final class Errands: Sendable {
         }
     }
 
-    /// The same on the room's event loop, from where this is called.
+    /// Runs `body` on the room's event loop. Must be called on that loop.
     func start(in room: LoopRoom, _ body: @escaping @Sendable (isolated LoopRoom) async -> Void) {
-        keep { ended in
+        track { ended in
             room.assumeIsolated { room in
                 room.begin { room in
                     await body(room)
@@ -35,18 +38,19 @@ package final class Errands: Sendable {
         }
     }
 
-    private func keep(_ begin: (_ ended: @escaping @Sendable () -> Void) -> Task<Void, Never>) {
+    /// Starts a task and keeps it until it calls `ended`.
+    private func track(_ begin: (_ ended: @escaping @Sendable () -> Void) -> Task<Void, Never>) {
         state.withLockedValue { state in
             let number = state.next
             state.next += 1
-            // It cannot remove itself before it is kept: for that it needs the lock.
+            // The task cannot remove itself before it is stored, since that needs the lock held here.
             let task = begin { [self] in self.state.withLockedValue { $0.tasks[number] = nil } }
             if state.isCancelled { task.cancel() }
             state.tasks[number] = task
         }
     }
 
-    /// Asks what runs, and what is still to come, to give up.
+    /// Cancels all running tasks, and all that are started later.
     func cancel() {
         let tasks = state.withLockedValue { state in
             state.isCancelled = true
@@ -55,14 +59,14 @@ package final class Errands: Sendable {
         for task in tasks { task.cancel() }
     }
 
-    private var one: Task<Void, Never>? { state.withLockedValue { $0.tasks.values.first } }
+    private var anyTask: Task<Void, Never>? { state.withLockedValue { $0.tasks.values.first } }
 
-    /// Waits until nothing runs, but no longer than `limit`; whether the caller was cancelled does not matter.
+    /// Waits until no task is running, at most for `limit`. Not shortened when the caller is cancelled.
     func settle(within limit: Duration) async {
         await Task.detached { [self] in
             let (ended, end) = AsyncStream.makeStream(of: Void.self)
             Task.detached { [self] in
-                while let task = one { await task.value }
+                while let task = anyTask { await task.value }
                 end.finish()
             }
             let clock = Task.detached {

@@ -4,30 +4,30 @@ import Logging
 import NIOCore
 import RedisClient
 
-/// What Redis said to an interrupt.
+/// The reply of Redis to an interrupt.
 struct InterruptResult: Sendable, Equatable {
-    /// As found; nil: there is no such job.
+    /// State of the job before the interrupt; nil when the job does not exist.
     var state: JobState?
-    /// The intent is held for a job that had not ended.
+    /// Whether the interrupt key was stored, which it is for jobs that have not ended.
     var stored: Bool
 }
 
-/// INTERRUPT, from a client's wish to the durable intent in Redis.
+/// Sending of interrupts: from a client's INTERRUPT to the interrupt key in Redis.
 extension SessionHost {
-    /// How long a client's acknowledgement waits for Redis, and how long the intent is tried after that.
+    /// How long a client's acknowledgement waits for Redis, and how long storing the interrupt key is retried after that.
     private static let answerPatience = Patience.seconds(10)
     private static let intentPatience = Patience.seconds(600)
     /// Charged to the session's account for each call to Redis, bytes.
     private static let callCost = 4 << 10
 
-    /// A request has at most one interrupt on its way to Redis; whoever asks meanwhile shares its answer.
-    /// - Parameter then: on the event loop, when Redis holds the intent (or found the job ended); nil when Redis could not be reached in
-    /// time, or
-    ///   there is no job. The intent is tried on all the same.
+    /// Interrupts a request's job. While the job is being submitted, the interrupt waits for the reply.
+    /// A request has at most one interrupt in flight; callers share its answer.
+    /// - Parameter then: called on the event loop once Redis has stored the interrupt key or found the job ended; with nil when Redis did
+    ///   not answer in time (storing the key is retried in the background) or the job was never submitted.
     func interrupt(_ request: RunningRequest, in session: Session, reason: String, then: @escaping (InterruptResult?) -> Void) {
         request.interruptedAt = request.interruptedAt ?? .now()
         guard request.phase == .running else {
-            // Redis would not know the job yet: sent as soon as it is known to be there.
+            // Redis may not have the job yet; the interrupt is sent when the submission is answered.
             request.waiting.append((reason, then))
             return
         }
@@ -48,7 +48,7 @@ extension SessionHost {
                     logger.info(
                         "interrupt sent", metadata: ["state": "\(answer.state?.rawValue ?? "unknown")", "stored": "\(answer.stored)"])
                 } else {
-                    logger.warning("interrupt waits for Redis")
+                    logger.warning("interrupt not stored yet; retrying")
                 }
                 return answer.map { InterruptResult(state: $0.state, stored: $0.stored) }
             }
@@ -72,12 +72,12 @@ extension SessionHost {
         }) { request.storesIntent = false }
     }
 
-    /// The same when nobody waits for the answer.
+    /// Interrupts a request's job without reporting the result.
     func interruptSurely(_ request: RunningRequest, in session: Session, reason: String) {
         interrupt(request, in: session, reason: reason) { _ in }
     }
 
-    /// The job is in Redis now (or was): what waited for that is sent.
+    /// Sends the interrupts that waited for the submission, once Redis has the job or the job has ended.
     func interruptWaiting(_ request: RunningRequest, in session: Session) {
         request.phase = .running
         let waiting = request.waiting
@@ -85,7 +85,7 @@ extension SessionHost {
         for (reason, answer) in waiting { interrupt(request, in: session, reason: reason, then: answer) }
     }
 
-    /// What waited is answered without asking Redis.
+    /// Answers the waiting interrupts without sending them, because the job has ended or was never submitted.
     func answerWaiting(_ request: RunningRequest, _ answer: InterruptResult?) {
         let waiting = request.waiting
         request.waiting = []

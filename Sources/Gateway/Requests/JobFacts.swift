@@ -1,12 +1,14 @@
 import Contract
 import Logging
 
-/// What a line of the gateway's log says of a job: its id, and the trace that it belongs to.
 extension Job {
+    /// Log metadata of the job. See `JobFacts`.
     var facts: Logger.Metadata { JobFacts.of(id, traceparent: traceparent) }
 }
 
+/// Builds the log metadata that identifies a job.
 enum JobFacts {
+    /// - Returns: the job's id as `job`, and its trace id as `trace` when the trace context is valid.
     static func of(_ id: JobID, traceparent: String?) -> Logger.Metadata {
         var facts: Logger.Metadata = ["job": "\(id)"]
         if let trace = traceparent.flatMap(TraceParent.init) { facts["trace"] = "\(trace.traceID)" }
@@ -15,7 +17,7 @@ enum JobFacts {
 }
 
 extension GatewayContext {
-    /// Once a job, when Redis has it.
+    /// Logs a submitted job. Called once per job, after Redis has accepted it.
     func tellSubmitted(_ job: Job) {
         var facts = job.facts
         facts["class"] = "\(job.priority.rawValue)"

@@ -2,19 +2,20 @@ import NIOCore
 import RedisClient
 
 extension Duration {
+    /// Whole milliseconds, rounded towards zero.
     var milliseconds: Int { Int(components.seconds) * 1000 + Int(components.attoseconds / 1_000_000_000_000_000) }
 }
 
 extension EventLoop {
-    /// `body` on this loop after a while; cancel the result when it is no longer wanted.
+    /// Runs `body` on this loop after `delay`. Must be called on the loop.
+    /// - Returns: the scheduled task, which the caller may cancel.
     func after(_ delay: Duration, _ body: @escaping () -> Void) -> Scheduled<Void> {
         let body = NIOLoopBound(body, eventLoop: self)
         return scheduleTask(in: .milliseconds(Int64(delay.milliseconds))) { body.value() }
     }
 }
 
-/// Where the gateway's tasks run: on its event loop, beside the sockets and the connections to Redis, so that asking Redis costs no change
-/// of thread.
+/// An actor on the gateway's event loop. Tasks that run here reach the sockets and Redis connections without a thread hop.
 actor LoopRoom {
     private nonisolated let executor: LoopExecutor
 
@@ -22,14 +23,15 @@ actor LoopRoom {
 
     init(_ executor: LoopExecutor) { self.executor = executor }
 
+    /// Starts a task that prefers the event loop as its executor.
     func begin(_ body: @escaping @Sendable (isolated LoopRoom) async -> Void) -> Task<Void, Never> {
         Task(executorPreference: executor) { await body(self) }
     }
 }
 
 extension GatewayContext {
-    /// Runs `work` in a task of its own, on the event loop, where this is called and where `then` gets what it gave. For what happens once
-    /// a request, not once a token.
+    /// Runs `work` in a new task on the event loop, then calls `then` with its result. Must be called on the event loop. Meant for work per
+    /// request, not per token.
     func await<Value: Sendable>(_ work: @escaping @Sendable () async -> Value, then: @escaping (Value) -> Void) {
         let then = NIOLoopBound(then, eventLoop: eventLoop)
         errands.start(in: room) { _ in then.value(await work()) }

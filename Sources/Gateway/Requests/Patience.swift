@@ -1,24 +1,26 @@
 import RedisClient
 
-/// For how long something is tried again while Redis is away.
+/// Retries an operation with jittered back-off until a timeout, for times when Redis is not reachable.
 struct Patience: Sendable {
-    private let total: Duration
+    private let timeout: Duration
 
-    static func seconds(_ count: Int) -> Patience { Patience(total: .seconds(count)) }
+    static func seconds(_ count: Int) -> Patience { Patience(timeout: .seconds(count)) }
 
-    /// Tries until it succeeds; between tries 50 ms, doubling to 2 s, half of it by chance, so that nodes do not all come back at the same
-    /// moment.
-    /// - Returns: nil when the time is over.
+    /// Runs `body` until it succeeds. The delay between attempts starts at 50 ms and doubles up to 2 s; half of it is random, so that nodes
+    /// do not retry at the same moment.
+    /// - Returns: nil after the timeout, on cancellation, or when the Redis client was shut down.
     @discardableResult
     func until<Value: Sendable>(_ body: @Sendable () async throws(RedisError) -> Value) async -> Value? {
         let clock = ContinuousClock()
-        let end = clock.now + total
-        var pause = 50
+        let deadline = clock.now + timeout
+        var delayMilliseconds = 50
         while true {
             do { return try await body() } catch {
-                guard clock.now < end, !Task.isCancelled, error.code != .shutdown else { return nil }
-                try? await Task.sleep(for: .milliseconds(pause / 2 + Int.random(in: 0...pause / 2)))
-                pause = min(pause * 2, 2_000)
+                guard clock.now < deadline, !Task.isCancelled, error.code != .shutdown else { return nil }
+                let half = delayMilliseconds / 2
+                // Cancellation ends the sleep early; the guard above then stops.
+                try? await Task.sleep(for: .milliseconds(half + Int.random(in: 0...half)))
+                delayMilliseconds = min(delayMilliseconds * 2, 2_000)
             }
         }
     }

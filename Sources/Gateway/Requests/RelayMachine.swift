@@ -1,33 +1,37 @@
 import Contract
 import JSONCodec
 
-/// Turns one job's events into the RESPONSE frames of one request. No I/O: frames are handed to the caller as bytes.
+/// Converts the events of one job into the RESPONSE and ERROR messages of one request. Does no I/O: messages are passed to the caller as
+/// bytes.
 struct RelayMachine {
-    /// How the request ended, for the session's memory.
+    /// How the request ended. Stored in the session.
     enum Ending: String, Sendable, Hashable {
         case finished, interrupted, failed
     }
 
-    /// Bytes of text from which on a frame takes no further event: a long replay comes in pieces.
+    /// A message takes no further text event once its text has this many bytes, so that long replays are split.
     static let frameMaximum = 32 << 10
 
     private let requestID: String
     private let jobID: JobID
     private let sessionID: String
     private let wantsReasoning: Bool
+    /// Whether audio is sent to the client.
     private let speaks: Bool
-    /// Events up to this one are known to the client: they count for the answer, but make no frame.
+    /// The last event that the client has. Events up to it are added to the answer but not sent. Nil: the client has none.
     private let known: EventID?
 
+    /// Next `text_stream_seq` and `voice_stream_seq`.
     private var nextText = 0
     private var nextVoice = 0
     private var hasSentFrame = false
-    /// The event `known` came by: the log holds it.
+    /// Whether the event `known` was received, which proves that the log contains it.
     private var hasSeenKnown = false
-    /// A function call was relayed in the current attempt.
-    private var hasCalled = false
+    /// Whether a function call was received since the last restart.
+    private var hasFunctionCall = false
+    /// Nil until the terminal event.
     private(set) var ending: Ending?
-    /// The answer's text so far.
+    /// The text of the answer so far.
     private(set) var answer = ""
 
     init(requestID: String, jobID: JobID, sessionID: String, wantsReasoning: Bool, speaks: Bool, known: EventID? = nil) {
@@ -39,36 +43,37 @@ struct RelayMachine {
         self.known = known
     }
 
+    /// Processes events. Those after the terminal event are ignored.
     /// - Parameters:
     ///   - events: in order, without gaps or duplicates.
-    ///   - milliseconds: the time that the frames state.
-    ///   - emit: takes each frame's JSON; nil: nobody listens, the answer is remembered all the same.
+    ///   - milliseconds: timestamp of the messages, since 1970.
+    ///   - emit: receives the JSON of each message; nil when no client is connected, in which case only the answer is updated.
     mutating func receive(_ events: [LoggedEvent], milliseconds: Int, emit: (([UInt8]) -> Void)?) {
         var index = 0
         while index < events.count, ending == nil {
             let event = events[index]
             let emit = known.map { event.id <= $0 && !event.event.isTerminal } == true ? nil : emit
             switch event.event {
-            case .text, .reasoning: index = run(of: events, from: index, milliseconds, emit)
+            case .text, .reasoning: index = receiveTexts(events, from: index, milliseconds, emit)
             default:
-                one(event, milliseconds, emit)
+                receiveOne(event, milliseconds, emit)
                 index += 1
             }
             if events[index - 1].id == known { hasSeenKnown = true }
         }
     }
 
-    /// An attempt goes on from what the log holds. The client may have more than that: PUBLISH is not fenced, so what Redis had no memory
-    /// for in the log was heard all the same, and a Redis that comes back without its last second has lost what was heard. What the new
-    /// attempt generates does not follow on that: the client is told to begin anew, and gets what the log holds once more.
-    private mutating func resumed(at offset: Int, _ id: EventID, _ milliseconds: Int, _ emit: (([UInt8]) -> Void)?) {
+    /// Handles an attempt that continues from the event log. The client may have received more than the log contains: PUBLISH is not
+    /// fenced, so output is delivered even when Redis has no memory to log it, and a restarted Redis may have lost its last second. The new
+    /// output does not continue such text, so the client gets a restart and then the logged text again.
+    private mutating func receiveResumed(at offset: Int, _ id: EventID, _ milliseconds: Int, _ emit: (([UInt8]) -> Void)?) {
         let kept = String(decoding: answer.utf8.prefix(max(0, offset)), as: UTF8.self)
         let before = EventID(attempt: id.attempt, sequence: id.sequence - 1)
-        // What the client named as its last event either never was in the log, or is the first of the two frames below.
+        // The client's last event is either not in the log, or has the id of the restart message sent below.
         let isAhead = known.map { $0 == before || $0 < before && !hasSeenKnown } ?? false
-        guard answer.utf8.count > offset || hasCalled || isAhead else { return }
+        guard answer.utf8.count > offset || hasFunctionCall || isAhead else { return }
         answer = kept
-        begin(anew: before, milliseconds, emit)
+        restart(before, milliseconds, emit)
         guard let emit, !kept.isEmpty else { return }
         frame(id, milliseconds, emit) { out in
             out.appendJSONName("content")
@@ -78,10 +83,11 @@ struct RelayMachine {
         }
     }
 
-    private mutating func begin(anew id: EventID, _ milliseconds: Int, _ emit: (([UInt8]) -> Void)?) {
+    /// Restarts the sequence numbers and sends a message with `restarted`, on which the client discards the text it has.
+    private mutating func restart(_ id: EventID, _ milliseconds: Int, _ emit: (([UInt8]) -> Void)?) {
         nextText = 0
         nextVoice = 0
-        hasCalled = false
+        hasFunctionCall = false
         guard let emit else { return }
         frame(id, milliseconds, emit) { out in
             Self.appendEmptyContent(to: &out)
@@ -89,8 +95,11 @@ struct RelayMachine {
         }
     }
 
-    /// Several tokens that came together go out as one frame.
-    private mutating func run(of events: [LoggedEvent], from start: Int, _ milliseconds: Int, _ emit: (([UInt8]) -> Void)?) -> Int {
+    /// Sends consecutive text or reasoning events as one message.
+    /// - Returns: the index after the last event taken.
+    private mutating func receiveTexts(
+        _ events: [LoggedEvent], from start: Int, _ milliseconds: Int, _ emit: (([UInt8]) -> Void)?
+    ) -> Int {
         var index = start
         var text = ""
         var isText = true
@@ -122,15 +131,16 @@ struct RelayMachine {
         return index
     }
 
-    private mutating func one(_ event: LoggedEvent, _ milliseconds: Int, _ emit: (([UInt8]) -> Void)?) {
+    /// Processes any event other than text.
+    private mutating func receiveOne(_ event: LoggedEvent, _ milliseconds: Int, _ emit: (([UInt8]) -> Void)?) {
         switch event.event {
         case .started, .upstream, .text, .reasoning: break
-        case .resumed(let offset): resumed(at: offset, event.id, milliseconds, emit)
+        case .resumed(let offset): receiveResumed(at: offset, event.id, milliseconds, emit)
         case .restarted:
             answer = ""
-            begin(anew: event.id, milliseconds, emit)
+            restart(event.id, milliseconds, emit)
         case .toolCall(let call):
-            hasCalled = true
+            hasFunctionCall = true
             guard let emit else { return }
             frame(event.id, milliseconds, emit) { out in
                 Self.appendEmptyContent(to: &out)
@@ -173,7 +183,7 @@ struct RelayMachine {
         }
     }
 
-    /// Arguments are JSON by the contract; what is not, or nothing, counts as none.
+    /// The arguments of a function call as JSON; an empty object when they are not an object or an array.
     private static func parameters(_ arguments: String) -> JSON {
         let json = try? JSON(parsing: arguments, rules: .lenient)
         switch json {
@@ -184,6 +194,7 @@ struct RelayMachine {
 
     // MARK: frames
 
+    /// Emits a message with the next `text_stream_seq`.
     private mutating func frame(_ id: EventID, _ milliseconds: Int, _ emit: ([UInt8]) -> Void, _ body: (inout [UInt8]) -> Void) {
         var out = opened(id, isLast: false)
         out.appendJSONMember("text_stream_seq", nextText)
@@ -192,6 +203,7 @@ struct RelayMachine {
         finish(&out, milliseconds, emit)
     }
 
+    /// Emits a message with audio and the next `voice_stream_seq`.
     private mutating func voice(_ data: String, _ id: EventID, _ milliseconds: Int, _ emit: ([UInt8]) -> Void) {
         var out = opened(id, isLast: false)
         out.appendJSONMember("voice_stream_seq", nextVoice)
@@ -203,6 +215,7 @@ struct RelayMachine {
         finish(&out, milliseconds, emit)
     }
 
+    /// Emits the last message, with sequence numbers of -1.
     private mutating func close(_ id: EventID, _ milliseconds: Int, _ emit: (([UInt8]) -> Void)?, _ body: (inout [UInt8]) -> Void) {
         guard let emit else { return }
         var out = opened(id, isLast: true)
@@ -213,6 +226,7 @@ struct RelayMachine {
         finish(&out, milliseconds, emit)
     }
 
+    /// - Returns: the beginning of a message. The first and the last one of a request include the job's id.
     private mutating func opened(_ id: EventID, isLast: Bool) -> [UInt8] {
         var out: [UInt8] = []
         out.reserveCapacity(320)
@@ -230,6 +244,7 @@ struct RelayMachine {
         return out
     }
 
+    /// Completes a message and emits it.
     private func finish(_ out: inout [UInt8], _ milliseconds: Int, _ emit: ([UInt8]) -> Void) {
         out.append(UInt8(ascii: "}"))
         EnvelopeWriter.close(milliseconds: milliseconds, into: &out)

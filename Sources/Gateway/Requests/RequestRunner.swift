@@ -4,34 +4,37 @@ import Logging
 import NIOCore
 import RedisClient
 
-/// From REQUEST to the job's end: submitting, relaying, resuming.
+/// Processing of requests: submits their jobs, relays the events to the client, and replays them on RESUME.
 extension SessionHost {
+    /// A request with its session and host, for closures. Confined to the event loop.
     private struct Subject {
         let host: SessionHost
         let session: Session
         let request: RunningRequest
     }
 
+    /// The result of a submission.
     private enum Outcome: Sendable {
         case accepted
         case refused(ProtocolError)
     }
 
-    private static let busy = ProtocolError(.serverBusy, "Redis is out of reach; try again", detail: "overloaded", retryable: true)
+    private static let busy = ProtocolError(.serverBusy, "Redis is not reachable; try again", detail: "overloaded", retryable: true)
 
     private static let full = ProtocolError(.serverBusy, "the queue is full; try again later", detail: "overloaded", retryable: true)
 
-    /// Its client is elsewhere and hears nothing of this.
-    private static let lost = ProtocolError(.serverBusy, "the session went on elsewhere", detail: "overloaded", retryable: true)
+    /// Not delivered to a client, since no socket is attached to a session that was taken over.
+    private static let lost = ProtocolError(.serverBusy, "the session was taken over", detail: "overloaded", retryable: true)
 
     private static let ownerFull = ProtocolError(
-        .serverBusy, "too many of your requests are waiting; try again when some have run", detail: "overloaded", retryable: true)
+        .serverBusy, "too many queued requests for this tenant; try again later", detail: "overloaded", retryable: true)
 
     private static let overQuota = ProtocolError(
-        .rateLimited, "your sessions fill their quota; end some or try again later", retryable: true)
+        .rateLimited, "session quota exceeded; end some sessions or try again later", retryable: true)
 
     // MARK: submitting
 
+    /// Starts a request: builds its job, follows the job's events and submits it.
     func start(_ payload: RequestPayload, in session: Session) {
         session.touch()
         let speaks = payload.requiresSpeech ?? session.settings.requiresSpeech
@@ -57,11 +60,13 @@ extension SessionHost {
         submit(job, options, subject)
     }
 
+    /// Subscribes to the job's events before it is submitted, so that none is missed.
     private func follow(_ subject: Subject) {
         let (id, receive) = (subject.request.jobID, receiver(subject))
         subject.request.following = context.feed.assumeIsolated { $0.follow(new: id, receive: receive) }
     }
 
+    /// Submits the job and handles the outcome. The account holds the request's bytes until Redis answers.
     private func submit(_ job: Job, _ options: SubmitOptions, _ subject: Subject) {
         let (queue, errands, bound) = (context.queue, context.errands, NIOLoopBound(subject, eventLoop: eventLoop))
         let bytes = subject.session.cost(of: subject.request.text ?? "")
@@ -69,8 +74,8 @@ extension SessionHost {
         subject.session.account.charge(bytes)
         context.await({ () -> Outcome in
             guard !bound.value.session.isOver else { return .refused(Self.lost) }
-            // Written before the job, in one write with it: should this gateway die now, whoever takes the session knows of the request. A
-            // job that its session does not know could be neither resumed nor interrupted after this gateway: the submission looks for it.
+            // Save the request before its job, in the same flush: if this gateway dies, the gateway that adopts the session needs it to
+            // resume or interrupt the job. The submission script checks that it was saved.
             bound.value.host.save(bound.value.request, of: bound.value.session)
             return await Self.attempt(job, options, queue, errands)
         }) { outcome in
@@ -82,7 +87,7 @@ extension SessionHost {
 
     private static func attempt(_ job: Job, _ options: SubmitOptions, _ queue: JobQueue, _ errands: Errands) async -> Outcome {
         do {
-            // The client waits on its socket, and may interrupt meanwhile.
+            // A long timeout, because the client stays connected and can interrupt the request meanwhile.
             switch try await queue.submitSurely(job, options: options, patience: .seconds(30), errands: errands) {
             case .accepted, .repeated, .exists: return .accepted
             case .full, .conflict: return .refused(full)
@@ -95,11 +100,12 @@ extension SessionHost {
         }
     }
 
+    /// Handles the reply to a submission.
     private func submitted(_ subject: Subject, _ outcome: Outcome) {
         let (session, request) = (subject.session, subject.request)
         if session.isOver { stopFollowing(request) }
         guard session.running.contains(where: { $0 === request }) else {
-            // It ended, or the session did, before the answer came.
+            // The request or the session ended before the reply arrived.
             stopFollowing(request)
             return interruptWaiting(request, in: session)
         }
@@ -111,14 +117,14 @@ extension SessionHost {
         }
     }
 
-    /// Nothing runs: the client may use the request's id again.
+    /// Rejects a request whose job does not run. The client may use its request id again.
     private func refuse(_ subject: Subject, _ error: ProtocolError) {
         let (session, request) = (subject.session, subject.request)
         guard session.remove(request) else { return }
         stopFollowing(request)
         var error = error
         error.requestID = request.id
-        // A client that has come back hears of a request when it asks (RESUME): then that there is none. One ERROR, not two.
+        // A client that reconnected gets its ERROR in reply to RESUME, not a second one here.
         if !request.isMuted { session.socket?.send(error) }
         answerWaiting(request, nil)
         save(session, [], deleting: request)
@@ -128,12 +134,14 @@ extension SessionHost {
 
     // MARK: relaying
 
+    /// - Returns: a handler for the job's events, valid until the request's next RESUME (`generation`).
     private func receiver(_ subject: Subject) -> @Sendable ([LoggedEvent]) -> Void {
         let bound = NIOLoopBound(subject, eventLoop: eventLoop)
         let generation = subject.request.generation
         return { events in bound.value.host.receive(events, bound.value, generation) }
     }
 
+    /// Relays events to the client and ends the request on its terminal event.
     private func receive(_ events: [LoggedEvent], _ subject: Subject, _ generation: Int) {
         let (session, request) = (subject.session, subject.request)
         guard !session.isOver, request.generation == generation, request.machine.ending == nil else { return }
@@ -143,17 +151,18 @@ extension SessionHost {
         ended(subject, ending)
     }
 
+    /// Records an ended request in the session and its history.
     private func ended(_ subject: Subject, _ ending: RelayMachine.Ending) {
         let (session, request) = (subject.session, subject.request)
         if ending == .interrupted, let asked = request.interruptedAt { GatewayMetrics.interruptCarriedOut(since: asked) }
         session.remember(EndedRequest(id: request.id, jobID: request.jobID, ending: ending))
         var fields: UnsavedChanges.Fields = .ended
-        // A failure that gave nothing is no turn: the client will say it again.
+        // A request that failed without output is not added to the history; the client is expected to repeat it.
         if let text = request.text, settings.historyTurns > 0, ending != .failed || !request.machine.answer.isEmpty {
             session.history.append(user: text, answer: request.machine.answer)
             fields.insert(.history)
         }
-        // The feed ended the following by itself.
+        // The feed has already stopped following the job.
         request.following = nil
         if request.phase == .running { answerWaiting(request, InterruptResult(state: JobState(rawValue: ending.rawValue), stored: false)) }
         save(session, fields, deleting: request)
@@ -161,6 +170,7 @@ extension SessionHost {
         forgetIfIdle(session)
     }
 
+    /// Unsubscribes from the events of a request's job.
     func stopFollowing(_ request: RunningRequest) {
         guard let following = request.following else { return }
         request.following = nil
@@ -169,15 +179,15 @@ extension SessionHost {
 
     // MARK: resuming
 
-    /// Replays a request from what the client has, then goes on live.
-    /// - Throws: SESSION_INVALID when the session knows no such request, RATE_LIMITED when it replays as many as it may.
+    /// Replays a request from the client's last event, then relays it live.
+    /// - Throws: SESSION_INVALID when the session has no such request, RATE_LIMITED above `Session.maximumReplays`.
     func resume(_ payload: ResumePayload, in session: Session) throws(ProtocolError) {
         let ended = session.endedRequest(payload.id)
         guard ended != nil || session.request(payload.id) != nil else {
             throw ProtocolError(.sessionInvalid, "the session has no such request", requestID: payload.id)
         }
         guard session.replays < Session.maximumReplays else {
-            throw ProtocolError(.rateLimited, "too many requests are being replayed", retryable: true, requestID: payload.id)
+            throw ProtocolError(.rateLimited, "too many replays are running for this session", retryable: true, requestID: payload.id)
         }
         if let request = session.request(payload.id) {
             request.generation += 1
@@ -185,14 +195,14 @@ extension SessionHost {
             request.machine = RelayMachine(
                 requestID: request.id, jobID: request.jobID, sessionID: session.id, wantsReasoning: session.settings.wantsReasoning,
                 speaks: request.speaks, known: payload.after)
-            // One that is being submitted has nothing to replay: its following only has to be the new generation's.
+            // A request that is being submitted has nothing to replay; this only renews its subscription for the new generation.
             replay(request, in: session)
         } else if let ended {
             replay(ended, after: payload.after, in: session)
         }
     }
 
-    /// Follows a job from its beginning, so that the whole answer is known; tries until Redis answers.
+    /// Follows a job from its beginning, so that the answer is complete. Retries for 10 minutes while Redis is not reachable.
     func replay(_ request: RunningRequest, in session: Session) {
         let old = request.following
         request.following = nil
@@ -215,14 +225,14 @@ extension SessionHost {
                 return subject.host.context.feed.stop(answer.following)
             }
             request.following = answer.following
-            // Its gateway died before the job was submitted, or the job ended so long ago that its record is gone.
+            // The previous gateway died before it submitted the job, or the job's record has expired.
             if !answer.isThere {
                 subject.host.refuse(subject, ProtocolError(.internalError, "the request was lost", detail: "internal", retryable: true))
             }
         }
     }
 
-    /// An ended request is replayed from its log, as long as that is kept.
+    /// Replays an ended request from its event log, unless the log has expired.
     private func replay(_ ended: EndedRequest, after: EventID?, in session: Session) {
         let queue = context.queue
         let host = self
@@ -239,7 +249,7 @@ extension SessionHost {
                 socket.send(error)
             case .success(let events):
                 guard events.last?.event.isTerminal == true else {
-                    return socket.send(ProtocolError(.sessionInvalid, "the request is not kept any more", requestID: ended.id))
+                    return socket.send(ProtocolError(.sessionInvalid, "the request's event log has expired", requestID: ended.id))
                 }
                 var machine = RelayMachine(
                     requestID: ended.id, jobID: ended.jobID, sessionID: session.id, wantsReasoning: session.settings.wantsReasoning,

@@ -2,16 +2,15 @@ import Contract
 import JobQueue
 import RedisClient
 
-/// What to do when Redis did not answer a submission: it may have the job, and may still get it, as long as the bytes lie unread in a
-/// stopped server.
+/// Handling of submissions without a reply. Redis may have executed them, or may still do so when a stalled server reads the bytes later.
 extension JobQueue {
-    /// Submits; when the answer is lost the same submission is sent again: if the first one was carried out, the script says so and nothing
-    /// is doubled.
+    /// Submits a job, and repeats the submission when the reply is lost. The script recognizes a repetition, so the job is not duplicated.
     ///
-    /// When Redis stays away for too long, or refuses the repetition, the durable interrupt is written as soon as it can be: should the
-    /// first submission still arrive, its job ends without running, so that a client that was told of a failure and tries again never gets
-    /// two. With an idempotency key that client finds the job instead, and it stays.
-    /// - Parameter patience: for how long it is sent again.
+    /// When Redis stays unreachable for too long or rejects the repetition, the interrupt key is written in the background: if the first
+    /// submission is executed later, its job ends without running, so a client that retries after the error does not get two jobs. With an
+    /// idempotency key the client's retry finds the first job instead, so no interrupt is written.
+    /// - Parameter patience: how long the submission is repeated.
+    /// - Throws: the first error when no attempt was answered, or an error that repetition cannot mend.
     func submitSurely(
         _ job: Job, options: SubmitOptions, patience: Patience, errands: Errands
     ) async throws(RedisError) -> Submission {
@@ -35,6 +34,7 @@ extension JobQueue {
         }
     }
 
+    /// Stores an interrupt key for a job that may not exist (yet), in the background.
     private func revoke(_ id: JobID, _ errands: Errands) {
         errands.start {
             await Patience.seconds(600).until { () async throws(RedisError) in

@@ -3,49 +3,53 @@ import JobQueue
 import NIOConcurrencyHelpers
 import RedisClient
 
-/// Jobs that came by `POST /v1/jobs` to this gateway and count among their tenants' running requests.
+/// The jobs submitted with `POST /v1/jobs` to this gateway, which count as running requests of their tenants. Thread-safe.
 ///
-/// Nobody here hears of their end, and to listen for it would cost as much as to relay them: their records are read, but only when a
-/// tenant's places are used up.
+/// The gateway gets no event when they end, since following them would cost as much as relaying them. Their records are read instead, but
+/// only when a tenant has reached its limit.
 final class SubmittedJobs: Sendable {
-    /// The oldest, read at a time.
+    /// Maximum job records read at a time, oldest first.
     private static let batch = 1_000
 
     private let tenants: TenantLedger
-    /// The oldest first; no more of one tenant than it may have running.
+    /// Job ids by tenant, oldest first. Bounded by the tenant's limit of running requests.
     private let jobs = NIOLockedValueBox<[String: [JobID]]>([:])
 
     init(tenants: TenantLedger) { self.tenants = tenants }
 
-    /// Counts one more, if there is room for it or can be made.
+    /// Counts one more job. When the tenant is at its limit, first removes jobs that have ended.
+    /// - Returns: false when the tenant is still at its limit.
     func admit(_ id: JobID, of tenant: String, queue: JobQueue) async -> Bool {
-        // Without a limit nothing needs to be known.
+        // Without a limit nothing is counted.
         guard tenants.maximum > 0 else { return true }
         if !tenants.admitSubmitted(tenant) {
-            await look(at: tenant, queue)
+            await removeEnded(of: tenant, queue)
             guard tenants.admitSubmitted(tenant) else { return false }
         }
         jobs.withLockedValue { $0[tenant, default: []].append(id) }
         return true
     }
 
+    /// Stops counting a job whose submission failed.
     func remove(_ id: JobID, of tenant: String) { remove([id], of: tenant) }
 
-    /// Called at every beat: requests on sockets and completions do not wait for such a look.
+    /// Removes ended jobs of all tenants at their limit. Called at every gateway heartbeat, because requests on sockets and completions are
+    /// admitted without reading Redis.
     func lookAtFull(_ queue: JobQueue) async {
-        for tenant in jobs.withLockedValue({ Array($0.keys) }) where !tenants.hasRoom(tenant) { await look(at: tenant, queue) }
+        for tenant in jobs.withLockedValue({ Array($0.keys) }) where !tenants.hasRoom(tenant) { await removeEnded(of: tenant, queue) }
     }
 
-    private func look(at tenant: String, _ queue: JobQueue) async {
+    /// Reads the states of the tenant's oldest jobs and removes those that have ended.
+    private func removeEnded(of tenant: String, _ queue: JobQueue) async {
         let oldest = jobs.withLockedValue { Array($0[tenant, default: []].prefix(Self.batch)) }
         guard !oldest.isEmpty else { return }
         var pipeline = RedisPipeline()
         for id in oldest { pipeline.append(["HGET", .string(queue.keys.record(id)), "state"]) }
-        // Out of reach: they count on.
+        // While Redis is not reachable, they are still counted.
         guard let replies = try? await queue.redis.send(pipeline) else { return }
         let ended = zip(oldest, replies).filter { _, reply in
             switch reply {
-            // Its record has expired, or Redis lost it.
+            // The record has expired or was lost.
             case .null: true
             case .bulk: JobState(rawValue: reply.text ?? "")?.isTerminal ?? true
             default: false

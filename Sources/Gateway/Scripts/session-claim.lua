@@ -1,8 +1,9 @@
--- Takes a session for this gateway, so that every other one's writes are refused from now on. Exactly one claimer of a dead gateway's session gets it.
--- KEYS  1 session   2 this gateway's sessions with running requests
--- ARGV  1 gateway   2 '=' and the owner it must have, or '' for any   3 the gateway that must hold it, or '' for any   4 session id
---       5 what a key of sessions with running requests begins with (the holder's name follows)
--- Returns nil (none such), else the epoch that it had and all its fields: {epoch, field, value, …}.
+-- Claims a session for this gateway and raises its epoch, so that writes of the previous holder are rejected. Only one of several gateways that claim a dead
+-- gateway's session succeeds.
+-- KEYS  1 session (hash)   2 set of this gateway's sessions with running requests
+-- ARGV  1 this gateway   2 '=' followed by the required owner, or '' for any   3 required holder (gateway), or '' for any   4 session id
+--       5 prefix of the keys like KEYS[2]; a gateway's name follows it
+-- Returns nil when no such session exists, else {previous epoch, field, value, …} with all fields of the session.
 local held = redis.call('HMGET', KEYS[1], 'gateway', 'epoch', 'owner')
 if ARGV[3] ~= '' and held[1] ~= ARGV[3] then
     redis.call('SREM', ARGV[5] .. ARGV[3], ARGV[4])

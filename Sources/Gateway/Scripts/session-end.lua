@@ -1,7 +1,7 @@
--- Removes a session that its client has ended, if this gateway still holds it.
--- KEYS  1 session   2 this gateway's sessions with running requests   3 the owner's quota (session-quota.lua)
--- ARGV  1 gateway   2 epoch   3 session id
--- Returns 1 removed, 0 another gateway holds it or there is none.
+-- Deletes a session that its client has ended, if this gateway still holds it. session-quota.lua is prepended.
+-- KEYS  1 session (hash)   2 set of this gateway's sessions with running requests   3 the owner's quota (hash)
+-- ARGV  1 this gateway   2 epoch   3 session id
+-- Returns 1 when deleted, 0 when another gateway holds the session or it does not exist.
 redis.call('SREM', KEYS[2], ARGV[3])
 local held = redis.call('HMGET', KEYS[1], 'gateway', 'epoch')
 if held[1] ~= ARGV[1] or held[2] ~= ARGV[2] then return 0 end

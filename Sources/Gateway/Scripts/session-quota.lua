@@ -1,20 +1,21 @@
--- Counts an owner's sessions and their bytes; put before the scripts that need it.
--- The quota is a hash: `sessions` and `bytes` in all, `s:<end>` and `b:<end>` those that expire in the interval that ends then (ms since 1970), `due` the
--- first of these ends. A session's field `quota` is `<end> <bytes>`: what it is counted as. Whatever happens to a session, it is no longer counted when its
--- interval is over; totals are summed anew then, so no error lasts.
+-- Functions that count an owner's sessions and their bytes. Prepended to the scripts that use them; has no KEYS, ARGV or return value of its own.
+-- The quota is a hash: `sessions` and `bytes` are totals; `s:<end>` and `b:<end>` are the numbers that expire in the interval ending at <end> (ms since 1970);
+-- `due` is the earliest <end>. The field `quota` of a session is `<end> <bytes>`, its share of the counts. A session is not counted after its interval, even
+-- when it was never deleted explicitly; the totals are recomputed at each interval's end, so counting errors do not accumulate.
 
 local function now_ms()
     local time = redis.call('TIME')
     return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
+-- A number as decimal digits; tostring would give an exponent for large ones.
 local function digits(number) return string.format('%.0f', number) end
 
--- The totals after the intervals that are over were removed.
+-- Removes expired intervals. Returns the total sessions and bytes.
 local function quota_totals(key, now)
     local known = redis.pcall('HMGET', key, 'sessions', 'bytes', 'due')
     if known.err then
-        -- Not a hash: somebody else's value.
+        -- Not a hash: the key was written by something else.
         redis.call('DEL', key)
         return 0, 0
     end
@@ -43,17 +44,17 @@ local function quota_totals(key, now)
     return sessions, bytes
 end
 
--- No session lives longer (ms).
+-- Upper bound of a session's lifetime in ms. Later interval ends are ignored as invalid.
 local LONGEST = 4000000000
 
--- What a session is counted as: the interval's end and bytes; nil when it is not counted (any more).
+-- The interval end and bytes that a session is counted with; nil and 0 when it is not counted.
 local function quota_entry(session, now)
     local interval, bytes = string.match(redis.call('HGET', session, 'quota') or '', '^(%d+) (%d+)$')
     if interval and tonumber(interval) > now and tonumber(interval) < now + LONGEST then return tonumber(interval), tonumber(bytes) end
     return nil, 0
 end
 
--- Adds to the totals and to an interval; either number may be negative.
+-- Adds sessions and bytes to the totals and to one interval; both may be negative. Extends the expiry of the quota key.
 local function quota_add(key, now, interval, sessions, bytes)
     local s, b = 's:' .. digits(interval), 'b:' .. digits(interval)
     local known = redis.call('HMGET', key, 'sessions', 'bytes', s, b, 'due')

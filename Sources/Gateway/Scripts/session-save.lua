@@ -1,10 +1,12 @@
--- Writes a session's fields, if this gateway still holds it and its owner's sessions stay within their quota.
--- KEYS  1 session   2 this gateway's sessions with running requests   3 the owner's quota (session-quota.lua)
--- ARGV  1 gateway   2 epoch   3 expiry (ms since 1970)   4 has running requests 0|1   5 may create it: 0 no, 1 within the quota, 2 always   6 session id
---       7 sessions that the owner may have here (0: no limit)   8 bytes of theirs (0: no limit)   9 end of the interval in which it expires (ms since 1970)
---       10 how many fields to delete, then those, then field, value, …
--- Returns 1 written, 2 written but for settings and history, 0 another gateway holds it, -1 there is no such session, -2 not written; 2 and -2 as the quota
--- is used up. A request's field is written whole or not at all.
+-- Writes fields of a session, if this gateway still holds it and the owner's quota allows it. session-quota.lua is prepended.
+-- KEYS  1 session (hash)   2 set of this gateway's sessions with running requests   3 the owner's quota (hash)
+-- ARGV  1 this gateway   2 epoch   3 expiry (ms since 1970)   4 has running requests: 0 or 1   5 may create the session: 0 no, 1 within the quota, 2 always
+--       6 session id   7 maximum sessions of the owner in this partition (0: no limit)   8 maximum bytes of them (0: no limit)
+--       9 end of the quota interval that holds the expiry (ms since 1970)   10 number of fields to delete, followed by their names, then field, value, …
+-- Returns 1 written, 2 written without settings and history because the quota is used up, 0 another gateway holds the session, -1 no such session,
+-- -2 nothing written because the quota is used up.
+
+-- Bytes counted per session for Redis' own overhead.
 local BASE = 512
 local held = redis.call('HMGET', KEYS[1], 'gateway', 'epoch')
 if held[2] then
@@ -17,7 +19,7 @@ local now = now_ms()
 local sessions, bytes = quota_totals(KEYS[3], now)
 local old_interval, old_bytes = quota_entry(KEYS[1], now)
 local first = 11 + tonumber(ARGV[10])
--- Of fields that are written or deleted, what they add; those that a gateway can do without apart.
+-- Change in bytes by this write: `optional` for settings and history, which a gateway can do without, `added` for all other fields.
 local added, optional, is_request = 0, 0, false
 for i = 11, first - 1 do added = added - redis.call('HSTRLEN', KEYS[1], ARGV[i]) end
 for i = first, #ARGV - 1, 2 do
@@ -25,7 +27,7 @@ for i = first, #ARGV - 1, 2 do
     if ARGV[i] == 'settings' or ARGV[i] == 'history' then optional = optional + grown else added = added + grown end
     if string.sub(ARGV[i], 1, 2) == 'r:' then is_request = true end
 end
--- A whole session has its requests' fields too: it is written as far as it may be.
+-- Only a write of a single request is rejected as a whole; a write of several fields leaves out the optional ones instead.
 if optional ~= 0 or first + 4 <= #ARGV then is_request = false end
 local size = (old_interval and old_bytes or BASE) + added + optional
 local is_over = tonumber(ARGV[8]) > 0 and size > old_bytes and bytes - old_bytes + size > tonumber(ARGV[8])

@@ -1,18 +1,18 @@
 import Contract
 import JSONCodec
 
-/// What was said in a session: turns of a user's message and its answer, bounded in number and in bytes.
+/// The conversation of a session: turns of a user's message and its answer, limited in number and bytes. Drops the oldest turns first.
 struct ChatHistory: Sendable, Hashable {
     struct Turn: Sendable, Hashable {
         var user: String
-        /// What had been relayed when the answer ended. Empty: nothing.
+        /// The text relayed by the end of the request. May be partial or empty.
         var answer: String
 
         fileprivate var size: Int { user.utf8.count + answer.utf8.count }
     }
 
     private(set) var turns: [Turn] = []
-    /// Bytes of all texts.
+    /// Bytes of all texts, in UTF-8.
     private(set) var size = 0
     private let maximumTurns: Int
     private let maximumSize: Int
@@ -35,7 +35,7 @@ struct ChatHistory: Sendable, Hashable {
         turns.removeFirst(excess)
     }
 
-    /// As messages of OpenAI's form. An answer of which nothing came is left out: upstreams refuse empty ones.
+    /// The turns as OpenAI chat messages. Empty answers are left out, because upstreams reject them.
     var messages: [JSON] {
         turns.flatMap { turn -> [JSON] in
             let user: JSON = ["role": "user", "content": .string(turn.user)]
@@ -45,8 +45,10 @@ struct ChatHistory: Sendable, Hashable {
 
     // MARK: in Redis
 
+    /// An array of `[user, answer]`.
     var json: JSON { .array(turns.map { [.string($0.user), .string($0.answer)] }) }
 
+    /// Restores a stored history. Malformed turns are skipped.
     init(stored json: JSON, maximumTurns: Int, maximumSize: Int) {
         self.init(maximumTurns: maximumTurns, maximumSize: maximumSize)
         for turn in (json.array ?? []).suffix(maximumTurns) {
@@ -56,8 +58,9 @@ struct ChatHistory: Sendable, Hashable {
     }
 }
 
-/// Makes the body that a job carries.
+/// Builds the request body of a job from its session.
 enum ChatRequest {
+    /// - Returns: a chat completion request in OpenAI's form.
     static func body(settings: SessionSettings, history: ChatHistory, text: String, model: String?) -> JSONObject {
         var messages: [JSON] = []
         if let system = settings.systemMessage { messages.append(["role": "system", "content": .string(system)]) }

@@ -1,18 +1,20 @@
 import Contract
 import JSONCodec
 
-/// One entry of `function_calling`: the client's form, which the session keeps, and OpenAI's form for jobs, converted once.
+/// One entry of `function_calling`, in the client's form for the session and in OpenAI's form for jobs. Converted once.
 struct FunctionDefinition: Sendable, Hashable {
-    /// Functions of a session, and of one message.
+    /// Maximum functions of a session, and of one message.
     static let maximumCount = 128
-    /// Parameters in a list `[{name, type, description?}]`, and members of a schema's `properties`.
+    /// Maximum parameters of a function: entries of a list or members of a schema's `properties`.
     static let maximumParameters = 128
 
     let name: String
+    /// The definition as received from the client.
     let source: JSONObject
-    /// As an element of OpenAI's `tools`.
+    /// The definition as an element of OpenAI's `tools`.
     let tool: JSON
 
+    /// - Throws: MALFORMED_PAYLOAD.
     init(_ json: JSON) throws(ProtocolError) {
         guard let source = json.object, let name = source["name"]?.string, !name.isEmpty else {
             throw .malformed("an entry of \"function_calling\" must be an object with a \"name\"")
@@ -45,6 +47,8 @@ struct FunctionDefinition: Sendable, Hashable {
         .malformed("the function \"\(name)\" has more than \(maximumParameters) parameters")
     }
 
+    /// Parses the value of `function_calling`.
+    /// - Throws: MALFORMED_PAYLOAD.
     static func list(_ json: JSON) throws(ProtocolError) -> [FunctionDefinition] {
         guard let elements = json.array else { throw .malformed("\"function_calling\" must be an array") }
         guard elements.count <= maximumCount else { throw .malformed("\"function_calling\" has more than \(maximumCount) entries") }
@@ -53,8 +57,8 @@ struct FunctionDefinition: Sendable, Hashable {
         return list
     }
 
-    /// The JSON schema of a list `[{name, type, description?}]`. Of parameters with the same name the last one counts, in the first one's
-    /// place.
+    /// Converts a list `[{name, type, description?, required?}]` to a JSON schema. A repeated name replaces the earlier definition and
+    /// keeps its position.
     private static func schema(_ list: [JSON], of function: String) throws(ProtocolError) -> JSON {
         var properties: [JSONObject.Member] = []
         var indexes: [String: Int] = [:]
@@ -80,7 +84,7 @@ struct FunctionDefinition: Sendable, Hashable {
         return .object(schema)
     }
 
-    /// JSON schema's name of a type that clients call by their own language's.
+    /// The JSON schema name of a type that clients may name as in their programming language.
     private static func type(_ name: String) -> String {
         switch name.lowercased() {
         case "str", "text", "char": "string"

@@ -4,15 +4,17 @@ import Logging
 import NIOCore
 import RedisClient
 
-/// The gateway's sign of life, three times a lease, and with it the look after gateways that died: their sessions with running requests are
-/// adopted, their chat completions, whose clients lost their connections, are interrupted.
+/// Writes this gateway's heartbeat every third of a lease, and takes over from dead gateways: adopts their sessions with running requests
+/// and interrupts their chat completions, whose clients lost their connection.
 actor GatewayBeat {
-    /// Sessions adopted, and completions interrupted, from one partition of one dead gateway at a beat.
-    private static let adoptedAtOnce = 500
-    /// Beats in a row that a gateway must be found missing: after an outage of Redis all heartbeats are gone for a moment.
-    private static let missingBeats = 2
+    /// Maximum sessions adopted, and completions interrupted, per heartbeat from one partition of one dead gateway.
+    private static let batchSize = 500
+    /// Consecutive heartbeats for which another gateway must be absent before it counts as dead. More than one, because after an outage of
+    /// Redis all heartbeat keys are missing for a short time.
+    private static let absenceThreshold = 2
 
     private struct Absence {
+        /// Consecutive heartbeats of this gateway at which the other one was absent.
         var beats = 0
         let since = ContinuousClock.now
     }
@@ -21,8 +23,10 @@ actor GatewayBeat {
     private let context: GatewayContext
     private let heartbeat: NodeHeartbeat
     private let started = WallClock.milliseconds
+    /// Gateways whose heartbeat key is absent, by name.
     private var missing: [String: Absence] = [:]
-    private var hasLookedAtOwn = false
+    /// Whether the sessions and completions of an earlier process with this name were recovered.
+    private var hasRecoveredOwn = false
 
     private var redis: RedisClient { context.queue.redis }
     private var keys: Keys { context.queue.keys }
@@ -34,32 +38,34 @@ actor GatewayBeat {
         heartbeat = NodeHeartbeat(.gateway, name: context.settings.name, keys: context.queue.keys, lease: context.settings.lease)
     }
 
-    /// Until the task is cancelled.
+    /// Runs until the task is cancelled.
     func run() async {
         while !Task.isCancelled {
             do { try await beat() } catch {
-                // Said once by the connection; what was seen before the outage no longer counts.
+                // The Redis connection logs the error. Absences counted before an outage are not reliable after it.
                 missing = [:]
             }
             do { try await Task.sleep(for: context.settings.lease / 3) } catch { return }
         }
     }
 
+    /// - Throws: `RedisError`, or an error of the event loop while it shuts down.
     private func beat() async throws {
-        try await write()
+        try await writeHeartbeat()
         let node = node
         context.eventLoop.execute { node.value.host.saveUnsaved() }
         await context.submitted.lookAtFull(context.queue)
-        if !hasLookedAtOwn {
-            // What an earlier process of this name left behind when it died.
+        if !hasRecoveredOwn {
+            // An earlier process with the same name may have died with running requests.
             _ = try await adopt(from: name)
             _ = try await interruptCompletions(of: name)
-            hasLookedAtOwn = true
+            hasRecoveredOwn = true
         }
-        try await lookAfterOthers()
+        try await recoverFromDeadGateways()
     }
 
-    private func write() async throws {
+    /// Renews the heartbeat key with the gateway's current load, and keeps the gateway in the set of all gateways.
+    private func writeHeartbeat() async throws {
         let node = node
         let (inFlight, sockets) = try await context.eventLoop.submit { (node.value.host.runningCount, node.value.ledger.count) }.get()
         var pipeline = RedisPipeline()
@@ -72,7 +78,8 @@ actor GatewayBeat {
         _ = try await redis.send("SADD", .string(keys.gateways), .string(name))
     }
 
-    private func lookAfterOthers() async throws {
+    /// Counts the absences of other gateways, and recovers the sessions and completions of dead ones.
+    private func recoverFromDeadGateways() async throws {
         let others = try await redis.send("SMEMBERS", .string(keys.gateways)).array?.compactMap(\.string).filter { $0 != name } ?? []
         missing = missing.filter { others.contains($0.key) }
         for other in others {
@@ -83,9 +90,9 @@ actor GatewayBeat {
             var absence = missing[other] ?? Absence()
             absence.beats += 1
             missing[other] = absence
-            guard absence.beats >= Self.missingBeats else { continue }
+            guard absence.beats >= Self.absenceThreshold else { continue }
             var left = try await adopt(from: other)
-            // It may only be cut off from Redis, and its clients still there: it gets the time that clients get.
+            // The gateway may only be disconnected from Redis and still serve its clients, so it gets the grace period to come back.
             if absence.since + context.settings.grace <= .now {
                 left += try await interruptCompletions(of: other)
             } else {
@@ -98,12 +105,13 @@ actor GatewayBeat {
         }
     }
 
-    /// - Returns: how many sessions it had.
+    /// Adopts the sessions with running requests of another gateway, or of an earlier process with this name.
+    /// - Returns: the number of sessions found.
     private func adopt(from other: String) async throws -> Int {
         var count = 0
         for partition in 0..<keys.partitions {
             let key = keys.busySessions(of: other, partition: partition)
-            let ids = try await redis.send("SRANDMEMBER", .string(key), .integer(Self.adoptedAtOnce)).array?.compactMap(\.string) ?? []
+            let ids = try await redis.send("SRANDMEMBER", .string(key), .integer(Self.batchSize)).array?.compactMap(\.string) ?? []
             count += ids.count
             let node = node
             context.eventLoop.execute { for id in ids { node.value.host.adopt(id, from: other) } }
@@ -112,16 +120,17 @@ actor GatewayBeat {
         return count
     }
 
-    /// - Returns: how many it had.
+    /// Interrupts the chat completions of another gateway in the background.
+    /// - Returns: the number of completions found.
     private func interruptCompletions(of other: String) async throws -> Int {
         var count = 0
         for partition in 0..<keys.partitions {
-            let ids = try await context.queue.requests(of: other, partition: partition, atMost: Self.adoptedAtOnce)
+            let ids = try await context.queue.requests(of: other, partition: partition, atMost: Self.batchSize)
                 .filter { !context.completions.contains($0) }
             guard !ids.isEmpty else { continue }
             count += ids.count
             context.logger.info("interrupting a dead gateway's completions", metadata: ["from": "\(other)", "completions": "\(ids.count)"])
-            // The beat does not wait for it. What fails is found again at the next one.
+            // In the background, so that the heartbeat is not delayed. Failed interrupts are retried at the next heartbeat.
             context.errands.start { [queue = context.queue] in
                 await withDiscardingTaskGroup { tasks in
                     for id in ids {
@@ -137,12 +146,12 @@ actor GatewayBeat {
         return count
     }
 
-    /// The gateway ends: its sessions may be adopted at once.
+    /// Deletes the heartbeat key at shutdown, so that other gateways may adopt the sessions immediately.
     func leave() async {
         do {
             _ = try await redis.send("DEL", .string(heartbeat.key), timeout: .seconds(1))
         } catch {
-            context.logger.debug("heartbeat could not be removed; it will expire", metadata: ["error": "\(error)"])
+            context.logger.debug("failed to delete the heartbeat; it expires by itself", metadata: ["error": "\(error)"])
         }
     }
 }

@@ -3,49 +3,54 @@ import JSONCodec
 import JobQueue
 import NIOCore
 
-/// A session that this gateway holds: its client is connected here, or lately was. Lives on the event loop.
+/// A session held by this gateway: its client is connected here, or was connected until recently. Confined to the event loop.
 final class Session {
-    /// Each may read a whole log; what a takeover starts by itself does not count against it.
+    /// Maximum concurrent replays that a client may request, since each may read a whole event log. Replays started by a takeover are not
+    /// limited.
     static let maximumReplays = 8
 
     let id: String
     let partition: Int
+    /// Name of the tenant.
     let owner: String
+    /// Milliseconds since 1970.
     let createdMilliseconds: Int
-    /// Which holder of the session this is; a write with an older one is refused.
+    /// Fencing number, raised at every change of the holding gateway. Redis rejects writes with an older one.
     var epoch: Int
     var settings: SessionSettings { didSet { settingsText = settings.json.text } }
-    /// The settings as Redis holds them, made once for every change.
+    /// The settings as JSON, serialized once per change.
     private(set) var settingsText: String
     var history: ChatHistory
-    /// In the order in which they came.
+    /// In order of arrival.
     private(set) var running: [RunningRequest] = []
-    /// The oldest first, bounded.
+    /// Oldest first, at most `EndedRequest.maximumCount`.
     private(set) var ended: [EndedRequest]
+    /// Milliseconds since 1970; the expiry is counted from here.
     var lastRequestMilliseconds: Int
-    /// Nil while the client is away.
+    /// Nil while the client is disconnected.
     weak var socket: AgentSocket?
-    /// Runs while the client is away and requests run on.
+    /// Interrupts the running requests after the grace period. Set while the client is disconnected and requests are running.
     var graceTimer: Scheduled<Void>?
-    /// Changes that Redis does not have yet.
+    /// Changes not yet written to Redis.
     var unsaved = UnsavedChanges()
-    /// A write of changes is on its way; others wait for its reply.
+    /// Whether a write of changes is in flight; further changes wait for its reply.
     var isSaving = false
-    /// When the last write began, in milliseconds since 1970.
+    /// Start of the last write, in milliseconds since 1970.
     var savedMilliseconds = 0
-    /// Redis refused to hold the session's settings and history: its owner's sessions fill their quota.
+    /// Whether settings and history were not stored because the owner's session quota is used up.
     var exceedsQuota = false
-    /// Requests that are being read again from their logs.
+    /// Number of running replays.
     var replays = 0
-    /// The client was told that the session is about to expire.
+    /// Whether SESSION_WARN was sent since the last request.
     var isWarned = false
-    /// Ended, expired or another gateway's: nothing is written any more.
+    /// Whether the session ended, expired or was taken over; it is not written any more.
     private(set) var isOver = false
-    /// Counts what runs; nil once that is no longer this gateway's business.
+    /// Counts the running requests; nil once the session is over.
     private var tenants: TenantLedger?
-    /// What the owner's sockets and sessions cost this gateway.
+    /// The owner's account on this gateway.
     let account: TrafficAccount
 
+    /// Creates a new session.
     init(
         id: String, partition: Int, owner: String, settings: SessionSettings, history: ChatHistory, tenants: TenantLedger,
         account: TrafficAccount, milliseconds: Int
@@ -64,6 +69,7 @@ final class Session {
         ended = []
     }
 
+    /// Restores a claimed session. The caller adds the running requests.
     init(id: String, partition: Int, record: SessionRecord, history: ChatHistory, tenants: TenantLedger, account: TrafficAccount) {
         self.id = id
         self.partition = partition
@@ -88,7 +94,8 @@ final class Session {
         account.hold(request.textBytes)
     }
 
-    /// - Returns: whether it was still running.
+    /// Removes a request that ended or was rejected.
+    /// - Returns: false when it had been removed before.
     func remove(_ request: RunningRequest) -> Bool {
         guard let index = running.firstIndex(where: { $0 === request }) else { return false }
         running.remove(at: index)
@@ -96,7 +103,7 @@ final class Session {
         return true
     }
 
-    /// What still runs does not count any more.
+    /// Marks the session as over and stops counting its running requests.
     func end() {
         guard !isOver else { return }
         isOver = true
@@ -106,80 +113,84 @@ final class Session {
 
     private func release(_ request: RunningRequest) {
         tenants?.remove(owner)
-        // A request of a session that ended was released then.
+        // `end` has already released the requests of a session that is over.
         if tenants != nil { account.release(request.textBytes) }
     }
 
-    /// Bytes that a request of `text` makes this gateway write: settings, history and the text itself.
+    /// Bytes that a request with `text` makes this gateway write: settings, history and the text itself.
     func cost(of text: String) -> Int { settingsText.utf8.count + history.size + text.utf8.count }
 
-    /// A REQUEST came, or the client came back: the session's time begins anew.
+    /// Restarts the session timeout, after a REQUEST or when the client resumes the session.
     func touch() {
         lastRequestMilliseconds = max(WallClock.milliseconds, createdMilliseconds + 1)
         isWarned = false
     }
 
-    /// Never used: no REQUEST came since REGISTER.
+    /// Whether no REQUEST was received since REGISTER.
     var isUnused: Bool { lastRequestMilliseconds == createdMilliseconds && running.isEmpty && ended.isEmpty }
 
+    /// Adds an ended request; drops the oldest above `EndedRequest.maximumCount`.
     func remember(_ request: EndedRequest) {
         ended.removeAll { $0.id == request.id }
         ended.append(request)
         if ended.count > EndedRequest.maximumCount { ended.removeFirst() }
     }
 
-    /// Milliseconds since 1970.
+    /// The time of expiry, in milliseconds since 1970.
     func expiry(_ timeout: Duration) -> Int { lastRequestMilliseconds + timeout.milliseconds }
 }
 
-/// The fields of a session's hash that changed since they were last written, and the running requests whose fields are to be deleted.
+/// The fields of a session's hash that changed since the last write, and the request fields to delete.
 struct UnsavedChanges {
     struct Fields: OptionSet {
         let rawValue: UInt8
         static let settings = Fields(rawValue: 1)
         static let history = Fields(rawValue: 2)
         static let ended = Fields(rawValue: 4)
-        /// Only the expiry and the time of the last request.
+        /// Only the expiry and the time of the last request, which every write includes.
         static let time = Fields(rawValue: 8)
-        /// Every field: a write failed, or Redis lost the session.
+        /// All fields, after a failed write.
         static let all = Fields(rawValue: 16)
     }
 
     var fields: Fields = []
-    /// Names of hash fields. Bounded by what one session may run between two writes.
+    /// Names of hash fields. Bounded by the number of requests that a session can run between two writes.
     var deletions: Set<String> = []
 
     var isEmpty: Bool { fields.isEmpty && deletions.isEmpty }
 }
 
-/// A request whose job has not ended. Lives on the event loop.
+/// A request whose job has not ended. Confined to the event loop.
 final class RunningRequest {
     enum Phase {
-        /// Redis has not answered yet whether it holds the job.
+        /// The submission was not answered yet. Next: `running`.
         case submitting
+        /// Redis has the job.
         case running
     }
 
     let id: String
     let jobID: JobID
-    /// What the user said; nil when it was too long to be handed over.
+    /// The user's message; nil after a takeover when it was too long to be stored (`SessionRecord.textMaximum`).
     let text: String?
     var textBytes: Int { text?.utf8.count ?? 0 }
+    /// Whether the answer includes speech.
     let speaks: Bool
-    /// Redis refused to hold the request: its owner's sessions fill their quota.
+    /// Whether the request was not stored because the owner's session quota is used up; its submission then fails.
     var exceedsQuota = false
-    /// Of the job, where this gateway submitted it.
+    /// The job's trace context; nil when another gateway submitted it.
     var traceparent: String?
     var machine: RelayMachine
+    /// The subscription to the job's events; nil before it starts and after the job's end.
     var following: Following?
     var phase = Phase.submitting
-    /// The client is away, or came back and did not ask for this one: nothing is sent.
+    /// Whether frames are withheld, because the client is disconnected or has not resumed this request yet.
     var isMuted = false
-    /// Raised by every RESUME: what an older following still delivers is dropped.
+    /// Raised by every RESUME; events delivered for an older generation are dropped.
     var generation = 0
-    /// When its first interrupt was asked for; nil: none was.
+    /// Time of the first INTERRUPT; nil when there was none.
     var interruptedAt: NIODeadline?
-    /// Interrupts that wait for Redis to hold the job.
+    /// Interrupts to send once Redis has the job.
     var waiting: [(reason: String, answer: (InterruptResult?) -> Void)] = []
     /// Those who share the answer to the interrupt that is on its way to Redis; empty: none is.
     var unanswered: [(InterruptResult?) -> Void] = []
@@ -194,7 +205,7 @@ final class RunningRequest {
         self.machine = machine
     }
 
-    /// The field of the session's hash.
+    /// The value of the request's field in the session's hash: `[job id, user's text, speech 0|1]`.
     var stored: JSON {
         let kept = text.flatMap { $0.utf8.count <= SessionRecord.textMaximum ? $0 : nil }
         return [.string(jobID.rawValue), kept.map(JSON.string) ?? .null, .integer(speaks ? 1 : 0)]

@@ -4,13 +4,14 @@ import JobQueue
 import Logging
 import NIOCore
 
-/// Writing sessions to Redis. Each session has at most one write of changes in flight; what changes meanwhile is written after it, in one
-/// write with its latest values. A request's field alone is written at once, before its job.
+/// Writing of sessions to Redis. Each session has at most one write of changes in flight; changes made meanwhile are combined into the next
+/// write. Only the field of a new request is written immediately, before its job is submitted.
 extension SessionHost {
-    /// How long a session that was never used is kept when its client is away: long enough for a network to come back.
+    /// How long a session without any REQUEST is kept after its client disconnected; enough for a short network outage.
     private static let unusedTime = Duration.seconds(60)
 
-    /// Marks fields as changed and writes them, now or after the write that is in flight.
+    /// Marks fields as changed and writes them, immediately or after the write in flight.
+    /// - Parameter request: a request whose field is to be deleted.
     func save(_ session: Session, _ fields: UnsavedChanges.Fields, deleting request: RunningRequest? = nil) {
         guard !session.isOver else { return }
         session.unsaved.fields.formUnion(fields)
@@ -18,17 +19,17 @@ extension SessionHost {
         writeUnsaved(session)
     }
 
-    /// A request was used to keep the session: Redis learns of it now and then only.
+    /// Restarts the session timeout. Writes the new expiry only when 1/16 of the timeout has passed since the last write.
     func touch(_ session: Session) {
         session.touch()
         guard session.lastRequestMilliseconds - session.savedMilliseconds >= settings.sessionTimeout.milliseconds / 16 else { return }
         save(session, .time)
     }
 
-    /// Writes a new request's field at once: the submission that follows on the same connection looks for it.
+    /// Writes the field of a new request immediately. The submission that follows on the same connection checks for it.
     func save(_ request: RunningRequest, of session: Session) {
         let field = SessionRecord.requestPrefix + request.id
-        // An earlier request of this id was refused.
+        // A rejected request may have had the same id; its pending deletion must not remove the new field.
         session.unsaved.deletions.remove(field)
         let change = SessionStore.Change(fields: [lastRequest(of: session), (field, request.stored.text)])
         write(session, change, creating: .no) { _, saved in
@@ -36,9 +37,10 @@ extension SessionHost {
         }
     }
 
+    /// Starts a write of all changes, unless one is in flight.
     private func writeUnsaved(_ session: Session) {
         guard !session.isSaving, !session.unsaved.isEmpty, !session.isOver else { return }
-        // Under pressure the changes wait for the next beat.
+        // When the account is over its memory limit, `saveUnsaved` retries at the next heartbeat.
         guard session.account.hasRoom(for: session.cost(of: "")) else { return }
         let change = session.unsaved.fields.contains(.all) ? everything(of: session) : changes(of: session)
         session.unsaved = UnsavedChanges()
@@ -51,7 +53,9 @@ extension SessionHost {
         }
     }
 
-    /// - Parameter then: on the event loop.
+    /// Writes a change and handles its result: a session that was taken over is dropped, one missing in Redis is written again, and a
+    /// failed write is retried as a whole at the next heartbeat.
+    /// - Parameter then: called on the event loop, after that.
     func write(
         _ session: Session, _ change: SessionStore.Change, creating: SessionStore.Creation,
         then: @escaping (SessionHost, SessionStore.Saved) -> Void
@@ -82,22 +86,23 @@ extension SessionHost {
         }
     }
 
-    /// Redis lost the session (it was emptied, or came back without its data) while its client is still here: written anew, whole.
+    /// Writes all fields of a session that Redis lost, for example in a restart without its data.
     private func recreate(_ session: Session) {
         guard !session.isOver else { return }
         write(session, everything(of: session), creating: .always) { _, _ in }
     }
 
-    /// The client is told once: its session goes on here, but another gateway would have to go on without what was not stored.
+    /// Reports to the client, once per session, that settings and history were not stored. The session continues on this gateway, but
+    /// another gateway could not restore them.
     private func reportQuota(_ session: Session) {
         guard !session.exceedsQuota else { return }
         session.exceedsQuota = true
         context.logger.info("session quota exceeded", metadata: ["session": "\(session.id)", "tenant": "\(session.owner)"])
         session.socket?.send(
-            ProtocolError(.rateLimited, "your sessions fill their quota: settings and history of this one are not stored", retryable: true))
+            ProtocolError(.rateLimited, "session quota exceeded: settings and history of this session are not stored", retryable: true))
     }
 
-    /// At every beat: changes that could not be written, or had to wait, are written.
+    /// Writes the changes whose write failed or was postponed. Called at every gateway heartbeat.
     func saveUnsaved() {
         for session in sessions.values where !session.unsaved.isEmpty {
             writeUnsaved(session)
@@ -106,6 +111,7 @@ extension SessionHost {
         accounts.forgetUnused()
     }
 
+    /// The changed fields.
     private func changes(of session: Session) -> SessionStore.Change {
         var change = SessionStore.Change(deleted: Array(session.unsaved.deletions), fields: [lastRequest(of: session)])
         let fields = session.unsaved.fields
@@ -115,6 +121,7 @@ extension SessionHost {
         return change
     }
 
+    /// All fields, as needed to create the session in Redis.
     func everything(of session: Session) -> SessionStore.Change {
         let current = Set(session.running.map { SessionRecord.requestPrefix + $0.id })
         var change = SessionStore.Change(deleted: session.unsaved.deletions.filter { !current.contains($0) })
@@ -132,8 +139,8 @@ extension SessionHost {
 
     private static func ended(_ session: Session) -> String { JSON.array(session.ended.map(\.json)).text }
 
-    /// The hash outlives the session's last moment by what a takeover needs.
-    /// - Parameter isNew: its client waits for it, though its socket is not attached yet.
+    /// Expiry of the hash in milliseconds since 1970: the session's expiry plus the time for a takeover (grace period and three leases).
+    /// - Parameter isNew: the session is being opened, so its socket is not attached yet.
     private func keptUntil(_ session: Session, isNew: Bool) -> Int {
         let now = WallClock.milliseconds
         var end = session.expiry(settings.sessionTimeout)

@@ -4,12 +4,12 @@ import Logging
 import NIOCore
 import RedisClient
 
-/// The sessions that this gateway holds, and their life: opened, resumed, left by their client, adopted from a dead gateway, ended. Lives
-/// on the event loop.
+/// The sessions held by this gateway. Opens, resumes, adopts and ends them, and reacts to disconnected clients. Confined to the event loop.
 final class SessionHost {
     let context: GatewayContext
     let store: SessionStore
     let accounts: TrafficAccounts
+    /// By session id.
     private(set) var sessions: [String: Session] = [:]
 
     var settings: GatewaySettings { context.settings }
@@ -22,11 +22,13 @@ final class SessionHost {
         accounts = TrafficAccounts(settings: context.settings)
     }
 
+    /// Running requests of all sessions.
     var runningCount: Int { sessions.values.reduce(0) { $0 + $1.running.count } }
 
-    // MARK: coming
+    // MARK: opening and resuming
 
-    /// A new session, in a random partition. `then` gets it when Redis holds it.
+    /// Opens a new session in a random partition.
+    /// - Parameter then: called on the event loop once Redis has stored the session, or with RATE_LIMITED or SERVER_BUSY.
     func open(owner: String, settings: SessionSettings, then: @escaping (Result<Session, ProtocolError>) -> Void) {
         let now = WallClock.milliseconds
         let partition = Int.random(in: 0..<context.queue.keys.partitions)
@@ -39,23 +41,24 @@ final class SessionHost {
                 host.sessions[session.id] = session
                 then(.success(session))
             case .overQuota:
-                then(.failure(ProtocolError(.rateLimited, "your sessions fill their quota; end some or try again later", retryable: true)))
+                then(.failure(ProtocolError(.rateLimited, "session quota exceeded; end some sessions or try again later", retryable: true)))
             case .lost, .missing, .savedInPart, .failed:
-                host.context.logger.warning("session could not be written", metadata: ["session": "\(session.id)", "outcome": "\(saved)"])
+                host.context.logger.warning("failed to store a new session", metadata: ["session": "\(session.id)", "outcome": "\(saved)"])
                 then(.failure(ProtocolError(.serverBusy, "the session could not be stored; try again", retryable: true)))
             }
         }
     }
 
-    /// A session of before, wherever it was held. `then` gets SESSION_INVALID for one that is not there or not this owner's: both look the
-    /// same.
+    /// Resumes an existing session, and takes it over when another gateway holds it.
+    /// - Parameter then: called on the event loop; with SESSION_INVALID when the session does not exist or belongs to another owner, which
+    ///   a client cannot distinguish, or with SERVER_BUSY when Redis fails.
     func resume(_ id: String, owner: String, then: @escaping (Result<Session, ProtocolError>) -> Void) {
         claim(id, owner: owner, holder: nil) { host, result in
             switch result {
             case .failure:
                 then(.failure(ProtocolError(.serverBusy, "the session could not be read; try again", retryable: true)))
             case .success(nil):
-                then(.failure(ProtocolError(.sessionInvalid, "there is no such session")))
+                then(.failure(ProtocolError(.sessionInvalid, "the session does not exist")))
             case .success(let session?):
                 session.touch()
                 then(.success(session))
@@ -64,7 +67,7 @@ final class SessionHost {
         }
     }
 
-    /// Takes a dead gateway's session (or one that this gateway left behind when it died); its client has the grace to come back.
+    /// Takes over a session of a dead gateway, or of an earlier process of this gateway. Its client has the grace period to reconnect.
     func adopt(_ id: String, from holder: String) {
         guard sessions[id] == nil else { return }
         claim(id, owner: nil, holder: holder) { host, result in
@@ -74,10 +77,11 @@ final class SessionHost {
         }
     }
 
+    /// Makes this gateway the holder of a session. `then` gets nil when the session does not exist or does not match.
     private func claim(
         _ id: String, owner: String?, holder: String?, then: @escaping (SessionHost, Result<Session?, RedisError>) -> Void
     ) {
-        // Judged before Redis is asked: what is no id must not become a key, nor a partition that is not there one to look in.
+        // Validate the id and its partition first, because the Redis key is built from them.
         let partition = context.queue.keys.partition(of: id)
         guard JobID(id) != nil, (0..<context.queue.keys.partitions).contains(partition) else { return then(self, .success(nil)) }
         let done = NIOLoopBound((self, then), eventLoop: eventLoop)
@@ -88,7 +92,7 @@ final class SessionHost {
             case .success(nil): then(host, .success(nil))
             case .success(let record?):
                 let expiry = record.lastRequestMilliseconds + host.settings.sessionTimeout.milliseconds
-                // Its time is over, though Redis keeps it a little longer; a dead gateway's requests are looked after all the same.
+                // Redis keeps a session longer than its timeout. Adoption (no owner given) ignores the expiry, to recover its requests.
                 if owner != nil, record.running.isEmpty, expiry < WallClock.milliseconds { return then(host, .success(nil)) }
                 if let local = host.sessions[id], local.epoch == record.previousEpoch {
                     local.epoch = record.epoch
@@ -100,13 +104,14 @@ final class SessionHost {
         }
     }
 
+    /// Creates the session of a claimed record, and replays its running requests, muted until the client resumes them.
     private func rebuild(_ id: String, _ partition: Int, _ record: SessionRecord) -> Session {
         let history = ChatHistory(stored: record.history, maximumTurns: settings.historyTurns, maximumSize: settings.historyMaximum)
         let session = Session(
             id: id, partition: partition, record: record, history: history, tenants: context.tenants, account: accounts.tenant(record.owner)
         )
         sessions[id] = session
-        // No gateway lets a session run more.
+        // A gateway admits at most twice the limit (superseding requests); the bound protects against a corrupt record.
         for running in record.running.sorted(by: { $0.jobID < $1.jobID }).prefix(2 * settings.requestsPerSocket) {
             let machine = RelayMachine(
                 requestID: running.id, jobID: running.jobID, sessionID: id, wantsReasoning: session.settings.wantsReasoning,
@@ -122,41 +127,43 @@ final class SessionHost {
 
     private var emptyHistory: ChatHistory { ChatHistory(maximumTurns: settings.historyTurns, maximumSize: settings.historyMaximum) }
 
-    // MARK: going
+    // MARK: clients and endings
 
-    /// A client is there; whoever held the session's socket before is sent away.
+    /// Connects a socket to the session. A previous socket is closed with 1001.
     func attach(_ socket: AgentSocket, to session: Session) {
         let old = session.socket
-        // First the new one: the old one's end must not count as the client's leaving.
+        // Set the new socket before closing the old one, whose `detach` would otherwise start the grace period.
         session.socket = socket
         session.graceTimer?.cancel()
         session.graceTimer = nil
-        // What runs is sent again from where the client says (RESUME), not from wherever it stands.
+        // Running requests stay muted until the client states with RESUME which events it has.
         for request in session.running { request.isMuted = true }
-        if let old, old !== socket { old.close(.goingAway, "the session went on elsewhere") }
+        if let old, old !== socket { old.close(.goingAway, "the session was resumed on another connection") }
     }
 
-    /// The session's socket is gone: its requests run on for the grace.
+    /// Disconnects a closing socket from the session. Running requests continue for the grace period.
     func detach(_ socket: AgentSocket, from session: Session) {
         guard session.socket === socket || session.socket == nil, !session.isOver else { return }
         session.socket = nil
         left(session)
     }
 
-    /// Who asked for the session went before it was there.
+    /// Releases a session whose socket closed before the session was open.
     func nobodyCame(for session: Session) {
         if session.socket == nil, !session.isOver { left(session) }
     }
 
+    /// Mutes the requests of a session without a client; forgets an idle session or starts its grace period.
     private func left(_ session: Session) {
         for request in session.running { request.isMuted = true }
-        // An unused session holds nothing that a client could miss: its expiry is brought forward.
+        // An unused session has no state worth keeping, so its expiry is brought forward.
         if session.isUnused { save(session, .time) }
         guard !forgetIfIdle(session), session.graceTimer == nil else { return }
         session.graceTimer = eventLoop.after(settings.grace) { [weak self] in self?.abandon(session) }
     }
 
-    /// The grace is over and nobody came: what still runs is interrupted, provided that no other gateway has taken the session meanwhile.
+    /// Interrupts the running requests after the grace period, unless another gateway has taken the session over. The empty write checks
+    /// that; it is repeated every second while Redis fails.
     private func abandon(_ session: Session) {
         session.graceTimer = nil
         guard !session.isOver, session.socket == nil else { return }
@@ -167,42 +174,44 @@ final class SessionHost {
                 return
             }
             host.context.logger.info(
-                "client did not come back", metadata: ["session": "\(session.id)", "requests": "\(session.running.count)"])
+                "client did not reconnect in time", metadata: ["session": "\(session.id)", "requests": "\(session.running.count)"])
             for request in session.running { host.interruptSurely(request, in: session, reason: InterruptReason.clientGone) }
         }
     }
 
-    /// The client said that it is done: its requests are interrupted and the session is gone.
+    /// Ends a session that its client closed or that expired: interrupts its requests and deletes it from Redis.
     func end(_ session: Session) {
         for request in session.running { interruptSurely(request, in: session, reason: InterruptReason.clientGone) }
         drop(session)
         let (logger, id) = (context.logger, session.id)
         store.end(session.id, owner: session.owner, epoch: session.epoch) { error in
             guard let error else { return }
-            logger.warning("session could not be removed; it will expire", metadata: ["session": "\(id)", "error": "\(error)"])
+            logger.warning("failed to delete a session; it expires by itself", metadata: ["session": "\(id)", "error": "\(error)"])
         }
     }
 
-    /// Another gateway holds the session now.
+    /// Drops a session that another gateway has taken over, and closes its socket with 1001.
     func lose(_ session: Session) {
         guard !session.isOver else { return }
-        context.logger.info("session went to another gateway", metadata: ["session": "\(session.id)"])
+        context.logger.info("session taken over by another gateway", metadata: ["session": "\(session.id)"])
         let socket = session.socket
         drop(session)
-        socket?.close(.goingAway, "the session went on elsewhere")
+        socket?.close(.goingAway, "the session was taken over by another gateway")
     }
 
+    /// Removes the session from this gateway without changing Redis.
     private func drop(_ session: Session) {
         session.end()
         session.graceTimer?.cancel()
         session.graceTimer = nil
         session.socket = nil
-        // Interrupts that wait for a submission stay: they are sent when it is answered, whoever holds the session then.
+        // Interrupts waiting for a submission are kept: they are sent when it is answered, also after a takeover.
         for request in session.running { stopFollowing(request) }
         if sessions[session.id] === session { sessions[session.id] = nil }
     }
 
-    /// A session without client and requests lives in Redis alone.
+    /// Drops a session that has no client, no running requests and no unsaved changes; it remains in Redis.
+    /// - Returns: whether it was dropped.
     @discardableResult
     func forgetIfIdle(_ session: Session) -> Bool {
         guard session.socket == nil, session.running.isEmpty, !session.isSaving, session.unsaved.isEmpty else { return false }

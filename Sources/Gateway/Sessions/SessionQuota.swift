@@ -1,13 +1,13 @@
-/// How many sessions one tenant may have in Redis, over all gateways, and how many bytes they may take. Each partition holds its share,
-/// since sessions are spread over partitions at random.
+/// Limits on the number and bytes of one tenant's sessions in Redis, across all gateways. Each partition enforces an equal share, since
+/// sessions are assigned to partitions at random.
 struct SessionQuota: Sendable {
-    /// Sessions are counted by intervals of their expiry, so that those that expired are subtracted without being looked at. The fewer
-    /// intervals, the later that happens: at most 1/64 of a session's time after its expiry.
+    /// Number of intervals that a session timeout is divided into. Sessions are counted per interval of their expiry, so that expired ones
+    /// are subtracted without reading them, at most 1/64 of the session timeout after their expiry.
     private static let intervals = 64
 
-    /// 0: no limit.
+    /// Maximum sessions of one tenant; 0: no limit.
     let sessions: Int
-    /// Bytes of all fields, with 512 a session for what Redis needs beside them. 0: no limit.
+    /// Maximum bytes of all fields, plus 512 per session for Redis' overhead; 0: no limit.
     let bytes: Int
     private let intervalMilliseconds: Int
 
@@ -17,8 +17,9 @@ struct SessionQuota: Sendable {
         intervalMilliseconds = max(1_000, settings.sessionTimeout.milliseconds / Self.intervals)
     }
 
+    /// The part of a limit that one partition enforces, at least 1; 0: no limit.
     static func share(_ limit: Int, of partitions: Int) -> Int { limit == 0 ? 0 : max(1, limit / partitions) }
 
-    /// The end of the interval in which a session expires, in milliseconds since 1970.
+    /// The end of the quota interval that contains `expiry`. Both are milliseconds since 1970.
     func interval(of expiry: Int) -> Int { (expiry / intervalMilliseconds + 1) * intervalMilliseconds }
 }

@@ -3,21 +3,21 @@ import JSONCodec
 import NIOCore
 import RedisClient
 
-/// A session's hash in Redis: what any gateway needs to go on with it.
+/// A session as stored in Redis, complete enough for any gateway to continue it.
 ///
-/// Fields: `owner`, `gateway`, `epoch` (raised by every change of hands), `created_ms`, `last_request_ms`, `settings`, `history`, `ended`
-/// (JSON), and one `r:<request_id>` a running request: `[job id, user's text, speech 0|1]`.
+/// Fields of the hash: `owner`, `gateway` (the holder), `epoch` (raised at every change of the holder), `created_ms`, `last_request_ms`,
+/// `settings`, `history`, `ended` (JSON), and per running request `r:<request_id>`: `[job id, user's text, speech 0|1]`.
 struct SessionRecord: Sendable {
     struct Running: Sendable {
         var id: String
         var jobID: JobID
-        /// Nil when it was too long to be kept.
+        /// Nil when it was longer than `textMaximum`.
         var text: String?
         var speaks: Bool
     }
 
     var owner: String
-    /// Before it was claimed, and now.
+    /// The epoch before this claim; equal to `epoch` when this gateway already was the holder.
     var previousEpoch: Int
     var epoch: Int
     var createdMilliseconds: Int
@@ -28,10 +28,10 @@ struct SessionRecord: Sendable {
     var running: [Running]
 
     static let requestPrefix = "r:"
-    /// Bytes of a user's text that are kept beside a running request.
+    /// Maximum bytes of a user's text stored with a running request.
     static let textMaximum = 64 << 10
 
-    /// - Parameter reply: what session-claim.lua answered.
+    /// Parses the reply of session-claim.lua; nil when there is no such session or its record is unusable.
     init?(_ reply: RESPValue) {
         guard case .array(let values) = reply, let first = values.first?.text, let previous = Int(first) else { return nil }
         var fields: [String: String] = [:]
@@ -45,7 +45,7 @@ struct SessionRecord: Sendable {
         self.owner = owner
         previousEpoch = previous
         self.epoch = epoch
-        // Times are bounded by the present: arithmetic on them neither overflows nor keeps a session for ever.
+        // Clamp times to the range from 0 to now, so that arithmetic cannot overflow and the session does expire.
         let now = WallClock.milliseconds
         func time(_ name: String) -> Int? { fields[name].flatMap { Int($0) }.map { min(max($0, 0), now) } }
         createdMilliseconds = time("created_ms") ?? now
@@ -62,8 +62,9 @@ struct SessionRecord: Sendable {
     }
 }
 
-/// A request that is over, remembered for a while so that later messages about it are answered by its state.
+/// An ended request, kept so that later INTERRUPT and RESUME messages can be answered.
 struct EndedRequest: Sendable, Hashable {
+    /// Maximum per session.
     static let maximumCount = 64
 
     var id: String
@@ -76,6 +77,7 @@ struct EndedRequest: Sendable, Hashable {
         self.ending = ending
     }
 
+    /// Restores a stored entry; nil when it is malformed.
     init?(_ json: JSON) {
         guard let id = json[0]?.string, let job = json[1]?.string.flatMap(JobID.init),
             let ending = json[2]?.string.flatMap(RelayMachine.Ending.init)
@@ -83,10 +85,12 @@ struct EndedRequest: Sendable, Hashable {
         self.init(id: id, jobID: job, ending: ending)
     }
 
+    /// `[request id, job id, ending]`.
     var json: JSON { [.string(id), .string(jobID.rawValue), .string(ending.rawValue)] }
 }
 
 extension RESPValue {
+    /// A string or an integer as text; nil for all other replies.
     var text: String? {
         switch self {
         case .bulk(let buffer): String(buffer: buffer)

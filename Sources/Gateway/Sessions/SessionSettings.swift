@@ -1,9 +1,9 @@
 import Contract
 import JSONCodec
 
-/// What a client has told about its session, at REGISTER and since.
+/// The settings of a session, from REGISTER and later updates.
 struct SessionSettings: Sendable, Hashable {
-    /// Bytes of the settings as JSON (`SLUICE_SESSION_MAX`).
+    /// Default maximum bytes of the settings as JSON (`SLUICE_SESSION_MAX`).
     static let defaultMaximumSize = 64 << 10
 
     enum Platform: String, Sendable {
@@ -16,19 +16,21 @@ struct SessionSettings: Sendable, Hashable {
     var platform = Platform.web
     var requiresSpeech = false
     var enablesRecognition = false
+    /// Whether reasoning text is sent to the client.
     var wantsReasoning = false
     var functions: [FunctionDefinition] = []
     var roleDescription = ""
     var responseRequirements = ""
     var sceneDescription = ""
 
-    /// The system message; nil when the client gave nothing to say.
+    /// The system message: the non-empty descriptions, separated by blank lines; nil when all are empty.
     var systemMessage: String? {
         let parts = [roleDescription, responseRequirements, sceneDescription].filter { !$0.isEmpty }
         return parts.isEmpty ? nil : parts.joined(separator: "\n\n")
     }
 
-    /// `{role_description, response_requirements}`, or a text that stands for the role.
+    /// Sets the system prompt from `{role_description, response_requirements}`, or from a string that is the role description.
+    /// - Throws: MALFORMED_PAYLOAD.
     mutating func setSystemPrompt(_ json: JSON) throws(ProtocolError) {
         if let text = json.string {
             (roleDescription, responseRequirements) = (text, "")
@@ -39,7 +41,8 @@ struct SessionSettings: Sendable, Hashable {
         responseRequirements = try Self.text(object, "response_requirements")
     }
 
-    /// `{scene_description}`, or that text.
+    /// Sets the scene from `{scene_description}` or a string.
+    /// - Throws: MALFORMED_PAYLOAD.
     mutating func setScene(_ json: JSON) throws(ProtocolError) {
         if let text = json.string {
             sceneDescription = text
@@ -49,12 +52,14 @@ struct SessionSettings: Sendable, Hashable {
         sceneDescription = try Self.text(object, "scene_description")
     }
 
+    /// A string member; empty when it is absent or null.
     private static func text(_ object: JSONObject, _ name: String) throws(ProtocolError) -> String {
         guard let value = object.present(name) else { return "" }
         guard let text = value.string else { throw .malformed("\"\(name)\" must be a string") }
         return text
     }
 
+    /// Checks the size of the settings as JSON, in bytes.
     /// - Throws: PAYLOAD_TOO_LARGE with the limit.
     func requireSize(_ maximum: Int) throws(ProtocolError) {
         guard json.bytes.count <= maximum else {
@@ -64,6 +69,7 @@ struct SessionSettings: Sendable, Hashable {
 
     // MARK: in Redis
 
+    /// The settings as stored in the session's hash, field `settings`.
     var json: JSON {
         [
             "platform": .string(platform.rawValue), "require_tts": .bool(requiresSpeech), "enable_srs": .bool(enablesRecognition),
@@ -75,7 +81,7 @@ struct SessionSettings: Sendable, Hashable {
 
     init() {}
 
-    /// What is missing or not as it should be keeps its default: an older gateway wrote it.
+    /// Restores stored settings. Missing or malformed members keep their defaults, since an older version may have written them.
     init(stored json: JSON) {
         platform = json["platform"]?.string.flatMap(Platform.init) ?? .web
         requiresSpeech = json["require_tts"]?.bool ?? false
@@ -88,7 +94,7 @@ struct SessionSettings: Sendable, Hashable {
     }
 }
 
-/// What a REQUEST changes in its session: `function_calling_op` and `update_session`.
+/// The changes that a REQUEST makes to its session's settings: `function_calling_op` and `update_session`.
 struct SessionUpdate: Sendable {
     enum Operation: String, Sendable {
         case replace = "REPLACE"
@@ -98,14 +104,17 @@ struct SessionUpdate: Sendable {
     }
 
     private var functions: (operation: Operation, list: [FunctionDefinition])?
+    /// The members of `update_session`; validated by `applied`.
     private var members: JSONObject?
 
     var isEmpty: Bool { functions == nil && members == nil }
 
+    /// Reads the changes of a REQUEST's payload.
+    /// - Throws: MALFORMED_PAYLOAD.
     init(_ payload: JSONObject) throws(ProtocolError) {
         if let json = payload.present("function_calling_op") {
             guard let operation = json.string.flatMap(Operation.init) else {
-                throw .malformed("\"function_calling_op\" may be REPLACE, ADD, UPDATE or DELETE")
+                throw .malformed("\"function_calling_op\" must be REPLACE, ADD, UPDATE or DELETE")
             }
             guard let list = payload.present("function_calling") else {
                 throw .malformed("\"function_calling_op\" needs \"function_calling\"")
@@ -120,8 +129,9 @@ struct SessionUpdate: Sendable {
         }
     }
 
-    /// - Parameter maximumSize: bytes of the settings as JSON.
-    /// - Returns: the settings with the changes; `settings` itself stays as it is when one of them is refused.
+    /// Applies all changes or none.
+    /// - Parameter maximumSize: maximum bytes of the settings as JSON.
+    /// - Throws: MALFORMED_PAYLOAD, PAYLOAD_TOO_LARGE.
     func applied(to settings: SessionSettings, maximumSize: Int = SessionSettings.defaultMaximumSize) throws(ProtocolError)
         -> SessionSettings
     {
@@ -142,7 +152,7 @@ struct SessionUpdate: Sendable {
         return result
     }
 
-    /// ADD and UPDATE both leave one definition a name: what came last.
+    /// ADD and UPDATE both replace a definition of the same name, or append it.
     private static func apply(_ operation: Operation, _ list: [FunctionDefinition], to functions: inout [FunctionDefinition]) {
         switch operation {
         case .replace: functions = list

@@ -4,23 +4,26 @@ import Logging
 import NIOCore
 import RedisClient
 
-/// Sessions in Redis. Commands are written in the order of the calls, so that a session that was saved before a job is submitted is there
-/// before it.
+/// Reads and writes sessions in Redis. Commands are sent in call order on one connection, so a session saved before a job is submitted is
+/// also stored before it.
 struct SessionStore: Sendable {
+    /// The result of a write.
     enum Saved: Sendable, Equatable {
         case saved
-        /// Without settings and history: the owner's sessions fill their quota.
+        /// Written without settings and history, because the owner's quota is used up.
         case savedInPart
-        /// Not written: the owner's sessions fill their quota.
+        /// Not written, because the owner's quota is used up.
         case overQuota
-        /// Another gateway holds the session now.
+        /// Not written, because another gateway holds the session.
         case lost
-        /// Redis does not know it (any more).
+        /// Not written, because the session does not exist (any more) and creating it was not allowed.
         case missing
         case failed(RedisError)
     }
 
+    /// The fields of one write.
     struct Change: Sendable {
+        /// Names of fields to delete.
         var deleted: [String] = []
         var fields: [(name: String, value: String)] = []
 
@@ -30,12 +33,12 @@ struct SessionStore: Sendable {
         }
     }
 
-    /// Whether a write may make a session that Redis does not know; then its change holds every field.
+    /// Whether a write may create a session that does not exist. A creating change must contain all fields.
     enum Creation: Int, Sendable {
         case no
-        /// A new session.
+        /// For a new session.
         case withinQuota
-        /// A session that Redis lost while its client is here.
+        /// For a session that Redis lost while this gateway holds it.
         case always
     }
 
@@ -44,7 +47,7 @@ struct SessionStore: Sendable {
         name: "session-claim", source: String(decoding: PackageResources.session_claim_lua, as: UTF8.self))
     private static let end = script("session-end", PackageResources.session_end_lua)
 
-    /// - Returns: the script behind the functions that keep quotas.
+    /// - Returns: the script with session-quota.lua prepended.
     private static func script(_ name: String, _ source: [UInt8]) -> RedisScript {
         RedisScript(name: name, source: String(decoding: PackageResources.session_quota_lua + source, as: UTF8.self))
     }
@@ -61,6 +64,7 @@ struct SessionStore: Sendable {
         self.quota = quota
     }
 
+    /// KEYS of the scripts, in order.
     private func keys(_ id: String, owner: String) -> [String] {
         let partition = keys.partition(of: id)
         return [
@@ -68,9 +72,11 @@ struct SessionStore: Sendable {
         ]
     }
 
+    /// Writes fields of a session, if this gateway still holds it with `epoch`.
     /// - Parameters:
-    ///   - expires: milliseconds since 1970.
-    ///   - completion: on the event loop.
+    ///   - expires: expiry of the session, in milliseconds since 1970.
+    ///   - isBusy: whether the session has running requests.
+    ///   - completion: called on the event loop.
     func save(
         _ id: String, owner: String, epoch: Int, expires: Int, isBusy: Bool, creating: Creation, change: Change,
         completion: @escaping @Sendable (Saved) -> Void
@@ -90,16 +96,17 @@ struct SessionStore: Sendable {
             case .success(.integer(-2)): completion(.overQuota)
             case .success(.integer(0)): completion(.lost)
             case .success(.integer(-1)): completion(.missing)
-            case .success(let other): completion(.failed(RedisError(.protocolViolation, "session-save answered \(other)")))
+            case .success(let other): completion(.failed(RedisError(.protocolViolation, "unexpected reply of session-save: \(other)")))
             case .failure(let error): completion(.failed(error))
             }
         }
     }
 
+    /// Makes this gateway the holder of a session and reads it.
     /// - Parameters:
-    ///   - owner: who it must belong to; nil: anyone.
-    ///   - holder: the gateway that must hold it; nil: any.
-    ///   - completion: on the event loop, with nil when there is no such session.
+    ///   - owner: required owner; nil: any.
+    ///   - holder: required holding gateway; nil: any.
+    ///   - completion: called on the event loop, with nil when no session matches.
     func claim(
         _ id: String, owner: String?, holder: String?, completion: @escaping @Sendable (Result<SessionRecord?, RedisError>) -> Void
     ) {
@@ -112,13 +119,15 @@ struct SessionStore: Sendable {
         }
     }
 
+    /// Deletes a session, if this gateway still holds it with `epoch`.
+    /// - Parameter completion: called on the event loop; nil means success.
     func end(_ id: String, owner: String, epoch: Int, completion: @escaping @Sendable (RedisError?) -> Void) {
         call(Self.end, keys: keys(id, owner: owner), arguments: [.string(gateway), .integer(epoch), .string(id)]) { result in
             if case .failure(let error) = result { completion(error) } else { completion(nil) }
         }
     }
 
-    /// EVALSHA, and EVAL when Redis does not know the script.
+    /// Runs a script with EVALSHA, then with EVAL when Redis does not have it cached.
     private func call(
         _ script: RedisScript, keys: [String], arguments: [RedisArgument],
         completion: @escaping @Sendable (Result<RESPValue, RedisError>) -> Void
@@ -148,7 +157,7 @@ struct SessionStore: Sendable {
                 switch replies.first {
                 case .error(let message): completion(.failure(RedisError(.server, message)))
                 case let reply?: completion(.success(reply))
-                case nil: completion(.failure(RedisError(.protocolViolation, "no answer")))
+                case nil: completion(.failure(RedisError(.protocolViolation, "empty reply to a pipeline of one command")))
                 }
             case .failure(let error): completion(.failure(error))
             }

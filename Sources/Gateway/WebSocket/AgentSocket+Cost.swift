@@ -2,44 +2,44 @@ import Logging
 import NIOCore
 import NIOWebSocket
 
-/// What a socket costs: bytes that it holds, and whose account they are charged to.
+/// Accounting of the bytes that a socket holds, on the account of its address or tenant.
 extension AgentSocket {
-    /// In front of the decoder, which would gather a whole frame before this handler sees any of it.
+    /// Inserts `SocketIntake` before the frame decoder, which would buffer a whole frame before this handler sees any of it.
     func addIntake(_ context: ChannelHandlerContext) {
         let pipeline = context.pipeline.syncOperations
         do {
             let decoder = try pipeline.context(handlerType: ByteToMessageHandler<WebSocketFrameDecoder>.self).handler
             try pipeline.addHandler(SocketIntake(self), position: .before(decoder))
         } catch {
-            // A pipeline that was built without a decoder carries frames, not bytes.
+            // Pipelines without a decoder (tests) carry frames, not bytes.
             node.context.logger.debug("no frame decoder", metadata: ["error": "\(error)"])
         }
     }
 
-    /// Counts bytes from the network.
-    /// - Returns: false when they are not to be looked at: the socket is being closed.
+    /// Counts bytes from the network, before they are decoded.
+    /// - Returns: false when they must be dropped because the socket is closing.
     func takes(bytes count: Int) -> Bool {
         if case .closed = state { return false }
-        // Time that is spent waiting for the account is no silence.
+        // Set here and not at the frame: a client is not silent while its bytes wait for a throttled account.
         wasHeard = true
         if session == nil {
             unregisteredBytes += count
-            // With room for the frames' headers.
+            // Twice the budget, because frame headers are included here.
             guard unregisteredBytes <= 2 * UnregisteredBudget.maximumBytes else {
-                close(.messageTooBig, "too much before REGISTER")
+                close(.messageTooBig, "too much data before REGISTER")
                 return false
             }
         }
         setPending(pendingBytes + count)
         guard account.isOverfull, pendingBytes > TrafficAccount.reserve else { return true }
-        close(.overloaded, "too many bytes of this tenant are in memory")
+        close(.overloaded, "too many bytes in memory for this tenant")
         return false
     }
 
-    /// The decoder has seen `count` bytes.
+    /// Updates the held bytes after the decoder processed `count` bytes.
     func passed(bytes count: Int) {
         defer { frames = 0 }
-        // What is left of them belongs to a frame that is not whole.
+        // What remains undecoded belongs to an incomplete frame and is at most this read.
         if frames > 0 { setPending(min(pendingBytes, count) + messages.heldBytes) }
     }
 
@@ -49,10 +49,10 @@ extension AgentSocket {
         pendingBytes = bytes
     }
 
-    /// Counts the socket as the tenant's.
-    /// - Returns: false when the tenant has as many sockets as it may.
+    /// Moves the socket from its current account to the tenant's.
+    /// - Returns: false when the tenant is at its limit of sockets.
     func join(_ tenant: TrafficAccount) -> Bool {
-        // A second REGISTER, after one that was refused.
+        // A REGISTER that follows a failed one.
         if isCounted, account === tenant { return true }
         guard tenant.admitSocket() else { return false }
         account.release(pendingBytes)
@@ -63,6 +63,7 @@ extension AgentSocket {
         return true
     }
 
+    /// Releases all that the socket holds in its account.
     func leaveAccount() {
         account.release(pendingBytes)
         pendingBytes = 0

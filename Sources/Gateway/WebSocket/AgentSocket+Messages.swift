@@ -4,41 +4,45 @@ import JobQueue
 import Logging
 import NIOCore
 
-/// What each message of a client does.
+/// Handling of the client's messages.
 extension AgentSocket {
+    /// Parses and handles one text message; answers malformed ones with an ERROR.
     func received(_ message: ByteBuffer) {
         let envelope: Envelope
         do { envelope = try Envelope(parsing: message, maximumDepth: settings.jsonDepthMaximum) } catch { return send(error) }
         take(envelope)
     }
 
+    /// Dispatches a message by the state of the socket. Before REGISTER only that is accepted; while it is processed, messages are queued.
     private func take(_ envelope: Envelope) {
         switch state {
         case .unregistered:
             guard envelope.kind == .register else {
-                return send(ProtocolError(.sessionInvalid, "REGISTER comes first", requestID: requestID(envelope)))
+                return send(ProtocolError(.sessionInvalid, "send REGISTER first", requestID: requestID(envelope)))
             }
             register(envelope.payload)
         case .registering:
-            guard envelope.kind != .register else { return send(.malformed("a second REGISTER")) }
+            guard envelope.kind != .register else { return send(.malformed("REGISTER was already sent on this connection")) }
             waiting.append(envelope)
         case .registered(let session):
             guard envelope.sessionID.isEmpty || envelope.sessionID == session.id else {
-                return send(ProtocolError(.sessionInvalid, "there is no such session here", requestID: requestID(envelope)))
+                return send(ProtocolError(.sessionInvalid, "session_id is not this connection's session", requestID: requestID(envelope)))
             }
             handle(envelope, in: session)
         case .closing, .closed: break
         }
     }
 
+    /// The message's `request_id`, for an ERROR; nil when absent or too long.
     private func requestID(_ envelope: Envelope) -> String? {
         envelope.payload["request_id"]?.string.flatMap { $0.utf8.count <= FieldLimit.requestID ? $0 : nil }
     }
 
+    /// Handles a message of a registered socket.
     private func handle(_ envelope: Envelope, in session: Session) {
         do throws(ProtocolError) {
             switch envelope.kind {
-            case .register: send(.malformed("a second REGISTER"))
+            case .register: send(.malformed("REGISTER was already sent on this connection"))
             case .request: try request(try RequestPayload(envelope.payload), in: session)
             case .interrupt: try interrupt(try InterruptPayload(envelope.payload), in: session)
             case .resume:
@@ -47,8 +51,8 @@ extension AgentSocket {
             case .heartbeatReply: break
             case .healthCheck: sendHealth()
             case .shutdown:
-                send("SHUTDOWN", ["reason": "as the client wished"])
-                // Ended before the socket closes, or the grace would begin.
+                send("SHUTDOWN", ["reason": "requested by the client"])
+                // End the session before the socket closes, which would otherwise start the grace period.
                 node.host.end(session)
                 close(.normal, "")
             }
@@ -59,6 +63,7 @@ extension AgentSocket {
 
     // MARK: REGISTER
 
+    /// Authenticates the client, then opens or resumes its session. Passwords are verified on other threads.
     private func register(_ payload: JSONObject) {
         let registration: RegisterPayload
         do { registration = try RegisterPayload(payload, maximumSize: settings.sessionMaximum) } catch { return send(error) }
@@ -79,10 +84,11 @@ extension AgentSocket {
         }
     }
 
+    /// Opens or resumes the session after authentication. Messages that arrive meanwhile are queued in `waiting`.
     private func openSession(_ payload: RegisterPayload, owner: String) {
         guard join(node.host.accounts.tenant(owner)) else {
-            send(ProtocolError(.rateLimited, "too many of your sockets are open", retryable: true))
-            return close(.overloaded, "too many sockets of this tenant")
+            send(ProtocolError(.rateLimited, "too many open sockets for this tenant", retryable: true))
+            return close(.overloaded, "too many open sockets for this tenant")
         }
         let host = node.host
         let then: (Result<Session, ProtocolError>) -> Void = { [weak self] result in
@@ -107,6 +113,7 @@ extension AgentSocket {
         }
     }
 
+    /// Sends REGISTER_ACK, then handles the queued messages.
     private func acknowledge(_ session: Session) {
         registered(session)
         send(
@@ -122,6 +129,8 @@ extension AgentSocket {
 
     // MARK: REQUEST
 
+    /// Checks the limits of session and tenant, applies changes to the settings, then starts the request.
+    /// - Throws: the ERROR to send, with the request's id; nothing was changed or started then.
     private func request(_ payload: RequestPayload, in session: Session) throws(ProtocolError) {
         func refusal(_ code: ErrorCode, _ message: String, retryable: Bool = false) -> ProtocolError {
             ProtocolError(code, message, retryable: retryable, requestID: payload.id)
@@ -130,22 +139,22 @@ extension AgentSocket {
             guard session.request(payload.id) == nil, session.endedRequest(payload.id) == nil else {
                 throw refusal(.duplicateRequest, "the request_id is taken")
             }
-            guard !node.context.readiness.isDraining else { throw refusal(.serverBusy, "the server is going down", retryable: true) }
-            // What is superseded is on its way out, but may still be there when a client types fast.
+            guard !node.context.readiness.isDraining else { throw refusal(.serverBusy, "the server is shutting down", retryable: true) }
+            // Superseded requests may still be running while they are interrupted, so a client that types fast gets twice the limit.
             let maximum = payload.supersedes ? 2 * settings.requestsPerSocket : settings.requestsPerSocket
             guard session.running.count < maximum else {
-                throw refusal(.rateLimited, "\(settings.requestsPerSocket) requests are running", retryable: true)
+                throw refusal(.rateLimited, "the session already has \(settings.requestsPerSocket) running requests", retryable: true)
             }
-            // One that takes another's place adds nothing.
+            // A superseding request replaces a running one, so the tenant's limit does not apply.
             guard node.context.tenants.hasRoom(session.owner) || payload.supersedes && !session.running.isEmpty else {
-                throw refusal(.rateLimited, "too many of your requests are running", retryable: true)
+                throw refusal(.rateLimited, "too many running requests for this tenant", retryable: true)
             }
         }
         guard session.account.hasRoom(for: session.cost(of: payload.text)) else {
-            throw refusal(.rateLimited, "too many bytes of your requests are in memory", retryable: true)
+            throw refusal(.rateLimited, "too many bytes of requests in memory for this tenant", retryable: true)
         }
         if !payload.update.isEmpty {
-            // Reading and writing the whole settings is what an update costs, however small its message.
+            // An update parses and writes all settings, even when its message is small.
             session.account.charge(session.settingsText.utf8.count)
             do {
                 let changed = try payload.update.applied(to: session.settings, maximumSize: settings.sessionMaximum)
@@ -171,6 +180,7 @@ extension AgentSocket {
     /// Charged and held for each request id of an INTERRUPT until it is acknowledged, bytes.
     private static let interruptCost = 512
 
+    /// Interrupts the named requests, or all running ones, and acknowledges once all have a result.
     private func interrupt(_ payload: InterruptPayload, in session: Session) throws(ProtocolError) {
         let targets: [(id: String, request: RunningRequest?)] =
             payload.ids?.map { ($0, session.request($0)) } ?? session.running.map { ($0.id, $0) }
@@ -178,7 +188,7 @@ extension AgentSocket {
         let (account, bytes) = (session.account, targets.count * Self.interruptCost)
         account.charge(bytes)
         guard account.hasRoom(forInterrupt: bytes) else {
-            throw ProtocolError(.rateLimited, "too many of your interrupts wait for their answers", retryable: true)
+            throw ProtocolError(.rateLimited, "too many of your interrupts are unanswered", retryable: true)
         }
         account.hold(bytes)
         let collector = InterruptCollector(ids: targets.map(\.id)) { [weak self] results, interrupted in
@@ -199,13 +209,14 @@ extension AgentSocket {
         }
     }
 
+    /// Sends INTERRUPT_ACK.
     private func acknowledge(_ payload: InterruptPayload, _ results: [(id: String, state: String)], _ interrupted: [String]) {
         let status = interrupted.isEmpty ? "FAILED" : interrupted.count == results.count ? "SUCCESS" : "PARTIAL"
         let message =
             switch status {
             case "SUCCESS": "interrupted"
-            case "PARTIAL": "some were not running"
-            default: "nothing was interrupted"
+            case "PARTIAL": "some requests were not running"
+            default: "no request was interrupted"
             }
         send(
             "INTERRUPT_ACK",
@@ -216,9 +227,10 @@ extension AgentSocket {
             ])
     }
 
-    // MARK: asking
+    // MARK: queries
 
-    /// - Parameter fields: names of `session_data` that are wanted; absent or empty: all.
+    /// Sends SESSION_INFO.
+    /// - Parameter fields: names of the `session_data` members to include; absent or empty: all.
     private func sendInfo(_ session: Session, fields: JSON?) {
         session.account.charge(session.settingsText.utf8.count)
         let wanted = Set((fields?.array ?? []).compactMap(\.string))
@@ -235,6 +247,7 @@ extension AgentSocket {
         send("SESSION_INFO", ["status": "SUCCESS", "message": "", "session_data": .object(data)])
     }
 
+    /// Sends HEALTH_CHECK_ACK.
     private func sendHealth() {
         let status: JSON = node.context.readiness.problem == nil ? "HEALTHY" : "UNHEALTHY"
         let share = node.processor.percent
@@ -248,7 +261,7 @@ extension AgentSocket {
     }
 }
 
-/// Gathers the answers to one INTERRUPT, however they come.
+/// Collects the results of all requests named by one INTERRUPT, in any order, and calls `then` once all are there.
 private final class InterruptCollector {
     private let ids: [String]
     private var states: [String?]
@@ -264,6 +277,7 @@ private final class InterruptCollector {
         self.then = then
     }
 
+    /// Records the result for one id; a repeated call for the same index is ignored.
     func answered(_ index: Int, state: String, stored isStored: Bool) {
         guard states[index] == nil else { return }
         states[index] = state

@@ -5,52 +5,58 @@ import Logging
 import NIOCore
 import NIOWebSocket
 
-/// One client's WebSocket: frames in, messages out, and the times that its life is bounded by. What messages mean stands in
-/// AgentSocket+Messages.
+/// The WebSocket of one client: receives frames, sends messages, and enforces its timeouts. AgentSocket+Messages handles the messages.
 ///
-/// Everything happens on the event loop, most of it within the turn in which the bytes came.
+/// Confined to the event loop.
 final class AgentSocket: ChannelInboundHandler {
     typealias InboundIn = WebSocketFrame
     typealias OutboundOut = WebSocketFrame
 
     enum State {
-        /// REGISTER is waited for.
+        /// Waiting for REGISTER. Next: `registering`, `closing`.
         case unregistered
-        /// Credentials or the session are being looked up; what comes meanwhile waits.
+        /// Credentials or the session are being looked up; messages are queued. Next: `registered`, `unregistered`, `closing`.
         case registering
+        /// Next: `closing`.
         case registered(Session)
-        /// Our close frame is sent, or the peer's was answered: nothing that comes counts.
+        /// A close frame was sent or answered; all other frames are ignored. Next: `closed`.
         case closing
+        /// The connection is closed. Reached from every state.
         case closed
     }
 
-    /// A frame's header is written in front of its payload, in the same buffer.
+    /// Bytes reserved in front of each payload, so that the frame header is written into the same buffer.
     private static let headerRoom = 10
-    /// How long the peer has to answer a close frame, and to read what was sent before it.
+    /// Time for the peer to read pending data and answer the close frame.
     private static let closingTime = Duration.seconds(3)
 
     let node: GatewayNode
+    /// IP address of the peer.
     let address: String
-    /// Of the upgrade's request: the trace that the socket's requests belong to.
+    /// The `traceparent` header of the upgrade request; passed on with all jobs of this socket.
     var traceparent: String?
     var state = State.unregistered
-    /// Messages that came while REGISTER was looked at; `UnregisteredBudget` bounds them.
+    /// Messages received while REGISTER is processed; limited by `UnregisteredBudget`.
     var waiting: [Envelope] = []
-    /// Of the address until the socket is registered, then of the tenant.
+    /// The account of the address until the socket is registered, then of the tenant.
     var account: TrafficAccount
+    /// Whether `account` counts this socket as registered.
     var isCounted = false
     private(set) var messages: MessageMachine
     private var allowance: Allowance
     private var budget = UnregisteredBudget()
-    /// Bytes that came since the last frame, and those of a message that is not whole: what the account holds for this socket.
+    /// Bytes that the account holds for this socket: undecoded input and the fragments of an incomplete message.
     var pendingBytes = 0
-    /// Bytes that came before the socket was registered.
+    /// Bytes received before registration.
     var unregisteredBytes = 0
-    /// Frames since the last read from the network.
+    /// Frames decoded since the last read from the network.
     var frames = 0
     private var context: ChannelHandlerContext?
+    /// Whether the socket has unflushed writes and is in the flush list.
     private var isDirty = false
+    /// Measures unsent output.
     var output = SocketOutput()
+    /// Whether anything was received since the last heartbeat.
     var wasHeard = true
     private var silentBeats = 0
     private var timer: Scheduled<Void>?
@@ -68,7 +74,7 @@ final class AgentSocket: ChannelInboundHandler {
         allowance = Allowance(perSecond: node.context.settings.messagesPerSecond, milliseconds: WallClock.milliseconds)
     }
 
-    /// The session, unless the socket is not registered or on its way out.
+    /// The session while the socket is registered; nil before and while closing.
     var session: Session? { if case .registered(let session) = state { session } else { nil } }
 
     // MARK: channel
@@ -85,7 +91,7 @@ final class AgentSocket: ChannelInboundHandler {
     func awaitRegister() {
         state = .unregistered
         timer = eventLoop.after(settings.registerTimeout) { [weak self] in
-            self?.close(.notRegistered, "REGISTER did not come in time")
+            self?.close(.notRegistered, "REGISTER timed out")
         }
     }
 
@@ -109,13 +115,13 @@ final class AgentSocket: ChannelInboundHandler {
         account.charge(TrafficAccount.frameCost + frame.length)
         GatewayMetrics.framesReceived.increment()
         if case .closing = state {
-            // Only the peer's close frame is still of interest.
+            // Ignore everything except the peer's close frame.
             if frame.opcode == .connectionClose { context.close(promise: nil) }
             return
         }
         guard allowance.take(milliseconds: WallClock.milliseconds) else { return close(.tooManyMessages, "too many messages") }
         if session == nil, let code = budget.take(bytes: frame.length, startsMessage: frame.opcode != .continuation) {
-            return close(code, "too much before REGISTER")
+            return close(code, "too much data before REGISTER")
         }
         switch messages.receive(frame) {
         case .none: break
@@ -129,7 +135,7 @@ final class AgentSocket: ChannelInboundHandler {
     }
 
     func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
-        // Half-closed by the peer: nothing more will come, and nobody reads.
+        // The peer closed its sending side; a WebSocket is not used half-closed.
         if let event = event as? ChannelEvent, event == .inputClosed { context.close(promise: nil) }
         context.fireUserInboundEventTriggered(event)
     }
@@ -139,20 +145,21 @@ final class AgentSocket: ChannelInboundHandler {
         case .invalidFrameLength: close(.messageTooBig, "the message is too large")
         case .fragmentedControlFrame, .multiByteControlFrameLength: close(.protocolError, "")
         default:
-            // The rest of a refused frame comes in as further errors: closing on them would reset the connection, and the close frame with
-            // it.
+            // The remaining bytes of a rejected frame cause further errors. Closing on them would reset the connection before the close
+            // frame is delivered.
             if case .closing = state { return }
             context.close(promise: nil)
         }
     }
 
     func channelWritabilityChanged(context: ChannelHandlerContext) {
-        // What is merely not flushed yet is no sign of a slow reader.
+        // Unflushed data does not mean that the reader is slow, so flush before judging.
         if !context.channel.isWritable { context.flush() }
         watchOutput(context.channel)
         context.fireChannelWritabilityChanged()
     }
 
+    /// Cleans up after the connection closed. Idempotent.
     private func gone() {
         context = nil
         timer?.cancel()
@@ -171,7 +178,7 @@ final class AgentSocket: ChannelInboundHandler {
 
     // MARK: sending
 
-    /// One message; flushed with all others of this turn.
+    /// Writes one message. It is flushed at the end of this event loop tick together with all others.
     func send(_ message: [UInt8]) {
         switch state {
         case .closing, .closed: return
@@ -194,6 +201,7 @@ final class AgentSocket: ChannelInboundHandler {
         send("ERROR", error.payload)
     }
 
+    /// Writes a frame and adds the socket to the flush list.
     private func write(_ opcode: WebSocketOpcode, _ payload: ByteBuffer) {
         guard let context else { return }
         let size = payload.readableBytes + Self.headerRoom
@@ -206,6 +214,7 @@ final class AgentSocket: ChannelInboundHandler {
         if output.isWatched, opcode != .connectionClose { wrote(size, context) }
     }
 
+    /// Called by the flush list.
     func flush() {
         isDirty = false
         guard let context else { return }
@@ -215,7 +224,8 @@ final class AgentSocket: ChannelInboundHandler {
 
     // MARK: closing
 
-    /// Sends a close frame; the connection ends with the peer's, or a little later without it.
+    /// Sends a close frame. The connection closes when the peer answers, or after `closingTime`.
+    /// - Parameter reason: at most 123 bytes.
     func close(_ code: CloseCode, _ reason: String) {
         switch state {
         case .closing, .closed: return
@@ -234,6 +244,7 @@ final class AgentSocket: ChannelInboundHandler {
             "socket closed", metadata: ["code": "\(code.rawValue)", "reason": "\(reason)", "session": "\(session?.id ?? "")"])
     }
 
+    /// Echoes the peer's close frame and closes the connection.
     private func answerClose(_ code: UInt16?) {
         guard let context else { return }
         let session = session
@@ -245,6 +256,7 @@ final class AgentSocket: ChannelInboundHandler {
         context.close(promise: nil)
     }
 
+    /// Enters `closing` and detaches the session.
     private func closing(_ session: Session?) {
         state = .closing
         waiting = []
@@ -253,13 +265,13 @@ final class AgentSocket: ChannelInboundHandler {
         beats?.cancel()
         expiry?.cancel()
         timer = eventLoop.after(Self.closingTime) { [weak self] in self?.context?.close(promise: nil) }
-        // The grace begins now, not when the connection is gone.
+        // The grace period starts now, not when the connection closes.
         if let session { node.host.detach(self, from: session) }
     }
 
-    // MARK: life
+    // MARK: heartbeat and expiry
 
-    /// REGISTER succeeded.
+    /// Attaches the socket to its session after a successful REGISTER, and starts the heartbeat.
     func registered(_ session: Session) {
         state = .registered(session)
         timer?.cancel()
@@ -270,19 +282,22 @@ final class AgentSocket: ChannelInboundHandler {
         watchExpiry(session)
     }
 
+    /// Sends HEARTBEAT; closes the socket after two intervals without any data from the client.
     private func beat() {
         guard let session else { return }
         silentBeats = wasHeard ? 0 : silentBeats + 1
         wasHeard = false
-        guard silentBeats < 2 else { return close(.silent, "nothing was heard for two heartbeats") }
+        guard silentBeats < 2 else { return close(.silent, "no data for two heartbeat intervals") }
         send("HEARTBEAT", ["remaining_seconds": .integer(remainingSeconds(session))])
     }
 
+    /// - Returns: seconds until the session expires; 0 when it has expired.
     func remainingSeconds(_ session: Session) -> Int {
         max(0, (session.expiry(settings.sessionTimeout) - WallClock.milliseconds) / 1000)
     }
 
-    /// Looks again when the session may expire or has to be warned; every REQUEST moves that on.
+    /// Warns about or ends an expiring session, and schedules the next check. A REQUEST postpones the expiry without rescheduling the
+    /// check, which then finds that there is time left.
     private func watchExpiry(_ session: Session) {
         let warning = min(settings.sessionWarning, settings.sessionTimeout / 2).milliseconds
         let left = session.expiry(settings.sessionTimeout) - WallClock.milliseconds
@@ -311,19 +326,20 @@ final class AgentSocket: ChannelInboundHandler {
 
     // MARK: draining
 
-    /// Nothing runs that its client waits for.
+    /// Whether the socket has no running requests.
     var isIdle: Bool { session?.running.isEmpty ?? true }
 
-    /// Without a close frame: the gateway ends.
+    /// Closes the connection without a close frame.
     func abort() { context?.close(promise: nil) }
 
+    /// Closes the socket with 1001 during a drain, so that the client reconnects to another gateway.
     func sendAway() {
         guard context != nil else { return }
-        send("SHUTDOWN", ["reason": "the server is going down; reconnect"])
+        send("SHUTDOWN", ["reason": "the server is shutting down; reconnect"])
         close(.goingAway, "draining")
     }
 
-    /// A request of the session is over.
+    /// Called when a request of the session ended; closes an idle socket during a drain.
     func requestEnded() {
         if node.context.readiness.isDraining, isIdle { sendAway() }
     }

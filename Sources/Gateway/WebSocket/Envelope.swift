@@ -3,10 +3,11 @@ import JSONCodec
 import NIOCore
 import Support
 
-/// What stands around every message: `{"version":"1.0","msg_type":…,"session_id":…,"payload":{…},"timestamp":…}`.
+/// A parsed client message: `{"version":"1.0","msg_type":…,"session_id":…,"payload":{…},"timestamp":…}`.
 struct Envelope: Sendable, Equatable {
     static let version = "1.0"
 
+    /// `msg_type` of the messages that clients send.
     enum Kind: String, Sendable {
         case register = "REGISTER"
         case request = "REQUEST"
@@ -19,11 +20,13 @@ struct Envelope: Sendable, Equatable {
     }
 
     var kind: Kind
-    /// Empty when the message names none.
+    /// Empty when the message has none.
     var sessionID: String
     var payload: JSONObject
 
-    /// - Throws: MALFORMED_PAYLOAD, with the request's id where one can be read, so that a client learns which of its requests it was.
+    /// Parses one text message.
+    /// - Parameter maximumDepth: nesting depth of the JSON.
+    /// - Throws: MALFORMED_PAYLOAD, with the `request_id` where one can be read, so that the client can match the error to its request.
     init(parsing message: ByteBuffer, maximumDepth: Int) throws(ProtocolError) {
         let json: JSON
         do { json = try JSON(parsing: message.readableBytesView, maximumDepth: maximumDepth) } catch {
@@ -48,9 +51,9 @@ struct Envelope: Sendable, Equatable {
     }
 }
 
-/// Writes messages to clients straight as bytes.
+/// Serializes messages to clients directly as bytes.
 enum EnvelopeWriter {
-    /// Up to and with the payload's opening brace is the caller's; this writes what comes before it.
+    /// Appends everything before the payload. The caller appends the payload, including its braces, and then calls `close`.
     static func open(_ type: String, session: String, into out: inout [UInt8]) {
         out.append(contentsOf: #"{"version":"1.0""#.utf8)
         out.appendJSONMember("msg_type", type)
@@ -58,12 +61,14 @@ enum EnvelopeWriter {
         out.appendJSONName("payload")
     }
 
-    /// What comes after the payload.
+    /// Appends everything after the payload.
+    /// - Parameter milliseconds: the message's timestamp, since 1970.
     static func close(milliseconds: Int, into out: inout [UInt8]) {
         out.appendJSONMember("timestamp", milliseconds)
         out.append(UInt8(ascii: "}"))
     }
 
+    /// - Returns: a complete message.
     static func message(_ type: String, session: String, payload: JSON, milliseconds: Int) -> [UInt8] {
         var out: [UInt8] = []
         open(type, session: session, into: &out)

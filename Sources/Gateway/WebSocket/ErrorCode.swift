@@ -15,7 +15,7 @@ enum ErrorCode: String, Sendable {
     case internalError = "INTERNAL_ERROR"
     case upstreamError = "UPSTREAM_ERROR"
 
-    /// What a job's `failed.code` is called on the WebSocket.
+    /// Maps the `failed.code` of a job to the code of the WebSocket protocol.
     init(_ code: FailureCode) {
         self =
             switch code {
@@ -30,12 +30,16 @@ enum ErrorCode: String, Sendable {
     }
 }
 
-/// An ERROR as the gateway itself gives it.
+/// The content of an ERROR message.
 struct ProtocolError: Error, Sendable, Equatable {
     var code: ErrorCode
+    /// Text for people, `error_msg`.
     var message: String
+    /// `error_detail`: a job's failure code, or empty.
     var detail = ""
+    /// Whether the same request may succeed later.
     var retryable = false
+    /// Nil when the error belongs to no request, or to none that could be read.
     var requestID: String?
 
     init(_ code: ErrorCode, _ message: String, detail: String = "", retryable: Bool = false, requestID: String? = nil) {
@@ -50,6 +54,7 @@ struct ProtocolError: Error, Sendable, Equatable {
         ProtocolError(.malformedPayload, message, requestID: requestID)
     }
 
+    /// The payload of the ERROR message.
     var payload: JSON {
         var members = JSONObject()
         members["error_code"] = .string(code.rawValue)

@@ -1,7 +1,7 @@
 import Contract
 
-/// Upper bounds in bytes of UTF-8 for names that clients send. Longer ones are refused with MALFORMED_PAYLOAD, so that no log line, key or
-/// heartbeat grows with them.
+/// Maximum lengths, in bytes of UTF-8, of names that clients send. Longer ones are rejected with MALFORMED_PAYLOAD, which bounds the log
+/// lines, Redis keys and messages that contain them.
 enum FieldLimit {
     static let requestID = NameLimit.id
     static let sessionID = NameLimit.id
@@ -11,7 +11,9 @@ enum FieldLimit {
 }
 
 extension String {
-    /// - Throws: MALFORMED_PAYLOAD that names the field and its limit.
+    /// Checks the length in bytes of UTF-8.
+    /// - Returns: the string itself.
+    /// - Throws: MALFORMED_PAYLOAD with the field's name and limit.
     func bounded(_ field: String, _ maximum: Int, requestID: String? = nil) throws(ProtocolError) -> String {
         guard utf8.count <= maximum else {
             throw .malformed("\"\(field)\" is longer than \(maximum) bytes", requestID: requestID)

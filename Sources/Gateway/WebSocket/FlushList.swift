@@ -1,13 +1,13 @@
 import NIOCore
 
-/// Sockets that were written to in this turn of the loop, each flushed once at its end. Lives on the event loop.
+/// The sockets written to during the current event loop tick. Each is flushed once, after the tick. Confined to the event loop.
 final class FlushList {
     private var sockets: [AgentSocket] = []
     private let eventLoop: any EventLoop
 
     init(eventLoop: any EventLoop) { self.eventLoop = eventLoop }
 
-    /// Called once a socket and turn.
+    /// Adds a socket. The caller adds each socket at most once between flushes.
     func add(_ socket: AgentSocket) {
         sockets.append(socket)
         guard sockets.count == 1 else { return }

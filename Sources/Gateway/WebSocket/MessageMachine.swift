@@ -1,39 +1,44 @@
 import NIOCore
 import NIOWebSocket
 
-/// Puts messages together from frames and judges them by RFC 6455 section 5. No I/O: the caller does what is answered.
+/// Assembles messages from WebSocket frames and validates them according to RFC 6455 section 5. Does no I/O: the caller performs the
+/// returned action.
 ///
-/// Frame sizes and the form of control frames are judged by `WebSocketFrameDecoder` before.
+/// `WebSocketFrameDecoder` has already checked frame sizes and the form of control frames.
 struct MessageMachine {
     enum Action: Equatable {
         case none
-        /// A whole text message, valid UTF-8.
+        /// Handle a complete text message of valid UTF-8.
         case message(ByteBuffer)
+        /// Answer a PING with this payload.
         case pong(ByteBuffer)
-        /// The peer's close frame, with its code (nil: none given).
+        /// Answer the peer's close frame; nil when it has no code.
         case closed(UInt16?)
+        /// Close the connection because of a protocol violation.
         case fail(CloseCode)
     }
 
     private enum State {
+        /// Between messages. Next: `fragmented`, `ended`.
         case idle
-        /// A text message of which some fragments are there.
+        /// The first fragments of a text message were received. Next: `idle`, `ended`.
         case fragmented(ByteBuffer)
-        /// Failed or closed by the peer: nothing that follows counts.
+        /// Failed or closed by the peer; further frames are ignored. Final.
         case ended
     }
 
     private var state = State.idle
-    /// Bytes of a message of which some fragments are there.
+    /// Bytes of the incomplete message.
     var heldBytes: Int { if case .fragmented(let buffer) = state { buffer.readableBytes } else { 0 } }
     private let maximum: Int
 
-    /// - Parameter maximum: bytes of a message.
+    /// - Parameter maximum: bytes of a message with all its fragments.
     init(maximum: Int) { self.maximum = maximum }
 
+    /// Processes one frame from the client.
     mutating func receive(_ frame: WebSocketFrame) -> Action {
         if case .ended = state { return .none }
-        // No extension is negotiated, so reserved bits must be 0 (section 5.2); what a client sends must be masked (section 5.1).
+        // Without extensions the reserved bits must be 0 (section 5.2), and client frames must be masked (section 5.1).
         guard !frame.rsv1, !frame.rsv2, !frame.rsv3, frame.maskKey != nil else { return fail(.protocolError) }
         switch frame.opcode {
         case .text:
@@ -77,7 +82,7 @@ struct MessageMachine {
         return .closed(code)
     }
 
-    /// Section 7.4: 1004 to 1006 and 1015 never stand in a frame; 3000 to 4999 are for libraries and applications.
+    /// Section 7.4: 1004 to 1006 and 1015 must not be sent; 3000 to 4999 are for libraries and applications.
     private static func isLegal(_ code: UInt16) -> Bool {
         switch code {
         case 1000...1003, 1007...1014, 3000...4999: true
@@ -92,7 +97,7 @@ struct MessageMachine {
 }
 
 extension WebSocketFrame {
-    /// The payload with the mask taken off, four bytes at a time.
+    /// The unmasked payload. Unmasks four bytes at a time.
     fileprivate var unmasked: ByteBuffer {
         var buffer = data
         guard let maskKey else { return buffer }

@@ -5,9 +5,10 @@ import JSONCodec
 struct RegisterPayload: Sendable {
     var credential: Credential
     var settings: SessionSettings
+    /// Id of the session to resume; nil opens a new one.
     var resumedSession: String?
 
-    /// - Parameter maximumSize: bytes of the session's settings as JSON.
+    /// - Parameter maximumSize: maximum bytes of the session's settings as JSON.
     /// - Throws: MALFORMED_PAYLOAD, PAYLOAD_TOO_LARGE.
     init(_ payload: JSONObject, maximumSize: Int = SessionSettings.defaultMaximumSize) throws(ProtocolError) {
         guard let auth = payload["auth"]?.object else { throw .malformed("\"auth\" must be an object") }
@@ -19,12 +20,12 @@ struct RegisterPayload: Sendable {
         case "API_KEY": credential = .apiKey(try field("api_key"))
         case "ACCOUNT": credential = .account(try field("account"), password: try field("password"))
         case "JWT": credential = .jwt(try field("token"))
-        default: throw .malformed("\"auth.type\" may be API_KEY, ACCOUNT or JWT")
+        default: throw .malformed("\"auth.type\" must be API_KEY, ACCOUNT or JWT")
         }
         var settings = SessionSettings()
         if let platform = payload["platform"], !platform.isNull {
             guard let known = platform.string.flatMap(SessionSettings.Platform.init) else {
-                throw .malformed("\"platform\" may be WEB, APP, MINI_PROGRAM or TV")
+                throw .malformed("\"platform\" must be WEB, APP, MINI_PROGRAM or TV")
             }
             settings.platform = known
         }
@@ -43,10 +44,11 @@ struct RegisterPayload: Sendable {
 }
 
 extension JSONObject {
-    /// A member that is there and not null.
+    /// The member's value; nil when it is absent or null.
     func present(_ name: String) -> JSON? { self[name].flatMap { $0.isNull ? nil : $0 } }
 
-    /// - Throws: MALFORMED_PAYLOAD when it is neither absent, null nor a boolean.
+    /// A Boolean member; nil when it is absent or null.
+    /// - Throws: MALFORMED_PAYLOAD when the value is not a Boolean.
     func flag(_ name: String, requestID: String? = nil) throws(ProtocolError) -> Bool? {
         guard let value = present(name) else { return nil }
         guard let flag = value.bool else { throw .malformed("\"\(name)\" must be true or false", requestID: requestID) }

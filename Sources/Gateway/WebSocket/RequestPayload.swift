@@ -5,12 +5,15 @@ import Support
 /// The payload of REQUEST.
 struct RequestPayload: Sendable {
     var id: String
-    /// Empty: the request only updates the session.
+    /// The user's message. Empty when the request only updates the session.
     var text: String
-    /// For this request alone; nil: as the session says.
+    /// Overrides the session's setting for this request; nil: no override.
     var requiresSpeech: Bool?
+    /// Nil: the default model.
     var model: String?
+    /// Whether the request interrupts the session's running ones.
     var supersedes: Bool
+    /// Changes to the session's settings.
     var update: SessionUpdate
 
     /// - Throws: MALFORMED_PAYLOAD, UNSUPPORTED_DATA_TYPE.
@@ -22,7 +25,7 @@ struct RequestPayload: Sendable {
         guard let type = payload["data_type"]?.string else { throw .malformed("\"data_type\" must be a string", requestID: id) }
         guard type == "TEXT" else {
             throw ProtocolError(
-                .unsupportedDataType, "data_type \"\(type.cut(toBytes: 20))\" is not supported; TEXT is", requestID: id)
+                .unsupportedDataType, "data_type \"\(type.cut(toBytes: 20))\" is not supported; use TEXT", requestID: id)
         }
         guard let content = payload["content"]?.object else { throw .malformed("\"content\" must be an object", requestID: id) }
         guard let text = content["text"]?.string else { throw .malformed("\"content.text\" must be a string", requestID: id) }
@@ -44,15 +47,16 @@ struct RequestPayload: Sendable {
 
 /// The payload of INTERRUPT.
 struct InterruptPayload: Sendable, Equatable {
-    /// Ids in one message: many times what a session may have running.
+    /// Maximum ids in one message; far above the number of requests that a session may run.
     static let maximumCount = 1_000
 
-    /// As it came, for the acknowledgement; nil when absent.
+    /// `interrupt_request_id` as received, for the acknowledgement; nil when absent.
     var echo: JSON?
-    /// Nil: every running request of the session. Without repetitions.
+    /// The requests to interrupt, without duplicates. Nil: all running requests of the session.
     var ids: [String]?
     var reason: String
 
+    /// - Throws: MALFORMED_PAYLOAD.
     init(_ payload: JSONObject) throws(ProtocolError) {
         echo = payload["interrupt_request_id"]
         switch echo {
@@ -65,7 +69,7 @@ struct InterruptPayload: Sendable, Equatable {
             var seen: Set<String> = []
             var list: [String] = []
             for element in elements {
-                guard let id = element.string else { throw .malformed("\"interrupt_request_id\" holds something that is no string") }
+                guard let id = element.string else { throw .malformed("\"interrupt_request_id\" must contain only strings") }
                 if seen.insert(try id.bounded("interrupt_request_id", FieldLimit.requestID)).inserted { list.append(id) }
             }
             ids = list
@@ -74,7 +78,7 @@ struct InterruptPayload: Sendable, Equatable {
         switch payload.present("reason") {
         case nil: reason = InterruptReason.userStop
         case .string(let text) where Self.isReason(text): reason = text
-        default: throw .malformed("\"reason\" must be 1 to \(FieldLimit.interruptReason) of A-Z a-z 0-9 _ . -")
+        default: throw .malformed("\"reason\" must be 1 to \(FieldLimit.interruptReason) characters of A-Z a-z 0-9 _ . -")
         }
     }
 
@@ -94,9 +98,10 @@ struct InterruptPayload: Sendable, Equatable {
 /// The payload of RESUME.
 struct ResumePayload: Sendable, Equatable {
     var id: String
-    /// What followed this event is wanted; nil: everything.
+    /// The last event that the client has; the replay starts after it. Nil: from the beginning.
     var after: EventID?
 
+    /// - Throws: MALFORMED_PAYLOAD.
     init(_ payload: JSONObject) throws(ProtocolError) {
         guard let id = payload["request_id"]?.string, !id.isEmpty, id.utf8.count <= FieldLimit.requestID else {
             throw .malformed("\"request_id\" must be a string of 1 to \(FieldLimit.requestID) bytes")
@@ -105,7 +110,7 @@ struct ResumePayload: Sendable, Equatable {
         switch payload.present("last_event_id") {
         case nil, .string(""): after = nil
         case .string(let text):
-            guard let event = EventID(text) else { throw .malformed("\"last_event_id\" is no event's id", requestID: id) }
+            guard let event = EventID(text) else { throw .malformed("\"last_event_id\" is not an event id", requestID: id) }
             after = event
         default: throw .malformed("\"last_event_id\" must be a string", requestID: id)
         }

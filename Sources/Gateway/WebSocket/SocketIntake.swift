@@ -1,18 +1,18 @@
 import NIOCore
 import NIOWebSocket
 
-/// Stands between the network and the decoder of frames: counts bytes before anything is made of them, and reads no further while the
-/// socket's account is in debt.
+/// Channel handler before the frame decoder. Counts the received bytes, and stops reading while the socket's account is in debt. Confined
+/// to the event loop.
 final class SocketIntake: ChannelInboundHandler, RemovableChannelHandler {
     typealias InboundIn = ByteBuffer
     typealias InboundOut = ByteBuffer
 
-    /// Bytes of one read. Small, since so much of each of many sockets may come at once and be held.
+    /// Bytes per read. Small, because each of many sockets may hold this much at the same time.
     private static let readSize = 16 << 10
 
     private let socket: AgentSocket
-    /// Read, but not passed on while the account is in debt.
-    private var waiting: [ByteBuffer] = []
+    /// Buffers read but not yet forwarded, because the account is in debt.
+    private var delayedBuffers: [ByteBuffer] = []
     private var resumption: Scheduled<Void>?
 
     init(_ socket: AgentSocket) { self.socket = socket }
@@ -22,34 +22,37 @@ final class SocketIntake: ChannelInboundHandler, RemovableChannelHandler {
         set(ChannelOptions.maxMessagesPerRead, 1, context)
     }
 
+    /// Sets a channel option; a failure is reported to the channel as an error.
     private func set<Option: ChannelOption>(_ option: Option, _ value: Option.Value, _ context: ChannelHandlerContext) {
         do { try context.channel.syncOptions?.setOption(option, value: value) } catch { context.fireErrorCaught(error) }
     }
 
-    func handlerRemoved(context: ChannelHandlerContext) { drop() }
+    func handlerRemoved(context: ChannelHandlerContext) { discard() }
 
     func channelInactive(context: ChannelHandlerContext) {
-        drop()
+        discard()
         context.fireChannelInactive()
     }
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         let buffer = unwrapInboundIn(data)
         guard socket.takes(bytes: buffer.readableBytes) else { return }
-        guard waiting.isEmpty, socket.account.debt == 0 else {
-            waiting.append(buffer)
-            return wait(context)
+        guard delayedBuffers.isEmpty, socket.account.debt == 0 else {
+            delayedBuffers.append(buffer)
+            return pauseReading(context)
         }
-        pass(buffer, context)
+        forward(buffer, context)
     }
 
-    private func pass(_ buffer: ByteBuffer, _ context: ChannelHandlerContext) {
+    /// Passes a buffer to the decoder, then updates the socket's account.
+    private func forward(_ buffer: ByteBuffer, _ context: ChannelHandlerContext) {
         let count = buffer.readableBytes
         context.fireChannelRead(wrapInboundOut(buffer))
         socket.passed(bytes: count)
     }
 
-    private func wait(_ context: ChannelHandlerContext) {
+    /// Stops reading until the account's debt is paid.
+    private func pauseReading(_ context: ChannelHandlerContext) {
         guard resumption == nil else { return }
         set(ChannelOptions.autoRead, false, context)
         let bound = NIOLoopBound((self, context), eventLoop: context.eventLoop)
@@ -59,17 +62,19 @@ final class SocketIntake: ChannelInboundHandler, RemovableChannelHandler {
         }
     }
 
+    /// Forwards delayed buffers and starts reading again, or pauses again when the account goes back into debt.
     private func resume(_ context: ChannelHandlerContext) {
         resumption = nil
-        while !waiting.isEmpty {
-            guard socket.account.debt == 0 else { return wait(context) }
-            pass(waiting.removeFirst(), context)
+        while !delayedBuffers.isEmpty {
+            guard socket.account.debt == 0 else { return pauseReading(context) }
+            forward(delayedBuffers.removeFirst(), context)
         }
         set(ChannelOptions.autoRead, true, context)
     }
 
-    private func drop() {
-        waiting = []
+    /// Drops the delayed buffers and the scheduled resumption, when the channel closes.
+    private func discard() {
+        delayedBuffers = []
         resumption?.cancel()
         resumption = nil
     }
