@@ -147,7 +147,8 @@ package actor EventFeed {
                     try LoggedEvent.array(parsing: bytes.bindMemory(to: UInt8.self))
                 }
             } catch {
-                logger.warning("invalid message on output channel: not an array of events", metadata: ["job": "\(id)", "error": "\(error)"])
+                logger.warning(
+                    "invalid message on output channel: not an array of events", metadata: ["job": "\(id)", "error": "\(error)"])
                 return
             }
             for follower in job.followers {
