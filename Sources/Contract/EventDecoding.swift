@@ -2,7 +2,8 @@ import JSONCodec
 import Support
 
 extension LoggedEvent {
-    /// One event's JSON.
+    /// Parses the JSON of one event.
+    /// - Throws: `JSONError` for invalid JSON or an object that is not an event of the contract.
     package init(parsing bytes: [UInt8]) throws(JSONError) {
         let result = bytes.withUnsafeBufferPointer { buffer in
             Result { () throws(JSONError) -> LoggedEvent in
@@ -15,7 +16,7 @@ extension LoggedEvent {
         self = try result.get()
     }
 
-    /// A message of an `out` channel: an array of events.
+    /// Parses a message of an output channel: a JSON array of events.
     package static func array(parsing bytes: UnsafeBufferPointer<UInt8>) throws(JSONError) -> [LoggedEvent] {
         var events: [LoggedEvent] = []
         var scanner = JSONScanner(bytes)
@@ -24,8 +25,8 @@ extension LoggedEvent {
         return events
     }
 
-    /// Every field an event may have, in whatever order it comes; which of them count is decided by `type`. Numbers are bounded, names are
-    /// cut: an event that nodes did not write must not stop a reader.
+    /// All fields of all kinds of events, in any order; `type` decides which ones are used. Numbers are bounded and names cut, because events
+    /// may have been written by other programs.
     private struct Fields {
         var id: EventID?
         var type = ""
@@ -38,6 +39,7 @@ extension LoggedEvent {
         var usage = Usage.none
     }
 
+    /// Reads one event; unknown fields are skipped.
     package init(scanning scanner: inout JSONScanner) throws(JSONError) {
         var fields = Fields()
         let start = scanner.offset
@@ -75,6 +77,7 @@ extension LoggedEvent {
         self.init(id: id, event: event)
     }
 
+    /// Builds the event from its fields; nil for an unknown type, reason, phase or code.
     private static func event(_ fields: Fields) -> GenerationEvent? {
         switch fields.type {
         case "text": .text(fields.text)

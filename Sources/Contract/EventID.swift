@@ -1,10 +1,10 @@
 import Support
 
-/// The place of an event: `<attempt>-<seq>`, which is also the id of its entry in the log's stream.
+/// The id of an event, `<attempt>-<sequence>`, which is also the id of its entry in the log's stream.
 package struct EventID: Hashable, Sendable, Comparable, CustomStringConvertible {
-    /// 1 for the first worker that ran the job.
+    /// The number of the attempt, from 1.
     package let attempt: Int
-    /// 0, 1, 2… without gaps inside an attempt.
+    /// The number of the event in its attempt, from 0 without gaps.
     package let sequence: Int
 
     package init(attempt: Int, sequence: Int) {
@@ -12,7 +12,7 @@ package struct EventID: Hashable, Sendable, Comparable, CustomStringConvertible 
         self.sequence = sequence
     }
 
-    /// Nil unless it is two decimal numbers of at most `Int.maximumExact` (2^53 − 1) with a dash between them.
+    /// Nil unless the text is two decimal numbers of at most `Int.maximumExact` (2^53 − 1), separated by a dash.
     package init?(_ text: some StringProtocol) {
         guard text.utf8.count <= 40 else { return nil }
         let parts = text.split(separator: "-", maxSplits: 1, omittingEmptySubsequences: false)
@@ -25,10 +25,10 @@ package struct EventID: Hashable, Sendable, Comparable, CustomStringConvertible 
         return number
     }
 
-    /// The event that follows in the same attempt.
+    /// The id of the next event in the same attempt.
     package var next: EventID { EventID(attempt: attempt, sequence: sequence.saturatingAdding(1)) }
 
-    /// The first event of the attempt that follows.
+    /// The id of the first event of the next attempt.
     package var nextAttempt: EventID { EventID(attempt: attempt.saturatingAdding(1), sequence: 0) }
 
     package var description: String { "\(attempt)-\(sequence)" }

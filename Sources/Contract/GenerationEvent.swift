@@ -1,16 +1,18 @@
 import JSONCodec
 
+/// Why an upstream finished its answer, as in `finished.reason`.
 package enum FinishReason: String, Sendable {
     case stop, length
     case toolCalls = "tool_calls"
     case contentFilter = "content_filter"
 }
 
+/// A complete call of a tool.
 package struct ToolCall: Sendable, Hashable {
     package var index: Int
     package var callID: String
     package var name: String
-    /// A complete JSON text.
+    /// The arguments as JSON text.
     package var arguments: String
 
     package init(index: Int, callID: String, name: String, arguments: String) {
@@ -21,17 +23,18 @@ package struct ToolCall: Sendable, Hashable {
     }
 }
 
+/// A chunk of speech output.
 package struct Audio: Sendable, Hashable {
-    /// 0, 1, 2… over the job.
+    /// The number of the chunk in the job, from 0.
     package var index: Int
     package var format: String
-    /// Base64.
+    /// The samples in Base64.
     package var data: String
-    /// Closes the voice.
+    /// Whether this is the last chunk of the job.
     package var last: Bool
-    /// Where in the text the sentence begins that is heard here, bytes of UTF-8.
+    /// The start of the spoken sentence in the text, in bytes of UTF-8.
     package var textOffset: Int?
-    /// How the text ended, if it has: only the voice is still to come.
+    /// The finish reason of the text, once the text is complete and only audio follows.
     package var textFinish: FinishReason?
 
     package init(index: Int, format: String, data: String, last: Bool, textOffset: Int? = nil, textFinish: FinishReason? = nil) {
@@ -44,15 +47,16 @@ package struct Audio: Sendable, Hashable {
     }
 }
 
+/// The receipt in an `interrupted` event.
 package struct Interruption: Sendable, Hashable {
     package var reason: String
     package var phase: Phase
     package var usage: Usage
-    /// From the worker's sight of the signal to the upstream sockets being closed; nil when no worker ran the job.
+    /// Time from the worker's receipt of the signal until the upstream sockets were closed; nil when no worker ran the job.
     package var latencyMicroseconds: Int?
-    /// Of the generated tokens those that were written to the log; nil when no worker ran the job.
+    /// Number of generated tokens that were written to the log; nil when no worker ran the job.
     package var deliveredTokens: Int?
-    /// From the generated tokens to the most that the job had asked for; nil when it set no maximum.
+    /// The requested maximum of tokens minus the generated tokens; nil when the job set no maximum.
     package var savedTokens: Int?
 
     package init(
@@ -67,10 +71,10 @@ package struct Interruption: Sendable, Hashable {
     }
 }
 
-/// What happens to a job, as its log and its channel tell it. The order and meaning of each stands in the contract.
+/// An event of a job, in its log and on its output channel. The contract defines order and meaning.
 package enum GenerationEvent: Sendable, Hashable {
     case started(worker: String, attempt: Int)
-    /// Bytes of UTF-8 that the reader keeps.
+    /// The new attempt continues; readers keep the first `textOffset` bytes of UTF-8.
     case resumed(textOffset: Int)
     case restarted
     case upstream(name: String, model: String)
@@ -82,6 +86,7 @@ package enum GenerationEvent: Sendable, Hashable {
     case interrupted(Interruption)
     case failed(Failure, Usage)
 
+    /// The wire name of the event.
     package var type: String {
         switch self {
         case .started: "started"
@@ -106,7 +111,7 @@ package enum GenerationEvent: Sendable, Hashable {
     }
 }
 
-/// An event with its place in the job's log.
+/// An event with its id in the job's log.
 package struct LoggedEvent: Sendable, Hashable {
     package let id: EventID
     package let event: GenerationEvent
@@ -123,6 +128,7 @@ package struct LoggedEvent: Sendable, Hashable {
         return out
     }
 
+    /// Appends the event's JSON.
     package func append(to out: inout [UInt8]) {
         out.append(UInt8(ascii: "{"))
         out.appendJSONName("id")

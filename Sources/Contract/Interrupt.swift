@@ -1,19 +1,19 @@
 import JSONCodec
 
-/// The wish that a job ends: the durable key's value and the cancel channel's message, `{"id":"…","reason":"…"}`.
+/// A request to stop a job: the value of the interrupt key and the message on the cancel channel, `{"id":"…","reason":"…"}`.
 package struct Interrupt: Sendable, Hashable {
     package static let maximumReasonLength = NameLimit.reason
 
     package let id: JobID
     package let reason: String
 
-    /// - Parameter reason: one that is none (`isReason`) counts as USER_STOP: the intent to stop is more than its reason.
+    /// - Parameter reason: an invalid reason (see `isReason`) becomes USER_STOP, because the job must stop in any case.
     package init(id: JobID, reason: String) {
         self.id = id
         self.reason = Self.isReason(reason) ? reason : InterruptReason.userStop
     }
 
-    /// Whether a text is 1 to 64 of `A-Z a-z 0-9 _ . -`.
+    /// Whether a text is a valid reason: 1 to 64 characters of `A-Z a-z 0-9 _ . -`.
     package static func isReason(_ text: String) -> Bool {
         (1...maximumReasonLength).contains(text.utf8.count)
             && text.utf8.allSatisfy { byte in
@@ -26,7 +26,7 @@ package struct Interrupt: Sendable, Hashable {
             }
     }
 
-    /// Nil for anything that is not such an object; a reason that is missing or none (`isReason`) counts as USER_STOP.
+    /// Nil unless the bytes are a JSON object with a valid id. A missing or invalid reason (see `isReason`) becomes USER_STOP.
     package init?(parsing bytes: some Sequence<UInt8>) {
         guard let json = try? JSON(parsing: bytes, maximumDepth: 4), let id = json["id"]?.string.flatMap(JobID.init) else { return nil }
         switch json["reason"] {
@@ -42,7 +42,7 @@ package struct Interrupt: Sendable, Hashable {
     }
 }
 
-/// The reasons that this product gives by itself; clients may send others of the contract's.
+/// The interrupt reasons that gateways set themselves. Clients may send other valid ones.
 package enum InterruptReason {
     package static let userStop = "USER_STOP"
     package static let userNewInput = "USER_NEW_INPUT"
@@ -50,7 +50,7 @@ package enum InterruptReason {
     package static let clientGone = "CLIENT_GONE"
 }
 
-/// Where a job stood when its interrupt was seen.
+/// The phase of a job when its interrupt was received.
 package enum Phase: String, Sendable, CaseIterable {
     case queued, claimed, connecting, waiting, streaming, speaking, backoff
 }

@@ -1,12 +1,14 @@
 import JSONCodec
 import Support
 
-/// A generation that somebody asked for, as it stands in the queue: the job JSON of the contract.
+/// A generation request as stored in the queue: the job JSON of the contract.
 package struct Job: Sendable, Hashable {
+    /// What a new attempt does after the worker of the previous one was lost.
     package enum OnCrash: String, Sendable {
         case `continue`, restart, fail
     }
 
+    /// Parameters of the speech output; nil fields use the worker's defaults.
     package struct Speech: Sendable, Hashable {
         package var model: String?
         package var voice: String?
@@ -23,17 +25,17 @@ package struct Job: Sendable, Hashable {
     package var session: String?
     package var owner: String?
     package var priority: JobClass
-    /// An OpenAI chat-completions body, passed on as it is.
+    /// An OpenAI chat-completions body, passed on unchanged.
     package var request: JSONObject
     package var speech: Speech?
-    /// Milliseconds since 1970 after which nobody wants the answer.
+    /// Time in milliseconds since 1970 after which the job fails with `deadline_exceeded`.
     package var deadlineMilliseconds: Int?
     package var firstTokenTimeoutMilliseconds: Int?
     package var idleTimeoutMilliseconds: Int?
     package var totalTimeoutMilliseconds: Int?
     package var onCrash: OnCrash
     package var traceparent: String?
-    /// The dead job that this one is a retry of.
+    /// The id of the dead letter's job that this job retries.
     package var retryOf: String?
 
     package init(id: JobID, priority: JobClass, request: JSONObject, session: String? = nil, owner: String? = nil) {
@@ -45,12 +47,13 @@ package struct Job: Sendable, Hashable {
         onCrash = .continue
     }
 
-    /// Nil or empty: the worker's default model.
+    /// The requested model; nil (also for an empty name) for the worker's default model.
     package var model: String? { request["model"]?.string.flatMap { $0.isEmpty ? nil : $0 } }
 }
 
-/// Why a text is not a job, and the id that it has all the same.
+/// The reason why a text is not a valid job.
 package struct JobError: Error, Sendable, Equatable, CustomStringConvertible {
+    /// The id of the invalid job, if it was readable.
     package let id: JobID?
     package let reason: String
 
@@ -63,8 +66,9 @@ package struct JobError: Error, Sendable, Equatable, CustomStringConvertible {
 }
 
 extension Job {
-    /// - Parameter bytes: job JSON as a queue's entry holds it.
-    /// - Throws: `JobError` that names the field that is missing, unknown or of the wrong kind.
+    /// Parses a job.
+    /// - Parameter bytes: the job JSON of a queue entry.
+    /// - Throws: a `JobError` that names the missing, unknown or invalid field.
     package init(parsing bytes: some Sequence<UInt8>) throws(JobError) {
         let json: JSON
         do { json = try JSON(parsing: bytes) } catch {
@@ -73,6 +77,8 @@ extension Job {
         try self.init(json)
     }
 
+    /// Decodes a job.
+    /// - Throws: as `init(parsing:)`.
     package init(_ json: JSON) throws(JobError) {
         guard let object = json.object else { throw JobError(id: nil, reason: "the job is not a JSON object") }
         guard let text = object["id"]?.string, let id = JobID(text) else {
@@ -96,6 +102,7 @@ extension Job {
 
     private struct FieldError: Error { let reason: String }
 
+    /// Decodes one optional field of the job.
     private mutating func read(_ member: JSONObject.Member) throws(FieldError) {
         let name = member.name
         let value = member.value
@@ -162,6 +169,7 @@ extension Job {
         return speech
     }
 
+    /// The job JSON, without fields that have their default value.
     package var json: JSON {
         var members = JSONObject()
         members["id"] = .string(id.rawValue)
@@ -187,7 +195,7 @@ extension Job {
     }
 }
 
-/// `queued → running → finished | interrupted | failed`; the last three are terminal and never left.
+/// The state of a job: `queued → running → finished | interrupted | failed`. The last three are terminal.
 package enum JobState: String, Sendable, CaseIterable {
     case queued, running, finished, interrupted, failed
 

@@ -1,7 +1,7 @@
-/// Every key and channel of the contract, in one place. `{ns.p}` is the hash tag, so one script can touch all of a job's keys.
+/// The names of all keys and channels of the contract. `{namespace.partition}` is the hash tag, so one script can use all keys of a job.
 package struct Keys: Sendable, Hashable {
     package let namespace: String
-    /// How many partitions the deployment has; the same on every node.
+    /// The number of partitions of the deployment; equal on every node.
     package let partitions: Int
     private let tags: [String]
 
@@ -12,11 +12,12 @@ package struct Keys: Sendable, Hashable {
         tags = (0..<self.partitions).map { "{\(namespace).\($0)}:" }
     }
 
+    /// The consumer group of the queues.
     package static let group = "workers"
 
     package func partition(of id: String) -> Int { Partition.of(id, of: partitions) }
 
-    /// A partition that an id states beyond those there are gets its keys all the same: then nobody is there to read them.
+    /// The prefix of an id's keys. An id may state a partition out of range; its keys are valid, but no worker reads that partition.
     private func tag(_ id: String) -> String { tag(partition: partition(of: id)) }
     private func tag(partition: Int) -> String { tags.indices.contains(partition) ? tags[partition] : "{\(namespace).\(partition)}:" }
 
@@ -24,15 +25,19 @@ package struct Keys: Sendable, Hashable {
     package func queues(partition: Int) -> [String] { JobClass.allCases.map { queue($0, partition: partition) } }
     package func record(_ id: JobID) -> String { tag(id.rawValue) + "job:" + id.rawValue }
     package func log(_ id: JobID) -> String { tag(id.rawValue) + "log:" + id.rawValue }
+    /// The output channel.
     package func out(_ id: JobID) -> String { tag(id.rawValue) + "out:" + id.rawValue }
+    /// The interrupt key.
     package func interrupt(_ id: JobID) -> String { tag(id.rawValue) + "interrupt:" + id.rawValue }
+    /// The channel of interrupts.
     package func cancel(partition: Int) -> String { tag(partition: partition) + "cancel" }
-    /// Told when jobs were handed back, so that workers with room look at once instead of at their next beat.
+    /// The channel that announces handed-back jobs, so that workers with free slots take them immediately instead of at the next renewal.
     package func returned(partition: Int) -> String { tag(partition: partition) + "returned" }
+    /// The stream of dead letters.
     package func dead(partition: Int) -> String { tag(partition: partition) + "dead" }
-    /// Set of the keys of an owner's waiting jobs' records: as long as its limit at most. Named by the submit script in the same way.
+    /// The set of the record keys of an owner's waiting jobs, bounded by the owner's limit. The scripts build the same name.
     package func waiting(of owner: String, partition: Int) -> String { tag(partition: partition) + "waiting:" + owner }
-    /// Set of the jobs that end with a gateway. Named by the submit script in the same way.
+    /// The set of the jobs that end with a gateway. The submit script builds the same name.
     package func requests(of gateway: String, partition: Int) -> String { tag(partition: partition) + "requests:" + gateway }
     package func session(_ id: String) -> String { tag(id) + "session:" + id }
     package func idempotency(owner: String, key: String) -> String {
@@ -40,15 +45,19 @@ package struct Keys: Sendable, Hashable {
         return tag(partition: Int(Partition.crc16(id.utf8)) % partitions) + "idempotency:" + id
     }
 
+    /// The heartbeat of a worker.
     package func worker(_ name: String) -> String { "{\(namespace)}:worker:" + name }
+    /// The heartbeat of a gateway.
     package func gateway(_ name: String) -> String { "{\(namespace)}:gateway:" + name }
-    /// Sorted set of the workers' names by their last beat, so that nobody looks through all keys for them.
+    /// The sorted set of worker names by their last heartbeat, so that listing workers needs no SCAN.
     package var workers: String { "{\(namespace)}:workers" }
-    /// Set of the gateways that are, or lately were, there.
+    /// The set of the names of current and recent gateways.
     package var gateways: String { "{\(namespace)}:gateways" }
+    /// The set of paused classes.
     package var paused: String { "{\(namespace)}:paused" }
-    /// Held by the worker whose turn it is to look for consumers of workers that died.
+    /// The lock of the worker that currently removes consumers of dead workers.
     package var sweep: String { "{\(namespace)}:sweep" }
+    /// The request that a worker drains.
     package func drain(_ worker: String) -> String { "{\(namespace)}:drain:" + worker }
 }
 

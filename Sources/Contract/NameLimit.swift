@@ -1,12 +1,12 @@
-/// Bytes of UTF-8 that a name from outside may have. Names reach Redis keys, records, heartbeats and log lines, so they are bounded where
-/// they come in.
+/// Maximum lengths of external names, in bytes of UTF-8. Names are used in Redis keys, records, heartbeats and log lines, so they are
+/// checked on input.
 package enum NameLimit {
     package static let model = 256
     /// Job and session ids.
     package static let id = 128
     /// Workers and gateways.
     package static let node = 128
-    /// Owners, which are the tenants' names.
+    /// Owners; an owner is the name of a tenant.
     package static let owner = 128
     /// Interrupt reasons.
     package static let reason = 64

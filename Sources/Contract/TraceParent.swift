@@ -1,16 +1,16 @@
-/// The `traceparent` header of W3C Trace Context (www.w3.org/TR/trace-context, 3.2): which trace a job belongs to.
+/// The `traceparent` header of W3C Trace Context (www.w3.org/TR/trace-context, 3.2), which assigns a job to a trace.
 package struct TraceParent: Sendable, Hashable {
     private static let zeros: Set<UInt8> = [UInt8(ascii: "0")]
 
     /// 32 hexadecimal digits, not all zero.
     package let traceID: String
-    /// 16 of them: the step that asked.
+    /// 16 hexadecimal digits, not all zero: the calling span.
     package let parentID: String
-    /// Two: bit 0 says that the trace is recorded.
+    /// 2 hexadecimal digits; bit 0 means that the trace is sampled.
     package let flags: String
 
-    /// Nil for what the standard has a receiver ignore: another form, capital letters, ids of zeros, the version ff. A later version may
-    /// have more after the flags.
+    /// Nil for values that the standard tells receivers to ignore: another format, upper-case digits, ids of zeros, version ff. Later
+    /// versions may have more fields after the flags.
     package init?(_ text: String) {
         let bytes = Array(text.utf8)
         guard bytes.count >= 55, bytes.count <= 512 else { return nil }
@@ -32,13 +32,13 @@ package struct TraceParent: Sendable, Hashable {
         self.flags = flags
     }
 
-    /// A step of the same trace, with an id of its own.
+    /// A new span of the same trace, with a random id.
     package func child() -> TraceParent {
         let digits = String(UInt64.random(in: 1 ... .max), radix: 16)
         return TraceParent(traceID: traceID, parentID: String(repeating: "0", count: 16 - digits.count) + digits, flags: flags)
     }
 
-    /// In version 00, which every receiver understands.
+    /// The header value in version 00, which every receiver supports.
     package var text: String { "00-\(traceID)-\(parentID)-\(flags)" }
 }
 

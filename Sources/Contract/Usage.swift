@@ -1,11 +1,11 @@
 import JSONCodec
 import Support
 
-/// What a job cost, over all its attempts.
+/// The token usage of a job, over all its attempts.
 package struct Usage: Sendable, Hashable {
     package var promptTokens: Int
     package var completionTokens: Int
-    /// False only when the upstream itself said all of it.
+    /// Whether a part of the usage was estimated; false only when the upstream reported all of it.
     package var estimated: Bool
 
     package init(promptTokens: Int, completionTokens: Int, estimated: Bool) {
@@ -14,7 +14,7 @@ package struct Usage: Sendable, Hashable {
         self.estimated = estimated
     }
 
-    /// Nothing was asked of any upstream: exactly zero.
+    /// The usage of a job that was never sent to an upstream: exactly zero.
     package static let none = Usage(promptTokens: 0, completionTokens: 0, estimated: false)
 
     package static func + (left: Usage, right: Usage) -> Usage {
@@ -24,6 +24,7 @@ package struct Usage: Sendable, Hashable {
             estimated: left.estimated || right.estimated)
     }
 
+    /// Appends the JSON object.
     package func append(to out: inout [UInt8]) {
         out.append(UInt8(ascii: "{"))
         out.appendJSONMember("prompt_tokens", promptTokens)
@@ -36,6 +37,7 @@ package struct Usage: Sendable, Hashable {
         ["prompt_tokens": .integer(promptTokens), "completion_tokens": .integer(completionTokens), "estimated": .bool(estimated)]
     }
 
+    /// Reads the JSON object; missing fields are 0 or false, unknown fields are skipped.
     package init(scanning scanner: inout JSONScanner) throws(JSONError) {
         self = .none
         try scanner.object { (key, scanner) throws(JSONError) in
@@ -48,6 +50,7 @@ package struct Usage: Sendable, Hashable {
         }
     }
 
+    /// Nil unless both token counts are present. A missing `estimated` counts as true.
     package init?(_ json: JSON?) {
         guard let json, let prompt = json["prompt_tokens"]?.count, let completion = json["completion_tokens"]?.count else { return nil }
         self.init(promptTokens: prompt, completionTokens: completion, estimated: json["estimated"]?.bool ?? true)

@@ -1,4 +1,4 @@
-/// The version of this build, as heartbeats, logs and `--version` tell it.
+/// The version of this build, as shown in heartbeats, logs and `--version`.
 package enum Version {
     package static let current = "0.1.0"
 }

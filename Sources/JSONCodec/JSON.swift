@@ -1,34 +1,36 @@
 import Support
 
-/// A JSON value that keeps what a codec would lose: the order of members and the spelling of numbers.
+/// A JSON value that preserves the order of members and the spelling of numbers.
 ///
-/// A job's `request` is passed on as it is; decoded to Swift numbers and back, 9007199254740993 or 0.10 would come out as something else.
+/// A job's `request` is passed on unchanged. Converted to Swift numbers and back, 9007199254740993 or 0.10 would change.
 package enum JSON: Sendable, Hashable {
     case null
     case bool(Bool)
-    /// The number as it was spelled.
+    /// The number in its original spelling.
     case number(String)
     case string(String)
     case array([JSON])
     case object(JSONObject)
 
-    /// How the names and the number of a document's values are judged.
+    /// Rules for duplicate names and for the number of values in a document.
     package enum Rules: Sendable {
-        /// For what clients, Redis and files hold: a name occurs once in an object, and there are at most `maximumValues` values.
+        /// For data from clients, Redis and files: duplicate names and more than `maximumValues` values are errors.
         case strict
-        /// For what upstreams answer: of members with the same name the last one counts, and the caller bounds the bytes.
+        /// For responses of upstreams: the last of several members with the same name counts, and the caller limits the bytes.
         case lenient
     }
 
-    /// Members and elements of one document under the strict rules, all depths together.
+    /// Maximum number of members and elements of a document under the strict rules, all depths together.
     package static let maximumValues = 100_000
 
+    /// Parses a document of UTF-8 bytes.
     /// - Parameters:
-    ///   - maximumDepth: how many arrays and objects may be nested.
-    ///   - rules: whether a name that occurs twice in an object, or more than `maximumValues` values, are errors.
+    ///   - maximumDepth: maximum nesting of arrays and objects.
+    ///   - rules: the rules for duplicate names and the number of values.
+    /// - Throws: `JSONError` with the reason and the offset.
     package init(parsing bytes: some Sequence<UInt8>, maximumDepth: Int = 64, rules: Rules = .strict) throws(JSONError) {
         let copy = ContiguousArray(bytes)
-        // `withUnsafeBufferPointer` rethrows untyped in a typed context, hence the detour by Result.
+        // `withUnsafeBufferPointer` does not support typed throws, so the closure returns a Result.
         let result = copy.withUnsafeBufferPointer { buffer in
             Result { () throws(JSONError) -> JSON in
                 var scanner = JSONScanner(buffer, maximumDepth: maximumDepth, rules: rules)
@@ -40,6 +42,7 @@ package enum JSON: Sendable, Hashable {
         self = try result.get()
     }
 
+    /// Parses a document.
     package init(parsing text: String, maximumDepth: Int = 64, rules: Rules = .strict) throws(JSONError) {
         try self.init(parsing: text.utf8, maximumDepth: maximumDepth, rules: rules)
     }
@@ -52,13 +55,13 @@ package enum JSON: Sendable, Hashable {
     package var object: JSONObject? { if case .object(let value) = self { value } else { nil } }
     package var double: Double? { if case .number(let text) = self { Double(text) } else { nil } }
     package var isNull: Bool { self == .null }
-    /// A whole number that fits; `1.0` and `1e3` count as whole.
+    /// The value of a whole number in the range of `Int`; `1.0` and `1e3` count as whole. Nil for other values.
     package var integer: Int? {
         guard case .number(let text) = self else { return nil }
         return Int(text) ?? Double(text).flatMap { Int(exactly: $0) }
     }
 
-    /// A whole number in `0...Int.maximumExact`; one outside it becomes the nearest.
+    /// The value of a whole number, clamped to `0...Int.maximumExact`. Nil for other values.
     package var count: Int? {
         guard case .number(let text) = self else { return nil }
         if let value = Int(text) { return value.boundedCount }
@@ -71,15 +74,17 @@ package enum JSON: Sendable, Hashable {
         return array[index]
     }
 
+    /// The document without white space, as a string.
     package var text: String { String(decoding: bytes, as: UTF8.self) }
 
-    /// The value written without white space.
+    /// The document without white space, as UTF-8.
     package var bytes: [UInt8] {
         var out: [UInt8] = []
         append(to: &out)
         return out
     }
 
+    /// Appends the document without white space.
     package func append(to out: inout [UInt8]) {
         switch self {
         case .null: out.append(contentsOf: "null".utf8)
@@ -118,9 +123,9 @@ extension JSON: ExpressibleByStringLiteral, ExpressibleByIntegerLiteral, Express
     }
 }
 
-/// Members in the order in which they were written. Of members with the same name the last one counts, as in most parsers.
+/// An ordered list of members. A lookup returns the last of several members with the same name, like most parsers.
 ///
-/// Looking a name up takes constant time, however many members there are.
+/// A lookup takes constant time, independent of the number of members.
 package struct JSONObject: Sendable, Hashable {
     package struct Member: Sendable, Hashable {
         package var name: String
@@ -132,12 +137,12 @@ package struct JSONObject: Sendable, Hashable {
         }
     }
 
-    /// Up to so many members a search through them is as fast as an index.
-    private static let searched = 16
+    /// Number of members up to which a linear search is as fast as an index.
+    private static let linearSearchMaximum = 16
 
     package private(set) var members: [Member]
-    /// The last place of each name in `members`; nil while there are few.
-    private var places: [String: Int]?
+    /// The last position of each name in `members`; nil while there are at most `linearSearchMaximum`.
+    private var positions: [String: Int]?
 
     package init(_ members: [Member] = []) {
         self.members = members
@@ -148,37 +153,38 @@ package struct JSONObject: Sendable, Hashable {
     package var isEmpty: Bool { members.isEmpty }
 
     package subscript(_ name: String) -> JSON? {
-        get { place(of: name).map { members[$0].value } }
+        get { position(of: name).map { members[$0].value } }
         set {
             guard let newValue else {
-                guard place(of: name) != nil else { return }
+                guard position(of: name) != nil else { return }
                 members.removeAll { $0.name == name }
                 return index()
             }
-            if let place = place(of: name) { members[place].value = newValue } else { add(Member(name: name, value: newValue)) }
+            if let position = position(of: name) { members[position].value = newValue } else { add(Member(name: name, value: newValue)) }
         }
     }
 
-    /// Appends a member of a new name.
-    /// - Returns: false, and nothing is changed, when there is a member of this name.
+    /// Appends a member with a new name.
+    /// - Returns: false, without a change, when a member with this name exists.
     package mutating func append(_ member: Member) -> Bool {
-        guard place(of: member.name) == nil else { return false }
+        guard position(of: member.name) == nil else { return false }
         add(member)
         return true
     }
 
     private mutating func add(_ member: Member) {
         members.append(member)
-        if places != nil { places?[member.name] = members.count - 1 } else if members.count > Self.searched { index() }
+        if positions != nil { positions?[member.name] = members.count - 1 } else if members.count > Self.linearSearchMaximum { index() }
     }
 
-    private func place(of name: String) -> Int? {
-        if let places { places[name] } else { members.lastIndex { $0.name == name } }
+    private func position(of name: String) -> Int? {
+        if let positions { positions[name] } else { members.lastIndex { $0.name == name } }
     }
 
+    /// Rebuilds the index of names.
     private mutating func index() {
-        guard members.count > Self.searched else { return places = nil }
-        places = Dictionary(members.enumerated().map { ($0.element.name, $0.offset) }, uniquingKeysWith: { $1 })
+        guard members.count > Self.linearSearchMaximum else { return positions = nil }
+        positions = Dictionary(members.enumerated().map { ($0.element.name, $0.offset) }, uniquingKeysWith: { $1 })
     }
 
     package static func == (left: JSONObject, right: JSONObject) -> Bool { left.members == right.members }
@@ -187,7 +193,7 @@ package struct JSONObject: Sendable, Hashable {
 }
 
 extension JSONScanner {
-    /// Any value as a tree.
+    /// Reads any value as a tree.
     package mutating func value() throws(JSONError) -> JSON {
         switch peek() {
         case UInt8(ascii: "{"):
@@ -213,9 +219,9 @@ extension JSONScanner {
         var members = JSONObject()
         try object { (key, scanner) throws(JSONError) in
             try scanner.countValue()
-            let (name, place) = (try key.text(at: scanner.offset), scanner.offset)
+            let (name, position) = (try key.text(at: scanner.offset), scanner.offset)
             guard members.append(JSONObject.Member(name: name, value: try scanner.value())) else {
-                throw JSONError("the name \"\(name.cut(toBytes: 100))\" occurs twice", at: place)
+                throw JSONError("the name \"\(name.cut(toBytes: 100))\" occurs twice", at: position)
             }
         }
         return members

@@ -1,10 +1,10 @@
 import Support
 
-/// Why a text is not the JSON that was asked for, and where.
+/// The reason and the position of a JSON parsing error.
 package struct JSONError: Error, Equatable, CustomStringConvertible {
-    /// What was wrong, in words that can be shown to whoever sent it.
+    /// The error in words that may be shown to the sender of the text.
     package let reason: String
-    /// Bytes from the start of the text.
+    /// The position of the error in bytes from the start of the text.
     package let offset: Int
 
     package init(_ reason: String, at offset: Int) {
@@ -15,14 +15,14 @@ package struct JSONError: Error, Equatable, CustomStringConvertible {
     package var description: String { "\(reason) at byte \(offset)" }
 }
 
-/// The raw bytes of a member's name, compared without making a `String`. Valid only inside the closure that it was given to.
+/// The name of a member, compared without creating a `String`. Valid only inside the closure that receives it.
 ///
-/// A name that is written with escapes is unescaped first, so that it always compares by what it means.
+/// Escapes in a name are decoded before the comparison.
 package struct JSONKey {
     fileprivate let bytes: UnsafeBufferPointer<UInt8>
     fileprivate let unescaped: String?
 
-    /// Nil when it is not UTF-8.
+    /// The name; nil when it is not valid UTF-8.
     package var string: String? { unescaped ?? String(validating: bytes, as: UTF8.self) }
 
     package static func ~= (name: StaticString, key: JSONKey) -> Bool { key.equals(name) }
@@ -35,11 +35,10 @@ package struct JSONKey {
     }
 }
 
-/// Reads JSON (RFC 8259) from bytes without building a tree: one pass, no allocation but for the strings that are asked for.
+/// Reads JSON (RFC 8259) from bytes without building a tree: one pass, allocating only the strings that are read.
 ///
-/// Made for the hot paths, where a token's chunk costs under a microsecond here and several in `JSONDecoder`. Every method leaves the
-/// scanner behind the value that it read; any of them throws `JSONError` on what is not JSON, is nested deeper than `maximumDepth`, or is
-/// of another kind.
+/// For hot paths: a token's chunk takes less than a microsecond here and several with `JSONDecoder`. Every reading method advances past the
+/// value. It throws `JSONError` for invalid JSON, nesting deeper than `maximumDepth` or a value of another kind.
 package struct JSONScanner {
     private let bytes: UnsafeBufferPointer<UInt8>
     private var position = 0
@@ -47,7 +46,10 @@ package struct JSONScanner {
     let rules: JSON.Rules
     private var valuesLeft: Int
 
-    /// - Parameter rules: how `value()` judges names and the number of values; what is read without a tree is not judged.
+    /// - Parameters:
+    ///   - bytes: must stay valid as long as the scanner is used.
+    ///   - maximumDepth: maximum nesting of arrays and objects.
+    ///   - rules: the rules that `value()` applies; other methods do not apply them.
     package init(_ bytes: UnsafeBufferPointer<UInt8>, maximumDepth: Int = 64, rules: JSON.Rules = .lenient) {
         self.bytes = bytes
         depth = maximumDepth
@@ -55,9 +57,10 @@ package struct JSONScanner {
         valuesLeft = rules == .strict ? JSON.maximumValues : .max
     }
 
+    /// The current position in bytes.
     package var offset: Int { position }
 
-    /// The next byte that is no white space, not consumed; nil at the end.
+    /// The next byte that is not white space, without consuming it; nil at the end.
     package mutating func peek() -> UInt8? {
         while position < bytes.count {
             let byte = bytes[position]
@@ -67,12 +70,12 @@ package struct JSONScanner {
         return nil
     }
 
-    /// Throws unless nothing but white space follows.
+    /// Verifies that only white space follows, and throws otherwise.
     package mutating func finish() throws(JSONError) {
         guard peek() == nil else { throw JSONError("unexpected text after the value", at: position) }
     }
 
-    /// Calls `body` for each member; it must consume the value (`skip()` if it is not wanted).
+    /// Reads an object and calls `body` for each member; `body` must consume the value, for example by `skip()`.
     package mutating func object(_ body: (JSONKey, inout JSONScanner) throws(JSONError) -> Void) throws(JSONError) {
         try expect(UInt8(ascii: "{"), "an object")
         try enter()
@@ -94,7 +97,7 @@ package struct JSONScanner {
         depth += 1
     }
 
-    /// Calls `body` for each element; it must consume it.
+    /// Reads an array and calls `body` for each element; `body` must consume the element.
     package mutating func array(_ body: (inout JSONScanner) throws(JSONError) -> Void) throws(JSONError) {
         try expect(UInt8(ascii: "["), "an array")
         try enter()
@@ -113,16 +116,17 @@ package struct JSONScanner {
         depth += 1
     }
 
-    /// A string; nil for `null`.
+    /// Reads a string; nil for `null`.
     package mutating func optionalString() throws(JSONError) -> String? {
         try null() ? nil : try string()
     }
 
-    /// A whole number; nil for `null`. A number with a fraction or an exponent is accepted when its value is whole.
+    /// Reads a whole number; nil for `null`. A number with a fraction or an exponent is accepted when its value is whole.
     package mutating func optionalInteger() throws(JSONError) -> Int? {
         try null() ? nil : try integer()
     }
 
+    /// Reads a whole number in the range of `Int`. A number with a fraction or an exponent is accepted when its value is whole.
     package mutating func integer() throws(JSONError) -> Int {
         let start = position
         let text = try number()
@@ -131,6 +135,7 @@ package struct JSONScanner {
         throw JSONError("a whole number was expected", at: start)
     }
 
+    /// Reads `true` or `false`.
     package mutating func bool() throws(JSONError) -> Bool {
         switch peek() {
         case UInt8(ascii: "t"):
@@ -143,14 +148,14 @@ package struct JSONScanner {
         }
     }
 
-    /// Consumes `null` and says so; leaves anything else alone.
+    /// Consumes `null` and returns true; returns false and consumes nothing for other values.
     package mutating func null() throws(JSONError) -> Bool {
         guard peek() == UInt8(ascii: "n") else { return false }
         try word("null")
         return true
     }
 
-    /// The spelling of a number.
+    /// Reads a number and returns its spelling.
     package mutating func number() throws(JSONError) -> String {
         _ = peek()
         let start = position
@@ -158,6 +163,7 @@ package struct JSONScanner {
         return String(decoding: bytes[start..<position], as: UTF8.self)
     }
 
+    /// Reads a string and decodes its escapes.
     package mutating func string() throws(JSONError) -> String {
         guard peek() == UInt8(ascii: "\"") else { throw JSONError("a string was expected", at: position) }
         let (start, end, escaped) = try stringBounds()
@@ -167,7 +173,7 @@ package struct JSONScanner {
         return text
     }
 
-    /// Steps over any value, checking its form (the content of strings is not decoded).
+    /// Skips any value and checks its syntax, except escapes and UTF-8 in strings.
     package mutating func skip() throws(JSONError) {
         switch peek() {
         case UInt8(ascii: "{"): try object { (_, scanner) throws(JSONError) in try scanner.skip() }
@@ -181,7 +187,7 @@ package struct JSONScanner {
         }
     }
 
-    /// The bytes of the next value, as they stand.
+    /// Reads any value and returns its unchanged bytes.
     package mutating func raw() throws(JSONError) -> UnsafeBufferPointer<UInt8> {
         _ = peek()
         let start = position
@@ -189,8 +195,8 @@ package struct JSONScanner {
         return UnsafeBufferPointer(rebasing: bytes[start..<position])
     }
 
-    /// A whole number in `0...Int.maximumExact`; one outside it becomes the nearest. For counts, durations and places that others have
-    /// written: a wrong one must not cost more than itself.
+    /// Reads a whole number and clamps it to `0...Int.maximumExact`. For counts, durations and positions from outside, where a wrong value
+    /// must not make the whole document invalid.
     package mutating func count() throws(JSONError) -> Int {
         let start = position
         let text = try number()
@@ -199,18 +205,18 @@ package struct JSONScanner {
         return Int(bounding: value).boundedCount
     }
 
-    /// As `count()`; nil for `null`.
+    /// Reads a whole number as `count()` does; nil for `null`.
     package mutating func optionalCount() throws(JSONError) -> Int? {
         try null() ? nil : try count()
     }
 
-    /// Counts a member or an element of the tree that is being read.
+    /// Counts a member or an element of a tree, and throws when there are too many.
     mutating func countValue() throws(JSONError) {
         guard valuesLeft > 0 else { throw JSONError("there are more than \(JSON.maximumValues) members and elements", at: position) }
         valuesLeft -= 1
     }
 
-    // MARK: pieces
+    // MARK: Parts
 
     private mutating func enter() throws(JSONError) {
         depth -= 1
@@ -237,7 +243,7 @@ package struct JSONScanner {
         return JSONKey(bytes: raw, unescaped: escaped ? try unescape(raw, at: start) : nil)
     }
 
-    /// At an opening quote: steps over the string and gives what stands between the quotes.
+    /// Skips a string, starting at its opening quote, and returns the range between the quotes.
     private mutating func stringBounds() throws(JSONError) -> (start: Int, end: Int, escaped: Bool) {
         let start = position + 1
         var index = start
@@ -281,8 +287,10 @@ package struct JSONScanner {
         }
     }
 
-    /// A `\u` escape that is half of a surrogate pair becomes U+FFFD: models cut their output between the halves, and half a character is
-    /// no reason to lose the rest of an answer.
+    /// Decodes the escapes of a string.
+    ///
+    /// A `\u` escape of an unpaired surrogate becomes U+FFFD. Models may split their output inside a surrogate pair, and the rest of the
+    /// answer must remain readable.
     private func unescape(_ raw: UnsafeBufferPointer<UInt8>, at start: Int) throws(JSONError) -> String {
         var out: [UInt8] = []
         out.reserveCapacity(raw.count)

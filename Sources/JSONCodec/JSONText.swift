@@ -1,6 +1,6 @@
-/// Writing JSON straight into bytes: what stands on the hot path is not built as a tree first.
+/// Writes JSON directly into bytes, for hot paths that do not build a tree.
 extension [UInt8] {
-    /// The string with its quotes. Only what RFC 8259 section 7 demands is escaped; U+2028 and the like pass as they are.
+    /// Appends a quoted string. Only the characters required by RFC 8259, section 7 are escaped; U+2028 and similar ones are not.
     package mutating func appendJSONString(_ text: String) {
         append(UInt8(ascii: "\""))
         var text = text
@@ -33,7 +33,7 @@ extension [UInt8] {
         }
     }
 
-    /// `"name":"value"`, with a comma before it unless it comes first in its object.
+    /// Appends `"name":"value"`, with a comma before it unless it is the first member of its object.
     package mutating func appendJSONMember(_ name: StaticString, _ value: String) {
         appendJSONName(name)
         appendJSONString(value)
@@ -49,6 +49,7 @@ extension [UInt8] {
         append(contentsOf: value ? "true".utf8 : "false".utf8)
     }
 
+    /// Appends `"name":`, with a comma before it unless it is the first member. The name must need no escapes.
     package mutating func appendJSONName(_ name: StaticString) {
         if last != UInt8(ascii: "{") { append(UInt8(ascii: ",")) }
         append(UInt8(ascii: "\""))
@@ -57,6 +58,7 @@ extension [UInt8] {
         append(UInt8(ascii: ":"))
     }
 
+    /// Appends the decimal form without allocating a `String` for numbers from 0.
     package mutating func appendDecimal(_ value: Int) {
         guard value >= 0 else { return append(contentsOf: String(value).utf8) }
         let start = count

@@ -1,6 +1,6 @@
 import RedisClient
 
-/// The scripts for what must be atomic. Each file's header says its keys, arguments and answers.
+/// The Lua scripts of the operations that must be atomic. The header of each file documents its keys, arguments and replies.
 package enum Scripts {
     package static let submit = script("submit", PackageResources.submit_lua)
     package static let interrupt = script("interrupt", PackageResources.interrupt_lua)
@@ -15,9 +15,10 @@ package enum Scripts {
     package static let depth = script("depth", PackageResources.depth_lua)
     package static let logPage = script("log_page", PackageResources.log_page_lua)
 
-    /// Everything that a worker calls, loaded ahead so that no hot path meets NOSCRIPT.
+    /// The scripts that a worker calls. They are loaded at start, so that no hot path receives NOSCRIPT.
     package static let ofWorker = [take, claim, renew, finish, handBack, putBack, reject, forgetConsumer, depth]
 
+    /// Prepends the functions of `shared.lua` to a script.
     private static func script(_ name: String, _ source: [UInt8]) -> RedisScript {
         RedisScript(name: name, source: String(decoding: PackageResources.shared_lua + source, as: UTF8.self))
     }

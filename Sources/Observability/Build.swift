@@ -1,4 +1,4 @@
-/// What this executable is: shown by `--version`, in the start-up line, in heartbeats and as `sluice_build_info`.
+/// Version and configuration of this executable, shown by `--version`, in the start-up log line, in heartbeats and in `sluice_build_info`.
 package enum Build {
     package static let version = "0.1.0"
 

@@ -1,16 +1,17 @@
 import Logging
 
+/// The format of log lines, `SLUICE_LOG_FORMAT`.
 package enum LogFormat: String, Sendable, CaseIterable {
     /// `2026-11-22T14:00:00.123Z info  message key=value …`
     case text
-    /// One JSON object a line: `time`, `level`, `message`, then the metadata by their own names.
+    /// One JSON object per line: `time`, `level`, `message`, then one member per metadata entry.
     case json
 }
 
-/// One fact on one line. Whatever is in message or metadata, the line has no line break but its last byte, and no control character that
-/// could steer a terminal.
+/// One log event, rendered as one line. Line breaks and terminal control characters in message and metadata are escaped, so the only line
+/// break is the last byte.
 struct LogLine {
-    /// Bytes of one message, name or value; what is beyond is cut and an ellipsis says so.
+    /// Maximum length of a message, name or value in bytes; longer ones are cut and end with an ellipsis.
     static let maximumValueLength = 1_024
 
     let time: Timestamp
@@ -18,6 +19,7 @@ struct LogLine {
     let message: String
     let metadata: Logger.Metadata
 
+    /// The line with its line break, as UTF-8.
     func render(_ format: LogFormat) -> [UInt8] {
         var out: [UInt8] = []
         out.reserveCapacity(200)
@@ -31,6 +33,7 @@ struct LogLine {
 
     private var sorted: [(key: String, value: Logger.MetadataValue)] { metadata.sorted { $0.key < $1.key } }
 
+    /// Cuts a text to `maximumValueLength`, not inside a scalar.
     private static func cut(_ text: String) -> String {
         guard text.utf8.count > maximumValueLength else { return text }
         var end = text.utf8.index(text.utf8.startIndex, offsetBy: maximumValueLength)
@@ -74,7 +77,7 @@ struct LogLine {
         out.appendQuoted(Self.cut(message))
         for (key, value) in sorted {
             out.append(UInt8(ascii: ","))
-            // A fact of the same name as one of the three above must not replace it.
+            // Metadata named like one of the three members above must not replace it.
             out.appendQuoted(key == "time" || key == "level" || key == "message" ? key + "_" : Self.cut(key))
             out.append(UInt8(ascii: ":"))
             Self.appendJSON(value, to: &out)
@@ -107,14 +110,16 @@ struct LogLine {
 }
 
 extension String {
+    /// Whether the text must be quoted as a value of the text format.
     fileprivate var needsQuotes: Bool {
         isEmpty || unicodeScalars.contains { $0.value <= 0x20 || $0 == "\"" || $0 == "=" || $0 == "\\" || $0.steersTerminal }
     }
 }
 
 extension Unicode.Scalar {
-    /// Control characters (C0, DEL, C1), Unicode's line ends, and marks, embeddings, overrides and isolates of direction (Unicode Standard
-    /// Annex 9): what breaks a line, steers a terminal or shows text in another order than it has. All lie below U+10000.
+    /// Whether the scalar may break a line, control a terminal or change the order of displayed text: control characters (C0, DEL, C1),
+    /// Unicode line separators, and bidirectional marks, embeddings, overrides and isolates (Unicode Standard Annex 9). All are below
+    /// U+10000.
     package var steersTerminal: Bool {
         switch value {
         case 0..<0x20, 0x7F...0x9F, 0x61C, 0x200E, 0x200F, 0x2028...0x202E, 0x2066...0x206F: true
@@ -130,7 +135,7 @@ extension [UInt8] {
         append(UInt8(ascii: "\""))
     }
 
-    /// The text with JSON's escapes for what is unprintable, and for backslash and `quote` when it stands in quotes.
+    /// Appends the text with JSON escapes for unprintable scalars and, if `quote` is not nil, for backslashes and quotes.
     fileprivate mutating func appendEscaped(_ text: String, quote: UInt8?) {
         for scalar in text.unicodeScalars {
             switch scalar {
@@ -152,7 +157,7 @@ extension [UInt8] {
 
 extension Unicode.Scalar {
     fileprivate var utf8: UTF8.EncodedScalar {
-        // Every scalar has an encoding in UTF-8; `encode` is optional only for encodings that cannot hold all of Unicode.
+        // Every scalar has a UTF-8 encoding; `encode` returns an optional only for encodings that do not cover all of Unicode.
         UTF8.encode(self) ?? UTF8.encodedReplacementCharacter
     }
 }

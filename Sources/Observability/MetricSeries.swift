@@ -1,7 +1,7 @@
 import CoreMetrics
 import Synchronization
 
-/// A number that only rises (until its owner resets it).
+/// A counter: a number that only increases, unless its owner resets it. Thread-safe without locks.
 final class CounterSeries: CounterHandler, FloatingPointCounterHandler {
     private let whole = Atomic<Int64>(0)
     private let fraction = AtomicDouble()
@@ -24,7 +24,7 @@ final class CounterSeries: CounterHandler, FloatingPointCounterHandler {
     }
 }
 
-/// A number that goes up and down.
+/// A gauge: a number that increases and decreases. Thread-safe without locks.
 final class GaugeSeries: MeterHandler, RecorderHandler {
     private let number = AtomicDouble()
 
@@ -38,16 +38,16 @@ final class GaugeSeries: MeterHandler, RecorderHandler {
     func record(_ value: Double) { number.set(value) }
 }
 
-/// How often values fell under each bound, with their sum.
+/// A histogram: counts of values per bucket and their sum. Thread-safe without locks.
 final class HistogramSeries: TimerHandler, RecorderHandler {
-    /// Enough for the longest list of bounds, and one for what is above them all.
+    /// Number of buckets: the maximum number of bounds, and one for larger values.
     private static let slots = 17
 
     let bounds: [Double]
     private let counts = [17 of Atomic<Int64>] { _ in Atomic(0) }
     private let total = AtomicDouble()
 
-    /// - Parameter bounds: upper bounds, inclusive, rising; at most 16.
+    /// - Parameter bounds: inclusive upper bounds in ascending order; at most 16, further ones are ignored.
     init(bounds: [Double]) {
         self.bounds = Array(bounds.prefix(Self.slots - 1))
     }
@@ -63,8 +63,8 @@ final class HistogramSeries: TimerHandler, RecorderHandler {
         total.add(value)
     }
 
-    /// How many values were at most each bound, the last one being all; and their sum. Values recorded meanwhile may stand in one and not
-    /// yet in the other.
+    /// The cumulative counts per bound, the last of which counts all values, and the sum of the values. A value recorded concurrently may be
+    /// included in only one of the two.
     var snapshot: (cumulative: [Int64], sum: Double) {
         var running: Int64 = 0
         var cumulative: [Int64] = []
@@ -76,6 +76,7 @@ final class HistogramSeries: TimerHandler, RecorderHandler {
     }
 }
 
+/// A `Double` with atomic operations (relaxed ordering).
 final class AtomicDouble: Sendable {
     private let bits = Atomic<UInt64>(0)
 

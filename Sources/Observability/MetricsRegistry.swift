@@ -1,18 +1,21 @@
 import CoreMetrics
 import Synchronization
 
-/// Every metric of the process, for Prometheus to read.
+/// All metrics of the process, a swift-metrics backend for Prometheus.
 ///
-/// A metric's name is the label it was made with (characters that Prometheus does not allow become `_`); rooms give full names in base
-/// units, such as `sluice_redis_reconnects_total`. A timer is a histogram in seconds; an aggregating recorder one in whatever its name's
-/// end says (`_seconds`, `_bytes`, else a plain number). Values are atomics: recording takes no lock, making a metric takes one.
+/// The name of a metric is its label; characters that Prometheus does not allow become `_`. Modules use full names in base units, such as
+/// `sluice_redis_reconnects_total`. A timer becomes a histogram in seconds, an aggregating recorder a histogram in the unit of its suffix
+/// (`_seconds`, `_bytes`, otherwise a plain number). Values are atomics: recording takes no lock, creating a metric takes one.
 package final class MetricsRegistry: MetricsFactory {
     package static let shared = MetricsRegistry()
 
-    /// Every combination of name and labels is kept until the process ends; what comes beyond this many is counted and else forgotten.
+    /// Maximum number of series, the combinations of name and labels, which are kept until the process ends. Further ones are counted in
+    /// `refused` and otherwise ignored.
     package static let maximumSeries = 2_000
+    /// Maximum length of a label's value in characters; longer ones are cut.
     private static let maximumLabelLength = 200
 
+    /// One combination of name and labels.
     enum Series: Sendable {
         case counter(CounterSeries)
         case gauge(GaugeSeries)
@@ -27,10 +30,10 @@ package final class MetricsRegistry: MetricsFactory {
         }
     }
 
-    /// All series of one name; they are of one type.
+    /// All series with one name; they have the same type.
     struct Family: Sendable {
         let type: String
-        /// By the labels as they are written out.
+        /// The series by their rendered labels.
         var series: [String: Series] = [:]
     }
 
@@ -41,7 +44,7 @@ package final class MetricsRegistry: MetricsFactory {
 
     private let state = Mutex(State())
     private let maximum: Int
-    /// Series that were refused: too many, or a name already taken by a metric of another type.
+    /// Counts rejected series: the maximum was reached, or the name belongs to a metric of another type.
     let refused = CounterSeries()
 
     package init(maximumSeries: Int = MetricsRegistry.maximumSeries) {
@@ -86,14 +89,14 @@ package final class MetricsRegistry: MetricsFactory {
         return series
     }
 
-    // Prometheus wants a counter to go on from where it was: a series outlives the object that it was made for.
+    // Prometheus expects counters to continue, so a series is kept after its metric object is destroyed.
     package func destroyCounter(_: any CounterHandler) {}
     package func destroyFloatingPointCounter(_: any FloatingPointCounterHandler) {}
     package func destroyMeter(_: any MeterHandler) {}
     package func destroyRecorder(_: any RecorderHandler) {}
     package func destroyTimer(_: any TimerHandler) {}
 
-    /// The series of this name and these labels, made if need be; nil when it may not be made or the name belongs to another type.
+    /// Finds or creates a series; nil when the maximum is reached or the name belongs to another type.
     private func find(_ label: String, _ dimensions: [(String, String)], or make: () -> Series) -> Series? {
         let name = PrometheusText.name(label)
         let labels = PrometheusText.labels(dimensions.map { ($0.0, String($0.1.prefix(Self.maximumLabelLength))) })
@@ -113,7 +116,7 @@ package final class MetricsRegistry: MetricsFactory {
     }
 }
 
-/// Upper bounds of histograms, by what is measured.
+/// The upper bounds of histograms per unit.
 enum Bounds {
     /// 100 µs to 10 s.
     static let seconds: [Double] = [
@@ -123,12 +126,14 @@ enum Bounds {
     static let bytes: [Double] = (3..<14).map { Double(1 << (2 * $0)) }
     static let numbers: [Double] = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 100_000]
 
+    /// The bounds for the unit in the suffix of a metric's name.
     static func of(_ name: String) -> [Double] {
         name.hasSuffix("_seconds") ? seconds : name.hasSuffix("_bytes") ? bytes : numbers
     }
 }
 
 extension Telemetry {
+    /// Installs the registry as the backend of swift-metrics. Call it once per process.
     package static func startMetrics() {
         MetricsSystem.bootstrap(MetricsRegistry.shared)
     }

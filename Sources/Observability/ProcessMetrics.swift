@@ -1,10 +1,10 @@
 import Glibc
 
-/// What the kernel says of this process (proc(5)).
+/// Kernel statistics of this process (proc(5)).
 package struct ProcessMetrics: Sendable {
     package var residentBytes = 0
     package var virtualBytes = 0
-    /// User and system time together.
+    /// Sum of user and system time.
     package var cpuSeconds = 0.0
     package var openDescriptors = 0
     package var maximumDescriptors: UInt64 = 0
@@ -12,10 +12,9 @@ package struct ProcessMetrics: Sendable {
     /// Seconds since 1970.
     package var startTime = 0.0
 
-    /// Nil where there is no /proc.
+    /// Reads the statistics; nil without /proc.
     package static func read() -> ProcessMetrics? {
-        // The second field is the command's name in parentheses and may hold anything: what counts begins after the last parenthesis, with
-        // field 3.
+        // Field 2 is the command's name in parentheses and may contain any character, so field 3 starts after the last parenthesis.
         guard let stat = contents("/proc/self/stat"), let end = stat.lastIndex(of: ")") else { return nil }
         let fields = stat[stat.index(after: end)...].split(separator: " ")
         func field(_ number: Int) -> Double { number - 3 < fields.count ? Double(fields[number - 3]) ?? 0 : 0 }
@@ -32,7 +31,7 @@ package struct ProcessMetrics: Sendable {
         return metrics
     }
 
-    /// Seconds since 1970 at which the machine started.
+    /// Boot time of the machine in seconds since 1970; 0 if unknown.
     private static let bootTime: Double = {
         for line in contents("/proc/stat")?.split(separator: "\n") ?? [] where line.hasPrefix("btime ") {
             return Double(line.dropFirst(6)) ?? 0
@@ -45,10 +44,11 @@ package struct ProcessMetrics: Sendable {
         defer { closedir(folder) }
         var count = 0
         while readdir(folder) != nil { count += 1 }
-        // ".", ".." and the descriptor of this very folder.
+        // Not counted: ".", ".." and the descriptor of this directory.
         return max(0, count - 3)
     }
 
+    /// The first megabyte of a file as text; nil when it cannot be opened.
     private static func contents(_ path: String) -> String? {
         let descriptor = open(path, O_RDONLY | O_CLOEXEC)
         guard descriptor >= 0 else { return nil }

@@ -1,9 +1,9 @@
-/// Everything that `/metrics` answers: the process's metrics in Prometheus' text format 0.0.4.
+/// The response of `/metrics`: all metrics of the process in the Prometheus text format 0.0.4.
 package func prometheusText() -> String {
     PrometheusText.render(MetricsRegistry.shared, process: ProcessMetrics.read())
 }
 
-/// Prometheus' text format (prometheus.io/docs/instrumenting/exposition_formats).
+/// Renders metrics in the Prometheus text format (prometheus.io/docs/instrumenting/exposition_formats).
 enum PrometheusText {
     static func render(_ registry: MetricsRegistry, process: ProcessMetrics?) -> String {
         var out = ""
@@ -32,7 +32,7 @@ enum PrometheusText {
         return out
     }
 
-    /// `[a-zA-Z_:][a-zA-Z0-9_:]*`
+    /// A valid metric or label name, `[a-zA-Z_:][a-zA-Z0-9_:]*`; other characters become `_`.
     static func name(_ label: String) -> String {
         var bytes = Array(label.utf8)
         for index in bytes.indices {
@@ -44,7 +44,7 @@ enum PrometheusText {
         return bytes.isEmpty ? "_" : String(decoding: bytes, as: UTF8.self)
     }
 
-    /// `name="value",…` in the order of names, without braces.
+    /// Renders labels as `name="value",…`, sorted by name, without braces.
     static func labels(_ dimensions: [(String, String)]) -> String {
         dimensions.sorted { $0.0 < $1.0 }.map { "\(name($0.0))=\"\(escaped($0.1))\"" }.joined(separator: ",")
     }
@@ -62,6 +62,7 @@ enum PrometheusText {
         return out
     }
 
+    /// Renders a value; whole numbers have no fraction.
     static func number(_ value: Double) -> String {
         if value.isNaN { return "NaN" }
         if value.isInfinite { return value < 0 ? "-Inf" : "+Inf" }

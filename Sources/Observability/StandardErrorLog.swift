@@ -1,7 +1,7 @@
 import Glibc
 import Logging
 
-/// Writes each log line to standard error with one write(2), so that lines of several threads and processes on one pipe do not mix.
+/// A log handler that writes each line to standard error with one write(2), so that lines of several threads and processes do not mix.
 package struct StandardErrorLog: LogHandler {
     package var metadata: Logger.Metadata = [:]
     package var metadataProvider: Logger.MetadataProvider?
@@ -29,16 +29,17 @@ package struct StandardErrorLog: LogHandler {
         set { metadata[key] = newValue }
     }
 
-    /// Of a key that several say, the call's own value counts, then the provider's, then the logger's.
+    /// Writes one line. For a key with several values, the value of the call has precedence, then that of the metadata provider, then that of
+    /// the logger.
     package func log(event: LogEvent) {
-        var facts = metadata
-        if let provided = metadataProvider?.get() { facts.merge(provided) { _, new in new } }
-        if let own = event.metadata { facts.merge(own) { _, new in new } }
-        if let error = event.error, facts["error"] == nil { facts["error"] = "\(error)" }
-        write(LogLine(time: .now, level: event.level, message: event.message.description, metadata: facts).render(format))
+        var merged = metadata
+        if let provided = metadataProvider?.get() { merged.merge(provided) { _, new in new } }
+        if let callMetadata = event.metadata { merged.merge(callMetadata) { _, new in new } }
+        if let error = event.error, merged["error"] == nil { merged["error"] = "\(error)" }
+        write(LogLine(time: .now, level: event.level, message: event.message.description, metadata: merged).render(format))
     }
 
-    /// Nobody can be told when standard error is gone; the line is lost then.
+    /// Writes a line. Errors other than EINTR lose the rest of the line, because there is no other place to report them.
     private static func writeToStandardError(_ line: [UInt8]) {
         line.withUnsafeBytes { bytes in
             var rest = bytes[...]
@@ -50,8 +51,9 @@ package struct StandardErrorLog: LogHandler {
     }
 }
 
+/// Start of logging and metrics.
 package enum Telemetry {
-    /// Sends swift-log and swift-metrics here. Once a process, before the first logger or metric is made.
+    /// Installs the backends of swift-log and swift-metrics. Call it once per process, before the first logger or metric is created.
     package static func start(logLevel: Logger.Level, logFormat: LogFormat) {
         LoggingSystem.bootstrap(
             { _, provider in StandardErrorLog(format: logFormat, level: logLevel, metadataProvider: provider) }, metadataProvider: nil)

@@ -1,14 +1,14 @@
 import Glibc
 
-/// A moment in UTC as RFC 3339 writes it, to the millisecond: `2026-11-22T14:00:00.123Z`.
+/// A time in UTC with milliseconds, formatted as in RFC 3339: `2026-11-22T14:00:00.123Z`.
 package struct Timestamp: Sendable, CustomStringConvertible {
-    /// What four digits of a year can say: 0000-01-01 to 9999-12-31.
+    /// The times with a year of four digits: 0000-01-01 to 9999-12-31.
     private static let range: ClosedRange<Int64> = -62_167_219_200_000...253_402_300_799_999
 
-    /// Since 1970, UTC.
+    /// Since 1970-01-01 UTC.
     package let milliseconds: Int64
 
-    /// - Parameter milliseconds: one outside the years 0 to 9999 becomes the nearest.
+    /// - Parameter milliseconds: since 1970-01-01 UTC; clamped to the years 0 to 9999.
     package init(milliseconds: Int64) { self.milliseconds = min(max(milliseconds, Self.range.lowerBound), Self.range.upperBound) }
 
     package static var now: Timestamp {
@@ -26,6 +26,7 @@ package struct Timestamp: Sendable, CustomStringConvertible {
         return out
     }
 
+    /// Appends the formatted time without allocating a `String`.
     func append(to out: inout [UInt8]) {
         let (quotient, remainder) = milliseconds.quotientAndRemainder(dividingBy: 1_000)
         let thousandths = remainder < 0 ? remainder + 1_000 : remainder

@@ -1,10 +1,10 @@
 /// Exponential back-off with jitter, so that many nodes do not retry at the same moment.
 package struct Backoff: Sendable {
-    /// The smallest part of a delay that jitter leaves, 0 (full jitter) to 1 (none).
+    /// The part of a delay that jitter does not shorten: 0 for full jitter, 1 for no jitter.
     private let minimumShare: Double
     private let initial: Duration
     private let maximum: Duration
-    /// How many delays were taken since the start or the last `reset`.
+    /// Number of delays since the start or the last `reset`, at most 62.
     package private(set) var attempts = 0
 
     /// - Parameters:
@@ -18,16 +18,17 @@ package struct Backoff: Sendable {
     }
 
     /// The delay before the next attempt.
-    /// - Parameter random: 0 to 1; a test passes a fixed value.
+    /// - Parameter random: 0 to 1; tests pass a fixed value.
     package mutating func next(random: Double = .random(in: 0...1)) -> Duration {
         let bound = Self.bound(initial, maximum, attempt: attempts)
         attempts = min(attempts + 1, 62)
         return bound * (minimumShare + (1 - minimumShare) * min(max(0, random), 1))
     }
 
-    /// The next delay is the first one again.
+    /// Starts again with the first delay.
     package mutating func reset() { attempts = 0 }
 
+    /// The upper bound of a delay.
     private static func bound(_ initial: Duration, _ maximum: Duration, attempt: Int) -> Duration {
         var bound = initial
         for _ in 0..<attempt {

@@ -1,13 +1,14 @@
-/// Base64 (RFC 4648, section 4) of samples.
+/// Base64 encoding (RFC 4648, section 4), used for audio samples.
 package enum Base64 {
     private static let alphabet = Array("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/".utf8)
-    /// 255: not of the alphabet.
+    /// The value of each byte; 255 for bytes outside the alphabet.
     private static let values: [UInt8] = {
         var values = [UInt8](repeating: 255, count: 256)
         for (value, byte) in alphabet.enumerated() { values[Int(byte)] = UInt8(value) }
         return values
     }()
 
+    /// The padded encoding of the bytes.
     package static func encode(_ bytes: some Collection<UInt8>) -> String {
         var out: [UInt8] = []
         out.reserveCapacity((bytes.count + 2) / 3 * 4)
@@ -25,7 +26,8 @@ package enum Base64 {
         return String(decoding: out, as: UTF8.self)
     }
 
-    /// - Returns: false for what is no base64; then what was appended is of no use. Padding may be missing.
+    /// Appends the decoded bytes. Padding may be missing.
+    /// - Returns: false for invalid Base64; `out` may then contain some decoded bytes.
     package static func decode(_ text: String, into out: inout [UInt8]) -> Bool {
         var group: UInt32 = 0
         var held = 0

@@ -11,6 +11,7 @@ extension Duration {
     /// Whole seconds, rounded towards zero.
     package var wholeSeconds: Int { Int(clamping: components.seconds) }
 
+    /// The whole number of units, rounded towards zero and clamped to the range of `Int`.
     private func whole(perSecond: Int64, attosecondsPerUnit: Int64) -> Int {
         let (seconds, attoseconds) = components
         let (product, overflow) = seconds.multipliedReportingOverflow(by: perSecond)

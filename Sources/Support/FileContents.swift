@@ -1,8 +1,8 @@
 import Glibc
 
-/// Reads small files whole, with a limit.
+/// Reads complete small files, up to a size limit.
 package enum FileContents {
-    /// Why a file could not be read, as the operating system or the limit says it; without the path.
+    /// The reason why a file could not be read: the system's error text or the exceeded limit. Does not contain the path.
     package struct Unreadable: Error, CustomStringConvertible {
         package let description: String
 
@@ -10,8 +10,8 @@ package enum FileContents {
     }
 
     /// The bytes of the file.
-    /// - Parameter limit: bytes; a larger file is refused.
-    /// - Throws: `Unreadable` when the file is missing, a folder, not readable or too large.
+    /// - Parameter limit: maximum size in bytes.
+    /// - Throws: `Unreadable` when the file is missing, is a directory, cannot be read or exceeds the limit.
     package static func read(_ path: String, limit: Int) throws(Unreadable) -> [UInt8] {
         let descriptor = open(path, O_RDONLY | O_CLOEXEC)
         guard descriptor >= 0 else { throw lastError() }
@@ -33,7 +33,8 @@ package enum FileContents {
         }
     }
 
-    /// The text of the file, which must be UTF-8.
+    /// The text of the file.
+    /// - Throws: `Unreadable` as `read` does, and for text that is not UTF-8.
     package static func readText(_ path: String, limit: Int) throws(Unreadable) -> String {
         let bytes = try read(path, limit: limit)
         guard let text = String(validating: bytes, as: UTF8.self) else { throw Unreadable("it is not UTF-8") }

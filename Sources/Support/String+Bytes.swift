@@ -1,5 +1,5 @@
 extension String {
-    /// The longest beginning that has at most so many bytes of UTF-8 and does not end inside a scalar.
+    /// The longest prefix with at most `maximum` bytes of UTF-8 that does not end inside a scalar.
     package func cut(toBytes maximum: Int) -> String {
         guard utf8.count > maximum else { return self }
         var end = utf8.index(utf8.startIndex, offsetBy: Swift.max(0, maximum))

@@ -1,6 +1,6 @@
 import Glibc
 
-/// The system's wall clock (CLOCK_REALTIME). It may step backwards or forwards: never use it to measure an interval.
+/// The system's wall clock (CLOCK_REALTIME). It may jump backwards or forwards, so never measure intervals with it.
 package enum WallClock {
     /// Milliseconds since 1970-01-01 UTC. Costs a few nanoseconds (vDSO).
     package static var milliseconds: Int {
@@ -11,7 +11,7 @@ package enum WallClock {
     /// Seconds since 1970-01-01 UTC.
     package static var seconds: Int { now.tv_sec }
 
-    /// Nanoseconds within the current second, 0 to 999,999,999, with the second they belong to.
+    /// Seconds since 1970-01-01 UTC, and nanoseconds within that second (0 to 999,999,999).
     package static var secondsAndNanoseconds: (seconds: Int, nanoseconds: Int) {
         let time = now
         return (time.tv_sec, time.tv_nsec)
@@ -24,9 +24,9 @@ package enum WallClock {
     }
 }
 
-/// The system's monotonic clock (CLOCK_MONOTONIC), comparable between processes of one machine.
+/// The system's monotonic clock (CLOCK_MONOTONIC). Its values are comparable between processes on one machine.
 package enum MonotonicClock {
-    /// Nanoseconds since an arbitrary start, usually the machine's boot.
+    /// Nanoseconds since an arbitrary point in time, usually the boot of the machine.
     package static var nanoseconds: UInt64 {
         var time = timespec()
         clock_gettime(CLOCK_MONOTONIC, &time)

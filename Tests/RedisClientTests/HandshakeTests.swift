@@ -30,12 +30,12 @@ import Testing
             ("redis://h", [ok, .error("MASTERDOWN no")], 2, "unavailable: MASTERDOWN no"),
             (
                 "redis://h", [.error("NOAUTH x"), .error("NOAUTH x")], 2,
-                "server: Redis wants a password and redis://h:6379/0 has none: NOAUTH x"
+                "server: Redis requires a password and redis://h:6379/0 has none: NOAUTH x"
             ),
-            ("redis://u:p@h", [.error("WRONGPASS x")], 3, "server: Redis refuses the user or password of redis://u@h:6379/0: WRONGPASS x"),
+            ("redis://u:p@h", [.error("WRONGPASS x")], 3, "server: Redis rejected the user or password of redis://u@h:6379/0: WRONGPASS x"),
             (
                 "redis://h/99", [.error("ERR DB index is out of range")], 3,
-                "server: Redis refuses database 99: ERR DB index is out of range"
+                "server: Redis rejected database 99: ERR DB index is out of range"
             ),
         ] as [(String, [RESPValue], Int, String)])
     func answers(_ url: String, _ replies: [RESPValue], _ commands: Int, _ outcome: String) throws {

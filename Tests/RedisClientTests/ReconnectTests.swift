@@ -26,7 +26,7 @@ import Testing
                 #expect(redis.isConnected)
                 let lost = try await log.wait(for: "redis connection lost")
                 #expect(lost.level == .warning && lost.metadata.contains("closed"))
-                let back = try await log.wait(for: "redis connection is back")
+                let back = try await log.wait(for: "redis connection restored")
                 #expect(back.level == .info && back.metadata.contains("away_ms"))
             }
             #expect(log.lines.value.count == 2)
@@ -49,7 +49,7 @@ import Testing
                 try await server.start()
                 #expect(try await first == .text("1"))
                 #expect(try await second == .text("2"))
-                _ = try await log.wait(for: "redis connection is back")
+                _ = try await log.wait(for: "redis connection restored")
                 #expect(log.lines.value.count == 2)
             }
         }
@@ -111,7 +111,7 @@ import Testing
                 _ = try await log.wait(for: "redis connection lost")
                 #expect(!redis.isConnected)
                 proxy.heal()
-                _ = try await log.wait(for: "redis connection is back")
+                _ = try await log.wait(for: "redis connection restored")
                 #expect(try await redis.send("PING") == .simple("PONG"))
             }
             await proxy.close()
@@ -180,7 +180,7 @@ import Testing
             let failure = await code { try await redis.send("ANY") }
             #expect(failure == .protocolViolation || answer.hasPrefix(":") && failure == nil)
             _ = try await log.wait(for: "redis connection lost")
-            _ = try await log.wait(for: "redis connection is back")
+            _ = try await log.wait(for: "redis connection restored")
         }
         await server.close()
     }
@@ -191,7 +191,7 @@ import Testing
         try await withClient(server.url, log: log) { redis in
             #expect(await code { try await redis.send("SET", "a", "b") } == .server)
             #expect(try await log.wait(for: "redis connection lost").metadata.contains("replica"))
-            _ = try await log.wait(for: "redis connection is back")
+            _ = try await log.wait(for: "redis connection restored")
         }
         await server.close()
     }

@@ -87,7 +87,7 @@ import Testing
                 #expect(try await Self.subscribers(of: "channel-0", server) == 1)
             }
             #expect(log.lines("redis connection lost").count == 2)
-            #expect(log.lines("redis connection is back").count == 2)
+            #expect(log.lines("redis connection restored").count == 2)
         }
     }
 

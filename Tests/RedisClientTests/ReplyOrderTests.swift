@@ -64,7 +64,7 @@ import Testing
         try await withClient(server.url, log: log) { redis in
             let line = try await log.wait(for: "redis cannot be reached")
             #expect(line.metadata.contains("handshake"))
-            _ = try await log.wait(for: "redis connection is back")
+            _ = try await log.wait(for: "redis connection restored")
         }
         await server.close()
     }

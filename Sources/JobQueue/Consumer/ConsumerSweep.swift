@@ -1,30 +1,31 @@
 import Contract
 import RedisClient
 
-/// Consumers of workers that died: Redis keeps them for ever.
+/// Removal of consumers left behind by dead workers; Redis never deletes consumers by itself.
 extension JobConsumer {
-    /// Consumers looked at in one turn; the rest has its turn later.
-    private static let sweptAtOnce = 100
+    /// Maximum number of consumers checked per sweep; the others are checked by later sweeps.
+    private static let sweepMaximum = 100
 
-    /// Deletes consumers that were not heard of for a lease, have nothing pending and whose worker shows no sign of life. One worker at a
-    /// time looks, once in two leases; for the others it is a single SET.
-    /// - Returns: the names of those that were deleted.
+    /// Deletes consumers that were idle for a lease, have no pending entries and whose worker has no heartbeat.
+    ///
+    /// One worker at a time sweeps, once per two leases; for the other workers the call costs a single SET.
+    /// - Returns: the names of the deleted consumers.
     package func sweepConsumers() async throws(RedisError) -> [String] {
-        let turn = try await redis.send("SET", .string(keys.sweep), .string(worker), "NX", "PX", .integer(2 * settings.leaseMilliseconds))
-        guard !turn.isNull else { return [] }
-        var silent: Set<String> = []
+        let lock = try await redis.send("SET", .string(keys.sweep), .string(worker), "NX", "PX", .integer(2 * settings.leaseMilliseconds))
+        guard !lock.isNull else { return [] }
+        var idleNames: Set<String> = []
         for partition in 0..<keys.partitions {
             var pipeline = RedisPipeline()
             for queue in keys.queues(partition: partition) { pipeline.append("XINFO", "CONSUMERS", .string(queue), .string(Keys.group)) }
             for reply in try await redis.send(pipeline) {
                 for consumer in reply.array ?? [] {
-                    if let name = silentConsumer(consumer) { silent.insert(name) }
+                    if let name = idleConsumer(consumer) { idleNames.insert(name) }
                 }
             }
         }
-        // The consumer that stands for nobody has no sign of life by nature.
-        silent.subtract([worker, Self.nobody])
-        let names = Array(silent.sorted().prefix(Self.sweptAtOnce))
+        // The consumer of handed-back entries belongs to no worker and so never has a heartbeat.
+        idleNames.subtract([worker, Self.nobody])
+        let names = Array(idleNames.sorted().prefix(Self.sweepMaximum))
         guard !names.isEmpty else { return [] }
         var pipeline = RedisPipeline()
         for name in names { pipeline.append("EXISTS", .string(keys.worker(name))) }
@@ -34,8 +35,8 @@ extension JobConsumer {
         return dead
     }
 
-    /// The name in an element of XINFO CONSUMERS, if it has nothing pending and was idle for a lease.
-    private func silentConsumer(_ consumer: RESPValue) -> String? {
+    /// The name in an element of XINFO CONSUMERS, if the consumer has no pending entries and was idle for longer than a lease.
+    private func idleConsumer(_ consumer: RESPValue) -> String? {
         let values = consumer.array ?? []
         var facts: [String: RESPValue] = [:]
         for index in stride(from: 0, to: values.count - 1, by: 2) {

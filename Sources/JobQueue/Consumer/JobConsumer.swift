@@ -3,18 +3,21 @@ import JSONCodec
 import NIOCore
 import RedisClient
 
-/// The worker's side of the contract: take, claim, renew, hand back. What ends a job is in `OutputCommands`, as it goes with the output.
+/// The worker's commands on the queue: take, claim, renew, hand back. `OutputCommands` ends jobs, because the terminal event is written
+/// together with the output.
+///
+/// Every method throws `RedisError` when Redis is unavailable, does not answer within the deadline or sends an unexpected reply.
 package struct JobConsumer: Sendable {
     package let redis: RedisClient
-    /// For reads that block: nothing else may wait behind them.
+    /// A separate connection for blocking reads, so that no other command waits behind them.
     package let blocking: RedisClient
     package let settings: QueueSettings
-    /// The consumer's name, `SLUICE_WORKER_NAME`.
+    /// The name of the consumer in the consumer group, `SLUICE_WORKER_NAME`.
     package let worker: String
-    /// Tells this process from an earlier or another one of the same name.
+    /// Distinguishes this process from other processes, earlier or concurrent, with the same worker name.
     package let token: String
 
-    /// The consumer that owns entries which were given back: nobody, so that taking them over counts no crash.
+    /// A consumer name that belongs to no worker. It owns the entries that were handed back, so that taking them over counts no crash.
     package static let nobody = "-returned-"
 
     package var keys: Keys { settings.keys }
@@ -27,7 +30,8 @@ package struct JobConsumer: Sendable {
         self.token = token
     }
 
-    /// Creates streams and groups where they are missing. A group begins at 0: what was submitted before any worker ran is not skipped.
+    /// Creates missing streams and consumer groups. Groups start at id 0, so jobs submitted before the first worker ran are delivered too.
+    /// - Throws: `.server` for any error reply except BUSYGROUP and WRONGTYPE.
     package func createGroups() async throws(RedisError) {
         var pipeline = RedisPipeline()
         for partition in 0..<keys.partitions {
@@ -36,13 +40,14 @@ package struct JobConsumer: Sendable {
             }
         }
         for reply in try await redis.send(pipeline) {
-            // A key that is no stream concerns its own queue alone: `take` reports it.
+            // A key of the wrong type affects only its own queue; `take` reports it.
             guard case .error(let message) = reply, !message.hasPrefix("BUSYGROUP"), !message.hasPrefix("WRONGTYPE") else { continue }
             throw RedisError(.server, message)
         }
     }
 
-    /// Takes what waits in a partition, the more urgent classes first; returns at once.
+    /// Reads waiting entries of one partition without blocking, in the order of `classes`.
+    /// - Parameter count: the maximum number of entries.
     package func take(partition: Int, classes: [JobClass], count: Int) async throws(RedisError) -> Taken {
         guard count > 0, !classes.isEmpty else { return Taken() }
         let reply = try await redis.run(
@@ -67,10 +72,10 @@ package struct JobConsumer: Sendable {
         return taken
     }
 
-    /// Bytes of jobs in one answer of `take`, exceeded by a few entries at most.
+    /// Limit of job JSON in one reply of `take`, in bytes; exceeded by at most a few entries.
     private static let takenBytes = 8 << 20
 
-    /// What one `take` brought.
+    /// The result of one `take`.
     package struct Taken: Sendable {
         package var entries: [QueueEntry] = []
         /// Queues that could not be read.
@@ -79,17 +84,17 @@ package struct JobConsumer: Sendable {
         package init() {}
     }
 
-    /// Waits for something to be submitted to any partition: at most one entry a queue, empty when nothing came.
-    /// - Parameter excluded: keys of queues that cannot be read: one of them would fail the command for all.
+    /// Blocks until a job is submitted to any partition. Returns at most one entry per queue, or none after `milliseconds`.
+    /// - Parameter excluded: keys of unreadable queues; a single one of them would make the command fail for all queues.
     package func wait(classes: [JobClass], excluding excluded: Set<String> = [], milliseconds: Int) async throws(RedisError) -> [QueueEntry]
     {
-        var places: [String: (Int, JobClass)] = [:]
+        var locations: [String: (Int, JobClass)] = [:]
         var names: [RedisArgument] = []
         for priority in classes {
             for partition in 0..<keys.partitions {
                 let queue = keys.queue(priority, partition: partition)
                 if excluded.contains(queue) { continue }
-                places[queue] = (partition, priority)
+                locations[queue] = (partition, priority)
                 names.append(.string(queue))
             }
         }
@@ -100,7 +105,7 @@ package struct JobConsumer: Sendable {
         let reply = try await blocking.send(command, timeout: .milliseconds(Int64(milliseconds)) + .seconds(5))
         var entries: [QueueEntry] = []
         for stream in reply.array ?? [] {
-            guard let pair = stream.array, pair.count == 2, let name = pair[0].string, let (partition, priority) = places[name] else {
+            guard let pair = stream.array, pair.count == 2, let name = pair[0].string, let (partition, priority) = locations[name] else {
                 continue
             }
             for entry in pair[1].array ?? [] {
@@ -110,7 +115,8 @@ package struct JobConsumer: Sendable {
         return entries
     }
 
-    /// Entries of a queue that were delivered to this consumer and never acknowledged: the answer that carried them may have been lost.
+    /// Reads entries of a queue that were delivered to this consumer and not acknowledged, because the reply with them may have been lost.
+    /// - Parameter after: the entry id after which reading starts; `0-0` for all.
     package func undelivered(partition: Int, priority: JobClass, after: String, count: Int) async throws(RedisError) -> [QueueEntry] {
         let reply = try await redis.send([
             "XREADGROUP", "GROUP", .string(Keys.group), .string(worker), "COUNT", .integer(count), "STREAMS",
@@ -120,8 +126,8 @@ package struct JobConsumer: Sendable {
         return entries.compactMap { Self.entry($0, partition: partition, priority: priority) }
     }
 
-    /// One step of looking for entries whose lease ran out.
-    /// - Parameter cursor: `0-0` to begin with; the returned one is `0-0` at the end.
+    /// Takes over entries whose lease has expired: one step of a scan through a queue's pending entries.
+    /// - Parameter cursor: `0-0` for the first step; the returned cursor is `0-0` after the last step.
     package func takeOver(partition: Int, priority: JobClass, cursor: String, count: Int) async throws(RedisError) -> (
         cursor: String, entries: [QueueEntry]
     ) {
@@ -136,6 +142,7 @@ package struct JobConsumer: Sendable {
         return (next, (values[1].array ?? []).compactMap { Self.entry($0, partition: partition, priority: priority) })
     }
 
+    /// Decodes one stream entry: `[id, [field, value, …]]`; nil for another shape.
     private static func entry(_ value: RESPValue, partition: Int, priority: JobClass) -> QueueEntry? {
         guard let pair = value.array, pair.count == 2, let id = pair[0].string else { return nil }
         var job: [UInt8]?
@@ -146,7 +153,8 @@ package struct JobConsumer: Sendable {
         return QueueEntry(partition: partition, priority: priority, id: id, job: job)
     }
 
-    /// - Parameter leaseExpired: the entry was taken over: then a running state means that its worker was lost.
+    /// Claims a delivered job: starts a new attempt owned by this worker, or ends the job if it is interrupted, late or crashed too often.
+    /// - Parameter leaseExpired: whether the entry was taken over. If it was, a job in state `running` counts as a crash of its worker.
     package func claim(_ job: Job, entry: QueueEntry, leaseExpired: Bool) async throws(RedisError) -> ClaimOutcome {
         let id = job.id
         var name: [UInt8] = []
@@ -183,12 +191,14 @@ package struct JobConsumer: Sendable {
         }
     }
 
-    /// Attempts and crashes of a job.
+    /// Valid range of a job's attempts and crashes.
     private static let counts = 0...Int(Int32.max)
-    /// Milliseconds since 1970, up to 2^53.
+    /// Valid range of times: milliseconds since 1970, up to 2^53.
     private static let times = 0...(1 << 53)
 
-    /// Removes an entry that is no job, or lies in a partition that is not its id's; with an id of this partition the job fails by it.
+    /// Removes an entry that is not a valid job or is in the wrong partition. If the id is known and belongs to this partition, the job is
+    /// ended as `failed` with `invalid_request`.
+    /// - Parameter toDeadLetters: whether to keep the entry as a dead letter.
     package func reject(_ entry: QueueEntry, id: JobID?, message: String, toDeadLetters: Bool) async throws(RedisError) {
         var scriptKeys = [keys.queue(entry.priority, partition: entry.partition), keys.dead(partition: entry.partition)]
         if let id, keys.partition(of: id.rawValue) == entry.partition {
@@ -203,7 +213,7 @@ package struct JobConsumer: Sendable {
             ])
     }
 
-    /// Renews leases of jobs that share a partition, in one script.
+    /// Renews the leases of jobs in one partition with one script call. The answers have the order of `renewals`.
     package func renew(_ renewals: [LeaseRenewal]) async throws(RedisError) -> [LeaseAnswer] {
         guard !renewals.isEmpty else { return [] }
         var scriptKeys: [String] = []
@@ -231,18 +241,19 @@ package struct JobConsumer: Sendable {
         }
     }
 
-    /// The durable interrupt of a job, if there is one.
+    /// The interrupt stored in the job's interrupt key; nil without one.
     package func interrupt(of id: JobID) async throws(RedisError) -> Interrupt? {
         let value = try await redis.send("GET", .string(keys.interrupt(id)))
         return value.isNull ? nil : Self.interrupt(value, id: id)
     }
 
-    /// A durable key that is not the contract's JSON is an intent all the same: somebody wants the job to end.
+    /// Decodes an interrupt key. A value that is not the contract's JSON still interrupts the job, with the reason USER_STOP.
     private static func interrupt(_ value: RESPValue, id: JobID) -> Interrupt {
         value.bytes.flatMap { Interrupt(parsing: $0.readableBytesView) } ?? Interrupt(id: id, reason: InterruptReason.userStop)
     }
 
-    /// Gives a running job back so that another worker goes on with it; no crash is counted. False when it is no longer this attempt's.
+    /// Hands a running job back to the queue, so that another worker continues it. Counts no crash.
+    /// - Returns: false when this attempt no longer owns the job.
     package func handBack(_ renewal: LeaseRenewal) async throws(RedisError) -> Bool {
         let partition = renewal.entry.partition
         let reply = try await redis.run(
@@ -255,7 +266,7 @@ package struct JobConsumer: Sendable {
         return reply.integer == 1
     }
 
-    /// Gives entries back that were delivered and not claimed.
+    /// Returns delivered, unclaimed entries to the queue.
     package func putBack(_ entries: [QueueEntry]) async throws(RedisError) {
         for (place, group) in Dictionary(grouping: entries, by: { [$0.partition, $0.priority.order] }) {
             guard let first = group.first else { continue }
@@ -265,7 +276,7 @@ package struct JobConsumer: Sendable {
         }
     }
 
-    /// Deletes this worker's consumers; those that still have something pending stay, for whoever takes it over.
+    /// Deletes the consumers of the named worker. A consumer with pending entries is kept, so that they can still be taken over.
     package func forgetConsumer(_ name: String) async throws(RedisError) {
         for partition in 0..<keys.partitions {
             _ = try await redis.run(
@@ -273,15 +284,17 @@ package struct JobConsumer: Sendable {
         }
     }
 
-    /// What operators ask of a worker.
+    /// Operator commands that apply to a worker.
     package struct OperatorRequests: Sendable, Equatable {
         package var isDrainRequested = false
-        /// Nil: the key is not a set, so nothing is known.
+        /// Nil when the key is not a set; the caller keeps the previous value.
         package var pausedClasses: Set<JobClass>?
     }
 
-    /// Reads what operators ask of this worker. To drain ends the worker, so it is believed only when the answers fit the questions: echoes
-    /// around them prove that the connection's replies are in step, and two commands must agree.
+    /// Reads the operator commands for this worker.
+    ///
+    /// A drain ends the worker, so a mismatched reply must not cause one: ECHO commands before and after verify that replies match their
+    /// commands, and EXISTS and GET must agree.
     package func operatorRequests() async throws(RedisError) -> OperatorRequests {
         let drain = keys.drain(worker)
         let marks = ["\(UInt64.random(in: .min ... .max))", "\(UInt64.random(in: .min ... .max))"]
@@ -302,10 +315,11 @@ package struct JobConsumer: Sendable {
 }
 
 extension RESPValue {
-    /// The text of a bulk string; nil for all else.
+    /// The text of a bulk string; nil for other kinds of replies.
     fileprivate var bulkText: String? { if case .bulk = self { string } else { nil } }
 }
 
 extension JobClass {
+    /// The position in `allCases`, 0 for the most urgent class.
     fileprivate var order: Int { JobClass.allCases.firstIndex(of: self) ?? 0 }
 }

@@ -2,8 +2,9 @@ import Contract
 import JSONCodec
 import RedisClient
 
-/// The commands that carry a job's output, built into a pipeline on whatever thread the output comes up: the hot path has no script,
-/// explicit ids fence it.
+/// Builds the commands that write a job's output and its terminal event. A value type, usable on any thread.
+///
+/// Output needs no script: XADD with an explicit id fails once a newer attempt has written to the log, which fences stale workers.
 package struct OutputCommands: Sendable {
     package let recordKey: String
     package let logKey: String
@@ -21,14 +22,15 @@ package struct OutputCommands: Sendable {
         deadKey = keys.dead(partition: entry.partition)
     }
 
-    /// One XADD an event and one PUBLISH for all; `events` are the events' JSON.
-    /// - Returns: how many commands, and so replies: the XADDs (null when the log is gone), then the PUBLISH.
+    /// Appends one XADD per event and one PUBLISH for all of them.
+    /// - Parameter events: ids and JSON of the events.
+    /// - Returns: the number of commands, and so of replies: the XADDs (null when the log is missing), then the PUBLISH.
     package func append(_ events: [(id: EventID, json: [UInt8])], to pipeline: inout RedisPipeline) -> Int {
         for event in events {
             pipeline.begin(arguments: 6)
             pipeline.argument("XADD")
             pipeline.argument(logKey)
-            // The claim made the log. One that is gone (FLUSHALL) must not come back without its beginning, its record and its expiry.
+            // The claim created the log. After FLUSHALL it must not be recreated without its first events, its record and its expiry.
             pipeline.argument("NOMKSTREAM")
             pipeline.argument(event.id.description)
             pipeline.argument("e")
@@ -49,13 +51,13 @@ package struct OutputCommands: Sendable {
         return events.count + 1
     }
 
-    /// What `finish.lua` needs beside the keys.
+    /// The arguments of `finish.lua` that depend on how the job ended.
     package struct Ending: Sendable {
         package var event: LoggedEvent
-        /// The event before it in the log.
+        /// The id of the event before it in the log; the script checks that no event is missing.
         package var previous: EventID
         package var progress: JobProgress
-        /// For the dead letters; nil: none.
+        /// The job JSON to keep as a dead letter; nil for none.
         package var deadLetter: [UInt8]?
 
         package init(event: LoggedEvent, previous: EventID, progress: JobProgress) {
@@ -65,7 +67,8 @@ package struct OutputCommands: Sendable {
         }
     }
 
-    /// - Parameter loaded: false after a NOSCRIPT: the script goes along whole.
+    /// Appends the script call that ends a job: one command, one reply as described in `finish.lua`.
+    /// - Parameter loaded: whether the server has the script; false after a NOSCRIPT reply, which sends the source by EVAL.
     package func append(_ ending: Ending, entry: QueueEntry, settings: QueueSettings, loaded: Bool, to pipeline: inout RedisPipeline) {
         let script = Scripts.finish
         let progress = ending.progress
@@ -74,7 +77,7 @@ package struct OutputCommands: Sendable {
         var message = ""
         var state = JobState.finished
         switch ending.event.event {
-        case .finished(let why, _): reason = why.rawValue
+        case .finished(let finishReason, _): reason = finishReason.rawValue
         case .interrupted(let interruption): (state, reason) = (.interrupted, interruption.reason)
         case .failed(let failure, _): (state, code, message) = (.failed, failure.code.rawValue, failure.message)
         default: break

@@ -1,7 +1,7 @@
 import Contract
 import RedisClient
 
-/// An entry of a queue, delivered to a worker.
+/// A queue entry that was delivered to a worker.
 package struct QueueEntry: Sendable, Hashable {
     package let partition: Int
     package let priority: JobClass
@@ -11,28 +11,28 @@ package struct QueueEntry: Sendable, Hashable {
     package let job: [UInt8]?
 }
 
-/// What a claim came to.
+/// The result of a claim.
 package enum ClaimOutcome: Sendable, Equatable {
     case claimed(Claim)
-    /// It ended by the claim: interrupted (nil), or failed with a code (too late, given up).
+    /// The claim ended the job: interrupted (nil) or failed with this code (deadline passed, too many crashes, damaged keys).
     case ended(FailureCode?)
-    /// There is nothing to run: it had ended, or another entry has the job.
+    /// Nothing to run: the job had already ended, or another entry holds it.
     case gone
-    /// Another worker holds its lease.
+    /// Another worker holds the lease.
     case busy
 }
 
-/// A job that this worker owns until its lease runs out.
+/// A job that this worker owns until the lease expires.
 package struct Claim: Sendable, Equatable {
     package let job: Job
     package let entry: QueueEntry
-    /// 1 for the first worker that runs it.
+    /// The number of the attempt, from 1.
     package let attempt: Int
-    /// Workers lost with it so far.
+    /// Workers lost while they ran this job, in all attempts.
     package let crashes: Int
-    /// Redis' clock at the claim, milliseconds since 1970.
+    /// The time of the claim on the Redis server's clock, in milliseconds since 1970.
     package let claimedMilliseconds: Int
-    /// What earlier attempts cost, as far as it was noted.
+    /// Usage of the earlier attempts as recorded at their last renewal; nil when none was recorded.
     package let earlierUsage: Usage?
 
     package init(job: Job, entry: QueueEntry, attempt: Int, crashes: Int, claimedMilliseconds: Int, earlierUsage: Usage?) {
@@ -45,7 +45,8 @@ package struct Claim: Sendable, Equatable {
     }
 }
 
-/// How far a running job is, for its record. Nil: not known yet. Times in milliseconds since 1970 by Redis' clock.
+/// Progress of a running job, written to its record. Nil fields are not known yet. Times are milliseconds since 1970 on the Redis
+/// server's clock.
 package struct JobProgress: Sendable {
     package var usage: Usage?
     package var upstream: String?
@@ -59,10 +60,11 @@ package struct JobProgress: Sendable {
         self.firstTokenMilliseconds = firstTokenMilliseconds
     }
 
+    /// The decimal number, or an empty string for nil, as the scripts expect it.
     static func text(_ milliseconds: Int?) -> String { milliseconds.map { String($0) } ?? "" }
 }
 
-/// One job's line in a renewal of leases.
+/// One job in a renewal of leases.
 package struct LeaseRenewal: Sendable {
     package let id: JobID
     package let entry: QueueEntry
@@ -77,8 +79,12 @@ package struct LeaseRenewal: Sendable {
     }
 }
 
+/// The result of renewing one lease.
 package enum LeaseAnswer: Sendable, Equatable {
+    /// Renewed.
     case kept
+    /// The job has ended, another attempt owns it or its record is missing.
     case lost
+    /// Renewed, and the job has an interrupt key.
     case interrupted(Interrupt)
 }

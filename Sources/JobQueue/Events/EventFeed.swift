@@ -3,31 +3,34 @@ import Logging
 import NIOCore
 import RedisClient
 
-/// One reader of a job's events.
+/// A handle for one reader of a job's events.
 package struct Following: Sendable, Hashable {
     package let id: JobID
     fileprivate let number: UInt64
 }
 
-/// Follows jobs' events for a gateway: live by pub/sub, gaps filled from the log, what was lost without a successor found by looking. One a
-/// gateway, on its event loop: whatever it calls back runs there.
+/// Follows the events of jobs for a gateway: live events by pub/sub, gaps filled from the log.
+///
+/// A lost message with no later event shows no gap; it is found by comparing quiet jobs with their logs periodically. One feed per
+/// gateway, on its event loop; all callbacks run on that loop.
 package actor EventFeed {
-    /// How often followings that heard nothing are compared with their logs; with it a lost terminal event is found within two of them.
-    package static let lookInterval = TimeAmount.milliseconds(900)
-    /// Looks in a row after which a job without log and record counts as lost by Redis (emptied, or back without its data): longer than a
-    /// submission is under way while Redis answers.
-    private static let absencesOfALostJob = 8
-    /// How long a subscription may take to be confirmed.
+    /// Interval at which jobs without new events are compared with their logs. A lost terminal event is found within two intervals.
+    package static let checkInterval = TimeAmount.milliseconds(900)
+    /// Consecutive checks without log and record after which a job counts as lost (Redis was flushed or restarted without its data).
+    /// Together they take longer than a submission in progress.
+    private static let maximumAbsences = 8
+    /// Timeout of a subscription's confirmation.
     private static let subscribeDeadline = TimeAmount.seconds(5)
-    /// One that took longer may have come into force behind the first events of a job that was submitted meanwhile.
+    /// A confirmation that takes longer may come after the first events of a job submitted meanwhile, so the log is read once more.
     private static let promptConfirmation = TimeAmount.milliseconds(250)
 
+    /// The state of one reader.
     private final class Follower {
         let number: UInt64
         var sequence: EventSequence
         let receive: @Sendable ([LoggedEvent]) -> Void
-        /// Heard something since the last look.
-        var lively = true
+        /// Whether a message arrived since the last check.
+        var hasNewMessages = true
 
         init(number: UInt64, after: EventID?, receive: @escaping @Sendable ([LoggedEvent]) -> Void) {
             self.number = number
@@ -36,12 +39,13 @@ package actor EventFeed {
         }
     }
 
+    /// A subscription to a job's output channel and its readers.
     private final class FollowedJob {
         let since = NIODeadline.now()
         var followers: [Follower] = []
         var confirmed = false
         var waiting: [EventLoopPromise<Void>] = []
-        /// Looks in a row that found neither a log nor a record.
+        /// Consecutive checks that found neither a log nor a record.
         var absences = 0
     }
 
@@ -51,12 +55,12 @@ package actor EventFeed {
     private let logger: Logger
     private var jobs: [JobID: FollowedJob] = [:]
     private var nextNumber: UInt64 = 0
-    private var looking = false
+    private var isCheckScheduled = false
 
     package nonisolated var unownedExecutor: UnownedSerialExecutor { queue.redis.executor.asUnownedSerialExecutor() }
 
     /// - Parameters:
-    ///   - subscriber: on the same event loop.
+    ///   - subscriber: runs on the same event loop.
     package init(queue: JobQueue, subscriber: RedisSubscriber, eventLoop: any EventLoop, logger: Logger) {
         self.queue = queue
         self.subscriber = subscriber
@@ -64,18 +68,18 @@ package actor EventFeed {
         self.logger = logger
     }
 
-    /// Follows a job that is about to be submitted. The submission need not wait for the subscription: should that come into force
-    /// behind the first events, the next one shows the gap, or the look at the log finds them.
+    /// Follows a job that is about to be submitted. The submission need not wait for the subscription: if the first events are published
+    /// before it is active, the next event reveals the gap, or the periodic check of the log finds them.
     ///
-    /// `receive` runs on the event loop with one or more events, in order, without gaps or duplicates, nothing of an older attempt after a
-    /// newer, nothing after a terminal event; that one ends the following by itself.
+    /// `receive` runs on the event loop with one or more events: in order, without gaps or duplicates, no event of an older attempt after
+    /// one of a newer attempt, no event after a terminal event. The terminal event ends the following automatically.
     package func follow(new id: JobID, receive: @escaping @Sendable ([LoggedEvent]) -> Void) -> Following {
         begin(id, after: nil, receive).following
     }
 
-    /// Follows a job that was submitted earlier: what its log has first. `receive` as in `follow(new:)`.
-    /// - Parameter after: the last event the receiver has; nil: from the beginning.
-    /// - Throws: `unavailable` when Redis did not confirm the subscription within 5 s; nothing is followed then.
+    /// Follows a job that was submitted earlier, starting with the events in its log. `receive` works as in `follow(new:)`.
+    /// - Parameter after: the last event that the receiver has; nil to start from the beginning.
+    /// - Throws: `.unavailable` when Redis does not confirm the subscription within 5 s; the job is not followed then.
     package func follow(
         _ id: JobID, after: EventID?, receive: @escaping @Sendable ([LoggedEvent]) -> Void
     ) async throws(RedisError) -> Following {
@@ -103,11 +107,11 @@ package actor EventFeed {
         let follower = Follower(number: nextNumber, after: after, receive: receive)
         let job = jobs[id] ?? subscribe(id)
         job.followers.append(follower)
-        startLooking()
+        scheduleCheck()
         return (Following(id: id, number: nextNumber), follower, job)
     }
 
-    /// Ends a following; nothing is received after it. May be called on any thread, and more than once.
+    /// Ends a following. Callable from any thread, repeatedly; called on the event loop, no event is delivered afterwards.
     package nonisolated func stop(_ following: Following) {
         if eventLoop.inEventLoop {
             assumeIsolated { $0.remove(following) }
@@ -120,7 +124,7 @@ package actor EventFeed {
         let job = FollowedJob()
         jobs[id] = job
         subscriber.subscribe(queue.keys.out(id)) { [weak self] event in
-            self?.assumeIsolated { $0.heard(event, of: id) }
+            self?.assumeIsolated { $0.received(event, of: id) }
         }
         return job
     }
@@ -133,7 +137,7 @@ package actor EventFeed {
         subscriber.unsubscribe(queue.keys.out(following.id))
     }
 
-    private func heard(_ event: SubscriptionEvent, of id: JobID) {
+    private func received(_ event: SubscriptionEvent, of id: JobID) {
         guard let job = jobs[id] else { return }
         switch event {
         case .message(let buffer):
@@ -143,11 +147,12 @@ package actor EventFeed {
                     try LoggedEvent.array(parsing: bytes.bindMemory(to: UInt8.self))
                 }
             } catch {
-                logger.warning("a message on a job's channel is no array of events", metadata: ["job": "\(id)", "error": "\(error)"])
+                logger.warning(
+                    "invalid message on output channel: not an array of events", metadata: ["job": "\(id)", "error": "\(error)"])
                 return
             }
             for follower in job.followers {
-                follower.lively = true
+                follower.hasNewMessages = true
                 act(follower.sequence.offer(events), on: id, follower)
             }
         case .subscribed:
@@ -156,7 +161,7 @@ package actor EventFeed {
             let waiting = job.waiting
             job.waiting = []
             for promise in waiting { promise.succeed() }
-            // What was published while the subscription was away is in the log.
+            // Events published while the subscription was inactive are in the log.
             if again || NIODeadline.now() - job.since > Self.promptConfirmation {
                 for follower in job.followers { act(follower.sequence.suspect(), on: id, follower) }
             }
@@ -173,6 +178,7 @@ package actor EventFeed {
         }
     }
 
+    /// Reads the log after `after` and delivers the missing events.
     private func fill(_ id: JobID, number: UInt64, after: EventID?) async {
         do {
             let events = try await queue.log(id, after: after)
@@ -180,7 +186,7 @@ package actor EventFeed {
             deliver(follower.sequence.filled(events), of: id, to: follower)
             if follower.sequence.hasGap { act(follower.sequence.suspect(), on: id, follower) }
         } catch {
-            // Redis is away; said once by its connection. The next look tries again.
+            // Redis is unavailable, which its connection has logged. The next check retries.
             follower(id, number)?.sequence.fillFailed()
         }
     }
@@ -192,39 +198,40 @@ package actor EventFeed {
         if !events.isEmpty { follower.receive(events) }
     }
 
-    // MARK: looking for what was lost
+    // MARK: Periodic checks for lost events
 
-    private func startLooking() {
-        guard !looking else { return }
-        looking = true
-        eventLoop.scheduleTask(in: Self.lookInterval) { self.assumeIsolated { $0.look() } }
+    private func scheduleCheck() {
+        guard !isCheckScheduled else { return }
+        isCheckScheduled = true
+        eventLoop.scheduleTask(in: Self.checkInterval) { self.assumeIsolated { $0.check() } }
     }
 
-    private func look() {
-        looking = false
+    private func check() {
+        isCheckScheduled = false
         guard !jobs.isEmpty else { return }
-        startLooking()
-        var silent: [JobID] = []
+        scheduleCheck()
+        var quiet: [JobID] = []
         for (id, job) in jobs {
             for follower in job.followers {
-                if !follower.lively { silent.append(id) }
-                follower.lively = false
+                if !follower.hasNewMessages { quiet.append(id) }
+                follower.hasNewMessages = false
             }
         }
-        guard !silent.isEmpty else { return }
-        Task { await self.compare(silent) }
+        guard !quiet.isEmpty else { return }
+        Task { await self.compare(quiet) }
     }
 
-    /// Jobs asked for in one round trip.
-    private static let comparedAtOnce = 500
+    /// Maximum number of jobs per round trip.
+    private static let compareBatch = 500
 
+    /// Compares quiet jobs with the last event in their logs and reads the events that are missing.
     private func compare(_ ids: [JobID]) async {
-        for start in stride(from: 0, to: ids.count, by: Self.comparedAtOnce) {
-            let some = Array(ids[start..<min(start + Self.comparedAtOnce, ids.count)])
-            // Redis away is said once by its connection; the next look tries again.
+        for start in stride(from: 0, to: ids.count, by: Self.compareBatch) {
+            let some = Array(ids[start..<min(start + Self.compareBatch, ids.count)])
+            // Redis is unavailable, which its connection has logged. The next check retries.
             guard let newest = try? await queue.lastEvents(some) else { return }
             let absent = zip(some, newest).filter { $0.1 == nil }.map(\.0)
-            if !absent.isEmpty { await lookForRecords(absent) }
+            if !absent.isEmpty { await checkRecords(absent) }
             for (id, newest) in zip(some, newest) {
                 guard let newest, let job = jobs[id] else { continue }
                 job.absences = 0
@@ -235,14 +242,15 @@ package actor EventFeed {
         }
     }
 
-    /// A job in the queue has no log yet; one without a record either will never have one. Its readers are told, for nobody else will.
-    private func lookForRecords(_ ids: [JobID]) async {
+    /// Checks whether jobs without a log have a record. A queued job has a record and no log yet; a job without either is lost, so its
+    /// readers receive a `failed` event.
+    private func checkRecords(_ ids: [JobID]) async {
         guard let known = try? await queue.areKnown(ids) else { return }
         for (id, isKnown) in zip(ids, known) {
             guard let job = jobs[id] else { continue }
             job.absences = isKnown ? 0 : job.absences + 1
-            guard job.absences >= Self.absencesOfALostJob else { continue }
-            logger.error("Redis lost a job; its readers are told", metadata: ["job": "\(id)"])
+            guard job.absences >= Self.maximumAbsences else { continue }
+            logger.error("job lost by Redis: no record and no event log", metadata: ["job": "\(id)"])
             for follower in job.followers { deliver(follower.sequence.lost(), of: id, to: follower) }
         }
     }

@@ -1,37 +1,38 @@
 import Contract
 
-/// Decides which of the events that come in may be passed on: in order, without gap or duplicate, nothing after the end. No I/O.
+/// Orders the events of a job for one reader: no gaps, no duplicates, nothing after the terminal event. A state machine without I/O.
 ///
-/// A gap, and every change of attempt (its predecessor's last message may be lost without a trace), is filled from the log before anything
-/// further is passed on.
+/// The log is read before further events are delivered after a gap and after every change of attempt, because a lost last message of the
+/// older attempt leaves no gap in the ids.
 struct EventSequence {
     enum Action: Equatable {
-        /// To be passed on; may be empty.
+        /// Deliver these events; may be empty.
         case deliver([LoggedEvent])
         /// Read the log after `after`, then call `filled`.
         case fill(after: EventID?)
     }
 
-    /// Live events kept while the log is read. Beyond it they are dropped: the log has them, and the next gap finds that out.
+    /// Maximum number of live events held while the log is read. Further ones are dropped; they are in the log, and the next gap reveals
+    /// that they are missing.
     static let heldMaximum = 1_000
 
     private(set) var last: EventID?
     private(set) var ended = false
     private(set) var filling = false
-    /// What was held back while the log was read did not follow on it: the log is to be read again.
+    /// Whether the held events do not continue the log as it was read, so that the log must be read again.
     private(set) var hasGap = false
     private var held: [LoggedEvent] = []
 
     init(after: EventID?) { last = after }
 
-    /// Live events, in the order in which they were published.
+    /// Accepts live events in the order of publication.
     mutating func offer(_ events: [LoggedEvent]) -> Action {
         guard !ended else { return .deliver([]) }
         if filling {
             if events.count <= Self.heldMaximum - held.count { held += events }
             return .deliver([])
         }
-        // The common case by far: all of it follows what was there.
+        // Fast path, the common case: all events continue the sequence.
         var expected = last?.next ?? EventID(attempt: 1, sequence: 0)
         var whole = true
         for event in events {
@@ -54,14 +55,15 @@ struct EventSequence {
         return .deliver(accept(fresh))
     }
 
-    /// Something may have been missed: look into the log.
+    /// Requests a read of the log because events may be missing.
     mutating func suspect() -> Action {
         guard !ended, !filling else { return .deliver([]) }
         filling = true
         return .fill(after: last)
     }
 
-    /// What the log held. The events held back are judged again behind it.
+    /// Accepts the events read from the log, then the held live events that continue them.
+    /// - Returns: the events to deliver.
     mutating func filled(_ events: [LoggedEvent]) -> [LoggedEvent] {
         var delivered = accept(events.filter { event in last.map { event.id > $0 } ?? true })
         let waiting = held
@@ -70,8 +72,8 @@ struct EventSequence {
         hasGap = false
         for event in waiting where !ended && last.map({ event.id > $0 }) ?? true {
             guard event.id == (last?.next ?? EventID(attempt: 1, sequence: 0)) else {
-                // The log was read before this was written. Nothing behind it may pass: an older attempt's event behind a newer one's first
-                // would look as if it followed.
+                // The log was read before this event was written. Later held events must not pass either: an event of an older attempt
+                // after the first one of a newer attempt would look contiguous.
                 hasGap = true
                 break
             }
@@ -80,13 +82,14 @@ struct EventSequence {
         return delivered
     }
 
-    /// The log could not be read; the next look tries again.
+    /// Ends a failed read of the log; the next check retries.
     mutating func fillFailed() {
         filling = false
         held = []
     }
 
-    /// Neither log nor record are there any more: what is passed on instead of the end that will never come.
+    /// Ends the sequence of a job whose log and record are missing.
+    /// - Returns: a `failed` event in place of the terminal event that will never arrive.
     mutating func lost() -> [LoggedEvent] {
         guard !ended else { return [] }
         ended = true
@@ -97,6 +100,7 @@ struct EventSequence {
         return [LoggedEvent(id: id, event: .failed(failure, Usage(promptTokens: 0, completionTokens: 0, estimated: true)))]
     }
 
+    /// Updates `last` and `ended`, and drops events after a terminal one.
     private mutating func accept(_ events: [LoggedEvent]) -> [LoggedEvent] {
         guard !ended else { return [] }
         if let end = events.firstIndex(where: { $0.event.isTerminal }) {

@@ -1,26 +1,26 @@
 import Contract
 import RedisClient
 
-/// A part of a job's log that is bounded in bytes.
+/// A section of a job's event log, bounded in bytes.
 package struct LogPage: Sendable {
-    /// In order; entries that are no events are left out.
+    /// The events in order; entries that are not valid events are skipped.
     package let events: [LoggedEvent]
-    /// The id of the page's last entry as Redis spells it, from after which the next page begins; nil: there was none.
+    /// The id of the page's last entry as Redis returned it; the next page starts after it. Nil for an empty page.
     package let end: String?
     /// Whether the log ended with this page when it was read.
     package let isLast: Bool
 }
 
 extension JobQueue {
-    /// The job's next events: at least one entry, if there is any, and as many more as fit into `size`.
+    /// Reads the next events of a job: at least one entry, if there is any, and as many more as fit into `size`.
     /// - Parameters:
-    ///   - after: the id of an entry, as `LogPage.end` or an event's id; nil: from the beginning.
-    ///   - size: bytes, as they are in Redis.
+    ///   - after: the entry id after which to start, `LogPage.end` or an event's id; nil to start from the beginning.
+    ///   - size: bytes of entries as stored in Redis.
     package func logPage(_ id: JobID, after: String?, size: Int) async throws(RedisError) -> LogPage {
         let answer = try await redis.run(
             Scripts.logPage, keys: [keys.log(id)], arguments: [.string(after.map { "(" + $0 } ?? "-"), .integer(size)])
         guard let parts = answer.array, parts.count == 2, let entries = parts[0].array else {
-            throw RedisError(.protocolViolation, "the script that reads a page of a log answered with something else")
+            throw RedisError(.protocolViolation, "unexpected reply from the log_page script")
         }
         var events: [LoggedEvent] = []
         var end: String?

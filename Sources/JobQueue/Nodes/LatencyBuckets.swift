@@ -1,8 +1,8 @@
 import Support
 
-/// How many of something took how long. Counts of several workers, or of several stretches of time, can be added up; percentiles cannot.
+/// A histogram of durations with fixed buckets. Unlike percentiles, histograms of several workers or periods can be added up.
 package struct LatencyBuckets: Sendable, Equatable {
-    /// Upper bounds in microseconds, inclusive: 100 µs to 5 min. What is above them all has a count of its own.
+    /// Inclusive upper bounds in microseconds: 100 µs to 5 min. Longer durations have a bucket of their own.
     package static let bounds: [Int] = {
         let steps = [10, 15, 20, 30, 50, 70]
         var bounds: [Int] = []
@@ -13,9 +13,10 @@ package struct LatencyBuckets: Sendable, Equatable {
         }
         return bounds + [100_000_000, 150_000_000, 300_000_000]
     }()
+    /// Number of buckets: one more than there are bounds.
     package static let slots = 40
 
-    /// One more than there are bounds.
+    /// Number of durations per bucket; `slots` elements.
     package private(set) var counts: [Int]
 
     package init() { counts = Array(repeating: 0, count: Self.slots) }
@@ -25,17 +26,18 @@ package struct LatencyBuckets: Sendable, Equatable {
         for (index, count) in counts.prefix(Self.slots).enumerated() { self.counts[index] = count.boundedCount }
     }
 
-    /// - Parameter text: as `text` writes it; anything else counts for nothing.
+    /// - Parameter text: a value of `text`. Missing or invalid counts become 0.
     package init(parsing text: String?) {
         self.init(counts: (text ?? "").split(separator: ",", maxSplits: Self.slots).map { Int($0) ?? 0 })
     }
 
-    /// Counts separated by commas, without the zeros at the end.
+    /// The counts separated by commas, without trailing zeros.
     package var text: String {
         guard let last = counts.lastIndex(where: { $0 > 0 }) else { return "" }
         return counts[...last].map(String.init).joined(separator: ",")
     }
 
+    /// The index of the bucket that counts a duration.
     package static func slot(of microseconds: Int) -> Int { bounds.firstIndex { microseconds <= $0 } ?? bounds.count }
 
     package mutating func record(microseconds: Int) { counts[Self.slot(of: microseconds)] += 1 }
@@ -46,13 +48,13 @@ package struct LatencyBuckets: Sendable, Equatable {
         LatencyBuckets(counts: zip(left.counts, right.counts).map { $0.saturatingAdding($1) })
     }
 
-    /// What came after `right`, an earlier count of the same.
+    /// The durations recorded since `right`, an earlier state of the same histogram.
     package static func - (left: LatencyBuckets, right: LatencyBuckets) -> LatencyBuckets {
         LatencyBuckets(counts: zip(left.counts, right.counts).map { $0.saturatingSubtracting($1) })
     }
 
-    /// Microseconds that a part of all stays below, assumed to be spread evenly within a bucket; nil when there is nothing.
-    /// - Parameter part: 0 to 1; 0.99 for p99.
+    /// A quantile in microseconds, interpolated linearly within its bucket; nil for an empty histogram.
+    /// - Parameter part: 0 to 1, for example 0.99 for p99.
     package func quantile(_ part: Double) -> Int? {
         let total = total
         guard total > 0 else { return nil }

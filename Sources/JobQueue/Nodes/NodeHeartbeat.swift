@@ -3,32 +3,33 @@ import NIOCore
 import RedisClient
 
 extension JobConsumer {
-    /// Lives that end without a word leave their name in the list so many leases longer.
-    private static let leasesListed = 4
+    /// Number of leases for which a crashed worker's name stays in the list of workers.
+    private static let retainedLeases = 4
 
-    /// Puts this worker into the list of all and takes those out that were not heard of for long: two commands.
+    /// Appends the commands that add this worker to the list of workers and remove stale ones: two commands.
+    /// - Parameter milliseconds: the current time, since 1970.
     package func listWorker(in pipeline: inout RedisPipeline, now milliseconds: Int) {
-        let oldest = milliseconds - Self.leasesListed * settings.leaseMilliseconds
+        let oldest = milliseconds - Self.retainedLeases * settings.leaseMilliseconds
         pipeline.append("ZADD", .string(keys.workers), .integer(milliseconds), .string(worker))
         pipeline.append("ZREMRANGEBYSCORE", .string(keys.workers), "-inf", .integer(oldest))
     }
 }
 
-/// A node's sign of life: a hash that expires when it is not written again.
+/// A node's heartbeat: a hash that expires unless the node writes it again.
 package struct NodeHeartbeat: Sendable {
     package enum Kind: Sendable { case worker, gateway }
 
     package let key: String
-    /// How long a node counts as alive without another beat.
+    /// Time for which a node counts as alive without another heartbeat.
     package let expiry: Duration
 
-    /// - Parameter lease: the node beats each third of it and counts as gone after a whole one.
+    /// - Parameter lease: the expiry of the hash. The node writes a heartbeat every third of it.
     package init(_ kind: Kind, name: String, keys: Keys, lease: Duration) {
         key = kind == .worker ? keys.worker(name) : keys.gateway(name)
         expiry = lease
     }
 
-    /// Appends what one beat writes: two commands.
+    /// Appends the commands of one heartbeat: two commands.
     package func append(_ fields: [(name: String, value: String)], to pipeline: inout RedisPipeline) {
         let milliseconds = Int(expiry.components.seconds) * 1_000 + Int(expiry.components.attoseconds / 1_000_000_000_000_000)
         pipeline.append(["HSET", .string(key)] + fields.flatMap { [.string($0.name), .string($0.value)] })

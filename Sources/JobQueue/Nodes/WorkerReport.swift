@@ -2,7 +2,7 @@ import Contract
 import JSONCodec
 import Support
 
-/// A job in a worker's hands, for the list of the slowest.
+/// A running job, listed among a worker's slowest.
 package struct RunningJob: Sendable, Equatable {
     package var id: String
     package var priority: String
@@ -10,14 +10,14 @@ package struct RunningJob: Sendable, Equatable {
     package var phase: String
     package var upstream: String
     package var attempt = 1
-    /// Generated so far, as far as it is known.
+    /// Tokens generated so far, as far as known.
     package var tokens = 0
-    /// When its entry in the queue was made, on Redis' clock, since 1970.
+    /// Time of submission on the Redis server's clock, since 1970.
     package var submittedMilliseconds: Int
-    /// Told by the report that lists it.
+    /// The worker whose report lists the job.
     package var worker = ""
 
-    /// Bytes of a class's or a phase's name.
+    /// Maximum length of a class or phase name in bytes.
     private static let maximumName = 60
 
     package init(
@@ -41,7 +41,7 @@ package struct RunningJob: Sendable, Equatable {
             attempt: json["attempt"]?.count ?? 1, tokens: json["tokens"]?.count ?? 0, submittedMilliseconds: submitted)
     }
 
-    /// - Parameter now: on Redis' clock; nil: without the age.
+    /// - Parameter now: the time on the Redis server's clock, since 1970; nil to omit age and worker.
     func json(now: Int?) -> JSON {
         var members = JSONObject()
         members["id"] = .string(id)
@@ -60,11 +60,11 @@ package struct RunningJob: Sendable, Equatable {
     }
 }
 
-/// What a worker tells of itself in its heartbeat's hash: about a kilobyte, however much it does.
+/// A worker's description of itself in its heartbeat: about a kilobyte, independent of its load.
 package struct WorkerReport: Sendable, Equatable {
-    /// Jobs that one worker lists, those that were submitted longest ago.
+    /// Maximum number of jobs in `slowest`, those submitted longest ago.
     package static let slowestCount = 8
-    /// Bytes of a version that are kept.
+    /// Maximum length of a version in bytes; longer ones are cut.
     static let maximumVersion = 64
 
     package var capacity = 0
@@ -89,6 +89,7 @@ package struct WorkerReport: Sendable, Equatable {
 
     package init() {}
 
+    /// The fields of the heartbeat's hash.
     package var fields: [(name: String, value: String)] {
         [
             ("capacity", String(capacity)), ("in_flight", String(inFlight)), ("draining", isDraining ? "1" : "0"), ("version", version),
@@ -100,8 +101,8 @@ package struct WorkerReport: Sendable, Equatable {
     }
 
     /// - Parameters:
-    ///   - worker: its name, for the jobs that it lists.
-    ///   - fields: a heartbeat's; what is missing in one of another version counts as nothing.
+    ///   - worker: the worker's name, for the jobs in `slowest`.
+    ///   - fields: the heartbeat's hash. Missing fields (of another version) become 0 or empty.
     package init(worker: String, fields: [String: String]) {
         func integer(_ name: String) -> Int { fields[name].flatMap { Int($0)?.boundedCount } ?? 0 }
         func number(_ name: String) -> Double { fields[name].flatMap { Double($0)?.boundedRate } ?? 0 }
@@ -124,7 +125,7 @@ package struct WorkerReport: Sendable, Equatable {
         for index in slowest.indices { slowest[index].worker = worker }
     }
 
-    /// To a tenth, as `12` or `12.5`.
+    /// The rate rounded to a tenth, for example `12` or `12.5`.
     static func text(_ rate: Double) -> String {
         let tenths = Int(bounding: (rate * 10).rounded())
         return tenths % 10 == 0 ? String(tenths / 10) : "\(tenths / 10).\(tenths % 10)"

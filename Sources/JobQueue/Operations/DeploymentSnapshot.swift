@@ -2,22 +2,25 @@ import Contract
 import JSONCodec
 import Support
 
-/// What a deployment does at one moment, as Redis tells it. Its size does not depend on how many jobs there are.
+/// The state of a deployment at one moment, as read from Redis. Its size does not depend on the number of jobs.
 package struct DeploymentSnapshot: Sendable, Equatable {
+    /// The jobs of one class, all partitions together.
     package struct Queue: Sendable, Equatable {
         package var priority: JobClass
-        /// Jobs that nobody works on.
+        /// Jobs that no worker runs.
         package var waiting = 0
-        /// Jobs in workers' hands.
+        /// Jobs delivered to workers.
         package var running = 0
-        /// Entries not yet delivered, as Redis counts them; nil when it cannot.
+        /// Entries not yet delivered, as counted by Redis; nil when Redis does not know the number.
         package var lag: Int? = 0
+        /// Waiting time of the oldest undelivered job; nil when none waits.
         package var oldestWaitMilliseconds: Int?
         package var isPaused = false
 
         package init(priority: JobClass) { self.priority = priority }
     }
 
+    /// A live worker and its last report.
     package struct Worker: Sendable, Equatable {
         package var name: String
         package var report: WorkerReport
@@ -28,15 +31,17 @@ package struct DeploymentSnapshot: Sendable, Equatable {
         }
     }
 
+    /// A live gateway, as described by its heartbeat.
     package struct Gateway: Sendable, Equatable {
         package var name: String
         /// Running requests.
         package var inFlight = 0
         package var sockets = 0
-        /// Sockets that it takes.
+        /// Maximum number of sockets.
         package var capacity = 0
         package var isDraining = false
         package var version = ""
+        /// Since 1970.
         package var startedMilliseconds = 0
 
         package init(name: String) { self.name = name }
@@ -53,10 +58,10 @@ package struct DeploymentSnapshot: Sendable, Equatable {
         }
     }
 
-    /// Jobs in the list of the slowest.
+    /// Maximum number of jobs in `slowest`.
     private static let slowestCount = 50
 
-    /// On Redis' clock, since 1970.
+    /// The time of the snapshot on the Redis server's clock, since 1970.
     package var milliseconds: Int
     package var queues: [Queue]
     package var workers: [Worker] = []
@@ -68,7 +73,7 @@ package struct DeploymentSnapshot: Sendable, Equatable {
         self.queues = queues
     }
 
-    /// Sums of what heartbeats hold are bounded as each of them is.
+    /// The sum over all workers, bounded like each worker's value, because heartbeats may hold any number.
     private func sum(_ value: (WorkerReport) -> Int) -> Int {
         workers.reduce(0) { $0.saturatingAdding(value($1.report)) }.boundedCount
     }
@@ -84,7 +89,7 @@ package struct DeploymentSnapshot: Sendable, Equatable {
     package var capacity: Int { sum(\.capacity) }
     package var tokensPerSecond: Double { sum(\.tokensPerSecond) }
     package var jobsPerSecond: Double { sum(\.jobsPerSecond) }
-    /// Since the start of the workers that run.
+    /// Since the start of the workers that are alive.
     package var finished: Int { sum(\.finished) }
     package var interrupted: Int { sum(\.interrupted) }
     package var failed: Int { sum(\.failed) }
@@ -92,7 +97,7 @@ package struct DeploymentSnapshot: Sendable, Equatable {
     package var queueWait: LatencyBuckets { all(\.queueWait) }
     package var firstToken: LatencyBuckets { all(\.firstToken) }
     package var interruptClose: LatencyBuckets { all(\.interruptClose) }
-    /// Those that were submitted longest ago come first.
+    /// The longest-running jobs, ordered by their time of submission.
     package var slowest: [RunningJob] {
         let jobs = workers.flatMap(\.report.slowest)
         return Array(jobs.sorted { ($0.submittedMilliseconds, $0.id) < ($1.submittedMilliseconds, $1.id) }.prefix(Self.slowestCount))
@@ -100,6 +105,7 @@ package struct DeploymentSnapshot: Sendable, Equatable {
 }
 
 extension DeploymentSnapshot {
+    /// The snapshot as `sluice status --json` and the dashboard show it.
     package var json: JSON {
         [
             "time_ms": .integer(milliseconds), "queues": .array(queues.map(\.json)), "workers": .array(workers.map(\.json)),
@@ -120,7 +126,7 @@ extension DeploymentSnapshot {
 }
 
 extension LatencyBuckets {
-    /// Percentiles over the last minute, and of how many.
+    /// Number of values and percentiles, in microseconds, over the last minute.
     fileprivate var json: JSON {
         func percentile(_ part: Double) -> JSON { quantile(part).map { JSON.integer($0) } ?? .null }
         return ["count": .integer(total), "p50_us": percentile(0.5), "p90_us": percentile(0.9), "p99_us": percentile(0.99)]

@@ -3,22 +3,22 @@ import JSONCodec
 import RedisClient
 import Support
 
-/// What Redis knows of a job: the hash of the contract, with the fields that have a value. Never holds the prompt.
+/// A job's record: the fields of its hash in Redis that have a value. Never contains the prompt.
 package struct JobRecord: Sendable, Equatable {
     package var fields: [String: String]
 
-    /// Bytes of a field that are kept: more than the longest that a node writes, a failure's message.
+    /// Maximum size of a field in bytes; longer ones are cut. The longest that a node writes is a failure's message.
     private static let maximumField = 8_192
 
     package init(fields: [String: String]) { self.fields = fields.mapValues { $0.cut(toBytes: Self.maximumField) } }
 
-    /// Nil for an empty hash: there is no such job.
+    /// Nil for an unknown job: an empty hash or one without a state.
     init?(_ reply: RESPValue) {
         guard let values = reply.array, !values.isEmpty else { return nil }
         var fields: [String: String] = [:]
         for index in stride(from: 0, to: values.count - 1, by: 2) {
             guard let name = values[index].string, let value = values[index + 1].string else { continue }
-            // How the queue finds the job's entry and its owner's process: nobody else's business.
+            // Internal to the queue: the process that owns the job, and the entry's location.
             if name != "token" && name != "entry" { fields[name] = value }
         }
         if fields["state"] == nil { return nil }

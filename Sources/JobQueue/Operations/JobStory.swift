@@ -2,12 +2,12 @@ import Contract
 import JSONCodec
 import RedisClient
 
-/// Everything that Redis still knows of a job.
+/// Everything that Redis stores about a job: record, events and interrupt key.
 package struct JobStory: Sendable {
     package let id: JobID
     package let record: JobRecord?
     package let events: [LoggedEvent]
-    /// The durable wish that it ends.
+    /// The value of the interrupt key; nil without one.
     package let interrupt: Interrupt?
 
     package init(id: JobID, record: JobRecord?, events: [LoggedEvent], interrupt: Interrupt?) {
@@ -17,6 +17,7 @@ package struct JobStory: Sendable {
         self.interrupt = interrupt
     }
 
+    /// The record as JSON, numbers as numbers.
     package static func json(id: String, record: JobRecord) -> JSON {
         var members = JSONObject()
         members["id"] = .string(id)
@@ -32,6 +33,7 @@ package struct JobStory: Sendable {
         return .object(members)
     }
 
+    /// The record, the interrupt's reason and the steps, as `sluice job show --json` prints them.
     package var json: JSON {
         var members = record.flatMap { Self.json(id: id.rawValue, record: $0).object } ?? JSONObject()
         members["id"] = .string(id.rawValue)
@@ -46,17 +48,18 @@ package struct JobStory: Sendable {
         return .object(members)
     }
 
-    /// Events of one type that follow one another are one step.
+    /// Consecutive events of one type, summarized.
     package struct Step: Sendable, Equatable {
         package var first: EventID
         package var last: EventID
         package var type: String
         package var count = 1
-        /// Of text, reasoning or audio.
+        /// Bytes of text, reasoning or audio.
         package var bytes = 0
         package var detail = ""
     }
 
+    /// The events, with consecutive events of one type merged unless they have details of their own.
     package var steps: [Step] {
         var steps: [Step] = []
         for logged in events {
@@ -92,13 +95,13 @@ package struct JobStory: Sendable {
 }
 
 extension JobQueue {
-    /// Nil when nothing is known of it.
+    /// Reads record, events and interrupt key of a job; nil when Redis has none of them.
     package func story(of id: JobID) async throws(RedisError) -> JobStory? {
         guard id.partition(of: keys.partitions) < keys.partitions else { return nil }
         let record = try await record(id)
         let events = try await log(id, after: nil)
-        let wish = try await redis.send("GET", .string(keys.interrupt(id))).string
-        let story = JobStory(id: id, record: record, events: events, interrupt: wish.flatMap { Interrupt(parsing: $0.utf8) })
+        let interruptValue = try await redis.send("GET", .string(keys.interrupt(id))).string
+        let story = JobStory(id: id, record: record, events: events, interrupt: interruptValue.flatMap { Interrupt(parsing: $0.utf8) })
         return record == nil && events.isEmpty && story.interrupt == nil ? nil : story
     }
 }

@@ -1,19 +1,19 @@
 import Contract
 import RedisClient
 
-/// What an operator may do to a deployment, whoever carries the wish: the command line, its live view, the gateway's page.
+/// Operator commands on a deployment, shared by the command line, its live view and the gateway's dashboard.
 extension JobQueue {
-    /// A wish that no worker reads does not lie in wait for a later one of the same name.
+    /// Expiry of a drain request, so that it does not drain a later worker of the same name.
     private static let drainExpirySeconds = 3_600
 
-    /// Workers notice at their next beat; what runs goes on, and new jobs are accepted.
-    /// - Returns: whether this changed anything.
+    /// Pauses or resumes a class. Workers apply it at their next renewal; running jobs continue, and new jobs are still accepted.
+    /// - Returns: whether the class was not paused (or not resumed) already.
     package func pause(_ priority: JobClass, _ isPaused: Bool) async throws(RedisError) -> Bool {
         try await redis.send(isPaused ? "SADD" : "SREM", .string(keys.paused), .string(priority.rawValue)).integer == 1
     }
 
-    /// Asks a worker to drain and end; it notices at its next beat.
-    /// - Returns: false when no worker of this name lives.
+    /// Requests that a worker drains and exits. The worker reads the request at its next renewal.
+    /// - Returns: false when no worker of this name is alive.
     package func drain(worker name: String) async throws(RedisError) -> Bool {
         guard try await redis.send("EXISTS", .string(keys.worker(name))).integer == 1 else { return false }
         _ = try await redis.send("SET", .string(keys.drain(name)), "1", "EX", .integer(Self.drainExpirySeconds))

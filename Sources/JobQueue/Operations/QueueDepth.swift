@@ -2,16 +2,17 @@ import Contract
 import RedisClient
 import Support
 
-/// What waits and runs in a deployment's queues.
+/// The numbers of waiting and running jobs in a deployment's queues.
 package struct QueueDepth: Sendable, Equatable {
+    /// The jobs of one class, all partitions together.
     package struct Class: Sendable, Equatable {
-        /// Not yet ended: waiting or in a worker's hands.
+        /// Jobs that have not ended, waiting or running.
         package var entries = 0
-        /// In a worker's hands, or handed back and not yet taken up.
+        /// Jobs delivered to a worker, or handed back and not taken again.
         package var pending = 0
-        /// Not yet delivered to any worker.
+        /// Jobs not yet delivered to any worker.
         package var lag = 0
-        /// Of the oldest one that was not yet delivered; nil: none waits.
+        /// Waiting time of the oldest undelivered job; nil when none waits.
         package var oldestWaitMilliseconds: Int?
     }
 
@@ -22,14 +23,14 @@ package struct QueueDepth: Sendable, Equatable {
 }
 
 extension JobConsumer {
-    /// All partitions together, by one script a partition.
+    /// Reads the depth of all queues, with one script call per partition.
     package func depth() async throws(RedisError) -> QueueDepth {
         var depth = QueueDepth(classes: Dictionary(uniqueKeysWithValues: JobClass.allCases.map { ($0, QueueDepth.Class()) }))
         for partition in 0..<keys.partitions {
             let reply = try await redis.run(
                 Scripts.depth, keys: keys.queues(partition: partition) + [keys.dead(partition: partition)], arguments: [.string(Keys.group)]
             )
-            // Bounded, so that their sums cannot overflow.
+            // Bounded so that the sums cannot overflow.
             let values = (reply.array ?? []).compactMap { $0.integer.map { min(max($0, -1), 1 << 48) } }
             guard values.count == JobClass.allCases.count * 4 + 1 else { throw redis.misfit(reply, to: "the depth script") }
             for (index, priority) in JobClass.allCases.enumerated() {

@@ -2,11 +2,13 @@ import Contract
 import RedisClient
 import Support
 
-/// Reads a deployment's state with a number of commands that depends on its nodes and partitions, never on its jobs.
+/// Reads the state of a deployment. The number of commands depends on nodes and partitions, never on the number of jobs.
 extension JobQueue {
-    /// Nodes of a kind that a snapshot shows.
+    /// Maximum number of workers, and of gateways, in a snapshot.
     private static let nodesShown = 1_000
 
+    /// Reads queues, workers and gateways.
+    /// - Throws: `RedisError` when Redis is unavailable or answers with an error.
     package func snapshot() async throws(RedisError) -> DeploymentSnapshot {
         var pipeline = RedisPipeline()
         pipeline.append("TIME")
@@ -16,7 +18,7 @@ extension JobQueue {
         var replies: [RESPValue] = []
         for reply in try await redis.send(pipeline) { replies.append(try reply.orThrow()) }
         let time = replies[0].array?.map { ($0.integer ?? 0).boundedCount } ?? []
-        guard time.count == 2 else { throw RedisError(.protocolViolation, "TIME answered \(replies[0])") }
+        guard time.count == 2 else { throw RedisError(.protocolViolation, "unexpected reply to TIME: \(replies[0])") }
         var snapshot = DeploymentSnapshot(
             milliseconds: time[0].saturatingMultiplied(by: 1_000).saturatingAdding(time[1] / 1_000).boundedCount)
         let paused = Set((replies[1].array ?? []).compactMap(\.string))
@@ -33,7 +35,7 @@ extension JobQueue {
         return snapshot
     }
 
-    /// Of the nodes that live, in the order of their names.
+    /// The heartbeats of the live nodes, sorted by name.
     private func heartbeats(
         _ names: [String], key: (String) -> String
     ) async throws(RedisError) -> [(name: String, fields: [String: String])] {
@@ -46,6 +48,7 @@ extension JobQueue {
 }
 
 extension DeploymentSnapshot {
+    /// Adds a partition's queues and dead letters to the sums.
     fileprivate mutating func add(_ partition: Int, of queue: JobQueue) async throws(RedisError) {
         var pipeline = RedisPipeline()
         for found in queues {
@@ -62,7 +65,7 @@ extension DeploymentSnapshot {
             let running = Self.running(replies[index * 3 + 2])
             queues[index].running = queues[index].running.saturatingAdding(running).boundedCount
             queues[index].waiting = queues[index].waiting.saturatingAdding(max(0, length - running)).boundedCount
-            // Without a group nothing was delivered; a lag that Redis left out (entries were deleted in the middle) is not known.
+            // Without a group no entry was delivered. Redis omits the lag after deletions in the middle of the stream; it is unknown then.
             if let sum = queues[index].lag, let lag = group == nil ? length : group?["lag"].flatMap({ Int($0)?.boundedCount }) {
                 queues[index].lag = sum.saturatingAdding(lag).boundedCount
             } else {
@@ -81,7 +84,7 @@ extension DeploymentSnapshot {
         dead = dead.saturatingAdding((replies.last?.integer ?? 0).boundedCount).boundedCount
     }
 
-    /// Pending entries but those that were given back: these wait again.
+    /// The number of pending entries without those that were handed back, which are waiting again.
     private static func running(_ summary: RESPValue) -> Int {
         guard let parts = summary.array, parts.count == 4, let total = parts[0].integer else { return 0 }
         let returned = (parts[3].array ?? []).first { $0.array?.first?.string == JobConsumer.nobody }
@@ -90,7 +93,7 @@ extension DeploymentSnapshot {
 }
 
 extension RESPValue {
-    /// A hash as pairs; empty when there is none.
+    /// The fields and values of a hash reply; empty when there is no hash.
     package var fields: [String: String] {
         var fields: [String: String] = [:]
         let values = array ?? []

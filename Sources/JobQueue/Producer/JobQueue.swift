@@ -3,45 +3,48 @@ import JSONCodec
 import NIOCore
 import RedisClient
 
+/// Options of a submission.
 package struct SubmitOptions: Sendable {
-    /// The gateway's name, for the record.
+    /// The name of the submitting gateway, stored in the job's record.
     package var gateway = ""
-    /// Jobs of the same partition and owner that are interrupted (USER_NEW_INPUT) in the same step.
+    /// Jobs of the same partition and owner that the same script call interrupts with USER_NEW_INPUT.
     package var supersede: [JobID] = []
-    /// `Idempotency-Key`, with a digest of the body it came with (no white space in it).
+    /// The `Idempotency-Key` and a digest of the request's body (without white space).
     package var idempotency: (key: String, digest: String)?
-    /// The job ends with its gateway: it is kept among `Keys.requests` until the gateway takes it out, or another one does after the
-    /// gateway's death.
+    /// Whether the job ends when its gateway dies. The job is listed in `Keys.requests` until the gateway removes it, or another gateway
+    /// does so after the gateway's death.
     package var endsWithGateway = false
-    /// The epoch in which the gateway holds the job's session, and a field of the session's record that a command sent before this one has
-    /// written. Should another gateway have taken the session, or the field not be there, nothing is submitted. Nil: whoever holds it.
+    /// The epoch in which the gateway owns the job's session, and a field of the session's record that an earlier command has written.
+    /// Nothing is submitted if another gateway owns the session or the field is missing. Nil to skip the check.
     package var session: (epoch: Int, field: String)?
 
     package init() {}
 }
 
+/// The result of a submission.
 package enum Submission: Sendable, Equatable {
     case accepted
-    /// The queue of the class holds its limit of jobs or bytes.
+    /// Refused: the queue of the class has reached its limit of jobs or bytes.
     case full
-    /// The owner's jobs reach the owner's limit of jobs or bytes.
+    /// Refused: the owner's jobs have reached the owner's limit of jobs or bytes.
     case ownerFull
-    /// The idempotency key was used with the same body for this job: nothing new was submitted.
+    /// The idempotency key was used with the same body for this job. Nothing new was submitted.
     case repeated(JobID)
     /// The idempotency key was used with another body.
     case conflict
-    /// The job's id has a record already: this very submission was carried out before.
+    /// The job's id already has a record: an earlier call of the same submission succeeded.
     case exists
-    /// Another gateway has the session.
+    /// Another gateway owns the session.
     case sessionLost
     /// The session's record lacks the field of `SubmitOptions.session`.
     case sessionUnsaved
 }
 
+/// The result of an interrupt.
 package struct InterruptAnswer: Sendable, Equatable {
-    /// As found; nil: unknown (or another owner's).
+    /// The job's state before the interrupt; nil for an unknown job or one of another owner.
     package var state: JobState?
-    /// The intent was stored for a job that had not ended.
+    /// Whether the interrupt key was written because the job had not ended.
     package var stored: Bool
 
     package init(state: JobState?, stored: Bool) {
@@ -50,10 +53,10 @@ package struct InterruptAnswer: Sendable, Equatable {
     }
 }
 
-/// The producer's side of the contract: submit, interrupt, look.
+/// A producer's commands on the queue: submit and interrupt jobs, read their records and event logs.
 ///
-/// Every method throws `RedisError`; after `connectionLost` and `timeout` it is unknown whether Redis carried the call out. All of them may
-/// be called again with the same arguments: a submission then answers `exists`, an interrupt changes nothing twice.
+/// Every method throws `RedisError`; after `connectionLost` and `timeout` it is unknown whether Redis executed the call. All methods are
+/// safe to repeat with the same arguments: a repeated submission returns `exists`, a repeated interrupt has no further effect.
 package struct JobQueue: Sendable {
     package let redis: RedisClient
     package let settings: QueueSettings
@@ -65,6 +68,7 @@ package struct JobQueue: Sendable {
         self.settings = settings
     }
 
+    /// Submits a job in one atomic script call. Returns why it was refused, if it was.
     package func submit(_ job: Job, options: SubmitOptions) async throws(RedisError) -> Submission {
         let id = job.id
         let partition = keys.partition(of: id.rawValue)
@@ -101,13 +105,14 @@ package struct JobQueue: Sendable {
         }
     }
 
-    /// - Parameter owner: only a job of this owner is touched (another's is unknown); nil: any.
+    /// Interrupts a job: ends it if it is queued, signals its worker if it is running.
+    /// - Parameter owner: only jobs of this owner are interrupted, others count as unknown; nil for any owner.
     package func interrupt(_ id: JobID, reason: String, owner: String?) async throws(RedisError) -> InterruptAnswer {
         try await interrupt(id, reason: reason, owner: owner, force: false)
     }
 
-    /// Writes the durable key and publishes even if no worker has claimed the job yet and so nothing is known of it (one that was submitted
-    /// by hand).
+    /// Interrupts a job like `interrupt`, and also writes the interrupt key and publishes it for a job without a record: one that was
+    /// added to the stream by hand and not claimed yet.
     package func forceInterrupt(_ id: JobID, reason: String) async throws(RedisError) -> InterruptAnswer {
         try await interrupt(id, reason: reason, owner: nil, force: true)
     }
@@ -129,27 +134,29 @@ package struct JobQueue: Sendable {
         return InterruptAnswer(state: state, stored: state.map { !$0.isTerminal } ?? force)
     }
 
-    /// Jobs that end with this gateway, as they were submitted and not yet taken out again.
+    /// A random sample of the jobs that end with this gateway and were not removed by `forgetRequest`.
     package func requests(of gateway: String, partition: Int, atMost count: Int) async throws(RedisError) -> [JobID] {
         let key = keys.requests(of: gateway, partition: partition)
         return try await redis.send("SRANDMEMBER", .string(key), .integer(count)).array?.compactMap { $0.string.flatMap { JobID($0) } }
             ?? []
     }
 
+    /// Removes a job from the jobs that end with a gateway.
     package func forgetRequest(_ id: JobID, of gateway: String) async throws(RedisError) {
         let key = keys.requests(of: gateway, partition: keys.partition(of: id.rawValue))
         _ = try await redis.send("SREM", .string(key), .string(id.rawValue))
     }
 
+    /// The job's record; nil for an unknown job.
     package func record(_ id: JobID) async throws(RedisError) -> JobRecord? {
         JobRecord(try await redis.send("HGETALL", .string(keys.record(id))))
     }
 
-    /// The job's events in order; entries that are no events, or hold an event of another id, are left out.
-    /// - Parameter after: nil: from the beginning.
+    /// The job's events in order. Entries that are not valid events, or whose event has another id, are skipped.
+    /// - Parameter after: the event after which to start; nil to start from the beginning.
     package func log(_ id: JobID, after: EventID?) async throws(RedisError) -> [LoggedEvent] {
         var events: [LoggedEvent] = []
-        // The entry's id as Redis spells it: a page of entries that are no events must not be read again and again.
+        // The entry id as Redis returned it, so that a page without valid events still advances the position.
         var from = after?.description
         while true {
             let before = from
@@ -169,10 +176,10 @@ package struct JobQueue: Sendable {
         }
     }
 
-    /// Events a round trip: a job's whole log is bounded by `logMaximum`, one reply of it should not be.
+    /// Maximum number of entries per round trip, so that a reply is smaller than the whole log (`logMaximum`).
     private static let logPage = 1_000
 
-    /// The last id in each job's log, in one round trip; nil for a job without one.
+    /// The last event id in each job's log, in one round trip; nil for a job without a log.
     package func lastEvents(_ ids: [JobID]) async throws(RedisError) -> [EventID?] {
         var pipeline = RedisPipeline()
         for id in ids { pipeline.append("XREVRANGE", .string(keys.log(id)), "+", "-", "COUNT", 1) }

@@ -1,16 +1,17 @@
--- Makes a worker the owner of a job that was delivered to it, and writes the attempt's `started`: from then on Redis refuses an older attempt's writes.
--- KEYS  1 record  2 log  3 out channel  4 durable key  5 queue  6 dead letters
--- ARGV  1 worker  2 token of the worker's process  3 entry id  4 class  5 '1': the entry's lease ran out  6 owner  7 session  8 model  9 deadline ms (0: none)
+-- Claims a delivered job for a worker and writes the `started` event of the new attempt. From then on Redis rejects output of older attempts.
+-- KEYS  1 record  2 log  3 output channel  4 interrupt key  5 queue  6 dead letters
+-- ARGV  1 worker  2 token of the worker's process  3 entry id  4 class  5 '1': the entry's lease expired  6 owner  7 session  8 model  9 deadline ms (0: none)
 --       10 maximum of crashes  11 on_crash  12 retention s  13 group  14 dead letters kept  15 job JSON (only with 5)  16 retry_of  17 worker as a JSON string
 --       18 bytes of dead letters kept
--- Returns {'claimed', attempt, crashes, now ms, usage of earlier attempts or ''}, or {'ended'} (it had ended), {'ended', 'interrupted' or the failure's code} (it ended
--- here), {'duplicate'} (another entry has the job), {'busy'} (another worker's lease). In all but the first and the last the entry is gone.
-local record, log, out, intent, queue = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+-- Returns {'claimed', attempt, crashes, now ms, usage of earlier attempts or ''}, {'ended'} (the job had already ended), {'ended', 'interrupted' or a failure code}
+-- (this call ended the job), {'duplicate'} (another entry holds the job) or {'busy'} (another worker holds the lease). Except for 'claimed' and 'busy' the entry is
+-- deleted.
+local record, log, out, interrupt_key, queue = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local entry = ARGV[4] .. ' ' .. ARGV[3]
--- A job whose keys hold other types than they should cannot be run, and would be claimed over and over: it fails.
+-- A job with a key of the wrong type cannot run and would be claimed repeatedly, so it fails.
 local intact = own(record, 'hash')
 intact = own(log, 'stream') and intact
-intact = own(intent, 'string') and intact
+intact = own(interrupt_key, 'string') and intact
 local found = redis.call('HMGET', record, 'state', 'attempt', 'token', 'entry', 'crashes', 'usage', 'worker', 'claimed_ms')
 local state = found[1]
 if state and found[4] and found[4] ~= entry then
@@ -22,18 +23,18 @@ if is_terminal(state) then
     return {'ended'}
 end
 if state == 'running' then
-    -- The answer to this same claim was lost on its way.
+    -- The reply to an earlier call of the same claim was lost.
     if found[3] == ARGV[2] and found[7] == ARGV[1] then return {'claimed', whole(found[2]), whole(found[5]), now_ms(), found[6] or ''} end
     if ARGV[5] ~= '1' then return {'busy'} end
 end
--- What the record will say, so far: written at once with the rest.
+-- Fields of the record, collected and written by one HSET.
 local fields = {}
 if not state then
     redis.call('DEL', log)
     fields = {'attempt', 0, 'crashes', 0, 'class', ARGV[4], 'entry', entry, 'submitted_ms', string.match(ARGV[3], '^%d+')}
     add_present(fields, {owner = ARGV[6], session = ARGV[7], model = ARGV[8], retry_of = ARGV[16]})
 end
-local function note(name, value)
+local function set_field(name, value)
     fields[#fields + 1] = name
     fields[#fields + 1] = value
 end
@@ -42,15 +43,15 @@ local function write_record()
 end
 if not intact then
     write_record()
-    conclude_failed(record, log, out, intent, 'internal', 'a key of the job in Redis was overwritten by something else', true, ARGV[12])
+    conclude_failed(record, log, out, interrupt_key, 'internal', 'a Redis key of the job has the wrong type; another program may have overwritten it', true, ARGV[12])
     waits_no_more(record, ARGV[6], queue)
     drop(queue, ARGV[13], ARGV[3])
     return {'ended', 'internal'}
 end
-local wish = redis.call('GET', intent)
-if wish then
+local interrupt_value = redis.call('GET', interrupt_key)
+if interrupt_value then
     write_record()
-    conclude_interrupted(record, log, out, intent, reason_of(wish), ARGV[12])
+    conclude_interrupted(record, log, out, interrupt_key, reason_of(interrupt_value), ARGV[12])
     waits_no_more(record, ARGV[6], queue)
     drop(queue, ARGV[13], ARGV[3])
     return {'ended', 'interrupted'}
@@ -58,7 +59,7 @@ end
 local now = now_ms()
 if tonumber(ARGV[9]) > 0 and tonumber(now) > tonumber(ARGV[9]) then
     write_record()
-    conclude_failed(record, log, out, intent, 'deadline_exceeded', 'the deadline passed while the job waited in the queue', false, ARGV[12])
+    conclude_failed(record, log, out, interrupt_key, 'deadline_exceeded', 'the deadline passed while the job waited in the queue', false, ARGV[12])
     waits_no_more(record, ARGV[6], queue)
     drop(queue, ARGV[13], ARGV[3])
     return {'ended', 'deadline_exceeded'}
@@ -66,22 +67,22 @@ end
 local crashes = whole(found[5])
 if state == 'running' then
     crashes = crashes + 1
-    note('crashes', crashes)
+    set_field('crashes', crashes)
     if ARGV[11] == 'fail' or crashes >= tonumber(ARGV[10]) then
-        local message = 'the worker ' .. (found[7] or '?') .. ' was lost while it ran the job (' .. crashes .. ' lost in all)'
+        local message = 'worker ' .. (found[7] or '?') .. ' was lost while it ran the job (' .. crashes .. ' workers lost in total)'
         write_record()
-        conclude_failed(record, log, out, intent, 'worker_lost', message, true, ARGV[12])
+        conclude_failed(record, log, out, interrupt_key, 'worker_lost', message, true, ARGV[12])
         bury(KEYS[6], ARGV[14], ARGV[18], ARGV[15], 'worker_lost', message, crashes)
         drop(queue, ARGV[13], ARGV[3])
         return {'ended', 'worker_lost'}
     end
 end
 local attempt = whole(found[2]) + 1
-note('attempt', attempt)
-note('state', 'running')
-note('worker', ARGV[1])
-note('token', ARGV[2])
-if not found[8] then note('claimed_ms', now) end
+set_field('attempt', attempt)
+set_field('state', 'running')
+set_field('worker', ARGV[1])
+set_field('token', ARGV[2])
+if not found[8] then set_field('claimed_ms', now) end
 write_record()
 waits_no_more(record, ARGV[6], queue)
 local event = '{"id":"' .. attempt .. '-0","type":"started","worker":' .. ARGV[17] .. ',"attempt":' .. attempt .. '}'

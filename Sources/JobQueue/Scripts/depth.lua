@@ -1,6 +1,7 @@
--- How much waits and runs in a partition's queues. Changes nothing. A key that is no stream counts as empty.
+-- Counts the waiting and running jobs of a partition. Read-only. A key that is not a stream counts as empty.
 -- KEYS  the queues, then the dead letters     ARGV  1 group
--- Returns for each queue {entries, delivered and not ended, not yet delivered, ms that the oldest undelivered one waits or -1}, flat, then the dead letters.
+-- Returns a flat list: for each queue its entries, delivered entries that have not ended, undelivered entries, and the waiting time of the oldest undelivered entry in
+-- ms (or -1); then the number of dead letters.
 local answer = {}
 local now = tonumber(now_ms())
 local function length(key)
@@ -11,7 +12,7 @@ for index = 1, #KEYS - 1 do
     local queue = KEYS[index]
     local entries, pending, after, lag, wait = length(queue), 0, '-', false, -1
     local groups = redis.pcall('XINFO', 'GROUPS', queue)
-    -- A queue that nobody used yet has no groups to tell of.
+    -- An unused queue has no consumer group.
     if not groups.err then
         for _, group in ipairs(groups) do
             local facts = {}
@@ -19,7 +20,7 @@ for index = 1, #KEYS - 1 do
             if facts['name'] == ARGV[1] then pending, lag, after = facts['pending'], facts['lag'], '(' .. facts['last-delivered-id'] end
         end
     end
-    -- Redis leaves the lag out once an undelivered entry was deleted; ended entries are gone from the stream, so what is not pending waits.
+    -- Redis omits the lag after an undelivered entry was deleted. Entries of ended jobs are deleted, so every entry that is not pending is waiting.
     if not lag then lag = math.max(0, entries - pending) end
     if entries > pending then
         local first = redis.call('XRANGE', queue, after, '+', 'COUNT', 1)[1]

@@ -1,7 +1,7 @@
--- Deletes a consumer that has nothing pending, in one step: what were delivered to it meanwhile would be lost.
+-- Deletes a consumer without pending entries. Check and deletion are atomic, because deleting a consumer loses entries delivered to it in between.
 -- KEYS  queues
 -- ARGV  1 group  2 consumer
--- Returns how many of the queues had it with nothing pending.
+-- Returns the number of queues in which the consumer was deleted.
 local count = 0
 for _, queue in ipairs(KEYS) do
     local ok, consumers = pcall(redis.call, 'XINFO', 'CONSUMERS', queue, ARGV[1])

@@ -1,7 +1,7 @@
--- Gives a running job back: it waits again, at its old place, and no crash is counted.
--- KEYS  1 record  2 queue  3 channel that tells of returned jobs
--- ARGV  1 attempt  2 entry id  3 group  4 consumer that stands for nobody  5 usage JSON
--- Returns 1 given back, 0 not this attempt's any more.
+-- Hands a running job back: it is queued again at its old position, and no crash is counted.
+-- KEYS  1 record  2 queue  3 channel that announces returned jobs
+-- ARGV  1 attempt  2 entry id  3 group  4 consumer that belongs to no worker  5 usage JSON
+-- Returns 1 (handed back) or 0 (this attempt no longer owns the job).
 local found = redis.call('HMGET', KEYS[1], 'state', 'attempt')
 if found[1] ~= 'running' or found[2] ~= ARGV[1] then return 0 end
 redis.call('HSET', KEYS[1], 'state', 'queued', 'usage', ARGV[5])

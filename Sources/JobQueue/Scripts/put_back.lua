@@ -1,7 +1,7 @@
--- Gives entries back that were delivered to a worker and not claimed.
--- KEYS  1 queue  2 channel that tells of returned jobs
--- ARGV  1 group  2 worker  3 consumer that stands for nobody, then entry ids
--- Returns how many.
+-- Returns entries to the queue that were delivered to a worker and not claimed.
+-- KEYS  1 queue  2 channel that announces returned jobs
+-- ARGV  1 group  2 worker  3 consumer that belongs to no worker, then entry ids
+-- Returns the number of entries returned.
 local count = 0
 for i = 4, #ARGV do
     local pending = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[i], ARGV[i], 1, ARGV[2])

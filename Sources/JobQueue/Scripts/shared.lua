@@ -1,4 +1,4 @@
--- What several scripts need; put before each of them. Uses no keys but those it is given and those beside them, under their hash tag.
+-- Functions shared by the scripts; prepended to each of them. They use only the keys passed to them and keys with the same hash tag.
 
 local function now_ms()
     local time = redis.call('TIME')
@@ -11,12 +11,12 @@ end
 
 local NO_USAGE = '{"prompt_tokens":0,"completion_tokens":0,"estimated":false}'
 
--- A key under the same hash tag as a queue.
+-- The key `name` with the same hash tag as a queue.
 local function beside(queue, name)
     return (string.gsub(queue, 'queue:%w+$', '', 1)) .. name
 end
 
--- Adds those that have a value to the arguments of an HSET.
+-- Adds the non-empty fields of `optional` to the arguments of an HSET.
 local function add_present(fields, optional)
     for name, value in pairs(optional) do
         if value ~= '' then
@@ -26,28 +26,28 @@ local function add_present(fields, optional)
     end
 end
 
--- `waiting:<owner>` is the set of an owner's waiting jobs, by the keys of their records. Jobs submitted by hand are not in it.
+-- Removes a job from `waiting:<owner>`, the set of the record keys of an owner's waiting jobs. Jobs submitted by hand are not in it.
 local function waits_no_more(record, owner, queue)
     if owner and owner ~= '' then redis.pcall('SREM', beside(queue, 'waiting:' .. owner), record) end
 end
 
--- Deletes a key that holds another type than it should, so that a spoilt key harms only what it held.
+-- Deletes a key of the wrong type, so that it does not block other data. Returns whether the key was missing or had the right type.
 local function own(key, kind)
     local found = redis.call('TYPE', key).ok
     if found ~= 'none' and found ~= kind then redis.call('DEL', key) end
     return found == 'none' or found == kind
 end
 
--- The number in a field that anybody may have written; 0 for anything else.
+-- The number in a field of unknown origin, rounded down; 0 for anything outside 0 to 2147483647.
 local function whole(text)
     local number = tonumber(text or '0')
     if not number or number ~= number or number < 0 or number > 2147483647 then return 0 end
     return math.floor(number)
 end
 
--- Byte ledgers count what submitted jobs occupy in the queues. Each is a hash: the field `total`, and for each entry its bytes.
--- `queued_bytes:<class>`: of a class; the value of an entry is '<bytes> <owner>'. `queued_bytes_of:<owner>`: of an owner, all classes; the field of an entry is
--- '<class> <entry>'. An entry leaves both when it leaves its stream. Entries added by hand are in neither.
+-- Byte ledgers count the bytes of submitted jobs in the queues. Each is a hash with the field `total` and one field per entry.
+-- `queued_bytes:<class>` counts one class; its fields are '<entry>' with the value '<bytes> <owner>'. `queued_bytes_of:<owner>` counts one owner in all classes; its
+-- fields are '<class> <entry>' with the value '<bytes>'. An entry is removed from both when it is deleted from its stream. Entries added by hand are in neither.
 local LEDGER_EXPIRY = 86400
 
 local function class_of(queue) return string.match(queue, 'queue:(%w+)$') end
@@ -65,15 +65,16 @@ end
 
 local function remove_from_ledger(ledger, field, bytes)
     if redis.call('HDEL', ledger, field) == 0 then return end
-    -- Only the total is left: nothing waits.
+    -- Only the total is left: the ledger is empty.
     if redis.call('HLEN', ledger) <= 1 then redis.call('DEL', ledger) return end
     redis.call('HSET', ledger, 'total', string.format('%.0f', math.max(0, total_of(ledger) - bytes)))
 end
 
+-- Removes an entry from the ledgers of its class and its owner.
 local function release_bytes(queue, entry)
     local ledger = class_ledger(queue)
     local value = redis.pcall('HGET', ledger, entry)
-    -- A ledger of another type is replaced by the next submission.
+    -- A ledger of the wrong type is replaced by the next submission.
     if type(value) ~= 'string' then return end
     local bytes, owner = string.match(value, '^(%d+) (.*)$')
     bytes = tonumber(bytes) or 0
@@ -83,15 +84,15 @@ local function release_bytes(queue, entry)
     end
 end
 
--- Removes an entry from its queue (acknowledged alone it would stay in the stream) and from the byte ledgers. A queue of another type has no entries.
+-- Removes an entry from its queue and from the byte ledgers. XACK alone would leave it in the stream. A queue of the wrong type has no entries.
 local function drop(queue, group, entry)
     redis.pcall('XACK', queue, group, entry)
     redis.pcall('XDEL', queue, entry)
     release_bytes(queue, entry)
 end
 
--- Adds a dead letter and deletes the oldest ones beyond the maximum of bytes (the newest always stays).
--- Each letter carries in `bytes_before` the bytes of all letters added before it, so that the first and the last one tell what lies between them.
+-- Adds a dead letter and deletes the oldest ones beyond the maximum number of bytes; the newest one is always kept.
+-- The field `bytes_before` of a letter is the size of all letters ever added before it, so that the total size follows from the first and the last letter.
 local LETTERS_DELETED_AT_ONCE = 1000
 local function bury(dead, maximum, maximum_bytes, job, code, message, crashes)
     local function field(letters, name)
@@ -113,8 +114,8 @@ local function bury(dead, maximum, maximum_bytes, job, code, message, crashes)
     end
 end
 
--- Writes the terminal event and what goes with it. What `optional` says of the record may be ''.
-local function conclude(record, log, out, intent, id, event, state, usage, retention, optional)
+-- Writes the terminal event and the record, sets the expiry of the job's keys and publishes the event. Empty fields of `optional` are skipped.
+local function conclude(record, log, out, interrupt_key, id, event, state, usage, retention, optional)
     own(log, 'stream')
     redis.call('XADD', log, id, 'e', event)
     local fields = {'state', state, 'finished_ms', now_ms(), 'usage', usage}
@@ -122,52 +123,52 @@ local function conclude(record, log, out, intent, id, event, state, usage, reten
     redis.call('HSET', record, unpack(fields))
     redis.call('EXPIRE', record, retention)
     redis.call('EXPIRE', log, retention)
-    redis.call('EXPIRE', intent, retention)
+    redis.call('EXPIRE', interrupt_key, retention)
     redis.call('PUBLISH', out, '[' .. event .. ']')
 end
 
--- Ends a job that no worker runs: its event is <last attempt + 1>-0.
-local function conclude_unrun(record, log, out, intent, state, fields, code, reason, retention)
+-- Ends a job that no worker runs. The id of its event is <last attempt + 1>-0.
+local function conclude_unrun(record, log, out, interrupt_key, state, fields, code, reason, retention)
     local known = redis.call('HMGET', record, 'attempt', 'usage')
     local id = (whole(known[1]) + 1) .. '-0'
     local usage = known[2] or NO_USAGE
     local event = '{"id":"' .. id .. '","type":"' .. state .. '",' .. fields .. ',"usage":' .. usage .. '}'
-    conclude(record, log, out, intent, id, event, state, usage, retention, {code = code, reason = reason})
+    conclude(record, log, out, interrupt_key, id, event, state, usage, retention, {code = code, reason = reason})
 end
 
-local function conclude_interrupted(record, log, out, intent, reason, retention)
-    conclude_unrun(record, log, out, intent, 'interrupted', '"reason":' .. cjson.encode(reason) .. ',"phase":"queued"', '', reason, retention)
+local function conclude_interrupted(record, log, out, interrupt_key, reason, retention)
+    conclude_unrun(record, log, out, interrupt_key, 'interrupted', '"reason":' .. cjson.encode(reason) .. ',"phase":"queued"', '', reason, retention)
 end
 
-local function conclude_failed(record, log, out, intent, code, message, retryable, retention)
+local function conclude_failed(record, log, out, interrupt_key, code, message, retryable, retention)
     local fields = '"code":"' .. code .. '","message":' .. cjson.encode(message) .. ',"retryable":' .. (retryable and 'true' or 'false')
-    conclude_unrun(record, log, out, intent, 'failed', fields, code, '', retention)
+    conclude_unrun(record, log, out, interrupt_key, 'failed', fields, code, '', retention)
 end
 
--- The reason in a durable key's value, whoever wrote it.
-local function reason_of(intent_value)
-    local ok, decoded = pcall(cjson.decode, intent_value)
+-- The reason in the value of an interrupt key; USER_STOP for a value that is not the contract's JSON.
+local function reason_of(interrupt_value)
+    local ok, decoded = pcall(cjson.decode, interrupt_value)
     if ok and type(decoded) == 'table' and type(decoded.reason) == 'string' then return decoded.reason end
     return 'USER_STOP'
 end
 
--- Stores the wish that a job ends and carries it out where that is possible. Returns the state as found ('unknown' without a record), or the error that kept it
--- from being stored.
--- queues: the partition's, by class. owner: '' for any.
-local function interrupt(record, log, out, intent, cancel, queues, value, reason, owner, group, retention)
+-- Writes a job's interrupt key. Ends the job if it is queued; signals its worker if it is running. Returns the state before the interrupt ('unknown' without a record),
+-- or the error with which Redis rejected the key.
+-- queues: the queues of the partition by class. owner: '' for any.
+local function interrupt(record, log, out, interrupt_key, cancel, queues, value, reason, owner, group, retention)
     local found = redis.call('HMGET', record, 'state', 'owner', 'entry')
     local state = found[1]
     if not state or (owner ~= '' and found[2] ~= owner) then return 'unknown' end
     if is_terminal(state) then return state end
-    local stored = redis.pcall('SET', intent, value, 'EX', 86400, 'NX')
+    local stored = redis.pcall('SET', interrupt_key, value, 'EX', 86400, 'NX')
     if type(stored) == 'table' and stored.err then
-        -- No memory: its worker is told all the same, the caller hears that nothing was stored.
+        -- Redis is out of memory. The worker is signalled anyway; the caller receives the error because nothing was stored.
         if state == 'running' then redis.call('PUBLISH', cancel, value) end
         return stored
     end
     if state == 'queued' then
-        local wish = redis.pcall('GET', intent)
-        conclude_interrupted(record, log, out, intent, reason_of(type(wish) == 'string' and wish or value), retention)
+        local interrupt_value = redis.pcall('GET', interrupt_key)
+        conclude_interrupted(record, log, out, interrupt_key, reason_of(type(interrupt_value) == 'string' and interrupt_value or value), retention)
         waits_no_more(record, found[2], queues.standard)
         if found[3] then
             local class, entry = string.match(found[3], '^(%S+) (%S+)$')

@@ -1,15 +1,16 @@
--- Puts a job into its queue, unless the queue is full or the idempotency key was used; interrupts the jobs that it supersedes.
--- KEYS  1 record  2-4 queues (interactive, standard, batch)  5 cancel channel  6 idempotency key (or the record again: none)
---       then for each superseded job: record, log, out channel, durable key
--- ARGV  1 job JSON  2 class  3 waiting maximum  4 gateway  5 owner  6 session  7 model  8 retry_of  9 digest of the body ('' without a key)
---       10 group  11 retention s  12 id  13 reason of superseding  14 waiting maximum of the owner (0: none)
---       15 '1': the job ends with its gateway  16 epoch in which the gateway holds the session ('' whoever does)  17 field that the
---       session has been given before this  18 bytes that the class may hold  19 bytes that the owner may hold (0: no limit), then for each
---       superseded job: the durable key's value
--- Returns {'accepted'}, {'full', waiting}, {'owner_full'}, {'repeated', id}, {'conflict'}, {'exists'} (the id has a record: the same submission came twice)
--- {'session_lost'} (another gateway has it, and may have told the client already that there is no such job) or {'session_unsaved'} (it lacks the field).
--- Uses beside KEYS, under their hash tag: the session, the set of the owner's waiting jobs with their records, that of the gateway's requests, and the byte ledgers.
--- How many of an owner's waiting jobs are looked at when it seems to have too many.
+-- Adds a job to its queue unless a limit is reached or the idempotency key was used; interrupts the jobs that it supersedes.
+-- KEYS  1 record  2-4 queues (interactive, standard, batch)  5 cancel channel  6 idempotency key (the record again if there is none)
+--       then for each superseded job: record, log, output channel, interrupt key
+-- ARGV  1 job JSON  2 class  3 maximum of waiting jobs  4 gateway  5 owner  6 session  7 model  8 retry_of  9 digest of the body ('' without a key)
+--       10 group  11 retention s  12 id  13 reason for superseding  14 maximum of the owner's waiting jobs (0: none)
+--       15 '1': the job ends with its gateway  16 epoch in which the gateway owns the session ('': no check)  17 field that an earlier
+--       command has written to the session  18 maximum bytes of the class  19 maximum bytes of the owner (0: no limit), then for each
+--       superseded job: value of the interrupt key
+-- Returns {'accepted'}, {'full', waiting}, {'owner_full'}, {'repeated', id}, {'conflict'}, {'exists'} (the id has a record: an earlier call of the same submission
+-- succeeded), {'session_lost'} (another gateway owns the session and may already have reported to the client that the job does not exist) or {'session_unsaved'} (the
+-- session lacks the field).
+-- Also uses keys with the same hash tag: the session, the set of the owner's waiting jobs and their records, the set of the gateway's requests, and the byte ledgers.
+-- Number of an owner's waiting jobs, or of a ledger's entries, that are verified when a limit seems to be reached.
 local SAMPLE = 20
 local DAY = 86400
 local queues = {interactive = KEYS[2], standard = KEYS[3], batch = KEYS[4]}
@@ -24,11 +25,11 @@ if ARGV[9] ~= '' then
 end
 if redis.call('EXISTS', KEYS[1]) == 1 then return {'exists'} end
 if ARGV[16] ~= '' then
-    local held = redis.call('HMGET', beside(queue, 'session:' .. ARGV[6]), 'gateway', 'epoch', ARGV[17])
-    if held[2] and (held[1] ~= ARGV[4] or held[2] ~= ARGV[16]) then return {'session_lost'} end
-    if held[2] and not held[3] then return {'session_unsaved'} end
+    local session = redis.call('HMGET', beside(queue, 'session:' .. ARGV[6]), 'gateway', 'epoch', ARGV[17])
+    if session[2] and (session[1] ~= ARGV[4] or session[2] ~= ARGV[16]) then return {'session_lost'} end
+    if session[2] and not session[3] then return {'session_unsaved'} end
 end
--- What is derived from the queues is made anew when something else lies in its place.
+-- Ledgers and sets of the wrong type are deleted and built again.
 local class_bytes = class_ledger(queue)
 own(class_bytes, 'hash')
 local owner_bytes = ARGV[5] ~= '' and owner_ledger(queue, ARGV[5])
@@ -38,7 +39,7 @@ if owner_bytes then
 end
 local waiting = redis.call('XLEN', queue)
 if waiting >= tonumber(ARGV[3]) then
-    -- What is being worked on is in the stream too: it does not wait.
+    -- Running jobs are in the stream too, as pending entries; they do not count as waiting.
     local ok, pending = pcall(redis.call, 'XPENDING', queue, ARGV[10])
     if ok and type(pending) == 'table' and tonumber(pending[1]) then waiting = waiting - tonumber(pending[1]) end
     if waiting >= tonumber(ARGV[3]) then return {'full', waiting} end
@@ -46,8 +47,8 @@ end
 local owners = ARGV[5] ~= '' and beside(queue, 'waiting:' .. ARGV[5])
 local owner_maximum = tonumber(ARGV[14])
 if owners and owner_maximum > 0 and redis.call('SCARD', owners) >= owner_maximum then
-    -- Every way out of the queue takes its job out of the set. What lost its entry otherwise (somebody deleted the queue) is found here: no count
-    -- can leak for good.
+    -- The scripts remove a job from the set when it leaves the queue. Jobs whose entries were deleted otherwise (the queue was deleted) are
+    -- removed here, so that the count recovers.
     for _, record in ipairs(redis.call('SRANDMEMBER', owners, SAMPLE)) do
         local found = redis.call('HMGET', record, 'state', 'entry')
         local class, entry = string.match(found[2] or '', '^(%S+) (%S+)$')
@@ -57,9 +58,9 @@ if owners and owner_maximum > 0 and redis.call('SCARD', owners) >= owner_maximum
     end
     if redis.call('SCARD', owners) >= owner_maximum then return {'owner_full'} end
 end
--- Whether the ledger has no room for the job. What lost its entry without a script (somebody deleted it or its queue) is found here, a sample each time. An empty
--- ledger takes a job of any size.
-local function lacks_room(ledger, maximum, owner)
+-- Whether the job would exceed the ledger's maximum. Entries that were deleted without a script are removed from a sample of the ledger first. An empty ledger accepts
+-- a job of any size.
+local function would_exceed(ledger, maximum, owner)
     if maximum <= 0 or total_of(ledger) + #ARGV[1] <= maximum then return false end
     local sample = redis.call('HRANDFIELD', ledger, SAMPLE, 'WITHVALUES')
     for index = 1, #sample, 2 do
@@ -75,8 +76,8 @@ local function lacks_room(ledger, maximum, owner)
     local total = total_of(ledger)
     return total > 0 and total + #ARGV[1] > maximum
 end
-if lacks_room(class_bytes, tonumber(ARGV[18]), false) then return {'full', waiting} end
-if owner_bytes and lacks_room(owner_bytes, tonumber(ARGV[19]), true) then return {'owner_full'} end
+if would_exceed(class_bytes, tonumber(ARGV[18]), false) then return {'full', waiting} end
+if owner_bytes and would_exceed(owner_bytes, tonumber(ARGV[19]), true) then return {'owner_full'} end
 local requests = ARGV[15] == '1' and beside(queue, 'requests:' .. ARGV[4])
 if requests then own(requests, 'set') end
 for i = 7, #KEYS, 4 do

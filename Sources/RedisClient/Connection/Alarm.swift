@@ -1,7 +1,8 @@
 import NIOCore
 
-/// One timer for many deadlines. It may ring early (for a deadline that was met long ago), never late; who is rung looks, and sets it
-/// again.
+/// A single timer for many deadlines, on an event loop.
+///
+/// It may fire early, for a deadline that no longer matters, but never late. The callback checks all deadlines and sets the alarm again.
 final class Alarm {
     private let eventLoop: any EventLoop
     private var time: NIODeadline?
@@ -12,6 +13,7 @@ final class Alarm {
         self.eventLoop = eventLoop
     }
 
+    /// Schedules the alarm at a deadline, unless it is already set to an earlier one.
     func set(_ deadline: NIODeadline) {
         if let time, time <= deadline { return }
         timer?.cancel()

@@ -3,11 +3,11 @@ import Metrics
 import NIOCore
 import Synchronization
 
-/// The state of a `RedisClient`: what waits, what is in flight, and the connection. Lives on its event loop; nothing in it is locked.
+/// The state of a `RedisClient`: waiting commands, commands in flight and the connection. Used only on its event loop, without locks.
 final class CommandCore: LinkUser {
     typealias Completion = @Sendable (Result<[RESPValue], RedisError>) -> Void
 
-    /// Read from any thread.
+    /// The part of the state that is read from any thread.
     final class Status: Sendable {
         let isStopped = Atomic(false)
         let isConnected = Atomic(false)
@@ -17,21 +17,21 @@ final class CommandCore: LinkUser {
     private let status: Status
     private let url: RedisURL
     private let alarm: Alarm
-    /// From a caller's wish to the last reply, the wait for a connection included. Where commands block, as in `claims`, it is a wait for
-    /// work.
+    /// Time from the call to the last reply, including the wait for a connection. On a connection with blocking commands, such as
+    /// `claims`, it includes the wait for work.
     private let latency: Timer
     private var keeper: LinkKeeper?
     private var link: Link?
     private var requests: RequestQueue
     private var onConnect: [@Sendable () -> Void] = []
     private var isStopped = false
-    /// When the next command is followed by an ECHO that tells whether replies and commands are in step.
+    /// Time from which the next command is followed by an ECHO, which verifies that replies match their commands.
     private var nextEcho = NIODeadline.now()
-    /// An ACL may forbid ECHO.
+    /// Whether the server's ACL forbids ECHO for this user.
     private var isEchoForbidden = false
     private var echoes = 0
 
-    /// From one such ECHO to the next, while commands are sent.
+    /// Minimum interval between these ECHO commands.
     private static let echoPeriod = TimeAmount.seconds(1)
 
     init(url: RedisURL, settings: RedisSettings, eventLoop: any EventLoop, name: String, logger: Logger, status: Status) {
@@ -43,11 +43,13 @@ final class CommandCore: LinkUser {
         requests = RequestQueue(
             waitingMaximum: settings.waitingMaximum, inFlightMaximum: settings.inFlightMaximum, bytesMaximum: settings.bytesMaximum)
         keeper = LinkKeeper(url: url, settings: settings, eventLoop: eventLoop, name: name, logger: logger, user: self)
-        alarm.ring = { [unowned self] now in rung(now) }
+        alarm.ring = { [unowned self] now in alarmRang(now) }
     }
 
+    /// Starts connecting; `waiter` resumes when the client stops.
     func run(_ waiter: CheckedContinuation<Void, Never>) { keeper?.run(waiter) }
 
+    /// Closes the connection and fails all commands with `.shutdown`.
     func stop() {
         guard !isStopped else { return }
         isStopped = true
@@ -60,12 +62,13 @@ final class CommandCore: LinkUser {
 
     func add(onConnect body: @escaping @Sendable () -> Void) { onConnect.append(body) }
 
+    /// Sends the commands, or queues them until there is a connection. `completion` runs on the event loop, exactly once.
     func send(_ pipeline: RedisPipeline, deadline: NIODeadline, completion: @escaping Completion) {
         guard !isStopped else { return completion(.failure(RedisError(.shutdown, "the Redis client is shut down"))) }
         guard pipeline.count > 0 else { return completion(.success([])) }
         guard pipeline.argumentsMissing == 0 else {
-            // Sent as it is it would make Redis take the next command for arguments.
-            return completion(.failure(RedisError(.protocolViolation, "a command has not as many arguments as it announced")))
+            // Redis would read the following command as the missing arguments.
+            return completion(.failure(RedisError(.protocolViolation, "a command has fewer or more arguments than declared")))
         }
         let request = RequestQueue.Request(
             count: pipeline.count, bytes: pipeline.buffer.readableBytes, deadline: deadline, begun: .now(), completion: completion)
@@ -75,7 +78,8 @@ final class CommandCore: LinkUser {
                     .failure(
                         RedisError(
                             .overloaded,
-                            "\(url) has not answered \(settings.inFlightMaximum) commands or \(settings.bytesMaximum) bytes of them yet")))
+                            "too many unanswered commands to \(url): the limit is \(settings.inFlightMaximum) commands or "
+                                + "\(settings.bytesMaximum) bytes")))
             }
             link.write(pipeline.buffer)
             echo(link, after: request)
@@ -85,15 +89,17 @@ final class CommandCore: LinkUser {
                     .failure(
                         RedisError(
                             .overloaded,
-                            "no connection to \(url), and \(settings.waitingMaximum) commands or \(settings.bytesMaximum) bytes of them wait"
-                        )))
+                            "no connection to \(url) and too many waiting commands: the limit is \(settings.waitingMaximum) commands or "
+                                + "\(settings.bytesMaximum) bytes")))
             }
         }
         alarm.set(deadline)
     }
 
-    /// Once in a while asks for a mark behind a command. After a reply that was lost or came twice all later ones would be taken for the
-    /// answers of other commands, for as long as there is always one in flight.
+    /// Sends an ECHO with a unique mark after a command, at most once per `echoPeriod`.
+    ///
+    /// After a lost or duplicated reply every later reply would be matched with the wrong command, unnoticed while commands are always in
+    /// flight.
     private func echo(_ link: Link, after request: RequestQueue.Request) {
         guard nextEcho <= request.begun, !isEchoForbidden else { return }
         nextEcho = request.begun + Self.echoPeriod
@@ -108,15 +114,16 @@ final class CommandCore: LinkUser {
         if requests.addInFlight(echo) { link.write(pipeline.buffer) }
     }
 
+    /// Ends the connection unless the reply is the expected mark.
     private func check(_ reply: RESPValue?, isEcho mark: String, _ link: Link) {
         switch reply {
         case .bulk(let buffer)? where buffer.readableBytesView.elementsEqual(mark.utf8): break
         case .error(let text)? where text.hasPrefix("NOPERM"): isEchoForbidden = true
-        default: link.end(RedisError(.protocolViolation, "Redis' answers are not in step with the commands"))
+        default: link.end(RedisError(.protocolViolation, "replies from Redis do not match the commands"))
         }
     }
 
-    /// Ends the connection, because a reply did not fit its command: those behind it may not fit theirs either.
+    /// Ends the connection after a reply that does not match its command, because the replies after it may not match theirs either.
     func distrust(_ reason: RedisError) { link?.end(reason) }
 
     // MARK: The connection
@@ -138,13 +145,13 @@ final class CommandCore: LinkUser {
         link = nil
         status.isConnected.store(false, ordering: .releasing)
         let lost = RedisError(
-            .connectionLost, "the connection to \(url) was lost (\(reason)); whether the command was carried out is unknown")
+            .connectionLost, "the connection to \(url) was lost (\(reason)); it is unknown whether the command was executed")
         let now = NIODeadline.now()
         for (index, request) in requests.takeInFlight().enumerated() {
             switch reason.code {
             case .shutdown: request.completion(.failure(RedisError(.shutdown, "the Redis client is shut down")))
             case .timeout where request.deadline <= now:
-                request.completion(.failure(RedisError(.timeout, "no answer from \(url) within the command's deadline")))
+                request.completion(.failure(RedisError(.timeout, "no reply from \(url) within the command's deadline")))
             case .protocolViolation where index == 0: request.completion(.failure(reason))
             default: request.completion(.failure(lost))
             }
@@ -154,8 +161,8 @@ final class CommandCore: LinkUser {
     private func received(_ reply: RESPValue) {
         guard let link else { return }
         if case .error(let text) = reply, text.hasPrefix("READONLY") {
-            // The server became a replica: another one is the master now, and a new connection may find it.
-            link.endAfterReading(RedisError(.unavailable, "the server is a replica now (\(text))"))
+            // The server was demoted to a replica. A new connection may reach the new master.
+            link.endAfterReading(RedisError(.unavailable, "the server is now a replica (\(text))"))
         }
         switch requests.received(reply) {
         case .more: break
@@ -163,18 +170,18 @@ final class CommandCore: LinkUser {
             if let mark = request.mark { return check(replies.first, isEcho: mark, link) }
             latency.recordNanoseconds((.now() - request.begun).nanoseconds)
             request.completion(.success(replies))
-        case .unasked: link.end(RedisError(.protocolViolation, "Redis answered more than was asked"))
+        case .unasked: link.end(RedisError(.protocolViolation, "Redis sent a reply without a command"))
         }
     }
 
     // MARK: Deadlines
 
-    private func rung(_ now: NIODeadline) {
+    private func alarmRang(_ now: NIODeadline) {
         for request in requests.takeExpiredWaiting(now) {
             request.completion(.failure(RedisError(.unavailable, "no connection to \(url) within the command's deadline")))
         }
         if let link, requests.hasExpiredInFlight(now) {
-            link.end(RedisError(.timeout, "a command was not answered within its deadline"))
+            link.end(RedisError(.timeout, "no reply to a command within its deadline"))
         }
         if let link {
             if requests.isEmptyInFlight, link.heard + settings.silence <= now { ping(link, now) }

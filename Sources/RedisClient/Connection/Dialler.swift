@@ -2,12 +2,12 @@ import NIOCore
 import NIOPosix
 import NIOSSL
 
-/// Opens channels to one server: name look-up, TCP or unix socket, TLS.
+/// Opens channels to one server: name resolution, TCP or Unix socket, TLS. Used only on its event loop.
 final class Dialler {
     private let url: RedisURL
     private let settings: RedisSettings
     private let eventLoop: any EventLoop
-    /// Made once, at the first dial: reading the system's CAs takes milliseconds.
+    /// Created once, at the first connection attempt, because reading the system's CAs takes milliseconds.
     private var context: NIOSSLContext?
 
     init(url: RedisURL, settings: RedisSettings, eventLoop: any EventLoop) {
@@ -16,7 +16,8 @@ final class Dialler {
         self.eventLoop = eventLoop
     }
 
-    /// On the event loop. `done` is called on it, once, maybe before this returns; with TLS the handshake follows on the channel.
+    /// Opens a channel. `done` is called once on the event loop, possibly before this method returns. With TLS the handshake follows on the
+    /// channel.
     func dial(_ done: @escaping (Result<any Channel, RedisError>) -> Void) {
         let bootstrap = ClientBootstrap(group: eventLoop)
             .connectTimeout(settings.connectTimeout)
@@ -24,7 +25,7 @@ final class Dialler {
         let connected: EventLoopFuture<any Channel>
         switch url.endpoint {
         case .tcp(let host, let port, let tls):
-            // Before dialling, so that a bad CA file does not cost the server a connection an attempt.
+            // Before connecting, so that a bad CA file does not open a connection to the server with every attempt.
             if tls {
                 do throws(RedisError) { try prepareTLS() } catch { return done(.failure(error)) }
             }
@@ -40,11 +41,12 @@ final class Dialler {
         }
     }
 
-    /// To be added to a channel before the link: nil without TLS.
+    /// The TLS handler to add to a channel before the link; nil without TLS.
+    /// - Throws: `.unavailable` when TLS cannot be set up.
     func makeTLSHandler() throws(RedisError) -> NIOSSLClientHandler? {
         guard case .tcp(let host, _, true) = url.endpoint else { return nil }
         let context = try prepareTLS()
-        // Server names are names: for an address the certificate is checked against the address itself.
+        // SNI allows host names only. For an IP address the certificate is verified against the address itself.
         let isAddress = (try? SocketAddress(ipAddress: host, port: 0)) != nil
         do {
             return try NIOSSLClientHandler(context: context, serverHostname: isAddress ? nil : host)

@@ -3,11 +3,11 @@ import NIOCore
 import NIOPosix
 import NIOSSL
 
-/// What a person is told of a transport's error: "Connection refused (errno 111)".
+/// The text of a transport error for log and error messages, for example "Connection refused (errno 111)".
 func failureReason(_ error: any Error) -> String {
     switch error {
     case let error as NIOConnectionError:
-        // One of several addresses stands for all.
+        // With several addresses the first failed one is reported.
         if let attempt = error.connectionErrors.first { failureReason(attempt.error) } else { "the name \(error.host) cannot be resolved" }
     case let error as IOError:
         "\(String(cString: strerror(error.errnoCode))) (errno \(error.errnoCode))"

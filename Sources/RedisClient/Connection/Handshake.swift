@@ -1,10 +1,11 @@
 import NIOCore
 
-/// What is said on a new connection before it counts as one. A machine without I/O: replies in, what to do out.
+/// The login on a new connection: AUTH, SELECT, CLIENT SETNAME, PING. A state machine without I/O: takes replies, returns actions.
 struct Handshake {
     private enum Step { case authenticate, select, name, ping }
 
     enum Action {
+        /// More replies follow.
         case wait
         case connected
         case refused(RedisError)
@@ -26,7 +27,7 @@ struct Handshake {
             pipeline.append("SELECT", .integer(url.database))
             steps.append(.select)
         }
-        // Redis refuses names with spaces and control characters (CLIENT SETNAME).
+        // CLIENT SETNAME rejects names with spaces or control characters.
         let plain = String(name.unicodeScalars.map { (0x21...0x7E).contains($0.value) ? Character($0) : "_" })
         pipeline.append("CLIENT", "SETNAME", .string(plain))
         pipeline.append("PING")
@@ -34,31 +35,33 @@ struct Handshake {
         request = pipeline
     }
 
+    /// Handles the next reply.
     mutating func received(_ reply: RESPValue) -> Action {
-        guard next < steps.count else { return .refused(RedisError(.protocolViolation, "Redis answered more than was asked")) }
+        guard next < steps.count else { return .refused(RedisError(.protocolViolation, "Redis sent a reply without a command")) }
         let step = steps[next]
         next += 1
         switch (step, reply) {
         case (_, .error(let text)): if let refusal = refusal(step, text) { return .refused(refusal) }
         case (.ping, .simple("PONG")), (.authenticate, .simple("OK")), (.select, .simple("OK")), (.name, .simple("OK")): break
-        default: return .refused(RedisError(.protocolViolation, "Redis answered the handshake by \(reply.shape)"))
+        default: return .refused(RedisError(.protocolViolation, "unexpected reply to the handshake: \(reply.shape)"))
         }
         return next == steps.count ? .connected : .wait
     }
 
+    /// The error for an error reply; nil when the connection is usable anyway.
     private func refusal(_ step: Step, _ text: String) -> RedisError? {
         switch step {
-        case .authenticate: RedisError(.server, "Redis refuses the user or password of \(url): \(text)")
-        case .select: RedisError(.server, "Redis refuses database \(url.database): \(text)")
-        // An ACL may forbid it; a name is a convenience.
+        case .authenticate: RedisError(.server, "Redis rejected the user or password of \(url): \(text)")
+        case .select: RedisError(.server, "Redis rejected database \(url.database): \(text)")
+        // An ACL may forbid CLIENT SETNAME; the name is optional.
         case .name: nil
         case .ping:
             if text.hasPrefix("NOAUTH") {
-                RedisError(.server, "Redis wants a password and \(url) has none: \(text)")
+                RedisError(.server, "Redis requires a password and \(url) has none: \(text)")
             } else if text.hasPrefix("LOADING") || text.hasPrefix("MASTERDOWN") {
                 RedisError(.unavailable, text)
             } else {
-                // As NOPERM: it answers, which is what was asked.
+                // Another error, such as NOPERM, still shows that the server responds.
                 nil
             }
         }

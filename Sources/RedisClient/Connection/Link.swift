@@ -1,22 +1,22 @@
 import NIOCore
 
-/// Who is told of a link's end.
+/// Receives the end of a link.
 protocol LinkOwner: AnyObject {
-    /// Once, and nothing after it.
+    /// Called once; the link makes no other calls afterwards.
     func linkEnded(_ link: Link, _ reason: RedisError)
 }
 
-/// One connection: bytes in, replies out, and writes collected until the end of the event loop's tick. Lives on its event loop.
+/// One connection: parses received bytes into replies and collects writes until the end of the event loop's tick. Used only on its loop.
 final class Link: ChannelInboundHandler {
     typealias InboundIn = ByteBuffer
     typealias OutboundOut = ByteBuffer
 
-    /// Larger writes go to the socket by themselves instead of being copied into the common buffer.
+    /// Writes larger than this many bytes are passed to the channel directly instead of being copied into the shared buffer.
     private static let copyMaximum = 32 << 10
-    /// A common buffer that has grown beyond is given back.
+    /// A shared buffer with a larger capacity is released after a flush.
     private static let keepMaximum = 1 << 20
 
-    /// When bytes came in last.
+    /// Time at which bytes were last received.
     private(set) var heard = NIODeadline.now()
     private(set) var ended: RedisError?
     private let reader: ReplyReader
@@ -26,17 +26,18 @@ final class Link: ChannelInboundHandler {
     private var flushPlanned = false
     private var endAfterRead: RedisError?
 
-    /// - Parameter replyMaximum: bytes of one reply.
+    /// - Parameter replyMaximum: maximum bytes of one reply.
     init(owner: any LinkOwner, sink: any ReplySink, replyMaximum: Int) throws(RedisError) {
         self.owner = owner
         reader = try ReplyReader(sink: sink, replyMaximum: replyMaximum)
     }
 
-    /// Who gets the replies from here on. To be changed between replies only.
+    /// Replaces the receiver of the replies. Call it only between two replies.
     func use(_ sink: any ReplySink) {
         reader.sink = sink
     }
 
+    /// Queues bytes, to be flushed at the end of the tick. Does nothing after the end of the link.
     func write(_ buffer: ByteBuffer) {
         guard ended == nil, let context else { return }
         if buffer.readableBytes > Self.copyMaximum {
@@ -56,7 +57,7 @@ final class Link: ChannelInboundHandler {
         guard ended == nil, let context else { return }
         writeOutgoing(context)
         context.flush()
-        // The socket has most often taken everything by now, and `clear` finds the memory its own again; else it makes new.
+        // The socket has usually accepted all bytes by now, so that `clear` can reuse the memory; otherwise it allocates.
         if outgoing.capacity > Self.keepMaximum { outgoing = ByteBuffer() } else { outgoing.clear() }
     }
 
@@ -65,7 +66,7 @@ final class Link: ChannelInboundHandler {
         context.write(wrapOutboundOut(outgoing), promise: nil)
     }
 
-    /// Closes at once. What was written and not flushed is lost.
+    /// Closes the connection immediately. Bytes that were written and not flushed are lost.
     func end(_ reason: RedisError) {
         guard ended == nil else { return }
         ended = reason
@@ -75,7 +76,7 @@ final class Link: ChannelInboundHandler {
         owner?.linkEnded(self, reason)
     }
 
-    /// Closes once the replies that have arrived are handed on.
+    /// Closes the connection after the received replies have been delivered.
     func endAfterReading(_ reason: RedisError) {
         endAfterRead = endAfterRead ?? reason
     }

@@ -2,29 +2,30 @@ import Logging
 import Metrics
 import NIOCore
 
-/// What a connection is kept for. Called on the event loop.
+/// Uses the connection that a `LinkKeeper` maintains. Called on the event loop.
 protocol LinkUser: AnyObject {
-    /// Bytes of one reply; a larger one ends the connection.
+    /// Maximum bytes of one reply; a larger one ends the connection.
     var replyMaximum: Int { get }
-    /// Logged in and ready. The user takes over the replies by `link.use`.
+    /// The connection is logged in and ready. The user takes over the replies by `link.use`.
     func linkUp(_ link: Link)
-    /// A link that was up is no more.
+    /// A connection reported by `linkUp` has ended.
     func linkLost(_ reason: RedisError)
 }
 
-/// Connects, logs in, and after a loss begins again, for ever, with jittered back-off. Lives on its event loop.
+/// Keeps a connection: connects, logs in and reconnects after a loss, with jittered back-off, until stopped. Used only on its event loop.
 final class LinkKeeper: LinkOwner {
+    /// The comments list the successor states.
     private enum State {
         /// → connecting, stopped
         case idle
-        /// → greeting, resting, stopped
+        /// → handshaking, backingOff, stopped
         case connecting
-        /// → up, resting, stopped
-        case greeting(Link, Handshake)
-        /// → resting, stopped
+        /// → up, backingOff, stopped
+        case handshaking(Link, Handshake)
+        /// → backingOff, stopped
         case up(Link)
         /// → connecting, stopped
-        case resting(Scheduled<Void>)
+        case backingOff(Scheduled<Void>)
         case stopped
     }
 
@@ -38,7 +39,7 @@ final class LinkKeeper: LinkOwner {
     private unowned let user: any LinkUser
 
     private var state = State.idle
-    /// Tells a late answer of an attempt that was given up from one of the present.
+    /// Number of the current attempt; distinguishes late results of an abandoned attempt.
     private var attempt = 0
     private var attemptDeadline: Scheduled<Void>?
     private var failures = 0
@@ -66,21 +67,22 @@ final class LinkKeeper: LinkOwner {
         if case .stopped = state { true } else { false }
     }
 
-    /// Resumed when the keeper stops.
+    /// Starts connecting; `waiter` resumes when the keeper stops.
     func run(_ waiter: CheckedContinuation<Void, Never>) {
         guard !isStopped else { return waiter.resume() }
         waiters.append(waiter)
         if case .idle = state { connect() }
     }
 
+    /// Closes the connection and stops reconnecting.
     func stop() {
         guard !isStopped else { return }
         let last = state
         state = .stopped
         attemptDeadline?.cancel()
         switch last {
-        case .greeting(let link, _), .up(let link): link.end(RedisError(.shutdown, "shut down"))
-        case .resting(let timer): timer.cancel()
+        case .handshaking(let link, _), .up(let link): link.end(RedisError(.shutdown, "shut down"))
+        case .backingOff(let timer): timer.cancel()
         case .idle, .connecting, .stopped: break
         }
         for waiter in waiters { waiter.resume() }
@@ -102,35 +104,35 @@ final class LinkKeeper: LinkOwner {
                 return
             }
             switch result {
-            case .success(let channel): greet(channel)
+            case .success(let channel): startHandshake(channel)
             case .failure(let error): failed(error)
             }
         }
     }
 
-    private func greet(_ channel: any Channel) {
+    private func startHandshake(_ channel: any Channel) {
         do {
-            let builder = ReplyBuilder { [weak self] reply in self?.greeted(reply) }
+            let builder = ReplyBuilder { [weak self] reply in self?.handshakeReceived(reply) }
             let link = try Link(owner: self, sink: builder, replyMaximum: user.replyMaximum)
             let handshake = Handshake(url: url, name: name)
-            state = .greeting(link, handshake)
+            state = .handshaking(link, handshake)
             if let tls = try dialler.makeTLSHandler() { try channel.pipeline.syncOperations.addHandler(tls) }
             try channel.pipeline.syncOperations.addHandler(link)
             link.write(handshake.request.buffer)
             link.flush()
         } catch {
             channel.close(promise: nil)
-            if case .greeting = state { failed(error as? RedisError ?? RedisError(.connectionLost, failureReason(error))) }
+            if case .handshaking = state { failed(error as? RedisError ?? RedisError(.connectionLost, failureReason(error))) }
         }
     }
 
-    private func greeted(_ reply: RESPValue) {
-        guard case .greeting(let link, var handshake) = state else {
-            if case .up(let link) = state { link.end(RedisError(.protocolViolation, "Redis answered more than was asked")) }
+    private func handshakeReceived(_ reply: RESPValue) {
+        guard case .handshaking(let link, var handshake) = state else {
+            if case .up(let link) = state { link.end(RedisError(.protocolViolation, "Redis sent a reply without a command")) }
             return
         }
         let action = handshake.received(reply)
-        state = .greeting(link, handshake)
+        state = .handshaking(link, handshake)
         switch action {
         case .wait: break
         case .refused(let error): link.end(error)
@@ -146,12 +148,12 @@ final class LinkKeeper: LinkOwner {
         refusalLogged = false
         wasUp = true
         upSince = .now()
-        // First what others see, then what is said about it.
+        // Update the visible state before metrics and logs.
         user.linkUp(link)
         if isReconnect { reconnects.increment() }
         if let began {
             let milliseconds = (NIODeadline.now() - began).nanoseconds / 1_000_000
-            logger.info("redis connection is back", metadata: ["away_ms": "\(milliseconds)", "attempts": "\(attempts)"])
+            logger.info("redis connection restored", metadata: ["away_ms": "\(milliseconds)", "attempts": "\(attempts)"])
         }
     }
 
@@ -160,8 +162,8 @@ final class LinkKeeper: LinkOwner {
         let error = RedisError(.timeout, "no connection within \(settings.connectTimeout.readable)")
         switch state {
         case .connecting: failed(error)
-        case .greeting(let link, _): link.end(error)
-        case .idle, .up, .resting, .stopped: break
+        case .handshaking(let link, _): link.end(error)
+        case .idle, .up, .backingOff, .stopped: break
         }
     }
 
@@ -169,35 +171,36 @@ final class LinkKeeper: LinkOwner {
 
     func linkEnded(_ link: Link, _ reason: RedisError) {
         switch state {
-        case .greeting: failed(reason)
+        case .handshaking: failed(reason)
         case .up:
-            // It was logged in, so the server is there: the wait is short however often this happens, for an interrupt may be on its way. A
-            // server whose answers cannot be read soon after every connect is not asked without end.
+            // The login succeeded, so the server is reachable: reconnect quickly, because an interrupt may be on its way. If replies become
+            // unreadable soon after every connect, the back-off grows instead.
             if reason.code != .protocolViolation || upSince + settings.backoff.upperBound <= .now() { failures = 0 }
-            rest()
+            scheduleReconnect()
             user.linkLost(reason)
             log(reason)
         case .stopped: user.linkLost(reason)
-        case .idle, .connecting, .resting: break
+        case .idle, .connecting, .backingOff: break
         }
     }
 
     private func failed(_ reason: RedisError) {
-        rest()
+        scheduleReconnect()
         log(reason)
     }
 
-    private func rest() {
+    /// Schedules the next attempt.
+    private func scheduleReconnect() {
         attemptDeadline?.cancel()
         let from = settings.backoff.lowerBound.nanoseconds
         let to = settings.backoff.upperBound.nanoseconds
         let ceiling = min(to, failures < 16 ? from.multipliedReportingOverflow(by: 1 << Int64(failures)).partialValue : to)
         failures += 1
         let delay = TimeAmount.nanoseconds(Int64.random(in: 0...max(0, ceiling)))
-        state = .resting(eventLoop.assumeIsolated().scheduleTask(in: delay) { [weak self] in self?.connect() })
+        state = .backingOff(eventLoop.assumeIsolated().scheduleTask(in: delay) { [weak self] in self?.connect() })
     }
 
-    /// Once an outage, and once more when the server answers but refuses: that one needs a person.
+    /// Logs once per outage, and once more when the server rejects the login, which an operator must fix.
     private func log(_ reason: RedisError) {
         if reason.code == .server {
             if !refusalLogged { logger.error("redis refuses the connection", metadata: ["reason": "\(reason)"]) }

@@ -1,11 +1,11 @@
 import NIOCore
 
-/// An event loop as the place of actors and of their tasks.
+/// Runs actors and tasks on an event loop: a serial executor and a task executor in one object.
 ///
-/// A task that prefers it stays on the loop between its actor's turns. An answer that it waits for resumes it wherever nonisolated code
-/// runs (swift_continuation_init names the generic executor), and only from there it goes back to its actor: by way of Swift's shared pool
-/// that is two changes of thread an answer, here none, and as the same object is both executors no second pass through the loop's queue
-/// (swiftlang/swift#85668). Actors that call each other should share one for the same reason.
+/// A task with this executor preference stays on the loop between calls of its actor. Without it, a resumed continuation first runs on the
+/// global executor (swift_continuation_init names the generic one) and then hops to the actor: two thread changes per reply. Because one
+/// object is both executors, the resumption needs no second pass through the loop's queue either (swiftlang/swift#85668). Actors that call
+/// each other should share one instance for the same reason.
 package final class LoopExecutor: SerialExecutor, TaskExecutor {
     private let eventLoop: any EventLoop
 

@@ -2,16 +2,18 @@ import Logging
 import NIOCore
 import Synchronization
 
-/// One connection that carries commands, connects and reconnects by itself. Use separate instances for commands and for blocking reads.
+/// A Redis client with one connection that reconnects automatically. Use separate instances for commands and for blocking reads.
+///
+/// Methods are callable from any thread; completions and callbacks run on the event loop.
 package final class RedisClient: Sendable {
     package let eventLoop: any EventLoop
-    /// `eventLoop` for actors that ask Redis, and for their tasks.
+    /// An executor on `eventLoop`, for actors that use this client and for their tasks.
     package let executor: LoopExecutor
     private let settings: RedisSettings
     private let status = CommandCore.Status()
     private let core: NIOLoopBoundBox<CommandCore>
 
-    /// - Parameter name: for logs, metrics and `CLIENT LIST`.
+    /// - Parameter name: the name of the connection in logs, metrics and `CLIENT LIST`.
     package init(url: RedisURL, settings: RedisSettings, eventLoop: any EventLoop, name: String, logger: Logger) {
         self.eventLoop = eventLoop
         executor = LoopExecutor(eventLoop)
@@ -21,8 +23,8 @@ package final class RedisClient: Sendable {
     }
 
     deinit {
-        // Sockets and timers refer to the core: without this a forgotten client would reconnect for ever. One that was shut down may
-        // outlive its event loop.
+        // Sockets and timers retain the core, so an unused client would reconnect indefinitely. A client that was shut down may outlive its
+        // event loop, which must not be used then.
         guard !status.isStopped.load(ordering: .acquiring) else { return }
         eventLoop.execute { [core] in core.value.stop() }
     }
@@ -38,25 +40,28 @@ package final class RedisClient: Sendable {
         }
     }
 
-    /// Closes the connection; everything that waits or is in flight fails with `.shutdown`, and so does what is sent later.
+    /// Closes the connection. Waiting commands, commands in flight and later commands fail with `.shutdown`.
     package func shutdown() {
         onLoop { $0.stop() }
     }
 
     package var isConnected: Bool { status.isConnected.load(ordering: .acquiring) }
 
-    /// Error replies of the server are thrown as `.server`. Cancelling the task does not end the wait: the deadline does.
+    /// Sends one command and waits for its reply. Cancelling the task does not end the wait; the timeout does.
+    /// - Parameter timeout: nil for `RedisSettings.commandTimeout`.
+    /// - Throws: `.server` for an error reply; other codes as described in `RedisError.Code`.
     package func send(_ arguments: [RedisArgument], timeout: TimeAmount? = nil) async throws(RedisError) -> RESPValue {
         var pipeline = RedisPipeline()
         pipeline.append(arguments)
         return try await one(pipeline, timeout: timeout).orThrow()
     }
 
+    /// Sends one command, as `send(_:timeout:)` with an array does.
     package func send(_ arguments: RedisArgument..., timeout: TimeAmount? = nil) async throws(RedisError) -> RESPValue {
         try await send(arguments, timeout: timeout)
     }
 
-    /// One write; error replies stand in the array as `.error`.
+    /// Sends a pipeline with one write. Error replies are elements `.error` of the result and are not thrown.
     package func send(_ pipeline: RedisPipeline, timeout: TimeAmount? = nil) async throws(RedisError) -> [RESPValue] {
         let result = await withCheckedContinuation { continuation in
             send(pipeline, timeout: timeout) { continuation.resume(returning: $0) }
@@ -64,13 +69,13 @@ package final class RedisClient: Sendable {
         return try result.get()
     }
 
-    /// The same without a task: `completion` runs on the event loop, exactly once; when nothing can be sent, before this returns (if called
-    /// on the loop).
+    /// Sends a pipeline without a task. `completion` runs on the event loop, exactly once; if nothing can be sent and the caller is on the
+    /// event loop, it runs before this method returns.
     package func send(
         _ pipeline: RedisPipeline, timeout: TimeAmount? = nil, completion: @escaping @Sendable (Result<[RESPValue], RedisError>) -> Void
     ) {
         let deadline = NIODeadline.now() + (timeout ?? settings.commandTimeout)
-        // Written out, not by `onLoop`: on the loop this allocates no closure.
+        // Not by `onLoop`: this form allocates no closure on the event loop.
         if eventLoop.inEventLoop {
             core.value.send(pipeline, deadline: deadline, completion: completion)
         } else {
@@ -78,7 +83,8 @@ package final class RedisClient: Sendable {
         }
     }
 
-    /// EVALSHA, and EVAL on NOSCRIPT (which loads it). Both within one `timeout`.
+    /// Runs a script by EVALSHA, and after NOSCRIPT by EVAL, which also loads it. `timeout` covers both commands.
+    /// - Throws: as `send(_:timeout:)`.
     package func run(
         _ script: RedisScript, keys: [String], arguments: [RedisArgument], timeout: TimeAmount? = nil
     ) async throws(RedisError) -> RESPValue {
@@ -93,25 +99,26 @@ package final class RedisClient: Sendable {
         return try await one(pipeline, timeout: deadline - .now()).orThrow()
     }
 
-    /// An error for a reply that the command cannot have given. The connection is thrown away: the replies behind it may belong to other
-    /// commands than they seem to.
-    /// - Parameter command: for the message, as "the claim script". The reply itself may hold prompts, so only its shape is told.
+    /// Makes an error for a reply that does not match its command, and closes the connection, because later replies may be mismatched too.
+    /// - Parameter command: the command's name for the message, for example "the claim script". The message contains only the shape of the
+    ///   reply, because the reply may contain prompts.
     package func misfit(_ reply: RESPValue, to command: String) -> RedisError {
         let error = RedisError(.protocolViolation, "\(command) was answered by \(reply.shape)")
         onLoop { $0.distrust(error) }
         return error
     }
 
-    /// Called on the event loop after each (re)connect that follows this call.
+    /// Registers a callback that runs on the event loop after each later connect or reconnect.
     package func onConnect(_ body: @escaping @Sendable () -> Void) {
         onLoop { $0.add(onConnect: body) }
     }
 
+    /// Sends a pipeline of one command.
     private func one(_ pipeline: RedisPipeline, timeout: TimeAmount?) async throws(RedisError) -> RESPValue {
         try await send(pipeline, timeout: timeout).first ?? .null
     }
 
-    /// At once when on the loop, else with one hop.
+    /// Runs `body` immediately if called on the event loop, otherwise schedules it there.
     private func onLoop(_ body: @escaping @Sendable (CommandCore) -> Void) {
         if eventLoop.inEventLoop {
             body(core.value)

@@ -1,21 +1,23 @@
 import NIOCore
 
+/// An error of a Redis client. The message describes what failed and on which server.
 package struct RedisError: Error, Sendable, Hashable, CustomStringConvertible {
     package enum Code: Sendable, Hashable {
-        /// Not a URL that this client can use.
+        /// The URL is invalid or not supported.
         case invalidURL
-        /// No connection could be had within the command's deadline: the command was never sent.
+        /// There was no connection within the command's deadline. The command was not sent.
         case unavailable
-        /// So much is waiting to be sent or answered that no more is taken: the command was never sent.
+        /// Too many commands are waiting or unanswered. The command was not sent.
         case overloaded
-        /// The connection broke after the command was sent: whether it was carried out is unknown.
+        /// The connection was lost after the command was sent. It is unknown whether the command was executed.
         case connectionLost
-        /// Not answered within its deadline; carried out or not is unknown. The connection is thrown away.
+        /// There was no reply within the deadline. It is unknown whether the command was executed. The connection is closed.
         case timeout
-        /// Redis answered with an error (its text is the message).
+        /// Redis replied with an error; its text is the message.
         case server
-        /// Not RESP, too large or too deep.
+        /// A reply is not valid RESP2, too large, too deeply nested or does not match its command.
         case protocolViolation
+        /// The client was shut down.
         case shutdown
     }
 
@@ -31,7 +33,7 @@ package struct RedisError: Error, Sendable, Hashable, CustomStringConvertible {
 }
 
 extension TimeAmount {
-    /// For messages: "5 s", "250 ms".
+    /// The duration for messages, for example "5 s" or "250 ms".
     var readable: String {
         nanoseconds >= 1_000_000_000 && nanoseconds % 1_000_000_000 == 0
             ? "\(nanoseconds / 1_000_000_000) s" : "\(nanoseconds / 1_000_000) ms"

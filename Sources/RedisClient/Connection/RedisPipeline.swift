@@ -1,6 +1,6 @@
 import NIOCore
 
-/// One argument of a command. Literals, strings, integers and bytes.
+/// One argument of a command: a string, an integer or bytes. Literals convert implicitly.
 package enum RedisArgument: Sendable, ExpressibleByStringLiteral, ExpressibleByStringInterpolation, ExpressibleByIntegerLiteral {
     case string(String)
     case integer(Int)
@@ -10,14 +10,14 @@ package enum RedisArgument: Sendable, ExpressibleByStringLiteral, ExpressibleByS
     package init(integerLiteral value: Int) { self = .integer(value) }
 }
 
-/// Commands written one behind the other, sent in one write and answered in order.
+/// A sequence of commands that are sent in one write and answered in order.
 ///
-/// Every command must have exactly one reply: SUBSCRIBE, MONITOR, CLIENT REPLY and the like do not belong here.
+/// Every command must have exactly one reply, so SUBSCRIBE, MONITOR, CLIENT REPLY and similar commands are not allowed.
 package struct RedisPipeline: Sendable {
     package private(set) var buffer = ByteBuffer()
-    /// Commands, so replies due.
+    /// Number of commands, and so of expected replies.
     package private(set) var count = 0
-    /// Arguments that `begin` announced and that have not been written yet.
+    /// Arguments declared by `begin` and not yet written; 0 in a complete pipeline.
     private(set) var argumentsMissing = 0
 
     package init() {}
@@ -31,11 +31,13 @@ package struct RedisPipeline: Sendable {
         append(arguments)
     }
 
-    /// EVALSHA; on a NOSCRIPT answer the caller sends the script by `RedisClient.run`.
+    /// Appends an EVALSHA. After a NOSCRIPT reply the caller runs the script by `RedisClient.run`.
     package mutating func append(_ script: RedisScript, keys: [String], arguments: [RedisArgument]) {
         append(by: "EVALSHA", script.digest, keys: keys, arguments: arguments)
     }
 
+    /// Appends an EVALSHA or EVAL.
+    /// - Parameter script: the digest or the source.
     mutating func append(by command: String, _ script: String, keys: [String], arguments: [RedisArgument]) {
         begin(arguments: 3 + keys.count + arguments.count)
         argument(command)
@@ -45,7 +47,8 @@ package struct RedisPipeline: Sendable {
         for value in arguments { argument(value) }
     }
 
-    /// The allocation-free way for hot paths: exactly `arguments` (at least 1) calls of `argument` must follow.
+    /// Begins a command without allocating an array of arguments, for hot paths. Exactly `arguments` (at least 1) calls of `argument` must
+    /// follow.
     package mutating func begin(arguments: Int) {
         header(UInt8(ascii: "*"), arguments)
         argumentsMissing += arguments
@@ -98,6 +101,7 @@ package struct RedisPipeline: Sendable {
         buffer.writeInteger(0x0D0A as UInt16)
     }
 
+    /// Number of characters of the decimal form.
     private static func length(_ number: Int) -> Int {
         var digits = number < 0 ? 2 : 1
         var rest = number.magnitude / 10
@@ -108,7 +112,7 @@ package struct RedisPipeline: Sendable {
         return digits
     }
 
-    /// Decimal digits, without a String.
+    /// Writes the decimal form without allocating a `String`.
     private mutating func write(_ number: Int) {
         let length = Self.length(number)
         var rest = number.magnitude

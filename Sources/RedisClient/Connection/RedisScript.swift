@@ -1,17 +1,17 @@
 import Crypto
 
-/// A Lua script, called by its digest.
+/// A Lua script that is called by its digest.
 package struct RedisScript: Sendable, Hashable {
     /// For logs.
     package let name: String
     package let source: String
-    /// SHA-1 in hexadecimal.
+    /// SHA-1 of the source, in hexadecimal.
     package let digest: String
 
     package init(name: String, source: String) {
         self.name = name
         self.source = source
-        // Redis names scripts by SHA-1 (EVALSHA); nothing depends on its strength.
+        // EVALSHA identifies scripts by SHA-1; security does not depend on it.
         let digits = Array("0123456789abcdef".utf8)
         var text: [UInt8] = []
         for byte in Insecure.SHA1.hash(data: Array(source.utf8)) {

@@ -1,28 +1,30 @@
 import NIOCore
 
+/// Timeouts and limits of Redis connections.
 package struct RedisSettings: Sendable {
-    /// For one attempt, from the look-up of the name to the answered handshake.
+    /// Timeout of one connection attempt, from name resolution to the end of the handshake.
     package var connectTimeout: TimeAmount = .seconds(5)
-    /// How long a command may take, waiting for a connection included; on expiry the connection is thrown away.
+    /// Default timeout of a command, including the wait for a connection. If a sent command times out, the connection is closed.
     package var commandTimeout: TimeAmount = .seconds(5)
-    /// Back-off between attempts to connect: from, doubling to, full jitter.
+    /// Back-off between connection attempts: doubles from the lower to the upper bound, with full jitter.
     package var backoff: ClosedRange<TimeAmount> = .milliseconds(20)...(.seconds(2))
-    /// After so long without a byte the server is asked by PING whether it is there: a client when nothing is in flight (and it then has as
-    /// long to answer), a subscriber earlier, twice in this time, so that its connection is thrown away when so long nothing was heard.
+    /// Time without received bytes after which a connection is checked. A client with no command in flight sends a PING then, and closes the
+    /// connection after the same time without a reply. A subscriber sends PINGs earlier, twice in this time, and closes the connection when
+    /// nothing was received for the whole time.
     package var silence: TimeAmount = .seconds(5)
-    /// CA file for rediss://; nil: the system's.
+    /// CA file for rediss://; nil for the system's CAs.
     package var caFile: String?
-    /// Commands that may wait while there is no connection; beyond it a command fails at once.
+    /// Maximum number of pipelines waiting for a connection. Further ones fail immediately with `.overloaded`.
     package var waitingMaximum = 10_000
-    /// Pipelines that may be sent and not yet answered; beyond it a command fails at once with `.unavailable`.
+    /// Maximum number of pipelines sent and not yet answered. Further ones fail immediately with `.overloaded`.
     package var inFlightMaximum = 100_000
 
-    /// Bytes of commands that may wait while there is no connection, and of commands that may be sent and not yet answered, each; beyond it a
-    /// command fails at once with `.overloaded`. A command that has no others beside it is sent whatever its size.
+    /// Maximum bytes of pipelines waiting for a connection, and separately of pipelines sent and not yet answered. Further ones fail
+    /// immediately with `.overloaded`. A single pipeline is accepted at any size.
     package var bytesMaximum = 64 << 20
-    /// Bytes of one reply; a larger one ends the connection.
+    /// Maximum bytes of one reply; a larger one ends the connection.
     package var replyMaximum = 256 << 20
-    /// Bytes of one published message; a larger one ends the connection.
+    /// Maximum bytes of one published message; a larger one ends the connection.
     package var messageMaximum = 64 << 20
 
     package init() {}

@@ -1,5 +1,6 @@
-/// Where a Redis server is and how to log in: `redis://user:password@host:6379/0`, `rediss://…` (TLS), `unix:///path?db=0`.
+/// The address and credentials of a Redis server: `redis://user:password@host:6379/0`, `rediss://…` (TLS), `unix:///path?db=0`.
 package struct RedisURL: Sendable, Hashable, CustomStringConvertible {
+    /// The network address of the server.
     enum Endpoint: Sendable, Hashable {
         /// `host` without brackets.
         case tcp(host: String, port: Int, tls: Bool)
@@ -11,7 +12,8 @@ package struct RedisURL: Sendable, Hashable, CustomStringConvertible {
     let password: String?
     let database: Int
 
-    /// Throws `.invalidURL`; the message never holds a part that may be the password.
+    /// Parses a URL.
+    /// - Throws: `.invalidURL`. The message never contains a part that may be the password.
     package init(_ text: String) throws(RedisError) {
         guard let separator = text.firstRange(of: "://") else {
             throw Self.invalid("it does not begin with redis://, rediss:// or unix://")
@@ -21,7 +23,7 @@ package struct RedisURL: Sendable, Hashable, CustomStringConvertible {
         switch scheme {
         case "redis", "rediss":
             let (authority, path, query) = Self.split(rest)
-            guard query == nil else { throw Self.invalid("options after '?' are only known to unix://") }
+            guard query == nil else { throw Self.invalid("options after '?' are only supported by unix://") }
             guard !path.contains("@") else {
                 throw Self.invalid("a '/', '?' or '#' in the user or password must be percent-encoded (%2F, %3F, %23)")
             }
@@ -32,12 +34,12 @@ package struct RedisURL: Sendable, Hashable, CustomStringConvertible {
         case "unix":
             let (authority, path, query) = Self.split(rest)
             let (login, host) = Self.splitLogin(authority)
-            guard host.isEmpty, path.count > 1 else { throw Self.invalid("unix:// needs an absolute path: unix:///path/to/redis.sock") }
+            guard host.isEmpty, path.count > 1 else { throw Self.invalid("unix:// requires an absolute path: unix:///path/to/redis.sock") }
             (user, password) = try Self.credentials(login)
             let file = try Self.decode(path, "path")
-            // sockaddr_un holds 108 bytes, a zero at the end included.
+            // sockaddr_un holds 108 bytes including the terminating zero.
             guard file.utf8.count <= 107 else {
-                throw Self.invalid("the path of a socket has at most 107 bytes, this one \(file.utf8.count)")
+                throw Self.invalid("the socket path has \(file.utf8.count) bytes; the maximum is 107")
             }
             endpoint = .unix(path: file)
             if let query {
@@ -49,11 +51,11 @@ package struct RedisURL: Sendable, Hashable, CustomStringConvertible {
         case "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster":
             throw Self.invalid("\(scheme):// is not supported yet; give the address of one server as redis://host:port")
         default:
-            throw Self.invalid("its scheme is none of redis://, rediss://, unix://")
+            throw Self.invalid("the scheme must be redis://, rediss:// or unix://")
         }
     }
 
-    /// Without the password.
+    /// The URL without the password.
     package var description: String {
         let login = user.map { $0 + "@" } ?? ""
         switch endpoint {
@@ -69,7 +71,7 @@ package struct RedisURL: Sendable, Hashable, CustomStringConvertible {
         RedisError(.invalidURL, "not a Redis URL: \(reason)")
     }
 
-    /// authority, path with its '/', query without its '?'
+    /// Splits into authority, path with its '/' and query without its '?'.
     private static func split(_ text: Substring) -> (Substring, Substring, Substring?) {
         let authority = text.prefix { $0 != "/" && $0 != "?" && $0 != "#" }
         let rest = text[authority.endIndex...]
@@ -77,16 +79,17 @@ package struct RedisURL: Sendable, Hashable, CustomStringConvertible {
         return (authority, rest[..<mark], rest[rest.index(after: mark)...])
     }
 
-    /// The last '@' divides: one in a password is forgiven.
+    /// Splits at the last '@', so that an unencoded one in the password is accepted.
     private static func splitLogin(_ authority: Substring) -> (login: Substring?, address: Substring) {
         guard let at = authority.lastIndex(of: "@") else { return (nil, authority) }
         return (authority[..<at], authority[authority.index(after: at)...])
     }
 
+    /// Decodes `user:password` or `:password`; (nil, nil) without a login.
     private static func credentials(_ login: Substring?) throws(RedisError) -> (user: String?, password: String?) {
         guard let login, !login.isEmpty else { return (nil, nil) }
         guard let colon = login.firstIndex(of: ":") else {
-            throw invalid("a user needs a password (user:password@), a password alone a colon before it (:password@)")
+            throw invalid("write the login as user:password@, or as :password@ without a user")
         }
         let user = try decode(login[..<colon], "user")
         let password = try decode(login[login.index(after: colon)...], "password")
@@ -97,6 +100,7 @@ package struct RedisURL: Sendable, Hashable, CustomStringConvertible {
         return (user.isEmpty ? nil : user, password)
     }
 
+    /// Decodes `host`, `host:port` or `[IPv6 address]:port`.
     private static func address(_ text: Substring, tls: Bool) throws(RedisError) -> Endpoint {
         var host = text
         var port: Substring?
@@ -111,13 +115,13 @@ package struct RedisURL: Sendable, Hashable, CustomStringConvertible {
         } else if let colon = text.firstIndex(of: ":") {
             host = text[..<colon]
             port = text[text.index(after: colon)...]
-            guard let port, !port.contains(":") else { throw invalid("an IPv6 address must stand in brackets: [::1]:6379") }
+            guard let port, !port.contains(":") else { throw invalid("an IPv6 address must be in brackets: [::1]:6379") }
         }
         let name = try decode(host, "host")
         guard !name.isEmpty else { throw invalid("it has no host") }
         guard let port, !port.isEmpty else { return .tcp(host: name, port: 6379, tls: tls) }
         guard port.utf8.allSatisfy({ (0x30...0x39).contains($0) }), let number = Int(port), (1...65535).contains(number) else {
-            // Not quoted: in redis://:secret/… what stands here is half a password.
+            // The message does not quote the port: in redis://:secret/… it is part of a password.
             throw invalid("the port is not a number from 1 to 65535")
         }
         return .tcp(host: name, port: number, tls: tls)
@@ -125,12 +129,13 @@ package struct RedisURL: Sendable, Hashable, CustomStringConvertible {
 
     private static func database(_ text: Substring) throws(RedisError) -> Int {
         guard !text.isEmpty, text.utf8.count <= 9, text.utf8.allSatisfy({ (0x30...0x39).contains($0) }), let number = Int(text) else {
-            throw invalid("the database is not a number from 0")
+            throw invalid("the database is not a number of at most 9 digits")
         }
         return number
     }
 
-    /// RFC 3986, section 2.1.
+    /// Decodes percent-encoding (RFC 3986, section 2.1).
+    /// - Parameter part: the name of the part, for the error message.
     private static func decode(_ text: Substring, _ part: String) throws(RedisError) -> String {
         guard text.utf8.contains(UInt8(ascii: "%")) else { return String(text) }
         var bytes: [UInt8] = []
@@ -151,6 +156,7 @@ package struct RedisURL: Sendable, Hashable, CustomStringConvertible {
         return decoded
     }
 
+    /// The value of a hexadecimal digit; nil for another byte.
     private static func nibble(_ digit: UInt8) -> UInt8? {
         switch digit {
         case 0x30...0x39: digit - 0x30
@@ -162,6 +168,6 @@ package struct RedisURL: Sendable, Hashable, CustomStringConvertible {
 }
 
 extension RedisURL: CustomReflectable {
-    /// `dump` and test failures print mirrors: those must not hold the password either.
+    /// Hides the password from `dump` and test failures, which print mirrors.
     package var customMirror: Mirror { Mirror(self, children: ["url": description]) }
 }

@@ -1,37 +1,40 @@
 import DequeModule
 import NIOCore
 
-/// The commands of one client in their order: those that wait for a connection and those that wait for their replies. No I/O.
+/// The commands of one client in order: those waiting for a connection and those waiting for replies. A state machine without I/O.
 struct RequestQueue {
+    /// The commands of one pipeline.
     struct Request {
-        /// Replies due.
+        /// Number of expected replies.
         let count: Int
-        /// On the wire.
+        /// Size on the wire.
         let bytes: Int
         let deadline: NIODeadline
-        /// When its caller asked for it.
+        /// Time of the call.
         var begun = NIODeadline.uptimeNanoseconds(0)
         let completion: CommandCore.Completion
-        /// What ECHO must answer, where the request is one that checks the order of the replies.
+        /// The expected reply to an ECHO that verifies the order of replies; nil for other requests.
         var mark: String?
     }
 
+    /// The effect of a reply.
     enum Received {
+        /// More replies of the same request follow.
         case more
         case complete(Request, [RESPValue])
-        /// Nothing was in flight.
+        /// No request was in flight.
         case unasked
     }
 
     private let waitingMaximum: Int
     private let inFlightMaximum: Int
-    /// Of waiting requests, and of those in flight, each.
+    /// Maximum bytes of the waiting requests, and separately of the requests in flight.
     private let bytesMaximum: Int
     private var waitingBytes = 0
     private var inFlightBytes = 0
     private var waiting: Deque<(request: Request, buffer: ByteBuffer)> = []
     private var inFlight: Deque<Request> = []
-    /// Of the oldest in flight: Redis answers in order.
+    /// Replies received so far for the oldest request in flight; Redis replies in order.
     private var replies: [RESPValue] = []
 
     init(waitingMaximum: Int, inFlightMaximum: Int, bytesMaximum: Int) {
@@ -42,7 +45,8 @@ struct RequestQueue {
 
     var isEmptyInFlight: Bool { inFlight.isEmpty }
 
-    /// False when full.
+    /// Adds a request that waits for a connection. A request larger than the limit is accepted when it is alone.
+    /// - Returns: false when the queue is full.
     mutating func addWaiting(_ request: Request, _ buffer: ByteBuffer) -> Bool {
         guard waiting.count < waitingMaximum, waiting.isEmpty || waitingBytes + request.bytes <= bytesMaximum else { return false }
         waiting.append((request, buffer))
@@ -50,7 +54,8 @@ struct RequestQueue {
         return true
     }
 
-    /// False when full.
+    /// Adds a request that the caller writes to the connection.
+    /// - Returns: false when too many requests are in flight.
     mutating func addInFlight(_ request: Request) -> Bool {
         guard inFlight.count < inFlightMaximum, inFlight.isEmpty || inFlightBytes + request.bytes <= bytesMaximum else { return false }
         inFlight.append(request)
@@ -58,7 +63,7 @@ struct RequestQueue {
         return true
     }
 
-    /// What waits is in flight from here on; the caller writes it, in this order.
+    /// Moves all waiting requests into flight. The caller writes the returned buffers in order.
     mutating func sendWaiting() -> [ByteBuffer] {
         let buffers = waiting.map(\.buffer)
         inFlight.append(contentsOf: waiting.map(\.request))
@@ -68,6 +73,7 @@ struct RequestQueue {
         return buffers
     }
 
+    /// Assigns a reply to the oldest request in flight.
     mutating func received(_ reply: RESPValue) -> Received {
         guard let count = inFlight.first?.count else { return .unasked }
         if count == 1 { return .complete(removeFirst(), [reply]) }
@@ -85,7 +91,7 @@ struct RequestQueue {
         return request
     }
 
-    /// The connection is gone, and half an answer with it.
+    /// Removes all requests in flight after the connection was lost; partial replies are dropped.
     mutating func takeInFlight() -> Deque<Request> {
         defer {
             inFlight = []
@@ -95,6 +101,7 @@ struct RequestQueue {
         return inFlight
     }
 
+    /// Removes all requests.
     mutating func takeAll() -> [Request] {
         let all = Array(takeInFlight()) + waiting.map(\.request)
         waiting = []
@@ -102,6 +109,7 @@ struct RequestQueue {
         return all
     }
 
+    /// Removes the waiting requests whose deadline has passed.
     mutating func takeExpiredWaiting(_ now: NIODeadline) -> [Request] {
         let expired = waiting.filter { $0.request.deadline <= now }.map(\.request)
         guard !expired.isEmpty else { return [] }
@@ -114,7 +122,7 @@ struct RequestQueue {
         inFlight.contains { $0.deadline <= now }
     }
 
-    /// Looks at all: asked once a ring of the alarm, so every few seconds.
+    /// The earliest deadline of all requests. Linear time; called once per alarm, so every few seconds.
     var earliestDeadline: NIODeadline? {
         let sent = inFlight.lazy.map(\.deadline).min()
         let kept = waiting.lazy.map(\.request.deadline).min()

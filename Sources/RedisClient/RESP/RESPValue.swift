@@ -5,7 +5,7 @@ package enum RESPValue: Sendable, Hashable {
     /// Both the null bulk string and the null array.
     case null
     case simple(String)
-    /// Its text, as `ERR unknown command` or `NOSCRIPT No matching script`.
+    /// An error reply with its text, for example `ERR unknown command` or `NOSCRIPT No matching script`.
     case error(String)
     case integer(Int64)
     case bulk(ByteBuffer)
@@ -15,7 +15,7 @@ package enum RESPValue: Sendable, Hashable {
 extension RESPValue {
     package var isNull: Bool { self == .null }
 
-    /// A bulk or simple string as UTF-8 (malformed bytes are replaced); also an integer's digits. Nil for the rest.
+    /// The text of a bulk or simple string as UTF-8 (malformed bytes are replaced), or the digits of an integer. Nil for other values.
     package var string: String? {
         switch self {
         case .simple(let text): text
@@ -25,7 +25,7 @@ extension RESPValue {
         }
     }
 
-    /// An integer, or a string that is the digits of one.
+    /// The value of an integer, or of a string of decimal digits. Nil for other values.
     package var integer: Int? {
         switch self {
         case .integer(let number): Int(number)
@@ -38,7 +38,7 @@ extension RESPValue {
         if case .array(let values) = self { values } else { nil }
     }
 
-    /// A bulk or simple string's bytes.
+    /// The bytes of a bulk or simple string. Nil for other values.
     package var bytes: ByteBuffer? {
         switch self {
         case .bulk(let buffer): buffer
@@ -47,7 +47,7 @@ extension RESPValue {
         }
     }
 
-    /// For messages: what kind of value it is, without its contents.
+    /// The kind of value for error messages, without its contents.
     var shape: String {
         switch self {
         case .null: "null"
@@ -59,12 +59,12 @@ extension RESPValue {
         }
     }
 
-    /// An error reply's text.
+    /// The text of an error reply. Nil for other values.
     package var errorText: String? {
         if case .error(let text) = self { text } else { nil }
     }
 
-    /// The value, unless it is an error reply: that is thrown as `.server`.
+    /// Returns the value, or throws an error reply as `.server`.
     package func orThrow() throws(RedisError) -> RESPValue {
         if case .error(let text) = self { throw RedisError(.server, text) }
         return self

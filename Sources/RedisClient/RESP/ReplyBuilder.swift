@@ -1,7 +1,8 @@
 import NIOCore
 
-/// Makes values of what the reader finds.
+/// Builds `RESPValue`s from the calls of a `ReplyReader`.
 final class ReplyBuilder: ReplySink {
+    /// An array that is not complete.
     private struct Level {
         var missing: Int
         var values: [RESPValue]
@@ -11,6 +12,7 @@ final class ReplyBuilder: ReplySink {
     private var complete: RESPValue?
     private let receive: (RESPValue) -> Void
 
+    /// - Parameter receive: called with each complete reply.
     init(receive: @escaping (RESPValue) -> Void) {
         self.receive = receive
     }
@@ -18,7 +20,7 @@ final class ReplyBuilder: ReplySink {
     func array(count: Int) {
         guard count > 0 else { return add(.array([])) }
         var values: [RESPValue] = []
-        // The count is only a promise: memory follows what arrives.
+        // The count comes from the server: reserve little, and let memory grow with the elements that arrive.
         values.reserveCapacity(min(count, 1024))
         levels.append(Level(missing: count, values: values))
     }
@@ -47,7 +49,7 @@ final class ReplyBuilder: ReplySink {
 
     func finish() throws(RedisError) {
         guard let value = complete else {
-            throw RedisError(.protocolViolation, "Redis' answer cannot be read: it holds a type that RESP2 does not have")
+            throw RedisError(.protocolViolation, "invalid reply from Redis: it contains a type that RESP2 does not have")
         }
         complete = nil
         receive(value)

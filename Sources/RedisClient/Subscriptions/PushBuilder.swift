@@ -1,6 +1,6 @@
 import NIOCore
 
-/// What arrives on a connection that carries subscriptions.
+/// A message that Redis sends on a connection with subscriptions.
 enum Push {
     case message(channel: ByteBuffer, payload: ByteBuffer)
     case subscribed(channel: ByteBuffer)
@@ -9,8 +9,10 @@ enum Push {
     case error(String)
 }
 
-/// Reads pushes without making values of their parts: of a message only the payload is allocated, the channel's name is written into a
-/// buffer that is used over and over (unless the receiver keeps it).
+/// Builds pushes from the calls of a `ReplyReader` without intermediate values.
+///
+/// Only the payload of a message is allocated. The channel's name is written into a reused buffer, which is copied only if the receiver
+/// keeps it.
 final class PushBuilder: ReplySink {
     private enum Kind { case message, subscribe, unsubscribe, pong, error, other }
 
@@ -68,7 +70,7 @@ final class PushBuilder: ReplySink {
         case (.unsubscribe, 1, 3): receive(.unsubscribed(channel: channel))
         case (.pong, _, _): receive(.pong)
         case (.error, 0, _): receive(.error(text))
-        default: throw RedisError(.protocolViolation, "Redis sent something that is neither a message nor a confirmation")
+        default: throw RedisError(.protocolViolation, "unexpected data from Redis on a connection with subscriptions")
         }
     }
 

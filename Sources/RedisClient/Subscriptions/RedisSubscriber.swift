@@ -2,13 +2,13 @@ import Logging
 import NIOCore
 import Synchronization
 
-/// One connection that carries subscriptions, and after a reconnect subscribes to all of them again.
+/// A connection for pub/sub subscriptions. It reconnects automatically and then restores all subscriptions.
 package final class RedisSubscriber: Sendable {
     package let eventLoop: any EventLoop
     private let status = SubscriptionCore.Status()
     private let core: NIOLoopBoundBox<SubscriptionCore>
 
-    /// - Parameter name: for logs, metrics and `CLIENT LIST`.
+    /// - Parameter name: the name of the connection in logs, metrics and `CLIENT LIST`.
     package init(url: RedisURL, settings: RedisSettings, eventLoop: any EventLoop, name: String, logger: Logger) {
         self.eventLoop = eventLoop
         let core = SubscriptionCore(url: url, settings: settings, eventLoop: eventLoop, name: name, logger: logger, status: status)
@@ -16,7 +16,7 @@ package final class RedisSubscriber: Sendable {
     }
 
     deinit {
-        // As in RedisClient.
+        // Stops the core for the reasons given in `RedisClient.deinit`.
         guard !status.isStopped.load(ordering: .acquiring) else { return }
         eventLoop.execute { [core] in core.value.stop() }
     }
@@ -32,44 +32,48 @@ package final class RedisSubscriber: Sendable {
         }
     }
 
-    /// Closes the connection; every handler is told `.lost`, for the last time.
+    /// Closes the connection. Every handler receives a last `.lost`.
     package func shutdown() {
         onLoop { $0.stop() }
     }
 
-    /// Connected, everything subscribed again, and PING answered (or a message received) within the last 5 s. From any thread.
+    /// Whether the connection is up, all subscriptions are restored and data was received within `RedisSettings.silence`. Callable from any
+    /// thread.
     ///
-    /// A subscription that was asked for a moment ago does not make it false: a confirmation that fails to come is found by PING, which is
-    /// answered after it.
+    /// A recent, unconfirmed subscription does not make it false. A missing confirmation is detected by PING, whose reply comes after it.
     package var isAlive: Bool {
         NIODeadline.now().uptimeNanoseconds < status.aliveUntil.load(ordering: .acquiring)
     }
 
-    /// One handler a channel: a new one takes the place of the old, which is not called again. `handler` runs on the event loop; must be
-    /// called on it too.
-    /// `.subscribed` tells that it is in force; no message comes before it.
+    /// Subscribes to a channel. Must be called on the event loop; `handler` runs there too.
+    ///
+    /// A channel has one handler: a new one replaces the old one, which is not called again. The handler receives `.subscribed` when the
+    /// subscription is active, and no message before that.
     package func subscribe(_ channel: String, handler: @escaping @Sendable (SubscriptionEvent) -> Void) {
         subscribe(channel, token: newToken(), handler: handler)
     }
 
-    /// The handler is not called again (at once when this is called on the event loop, as it must be).
+    /// Unsubscribes from a channel. Must be called on the event loop; the handler is not called after this method returns.
     package func unsubscribe(_ channel: String) {
         onLoop { $0.unsubscribe(channel, token: nil) }
     }
 
+    /// A new token that identifies one call of `subscribe`.
     func newToken() -> UInt64 {
         status.tokens.wrappingAdd(1, ordering: .relaxed).newValue
     }
 
+    /// Subscribes to a channel with a token for `unsubscribe(_:token:)`. Callable from any thread.
     func subscribe(_ channel: String, token: UInt64, handler: @escaping @Sendable (SubscriptionEvent) -> Void) {
         onLoop { $0.subscribe(channel, token: token, handler: handler) }
     }
 
-    /// Leaves a later subscription of the channel alone.
+    /// Unsubscribes from a channel unless it was subscribed again with another token. Callable from any thread.
     func unsubscribe(_ channel: String, token: UInt64) {
         onLoop { $0.unsubscribe(channel, token: token) }
     }
 
+    /// Runs `body` immediately if called on the event loop, otherwise schedules it there.
     private func onLoop(_ body: @escaping @Sendable (SubscriptionCore) -> Void) {
         if eventLoop.inEventLoop {
             body(core.value)

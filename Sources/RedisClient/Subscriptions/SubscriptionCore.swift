@@ -3,37 +3,37 @@ import Metrics
 import NIOCore
 import Synchronization
 
-/// The state of a `RedisSubscriber`. Lives on its event loop; nothing in it is locked.
+/// The state of a `RedisSubscriber`. Used only on its event loop, without locks.
 final class SubscriptionCore: LinkUser {
-    /// Read from any thread.
+    /// The part of the state that is read from any thread.
     final class Status: Sendable {
         let isStopped = Atomic(false)
-        /// Uptime in nanoseconds until which what was heard last counts; 0: not in force.
+        /// Uptime in nanoseconds until which the connection counts as alive; 0 while subscriptions are not active.
         let aliveUntil = Atomic<UInt64>(0)
         let tokens = Atomic<UInt64>(0)
     }
 
-    /// Of one SUBSCRIBE after a reconnect.
+    /// Maximum number of channels in one SUBSCRIBE or UNSUBSCRIBE.
     private static let channelsPerCommand = 500
 
     private let eventLoop: any EventLoop
     private let status: Status
-    /// A connection on which nothing was heard for so long is thrown away.
+    /// Time without received data after which the connection is closed.
     private let silence: TimeAmount
-    /// From PING to PING.
-    private let beat: TimeAmount
-    /// How long an answer to PING may take, so that a loss is found `silence` after the last that was heard.
-    private let patience: TimeAmount
+    /// Interval between PINGs.
+    private let pingInterval: TimeAmount
+    /// Timeout of a PING, chosen so that a loss is detected `silence` after the last received data.
+    private let pingTimeout: TimeAmount
     private let logger: Logger
     private let resubscribes: Counter
     private let alarm: Alarm
     private var keeper: LinkKeeper?
     private var table = SubscriptionTable()
     private var link: Link?
-    private var nextBeat = NIODeadline.now()
-    /// When the oldest PING was sent that nothing was heard after.
-    private var asked: NIODeadline?
-    /// Everything wanted was confirmed on this connection: it answered a PING sent after all that.
+    private var nextPing = NIODeadline.now()
+    /// Time of the oldest PING after which no data was received.
+    private var pingSent: NIODeadline?
+    /// Whether all subscriptions are confirmed on this connection: a PING sent after them was answered.
     private var isInForce = false
     private var isChangePlanned = false
     private var isStopped = false
@@ -45,12 +45,12 @@ final class SubscriptionCore: LinkUser {
         self.logger = logger
         silence = settings.silence
         replyMaximum = settings.messageMaximum
-        beat = .nanoseconds(settings.silence.nanoseconds * 2 / 5)
-        patience = silence - beat
+        pingInterval = .nanoseconds(settings.silence.nanoseconds * 2 / 5)
+        pingTimeout = silence - pingInterval
         resubscribes = Counter(label: "sluice_redis_resubscribes_total", dimensions: [("connection", name)])
         alarm = Alarm(eventLoop: eventLoop)
         keeper = LinkKeeper(url: url, settings: settings, eventLoop: eventLoop, name: name, logger: logger, user: self)
-        alarm.ring = { [unowned self] now in rung(now) }
+        alarm.ring = { [unowned self] now in alarmRang(now) }
     }
 
     func run(_ waiter: CheckedContinuation<Void, Never>) { keeper?.run(waiter) }
@@ -65,7 +65,7 @@ final class SubscriptionCore: LinkUser {
         table = SubscriptionTable()
     }
 
-    // MARK: Wishes
+    // MARK: Subscribing
 
     func subscribe(_ channel: String, token: UInt64, handler: @escaping SubscriptionTable.Handler) {
         guard !isStopped else { return handler(.lost) }
@@ -78,6 +78,7 @@ final class SubscriptionCore: LinkUser {
         planChanges()
     }
 
+    /// Schedules `sendChanges` at the end of the tick, so that changes of one tick are sent together.
     private func planChanges() {
         guard link != nil, !isChangePlanned else { return }
         isChangePlanned = true
@@ -120,13 +121,13 @@ final class SubscriptionCore: LinkUser {
         Self.append("SUBSCRIBE", table.restore(), to: &pipeline)
         if wasUp { resubscribes.increment() }
         wasUp = true
-        // Answered after all the confirmations.
+        // Redis replies to PING after all confirmations.
         pipeline.append("PING")
         link.write(pipeline.buffer)
         let now = NIODeadline.now()
-        nextBeat = now + beat
-        asked = now
-        alarm.set(min(nextBeat, now + patience))
+        nextPing = now + pingInterval
+        pingSent = now
+        alarm.set(min(nextPing, now + pingTimeout))
     }
 
     func linkLost(_ reason: RedisError) {
@@ -146,26 +147,26 @@ final class SubscriptionCore: LinkUser {
         case .pong:
             isInForce = true
         case .error(let text):
-            // As NOPERM for a channel: without it the rest is not what was asked for, and nobody would notice.
-            return link.end(RedisError(.server, "Redis refuses to subscribe: \(text)"))
+            // For example NOPERM for a channel. Without this the missing subscription would remain unnoticed.
+            return link.end(RedisError(.server, "Redis rejected a subscription: \(text)"))
         }
         if isInForce, self.link != nil { status.aliveUntil.store((link.heard + silence).uptimeNanoseconds, ordering: .releasing) }
     }
 
-    private func rung(_ now: NIODeadline) {
+    private func alarmRang(_ now: NIODeadline) {
         guard let link else { return }
-        if asked.map({ $0 < link.heard }) ?? false { asked = nil }
-        // Not by `heard` alone: when this process did not run for a while, nobody was asked and nobody is to blame.
-        if let asked, asked + patience <= now {
-            return link.end(RedisError(.timeout, "nothing was heard for \(silence.readable), PING was not answered"))
+        if pingSent.map({ $0 < link.heard }) ?? false { pingSent = nil }
+        // `heard` alone is not enough: after a pause of this process no PING was sent, so silence proves nothing about the server.
+        if let pingSent, pingSent + pingTimeout <= now {
+            return link.end(RedisError(.timeout, "no data received for \(silence.readable), PING was not answered"))
         }
-        if nextBeat <= now {
-            nextBeat = now + beat
-            asked = asked ?? now
+        if nextPing <= now {
+            nextPing = now + pingInterval
+            pingSent = pingSent ?? now
             var pipeline = RedisPipeline()
             pipeline.append("PING")
             link.write(pipeline.buffer)
         }
-        alarm.set(asked.map { min(nextBeat, $0 + patience) } ?? nextBeat)
+        alarm.set(pingSent.map { min(nextPing, $0 + pingTimeout) } ?? nextPing)
     }
 }

@@ -2,10 +2,10 @@ import DequeModule
 import NIOConcurrencyHelpers
 import NIOCore
 
-/// A channel's events as an asynchronous sequence, for one reader.
+/// The events of a channel as an asynchronous sequence for one reader.
 ///
-/// When the reader is slower than the channel, the oldest events are dropped and `.lost` stands in their place, followed by those that are
-/// left.
+/// When the reader is slower than the channel, the oldest events are dropped. The reader then receives `.lost` in their place, followed by
+/// the remaining events.
 package struct SubscriptionFeed: AsyncSequence, Sendable {
     package typealias Element = SubscriptionEvent
     package typealias Failure = Never
@@ -23,9 +23,9 @@ package struct SubscriptionFeed: AsyncSequence, Sendable {
 }
 
 extension RedisSubscriber {
-    /// Subscribes for the time of `body`. The feed ends when the task is cancelled; the subscription is released in any case.
+    /// Subscribes to a channel while `body` runs, and unsubscribes afterwards. The feed ends when the task is cancelled.
     ///
-    /// - Parameter bufferingAtMost: events, at least 1.
+    /// - Parameter bufferingAtMost: maximum number of buffered events, at least 1.
     package func withSubscription<Value>(
         _ channel: String, bufferingAtMost maximum: Int,
         _ body: (SubscriptionFeed) async throws -> Value
@@ -38,11 +38,11 @@ extension RedisSubscriber {
     }
 }
 
-/// Between the event loop, which appends, and the reader's task.
+/// A bounded buffer between the event loop, which appends, and the reader's task. Protected by a lock.
 private final class FeedBuffer: Sendable {
     private struct State {
         var events: Deque<SubscriptionEvent> = []
-        /// Events were dropped, and the reader does not know yet.
+        /// Whether events were dropped since the reader last received `.lost`.
         var hasDropped = false
         var isCancelled = false
         var reader: CheckedContinuation<SubscriptionEvent?, Never>?
@@ -55,6 +55,7 @@ private final class FeedBuffer: Sendable {
         self.maximum = Swift.max(1, maximum)
     }
 
+    /// Resumes a waiting reader with the event, or buffers the event.
     func append(_ event: SubscriptionEvent) {
         let reader: CheckedContinuation<SubscriptionEvent?, Never>? = state.withLockedValue { state in
             if let reader = state.reader {
@@ -71,6 +72,7 @@ private final class FeedBuffer: Sendable {
         reader?.resume(returning: event)
     }
 
+    /// The next event; nil after cancellation, or when another reader is already waiting.
     func next() async -> SubscriptionEvent? {
         await withTaskCancellationHandler {
             await withCheckedContinuation { continuation in

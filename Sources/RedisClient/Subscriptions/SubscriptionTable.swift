@@ -1,57 +1,64 @@
 import NIOCore
 
+/// An event of a subscription to a channel.
 package enum SubscriptionEvent: Sendable {
     case message(ByteBuffer)
-    /// Redis confirmed the subscription, for the first time or after a reconnect; what was published before may be missed.
+    /// Redis confirmed the subscription, for the first time or after a reconnect. Messages published before it may be missed.
     case subscribed
+    /// The connection was lost or events were dropped; messages may be missed.
     case lost
 }
 
-/// Which channels are wanted, what the server was told of them, and what it has confirmed. A machine without I/O.
+/// The state of all subscriptions: the desired channels, the commands sent for them and the confirmations. A state machine without I/O.
 ///
-/// Redis confirms every command for a channel in the order of the commands, so a channel's subscription is in force when the last command
-/// sent for it was SUBSCRIBE and no confirmation is due any more. A confirmation that is overtaken by a later command counts for nothing.
+/// Redis confirms the commands for a channel in order. So a subscription is active when the last command sent for the channel was
+/// SUBSCRIBE and no confirmation is outstanding. A confirmation of a command followed by a later one has no effect.
 struct SubscriptionTable {
     typealias Handler = @Sendable (SubscriptionEvent) -> Void
 
+    /// The state of one channel.
     private final class Entry {
         let channel: ByteBuffer
-        /// Nil: not wanted any more, and kept until the server has confirmed that.
+        /// Nil after an unsubscribe; the entry is kept until the server has confirmed it.
         var handler: Handler?
-        /// Which `subscribe` the handler came by.
+        /// The token of the `subscribe` call that set the handler.
         var token: UInt64 = 0
-        /// What the last command on this connection said.
-        var isAsked = false
+        /// Whether the last command sent for the channel on this connection was SUBSCRIBE.
+        var isSubscribeSent = false
+        /// Number of outstanding confirmations.
         var confirmationsDue = 0
-        /// The handler knows that its subscription is in force.
-        var isTold = false
+        /// Whether the handler has received `.subscribed`.
+        var isNotified = false
+        /// Whether the entry is in `changed`.
         var isChanged = false
 
         init(channel: ByteBuffer) { self.channel = channel }
     }
 
+    /// The commands to send and the handlers to call.
     struct Changes {
         var subscribe: [ByteBuffer] = []
         var unsubscribe: [ByteBuffer] = []
-        /// Of channels that are in force already: to be told `.subscribed`.
+        /// New handlers of active subscriptions, which must receive `.subscribed` now.
         var inForce: [Handler] = []
     }
 
     private var entries: [ByteBuffer: Entry] = [:]
     private var changed: [Entry] = []
 
-    /// Replaces the channel's handler if it has one.
+    /// Sets the handler of a channel, replacing an earlier one.
     mutating func subscribe(_ channel: String, token: UInt64, handler: @escaping Handler) {
         let name = ByteBuffer(string: channel)
         let entry = entries[name] ?? Entry(channel: name)
         entries[name] = entry
         entry.handler = handler
         entry.token = token
-        entry.isTold = false
+        entry.isNotified = false
         change(entry)
     }
 
-    /// - Parameter token: unsubscribes only what was subscribed by it; nil: whatever there is.
+    /// Removes the handler of a channel.
+    /// - Parameter token: the token of the subscription to remove; nil for any.
     mutating func unsubscribe(_ channel: String, token: UInt64?) {
         guard let entry = entries[ByteBuffer(string: channel)], entry.handler != nil, token == nil || entry.token == token else { return }
         entry.handler = nil
@@ -64,22 +71,22 @@ struct SubscriptionTable {
         changed.append(entry)
     }
 
-    /// What to tell the server so that it knows what is wanted. Call it once a tick: what was changed back within it costs nothing.
+    /// The changes since the last call. Call it once per tick, so that a change that was reverted within the tick sends no command.
     mutating func takeChanges() -> Changes {
         var changes = Changes()
         for entry in changed {
             entry.isChanged = false
-            switch (entry.handler, entry.isAsked) {
+            switch (entry.handler, entry.isSubscribeSent) {
             case (.some, false):
-                ask(entry)
+                markSubscribeSent(entry)
                 changes.subscribe.append(entry.channel)
             case (nil, true):
-                entry.isAsked = false
+                entry.isSubscribeSent = false
                 entry.confirmationsDue += 1
                 changes.unsubscribe.append(entry.channel)
             case (.some(let handler), true):
-                guard entry.confirmationsDue == 0, !entry.isTold else { break }
-                entry.isTold = true
+                guard entry.confirmationsDue == 0, !entry.isNotified else { break }
+                entry.isNotified = true
                 changes.inForce.append(handler)
             case (nil, false):
                 remove(entry)
@@ -89,8 +96,8 @@ struct SubscriptionTable {
         return changes
     }
 
-    private func ask(_ entry: Entry) {
-        entry.isAsked = true
+    private func markSubscribeSent(_ entry: Entry) {
+        entry.isSubscribeSent = true
         entry.confirmationsDue += 1
     }
 
@@ -98,46 +105,50 @@ struct SubscriptionTable {
         if entry.handler == nil, entry.confirmationsDue == 0 { entries[entry.channel] = nil }
     }
 
-    /// The server confirmed a SUBSCRIBE or an UNSUBSCRIBE. Returns the handler to be told `.subscribed`.
+    /// Handles a confirmation of a SUBSCRIBE or an UNSUBSCRIBE.
+    /// - Returns: the handler that must receive `.subscribed`; nil if there is none.
     mutating func confirmed(_ channel: ByteBuffer) -> Handler? {
         guard let entry = entries[channel], entry.confirmationsDue > 0 else { return nil }
         entry.confirmationsDue -= 1
         guard entry.confirmationsDue == 0 else { return nil }
-        guard entry.isAsked else {
+        guard entry.isSubscribeSent else {
             if !entry.isChanged { remove(entry) }
             return nil
         }
-        guard let handler = entry.handler, !entry.isTold else { return nil }
-        entry.isTold = true
+        guard let handler = entry.handler, !entry.isNotified else { return nil }
+        entry.isNotified = true
         return handler
     }
 
-    /// Who gets a message of a channel: nobody before `.subscribed`.
+    /// The handler for a message of a channel; nil before the handler has received `.subscribed`.
     func receiver(of channel: ByteBuffer) -> Handler? {
-        guard let entry = entries[channel], entry.isTold else { return nil }
+        guard let entry = entries[channel], entry.isNotified else { return nil }
         return entry.handler
     }
 
-    /// The connection is gone: nothing is in force. Returns whom to tell `.lost`.
+    /// Handles the loss of the connection.
+    /// - Returns: the handlers that must receive `.lost`.
     mutating func lost() -> [Handler] {
         reset()
         return entries.values.compactMap(\.handler)
     }
 
-    /// A new connection: everything that is wanted is to be asked for.
+    /// Handles a new connection.
+    /// - Returns: all channels to subscribe to.
     mutating func restore() -> [ByteBuffer] {
         reset()
-        for entry in entries.values { ask(entry) }
+        for entry in entries.values { markSubscribeSent(entry) }
         return Array(entries.keys)
     }
 
+    /// Removes entries without a handler and clears the state that belongs to a connection.
     private mutating func reset() {
         for entry in changed { entry.isChanged = false }
         changed = []
         entries = entries.filter { $0.value.handler != nil }
         for entry in entries.values {
-            entry.isAsked = false
-            entry.isTold = false
+            entry.isSubscribeSent = false
+            entry.isNotified = false
             entry.confirmationsDue = 0
         }
     }
