@@ -5,7 +5,7 @@
 /// interval, first tokens and terminal events are not delayed.
 struct OutputPace {
     /// Tokens per second up to which the interval is 0. At twice this rate it reaches `longest`.
-    static let freeTokens = 20_000
+    static let freeTokenRate = 20_000
     /// Maximum interval in ns.
     static let longest: UInt64 = 100_000_000
     /// Measurement window in ns.
@@ -25,7 +25,7 @@ struct OutputPace {
         let elapsed = now &- windowBegan
         guard elapsed >= Self.window else { return }
         let rate = Double(tokens) * 1e9 / Double(elapsed)
-        let excess = (rate - Double(Self.freeTokens)) / Double(Self.freeTokens)
+        let excess = (rate - Double(Self.freeTokenRate)) / Double(Self.freeTokenRate)
         interval = UInt64(Double(Self.longest) * min(1, max(0, excess)))
         tokens = 0
         windowBegan = now

@@ -4,7 +4,7 @@
 /// abbreviation or a link is decided only when the following character is known; every other strong mark ends its sentence at once.
 struct SentenceCutter {
     /// Minimum length of a piece, in characters, that a comma or semicolon ends.
-    static let weakFrom = 15
+    static let weakMarkMinimum = 15
     /// Maximum length of a piece without a mark, in characters. It is then cut at its last space, or at the limit.
     static let limit = 60
     /// Maximum length of a single word (usually a link), in characters.
@@ -119,9 +119,9 @@ struct SentenceCutter {
         case ".":
             guard let next else { return isWhole ? .cut : .wait }
             return endsSentence(fullStop: index, before: next) ? .cut : .goOn
-        case "，", "；", "、": return index + 1 >= Self.weakFrom ? .cut : .goOn
+        case "，", "；", "、": return index + 1 >= Self.weakMarkMinimum ? .cut : .goOn
         case ",", ";":
-            guard index + 1 >= Self.weakFrom else { return .goOn }
+            guard index + 1 >= Self.weakMarkMinimum else { return .goOn }
             guard isLink || self.character(index - 1).isNumber else { return .cut }
             guard let next else { return isWhole ? .cut : .wait }
             return next.isASCII && !next.isWhitespace ? .goOn : .cut

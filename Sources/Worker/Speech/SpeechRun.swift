@@ -7,16 +7,16 @@ import Upstream
 /// thread-safe: used on the upstream loop only.
 final class SpeechRun {
     /// Maximum number of open syntheses: the current one and the next.
-    static let together = 2
+    private static let maximumOpen = 2
     /// Maximum buffered bytes of the next synthesis; reading from its socket is paused above that.
-    static let heldMaximum = 256 << 10
+    private static let maximumBuffered = 256 << 10
     /// Minimum bytes per audio event: 100 ms at 24 kHz.
-    static let grain = 4_800
-    /// Maximum requests per sentence, as long as no sample was received. The second is delayed by `patience`, the third by twice that.
-    static let tries = 3
-    static let patience = Duration.milliseconds(200)
+    private static let minimumEvent = 4_800
+    /// Maximum requests per sentence, as long as no sample was received. The second is delayed by `retryDelay`, the third by twice that.
+    private static let maximumRequests = 3
+    private static let retryDelay = Duration.milliseconds(200)
     /// Maximum bytes per audio event.
-    static let eventMaximum = 32 << 10
+    private static let maximumEvent = 32 << 10
 
     private let speech: SpeechConfiguration
     private let jobID: JobID
@@ -171,7 +171,7 @@ final class SpeechRun {
                     continue
                 }
             }
-            while syntheses.count < Self.together, let sentence = sentences.popFirst() {
+            while syntheses.count < Self.maximumOpen, let sentence = sentences.popFirst() {
                 guard start(sentence) else { return }
             }
             guard syntheses.isEmpty else { return }
@@ -223,24 +223,24 @@ final class SpeechRun {
     /// Schedules a retry of a failed synthesis if it is permitted. Reused connections may be closed while a request is sent, and
     /// upstreams may be briefly overloaded.
     fileprivate func schedulesRetry(_ synthesis: Synthesis, after failure: Failure) -> Bool {
-        guard !isOver, failure.retryable, !synthesis.hasSamples, synthesis.tries < Self.tries else { return false }
+        guard !isOver, failure.retryable, !synthesis.hasSamples, synthesis.tries < Self.maximumRequests else { return false }
         synthesis.tries += 1
-        synthesis.timer = loop.schedule(after: Self.patience * (synthesis.tries - 1)) { [unowned self, unowned synthesis] in
+        synthesis.timer = loop.schedule(after: Self.retryDelay * (synthesis.tries - 1)) { [unowned self, unowned synthesis] in
             synthesis.timer = nil
             _ = dial(synthesis)
         }
         return true
     }
 
-    /// Emits whole samples in events of at least `grain` bytes; the first event of the speech may be smaller.
+    /// Emits whole samples in events of at least `minimumEvent` bytes; the first event of the speech may be smaller.
     private func emitSamples(_ synthesis: Synthesis) {
         // One removal per call: a removal per event would move the remaining samples each time.
         var emitted = 0
         defer { synthesis.samples.removeFirst(emitted) }
         while !isOver, !isPaused {
             let available = (synthesis.samples.count - emitted) & ~1
-            guard available >= (synthesis.isWhole || !hasSpoken ? 2 : Self.grain) else { return }
-            let count = min(available, Self.eventMaximum)
+            guard available >= (synthesis.isWhole || !hasSpoken ? 2 : Self.minimumEvent) else { return }
+            let count = min(available, Self.maximumEvent)
             let data = Base64.encode(synthesis.samples[emitted..<emitted + count])
             emitted += count
             hasSpoken = true
@@ -258,7 +258,7 @@ final class SpeechRun {
         } else if syntheses.first === synthesis {
             restartIdleTimer()
             advance()
-        } else if !synthesis.isHeld, synthesis.samples.count > Self.heldMaximum {
+        } else if !synthesis.isHeld, synthesis.samples.count > Self.maximumBuffered {
             synthesis.isHeld = true
             synthesis.call?.pauseReading()
         }
