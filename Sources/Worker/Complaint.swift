@@ -1,7 +1,7 @@
 import Logging
 import RedisClient
 
-/// Says once that Redis refuses something, however often it is tried, and once that it is over.
+/// Logs a repeated Redis error once, and its end once, however often the command is retried in between.
 struct Complaint {
     private let refused: Logger.Message
     private let over: Logger.Message
@@ -12,11 +12,13 @@ struct Complaint {
         self.over = over
     }
 
+    /// Logs the first error of a row at level error; later ones are only counted.
     mutating func raise(_ error: RedisError, _ logger: Logger, _ facts: Logger.Metadata = [:]) {
         if tries == 0 { logger.error(refused, metadata: facts.merging(["error": "\(error)"]) { $1 }) }
         tries += 1
     }
 
+    /// Logs the end of a row of errors with their number, and resets the count. Does nothing when there was no error.
     mutating func settle(_ logger: Logger) {
         guard tries > 0 else { return }
         logger.info(over, metadata: ["refused": "\(tries)"])

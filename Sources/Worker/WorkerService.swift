@@ -8,15 +8,17 @@ import RedisClient
 import ServiceLifecycle
 import Upstream
 
-/// One worker. `run` returns after a drain (graceful shutdown), or throws `CancellationError` at once when its task is cancelled: then
-/// upstreams are closed and the leases of what ran expire.
+/// One worker process: claims jobs from Redis and runs them against the upstreams.
+///
+/// `run` returns after a drain (graceful shutdown). When its task is cancelled it closes all upstream connections and throws
+/// `CancellationError` at once; the leases of the running jobs then expire.
 package struct WorkerService: Service {
     private let settings: WorkerSettings
     private let queueSettings: QueueSettings
     private let redisURL: RedisURL
     private let redisSettings: RedisSettings
     private let logger: Logger
-    /// Where other upstreams come in while the worker runs.
+    /// Replaces the configured upstreams while the worker runs.
     package let upstreams = UpstreamsFeed()
 
     package init(settings: WorkerSettings, queueSettings: QueueSettings, redisURL: RedisURL, redisSettings: RedisSettings, logger: Logger) {
@@ -27,14 +29,18 @@ package struct WorkerService: Service {
         self.logger = logger
     }
 
+    /// Runs the worker until it is drained or cancelled.
+    /// - Throws: `CancellationError` on cancellation; a `LoopError` when the upstream loop cannot be created; errors of the configured CA
+    ///   and of the metrics listener.
     package func run() async throws {
-        // One loop for all Redis connections: a claim and the interrupt that overtakes it meet on it. Neither loop is stopped before the
-        // process ends: a task that comes back late from Redis would find no executor.
+        // All Redis connections share one event loop, so a claim and an interrupt that overtakes its reply are handled on the same
+        // thread. Neither loop is stopped before the process ends: a task that resumes late from a Redis call still needs its executor.
         let loop = try EpollLoop(name: "upstream")
         loop.start()
         try await run(on: MultiThreadedEventLoopGroup.singleton.next(), loop)
     }
 
+    /// Creates the Redis clients and the actors of the worker, and runs them until the drain is complete.
     private func run(on eventLoop: any EventLoop, _ loop: EpollLoop) async throws {
         let commands = RedisClient(url: redisURL, settings: redisSettings, eventLoop: eventLoop, name: "commands", logger: logger)
         let blocking = RedisClient(url: redisURL, settings: redisSettings, eventLoop: eventLoop, name: "claims", logger: logger)
@@ -64,7 +70,7 @@ package struct WorkerService: Service {
         commands.onConnect {
             var load = RedisPipeline()
             for script in Scripts.ofWorker { load.append("SCRIPT", "LOAD", .string(script.source)) }
-            // Only a saving: a script that is missing is sent whole when it is called.
+            // An optimization only: a script that is not loaded is sent in full when it is called.
             commands.send(load) { _ in }
         }
         let readiness: @Sendable () -> String? = {
@@ -98,7 +104,7 @@ package struct WorkerService: Service {
             } catch is Finished {
                 tasks.cancelAll()
             } catch {
-                // Stopped at once, or unable to go on: what runs upstream is closed before anything else.
+                // Cancelled, or a service failed: the upstream connections are closed before anything else.
                 await room.abandon()
                 await claimer.stop()
                 await keeper.stop()
@@ -112,9 +118,10 @@ package struct WorkerService: Service {
         }
     }
 
+    /// Ends the task group after a complete drain.
     private struct Finished: Error {}
 
-    /// From the first claim to the end of the drain.
+    /// Claims and runs jobs until the drain is complete.
     private func work(
         consumer: JobConsumer, room: GenerationRoom, claimer: Claimer, keeper: LeaseKeeper, reporter: StatusReporter,
         listener: InterruptListener, eventLoop: any EventLoop, drain: DrainSignal
@@ -133,59 +140,62 @@ package struct WorkerService: Service {
                 logger.info("drain began", metadata: ["in_flight": "\(inFlight)", "timeout": "\(settings.drainTimeout)"])
                 await keeper.drain()
                 await claimer.stop()
-                // The claimer's end is awaited first, so that nothing is begun behind the drain's back.
+                // Waits for the claimer first, so that no job starts after the drain has looked at the running ones.
                 try await tasks.next()
-                try await empty(room)
+                try await finishRunningJobs(room)
                 await keeper.stop()
                 await reporter.stop()
                 try await tasks.waitForAll()
             }
-            await forget(consumer, reporter)
+            await deregister(consumer, reporter)
         } onGracefulShutdown: {
             drain.begin()
         }
         logger.info("drained")
     }
 
-    /// Lets what runs end within the drain's time, and hands the rest back.
-    private func empty(_ room: GenerationRoom) async throws {
+    /// Waits up to the drain timeout for running jobs, then hands the rest back. Jobs that cannot be handed back within 5 s are
+    /// abandoned; their leases expire.
+    private func finishRunningJobs(_ room: GenerationRoom) async throws {
         if await waitUntilEmpty(room, for: settings.drainTimeout) { return }
         try Task.checkCancellation()
-        logger.info("drain timeout; running jobs are handed back")
+        logger.info("drain timeout reached; handing back running jobs")
         await room.handBackAll()
         if await waitUntilEmpty(room, for: .seconds(5)) { return }
         try Task.checkCancellation()
-        logger.warning("some jobs could not be handed back; their leases expire")
+        logger.warning("some jobs not handed back; other workers take them over when their leases expire")
         await room.abandon()
     }
 
-    /// - Returns: false when a drain began before Redis could be reached.
+    /// Creates the consumer groups, retrying every 200 ms until Redis accepts.
+    /// - Returns: false when a drain began before the groups were created.
     private func createGroups(_ consumer: JobConsumer, unless drain: DrainSignal) async throws -> Bool {
-        var complaint = Complaint("Redis refuses to make consumer groups", over: "consumer groups are made")
+        var errorLog = Complaint("Redis refuses to make consumer groups", over: "consumer groups are made")
         while !drain.hasBegun {
             do {
                 try await consumer.createGroups()
-                complaint.settle(logger)
+                errorLog.settle(logger)
                 return true
             } catch {
                 try Task.checkCancellation()
-                // Redis is away (said once by its connection) or refuses; claiming makes no sense before.
-                if error.code == .server { complaint.raise(error, logger) }
+                // Redis is unreachable (its connection logs that once) or rejects the command. Claiming cannot work without the groups.
+                if error.code == .server { errorLog.raise(error, logger) }
                 try await Task.sleep(for: .milliseconds(200))
             }
         }
         return false
     }
 
-    /// What a clean end takes back; without Redis it expires by itself.
-    private func forget(_ consumer: JobConsumer, _ reporter: StatusReporter) async {
+    /// Removes the heartbeat and the consumer of this worker. Without Redis they expire or are swept later.
+    private func deregister(_ consumer: JobConsumer, _ reporter: StatusReporter) async {
         guard consumer.redis.isConnected else { return }
         await reporter.forget()
         do { try await consumer.forgetConsumer(settings.name) } catch {
-            logger.debug("the consumer could not be removed", metadata: ["error": "\(error)"])
+            logger.debug("consumer not removed; another worker sweeps it", metadata: ["error": "\(error)"])
         }
     }
 
+    /// Waits until no job is running, for at most `limit`.
     /// - Returns: false when jobs were left at the limit, or the task was cancelled.
     private func waitUntilEmpty(_ room: GenerationRoom, for limit: Duration) async -> Bool {
         await withTaskGroup(of: Bool.self) { tasks in
@@ -204,6 +214,7 @@ package struct WorkerService: Service {
         }
     }
 
+    /// The current wall-clock time, milliseconds since 1970.
     private static var wallMilliseconds: UInt64 {
         var time = timespec()
         clock_gettime(CLOCK_REALTIME, &time)

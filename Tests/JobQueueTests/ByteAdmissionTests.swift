@@ -6,7 +6,7 @@ import Testing
 
 @testable import JobQueue
 
-/// What Redis holds is bounded by bytes: of a class, of an owner, of the dead letters.
+/// Limits in bytes on what Redis stores: per class, per owner, and for dead letters.
 @Suite(.serialized) struct ByteAdmissionTests {
     private static func job(bytes: Int, owner: String? = "tenant-a", in priority: JobClass = .standard) -> Job {
         let text = JSON.string(String(repeating: "x", count: bytes))
@@ -21,7 +21,7 @@ import Testing
         try await fixture.redis.command("KEYS", "{sluice.0}:queued_bytes*").array?.compactMap(\.string).sorted() ?? []
     }
 
-    @Test func aClassHoldsNoMoreBytesThanItsLimitUntilJobsEnd() async throws {
+    @Test func `the bytes of a class are limited until jobs end`() async throws {
         var settings = QueueSettings()
         settings.queueMaximumBytes = 2_500
         try await QueueFixture.run(settings: settings) { fixture in
@@ -32,13 +32,13 @@ import Testing
             #expect(try await submit(owner: "tenant-a") == .accepted)
             #expect(try await submit() == .full)
             #expect(try await submit(.batch) == .accepted)
-            // A claimed job is still in the stream; one that ended is not.
+            // A claimed job remains in the stream; an ended one does not.
             let claim = try await fixture.claimNext()
             #expect(try await submit() == .full)
             #expect(try await fixture.finish(claim, .finished(.stop, .none), at: 1) == .integer(1))
             #expect(try await submit() == .accepted)
             #expect(try await submit() == .full)
-            // All that is left ends: nothing is counted any more.
+            // All remaining jobs end, and nothing is counted any more.
             for _ in 0..<3 {
                 let claim = try await fixture.claimNext()
                 #expect(try await fixture.finish(claim, .finished(.stop, .none), at: 1) == .integer(1))
@@ -48,7 +48,7 @@ import Testing
         }
     }
 
-    @Test func anEmptyQueueTakesAJobOfAnySize() async throws {
+    @Test func `an empty queue accepts a job of any size`() async throws {
         var settings = QueueSettings()
         settings.queueMaximumBytes = 1_024
         settings.ownerQueueMaximumBytes = 1_024
@@ -59,8 +59,8 @@ import Testing
         }
     }
 
-    /// Whatever way a job leaves the queue, or is lost from it, its bytes leave the ledgers.
-    @Test func anOwnersBytesAreLimitedAndNoCountLeaks() async throws {
+    /// The bytes of a job are released however it leaves the queue or is lost from it.
+    @Test func `the bytes of an owner are limited and counted exactly`() async throws {
         var settings = QueueSettings()
         settings.ownerQueueMaximumBytes = 1_500
         try await QueueFixture.run(settings: settings) { fixture in
@@ -86,18 +86,18 @@ import Testing
             try await fixture.consumer.reject(
                 claimed, id: JobID(Job(parsing: claimed.job ?? []).id.rawValue), message: "odd", toDeadLetters: false)
             #expect(try await submit().0 == .accepted)
-            // Found interrupted at the claim.
+            // Interrupt key found at the claim.
             let entry = try await take()
             let job = try Job(parsing: entry.job ?? [])
             try await redis.command("SET", fixture.keys.interrupt(job.id), "x")
             #expect(try await fixture.consumer.claim(job, entry: entry, leaseExpired: false) == .ended(nil))
-            // Handed back and given up by crashes.
+            // Handed back.
             #expect(try await submit().0 == .accepted)
             let running = try await fixture.claimNext()
             let renewal = LeaseRenewal(id: running.job.id, entry: running.entry, attempt: 1)
             #expect(try await fixture.consumer.handBack(renewal))
             #expect(try await submit().0 == .ownerFull)
-            // Somebody deletes the entry, the whole queue, everything.
+            // Entry, queue and database deleted by others.
             try await redis.command("XDEL", fixture.keys.queue(.standard, partition: 0), running.entry.id)
             #expect(try await submit().0 == .accepted)
             try await redis.command("DEL", fixture.keys.queue(.standard, partition: 0))
@@ -107,13 +107,13 @@ import Testing
                 let rest = try #require(try await redis.command("TTL", ledger).integer)
                 #expect((1...86_400).contains(rest))
             }
-            // A ledger that something else lies in is made anew.
+            // A counter key of another type is created again.
             for ledger in try await Self.ledgers(fixture) { try await redis.command("SET", ledger, "x") }
             #expect(try await submit().0 == .accepted)
             #expect(try await submit().0 == .ownerFull)
             try await redis.command("FLUSHALL")
             try await fixture.consumer.createGroups()
-            // By hand: never counted, and its end takes nothing away.
+            // Added by XADD: not counted, so its end subtracts nothing.
             try await redis.command(
                 "XADD", fixture.keys.queue(.interactive, partition: 0), "*", "job", #"{"id":"by-hand","owner":"tenant-a","request":{}}"#)
             #expect(try await submit().0 == .accepted)
@@ -123,8 +123,8 @@ import Testing
         }
     }
 
-    /// The cost of a submission does not grow with what waits.
-    @Test func aSubmissionCostsTheSameHoweverManyWait() async throws {
+    /// The number of Redis commands per submission does not depend on the number of waiting jobs.
+    @Test func `the cost of a submission is constant`() async throws {
         try await QueueFixture.run { fixture in
             func calls() async throws -> Int {
                 let text = try await fixture.redis.command("INFO", "commandstats").string ?? ""
@@ -145,7 +145,7 @@ import Testing
         }
     }
 
-    @Test func deadLettersAreBoundedByBytesTheOldestGoFirst() async throws {
+    @Test func `dead letters are limited by bytes, oldest removed first`() async throws {
         var settings = QueueSettings()
         settings.deadMaximumBytes = 3_500
         try await QueueFixture.run(settings: settings) { fixture in
@@ -164,23 +164,23 @@ import Testing
             }
             for name in ["a", "b", "c", "d", "e"] { try await bury(name) }
             #expect(try await names() == ["c", "d", "e"])
-            // Those that were retried make room; the first and the last tell what lies between them.
+            // Retried letters free their bytes; the first and the last letter give the bytes between them.
             let first = try await fixture.redis.command("XRANGE", dead, "-", "+", "COUNT", "1").array?.first?.array?.first?.string
             try await fixture.redis.command("XDEL", dead, try #require(first))
             try await bury("f")
             #expect(try await names() == ["d", "e", "f"])
-            // The newest stays, whatever its size, and purging begins anew.
+            // The newest letter is kept whatever its size, and counting restarts after a purge.
             try await bury("g", bytes: 9_000)
             #expect(try await names() == ["g"])
             try await fixture.redis.command("XTRIM", dead, "MAXLEN", "0")
             for name in ["h", "i"] { try await bury(name) }
             #expect(try await names() == ["h", "i"])
-            // Letters of earlier versions have no count: they are the oldest.
+            // Letters of earlier versions have no byte count and are treated as the oldest.
             try await fixture.redis.command("DEL", dead)
             try await fixture.redis.command("XADD", dead, "1-1", "job", #"{"id":"old","request":{}}"#, "code", "worker_lost")
             for name in ["k", "l", "m", "n"] { try await bury(name) }
             #expect(try await names() == ["l", "m", "n"])
-            // Something else under its key.
+            // The key has another type.
             try await fixture.redis.command("DEL", dead)
             try await fixture.redis.command("SET", dead, "x")
             try await bury("o")
@@ -188,8 +188,8 @@ import Testing
         }
     }
 
-    /// One answer to a worker holds no more than a few of the largest jobs.
-    @Test func oneTakeIsBoundedByBytes() async throws {
+    /// One reply to a worker contains at most a few of the largest jobs.
+    @Test func `one take is limited by bytes`() async throws {
         try await QueueFixture.run { fixture in
             for _ in 0..<24 {
                 #expect(try await fixture.queue.submit(Self.job(bytes: 1_000_000), options: SubmitOptions()) == .accepted)

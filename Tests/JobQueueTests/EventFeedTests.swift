@@ -7,110 +7,110 @@ import Testing
 @testable import JobQueue
 
 @Suite(.serialized) struct EventFeedTests {
-    /// What a follower was given.
-    private final class Heard: Sendable {
+    /// Collects the events of one follower.
+    private final class EventRecorder: Sendable {
         private let events = NIOLockedValueBox<[LoggedEvent]>([])
         var receive: @Sendable ([LoggedEvent]) -> Void { { [events] new in events.withLockedValue { $0 += new } } }
         var ids: [String] { events.withLockedValue { $0.map(\.id.description) } }
         var types: [String] { events.withLockedValue { $0.map(\.event.type) } }
     }
 
-    private func waitFor(_ heard: Heard, _ ids: [String]) async throws {
-        try await until("the follower to have \(ids), it has \(heard.ids)") { heard.ids == ids }
+    private func waitFor(_ recorder: EventRecorder, _ ids: [String]) async throws {
+        try await until("the follower to have \(ids), it has \(recorder.ids)") { recorder.ids == ids }
     }
 
-    @Test func followsFromTheSubmissionOn() async throws {
+    @Test func `follows a job from its submission`() async throws {
         try await QueueFixture.run { fixture in
-            let heard = Heard()
+            let recorder = EventRecorder()
             let job = QueueFixture.job()
-            _ = await fixture.feed.follow(new: job.id, receive: heard.receive)
+            _ = await fixture.feed.follow(new: job.id, receive: recorder.receive)
             let claim = try await fixture.running(job)
             _ = try await fixture.write([.upstream(name: "u", model: "m"), .text("a")], of: claim)
             _ = try await fixture.finish(claim, .finished(.stop, .none), at: 3)
-            try await waitFor(heard, ["1-0", "1-1", "1-2", "1-3"])
-            // It ended by itself: the channel is no longer subscribed.
-            try await until("the channel to be left") {
+            try await waitFor(recorder, ["1-0", "1-1", "1-2", "1-3"])
+            // The job has ended, so the channel is no longer subscribed.
+            try await until("the channel to be unsubscribed") {
                 try await fixture.redis.command("PUBSUB", "NUMSUB", fixture.keys.out(job.id))
                     == .array([.bulk(fixture.keys.out(job.id)), .integer(0)])
             }
         }
     }
 
-    @Test func aMessageThatWasLostIsReadFromTheLog() async throws {
+    @Test func `a lost message is read from the log`() async throws {
         try await QueueFixture.run { fixture in
-            let heard = Heard()
+            let recorder = EventRecorder()
             let claim = try await fixture.running(QueueFixture.job())
-            _ = try await fixture.feed.follow(claim.job.id, after: nil, receive: heard.receive)
-            try await waitFor(heard, ["1-0"])
-            // Written, not published.
+            _ = try await fixture.feed.follow(claim.job.id, after: nil, receive: recorder.receive)
+            try await waitFor(recorder, ["1-0"])
+            // Written to the log, but not published.
             let lost = LoggedEvent(id: EventID(attempt: 1, sequence: 1), event: .text("lost"))
             _ = try await fixture.redis.command(
                 "XADD", fixture.keys.log(claim.job.id), "1-1", "e", String(decoding: lost.json, as: UTF8.self))
-            _ = try await fixture.write([.text("heard")], of: claim, from: 2)
-            try await waitFor(heard, ["1-0", "1-1", "1-2"])
+            _ = try await fixture.write([.text("next")], of: claim, from: 2)
+            try await waitFor(recorder, ["1-0", "1-1", "1-2"])
         }
     }
 
-    @Test func anEndThatNothingFollowsIsFound() async throws {
+    @Test func `a lost terminal event is found without a later message`() async throws {
         try await QueueFixture.run { fixture in
-            let heard = Heard()
+            let recorder = EventRecorder()
             let claim = try await fixture.running(QueueFixture.job())
-            _ = try await fixture.feed.follow(claim.job.id, after: nil, receive: heard.receive)
-            try await waitFor(heard, ["1-0"])
+            _ = try await fixture.feed.follow(claim.job.id, after: nil, receive: recorder.receive)
+            try await waitFor(recorder, ["1-0"])
             let end = LoggedEvent(id: EventID(attempt: 1, sequence: 1), event: .finished(.stop, .none))
             let begun = ContinuousClock.now
             _ = try await fixture.redis.command(
                 "XADD", fixture.keys.log(claim.job.id), "1-1", "e", String(decoding: end.json, as: UTF8.self))
-            try await waitFor(heard, ["1-0", "1-1"])
+            try await waitFor(recorder, ["1-0", "1-1"])
             #expect(ContinuousClock.now - begun < .seconds(2) + .milliseconds(500))
         }
     }
 
-    @Test func aCutSubscriptionLosesNothing() async throws {
+    @Test func `a closed subscription loses no events`() async throws {
         try await QueueFixture.run { fixture in
-            let heard = Heard()
+            let recorder = EventRecorder()
             let claim = try await fixture.running(QueueFixture.job())
-            _ = try await fixture.feed.follow(claim.job.id, after: nil, receive: heard.receive)
+            _ = try await fixture.feed.follow(claim.job.id, after: nil, receive: recorder.receive)
             for sequence in 1...20 {
                 if sequence % 5 == 0 { _ = try await fixture.redis.command("CLIENT", "KILL", "TYPE", "PUBSUB") }
                 _ = try await fixture.write([.text("\(sequence)")], of: claim, from: sequence)
             }
-            try await waitFor(heard, (0...20).map { "1-\($0)" })
+            try await waitFor(recorder, (0...20).map { "1-\($0)" })
         }
     }
 
-    /// The submission does not wait for the subscription: whatever comes before that is in force is read from the log.
-    @Test(arguments: [false, true]) func aJobMayBeginBeforeItsSubscriptionIsInForce(ends: Bool) async throws {
+    /// A submission does not wait for the subscription: earlier events are read from the log.
+    @Test(arguments: [false, true]) func `a job may start before its subscription is active`(ends: Bool) async throws {
         try await QueueFixture.run { fixture in
-            let (heard, job) = (Heard(), QueueFixture.job())
-            // Its connection is known as one of subscriptions, and cut: the next one has to wait for a new one.
+            let (recorder, job) = (EventRecorder(), QueueFixture.job())
+            // The existing subscription connection is closed, so the next subscription waits for a new one.
             _ = try await fixture.feed.follow(QueueFixture.job().id, after: nil) { _ in }
             #expect(try await fixture.redis.command("CLIENT", "KILL", "TYPE", "PUBSUB") == .integer(1))
-            _ = await fixture.feed.follow(new: job.id, receive: heard.receive)
+            _ = await fixture.feed.follow(new: job.id, receive: recorder.receive)
             let claim = try await fixture.running(job)
             _ = try await fixture.write([.text("a")], of: claim)
             if ends { _ = try await fixture.finish(claim, .finished(.stop, .none), at: 2) }
-            try await waitFor(heard, ends ? ["1-0", "1-1", "1-2"] : ["1-0", "1-1"])
+            try await waitFor(recorder, ends ? ["1-0", "1-1", "1-2"] : ["1-0", "1-1"])
         }
     }
 
-    @Test func resumesAfterWhatTheReaderHas() async throws {
+    @Test func `resumes after the reader's last event`() async throws {
         try await QueueFixture.run { fixture in
             let claim = try await fixture.running(QueueFixture.job())
             _ = try await fixture.write([.text("a"), .text("b"), .text("c")], of: claim)
-            let heard = Heard()
-            _ = try await fixture.feed.follow(claim.job.id, after: EventID(attempt: 1, sequence: 2), receive: heard.receive)
-            try await waitFor(heard, ["1-3"])
+            let recorder = EventRecorder()
+            _ = try await fixture.feed.follow(claim.job.id, after: EventID(attempt: 1, sequence: 2), receive: recorder.receive)
+            try await waitFor(recorder, ["1-3"])
         }
     }
 
-    @Test func aZombiesMessagesArePassedToNobody() async throws {
+    @Test func `messages of a fenced attempt are dropped`() async throws {
         var settings = QueueSettings()
         settings.lease = .milliseconds(1)
         try await QueueFixture.run(settings: settings) { fixture in
-            let heard = Heard()
+            let recorder = EventRecorder()
             let claim = try await fixture.running(QueueFixture.job())
-            _ = try await fixture.feed.follow(claim.job.id, after: nil, receive: heard.receive)
+            _ = try await fixture.feed.follow(claim.job.id, after: nil, receive: recorder.receive)
             let other = fixture.consumer("w2", token: "t2")
             let entry = try await until("an expired lease") {
                 try await other.takeOver(partition: 0, priority: .standard, cursor: "0-0", count: 1).entries.first
@@ -118,16 +118,16 @@ import Testing
             guard case .claimed(let second) = try await other.claim(claim.job, entry: entry, leaseExpired: true) else {
                 throw QueueFixture.FixtureError.nothingToClaim
             }
-            // Refused by the log, but published all the same.
-            _ = try await fixture.write([.text("from the dead")], of: claim)
-            _ = try await fixture.write([.restarted, .text("from the living")], of: second)
-            try await waitFor(heard, ["1-0", "2-0", "2-1", "2-2"])
+            // Refused by the log, but still published.
+            _ = try await fixture.write([.text("old attempt")], of: claim)
+            _ = try await fixture.write([.restarted, .text("new attempt")], of: second)
+            try await waitFor(recorder, ["1-0", "2-0", "2-1", "2-2"])
         }
     }
 
-    @Test func readersOfAJobThatRedisLostAreTold() async throws {
+    @Test func `readers of a job that Redis has lost receive a failure`() async throws {
         try await QueueFixture.run { fixture in
-            let (running, waiting) = (Heard(), Heard())
+            let (running, waiting) = (EventRecorder(), EventRecorder())
             let claim = try await fixture.running(QueueFixture.job())
             let other = QueueFixture.job("p0-\(ULID(milliseconds: 2))")
             _ = try await fixture.queue.submit(other, options: SubmitOptions())
@@ -135,20 +135,20 @@ import Testing
             _ = try await fixture.feed.follow(other.id, after: nil, receive: waiting.receive)
             try await waitFor(running, ["1-0"])
             try await fixture.redis.command("FLUSHALL")
-            // Nor does a late write bring a log back that has no beginning and never expires.
+            // A late write does not recreate the log, which would have no beginning and no expiry.
             #expect(try await fixture.write([.text("late")], of: claim).first?.isNull == true)
             #expect(try await fixture.redis.command("EXISTS", fixture.keys.log(claim.job.id)) == .integer(0))
-            try await until("both readers to be told", deadline: .seconds(20)) {
+            try await until("both readers to receive the failure", deadline: .seconds(20)) {
                 running.types.last == "failed" && waiting.types == ["failed"]
             }
             #expect(running.ids.last == "2-0" && waiting.ids == ["1-0"])
         }
     }
 
-    @Test func manyFollowersOfOneJob() async throws {
+    @Test func `several followers of one job`() async throws {
         try await QueueFixture.run { fixture in
             let claim = try await fixture.running(QueueFixture.job())
-            let (first, second) = (Heard(), Heard())
+            let (first, second) = (EventRecorder(), EventRecorder())
             let following = try await fixture.feed.follow(claim.job.id, after: nil, receive: first.receive)
             _ = try await fixture.feed.follow(claim.job.id, after: nil, receive: second.receive)
             _ = try await fixture.write([.text("a")], of: claim)

@@ -15,26 +15,26 @@ import Testing
         return events.map(\.id.description)
     }
 
-    @Test func passesOnWhatFollows() {
+    @Test func `delivers consecutive events`() {
         var sequence = EventSequence(after: nil)
         #expect(ids(sequence.offer([Self.text(1, 0)])) == ["1-0"])
         #expect(ids(sequence.offer([Self.text(1, 1), Self.text(1, 2)])) == ["1-1", "1-2"])
         #expect(sequence.last == EventID(attempt: 1, sequence: 2))
     }
 
-    @Test func dropsWhatItHas() {
+    @Test func `drops known events`() {
         var sequence = EventSequence(after: EventID(attempt: 1, sequence: 4))
         #expect(ids(sequence.offer([Self.text(1, 3), Self.text(1, 4)])) == [])
         #expect(ids(sequence.offer([Self.text(1, 4), Self.text(1, 5)])) == ["1-5"])
     }
 
-    @Test func dropsAnOlderAttempt() {
+    @Test func `drops events of an older attempt`() {
         var sequence = EventSequence(after: EventID(attempt: 2, sequence: 1))
         #expect(ids(sequence.offer([Self.text(1, 9), Self.end(1, 10)])) == [])
         #expect(!sequence.ended)
     }
 
-    @Test func fillsAGapBeforeGoingOn() {
+    @Test func `fills a gap before continuing`() {
         var sequence = EventSequence(after: nil)
         _ = sequence.offer([Self.text(1, 0)])
         #expect(sequence.offer([Self.text(1, 3)]) == .fill(after: EventID(attempt: 1, sequence: 0)))
@@ -43,17 +43,17 @@ import Testing
         #expect(filled.map(\.id.description) == ["1-1", "1-2", "1-3", "1-4"])
     }
 
-    @Test func aNewAttemptIsReadFromTheLog() {
-        // The older attempt's last message may be lost without a trace.
+    @Test func `a new attempt is read from the log`() {
+        // The last message of the older attempt may be lost without a trace.
         var sequence = EventSequence(after: EventID(attempt: 1, sequence: 5))
         #expect(sequence.offer([Self.text(2, 0)]) == .fill(after: EventID(attempt: 1, sequence: 5)))
         #expect(sequence.filled([Self.text(1, 6), Self.text(2, 0)]).map(\.id.description) == ["1-6", "2-0"])
     }
 
-    @Test func aZombieBehindAHeldBackAttemptDoesNotPass() {
+    @Test func `a fenced attempt is dropped while a newer one is held`() {
         var sequence = EventSequence(after: nil)
         _ = sequence.suspect()
-        // While the log is read a new attempt begins, and the older one publishes what the log has refused.
+        // During the log read a new attempt starts, and the older one publishes an event that the log has refused.
         _ = sequence.offer([Self.text(2, 0)])
         _ = sequence.offer([Self.text(1, 1)])
         #expect(sequence.filled([Self.text(1, 0)]).map(\.id.description) == ["1-0"])
@@ -62,7 +62,7 @@ import Testing
         #expect(sequence.filled([Self.text(2, 0)]).map(\.id.description) == ["2-0"] && !sequence.hasGap)
     }
 
-    @Test func nothingAfterTheEnd() {
+    @Test func `delivers nothing after the terminal event`() {
         var sequence = EventSequence(after: nil)
         #expect(ids(sequence.offer([Self.text(1, 0), Self.end(1, 1), Self.text(1, 2)])) == ["1-0", "1-1"])
         #expect(sequence.ended)
@@ -70,23 +70,23 @@ import Testing
         #expect(ids(sequence.suspect()) == [])
     }
 
-    @Test func aLogThatCouldNotBeReadIsReadLater() {
+    @Test func `a failed log read is repeated`() {
         var sequence = EventSequence(after: nil)
         #expect(sequence.offer([Self.text(1, 2)]) == .fill(after: nil))
         sequence.fillFailed()
         #expect(sequence.offer([Self.text(1, 3)]) == .fill(after: nil))
     }
 
-    @Test func holdsBoundedly() {
+    @Test func `the number of held events is bounded`() {
         var sequence = EventSequence(after: nil)
         _ = sequence.suspect()
         for index in 0..<5_000 { _ = sequence.offer([Self.text(1, index)]) }
-        // The held ones begin at 1-0, which follows nothing that was filled: none may pass but in order.
+        // The held events start at 1-0 and must be delivered in order only.
         let passed = sequence.filled([Self.text(1, 0)])
         #expect(passed.count == EventSequence.heldMaximum)
     }
 
-    @Test func theLargestIdsDoNotOverflow() throws {
+    @Test func `the largest ids do not overflow`() throws {
         let largest = try #require(EventID("9007199254740991-9007199254740991"))
         var sequence = EventSequence(after: largest)
         #expect(ids(sequence.offer([Self.text(1, 0)])) == [])

@@ -7,7 +7,7 @@ import Testing
 @testable import JobQueue
 
 @Suite(.serialized) struct LifeOfAJobTests {
-    @Test func fromSubmissionToTheEnd() async throws {
+    @Test func `a job runs from submission to its end`() async throws {
         try await QueueFixture.run { fixture in
             let job = QueueFixture.job()
             let claim = try await fixture.running(job)
@@ -31,7 +31,7 @@ import Testing
         }
     }
 
-    @Test func endsOnlyOnce() async throws {
+    @Test func `a job ends only once`() async throws {
         try await QueueFixture.run { fixture in
             let claim = try await fixture.running(QueueFixture.job())
             #expect(try await fixture.finish(claim, .finished(.stop, .none), at: 1) == .integer(1))
@@ -40,7 +40,7 @@ import Testing
         }
     }
 
-    @Test func anEndThatWouldLeaveAGapIsRefused() async throws {
+    @Test func `a terminal event after a gap is refused`() async throws {
         try await QueueFixture.run { fixture in
             let claim = try await fixture.running(QueueFixture.job())
             #expect(try await fixture.finish(claim, .finished(.stop, .none), at: 3) == .integer(-1))
@@ -48,7 +48,7 @@ import Testing
         }
     }
 
-    @Test func classesInOrderAndNeverMoreThanAsked() async throws {
+    @Test func `takes classes in order and at most the requested count`() async throws {
         try await QueueFixture.run { fixture in
             for priority in [JobClass.batch, .standard, .interactive, .interactive] {
                 var job = QueueFixture.job("p0-\(ULID(milliseconds: 1))")
@@ -60,7 +60,7 @@ import Testing
         }
     }
 
-    @Test func interruptedInTheQueueEndsThere() async throws {
+    @Test func `an interrupt ends a waiting job`() async throws {
         try await QueueFixture.run { fixture in
             let job = QueueFixture.job()
             #expect(try await fixture.queue.submit(job, options: SubmitOptions()) == .accepted)
@@ -77,7 +77,7 @@ import Testing
         }
     }
 
-    @Test func anotherOwnersJobIsUnknown() async throws {
+    @Test func `another owner's job is unknown`() async throws {
         try await QueueFixture.run { fixture in
             let claim = try await fixture.running(QueueFixture.job(owner: "tenant-a"))
             let answer = try await fixture.queue.interrupt(claim.job.id, reason: "USER_STOP", owner: "tenant-b")
@@ -86,7 +86,7 @@ import Testing
         }
     }
 
-    @Test func anInterruptIsFoundAtTheRenewal() async throws {
+    @Test func `the interrupt key is found at the renewal`() async throws {
         try await QueueFixture.run { fixture in
             let claim = try await fixture.running(QueueFixture.job())
             let renewal = LeaseRenewal(id: claim.job.id, entry: claim.entry, attempt: 1)
@@ -96,7 +96,7 @@ import Testing
         }
     }
 
-    @Test func anInterruptByHandIsFoundAtTheClaim() async throws {
+    @Test func `an interrupt key set by hand is found at the claim`() async throws {
         try await QueueFixture.run { fixture in
             let id = JobID("by-hand")!
             _ = try await fixture.queue.forceInterrupt(id, reason: "USER_STOP")
@@ -109,7 +109,7 @@ import Testing
         }
     }
 
-    @Test func aClaimWhoseAnswerWasLostIsTheSameClaim() async throws {
+    @Test func `repeating a claim returns the same claim`() async throws {
         try await QueueFixture.run { fixture in
             let claim = try await fixture.running(QueueFixture.job())
             let again = try await fixture.consumer.claim(claim.job, entry: claim.entry, leaseExpired: false)
@@ -121,7 +121,7 @@ import Testing
         }
     }
 
-    @Test func aSecondEntryOfTheSameJobIsDropped() async throws {
+    @Test func `a second entry of the same job is dropped`() async throws {
         try await QueueFixture.run { fixture in
             let claim = try await fixture.running(QueueFixture.job())
             _ = try await fixture.redis.command("XADD", "{sluice.0}:queue:standard", "*", "job", claim.job.json.text)
@@ -131,7 +131,7 @@ import Testing
         }
     }
 
-    @Test func aLostWorkersJobIsTakenOverAndItsOwnerFenced() async throws {
+    @Test func `an expired job is taken over and its old owner fenced`() async throws {
         var settings = QueueSettings()
         settings.lease = .milliseconds(1)
         try await QueueFixture.run(settings: settings) { fixture in
@@ -144,7 +144,7 @@ import Testing
                 throw QueueFixture.FixtureError.nothingToClaim
             }
             #expect(second.attempt == 2 && second.crashes == 1)
-            // From then on the first owner cannot add a byte, nor end the job, nor keep its lease.
+            // From now on the first owner cannot write, end the job, or renew its lease.
             let refused = try await fixture.write([.text("late")], of: claim)
             #expect(refused[0].errorText?.contains("equal or smaller") == true)
             #expect(try await fixture.finish(claim, .finished(.stop, .none), at: 1) == .integer(0))
@@ -154,7 +154,7 @@ import Testing
         }
     }
 
-    @Test func crashesUsedUpMakeADeadLetter() async throws {
+    @Test func `a job that exceeds its crashes becomes a dead letter`() async throws {
         var settings = QueueSettings()
         settings.lease = .milliseconds(1)
         settings.maximumCrashes = 2
@@ -182,14 +182,14 @@ import Testing
         }
     }
 
-    @Test func aJobHandedBackCountsNoCrash() async throws {
+    @Test func `a hand-back does not count as a crash`() async throws {
         try await QueueFixture.run { fixture in
             let claim = try await fixture.running(QueueFixture.job())
             let renewal = LeaseRenewal(id: claim.job.id, entry: claim.entry, attempt: 1)
             #expect(try await fixture.consumer.handBack(renewal))
             #expect(try await fixture.queue.record(claim.job.id)?.state == .queued)
             let other = fixture.consumer("w2", token: "t2")
-            // At once, though the lease has 15 s to go.
+            // At once, although the lease lasts for another 15 s.
             let entry = try #require(try await other.takeOver(partition: 0, priority: .standard, cursor: "0-0", count: 10).entries.first)
             guard case .claimed(let second) = try await other.claim(claim.job, entry: entry, leaseExpired: true) else {
                 throw QueueFixture.FixtureError.nothingToClaim
@@ -199,7 +199,7 @@ import Testing
         }
     }
 
-    @Test func whatIsNoJobIsRemovedAndFails() async throws {
+    @Test func `an invalid entry is removed and fails`() async throws {
         try await QueueFixture.run { fixture in
             for text in ["rubbish", #"{"id":"odd","request":{},"colour":"green"}"#] {
                 _ = try await fixture.redis.command("XADD", "{sluice.0}:queue:standard", "*", "job", text)
@@ -218,14 +218,14 @@ import Testing
         }
     }
 
-    @Test func consumersOfDeadWorkersAreSwept() async throws {
+    @Test func `consumers of dead workers are swept`() async throws {
         var settings = QueueSettings()
         settings.lease = .seconds(1)
         try await QueueFixture.run(settings: settings) { fixture in
             let (idle, busy, alive) = (
                 fixture.consumer("idle", token: "t2"), fixture.consumer("busy", token: "t3"), fixture.consumer("alive", token: "t4")
             )
-            // Each has had something; one still has it, one shows that it lives.
+            // Each has received an entry; one still has it, one has a heartbeat.
             for consumer in [idle, alive] {
                 _ = try await fixture.queue.submit(QueueFixture.job("p0-\(consumer.worker)"), options: SubmitOptions())
                 let claim = try await fixture.claimNext(consumer)
@@ -239,12 +239,12 @@ import Testing
                 return names.isEmpty ? nil : names
             }
             #expect(swept == ["idle"])
-            // Only one looks, once in two leases.
+            // Only one worker sweeps, once in two lease times.
             #expect(try await alive.sweepConsumers().isEmpty)
         }
     }
 
-    @Test func anUnclaimedEntryIsPutBack() async throws {
+    @Test func `an unclaimed entry is put back`() async throws {
         try await QueueFixture.run { fixture in
             #expect(try await fixture.queue.submit(QueueFixture.job(), options: SubmitOptions()) == .accepted)
             let entries = try await fixture.consumer.take(partition: 0, classes: JobClass.allCases, count: 1).entries

@@ -5,7 +5,7 @@ import TestSupport
 import Testing
 
 struct QueueDepthTests {
-    @Test func workIsCountedAlsoWhenRedisKnowsNoLag() async throws {
+    @Test func `entries are counted when Redis does not report the lag`() async throws {
         try await QueueFixture.run { fixture in
             try await fixture.consumer.createGroups()
             var entries: [String] = []
@@ -14,18 +14,18 @@ struct QueueDepthTests {
                 let reply = try await fixture.redis.command("XADD", "{sluice.0}:queue:batch", "*", "job", job)
                 entries.append(try #require(reply.string))
             }
-            // One is delivered, and an undelivered one in the middle is deleted: now Redis cannot tell how many follow.
+            // One entry is delivered, and an undelivered one in the middle is deleted: Redis no longer knows the lag.
             _ = try #require(try await fixture.consumer.take(partition: 0, classes: [.batch], count: 1).entries.first)
             _ = try await fixture.redis.command("XDEL", "{sluice.0}:queue:batch", entries[2])
             let groups = try await fixture.redis.command("XINFO", "GROUPS", "{sluice.0}:queue:batch")
             let group = try #require(groups.array?.first?.array)
             let place = try #require(group.firstIndex { $0.string == "lag" })
-            #expect(group[place + 1].string == nil, "the test's own premise: \(group)")
+            #expect(group[place + 1].string == nil, "precondition of the test: \(group)")
 
             let depth = try await fixture.consumer.depth()
             let batch = try #require(depth.classes[.batch])
             #expect(batch.entries == 3 && batch.pending == 1 && batch.lag == 2 && batch.oldestWaitMilliseconds != nil)
-            #expect(depth.entries == 3, "what slots are wanted for")
+            #expect(depth.entries == 3, "the entries that need a slot")
             let snapshot = try await fixture.queue.snapshot()
             #expect(snapshot.queues[2].waiting == 2 && snapshot.queues[2].running == 1 && snapshot.queues[2].lag == nil)
         }

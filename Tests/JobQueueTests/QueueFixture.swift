@@ -8,7 +8,7 @@ import TestSupport
 
 @testable import JobQueue
 
-/// Both sides of the queue on a redis-server of its own.
+/// Producer and consumer of a queue, with a private redis-server.
 struct QueueFixture {
     let redis: PrivateRedis
     let queue: JobQueue
@@ -52,7 +52,7 @@ struct QueueFixture {
         Job(id: JobID(id)!, priority: .standard, request: JSON(dictionaryLiteral: ("model", "m")).object!, owner: owner)
     }
 
-    /// Submits, takes and claims.
+    /// Submits a job, takes its entry and claims it.
     func running(_ job: Job) async throws -> Claim {
         guard try await queue.submit(job, options: SubmitOptions()) == .accepted else { throw FixtureError.notAccepted }
         return try await claimNext()

@@ -8,8 +8,8 @@ import Testing
 
 @testable import JobQueue
 
-/// Mutations of everything that nodes read from Redis. A trap ends the test process: what is expected of the values is that they are
-/// bounded. `SLUICE_FUZZ_INPUTS` (1,000) and `SLUICE_FUZZ_SEED` (1) choose the inputs.
+/// Fuzzes all values that nodes read from Redis. A trap ends the test process; accepted values must be in range. `SLUICE_FUZZ_INPUTS`
+/// (default 1,000) and `SLUICE_FUZZ_SEED` (default 1) select the inputs.
 @Suite struct RedisValueFuzzTests {
     private static let job = #"""
         {"id":"p0-01ARZ3NDEKTSV4RRFFQ69G5FAV","session":"p0-S","owner":"tenant-a","class":"interactive","request":{"model":"m","messages":
@@ -45,7 +45,7 @@ import Testing
         ]
         return Dictionary(uniqueKeysWithValues: report.fields.map { ($0.name, $0.value) })
     }()
-    /// Numbers from outside lie in it.
+    /// A hash reply with numbers from outside.
     private static let counts = 0...Int.maximumExact
 
     private static func hash(_ fields: [String: String]) -> RESPValue {
@@ -127,7 +127,7 @@ import Testing
     }
 }
 
-/// Records an issue that names seed and input. Unlike `#expect` it costs nothing while all is well.
+/// Records an issue with the seed and the input. Unlike `#expect` it costs nothing when the check passes.
 private func check(_ isRight: Bool, _ number: Int, sourceLocation: SourceLocation = #_sourceLocation) {
     if !isRight { Issue.record("seed \(Fuzz.seed), input \(number)", sourceLocation: sourceLocation) }
 }

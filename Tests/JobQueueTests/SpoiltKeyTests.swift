@@ -5,9 +5,9 @@ import Testing
 
 @testable import JobQueue
 
-/// A key that holds another type than it should harms its own queue or job, and no other.
+/// A key of the wrong type affects only its own queue or job.
 @Suite(.serialized) struct SpoiltKeyTests {
-    @Test(arguments: JobClass.allCases) func aSpoiltQueueStopsItselfOnly(_ spoilt: JobClass) async throws {
+    @Test(arguments: JobClass.allCases) func `a queue key of another type affects only this queue`(_ spoilt: JobClass) async throws {
         try await QueueFixture.run { fixture in
             let key = fixture.keys.queue(spoilt, partition: 0)
             try await fixture.redis.command("DEL", key)
@@ -41,7 +41,7 @@ import Testing
                 }
                 #expect(try await fixture.finish(claim, .finished(.stop, .none), at: 1) == .integer(1))
             }
-            // A job whose own queue is overwritten while it runs still ends, once.
+            // A running job whose queue is overwritten still ends, once.
             try await fixture.redis.command("DEL", key)
             try await fixture.consumer.createGroups()
             let claim = try await fixture.running(QueueFixture.job("p0-last"))
@@ -52,7 +52,7 @@ import Testing
         }
     }
 
-    @Test func oneSpoiltRecordFailsNoOtherJobsRenewal() async throws {
+    @Test func `a record of another type does not affect other renewals`() async throws {
         try await QueueFixture.run { fixture in
             var renewals: [LeaseRenewal] = []
             for name in ["p0-a", "p0-b", "p0-c"] {
@@ -66,8 +66,8 @@ import Testing
         }
     }
 
-    /// A job that can never run would be claimed over and over.
-    @Test(arguments: ["job", "log", "interrupt"]) func aJobWithASpoiltKeyFailsAtItsClaim(_ name: String) async throws {
+    /// Otherwise the job would be claimed again and again.
+    @Test(arguments: ["job", "log", "interrupt"]) func `a job with a key of another type fails at its claim`(_ name: String) async throws {
         try await QueueFixture.run { fixture in
             let job = QueueFixture.job("p0-x")
             #expect(try await fixture.queue.submit(job, options: SubmitOptions()) == .accepted)
@@ -84,8 +84,10 @@ import Testing
         }
     }
 
-    /// Numbers in a record that no script wrote.
-    @Test(arguments: ["abc", "-5", "1e300", "nan", "9223372036854775807"]) func oddNumbersInARecord(_ number: String) async throws {
+    /// Numbers that no script has written.
+    @Test(arguments: ["abc", "-5", "1e300", "nan", "9223372036854775807"]) func `invalid numbers in a record are ignored`(_ number: String)
+        async throws
+    {
         try await QueueFixture.run { fixture in
             let job = QueueFixture.job("p0-x")
             #expect(try await fixture.queue.submit(job, options: SubmitOptions()) == .accepted)
@@ -95,7 +97,7 @@ import Testing
         }
     }
 
-    @Test func whatIsDerivedFromTheQueuesIsMadeAnew() async throws {
+    @Test func `derived keys of another type are created again`() async throws {
         try await QueueFixture.run { fixture in
             for key in ["waiting:tenant-a", "requests:g1", "queued_bytes:standard", "queued_bytes_of:tenant-a"] {
                 try await fixture.redis.command("SET", "{sluice.0}:" + key, "x")
@@ -111,7 +113,7 @@ import Testing
         }
     }
 
-    @Test func operatorsRequestsAreIndependent() async throws {
+    @Test func `operator commands are read independently`() async throws {
         try await QueueFixture.run { fixture in
             let (redis, keys) = (fixture.redis, fixture.keys)
             #expect(

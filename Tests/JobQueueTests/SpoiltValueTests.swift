@@ -5,13 +5,13 @@ import Testing
 
 @testable import JobQueue
 
-/// Values in Redis that no node wrote: they may cost a job its answer, never a node its life.
+/// Values in Redis that no node has written may fail a job, but must never end the process.
 @Suite(.serialized) struct SpoiltValueTests {
-    @Test func `a log full of ids that are no events' is read to its end once`() async throws {
+    @Test func `a log with invalid ids is read to its end once`() async throws {
         try await QueueFixture.run { fixture in
             let id = QueueFixture.job().id
             let event = #"{"id":"1-1","type":"text","text":"a"}"#
-            // A whole page whose ids lie beyond 2^53, all with an event of another id.
+            // More than a page of ids beyond 2^53, all with an event that has another id.
             let fill = """
                 for i = 0, 1499 do redis.call('XADD', KEYS[1], '9223372036854775807-' .. i, 'e', ARGV[1]) end
                 return redis.call('XLEN', KEYS[1])

@@ -5,9 +5,9 @@ import Testing
 
 @testable import JobQueue
 
-/// Who may put a job into the queue, and what comes of it when it is there already.
+/// Admission of submissions, and repeated submissions of the same job.
 @Suite(.serialized) struct SubmissionTests {
-    @Test func aFullQueueRefuses() async throws {
+    @Test func `a full queue refuses submissions`() async throws {
         var settings = QueueSettings()
         settings.queueMaximum = 2
         try await QueueFixture.run(settings: settings) { fixture in
@@ -16,14 +16,14 @@ import Testing
                     try await fixture.queue.submit(QueueFixture.job("p0-\(ULID(milliseconds: 1))"), options: SubmitOptions()) == .accepted)
             }
             #expect(try await fixture.queue.submit(QueueFixture.job("p0-x"), options: SubmitOptions()) == .full)
-            // What is worked on does not wait.
+            // Running jobs do not count as waiting.
             _ = try await fixture.claimNext()
             #expect(try await fixture.queue.submit(QueueFixture.job("p0-x"), options: SubmitOptions()) == .accepted)
         }
     }
 
-    /// Whatever way a job leaves the queue, or is lost from it, it no longer counts among its owner's.
-    @Test func anOwnersWaitingJobsAreLimitedAndNoCountLeaks() async throws {
+    /// A job no longer counts for its owner however it leaves the queue or is lost from it.
+    @Test func `an owner's waiting jobs are limited and counted exactly`() async throws {
         var settings = QueueSettings()
         settings.ownerQueueMaximum = 1
         try await QueueFixture.run(settings: settings) { fixture in
@@ -50,20 +50,20 @@ import Testing
             #expect(second.0 == .accepted)
             _ = try await queue.interrupt(second.1, reason: "USER_STOP", owner: nil)
             #expect(try await fixture.redis.command("EXISTS", waiting).integer == 0)
-            // Found interrupted, and found too late, at the claim.
+            // Interrupt key found, and deadline passed, at the claim.
             let third = try await submit()
             #expect(third.0 == .accepted)
             try await fixture.redis.command("SET", fixture.keys.interrupt(third.1), "x")
             #expect(try await take() == .ended(nil))
             #expect(try await submit(late: true).0 == .accepted)
             #expect(try await take() == .ended(.deadlineExceeded))
-            // Rejected by a worker that does not understand it: it fails, though it has a record.
+            // Rejected by a worker that cannot parse it: the job fails, although it has a record.
             let odd = try await submit()
             #expect(odd.0 == .accepted)
             let entry = try #require(try await fixture.consumer.take(partition: 0, classes: JobClass.allCases, count: 1).entries.first)
             try await fixture.consumer.reject(entry, id: odd.1, message: "odd", toDeadLetters: false)
             #expect(try await queue.record(odd.1)?.state == .failed)
-            // Somebody deletes the entry, the whole queue, everything.
+            // Entry, queue and database deleted by others.
             #expect(try await submit().0 == .accepted)
             let gone = try await fixture.redis.command("XRANGE", fixture.keys.queue(.standard, partition: 0), "-", "+").array?.last
             try await fixture.redis.command("XDEL", fixture.keys.queue(.standard, partition: 0), try #require(gone?.array?.first?.string))
@@ -78,7 +78,7 @@ import Testing
             #expect(try await submit().0 == .accepted)
             _ = try await take()
             #expect(try await fixture.redis.command("EXISTS", waiting).integer == 0)
-            // By hand: never counted, and its claim takes nothing away.
+            // Added by XADD: not counted, so its claim subtracts nothing.
             _ = try await submit()
             try await fixture.redis.command(
                 "XADD", fixture.keys.queue(.interactive, partition: 0), "*", "job", #"{"id":"by-hand","owner":"tenant-a","request":{}}"#)
@@ -87,7 +87,7 @@ import Testing
         }
     }
 
-    @Test func idempotencyKeys() async throws {
+    @Test func `an idempotency key accepts one job`() async throws {
         try await QueueFixture.run { fixture in
             var answers: [Submission] = []
             for (id, digest) in [("p0-first", "d1"), ("p0-second", "d1"), ("p0-third", "d2")] {
@@ -101,8 +101,8 @@ import Testing
         }
     }
 
-    /// A request is written into its session before its job, without waiting for the answer: the submission looks whether it got there.
-    @Test func aJobGoesNowhereWithoutItsSession() async throws {
+    /// A request is written into its session before its job, without waiting for the reply; the submission checks that it was written.
+    @Test func `a job is refused if its session was not saved`() async throws {
         try await QueueFixture.run { fixture in
             let session = fixture.keys.session("p0-s")
             var options = SubmitOptions()
@@ -116,19 +116,19 @@ import Testing
             #expect(try await submit() == .sessionUnsaved)
             try await fixture.redis.command("HSET", session, "r:1", "[]")
             #expect(try await submit() == .accepted)
-            // Another gateway has taken it, and maybe given it back.
+            // Another gateway has taken over the session, and possibly returned it.
             for (gateway, epoch) in [("g2", "8"), ("g1", "9")] {
                 try await fixture.redis.command("HSET", session, "gateway", gateway, "epoch", epoch)
                 #expect(try await submit() == .sessionLost)
             }
             #expect(try await fixture.redis.command("XLEN", fixture.keys.queue(.standard, partition: 0)) == .integer(1))
-            // Redis lost the session: it is written anew from the gateway's memory.
+            // Redis has lost the session: it is written again from the gateway's memory.
             try await fixture.redis.command("DEL", session)
             #expect(try await submit() == .accepted)
         }
     }
 
-    @Test func supersedingInterruptsInTheSameStep() async throws {
+    @Test func `a superseding submission interrupts in the same step`() async throws {
         try await QueueFixture.run { fixture in
             let claim = try await fixture.running(QueueFixture.job())
             let queued = QueueFixture.job("p0-queued")

@@ -8,7 +8,7 @@ import Upstream
 @Suite struct CircuitBreakerTests {
     private static let second: UInt64 = 1_000_000_000
 
-    @Test func opensAfterFailuresInARow() {
+    @Test func `opens after five consecutive failures`() {
         var breaker = CircuitBreaker()
         for count in 1...4 { #expect(breaker.failed(isProbe: false, at: UInt64(count) * Self.second) == nil) }
         #expect(breaker.admit(at: 5 * Self.second) == .pass)
@@ -16,7 +16,7 @@ import Upstream
         #expect(breaker.admit(at: 6 * Self.second) == .refused)
     }
 
-    @Test func aSuccessBetweenBeginsTheCountAnew() {
+    @Test func `a success resets the failure count`() {
         var breaker = CircuitBreaker()
         for _ in 1...4 { _ = breaker.failed(isProbe: false, at: 1) }
         breaker.succeeded()
@@ -24,12 +24,12 @@ import Upstream
         #expect(breaker.failed(isProbe: false, at: 3) != nil)
     }
 
-    @Test func failuresFarApartAreNoRow() {
+    @Test func `failures outside the window do not open it`() {
         var breaker = CircuitBreaker()
         for count in 0..<20 { #expect(breaker.failed(isProbe: false, at: UInt64(count) * 8 * Self.second) == nil) }
     }
 
-    @Test func oneProbeAtATimeAndLongerPauses() {
+    @Test func `admits one probe at a time and doubles the pause`() {
         var breaker = CircuitBreaker()
         for _ in 1...5 { _ = breaker.failed(isProbe: false, at: 0) }
         var now = 5 * Self.second
@@ -37,7 +37,7 @@ import Upstream
             #expect(breaker.admit(at: now - 1) == .refused)
             #expect(breaker.admit(at: now) == .probe)
             #expect(breaker.admit(at: now) == .refused)
-            // Somebody who was asked before it opened knows nothing new.
+            // The failure of a request sent before the breaker opened changes nothing.
             #expect(breaker.failed(isProbe: false, at: now) == nil)
             #expect(breaker.failed(isProbe: true, at: now) == pause * Self.second)
             now += pause * Self.second
@@ -48,10 +48,10 @@ import Upstream
         breaker.succeeded()
         #expect(breaker.admit(at: now) == .pass && breaker.isUntroubled)
         for _ in 1...5 { _ = breaker.failed(isProbe: false, at: now) }
-        #expect(breaker.state == .open(until: now + 5 * Self.second), "the pause begins anew, too")
+        #expect(breaker.state == .open(until: now + 5 * Self.second), "the pause is reset, too")
     }
 
-    @Test func aBucketHasItsRequestsAMinute() {
+    @Test func `a token bucket limits requests per minute`() {
         var bucket = TokenBucket(perMinute: 60, now: 0)
         for _ in 0..<60 { #expect(bucket.take(at: 0) == nil) }
         #expect(bucket.take(at: 0) == .seconds(1))
@@ -62,7 +62,7 @@ import Upstream
         #expect(bucket.take(at: 1_000 * Self.second) != nil)
     }
 
-    // MARK: the gate
+    // MARK: UpstreamGate
 
     private static func stop(_ name: String, model: String = "m", concurrency: Int? = nil, perMinute: Int? = nil) -> UpstreamRoute.Stop {
         var upstream = UpstreamConfiguration(name: name, kind: .openai, url: "http://x", key: nil)
@@ -75,7 +75,7 @@ import Upstream
         if case .admitted(let pass) = admission { pass } else { nil }
     }
 
-    @Test func aModelOutOfOrderSaysNothingOfTheOthers() throws {
+    @Test func `errors of one model do not affect other models`() throws {
         let gate = Self.gate()
         for _ in 1...5 {
             let pass = try #require(Self.pass(gate.admit(Self.stop("a"), isForced: false, at: 0)))
@@ -88,7 +88,7 @@ import Upstream
         #expect(Self.pass(gate.admit(Self.stop("a"), isForced: true, at: 1)) != nil)
     }
 
-    @Test func oneOutOfReachIsKeptOutWhateverTheModel() throws {
+    @Test func `an unreachable upstream is refused for every model`() throws {
         let gate = Self.gate()
         for number in 1...5 {
             let pass = try #require(Self.pass(gate.admit(Self.stop("a", model: "m\(number)"), isForced: false, at: 0)))
@@ -98,12 +98,12 @@ import Upstream
         #expect(Self.pass(gate.admit(Self.stop("a", model: "new"), isForced: false, at: 1)) == nil)
         let probe = try #require(Self.pass(gate.admit(Self.stop("a"), isForced: false, at: 5 * Self.second)))
         #expect(Self.pass(gate.admit(Self.stop("a"), isForced: false, at: 5 * Self.second)) == nil)
-        // A refusal is an answer: it is alive.
+        // A rate-limited request shows that the upstream works.
         gate.failed(probe, .rateLimited, at: 5 * Self.second)
         #expect(Self.pass(gate.admit(Self.stop("a"), isForced: false, at: 5 * Self.second)) != nil)
     }
 
-    @Test func aProbeWithoutAVerdictLetsTheNextOneTry() throws {
+    @Test func `a probe without a result lets the next request probe`() throws {
         let gate = Self.gate()
         for _ in 1...5 {
             let pass = try #require(Self.pass(gate.admit(Self.stop("a"), isForced: false, at: 0)))
@@ -115,12 +115,12 @@ import Upstream
         #expect(Self.pass(gate.admit(Self.stop("a"), isForced: false, at: 6 * Self.second)) != nil)
     }
 
-    @Test func limitsCountWhatRuns() throws {
+    @Test func `concurrency and rate limits are enforced`() throws {
         let gate = Self.gate()
         let two = Self.stop("a", concurrency: 2)
         let first = try #require(Self.pass(gate.admit(two, isForced: false, at: 0)))
         #expect(Self.pass(gate.admit(two, isForced: false, at: 0)) != nil)
-        #expect(Self.pass(gate.admit(two, isForced: true, at: 0)) == nil, "a limit holds, even then")
+        #expect(Self.pass(gate.admit(two, isForced: true, at: 0)) == nil, "limits also apply to forced requests")
         gate.release(first, at: 0)
         gate.release(first, at: 0)
         #expect(Self.pass(gate.admit(two, isForced: false, at: 0)) != nil)

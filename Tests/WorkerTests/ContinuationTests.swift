@@ -27,7 +27,7 @@ struct ContinuationTests {
         .audio(Audio(index: index, format: "pcm", data: "", last: last, textOffset: offset, textFinish: finish))
     }
 
-    @Test func textIsGoneOnFromWhereTheUpstreamCan() {
+    @Test func `a text is continued if the upstream supports it`() {
         #expect(Self.make([.text("a"), .text("b")])?.text == "ab")
         #expect(Self.make([.text("a"), .restarted, .text("b")])?.text == "b")
         for nothing in [Self.make([]), Self.make([.text("a"), .restarted]), Self.make([.text("a")], prefix: .none)] {
@@ -39,14 +39,14 @@ struct ContinuationTests {
         #expect(Self.make([.text("a"), call, .restarted, .text("b")])?.text == "b")
     }
 
-    @Test func theVoiceTellsHowFarItIsAndThatTheTextIsWhole() throws {
+    @Test func `audio events tell the speech position and the finish reason`() throws {
         let half = try #require(Self.make([.text("One. Two."), Self.audio(0, at: 0), Self.audio(1, at: 4)]))
         #expect(half.nextAudio == 2 && half.lastSpoken == 4 && half.finish == nil && !half.isVoiceClosed)
         let whole = try #require(Self.make([.text("One."), Self.audio(0, at: 0, finish: .length)], prefix: .none))
         #expect(whole.finish == .length)
         let closed = try #require(Self.make([.text("One."), Self.audio(0, at: 0), Self.audio(1, at: nil, last: true)]))
         #expect(closed.isVoiceClosed && closed.lastSpoken == 0)
-        // Of an older worker's events it is not known what they spoke: nothing is said again.
+        // Events of older workers have no offset: all text before them counts as spoken.
         #expect(Self.make([.text("One. "), Self.audio(0, at: nil), .text("Two")])?.lastSpoken == 5)
         let anew = try #require(Self.make([.text("One."), Self.audio(0, at: 0), .restarted, .text("x")]))
         #expect(anew.nextAudio == 0 && anew.lastSpoken == nil)
@@ -57,28 +57,28 @@ struct ContinuationTests {
         ("Hello \n", "Hello", ["world"], "world"),
         ("Hello  ", "Hello", [" world"], "world"), ("Hello ", "Hello", ["  world"], " world"), (" \n", "", [" \n", "a"], "a"),
         ("你好　", "你好", ["　", "世界"], "世界"),
-    ]) func whiteSpaceThatIsNotShownIsNotRepeated(text: String, shown: String, pieces: [String], fresh: String) throws {
+    ]) func `withheld white space is not repeated`(text: String, shown: String, pieces: [String], fresh: String) throws {
         var continuation = try #require(Self.make([.text(text)]))
         #expect(continuation.shown(to: .anthropic) == shown)
         #expect(pieces.map { continuation.new(in: $0) }.joined() == fresh)
-        // Another kind of upstream takes the text as it is, and nothing of its answer is left out.
+        // For other kinds of upstream neither the text nor the answer is changed.
         #expect(continuation.shown(to: .openai) == text)
         #expect(pieces.map { continuation.new(in: $0) } == pieces)
     }
 }
 
 struct SpeechGateTests {
-    @Test func thoseBeyondTheLimitWaitForTheirTurn() {
+    @Test func `tickets beyond the limit wait in order`() {
         var admitted: [Int] = []
         let gate = SpeechGate(limit: 2)
         let tickets = (0..<5).map { number in SpeechGate.Ticket { admitted.append(number) } }
         #expect(tickets.map { gate.enter($0) } == [true, true, false, false, false])
-        // One that gave up before its turn is passed over.
+        // An abandoned ticket is skipped.
         gate.leave(tickets[2])
         gate.leave(tickets[0])
         #expect(admitted == [3])
         gate.leave(tickets[0])
-        #expect(admitted == [3], "left once")
+        #expect(admitted == [3], "leaving twice has no effect")
         gate.leave(tickets[3])
         gate.leave(tickets[1])
         #expect(admitted == [3, 4])

@@ -19,7 +19,7 @@ import Upstream
         return event
     }
 
-    @Test func aGoodAnswer() {
+    @Test func `a complete answer ends the job`() {
         var machine = Self.machine()
         #expect(machine.begin() == .dial(0))
         machine.connected()
@@ -33,7 +33,7 @@ import Upstream
         #expect(machine.interrupted(Interrupt(id: JobID("j")!, reason: "r"), latencyMicroseconds: 1) == nil)
     }
 
-    @Test func triesAgainBeforeTheFirstTokenOnly() {
+    @Test func `retries only before the first token`() {
         var machine = Self.machine()
         _ = machine.begin()
         for wait in [Duration.milliseconds(250), .milliseconds(500), .seconds(1)] {
@@ -56,13 +56,13 @@ import Upstream
     @Test(arguments: [
         FailureCode.authentication, .permission, .invalidRequest, .modelNotFound, .quotaExhausted, .contentFiltered, .upstreamProtocol,
     ])
-    func doesNotTryAgainWhatCannotPass(code: FailureCode) {
+    func `does not retry permanent failures`(code: FailureCode) {
         var machine = Self.machine()
         _ = machine.begin()
         #expect(ended(machine.upstreamEnded(Self.failure(code, status: 400), remaining: .seconds(60), jitter: 1)) != nil)
     }
 
-    @Test func retryAfterIsHonouredWithinTheTimeLeft() {
+    @Test func `honours Retry-After within the remaining time`() {
         var machine = Self.machine()
         _ = machine.begin()
         let limited = Self.failure(.rateLimited, status: 429, retryAfter: .seconds(5))
@@ -71,7 +71,7 @@ import Upstream
         #expect(ended(machine.upstreamEnded(limited, remaining: .seconds(4), jitter: 0)) != nil)
     }
 
-    @Test func theBackOffIsCapped() {
+    @Test func `the back-off is capped`() {
         var machine = Self.machine(retries: 20)
         _ = machine.begin()
         var last = GenerationMachine.Action.check
@@ -82,7 +82,7 @@ import Upstream
         #expect(last == .backOff(.seconds(10)))
     }
 
-    @Test func theNextUpstreamWhenTheTriesAreUsedUp() {
+    @Test func `uses the next upstream when the retries are exhausted`() {
         var machine = Self.machine(retries: 0, upstreams: 2)
         _ = machine.begin()
         #expect(machine.upstreamEnded(Self.failure(.overloaded, status: 503), remaining: .seconds(60), jitter: 1) == .check)
@@ -90,16 +90,16 @@ import Upstream
         #expect(ended(machine.upstreamEnded(Self.failure(.overloaded, status: 503), remaining: .seconds(60), jitter: 1)) != nil)
     }
 
-    @Test func whatTakesNobodyIsPassedBy() {
+    @Test func `skips upstreams that refuse admission`() {
         var machine = Self.machine(retries: 1, upstreams: 2)
         #expect(machine.begin() == .dial(0) && !machine.insists)
         #expect(machine.refused(wait: .zero, jitter: 1) == .dial(1))
-        #expect(!machine.insists, "it has not waited yet")
+        #expect(!machine.insists, "the job has not backed off yet")
         #expect(machine.refused(wait: .seconds(2), jitter: 1) == .backOff(.seconds(2)))
-        // From the first one again.
+        // The next round starts at the first upstream.
         #expect(machine.checked() == .dial(0) && !machine.insists)
         #expect(machine.refused(wait: .zero, jitter: 1) == .dial(1) && machine.insists)
-        // Being refused is no try.
+        // A refused admission does not count as a retry.
         #expect(
             machine.upstreamEnded(Self.failure(.overloaded, status: 503), remaining: .seconds(60), jitter: 1)
                 == .backOff(.milliseconds(250)))
@@ -113,13 +113,13 @@ import Upstream
         #expect(ended(machine.upstreamEnded(Self.failure(.overloaded, status: 503), remaining: .seconds(60), jitter: 1)) != nil)
     }
 
-    @Test func theJobEndsWhenTheVoiceDoes() {
+    @Test func `the job ends when the speech ends`() {
         var machine = Self.machine()
         _ = machine.begin()
         _ = machine.produced(chunks: 1)
         machine.reported(promptTokens: 10, completionTokens: 1)
         machine.finished(.length)
-        #expect(machine.spoken() == nil, "a voice that fails early ends nothing")
+        #expect(machine.spoken() == nil, "a speech failure before the end of the text does not end the job")
         #expect(machine.upstreamEnded(.complete, remaining: .seconds(1), jitter: 1, voiceRuns: true) == .speak)
         var other = machine
         #expect(machine.spoken() == .end(.finished(.length, Usage(promptTokens: 10, completionTokens: 1, estimated: false))))
@@ -131,7 +131,7 @@ import Upstream
         #expect(interruption.phase == .speaking && interruption.usage == Usage(promptTokens: 10, completionTokens: 1, estimated: false))
     }
 
-    @Test func figuresCountUpToWhereTheyWereGiven() {
+    @Test func `chunks after the last reported count are added`() {
         var machine = Self.machine()
         _ = machine.begin()
         _ = machine.produced(chunks: 3)
@@ -141,7 +141,7 @@ import Upstream
         #expect(machine.usage == Usage(promptTokens: 10, completionTokens: 6, estimated: true))
         machine.reported(promptTokens: nil, completionTokens: 7)
         #expect(machine.usage == Usage(promptTokens: 10, completionTokens: 7, estimated: false))
-        // Of the output nothing was said.
+        // Only the prompt tokens were reported.
         var other = Self.machine()
         _ = other.begin()
         _ = other.produced(chunks: 2)
@@ -149,7 +149,7 @@ import Upstream
         #expect(other.usage == Usage(promptTokens: 10, completionTokens: 2, estimated: true))
     }
 
-    @Test func anInterruptInEveryPhase() {
+    @Test func `an interrupt ends the job in every phase`() {
         func interrupt(_ machine: inout GenerationMachine) -> Interruption? {
             guard
                 case .interrupted(let interruption) = ended(
@@ -178,10 +178,10 @@ import Upstream
         _ = waitingAgain.begin()
         _ = waitingAgain.upstreamEnded(Self.failure(.overloaded, status: 503), remaining: .seconds(60), jitter: 1)
         #expect(interrupt(&waitingAgain)?.phase == .backoff)
-        #expect(waitingAgain.checked() == nil, "nothing is dialled after the interrupt")
+        #expect(waitingAgain.checked() == nil, "no request is sent after the interrupt")
     }
 
-    @Test func anInterruptTellsWhatWasDeliveredAndWhatItSaved() {
+    @Test func `an interrupt reports delivered and saved tokens`() {
         func end(generated: Int, delivered: Int, maximum: Int?) -> Interruption? {
             var machine = Self.machine()
             _ = machine.begin()
@@ -198,8 +198,8 @@ import Upstream
         #expect(end(generated: 7, delivered: 7, maximum: nil)?.savedTokens == nil)
     }
 
-    /// Numbers that come from others never end the process.
-    @Test func figuresBeyondReasonAreCut() {
+    /// Numbers from outside must not trap.
+    @Test func `token counts are clamped`() {
         var machine = Self.machine(earlier: Usage(promptTokens: 5, completionTokens: 5, estimated: false))
         _ = machine.begin()
         _ = machine.produced(chunks: 1)
@@ -218,7 +218,7 @@ import Upstream
         #expect(job.maximumTokens == 9)
     }
 
-    @Test func aTextThatIsThereNeedsNoUpstream() {
+    @Test func `a complete text needs no upstream`() {
         var mute = Self.machine(upstreams: 0)
         #expect(ended(mute.textIsWhole(.length, voiceRuns: false)) == .finished(.length, .none))
         var speaking = Self.machine(upstreams: 0)
@@ -227,7 +227,7 @@ import Upstream
         #expect(ended(speaking.spoken()) == .finished(.stop, .none))
     }
 
-    @Test func whatALostWorkerLoggedIsCountedAtLeast() {
+    @Test func `the event log gives the minimum usage of a lost worker`() {
         let events: [LoggedEvent] = [.upstream(name: "u", model: "m"), .text(" w10 w11"), .restarted].enumerated().map {
             LoggedEvent(id: EventID(attempt: 1, sequence: $0.offset + 1), event: $0.element)
         }
@@ -235,7 +235,7 @@ import Upstream
         #expect(TokenEstimate.logged([], prompt: 7) == nil)
     }
 
-    @Test func earlierAttemptsAreAddedUp() {
+    @Test func `the usage of earlier attempts is included`() {
         var machine = Self.machine(earlier: Usage(promptTokens: 5, completionTokens: 50, estimated: true))
         _ = machine.begin()
         _ = machine.produced(chunks: 1)
@@ -243,7 +243,7 @@ import Upstream
         #expect(machine.usage == Usage(promptTokens: 15, completionTokens: 70, estimated: true))
     }
 
-    @Test func withoutAnUpstreamTheModelIsNotFound() {
+    @Test func `without an upstream the job fails with model_not_found`() {
         var machine = Self.machine(upstreams: 0)
         guard case .failed(let failure, _) = ended(machine.begin()) else { return #expect(Bool(false)) }
         #expect(failure.code == .modelNotFound)

@@ -13,7 +13,7 @@ import Testing
         }
     }
 
-    @Test func collectsBehindAWriteAndMergesText() {
+    @Test func `collects events during a write and merges text`() {
         var log = OutputLog(attempt: 1)
         log.append(.upstream(name: "u", model: "m"))
         log.append(.text("a"))
@@ -32,7 +32,7 @@ import Testing
         #expect(log.written == EventID(attempt: 1, sequence: 5))
     }
 
-    @Test func aWriteThatGotThroughIsNotRepeated() {
+    @Test func `a write that succeeded without a reply is not repeated`() {
         var log = OutputLog(attempt: 2)
         log.append(.text("a"))
         _ = log.beginWrite()
@@ -43,7 +43,7 @@ import Testing
         #expect(texts(log.beginWrite()) == ["b"])
     }
 
-    @Test func aWriteThatDidNotGetThroughIsRepeatedAsItWas() {
+    @Test func `a failed write is repeated unchanged`() {
         var log = OutputLog(attempt: 1)
         log.append(.upstream(name: "u", model: "m"))
         log.append(.text("a"))
@@ -57,7 +57,7 @@ import Testing
         #expect(ids(log.beginWrite()) == ["1-3"])
     }
 
-    @Test func whatIsCollectedBehindARepeatedWriteIsStillDue() {
+    @Test func `events behind a repeated write are written next`() {
         var output = OutputLog(attempt: 1)
         output.append(.text("a"))
         _ = output.beginWrite()
@@ -66,13 +66,13 @@ import Testing
         let isOurs = output.settle(newest: EventID(attempt: 1, sequence: 0))
         #expect(isOurs && output.canWrite)
         #expect(output.beginWrite().count == 1)
-        // An end that was sent now would leave this out.
+        // A terminal event written now would leave this event out.
         #expect(output.hasPending)
         output.wrote()
         #expect(output.beginWrite().count == 1 && !output.hasPending)
     }
 
-    @Test func aNewerAttemptOrALostLogEndsIt() {
+    @Test func `a newer attempt or a missing log ends the output`() {
         var log = OutputLog(attempt: 1)
         log.append(.text("a"))
         _ = log.beginWrite()
@@ -81,7 +81,7 @@ import Testing
         #expect(log.settle(newest: nil) == false)
     }
 
-    @Test func whatIsDroppedLeavesNoGap() {
+    @Test func `dropped events leave no gap in the ids`() {
         var log = OutputLog(attempt: 1)
         log.append(.text("a"))
         _ = log.beginWrite()
@@ -93,8 +93,8 @@ import Testing
         #expect(log.newest.next == EventID(attempt: 1, sequence: 2))
     }
 
-    /// Small events count for the limit on what is unwritten, and many of them settle in one pass.
-    @Test func manySmallEvents() {
+    /// Small events count for the limit of unwritten bytes, and many of them are settled in one pass.
+    @Test func `many small events count for the limit`() {
         var log = OutputLog(attempt: 1)
         for number in 0..<50_000 { log.append(number % 2 == 0 ? .text("a") : .reasoning("b")) }
         #expect(log.unwrittenBytes > 50_000 * 64)
@@ -108,7 +108,7 @@ import Testing
         #expect(log.unwrittenBytes == 0 && log.isEmpty)
     }
 
-    @Test func textCollectsWithoutBeingCopied() {
+    @Test func `text is appended without copying`() {
         var log = OutputLog(attempt: 1)
         for _ in 0..<500_000 { log.append(.text("abcd")) }
         #expect(log.unwrittenBytes == 2_000_064)

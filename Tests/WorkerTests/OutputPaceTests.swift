@@ -5,7 +5,7 @@ import Testing
 @Suite struct OutputPaceTests {
     private let millisecond: UInt64 = 1_000_000
 
-    @Test func collectsOnlyAboveItsMeasureAndNeverForLong() {
+    @Test func `the interval grows with the token rate up to its maximum`() {
         var pace = OutputPace()
         var now: UInt64 = 1_000 * millisecond
         func interval(tokensPerSecond: Int) -> UInt64 {
@@ -19,10 +19,10 @@ import Testing
         #expect(interval(tokensPerSecond: 30_000) == 50 * millisecond)
         #expect(interval(tokensPerSecond: 50_000) == OutputPace.longest)
         #expect(interval(tokensPerSecond: 1_000_000) == OutputPace.longest)
-        #expect(interval(tokensPerSecond: 100) == 0, "and stops when it is quiet again")
+        #expect(interval(tokensPerSecond: 100) == 0, "returns to 0 at a low rate")
     }
 
-    @Test func doesNotChangeWithinAWindow() {
+    @Test func `the interval does not change within a window`() {
         var pace = OutputPace()
         pace.advance(to: 1_000 * millisecond)
         pace.count(1_000_000)
@@ -30,7 +30,7 @@ import Testing
         #expect(pace.interval == 0)
     }
 
-    @Test func heldWritesComeOutWhenDueAndNotBefore() {
+    @Test func `deferred writes are released when due`() {
         var held = HeldWrites<Int>()
         let start = 5_000 * millisecond
         for wait in 1...100 { held.hold(wait, until: start + UInt64(wait) * millisecond, now: start) }
@@ -42,7 +42,7 @@ import Testing
         #expect(out == Array(1...100) && held.isEmpty)
     }
 
-    @Test func heldWritesTakeAnyTimeAfterALongSilence() {
+    @Test func `deferred writes work after a long idle time`() {
         var held = HeldWrites<Int>()
         held.hold(1, until: 10 * millisecond, now: 0)
         held.release(at: 20 * millisecond) { _ in }
@@ -51,10 +51,10 @@ import Testing
         held.hold(3, until: later + 10_000 * millisecond, now: later)
         var out: [Int] = []
         held.release(at: later) { out.append($0) }
-        #expect(out == [], "at the earliest in the next millisecond")
+        #expect(out == [], "not before the next millisecond")
         held.release(at: later + millisecond) { out.append($0) }
         #expect(out == [2])
         held.release(at: later + 127 * millisecond) { out.append($0) }
-        #expect(out == [2, 3], "never held for longer than there are slots")
+        #expect(out == [2, 3], "not later than the last position")
     }
 }

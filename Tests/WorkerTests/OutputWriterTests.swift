@@ -24,7 +24,7 @@ import Testing
         return (part, pipeline.count)
     }
 
-    @Test func eventsAndTheEndGoInOneWrite() throws {
+    @Test func `events and the terminal event share one write`() throws {
         var writer = try writer()
         writer.append(.text("a"))
         writer.end(Self.done)
@@ -33,7 +33,7 @@ import Testing
         #expect(writer.answered(part, [added, .integer(1), .integer(1)]) == .ended)
     }
 
-    @Test func whatIsCollectedMeanwhileGoesBeforeTheEnd() throws {
+    @Test func `events collected during a write precede the terminal event`() throws {
         var writer = try writer()
         writer.append(.text("a"))
         let first = write(&writer).part
@@ -44,8 +44,8 @@ import Testing
         #expect(write(&writer).commands == 3)
     }
 
-    /// The job was not lost to anybody: it has ended as this attempt said.
-    @Test func anEndThatGotThroughAndWhoseAnswerWasLostIsTheEnd() throws {
+    /// The job was not taken over: it ended with the event of this attempt.
+    @Test func `a terminal event whose reply was lost ends the job`() throws {
         var writer = try writer()
         writer.append(.text("a"))
         writer.end(Self.done)
@@ -54,7 +54,7 @@ import Testing
         #expect(writer.settled(newest: EventID(attempt: 1, sequence: 2)) == .ended)
     }
 
-    @Test func anEndThatDidNotGetThroughIsWrittenAgainWithWhatIsMissing() throws {
+    @Test func `a failed terminal event is written again with the missing events`() throws {
         var writer = try writer()
         writer.append(.text("a"))
         writer.end(Self.done)
@@ -65,11 +65,11 @@ import Testing
         _ = writer.lost()
         #expect(writer.settled(newest: EventID(attempt: 1, sequence: 1)) == .written)
         let (part, commands) = write(&writer)
-        #expect(commands == 1, "the event is there: the end alone")
+        #expect(commands == 1, "the event is in the log: only the terminal event")
         #expect(writer.answered(part, [.integer(1)]) == .ended)
     }
 
-    @Test func aNewerAttemptInTheLogOrNoLogIsTheEndOfThisOne() throws {
+    @Test func `a newer attempt or a missing log ends this attempt`() throws {
         for newest in [EventID(attempt: 2, sequence: 0), nil] {
             var writer = try writer()
             writer.append(.text("a"))
@@ -80,7 +80,7 @@ import Testing
         }
     }
 
-    @Test func anUnknownScriptIsSentWhole() throws {
+    @Test func `a script that is not loaded is sent in full`() throws {
         var writer = try writer()
         writer.end(Self.done)
         let part = write(&writer).part

@@ -3,14 +3,14 @@ import Testing
 
 @testable import JobQueue
 
-/// What a worker lists in its heartbeat, however long the names that clients gave.
+/// Running jobs in the heartbeat: long names from clients are truncated.
 @Suite struct RunningJobTests {
-    @Test(arguments: ["m", "é", "👩‍👩‍👧‍👦", "a\u{301}\u{301}\u{301}"]) func namesAreBoundedInBytes(_ unit: String) throws {
+    @Test(arguments: ["m", "é", "👩‍👩‍👧‍👦", "a\u{301}\u{301}\u{301}"]) func `names are truncated by bytes`(_ unit: String) throws {
         let name = String(repeating: unit, count: 200_000)
         let job = RunningJob(
             id: "p0-x", priority: "batch", model: name, phase: "streaming", upstream: name, attempt: 1, tokens: 0, submittedMilliseconds: 1)
         #expect((250...256).contains(job.model.utf8.count) && job.model == job.upstream)
-        // One character of any number of marks.
+        // A single character with many combining marks.
         let marks = RunningJob(
             id: "p0-x", priority: "batch", model: "a" + String(repeating: "\u{301}", count: 400_000), phase: "", upstream: "", attempt: 1,
             tokens: 0, submittedMilliseconds: 1)

@@ -28,13 +28,13 @@ import Testing
         ("Dr. Smith met Mr. J. Doe. They spoke.", ["Dr. Smith met Mr. J. Doe.", " They spoke."]),
         ("Use tools, e.g. a saw, i.e. something sharp.", ["Use tools, e.g. a saw,", " i.e. something sharp."]),
         ("The U.S. is large. So am I. Yes.", ["The U.S. is large.", " So am I.", " Yes."]),
-        // Links and names of files.
+        // Links and file names.
         ("See https://example.com/a,b;c?q=1&r=2. Then go on.", ["See https://example.com/a,b;c?q=1&r=2.", " Then go on."]),
         ("请看 https://example.com/a?b=1。谢谢", ["请看 https://example.com/a?b=1。", "谢谢"]),
         ("Open main.swift in www.example.com/x?y now! Go.", ["Open main.swift in www.example.com/x?y now!", " Go."]),
-        // Rows of dots.
+        // Ellipses.
         ("Well... I see. Ok.", ["Well...", " I see.", " Ok."]),
-        // Weak marks count from fifteen characters on.
+        // Weak marks split from fifteen characters on.
         ("Well, yes, indeed, this is so", ["Well, yes, indeed,", " this is so"]),
         ("好，我们今天先去北京然后再去上海，最后回家", ["好，我们今天先去北京然后再去上海，", "最后回家"]),
         ("He said \"Go.\" Then he went.", ["He said \"Go.", "\" Then he went."]),
@@ -42,38 +42,38 @@ import Testing
     ]
 
     @Test(arguments: table)
-    func cutsWhereASentenceEnds(text: String, pieces: [String]) {
+    func `splits at sentence ends`(text: String, pieces: [String]) {
         #expect(Self.cut(text) == pieces)
     }
 
     @Test(arguments: table)
-    func theSlicingChangesNothing(text: String, pieces: [String]) {
+    func `the result does not depend on chunking`(text: String, pieces: [String]) {
         #expect(Self.cut(text, slices: Array(repeating: 1, count: text.count)) == pieces)
         for first in 0...text.count { #expect(Self.cut(text, slices: [first]) == pieces, "cut at \(first)") }
     }
 
-    @Test func strongEndsAreCutAtOnce() {
+    @Test func `strong marks end a sentence at once`() {
         var cutter = SentenceCutter()
         #expect(cutter.feed("你好。") == ["你好。"])
         #expect(cutter.feed("Really?") == ["Really?"])
         #expect(cutter.feed("Yes") == [] && cutter.feed("!") == ["Yes!"])
         #expect(cutter.feed("A line\n") == ["A line\n"])
-        // It may be a number yet.
+        // Could still be a number.
         #expect(cutter.feed("It is 3.") == [])
         #expect(cutter.feed(" Ok") == ["It is 3."])
     }
 
-    @Test func whatHasNoMarkIsCutAtSixty() {
+    @Test func `a text without marks is split at 60 characters`() {
         let words = (0..<40).map { "w\($0)" }.joined(separator: " ")
         let pieces = Self.cut(words)
         #expect(pieces.joined() == words)
         #expect(pieces.allSatisfy { $0.count <= 60 } && pieces.dropLast().allSatisfy { $0.count > 50 && $0.hasSuffix(" ") }, "\(pieces)")
         let chinese = String(repeating: "字", count: 150)
         #expect(Self.cut(chinese).map(\.count) == [60, 60, 30])
-        // A word of ASCII among them is not cut.
+        // An ASCII word among them is not split.
         let mixed = String(repeating: "字", count: 57) + "Swift" + String(repeating: "字", count: 10)
         #expect(Self.cut(mixed).first == String(repeating: "字", count: 57))
-        // Nor is a link, though it is longer.
+        // Neither is a link, although it is longer.
         let link = "https://example.com/" + String(repeating: "a", count: 100)
         #expect(Self.cut("see " + link + " there") == ["see ", link, " there"])
         let endless = String(repeating: "x", count: 1_000)
@@ -81,7 +81,7 @@ import Testing
         #expect(chunks.joined() == endless && chunks.allSatisfy { $0.count <= SentenceCutter.wordLimit })
     }
 
-    @Test func piecesAreTheTextWhateverItIs() {
+    @Test func `the concatenated pieces equal the text`() {
         let alphabet = Array("ab1 .,;!?，。；、！？\n\"(字:/w")
         var random = SystemRandomNumberGenerator()
         for _ in 0..<500 {
@@ -92,24 +92,24 @@ import Testing
         }
     }
 
-    /// However the text is made, each character is looked at a few times at most.
+    /// Each character is examined a few times at most, whatever the text.
     @Test(arguments: [
         "Go. ", "a", "。", "www.!", "www.?,;", "!", "1.) ", "a.a.a.\" ", "x.\"", "   ", "... ", "字", "字a", "no. ", ", ", "a://b?c", "\n",
         "\r\n",
         "1", "12345,", ".字", "字字字字字字字字字字字字字字字字www.a!",
-    ]) func theWorkIsProportionalToTheText(_ pattern: String) {
+    ]) func `the work is proportional to the text`(_ pattern: String) {
         let text = String(repeating: pattern, count: 20_000 / pattern.count)
         var whole = SentenceCutter()
         let pieces = whole.feed(text) + whole.finish()
         #expect(whole.steps <= 8 * text.count, "\(whole.steps) steps")
         #expect(!pieces.isEmpty)
-        // A piece that waits for its next character is not looked at from its beginning again.
+        // A piece that waits for its next character is not examined from its beginning again.
         var sliced = SentenceCutter()
         for character in text.prefix(5_000) { _ = sliced.feed(String(character)) }
         #expect(sliced.steps <= 8 * 5_000, "\(sliced.steps) steps")
     }
 
-    @Test func whatCannotBeSpokenIsNot() {
+    @Test func `pieces without letters or digits are not spoken`() {
         #expect(SentenceCutter.spoken(" Hello. ") == "Hello.")
         #expect(SentenceCutter.spoken("---\n") == nil && SentenceCutter.spoken("  ") == nil && SentenceCutter.spoken("\"") == nil)
     }

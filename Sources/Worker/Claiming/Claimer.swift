@@ -6,15 +6,16 @@ import NIOCore
 import RedisClient
 import Upstream
 
-/// Takes jobs for the slots that are free: waiting ones, and those whose worker was lost. Stands on the event loop of its Redis
-/// connections, as the interrupt listener does: so an interrupt that overtakes the answer to a claim finds the job among those being
-/// claimed.
+/// Claims jobs for free slots: waiting ones, and those with expired leases.
+///
+/// Runs on the event loop of its Redis connections, like the interrupt listener. An interrupt that arrives before the reply to a claim
+/// therefore finds the job in `claiming`.
 actor Claimer {
-    /// How long one blocking read waits. Also how soon a pause by an operator and the end of claiming are noticed.
+    /// Timeout of one blocking read, in milliseconds. Also the maximum delay until an operator's pause or `stop` takes effect.
     private static let waitMilliseconds = 1_000
-    /// Entries taken at once: their scripts should not hold Redis up.
+    /// Maximum entries per take. Their claim scripts must not block Redis for long.
     private static let takenAtOnce = 64
-    /// Entries in one answer where no script bounds its bytes: each may be a job of the largest size.
+    /// Maximum entries per reply where no script limits its bytes: each entry may be a job of the maximum size.
     private static let readAtOnce = 16
 
     private nonisolated let eventLoop: any EventLoop
@@ -25,23 +26,28 @@ actor Claimer {
     private let logger: Logger
     private let clock: @Sendable () -> UInt64
 
-    /// Entries that hold a slot: delivered to this process and not yet ended.
+    /// Entries that occupy a slot: delivered to this process and not yet released.
     private var held: Set<Place> = []
-    /// Jobs whose claim script was sent and not yet answered, with the interrupt that came meanwhile.
+    /// Jobs with a claim in progress, and the interrupt that arrived meanwhile, if any.
     private var claiming: [JobID: Interrupt?] = [:]
     private var stopping = false
+    /// Classes paused by an operator.
     private var paused: Set<JobClass> = []
+    /// The partition to read first; changes with each take.
     private var firstPartition = 0
-    private var waitingForRoom: [CheckedContinuation<Void, Never>] = []
+    /// Suspended `step` calls that wait for a free slot.
+    private var waitingForSlot: [CheckedContinuation<Void, Never>] = []
     private var takingOver = false
+    /// Another takeover pass was requested while one was running.
     private var takeOverAgain = false
-    /// A reply may have been lost: entries may be pending for us that we never saw.
-    private var mayHaveMissed = false
-    /// Queues that could not be read when they were last asked for entries: no others wait for them.
+    /// A reply may have been lost, so entries may be pending for this consumer that it never received.
+    private var mayHaveLostReply = false
+    /// Error logs of queues (by key) whose last read failed. Blocking reads exclude these queues.
     private var unreadable: [String: Complaint] = [:]
-    private var taking = Complaint("Redis refuses to give jobs", over: "Redis gives jobs again")
-    private var claims = Complaint("Redis refuses claims", over: "Redis takes claims again")
+    private var fetchErrors = Complaint("job fetch rejected by Redis", over: "job fetch accepted by Redis again")
+    private var claimErrors = Complaint("Redis refuses claims", over: "Redis takes claims again")
 
+    /// Identifies a queue entry.
     private struct Place: Hashable {
         let partition: Int
         let priority: JobClass
@@ -69,32 +75,35 @@ actor Claimer {
         self.clock = clock
     }
 
+    /// The number of occupied slots.
     var inFlight: Int { held.count }
     private var free: Int { capacity - held.count }
+    /// The classes that are not paused, highest priority first.
     private var classes: [JobClass] { JobClass.allCases.filter { !paused.contains($0) } }
 
     // MARK: waiting jobs
 
-    /// Claims until `stop` was called or the task is cancelled.
+    /// Claims jobs until `stop` is called or the task is cancelled. Redis errors are logged and retried with back-off.
     func run() async {
-        var trouble = 0
+        var failures = 0
         while !stopping, !Task.isCancelled {
             do {
-                if mayHaveMissed { try await fetchMissed() }
+                if mayHaveLostReply { try await startUndelivered() }
                 let worked = try await step()
-                if worked { trouble = 0 }
+                if worked { failures = 0 }
             } catch {
-                mayHaveMissed = true
-                trouble += 1
-                await recover(from: error, trouble: trouble)
+                mayHaveLostReply = true
+                failures += 1
+                await recover(from: error, failures: failures)
             }
         }
     }
 
-    /// One round: what waits now, or the next that comes. False when there was no room.
+    /// One iteration: claims waiting entries, or waits for the next ones.
+    /// - Returns: false when there was no free slot or all classes are paused.
     private func step() async throws(RedisError) -> Bool {
         guard free > 0 else {
-            await withCheckedContinuation { waitingForRoom.append($0) }
+            await withCheckedContinuation { waitingForSlot.append($0) }
             return false
         }
         guard !classes.isEmpty else {
@@ -105,23 +114,24 @@ actor Claimer {
         if taken.isEmpty {
             taken = try await consumer.wait(
                 classes: classes, excluding: Set(unreadable.keys), milliseconds: Self.waitMilliseconds)
-            // Without a queue to wait for, the next look is as far away as a wait would have been long.
+            // With every queue excluded the read returned at once; wait as long as it would have blocked.
             if taken.isEmpty, unreadable.count >= classes.count * consumer.keys.partitions {
                 await pause(.milliseconds(Int64(Self.waitMilliseconds)))
             }
         }
-        taking.settle(logger)
+        fetchErrors.settle(logger)
         start(taken, leaseExpired: false)
-        // The claims go to Redis before the next question for what waits. (Task.yield would cross to another thread and back.)
+        // Lets the started claims send their commands before the next read. (Task.yield would switch threads twice.)
         await withCheckedContinuation { continuation in eventLoop.execute { continuation.resume() } }
         return true
     }
 
+    /// Takes up to `takenAtOnce` waiting entries for the free slots.
     private func take() async throws(RedisError) -> [QueueEntry] {
         let count = min(free, Self.takenAtOnce)
         let partitions = consumer.keys.partitions
         guard partitions > 1 else { return try await take(from: 0, classes, count) }
-        // A class goes before the next one over all partitions; which partition is first changes, so that none starves.
+        // A class has priority over the next one across all partitions. The first partition rotates so that none starves.
         firstPartition = (firstPartition + 1) % partitions
         var entries: [QueueEntry] = []
         for priority in classes {
@@ -130,7 +140,7 @@ actor Claimer {
                 do {
                     entries += try await take(from: partition, [priority], count - entries.count)
                 } catch {
-                    // What was taken from other partitions is ours all the same.
+                    // Entries already taken from other partitions belong to this worker and are started.
                     start(entries, leaseExpired: false)
                     throw error
                 }
@@ -139,53 +149,56 @@ actor Claimer {
         return entries
     }
 
+    /// Takes entries from one partition. A queue that cannot be read is logged once and does not prevent reading the others.
+    /// - Throws: the error of a missing consumer group, or when the whole command failed.
     private func take(from partition: Int, _ classes: [JobClass], _ count: Int) async throws(RedisError) -> [QueueEntry] {
         let taken = try await consumer.take(partition: partition, classes: classes, count: count)
-        // When nothing was taken every queue was asked; else those behind the last entry may not have been.
+        // Only an empty result proves that every queue was read: otherwise those after the last entry may have been skipped.
         for priority in classes where taken.entries.isEmpty && !taken.faults.contains(where: { $0.priority == priority }) {
             let key = consumer.keys.queue(priority, partition: partition)
-            if var complaint = unreadable.removeValue(forKey: key) { complaint.settle(logger) }
+            if var errorLog = unreadable.removeValue(forKey: key) { errorLog.settle(logger) }
         }
         for (priority, error) in taken.faults {
             if error.message.contains("NOGROUP") {
-                // What was taken from other queues is ours all the same.
+                // Entries already taken from other queues belong to this worker and are started.
                 start(taken.entries, leaseExpired: false)
                 throw error
             }
             metrics.queueUnreadable(priority)
             let key = consumer.keys.queue(priority, partition: partition)
-            let complaint = Complaint("a queue cannot be read; the others are served", over: "the queue can be read again")
-            unreadable[key, default: complaint].raise(error, logger, ["class": "\(priority)", "partition": "\(partition)"])
+            let errorLog = Complaint("a queue cannot be read; the others are served", over: "the queue can be read again")
+            unreadable[key, default: errorLog].raise(error, logger, ["class": "\(priority)", "partition": "\(partition)"])
         }
         return taken.entries
     }
 
-    private func recover(from error: RedisError, trouble: Int) async {
+    /// Logs the error, recreates missing consumer groups, and waits with jittered exponential back-off of at most 1 s.
+    private func recover(from error: RedisError, failures: Int) async {
         if error.code == .server, error.message.contains("NOGROUP") {
             logger.warning("consumer groups are missing; making them", metadata: ["error": "\(error)"])
             do { return try await consumer.createGroups() } catch {
                 logger.debug("could not make consumer groups", metadata: ["error": "\(error)"])
             }
         } else if error.code == .server || error.code == .protocolViolation {
-            taking.raise(error, logger)
+            fetchErrors.raise(error, logger)
         }
-        await pause(.milliseconds(Int64.random(in: 20...max(20, min(1_000, 40 << min(trouble, 5))))))
+        await pause(.milliseconds(Int64.random(in: 20...max(20, min(1_000, 40 << min(failures, 5))))))
     }
 
-    /// What Redis delivered to us in an answer that never came.
-    private func fetchMissed() async throws(RedisError) {
+    /// Starts entries that Redis delivered to this consumer in a reply that was lost.
+    private func startUndelivered() async throws(RedisError) {
         for partition in 0..<consumer.keys.partitions {
             for priority in JobClass.allCases {
-                do { try await fetchMissed(partition, priority) } catch {
-                    // A key that is no stream holds nothing of ours.
+                do { try await startUndelivered(partition, priority) } catch {
+                    // A key of another type holds no entries of this consumer.
                     guard error.code == .server, error.message.hasPrefix("WRONGTYPE") else { throw error }
                 }
             }
         }
-        mayHaveMissed = false
+        mayHaveLostReply = false
     }
 
-    private func fetchMissed(_ partition: Int, _ priority: JobClass) async throws(RedisError) {
+    private func startUndelivered(_ partition: Int, _ priority: JobClass) async throws(RedisError) {
         var after = "0"
         while true {
             let page = try await consumer.undelivered(partition: partition, priority: priority, after: after, count: Self.readAtOnce)
@@ -195,13 +208,13 @@ actor Claimer {
         }
     }
 
-    // MARK: lost workers' jobs
+    // MARK: takeover
 
-    /// Takes over entries whose lease ran out, or that were handed back, as far as there is room. Follows each queue's list to its end.
+    /// Takes over entries with expired leases, and handed-back ones, while there are free slots. Scans each pending list to its end.
     func takeOver() async {
         guard !stopping else { return }
         guard !takingOver else {
-            // What was handed back meanwhile may lie in a queue that was gone through already.
+            // Entries handed back meanwhile may be in a queue that the running pass has already scanned.
             takeOverAgain = true
             return
         }
@@ -219,15 +232,16 @@ actor Claimer {
                 do {
                     guard try await takeOver(partition, priority) else { return }
                 } catch {
-                    mayHaveMissed = true
-                    // A queue that cannot be read keeps no other from being looked at.
+                    mayHaveLostReply = true
+                    // A queue that cannot be read does not prevent scanning the others.
                     guard error.code == .server else { return }
                 }
             }
         }
     }
 
-    /// - Returns: false when there is no room for more.
+    /// Takes over the entries of one queue.
+    /// - Returns: false when no slot is free or the claimer is stopping.
     private func takeOver(_ partition: Int, _ priority: JobClass) async throws(RedisError) -> Bool {
         var cursor = "0-0"
         repeat {
@@ -243,10 +257,11 @@ actor Claimer {
 
     // MARK: claims
 
+    /// Starts a claim for each entry that fits into a free slot, and puts the others back.
     private func start(_ entries: [QueueEntry], leaseExpired: Bool) {
         var excess: [QueueEntry] = []
         for entry in entries where !held.contains(Place(entry)) {
-            // Several queues may answer one wait.
+            // One blocking read may return entries of several queues.
             guard free > 0, !stopping else {
                 excess.append(entry)
                 continue
@@ -257,13 +272,15 @@ actor Claimer {
         if !excess.isEmpty { Task { await self.putBack(excess) } }
     }
 
+    /// Returns unclaimed entries to their queues.
     private func putBack(_ entries: [QueueEntry]) async {
         do { try await consumer.putBack(entries) } catch {
-            // They stay pending for us: found by `fetchMissed`, or by others after the lease.
-            mayHaveMissed = true
+            // They stay pending for this consumer until `startUndelivered` finds them or their lease expires.
+            mayHaveLostReply = true
         }
     }
 
+    /// Claims one entry and passes the job to the generation room. Releases the slot when the job does not run here.
     private func claim(_ entry: QueueEntry, leaseExpired: Bool) async {
         let job: Job
         do {
@@ -273,7 +290,7 @@ actor Claimer {
             return release(entry)
         }
         claiming[job.id] = .some(nil)
-        let outcome = await ask(job, entry, leaseExpired: leaseExpired)
+        let outcome = await claimWithRetries(job, entry, leaseExpired: leaseExpired)
         let earlier: [LoggedEvent]
         if case .claimed(let claim) = outcome, claim.attempt > 1 {
             metrics.takeovers.increment()
@@ -294,57 +311,59 @@ actor Claimer {
         room.begin(claim, earlier: earlier, interrupt: interrupt)
     }
 
+    /// Parses the job of an entry.
+    /// - Throws: `JobError` when the field is missing, the job is invalid or the entry is in the wrong partition.
     private func read(_ entry: QueueEntry) throws(JobError) -> Job {
-        guard let bytes = entry.job else { throw JobError(id: nil, reason: "the queue's entry has no field \"job\"") }
+        guard let bytes = entry.job else { throw JobError(id: nil, reason: "the queue entry has no field \"job\"") }
         var job = try Job(parsing: bytes)
-        // The queue that it lies in decides.
+        // The class of the queue takes precedence over the one in the job.
         job.priority = entry.priority
-        guard consumer.keys.partition(of: job.id.rawValue) == entry.partition else {
+        let partition = consumer.keys.partition(of: job.id.rawValue)
+        guard partition == entry.partition else {
             throw JobError(
-                id: job.id,
-                reason:
-                    "the job lies in partition \(entry.partition), its id belongs to partition \(consumer.keys.partition(of: job.id.rawValue))"
-            )
+                id: job.id, reason: "the job is in partition \(entry.partition), but its id belongs to partition \(partition)")
         }
         return job
     }
 
+    /// Ends an entry that is not a valid job. An entry in the wrong partition is moved to the dead letters.
     private func reject(_ entry: QueueEntry, _ error: JobError) async {
         metrics.rejected.increment()
         logger.warning(
-            "an entry of a queue was rejected",
+            "queue entry rejected",
             metadata: ["entry": "\(entry.id)", "job": "\(error.id?.rawValue ?? "?")", "reason": "\(error.reason)"])
         let misplaced = error.id.map { consumer.keys.partition(of: $0.rawValue) != entry.partition } ?? false
         do {
             try await consumer.reject(entry, id: error.id, message: error.reason, toDeadLetters: misplaced)
             if misplaced { metrics.deadLettered(.invalidRequest) }
         } catch {
-            // It stays pending for us and is met again.
-            mayHaveMissed = true
+            // The entry stays pending for this consumer and is processed again.
+            mayHaveLostReply = true
         }
     }
 
-    /// Asks until there is an answer: the script may be called again, it knows this process by its token. Gives up after a lease: others
-    /// may take the entry then.
-    private func ask(_ job: Job, _ entry: QueueEntry, leaseExpired: Bool) async -> ClaimOutcome {
+    /// Runs the claim script, retrying until there is a reply. Repeating it is safe: the script recognizes this process by its token.
+    /// - Returns: `busy` when no reply arrived for one lease and 1 s; other workers may take the entry then.
+    private func claimWithRetries(_ job: Job, _ entry: QueueEntry, leaseExpired: Bool) async -> ClaimOutcome {
         let lease = UInt64(consumer.settings.lease.components.seconds) &* 1_000_000_000 &+ 1_000_000_000
         let begun = clock()
         var tries = 0
         while clock() - begun < lease {
             do {
                 let outcome = try await consumer.claim(job, entry: entry, leaseExpired: leaseExpired)
-                claims.settle(logger)
+                claimErrors.settle(logger)
                 return outcome
             } catch {
                 tries += 1
-                if error.code == .server { claims.raise(error, logger) }
-                mayHaveMissed = true
+                if error.code == .server { claimErrors.raise(error, logger) }
+                mayHaveLostReply = true
                 await pause(.milliseconds(Int64.random(in: 10...(50 << min(tries, 4)))))
             }
         }
         return .busy
     }
 
+    /// Reads the event log of earlier attempts; empty after 20 failed reads.
     private func log(of id: JobID) async -> [LoggedEvent] {
         for _ in 0..<20 {
             do {
@@ -354,33 +373,36 @@ actor Claimer {
         return []
     }
 
-    // MARK: from elsewhere
+    // MARK: calls from other types
 
-    /// A job is no longer ours: its slot is free.
+    /// Frees the slot of an entry that this worker no longer owns.
     func release(_ entry: QueueEntry) {
         held.remove(Place(entry))
-        guard !waitingForRoom.isEmpty, free > 0 else { return }
+        guard !waitingForSlot.isEmpty, free > 0 else { return }
         wake()
     }
 
-    /// Keeps an interrupt for a job whose claim is under way; false for any other job.
+    /// Stores an interrupt for a job with a claim in progress; the first one wins.
+    /// - Returns: false when no claim of that job is in progress.
     func keep(_ interrupt: Interrupt) -> Bool {
         guard let known = claiming[interrupt.id] else { return false }
         if known == nil { claiming[interrupt.id] = interrupt }
         return true
     }
 
+    /// Replaces the set of paused classes.
     func pauseClasses(_ classes: Set<JobClass>) { paused = classes }
 
-    /// No further job is claimed; a blocking read that is under way ends within its second, and what it brings is put back.
+    /// Stops claiming. A blocking read in progress ends within its timeout of 1 s, and its entries are put back.
     func stop() {
         stopping = true
         wake()
     }
 
+    /// Resumes all waits for a free slot.
     private func wake() {
-        for continuation in waitingForRoom { continuation.resume() }
-        waitingForRoom = []
+        for continuation in waitingForSlot { continuation.resume() }
+        waitingForSlot = []
     }
 
     private func pause(_ time: TimeAmount) async {

@@ -1,25 +1,28 @@
 import Contract
 import Upstream
 
-/// What earlier attempts of a job have told its readers, as far as it is gone on from.
+/// The output of earlier attempts that a new attempt continues (`on_crash` is `continue`).
 struct Continuation {
-    /// All of the text that readers have.
+    /// The text that is already in the event log.
     let text: String
-    /// How the text ended, if it has: then only the voice is left to do.
+    /// The finish reason if the text is complete; then only the speech is continued.
     let finish: FinishReason?
     /// The index of the next audio event.
     let nextAudio: Int
-    /// The voice was closed.
+    /// Whether the closing audio event is in the log.
     let isVoiceClosed: Bool
-    /// Where the last sentence begins of which something is heard, bytes of UTF-8; nil when nothing is heard yet.
+    /// Offset of the last sentence with audio in the log, in bytes of UTF-8; nil when there is none.
     let lastSpoken: Int?
 
+    /// Upper bound for audio indices read from the log, so that incrementing them cannot overflow.
     private static let maximumAudioIndex = 1 << 53
 
-    /// White space at the text's end that the upstream was not shown: what it repeats of that is left out of its answer.
-    private var hidden: Substring = ""
+    /// Trailing white space that was not sent to the upstream. If the answer repeats it, it is removed there.
+    private var withheld: Substring = ""
 
-    /// Nil when there is nothing that can be gone on from.
+    /// Builds the continuation from the event log.
+    /// - Returns: nil when the job restarts instead: by its setting, without text, after a tool call, or when the upstream cannot
+    ///   continue a text.
     init?(_ earlier: [LoggedEvent], job: Job, route: [UpstreamRoute.Stop]) {
         guard job.onCrash == .continue else { return nil }
         var (text, finish, nextAudio, isVoiceClosed, hasCalls) = ("", FinishReason?.none, 0, false, false)
@@ -31,15 +34,15 @@ struct Continuation {
             case .toolCall: hasCalls = true
             case .audio(let audio):
                 finish = audio.textFinish ?? finish
-                // It comes from the log, that is from outside.
+                // The index comes from the log and may be any number.
                 nextAudio = min(max(0, audio.index), Self.maximumAudioIndex) + 1
                 isVoiceClosed = audio.last
-                // Of an event that does not say, all that was written may be spoken.
+                // An audio event without an offset may cover all text before it.
                 if !audio.last { lastSpoken = audio.textOffset ?? text.utf8.count }
             default: break
             }
         }
-        // Complete, it needs no upstream that could go on; and what was called is no beginning of anything.
+        // A complete text needs no upstream that can continue it. A text with tool calls cannot be continued.
         guard !text.isEmpty, finish != nil || !hasCalls && route.first.map({ $0.upstream.prefix != .none }) == true else { return nil }
         self.text = text
         self.finish = finish
@@ -48,27 +51,29 @@ struct Continuation {
         self.lastSpoken = lastSpoken
     }
 
-    /// The beginning of the answer as this kind of upstream takes it. Anthropic refuses one that ends with white space.
+    /// The text as an upstream of this kind accepts it as a prefix. Anthropic rejects a prefix that ends with white space.
     mutating func shown(to kind: UpstreamConfiguration.Kind) -> String {
         guard kind == .anthropic, let end = text.lastIndex(where: { !$0.isWhitespace }) else {
-            hidden = kind == .anthropic ? text[...] : ""
+            withheld = kind == .anthropic ? text[...] : ""
             return kind == .anthropic ? "" : text
         }
         let split = text.index(after: end)
-        hidden = text[split...]
+        withheld = text[split...]
         return String(text[..<split])
     }
 
-    /// What is new in a piece of the answer.
+    /// Removes repeated white space at the beginning of the answer.
+    /// - Parameter piece: the next piece of the answer.
+    /// - Returns: the part that is not in the log yet.
     mutating func new(in piece: String) -> String {
-        guard !hidden.isEmpty else { return piece }
+        guard !withheld.isEmpty else { return piece }
         var rest = piece[...]
-        while let due = hidden.first, let next = rest.first {
-            guard due == next else {
-                hidden = ""
+        while let expected = withheld.first, let next = rest.first {
+            guard expected == next else {
+                withheld = ""
                 break
             }
-            hidden.removeFirst()
+            withheld.removeFirst()
             rest.removeFirst()
         }
         return String(rest)

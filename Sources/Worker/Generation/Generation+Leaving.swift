@@ -3,9 +3,9 @@ import CoreMetrics
 import JobQueue
 import Logging
 
-/// How a generation leaves this worker before its end: lost to another attempt, handed back, or with the process.
+/// Stopping a generation without ending its job: lost to another attempt, handed back, or at the end of the process.
 extension Generation {
-    /// A newer attempt has the job, or Redis knows it no more: not a byte more is read or written.
+    /// Stops at once because a newer attempt owns the job, or Redis no longer has it. Nothing more is read or written.
     func lost() {
         guard !isOver else { return }
         core.logger.warning(
@@ -14,7 +14,8 @@ extension Generation {
         close()
     }
 
-    /// Stops reading and generating; what was written stands. For a hand-back and for the end of the process.
+    /// Stops the upstream, the speech and all timers, for a hand-back or the end of the process. Output already written remains in the
+    /// log.
     func close() {
         isOver = true
         closeCall()
@@ -22,12 +23,12 @@ extension Generation {
         cancelTimers()
     }
 
-    /// Stops generating so that another worker can go on; what is collected is written first.
+    /// Stops generating so that another worker can continue. Collected output is written before the hand-back.
     func prepareHandBack() {
         guard ending == nil, !isOver else { return }
-        // The text is complete: another worker would only write it again.
+        // With a complete text only the speech is cut short: a hand-back would generate the text again.
         guard machine.state != .speaking else {
-            speech?.fail(Failure(.workerLost, "the worker was drained while the voice still spoke"))
+            speech?.fail(Failure(.workerLost, "the worker was drained before the speech was complete"))
             return
         }
         handingBack = true
@@ -37,6 +38,6 @@ extension Generation {
         core.mark(self)
     }
 
-    /// Nothing is left to be written before the hand-back.
+    /// Whether all collected output is written and the hand-back may be sent.
     var canBeHandedBack: Bool { handingBack && output.isEmpty && !isOver && ending == nil }
 }

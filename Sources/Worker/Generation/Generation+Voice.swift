@@ -4,35 +4,40 @@ import JobQueue
 import Logging
 import Upstream
 
-/// The voice that reads the text while it is written.
+/// Speech: the text is synthesized while it is generated.
 extension Generation {
+    /// Whether speech is in progress.
     var isSpeaking: Bool { speech.map { !$0.isOver } ?? false }
 
+    /// Starts the speech if the job requests it and the worker has a speech upstream. An unsupported format fails the speech, not the
+    /// job.
     func beginSpeech() {
-        guard let wish = claim.job.speech, let configuration = core.settings.speech, continuation?.isVoiceClosed != true else { return }
+        guard let request = claim.job.speech, let configuration = core.settings.speech, continuation?.isVoiceClosed != true else { return }
         let speech = SpeechRun(
             configuration, job: claim.job, client: core.upstream, gate: core.speechGate, loop: core.loop, continuing: continuation,
-            idle: core.settings.idleTimeout, emit: { [unowned self] in told($0) }, ended: { [unowned self] in spoken($0) })
+            idle: core.settings.idleTimeout, emit: { [unowned self] in speechProduced($0) }, ended: { [unowned self] in speechEnded($0) })
         self.speech = speech
-        if let format = wish.format, format != "pcm" {
-            speech.fail(Failure(.unsupportedParameter, "speech has the format pcm only, not \(format.prefix(40))"))
+        if let format = request.format, format != "pcm" {
+            speech.fail(Failure(.unsupportedParameter, "the only speech format is pcm, not \(format.prefix(40))"))
         } else if continuation != nil {
             speech.speakOn()
         }
     }
 
-    private func told(_ audio: Audio) {
+    /// Collects an audio event; fails the speech when the log is nearly full.
+    private func speechProduced(_ audio: Audio) {
         output.append(.audio(audio))
         core.mark(self)
-        // The text has the last part of the log for itself.
+        // The last eighth of the log limit is reserved for the text.
         if !audio.last, output.bytes > core.queueSettings.logMaximum / 8 * 7 {
-            speech?.fail(Failure(.outputTooLarge, "the voice has filled the job's log (SLUICE_LOG_MAX)"))
+            speech?.fail(Failure(.outputTooLarge, "the audio exceeds the job's log limit (SLUICE_LOG_MAX)"))
         } else {
             holdBack()
         }
     }
 
-    private func spoken(_ failure: Failure?) {
+    /// Logs a failure and, when the text is complete, ends the job.
+    private func speechEnded(_ failure: Failure?) {
         if let failure {
             core.metrics.speechFailed.increment()
             core.logger.warning(

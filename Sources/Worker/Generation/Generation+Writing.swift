@@ -4,15 +4,17 @@ import Logging
 import RedisClient
 import Upstream
 
-/// From what was collected to what Redis has. `OutputWriter` knows what is due and what an answer means.
+/// Writing collected output to Redis. `OutputWriter` decides what is written and interprets the replies.
 extension Generation {
-    /// A first token, or an end: somebody waits for it.
+    /// Whether the next write is latency-critical: the first one, a terminal event or a hand-back.
     var isUrgent: Bool { output.wroteAt == 0 || ending != nil || handingBack }
 
-    /// When what was collected may be written, if writes of one generation begin at least `interval` (ns) apart.
+    /// The earliest time of the next write, CLOCK_MONOTONIC ns; 0 for an urgent one.
+    /// - Parameter interval: minimum time between two writes of one generation, in ns.
     func writeIsDue(interval: UInt64) -> UInt64 { isUrgent ? 0 : output.wroteAt + interval }
 
-    /// Appends what is due.
+    /// Appends the commands of the next write.
+    /// - Returns: what was appended.
     func write(to pipeline: inout RedisPipeline) -> OutputWriter.Part {
         guard !isOver else { return .nothing }
         let hadPending = output.log.hasPending
@@ -21,33 +23,34 @@ extension Generation {
         return part
     }
 
-    /// The answers to what `write` appended, in order.
+    /// Processes the replies to the commands of one write, in order.
     func answered(_ part: OutputWriter.Part, _ replies: ArraySlice<RESPValue>) {
         guard !isOver else { return }
         let outcome = output.answered(part, replies)
         if outcome == .unsettled {
-            core.logger.debug("a write to the log was refused", metadata: claim.job.facts(["replies": "\(replies.prefix(4))"]))
+            core.logger.debug("write to the event log refused", metadata: claim.job.facts(["replies": "\(replies.prefix(4))"]))
         }
-        goOn(outcome)
+        proceed(outcome)
     }
 
-    /// The connection broke, or took too long.
+    /// Processes a lost reply: the connection broke or timed out.
     func answerLost() {
         guard !isOver else { return }
-        goOn(output.lost())
+        proceed(output.lost())
     }
 
-    /// What the log's newest id is.
+    /// Processes the newest id of the event log after a lost or refused write; nil: the log does not exist.
     func settled(newest: EventID?) {
         settling = false
         guard !isOver else { return }
-        goOn(output.settled(newest: newest))
+        proceed(output.settled(newest: newest))
     }
 
-    private func goOn(_ outcome: OutputWriter.Outcome) {
+    /// Continues after a write.
+    private func proceed(_ outcome: OutputWriter.Outcome) {
         switch outcome {
         case .written:
-            if output.unwrittenBytes < OutputLog.lowWater { readOn() }
+            if output.unwrittenBytes < OutputLog.lowWater { resumeReading() }
             if !output.isEmpty || ending != nil || canBeHandedBack { core.mark(self) }
         case .ended:
             isOver = true
@@ -57,11 +60,12 @@ extension Generation {
         }
     }
 
-    private func readOn() {
+    /// Resumes reading from the upstream after back pressure.
+    private func resumeReading() {
         speech?.resume()
         guard !reading else { return }
         reading = true
-        // The silence so far was ours.
+        // The idle time while reading was paused does not count.
         times.resumed(at: core.loop.now)
         startTimer()
         call?.resumeReading()

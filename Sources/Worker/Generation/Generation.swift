@@ -6,8 +6,8 @@ import Logging
 import RedisClient
 import Upstream
 
-/// One job in the hands of this worker: carries out what its machine decides. Lives on the loop; every call comes from there. What it
-/// writes stands in Generation+Writing, its voice in Generation+Voice, how it leaves this worker unfinished in Generation+Leaving.
+/// One running job: carries out the actions of its `GenerationMachine`. Not thread-safe: used on the upstream loop only. See also
+/// Generation+Writing (output), Generation+Voice (speech) and Generation+Leaving (stopping without an end).
 final class Generation: UpstreamReceiver {
     let claim: Claim
     var id: JobID { claim.job.id }
@@ -15,30 +15,38 @@ final class Generation: UpstreamReceiver {
     unowned let core: GenerationCore
     var machine: GenerationMachine
     var output: OutputWriter
+    /// The upstreams that may still be used, in order of preference.
     private var stops: [UpstreamRoute.Stop]
     var call: UpstreamCall?
+    /// The permission for the current request.
     private var pass: UpstreamGate.Pass?
     var speech: SpeechRun?
+    /// False while reading from the upstream is paused by back pressure.
     var reading = true
-    /// What of earlier attempts this one goes on from.
+    /// The output of earlier attempts that this one continues; nil: it starts from the beginning.
     var continuation: Continuation?
-    /// Tokens that had been generated when the last write began: those that stand in the log or are on their way there.
+    /// Number of tokens generated when the last write began, that is tokens in the log or on their way to it.
     var deliveredTokens: Int
 
-    /// Stands in the core's list of generations that have something to write.
+    /// Is in the list of generations with output to write.
     var isMarked = false
-    /// Stands among those whose next write is due later.
+    /// Its next write is deferred.
     var isHeld = false
-    /// The newest event in the log is being asked for.
+    /// The newest id of the log is being read.
     var settling = false
-    /// Was handed back, lost, or has ended: nothing is written any more.
+    /// Was handed back, lost, or has ended: nothing more is written.
     var isOver = false
+    /// A hand-back follows as soon as the collected output is written.
     var handingBack = false
 
+    /// Timeouts and timestamps of the job.
     var times: TimeLimits
     private var timer: LoopTimer?
     private var backoffTimer: LoopTimer?
 
+    /// - Parameters:
+    ///   - claim: the claimed job.
+    ///   - core: must outlive the generation.
     init(claim: Claim, core: GenerationCore) {
         self.claim = claim
         self.core = core
@@ -57,10 +65,13 @@ final class Generation: UpstreamReceiver {
     var usage: Usage { machine.usage }
     var ending: GenerationEvent? { output.ending }
     var troubles: Int { output.troubles }
+    /// The upstream of the current answer; nil before the first token.
     var upstreamName: String? { !times.hasFirstToken || stops.isEmpty ? nil : stops[machine.upstream].upstream.name }
 
+    /// The lease renewal of this attempt, with its progress.
     var renewal: LeaseRenewal { LeaseRenewal(id: id, entry: claim.entry, attempt: claim.attempt, progress: progress) }
 
+    /// The progress for the job record.
     var progress: JobProgress {
         JobProgress(
             usage: usage, upstream: upstreamName, dialledMilliseconds: times.firstDialledMilliseconds,
@@ -69,9 +80,10 @@ final class Generation: UpstreamReceiver {
 
     // MARK: begin
 
+    /// Starts the job.
     /// - Parameters:
-    ///   - earlier: what earlier attempts logged; empty for the first one.
-    ///   - interrupt: one that overtook the claim.
+    ///   - earlier: the event log of earlier attempts; empty for the first one.
+    ///   - interrupt: an interrupt that arrived during the claim.
     func begin(earlier: [LoggedEvent], interrupt: Interrupt?) {
         if claim.crashes > 0, let cost = TokenEstimate.logged(earlier, prompt: TokenEstimate.prompt(claim.job.request)) {
             machine.lostAttempts(cost: cost)
@@ -89,13 +101,14 @@ final class Generation: UpstreamReceiver {
             return perform(machine.textIsWhole(finish, voiceRuns: isSpeaking))
         }
         if continuation != nil {
-            // The readers keep their text: whoever cannot go on from it is of no use any more.
+            // The clients keep the text they have, so only upstreams that can continue it are used.
             stops.removeAll { $0.upstream.prefix == .none }
             machine.narrow(to: stops.count)
         }
         perform(machine.begin())
     }
 
+    /// Carries out an action of the machine.
     func perform(_ action: GenerationMachine.Action) {
         switch action {
         case .check:
@@ -113,12 +126,13 @@ final class Generation: UpstreamReceiver {
         }
     }
 
+    /// Sends the request to one upstream, if its breaker and limits permit.
     private func dial(_ stop: UpstreamRoute.Stop) {
         switch core.gate.admit(stop, isForced: machine.insists, at: core.loop.now) {
         case .admitted(let pass): self.pass = pass
         case .refused(let wait):
             perform(machine.refused(wait: wait, jitter: .random(in: 0.5...1)))
-            // The time of the job runs on while it waits.
+            // The total timeout of the job also applies while it waits.
             if machine.state == .backoff { startTimer() }
             return
         }
@@ -137,7 +151,7 @@ final class Generation: UpstreamReceiver {
         }
     }
 
-    /// The durable interrupt was asked for before a dial.
+    /// Continues after the interrupt key was read: ends the job, or sends the request.
     func interruptChecked(_ interrupt: Interrupt?) {
         guard !isOver, ending == nil else { return }
         if let interrupt { return interrupted(interrupt, seenAt: core.loop.now) }
@@ -153,11 +167,11 @@ final class Generation: UpstreamReceiver {
 
     func upstreamProduced(_ outputs: [UpstreamOutput], chunks: Int) {
         guard ending == nil, !isOver else {
-            // A closed call tells nothing more: this stays at 0, and is counted so that it can be seen to.
+            // A closed call delivers nothing, so this counter stays at 0. It is counted to make that observable.
             if case .interrupted = ending { core.metrics.tokensAfterInterrupt.increment(by: chunks) }
             return
         }
-        // Figures alone are no output: a provider may state the prompt's tokens before it generates, or fails.
+        // Token counts alone are not output: a provider may report the prompt's tokens before it generates or fails.
         let begins = chunks > 0 && machine.produced(chunks: chunks)
         if begins {
             let stop = stops[machine.upstream]
@@ -167,7 +181,7 @@ final class Generation: UpstreamReceiver {
         if chunks > 0 {
             let isFirst = !times.hasFirstToken
             times.produced(at: core.loop.now)
-            // The timer is set for the first token's limit: the next silence may be too long before that.
+            // The timer is set to the first-token timeout; the idle timeout may expire earlier.
             if begins { startTimer() }
             if isFirst, let at = times.firstTokenMilliseconds { core.metrics.firstToken(of: claim, at: at) }
         }
@@ -196,7 +210,7 @@ final class Generation: UpstreamReceiver {
         }
     }
 
-    /// Redis takes less than comes in: nothing more is read for a while.
+    /// Pauses reading from the upstream while too much output is unwritten.
     func holdBack() {
         guard output.unwrittenBytes > OutputLog.highWater else { return }
         speech?.pause()
@@ -218,7 +232,7 @@ final class Generation: UpstreamReceiver {
         releasePass()
         guard ending == nil, !isOver else { return }
         if case .complete = result, machine.produced(chunks: 0) {
-            // An answer of nothing is an answer.
+            // An empty answer counts as an answer.
             let stop = stops[machine.upstream]
             output.append(.upstream(name: stop.upstream.name, model: stop.model))
         }
@@ -238,24 +252,25 @@ final class Generation: UpstreamReceiver {
 
     // MARK: interrupts and the end
 
+    /// Closes the upstream connection and ends the job as interrupted.
     /// - Parameters:
-    ///   - seenAt: when this process saw the signal, CLOCK_MONOTONIC ns.
-    ///   - closedAt: when the upstream's connection was cut, ahead of this; nil: it was not.
+    ///   - seenAt: when this process received the interrupt, CLOCK_MONOTONIC ns.
+    ///   - closedAt: when another thread closed the upstream's connection before this call; nil if it did not.
     func interrupted(_ interrupt: Interrupt, seenAt: UInt64, closedAt: UInt64? = nil) {
         guard ending == nil, !isOver else { return }
         let phase = machine.phase
         let hadCall = call != nil
         closeCall()
-        let speaks = speech != nil
+        let hadSpeech = speech != nil
         speech?.close()
-        // A voice is closed here, after the text's connection.
-        let latency = Int(((speaks ? nil : closedAt) ?? core.loop.now) &- seenAt) / 1_000
+        // Speech connections are closed here, after the connection of the text.
+        let latency = Int(((hadSpeech ? nil : closedAt) ?? core.loop.now) &- seenAt) / 1_000
         let maximum = claim.job.maximumTokens
         guard
             let action = machine.interrupted(
                 interrupt, latencyMicroseconds: latency, delivered: deliveredTokens, maximum: maximum)
         else { return }
-        // Nobody shall see what comes after the interrupt; what was generated is in the usage.
+        // No output follows an interrupt; the usage still includes the generated tokens.
         output.dropPending()
         core.metrics.interrupted(phase: phase, hadCall: hadCall, microseconds: latency, usage: usage, maximum: maximum)
         core.logger.info(
@@ -264,6 +279,7 @@ final class Generation: UpstreamReceiver {
         perform(action)
     }
 
+    /// Closes all connections and writes the terminal event.
     private func end(_ event: GenerationEvent) {
         closeCall()
         speech?.close()
@@ -272,7 +288,7 @@ final class Generation: UpstreamReceiver {
         core.mark(self)
     }
 
-    /// The upstream's socket is closed when this returns.
+    /// Closes the upstream connection before it returns, and cancels a pending back-off.
     func closeCall() {
         call?.cancel()
         call = nil
@@ -289,18 +305,20 @@ final class Generation: UpstreamReceiver {
 
     // MARK: time
 
-    /// One timer a generation; a token only moves a time in `times`, the timer finds that when it goes off.
+    /// Starts the timer for the next timeout. There is one timer per generation: a token only updates `times`, and the timer reschedules
+    /// itself when it fires early.
     func startTimer() {
         if let timer { core.loop.cancel(timer) }
         let now = core.loop.now
         let limit = times.next(in: machine.state, reading: reading).at
         timer = core.loop.schedule(after: .nanoseconds(Int64(limit > now ? limit - now : 0))) { [unowned self] in
             timer = nil
-            timeUp()
+            timerFired()
         }
     }
 
-    private func timeUp() {
+    /// Fails the attempt or the job if a timeout has expired.
+    private func timerFired() {
         guard ending == nil, !isOver, !handingBack else { return }
         let limit = times.next(in: machine.state, reading: reading)
         guard limit.at <= core.loop.now else { return startTimer() }
@@ -316,6 +334,7 @@ final class Generation: UpstreamReceiver {
         }
     }
 
+    /// Cancels the timeout and the back-off.
     func cancelTimers() {
         if let timer { core.loop.cancel(timer) }
         if let backoffTimer { core.loop.cancel(backoffTimer) }

@@ -6,11 +6,15 @@ import Logging
 import RedisClient
 import Upstream
 
-/// All running generations of this worker and what they share. Lives on the loop: bytes are parsed, batched and handed to Redis here
-/// without a change of thread, and an interrupt is a plain call. (Its connection was cut before that, by the thread that heard of it.)
+/// All running generations of this worker and their shared state.
+///
+/// Not thread-safe: used on the upstream loop only. Bytes are parsed, batched and passed to Redis on this thread without a switch. An
+/// interrupt is a plain call; its connection was already closed by the thread that received the interrupt.
 final class GenerationCore {
-    /// Batches of writes begin at least so far apart, but for first tokens and ends. At rest a token is written at once; under load one
-    /// hand-over to the Redis connection's thread carries the tokens of all streams, so that no token costs a wake-up of its own. In ns.
+    /// Minimum interval between write batches, in ns. First tokens and terminal events bypass it.
+    ///
+    /// An idle worker writes a token at once. Under load one switch to the thread of the Redis connection carries the tokens of all
+    /// streams, instead of one wake-up per token.
     static let batchInterval: UInt64 = 1_000_000
 
     let loop: EpollLoop
@@ -24,17 +28,21 @@ final class GenerationCore {
     let logger: Logger
     private let redis: RedisClient
     private unowned let room: GenerationRoom
-    /// Told of each job that is no longer this worker's; any thread.
+    /// Called for each job that this worker no longer owns; callable on any thread.
     private let released: @Sendable (JobID, QueueEntry) -> Void
 
     private(set) var generations: [JobID: Generation] = [:]
+    /// Generations with output for the next batch.
     private var marked: [Generation] = []
     private var batchDue = BatchDue.never
+    /// CLOCK_MONOTONIC ns.
     private var lastBatchAt: UInt64 = 0
     private var batchTimer: LoopTimer?
     private var pace = OutputPace()
+    /// Generations whose next write is deferred.
     private var held = HeldWrites<Generation>()
     private var nextBatch: UInt64 = 0
+    /// Batches without a reply yet, oldest first.
     private var batches: Deque<(number: UInt64, parts: [(generation: Generation, part: OutputWriter.Part, count: Int)])> = []
 
     init(
@@ -57,16 +65,17 @@ final class GenerationCore {
         upstream = try UpstreamClient(loop: loop, settings: settings.upstreamSettings, sockets: sockets, logger: logger)
     }
 
-    /// For jobs that begin from now on; those that run keep their route.
+    /// Replaces the upstreams for jobs that start from now on; running jobs keep their route.
     func reload(_ upstreams: [UpstreamConfiguration]) {
         route = UpstreamRoute(upstreams)
         gate.keep(Set(upstreams.map(\.name)))
     }
 
-    // MARK: jobs come and go
+    // MARK: starting and ending jobs
 
+    /// Starts a claimed job.
     func begin(_ claim: Claim, earlier: [LoggedEvent], interrupt: Interrupt?) {
-        // An older attempt of this worker that lost its lease without having noticed.
+        // An older attempt in this worker lost its lease without noticing.
         if let old = generations[claim.job.id] {
             guard old.claim.attempt < claim.attempt else { return }
             old.lost()
@@ -76,13 +85,15 @@ final class GenerationCore {
         generation.begin(earlier: earlier, interrupt: interrupt)
     }
 
+    /// Interrupts a running job; does nothing if it does not run here.
     /// - Parameters:
-    ///   - seenAt: CLOCK_MONOTONIC ns.
-    ///   - closedAt: when the connection was cut; nil: it was not.
+    ///   - seenAt: when the message was received, CLOCK_MONOTONIC ns.
+    ///   - closedAt: when the connection was closed; nil if it was not.
     func interrupt(_ interrupt: Interrupt, seenAt: UInt64, closedAt: UInt64?) {
         generations[interrupt.id]?.interrupted(interrupt, seenAt: seenAt, closedAt: closedAt)
     }
 
+    /// Removes a generation after its terminal event was written.
     func finished(_ generation: Generation) {
         if let ending = generation.ending {
             metrics.finished(ending)
@@ -95,12 +106,13 @@ final class GenerationCore {
         remove(generation)
     }
 
-    /// Another attempt has it, somebody else ended it, or Redis lost it.
+    /// Stops and removes a generation: another attempt owns the job, it ended elsewhere, or Redis no longer has it.
     func endedElsewhere(_ generation: Generation) {
         generation.lost()
         remove(generation)
     }
 
+    /// Removes a generation and frees its slot.
     private func remove(_ generation: Generation) {
         guard generations[generation.id] === generation else { return }
         generations[generation.id] = nil
@@ -108,18 +120,19 @@ final class GenerationCore {
         if generations.isEmpty { room.assumeIsolated { $0.emptied() } }
     }
 
-    /// Closes every upstream; what was collected is written as soon as Redis takes it, then the jobs are handed back.
+    /// Closes all upstream connections. The jobs are handed back once Redis has accepted their collected output.
     func handBackAll() {
         for generation in generations.values { generation.prepareHandBack() }
     }
 
+    /// Removes a generation after its hand-back.
     func handedBack(_ generation: Generation) {
         metrics.handBacks.increment()
         generation.close()
         remove(generation)
     }
 
-    /// Closes every upstream at once and forgets the jobs; their leases run out.
+    /// Closes all upstream connections and removes all jobs; their leases expire.
     func abandon() {
         for generation in generations.values { generation.close() }
         generations.removeAll()
@@ -130,10 +143,10 @@ final class GenerationCore {
 
     // MARK: writing
 
-    /// So many tokens came in.
+    /// Counts received tokens for the write interval.
     func count(_ tokens: Int) { pace.count(tokens) }
 
-    /// The generation has something to write; it goes out with the next batch in which it may.
+    /// Schedules a write of a generation, in the next batch that its write interval permits.
     func mark(_ generation: Generation) {
         guard !generation.isMarked else { return }
         if pace.interval > 0 {
@@ -152,9 +165,13 @@ final class GenerationCore {
         scheduleBatch(afterAtLeast: 0, isUrgent: generation.isUrgent)
     }
 
+    /// How the next batch is scheduled.
     private enum BatchDue { case never, byTimer, atEndOfTurn }
 
-    /// - Parameter wait: ns.
+    /// Schedules the next batch: at the end of the current loop turn or by timer.
+    /// - Parameters:
+    ///   - wait: minimum wait in ns.
+    ///   - isUrgent: bypasses the minimum interval between batches.
     private func scheduleBatch(afterAtLeast wait: UInt64, isUrgent: Bool = false) {
         guard batchDue == .never || isUrgent && batchDue == .byTimer else { return }
         let since = loop.now &- lastBatchAt
@@ -170,6 +187,7 @@ final class GenerationCore {
         }
     }
 
+    /// Writes the output of all due generations in one pipeline.
     private func writeBatch() {
         batchDue = .never
         let now = loop.now
@@ -204,8 +222,9 @@ final class GenerationCore {
         }
     }
 
+    /// Distributes the replies of a batch to its generations.
     private func answered(_ number: UInt64, _ result: Result<[RESPValue], RedisError>) {
-        // In order but for batches that time out together with their connection: found by number.
+        // Replies arrive in order except for batches that time out together with their connection, so the batch is looked up by number.
         guard let index = batches.firstIndex(where: { $0.number == number }) else { return }
         let parts = batches.remove(at: index).parts
         switch result {
@@ -220,13 +239,15 @@ final class GenerationCore {
         }
     }
 
-    // MARK: what needs an answer of Redis first
+    // MARK: single Redis requests
 
+    /// Reads the newest id of the log after a lost or refused write.
     func settle(_ generation: Generation) {
         guard !generation.settling else { return }
         generation.settling = true
         let id = generation.id
-        // The first time at once: a fenced attempt must end now. Then slower, up to a second: Redis takes no writes.
+        // The first read is immediate, because a fenced attempt must stop now. Later ones are delayed up to about 1 s: Redis rejects
+        // writes.
         let wait = Duration.milliseconds(generation.troubles <= 1 ? 0 : min(1_000, 10 << min(generation.troubles, 7)))
         _ = loop.schedule(after: wait) { [unowned self] in
             let room = room
@@ -234,11 +255,13 @@ final class GenerationCore {
         }
     }
 
+    /// Reads the interrupt key, then calls `interruptChecked`.
     func checkInterrupt(_ generation: Generation) {
         let (room, id) = (room, generation.id)
         Task { await room.checkInterrupt(id) }
     }
 
+    /// Hands a job back; retried until Redis replies.
     private func handBack(_ generation: Generation) {
         let (room, id) = (room, generation.id)
         Task { await room.handBack(id) }

@@ -1,8 +1,9 @@
 import Contract
 import Upstream
 
-/// What a worker does with one job, from the claim to the end: decides, does nothing itself, knows no clock and no socket.
+/// State machine of one job from the claim to the end. Every method returns the action to take; it does no I/O and reads no clock.
 struct GenerationMachine {
+    /// The states, with their successors.
     enum State: Equatable {
         /// → connecting, speaking, ended
         case claimed
@@ -12,63 +13,70 @@ struct GenerationMachine {
         case waiting
         /// → speaking, ended
         case streaming
-        /// The text is complete and only the voice runs. → ended
+        /// The text is complete and speech is in progress. → ended
         case speaking
         /// → connecting, ended
         case backoff
         case ended
     }
 
+    /// What the generation must do next.
     enum Action: Equatable {
-        /// Ask for the durable interrupt, then `dial`.
+        /// Read the interrupt key, then call `checked`.
         case check
-        /// Dial the upstream of this index in the route.
+        /// Send the request to the upstream with this index in the route.
         case dial(Int)
+        /// Wait, then read the interrupt key and call `checked`.
         case backOff(Duration)
-        /// The text is complete; `spoken` is due when the voice is, too.
+        /// The text is complete; call `spoken` when the speech has ended.
         case speak
-        /// Close what is open, then end the job with this event.
+        /// Close all connections, then end the job with this event.
         case end(GenerationEvent)
     }
 
+    /// Limits of retries and the route.
     struct Policy: Equatable {
-        /// Further tries at each upstream.
+        /// Retries at each upstream.
         var retries: Int
+        /// The first upper limit of the back-off, doubled for each retry up to the second.
         var backoff: ClosedRange<Duration>
-        /// How many upstreams the route has.
+        /// Number of upstreams in the route.
         var upstreams: Int
-        /// Tokens that the prompt is estimated at, for when no upstream says.
+        /// Estimated tokens of the prompt, used when no upstream reports them.
         var promptEstimate: Int
     }
 
     private var policy: Policy
     private(set) var state = State.claimed
-    /// The upstream in use, an index into the route.
+    /// Index in the route of the current upstream.
     private(set) var upstream = 0
-    /// The first upstream whose tries are not used up: the route is gone through from here.
-    private var base = 0
-    /// Failed tries at each upstream.
+    /// The first upstream with retries left; each round starts there.
+    private var firstUpstream = 0
+    /// Failed requests per upstream.
     private var failures: [Int]
-    /// How often no upstream took the job.
+    /// Number of rounds in which no upstream admitted the job.
     private var refusals = 0
-    /// What earlier attempts and tries cost.
+    /// Usage of earlier attempts and requests.
     private(set) var spent: Usage
-    /// Chunks with output in this try: the estimate of its tokens.
+    /// Chunks with output of the current request: the estimate of its tokens.
     private var chunks = 0
+    /// As reported by the upstream, like the next one.
     private var promptTokens: Int?
     private var completionTokens: Int?
     private var finish: FinishReason?
-    /// How many of the chunks had come when the upstream last said how many tokens they are.
+    /// Number of chunks received when the upstream last reported its token count.
     private var chunksReported = 0
-    /// The request reached the upstream, so the prompt may be billed.
+    /// The request was sent, so its prompt may be billed.
     private var sent = false
 
+    /// - Parameter earlier: usage of earlier attempts from the job record.
     init(policy: Policy, earlier: Usage?) {
         self.policy = policy
         failures = Array(repeating: 0, count: policy.upstreams)
         spent = earlier.map(Self.bounded) ?? .none
     }
 
+    /// The phase for events and metrics.
     var phase: Phase {
         switch state {
         case .claimed, .ended: .claimed
@@ -80,22 +88,24 @@ struct GenerationMachine {
         }
     }
 
-    /// The upstream in use is the last one there is, and the job has backed off before: it is dialled whatever its breaker says.
+    /// Whether the next request ignores an open breaker: it goes to the last upstream, and the job has backed off before.
     var insists: Bool { upstream + 1 == policy.upstreams && (refusals > 0 || failures.contains { $0 > 0 }) }
 
-    /// All that the job cost so far.
+    /// Total usage of the job so far.
     var usage: Usage { spent + current }
 
+    /// Usage of the current request.
     private var current: Usage {
         guard sent || chunks > 0 || promptTokens != nil else { return .none }
-        // Chunks that came after its last figure are not in it.
+        // Chunks received after the last reported count are not included in it.
         let unreported = chunks - chunksReported
         return Usage(
             promptTokens: promptTokens ?? policy.promptEstimate, completionTokens: (completionTokens ?? 0) + unreported,
             estimated: promptTokens == nil || completionTokens == nil || unreported > 0)
     }
 
-    /// A lost worker's last note of the usage may be a beat old, or missing: what the log shows was generated at least.
+    /// Corrects the usage of earlier attempts after a crash. The recorded usage may be one renewal interval old or missing, so the usage
+    /// derived from the event log is the minimum.
     mutating func lostAttempts(cost: Usage) {
         let cost = Self.bounded(cost)
         spent = Usage(
@@ -103,15 +113,15 @@ struct GenerationMachine {
             estimated: true)
     }
 
-    // MARK: what happens
+    // MARK: events
 
-    /// Only the first upstreams of the route, so many, can do what is asked.
+    /// Limits the route to its first upstreams, which are the ones that can continue a text.
     mutating func narrow(to upstreams: Int) {
         policy.upstreams = upstreams
         failures = Array(repeating: 0, count: upstreams)
     }
 
-    /// An earlier attempt has brought all of the text: nothing is asked of an upstream, only the voice is due.
+    /// Starts a job with a complete text from an earlier attempt: no upstream is called, only the speech is continued.
     mutating func textIsWhole(_ reason: FinishReason, voiceRuns: Bool) -> Action {
         finish = reason
         guard voiceRuns else { return end(.finished(reason, usage)) }
@@ -119,26 +129,29 @@ struct GenerationMachine {
         return .speak
     }
 
+    /// Starts the job with its first request, or fails it when no upstream serves the model.
     mutating func begin() -> Action {
         guard policy.upstreams > 0 else {
             return fail(Failure(.modelNotFound, "no upstream of this worker serves the job's model"))
         }
-        // The claim asked for the durable key just now.
+        // The claim script has just read the interrupt key.
         state = .connecting
         return .dial(upstream)
     }
 
-    /// The durable key was asked for and there is none.
+    /// Continues after the interrupt key was read and does not exist.
     mutating func checked() -> Action? {
         guard state == .backoff else { return nil }
         state = .connecting
-        upstream = base
+        upstream = firstUpstream
         return .dial(upstream)
     }
 
-    /// The upstream in use takes nobody now (its breaker is open, its limits are reached): the next one at once, and after the last a wait
-    /// that is no try.
-    /// - Parameter wait: the least that makes sense.
+    /// Handles a refused admission (open breaker or exhausted limits): tries the next upstream at once, and backs off after the last.
+    /// Does not count as a retry.
+    /// - Parameters:
+    ///   - wait: minimum wait.
+    ///   - jitter: factor of the back-off, 0.5 to 1.
     mutating func refused(wait: Duration, jitter: Double) -> Action {
         if upstream + 1 < policy.upstreams {
             upstream += 1
@@ -149,13 +162,15 @@ struct GenerationMachine {
         return .backOff(max(wait, min(policy.backoff.lowerBound * (1 << min(refusals - 1, 20)), .seconds(1)) * jitter))
     }
 
+    /// The request was sent.
     mutating func connected() {
         guard state == .connecting else { return }
         state = .waiting
         sent = true
     }
 
-    /// - Returns: true for the first output of this dial: the `upstream` event is due before it.
+    /// Counts output of the upstream.
+    /// - Returns: true for the first output of a request: the `upstream` event must precede it.
     mutating func produced(chunks count: Int) -> Bool {
         chunks += count
         guard state == .connecting || state == .waiting else { return false }
@@ -164,17 +179,17 @@ struct GenerationMachine {
         return true
     }
 
-    /// Token counts that an upstream or the record of an earlier attempt may state; sums of larger ones could overflow, which would end the
-    /// process.
-    private static let figures = 0...1_000_000_000_000
+    /// Range of accepted token counts. They come from upstreams and job records; sums of larger numbers could overflow and trap.
+    private static let tokenRange = 0...1_000_000_000_000
 
-    private static func bounded(_ tokens: Int) -> Int { min(max(tokens, figures.lowerBound), figures.upperBound) }
+    private static func bounded(_ tokens: Int) -> Int { min(max(tokens, tokenRange.lowerBound), tokenRange.upperBound) }
 
     private static func bounded(_ usage: Usage) -> Usage {
         Usage(
             promptTokens: bounded(usage.promptTokens), completionTokens: bounded(usage.completionTokens), estimated: usage.estimated)
     }
 
+    /// Stores token counts reported by the upstream, clamped; nil keeps the previous value.
     mutating func reported(promptTokens: Int?, completionTokens: Int?) {
         self.promptTokens = promptTokens.map(Self.bounded) ?? self.promptTokens
         guard let completionTokens else { return }
@@ -182,14 +197,16 @@ struct GenerationMachine {
         chunksReported = chunks
     }
 
+    /// Stores the finish reason reported by the upstream.
     mutating func finished(_ reason: FinishReason) { finish = reason }
+    /// The reported finish reason; `stop` if there is none.
     var finishReason: FinishReason { finish ?? .stop }
 
-    /// The upstream's stream is over.
+    /// Handles the end of the upstream's stream.
     /// - Parameters:
-    ///   - remaining: how long the job may still take; a wait that is longer makes no sense.
-    ///   - jitter: 0 to 1, the part of the back-off that is taken.
-    ///   - voiceRuns: not all of the text is spoken.
+    ///   - remaining: time left for the job; a longer back-off fails the job instead.
+    ///   - jitter: fraction of the back-off to wait, 0 to 1.
+    ///   - voiceRuns: whether speech is still in progress.
     mutating func upstreamEnded(_ result: UpstreamResult, remaining: Duration, jitter: Double, voiceRuns: Bool = false) -> Action {
         switch result {
         case .complete where voiceRuns:
@@ -200,22 +217,23 @@ struct GenerationMachine {
         }
     }
 
-    /// All of the text is spoken, or no more of it will be.
+    /// Handles the end of the speech. Returns nil unless the text is complete.
     mutating func spoken() -> Action? {
         guard state == .speaking else { return nil }
         return end(.finished(finishReason, usage))
     }
 
+    /// Handles a failed request: retries it, moves to the next upstream, or ends the job. No retry after the first token.
     mutating func failed(_ failure: UpstreamFailure, remaining: Duration, jitter: Double) -> Action {
-        guard state != .streaming, Self.isTriedAgain(failure.failure.code) else { return fail(failure.failure) }
+        guard state != .streaming, Self.isRetryable(failure.failure.code) else { return fail(failure.failure) }
         let refused = failure.failure.upstreamStatus != nil || failure.failure.code == .upstreamUnreachable
         if refused { sent = false }
-        settleTry()
+        startNextRequest()
         failures[upstream] += 1
         let tries = failures[upstream]
         if tries > policy.retries {
             guard upstream + 1 < policy.upstreams else { return fail(failure.failure) }
-            base = upstream + 1
+            firstUpstream = upstream + 1
             state = .backoff
             return .check
         }
@@ -226,9 +244,11 @@ struct GenerationMachine {
         return .backOff(wait)
     }
 
+    /// Ends the job as interrupted; nil if it has already ended.
     /// - Parameters:
-    ///   - delivered: tokens that stand in the log.
-    ///   - maximum: tokens that the job asked for at most.
+    ///   - latencyMicroseconds: time from receiving the interrupt to closing the upstream.
+    ///   - delivered: tokens in the log.
+    ///   - maximum: the job's maximum number of tokens.
     mutating func interrupted(_ interrupt: Interrupt, latencyMicroseconds: Int, delivered: Int? = nil, maximum: Int? = nil) -> Action? {
         guard state != .ended else { return nil }
         let generated = usage.completionTokens
@@ -240,6 +260,7 @@ struct GenerationMachine {
                 )))
     }
 
+    /// Ends the job with a failure.
     mutating func fail(_ failure: Failure) -> Action {
         end(.failed(failure, usage))
     }
@@ -249,8 +270,8 @@ struct GenerationMachine {
         return .end(event)
     }
 
-    /// What this try cost is kept, and the next one begins at nothing.
-    private mutating func settleTry() {
+    /// Adds the usage of the failed request to `spent` and resets the counters for the next one.
+    private mutating func startNextRequest() {
         spent = usage
         chunks = 0
         chunksReported = 0
@@ -260,8 +281,8 @@ struct GenerationMachine {
         finish = nil
     }
 
-    /// Before the first token these may pass by themselves (promise 7).
-    private static func isTriedAgain(_ code: FailureCode) -> Bool {
+    /// Failures that may be temporary and are retried before the first token (promise 7).
+    private static func isRetryable(_ code: FailureCode) -> Bool {
         switch code {
         case .rateLimited, .overloaded, .upstreamError, .upstreamUnreachable, .upstreamDisconnected, .upstreamTruncated, .firstTokenTimeout:
             true

@@ -4,7 +4,7 @@ import Logging
 import RedisClient
 import Upstream
 
-/// Stands on the upstream loop and holds all running generations; the way in for everything that comes from other threads.
+/// Owns the running generations on the upstream loop, and is the entry point for calls from other threads.
 actor GenerationRoom {
     private nonisolated let loop: EpollLoop
     private nonisolated let consumer: JobConsumer
@@ -19,7 +19,9 @@ actor GenerationRoom {
         self.consumer = consumer
     }
 
-    /// To be called once, before anything else.
+    /// Creates the core. Must be called once, before any other method.
+    /// - Throws: when the upstream client cannot be created, for example because of an unreadable CA file.
+    /// - Parameter released: called on the upstream loop for each job that this worker no longer owns.
     func open(
         settings: WorkerSettings, metrics: WorkerMetrics, logger: Logger, released: @escaping @Sendable (JobID, QueueEntry) -> Void
     ) throws {
@@ -30,62 +32,69 @@ actor GenerationRoom {
             released: released)
     }
 
-    // MARK: from other threads
+    // MARK: calls from other threads
 
-    /// Takes a claimed job over. Calls from one thread are carried out in their order.
+    /// Starts a claimed job. Calls from one thread are executed in order. Callable on any thread.
     nonisolated func begin(_ claim: Claim, earlier: [LoggedEvent], interrupt: Interrupt?) {
         loop.execute { self.assumeIsolated { $0.core?.begin(claim, earlier: earlier, interrupt: interrupt) } }
     }
 
-    /// The job's connection is cut before this returns, where there is one that is being read from; the rest follows on the loop.
-    /// - Parameter seenAt: when the message came in, CLOCK_MONOTONIC ns.
+    /// Interrupts a job. Its upstream connection, if one is being read from, is closed before this returns; the rest follows on the loop.
+    /// Callable on any thread.
+    /// - Parameter seenAt: when the message was received, CLOCK_MONOTONIC ns.
     nonisolated func interrupt(_ interrupt: Interrupt, seenAt: UInt64) {
         let closedAt = sockets.cut(interrupt.id) ? loop.now : nil
         loop.execute { self.assumeIsolated { $0.core?.interrupt(interrupt, seenAt: seenAt, closedAt: closedAt) } }
     }
 
-    /// Takes other upstreams for jobs that begin from now on.
+    /// Replaces the upstreams for jobs that start from now on. Callable on any thread.
     nonisolated func reload(_ upstreams: [UpstreamConfiguration]) {
         loop.execute { self.assumeIsolated { $0.core?.reload(upstreams) } }
     }
 
+    /// The lease renewals of all running jobs.
     func renewals() -> [LeaseRenewal] { core?.generations.values.map(\.renewal) ?? [] }
 
+    /// Applies the replies of a renewal: interrupts jobs with an interrupt key and stops lost ones.
     func apply(_ answers: [(LeaseRenewal, LeaseAnswer)]) {
         for (renewal, answer) in answers {
             guard let core, let generation = core.generations[renewal.id], generation.claim.attempt == renewal.attempt else { continue }
             switch answer {
             case .kept: break
             case .interrupted(let interrupt): generation.interrupted(interrupt, seenAt: loop.now)
-            // One that is ending may have ended by now: its own write tells.
+            // A job that is ending may have ended meanwhile; the reply to its terminal write decides.
             case .lost: if generation.ending == nil { core.endedElsewhere(generation) }
             }
         }
     }
 
+    /// Hands back all running jobs.
     func handBackAll() { core?.handBackAll() }
 
+    /// Closes all upstream connections and removes all jobs; their leases expire.
     func abandon() {
         core?.abandon()
         emptied()
     }
 
-    /// Returns when no job is left.
+    /// Returns when no job is running.
     func waitUntilEmpty() async {
         guard let core, !core.generations.isEmpty else { return }
         await withCheckedContinuation { waitingForEmpty.append($0) }
     }
 
-    /// Lets those who wait go, although jobs are left.
+    /// Resumes all waiters although jobs are left.
     func stopWaiting() { emptied() }
 
+    /// Resumes all waiters.
     func emptied() {
         for continuation in waitingForEmpty { continuation.resume() }
         waitingForEmpty = []
     }
 
-    // MARK: from the core
+    // MARK: Redis requests of the core
 
+    /// Reads the newest id of a job's event log after a lost or refused write.
     func settle(_ id: JobID) async {
         guard let generation = core?.generations[id] else { return }
         do {
@@ -97,24 +106,28 @@ actor GenerationRoom {
         }
     }
 
+    /// Reads the interrupt key, retrying every 200 ms while Redis is unreachable.
     func checkInterrupt(_ id: JobID) async {
         while let generation = core?.generations[id], !generation.isOver {
             do {
                 let interrupt = try await consumer.interrupt(of: id)
                 return generation.interruptChecked(interrupt)
             } catch {
-                // Redis is away, which its connection has said. Nothing is dialled blindly; when the lease is over the job is handed back.
+                // Redis is unreachable, which its connection logs. No request is sent without this check; if the lease expires first, the
+                // job is handed back.
                 await pause(.milliseconds(200))
             }
         }
     }
 
+    /// Hands a job back, retrying every 200 ms.
     func handBack(_ id: JobID) async {
         while let generation = core?.generations[id], generation.canBeHandedBack {
             do {
-                let given = try await consumer.handBack(generation.renewal)
+                let isHandedBack = try await consumer.handBack(generation.renewal)
                 core?.logger.info(
-                    given ? "job handed back" : "job was taken over before it could be handed back", metadata: generation.claim.job.facts())
+                    isHandedBack ? "job handed back" : "job was taken over before it could be handed back",
+                    metadata: generation.claim.job.facts())
                 core?.handedBack(generation)
                 return
             } catch {

@@ -5,8 +5,8 @@ import Logging
 import NIOCore
 import RedisClient
 
-/// Hears the cancel channel of every partition and passes interrupts on: to the claim that is under way, or to the job that runs, whose
-/// connection is cut at once (`GenerationRoom.interrupt`). On a connection of its own.
+/// Subscribes to the cancel and hand-back channels of every partition. An interrupt goes to the claim in progress, or to the running job,
+/// whose connection is closed at once (`GenerationRoom.interrupt`). Uses a Redis connection of its own.
 struct InterruptListener: Sendable {
     let subscriber: RedisSubscriber
     let consumer: JobConsumer
@@ -15,24 +15,24 @@ struct InterruptListener: Sendable {
     let metrics: WorkerMetrics
     let logger: Logger
     let clock: @Sendable () -> UInt64
-    /// Called when a subscription is in force again: what was published meanwhile may be missed.
+    /// Called after each subscription: messages published before it may be missed.
     let mayHaveMissed: @Sendable () -> Void
-    /// Called when jobs were handed back by another worker.
+    /// Called when another worker has handed back jobs.
     let jobsReturned: @Sendable () -> Void
 
-    /// On the subscriber's event loop, which is the claimer's.
+    /// Subscribes to all channels. Must be called on the subscriber's event loop, which is also the claimer's.
     func listen() {
         for partition in 0..<consumer.keys.partitions {
             subscriber.subscribe(consumer.keys.cancel(partition: partition)) { event in
                 switch event {
-                case .message(let buffer): heard(buffer)
+                case .message(let buffer): received(buffer)
                 case .subscribed: mayHaveMissed()
                 case .lost: break
                 }
             }
             subscriber.subscribe(consumer.keys.returned(partition: partition)) { event in
                 switch event {
-                // What was handed back before the subscription was in force, nobody told of.
+                // Also after a subscription: earlier hand-backs were not received.
                 case .message, .subscribed: jobsReturned()
                 case .lost: break
                 }
@@ -40,12 +40,13 @@ struct InterruptListener: Sendable {
         }
     }
 
-    private func heard(_ message: ByteBuffer) {
+    /// Parses and passes on an interrupt. Runs on the event loop of the claimer.
+    private func received(_ message: ByteBuffer) {
         let seenAt = clock()
         guard let interrupt = Interrupt(parsing: message.readableBytesView) else {
             metrics.cancelIgnored.increment()
             logger.warning(
-                "a message on the cancel channel is no interrupt and is ignored", metadata: ["bytes": "\(message.readableBytes)"])
+                "ignored a message on the cancel channel that is not an interrupt", metadata: ["bytes": "\(message.readableBytes)"])
             return
         }
         if claimer.assumeIsolated({ $0.keep(interrupt) }) { return }

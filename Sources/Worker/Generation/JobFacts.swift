@@ -1,8 +1,9 @@
 import Contract
 import Logging
 
-/// What a line of the worker's log says of a job: its id, and the trace that it belongs to.
+/// Log metadata of a job.
 extension Job {
+    /// The id and the trace id of the job, in addition to `more`.
     func facts(_ more: Logger.Metadata = [:]) -> Logger.Metadata {
         var facts = more
         facts["job"] = "\(id)"

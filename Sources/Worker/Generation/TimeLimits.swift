@@ -1,15 +1,16 @@
 import Contract
 import JobQueue
 
-/// When things happened to a job and until when it may take, on this process' clock (CLOCK_MONOTONIC ns). The job's own limits go before
-/// the worker's.
+/// Timestamps and timeouts of one job, on the clock of this process (CLOCK_MONOTONIC ns). Timeouts of the job take precedence over those
+/// of the worker.
 struct TimeLimits {
     private let claimedAt: UInt64
+    /// The time of the claim on Redis' clock, milliseconds since 1970.
     private let claimedMilliseconds: Int
     private let total: Duration
     private let firstToken: Duration
     private let idle: Duration
-    /// `deadline_ms` on this clock.
+    /// The job's `deadline_ms` converted to this clock.
     private let deadline: UInt64?
 
     private var dialledAt: UInt64
@@ -26,26 +27,29 @@ struct TimeLimits {
         firstToken = job.firstTokenTimeoutMilliseconds.map { .milliseconds($0) } ?? settings.firstTokenTimeout
         idle = job.idleTimeoutMilliseconds.map { .milliseconds($0) } ?? settings.idleTimeout
         deadline = job.deadlineMilliseconds.map { milliseconds in
-            // A hundred years at most: more would not fit into the clock's nanoseconds.
+            // At most 100 years: the nanoseconds of a longer time would overflow.
             now &+ UInt64(min(max(0, Self.bounded(milliseconds) - claimedMilliseconds), 3_153_600_000_000)) &* 1_000_000
         }
         dialledAt = now
         lastOutputAt = now
     }
 
-    /// Times of Redis and of a job's author: sums and differences of larger ones could overflow.
+    /// Clamps a time from Redis or a job: sums and differences of larger numbers could overflow.
     private static func bounded(_ milliseconds: Int) -> Int { min(max(0, milliseconds), 1 << 53) }
 
+    /// A request was sent to an upstream; starts the first-token timeout.
     mutating func dialled(at now: UInt64) {
         dialledAt = now
         if firstDialledAt == nil { firstDialledAt = now }
     }
 
+    /// The upstream sent output; restarts the idle timeout.
     mutating func produced(at now: UInt64) {
         lastOutputAt = now
         if firstTokenAt == nil { firstTokenAt = now }
     }
 
+    /// Reading was resumed after back pressure; restarts the idle timeout.
     mutating func resumed(at now: UInt64) { lastOutputAt = now }
 
     var hasFirstToken: Bool { firstTokenAt != nil }
@@ -53,17 +57,19 @@ struct TimeLimits {
     var firstDialledMilliseconds: Int? { firstDialledAt.map(milliseconds) }
     var firstTokenMilliseconds: Int? { firstTokenAt.map(milliseconds) }
 
-    /// On Redis' clock, so that a record's times are in order.
+    /// Converts a time to Redis' clock, so that the times of a job record are in order.
     private func milliseconds(_ time: UInt64) -> Int { claimedMilliseconds + Int((time - claimedAt) / 1_000_000) }
 
-    /// How long the job may still take.
+    /// Time left until the total timeout or the deadline; zero when it has passed.
     func remaining(at now: UInt64) -> Duration {
         let end = min(claimedAt &+ total.wholeNanoseconds, deadline ?? .max)
         return .nanoseconds(Int64(end > now ? end - now : 0))
     }
 
-    /// The next moment at which something is too late, and what.
-    /// - Parameter reading: false while the upstream is held back on purpose: its silence is ours then.
+    /// The next timeout to expire, and its failure.
+    /// - Parameters:
+    ///   - state: selects the timeouts that apply.
+    ///   - reading: false while reading is paused by back pressure; the idle timeout does not apply then.
     func next(in state: GenerationMachine.State, reading: Bool) -> (at: UInt64, failure: Failure) {
         var next = (at: claimedAt &+ total.wholeNanoseconds, failure: Failure(.totalTimeout, "the job took longer than \(total)"))
         func consider(_ at: UInt64, _ code: FailureCode, _ message: @autoclosure () -> String) {
@@ -82,7 +88,7 @@ struct TimeLimits {
 }
 
 extension Duration {
-    /// 0 for a negative one; a hundred years at most.
+    /// Whole nanoseconds; 0 for a negative duration, at most 100 years.
     fileprivate var wholeNanoseconds: UInt64 {
         UInt64(min(max(0, components.seconds), 3_153_600_000)) * 1_000_000_000 + UInt64(max(0, components.attoseconds / 1_000_000_000))
     }

@@ -2,16 +2,16 @@ import Contract
 import JSONCodec
 
 extension Job {
-    /// Tokens that it asked for at most; nil also for what cannot be meant.
+    /// The maximum number of completion tokens that the job requests; nil if absent or outside 1 to 1,000,000,000.
     var maximumTokens: Int? {
         let number = request["max_completion_tokens"]?.integer ?? request["max_tokens"]?.integer
         return number.flatMap { (1...1_000_000_000).contains($0) ? $0 : nil }
     }
 }
 
-/// What a prompt costs in tokens, roughly, for when an upstream does not say (an interrupted OpenAI-compatible stream reports nothing).
+/// Estimates token counts for upstreams that do not report them (an interrupted OpenAI-compatible stream reports none).
 enum TokenEstimate {
-    /// Four ASCII characters a token, one token for any other: within a factor of two for the common tokenizers.
+    /// Estimated prompt tokens: one per four ASCII characters, one per other character. Within a factor of two of common tokenizers.
     static func prompt(_ request: JSONObject) -> Int {
         var quarters = 0
         for message in request["messages"]?.array ?? [] {
@@ -26,7 +26,7 @@ enum TokenEstimate {
         return (quarters + 3) / 4
     }
 
-    /// What earlier attempts cost at least, by what they logged: the prompt for each answer that began, and the output. Nil when no
+    /// Minimum usage of earlier attempts according to their event log: the prompt once per started answer, and the output. Nil when no
     /// upstream had answered.
     static func logged(_ events: [LoggedEvent], prompt: Int) -> Usage? {
         var (answers, quarters) = (0, 0)
@@ -41,10 +41,11 @@ enum TokenEstimate {
         return answers == 0 ? nil : Usage(promptTokens: answers * prompt, completionTokens: (quarters + 3) / 4, estimated: true)
     }
 
+    /// The weight of a text in quarter tokens.
     private static func weight(_ text: String) -> Int {
         var quarters = 0
         for byte in text.utf8 {
-            // A character beyond ASCII counts once, by its first byte.
+            // A non-ASCII character counts once, by its first byte.
             if byte < 0x80 { quarters += 1 } else if byte & 0xC0 == 0xC0 { quarters += 4 }
         }
         return quarters

@@ -1,6 +1,6 @@
 import NIOConcurrencyHelpers
 
-/// Told once, by a signal or by an operator's wish, from any thread.
+/// A one-time signal that starts the drain, sent by SIGTERM or an operator. Thread-safe.
 final class DrainSignal: Sendable {
     private struct State {
         var begun = false
@@ -11,6 +11,7 @@ final class DrainSignal: Sendable {
 
     var hasBegun: Bool { state.withLockedValue(\.begun) }
 
+    /// Starts the drain and resumes all waiters. Idempotent.
     func begin() {
         let waiting = state.withLockedValue { state in
             state.begun = true
@@ -20,7 +21,7 @@ final class DrainSignal: Sendable {
         for continuation in waiting { continuation.resume() }
     }
 
-    /// Returns when it was told, or when the task is cancelled.
+    /// Returns when the drain has begun, or when the task is cancelled.
     func wait() async {
         await withTaskCancellationHandler {
             await withCheckedContinuation { continuation in

@@ -5,9 +5,10 @@ import Logging
 import NIOCore
 import RedisClient
 
-/// The worker's beat: renews leases, reads durable interrupts and operators' wishes, looks for lost workers' jobs.
+/// Runs the periodic work of a worker, every renewal interval: renews leases, which also returns interrupt keys, reads operator commands,
+/// measures the queues, and looks for expired leases. Runs on the event loop of the Redis commands.
 actor LeaseKeeper {
-    /// Jobs in one call of the renew script, so that Redis is not held up.
+    /// Maximum jobs per call of the renew script, so that it does not block Redis for long.
     private static let renewedAtOnce = 100
 
     private nonisolated let eventLoop: any EventLoop
@@ -22,12 +23,14 @@ actor LeaseKeeper {
 
     private var draining = false
     private var stopped = false
-    /// When the newest renewal that Redis answered was sent.
+    /// Send time of the last renewal that Redis answered, CLOCK_MONOTONIC ns.
     private var renewedAt: UInt64
+    /// The jobs were already handed back because of missing renewals.
     private var expired = false
     private var renewing = false
+    /// Another renewal was requested while one was running.
     private var renewAgain = false
-    private var hearing = false
+    private var polling = false
     private var measuring = false
     private var sleeping: CheckedContinuation<Void, Never>?
     private var alarm: Scheduled<Void>?
@@ -50,18 +53,18 @@ actor LeaseKeeper {
         renewedAt = clock()
     }
 
-    /// Beats until `stop`.
+    /// Runs the periodic work until `stop`.
     func run() async {
-        let beat = TimeAmount.nanoseconds(Self.nanoseconds(consumer.settings.beat))
+        let interval = TimeAmount.nanoseconds(Self.nanoseconds(consumer.settings.beat))
         while !stopped {
-            // Nothing here waits for Redis: a lease that is over unrenewed is noticed by the clock, not by an answer that may never come.
+            // Nothing here waits for Redis: an expired lease is detected by the clock, because a reply may never arrive.
             checkExpiry()
             Task { await self.renew() }
-            Task { await self.hearWishes() }
+            Task { await self.pollOperatorCommands() }
             Task { await self.measure() }
             Task { await self.sweep() }
             Task { await self.claimer.takeOver() }
-            await sleep(beat)
+            await sleep(interval)
         }
     }
 
@@ -72,6 +75,7 @@ actor LeaseKeeper {
         sleeping = nil
     }
 
+    /// Ignores further drain commands of operators.
     func drain() { draining = true }
 
     private func sleep(_ time: TimeAmount) async {
@@ -87,17 +91,18 @@ actor LeaseKeeper {
         sleeping = nil
     }
 
+    /// Closes all upstreams when no renewal has succeeded for a whole lease: other workers may own the jobs by then.
     private func checkExpiry() {
-        let silent = clock() &- renewedAt
-        guard !expired, silent > UInt64(Self.nanoseconds(consumer.settings.lease)) else { return }
+        let silence = clock() &- renewedAt
+        guard !expired, silence > UInt64(Self.nanoseconds(consumer.settings.lease)) else { return }
         expired = true
         logger.error(
-            "no lease could be renewed for a whole lease: upstreams are closed and the jobs handed back when Redis answers",
-            metadata: ["silent_ms": "\(silent / 1_000_000)"])
+            "no lease renewed for a whole lease time; closing upstreams, jobs are handed back when Redis responds",
+            metadata: ["silent_ms": "\(silence / 1_000_000)"])
         Task { await self.room.handBackAll() }
     }
 
-    /// Renews all leases and carries out the durable interrupts found with them. Also called when a subscription is back.
+    /// Renews all leases and carries out the interrupts found with them. Also called after a resubscription. Concurrent calls are merged.
     func renew() async {
         guard !stopped else { return }
         guard !renewing else {
@@ -112,6 +117,7 @@ actor LeaseKeeper {
         renewing = false
     }
 
+    /// Renews the leases by partition in groups; without running jobs only checks that Redis responds.
     private func renewOnce() async {
         let sentAt = clock()
         let renewals = await room.renewals()
@@ -128,29 +134,29 @@ actor LeaseKeeper {
             renewedAt = sentAt
             expired = false
         } catch {
-            logger.debug("leases could not be renewed", metadata: ["error": "\(error)", "jobs": "\(renewals.count)"])
+            logger.debug("lease renewal failed", metadata: ["error": "\(error)", "jobs": "\(renewals.count)"])
         }
     }
 
-    /// What operators want of this worker.
-    private func hearWishes() async {
-        guard !hearing, !stopped else { return }
-        hearing = true
-        defer { hearing = false }
+    /// Reads the drain command and the paused classes that operators have set.
+    private func pollOperatorCommands() async {
+        guard !polling, !stopped else { return }
+        polling = true
+        defer { polling = false }
         do {
             let requests = try await consumer.operatorRequests()
             if requests.isDrainRequested, !draining {
                 logger.info("an operator asked this worker to drain")
                 drainAsked()
             }
-            // A key that is no set changes nothing: what was paused stays so.
+            // Nil when the key has another type: the current pauses stay in effect.
             if let paused = requests.pausedClasses { await claimer.pauseClasses(paused) }
         } catch {
-            logger.debug("operators' wishes could not be read", metadata: ["error": "\(error)"])
+            logger.debug("operator commands could not be read", metadata: ["error": "\(error)"])
         }
     }
 
-    /// What the queues hold, for whoever scales workers: one script a partition and beat.
+    /// Updates the queue gauges, which autoscaling uses: one script per partition and renewal interval.
     private func measure() async {
         guard !measuring, !stopped else { return }
         measuring = true
@@ -160,19 +166,21 @@ actor LeaseKeeper {
             let depth = try await consumer.depth()
             metrics.show(depth, capacity: capacity, inFlight: inFlight)
         } catch {
-            logger.debug("the queues could not be measured", metadata: ["error": "\(error)"])
+            logger.debug("queue depth could not be read", metadata: ["error": "\(error)"])
         }
     }
 
+    /// Removes consumers of dead workers; at most one worker does so at a time.
     private func sweep() async {
         do {
             let swept = try await consumer.sweepConsumers()
-            if !swept.isEmpty { logger.info("consumers of workers that died were removed", metadata: ["consumers": "\(swept.count)"]) }
+            if !swept.isEmpty { logger.info("removed consumers of dead workers", metadata: ["consumers": "\(swept.count)"]) }
         } catch {
-            logger.debug("dead workers' consumers could not be looked for", metadata: ["error": "\(error)"])
+            logger.debug("consumer sweep failed", metadata: ["error": "\(error)"])
         }
     }
 
+    /// The duration in whole nanoseconds.
     private static func nanoseconds(_ duration: Duration) -> Int64 {
         duration.components.seconds * 1_000_000_000 + duration.components.attoseconds / 1_000_000_000
     }

@@ -1,24 +1,27 @@
-/// Keeps what is dead from being asked: opens after failures in a row, lets one probe through when its pause is over, and closes at the
-/// first success. Knows no clock.
+/// A circuit breaker: opens after consecutive failures, admits one probe after a pause, and closes at the first success.
+///
+/// Pure state; the caller passes the time.
 struct CircuitBreaker: Equatable {
+    /// Thresholds and pauses.
     struct Policy: Equatable {
-        /// Failures in a row that open it, when the first of them is not older than `window`.
+        /// Consecutive failures within `window` that open the breaker.
         var failures = 5
-        /// Nanoseconds.
+        /// Maximum age of the first of these failures, in nanoseconds.
         var window: UInt64 = 30_000_000_000
-        /// Nanoseconds until the first probe; doubles with each probe that fails, up to the upper bound.
+        /// Nanoseconds from opening to the probe. Doubles with each failed probe, up to the upper bound.
         var pause: ClosedRange<UInt64> = 5_000_000_000...60_000_000_000
     }
 
     enum State: Equatable {
         /// → open
         case closed(failures: Int, since: UInt64)
-        /// → probing, closed (by the answer to something asked before it opened)
+        /// → probing, closed (by the success of a request that was sent before the breaker opened)
         case open(until: UInt64)
-        /// One request is under way to find out. → closed, open
+        /// One probe is in progress. → closed, open
         case probing
     }
 
+    /// The answer to a request for admission.
     enum Admission: Equatable { case pass, probe, refused }
 
     private let policy: Policy
@@ -30,10 +33,10 @@ struct CircuitBreaker: Equatable {
         pause = policy.pause.lowerBound
     }
 
-    /// Nothing speaks against what it watches.
+    /// Whether the breaker is closed and has counted no failure.
     var isUntroubled: Bool { state == .closed(failures: 0, since: 0) }
 
-    /// For people: 0 closed, 1 probing, 2 open.
+    /// The state as a metric: 0 closed, 1 probing, 2 open.
     var level: Int {
         switch state {
         case .closed: 0
@@ -42,6 +45,8 @@ struct CircuitBreaker: Equatable {
         }
     }
 
+    /// Admits a request, or the probe once the pause is over.
+    /// - Parameter now: CLOCK_MONOTONIC ns, here and below.
     mutating func admit(at now: UInt64) -> Admission {
         switch state {
         case .closed: return .pass
@@ -52,13 +57,15 @@ struct CircuitBreaker: Equatable {
         }
     }
 
+    /// Closes the breaker and resets the pause.
     mutating func succeeded() {
         state = .closed(failures: 0, since: 0)
         pause = policy.pause.lowerBound
     }
 
-    /// - Parameter isProbe: the failure is that of the probe.
-    /// - Returns: how long it is open from now on, if this opened it, in nanoseconds.
+    /// Counts a failure.
+    /// - Parameter isProbe: whether the failed request was the probe.
+    /// - Returns: the pause in nanoseconds if this failure opened the breaker, else nil.
     mutating func failed(isProbe: Bool, at now: UInt64) -> UInt64? {
         switch state {
         case .closed(let failures, let since):
@@ -71,12 +78,12 @@ struct CircuitBreaker: Equatable {
         case .probing where isProbe:
             pause = min(pause * 2, policy.pause.upperBound)
             return open(at: now)
-        // Asked before it opened, or in spite of it: says nothing new.
+        // The request was sent before the breaker opened, or was forced: no new information.
         case .open, .probing: return nil
         }
     }
 
-    /// The probe ended without having found out (its job was interrupted, say): the next one may try.
+    /// The probe ended without a result (for example its job was interrupted): the next request may probe.
     mutating func probeAbandoned(at now: UInt64) {
         if state == .probing { state = .open(until: now) }
     }

@@ -1,17 +1,20 @@
-/// So many requests a minute: a full bucket of them at the start, refilled evenly. Knows no clock.
+/// A token bucket that limits requests per minute. It starts full and is refilled evenly. Pure state; the caller passes the time.
 struct TokenBucket: Equatable {
     private(set) var perMinute: Int
     private var tokens: Double
     private var filledAt: UInt64
 
-    /// - Parameter now: nanoseconds.
+    /// - Parameters:
+    ///   - perMinute: capacity and refill rate; must be at least 1.
+    ///   - now: CLOCK_MONOTONIC ns.
     init(perMinute: Int, now: UInt64) {
         self.perMinute = perMinute
         tokens = Double(perMinute)
         filledAt = now
     }
 
-    /// - Returns: nil when one was taken, else how long until there is one.
+    /// Takes one token.
+    /// - Returns: nil on success, else the time until the next token is available.
     mutating func take(at now: UInt64) -> Duration? {
         let rate = Double(perMinute) / 60_000_000_000
         if now > filledAt {

@@ -2,12 +2,12 @@ import Contract
 import Logging
 import Upstream
 
-/// Who may be dialled now: circuit breakers and the limits of each upstream, counted in this worker. Lives on the loop.
+/// Decides whether an upstream may be called now: circuit breakers, concurrency and rate limits of each upstream, counted per worker.
 ///
-/// An upstream that cannot be reached is kept out as a whole. One that answers is judged by the model: a model that is out of order says
-/// nothing of the others.
+/// Not thread-safe: used on the upstream loop only. An unreachable upstream opens its own breaker. Errors of a reachable one count for
+/// the requested model only, because the other models may work.
 final class UpstreamGate {
-    /// Leave to dial, to be given back with `release`.
+    /// Permission for one request; must be returned with `release`.
     final class Pass {
         fileprivate let upstream: String
         fileprivate let model: String
@@ -26,24 +26,26 @@ final class UpstreamGate {
 
     enum Admission {
         case admitted(Pass)
-        /// With the least wait that makes sense.
+        /// Includes the minimum time to wait.
         case refused(Duration)
     }
 
+    /// The state of one upstream.
     private struct Entry {
         var breaker = CircuitBreaker()
-        /// By model; only those with something against them.
+        /// Breakers by model, kept only while they count failures.
         var models: [String: CircuitBreaker] = [:]
         var running = 0
         var bucket: TokenBucket?
-        /// What was last told of its breakers; nil: nothing yet.
-        var shown: Int?
+        /// The breaker state last written to the metrics; nil before the first.
+        var publishedLevel: Int?
 
+        /// The worst state of the upstream's breaker and those of its models.
         var level: Int { models.values.reduce(breaker.level) { max($0, $1.level) } }
     }
 
-    /// Models watched of one upstream: names come from clients.
-    private static let watchedModels = 1_000
+    /// Maximum number of model breakers per upstream: model names come from clients.
+    private static let maximumModels = 1_000
 
     private let metrics: WorkerMetrics
     private let logger: Logger
@@ -54,7 +56,10 @@ final class UpstreamGate {
         self.logger = logger
     }
 
-    /// - Parameter isForced: an open breaker does not count: nothing else is left, and the job has waited.
+    /// Admits a request if breakers and limits allow it.
+    /// - Parameters:
+    ///   - isForced: ignores open breakers, but not the limits; for a job that has already backed off and has no other upstream left.
+    ///   - now: CLOCK_MONOTONIC ns.
     func admit(_ stop: UpstreamRoute.Stop, isForced: Bool, at now: UInt64) -> Admission {
         var entry = entries[stop.upstream.name] ?? Entry()
         defer { keep(entry, of: stop.upstream.name) }
@@ -76,7 +81,7 @@ final class UpstreamGate {
         return .admitted(Pass(stop, probesUpstream: upstream == .probe, probesModel: model == .probe))
     }
 
-    /// It generates, or has said that it will not: it is alive.
+    /// Records that the upstream responded: with output, or with an error that does not count against it.
     func succeeded(_ pass: Pass) {
         guard !pass.isJudged, var entry = entries[pass.upstream] else { return }
         pass.isJudged = true
@@ -86,7 +91,10 @@ final class UpstreamGate {
         keep(entry, of: pass.upstream)
     }
 
-    /// - Parameter code: why there was no output.
+    /// Records a request that ended without output.
+    /// - Parameters:
+    ///   - code: the error. `upstreamUnreachable` counts for the upstream, server errors and timeouts for the model, others count as a
+    ///     success.
     func failed(_ pass: Pass, _ code: FailureCode, at now: UInt64) {
         guard !pass.isJudged else { return }
         switch code {
@@ -102,15 +110,15 @@ final class UpstreamGate {
             entry.breaker.succeeded()
             var breaker = entry.models[pass.model] ?? CircuitBreaker()
             let pause = breaker.failed(isProbe: pass.probesModel, at: now)
-            if entry.models[pass.model] != nil || entry.models.count < Self.watchedModels { entry.models[pass.model] = breaker }
+            if entry.models[pass.model] != nil || entry.models.count < Self.maximumModels { entry.models[pass.model] = breaker }
             keep(entry, of: pass.upstream)
             if let pause { opened(pass, pause) }
-        // A refusal is an answer.
+        // A rejected request shows that the upstream works.
         default: succeeded(pass)
         }
     }
 
-    /// The request is over, however it ended.
+    /// Returns the permission when the request has ended, with or without a verdict. Idempotent.
     func release(_ pass: Pass, at now: UInt64) {
         guard !pass.isReleased, var entry = entries[pass.upstream] else { return }
         pass.isReleased = true
@@ -122,17 +130,19 @@ final class UpstreamGate {
         keep(entry, of: pass.upstream)
     }
 
-    /// Forgets all upstreams but these.
+    /// Removes the state of all upstreams except these.
     func keep(_ names: Set<String>) { entries = entries.filter { names.contains($0.key) } }
 
+    /// Stores an entry and publishes its breaker state if it changed.
     private func keep(_ entry: Entry, of upstream: String) {
         var entry = entry
         let level = entry.level
-        if entry.shown != level { metrics.breaker(upstream, state: level) }
-        entry.shown = level
+        if entry.publishedLevel != level { metrics.breaker(upstream, state: level) }
+        entry.publishedLevel = level
         entries[upstream] = entry
     }
 
+    /// Counts and logs an opened breaker.
     private func opened(_ pass: Pass, _ pause: UInt64) {
         metrics.breakerOpened(pass.upstream)
         var facts = Self.facts(pass)

@@ -1,11 +1,12 @@
 import Contract
 import Upstream
 
-/// Which upstreams serve a model, in the order in which they are tried.
+/// The upstreams that serve a model, in the order of preference.
 struct UpstreamRoute: Sendable {
+    /// One upstream of a route.
     struct Stop: Sendable {
         let upstream: UpstreamConfiguration
-        /// The name under which this upstream knows the model.
+        /// The model name to send to this upstream, after aliases.
         let model: String
     }
 
@@ -17,7 +18,7 @@ struct UpstreamRoute: Sendable {
         byName = Dictionary(upstreams.map { ($0.name, $0) }, uniquingKeysWith: { first, _ in first })
     }
 
-    /// Empty when no upstream serves the model.
+    /// The first upstream that serves the model, then its fallbacks. Empty when no upstream serves the model.
     func stops(for model: String) -> [Stop] {
         guard
             let first = upstreams.first(where: {

@@ -1,31 +1,32 @@
 import NIOConcurrencyHelpers
 import Upstream
 
-/// Brings other upstreams to a worker that runs.
+/// Passes reloaded upstream configurations to a running worker. Thread-safe.
 package final class UpstreamsFeed: Sendable {
     private struct State {
-        var taker: (@Sendable ([UpstreamConfiguration]) -> Void)?
-        /// Came before there was anybody to take them.
+        var handler: (@Sendable ([UpstreamConfiguration]) -> Void)?
+        /// Replaced before `connect`; passed on then.
         var waiting: [UpstreamConfiguration]?
     }
 
     private let state = NIOLockedValueBox(State())
 
-    /// Any thread. Jobs that begin from now on go to these.
+    /// Replaces the upstreams for jobs that start from now on. Callable on any thread.
     package func replace(_ upstreams: [UpstreamConfiguration]) {
-        let taker = state.withLockedValue { state in
-            if state.taker == nil { state.waiting = upstreams }
-            return state.taker
+        let handler = state.withLockedValue { state in
+            if state.handler == nil { state.waiting = upstreams }
+            return state.handler
         }
-        taker?(upstreams)
+        handler?(upstreams)
     }
 
-    func connect(_ taker: @escaping @Sendable ([UpstreamConfiguration]) -> Void) {
+    /// Sets the handler of replacements. It is called on the thread of `replace`, or at once if a replacement is already waiting.
+    func connect(_ handler: @escaping @Sendable ([UpstreamConfiguration]) -> Void) {
         let waiting = state.withLockedValue { state in
-            state.taker = taker
+            state.handler = handler
             defer { state.waiting = nil }
             return state.waiting
         }
-        if let waiting { taker(waiting) }
+        if let waiting { handler(waiting) }
     }
 }

@@ -1,43 +1,49 @@
 import Contract
 import JobQueue
 
-/// A job's output on its way into the log: what is collected, what is being written, what is safe. No I/O.
+/// Buffer of a job's events between the upstream and the event log: pending, in flight, and written. No I/O.
 ///
-/// Group commit: while a write is under way everything collects behind it, consecutive text as one event. So alone a token costs no wait,
-/// and when Redis is slow the number of commands per token falls by itself. Ids are given when a write begins and never change: a repeated
-/// write means the same.
+/// Group commit: while a write is in flight, new events collect behind it, and consecutive text is merged into one event. An idle worker
+/// writes a token at once; with a slow Redis the number of commands per token decreases. Ids are assigned when a write begins and never
+/// change, so repeating a write is idempotent.
 struct OutputLog {
-    /// Unwritten bytes beyond which the upstream is no longer read.
+    /// Unwritten bytes above which reading from the upstream is paused.
     static let highWater = 256 << 10
+    /// Unwritten bytes below which reading is resumed.
     static let lowWater = 64 << 10
 
-    /// The newest event that Redis has.
+    /// Id of the newest event known to be in Redis.
     private(set) var written: EventID
+    /// Events of the current write.
     private(set) var inFlight: [(id: EventID, json: [UInt8])] = []
-    /// Redis' answer to what is in flight was lost: it may be there or not.
+    /// The reply to the current write was lost: its events may or may not be in Redis.
     private(set) var uncertain = false
+    /// Events that are not in flight yet.
     private var pending: [GenerationEvent] = []
-    /// What is collected behind `pending`: consecutive text, or consecutive reasoning.
+    /// Text or reasoning collected after `pending`, to be merged into one event.
     private var tail = ""
     private var tailIsReasoning = false
+    /// Bytes of all events that are not known to be in Redis.
     private(set) var unwrittenBytes = 0
-    /// All bytes of events so far, for `SLUICE_LOG_MAX`.
+    /// Bytes of all events in writes so far, for `SLUICE_LOG_MAX`.
     private(set) var totalBytes = 0
 
-    /// - Parameter attempt: its `started` is there already, from the claim.
+    /// - Parameter attempt: the attempt; the claim script has already written its `started` event.
     init(attempt: Int) { written = EventID(attempt: attempt, sequence: 0) }
 
-    /// What is left of a write after its answer was lost and the log was looked at.
+    /// `inFlight` holds the rest of a write whose reply was lost, and must be written again.
     private var repeatDue = false
 
+    /// Whether every event is written.
     var isEmpty: Bool { inFlight.isEmpty && !hasPending }
-    /// Something is collected that no write has carried yet.
+    /// Whether events are waiting for the next write.
     var hasPending: Bool { !pending.isEmpty || !tail.isEmpty }
-    /// No write is under way whose answer is still to come.
+    /// Whether no write is waiting for its reply.
     var canWrite: Bool { !uncertain && (inFlight.isEmpty || repeatDue) }
-    /// The event that the next one follows.
+    /// Id of the newest event that was given one.
     var newest: EventID { inFlight.last?.id ?? written }
 
+    /// Adds an event; consecutive text is merged.
     mutating func append(_ event: GenerationEvent) {
         switch event {
         case .text(let more): append(more, isReasoning: false)
@@ -58,21 +64,22 @@ struct OutputLog {
         unwrittenBytes += more.utf8.count
     }
 
+    /// Moves the collected text to `pending`.
     private mutating func closeTail() {
         guard !tail.isEmpty else { return }
         pending.append(tailIsReasoning ? .reasoning(tail) : .text(tail))
         tail = ""
     }
 
-    /// Nothing that was collected and not yet sent is wanted any more (after an interrupt nobody shall see further tokens).
+    /// Discards the pending events: no output follows an interrupt.
     mutating func dropPending() {
         closeTail()
         for event in pending { unwrittenBytes -= Self.size(of: event) }
         pending.removeAll()
     }
 
-    /// Begins a write: of what a lost write left over, else of all that is collected. Empty when one is under way or there is nothing to
-    /// write.
+    /// Starts a write of the unconfirmed events of a lost one, or else of all pending events.
+    /// - Returns: the events; empty when a write is in flight or nothing is pending.
     mutating func beginWrite() -> [(id: EventID, json: [UInt8])] {
         if repeatDue {
             repeatDue = false
@@ -93,7 +100,7 @@ struct OutputLog {
         return inFlight
     }
 
-    /// Redis has all that was in flight.
+    /// The current write succeeded.
     mutating func wrote() {
         guard let last = inFlight.last else { return }
         for event in inFlight { unwrittenBytes -= event.json.count }
@@ -102,24 +109,27 @@ struct OutputLog {
         uncertain = false
     }
 
+    /// The reply to the current write was lost or an error; `settle` must follow.
     mutating func lostAnswer() { uncertain = true }
 
-    /// What the log's newest id says about a write whose answer was lost or an error.
-    /// - Returns: false when the log belongs to a newer attempt, or is gone.
+    /// Compares a lost or refused write with the log.
+    /// - Parameter top: the newest id in the log; nil if there is no log.
+    /// - Returns: false when the log belongs to a newer attempt or no longer exists.
     mutating func settle(newest top: EventID?) -> Bool {
         guard let top, top.attempt == written.attempt, top >= written else { return false }
-        let safe = inFlight.prefix { $0.id <= top }
-        for event in safe { unwrittenBytes -= event.json.count }
-        written = safe.last?.id ?? written
-        inFlight.removeFirst(safe.count)
+        let confirmed = inFlight.prefix { $0.id <= top }
+        for event in confirmed { unwrittenBytes -= event.json.count }
+        written = confirmed.last?.id ?? written
+        inFlight.removeFirst(confirmed.count)
         uncertain = false
         repeatDue = !inFlight.isEmpty
         return true
     }
 
-    /// Bytes that each event costs beside its content: a great number of small ones counts, too.
+    /// Bytes counted per event in addition to its content, so that many small events count, too.
     private static let eventOverhead = 64
 
+    /// Approximate size of an event in bytes.
     private static func size(of event: GenerationEvent) -> Int {
         switch event {
         case .text(let text), .reasoning(let text): eventOverhead + text.utf8.count

@@ -2,24 +2,24 @@ import Contract
 import JobQueue
 import RedisClient
 
-/// What a generation writes: its events and its end, one write at a time, and what Redis' answers to them mean. No I/O.
+/// Writes the events and the end of a job, one write at a time, and interprets the replies. No I/O: commands are appended to a pipeline.
 struct OutputWriter {
-    /// What was added to a batch of commands, with the number of replies that it brings.
+    /// What a write appended to the pipeline, with its number of replies.
     enum Part {
         case events(Int)
         case eventsAndEnding(Int)
         case nothing
     }
 
-    /// What an answer means for the generation.
+    /// The meaning of a reply for the generation.
     enum Outcome: Equatable {
-        /// All is well; more may be due.
+        /// The write succeeded; more output may be pending.
         case written
-        /// The job has ended with what was given to `end`.
+        /// The job has ended with the event passed to `end`.
         case ended
-        /// A newer attempt has the job, somebody else ended it, or Redis knows it no more.
+        /// A newer attempt owns the job, it ended elsewhere, or Redis no longer has it.
         case endedElsewhere
-        /// What of the write is in the log must be asked for, then `settled` called.
+        /// The newest id of the log must be read and passed to `settled`.
         case unsettled
     }
 
@@ -27,14 +27,14 @@ struct OutputWriter {
     private let entry: QueueEntry
     private let settings: QueueSettings
     private(set) var log: OutputLog
-    /// Written last, by the finish script.
+    /// The terminal event, written last by the finish script.
     private(set) var ending: GenerationEvent?
     private var endingInFlight = false
-    /// Redis does not know the finish script: send it whole.
+    /// The finish script is not loaded in Redis and must be sent in full.
     private var finishScriptMissing = false
-    /// Writes in a row that were lost or refused.
+    /// Number of consecutive writes that were lost or refused.
     private(set) var troubles = 0
-    /// When the newest write of events began, CLOCK_MONOTONIC ns; 0 before the first.
+    /// Start of the last write of events, CLOCK_MONOTONIC ns; 0 before the first.
     private(set) var wroteAt: UInt64 = 0
 
     init(_ claim: Claim, settings: QueueSettings) {
@@ -44,22 +44,25 @@ struct OutputWriter {
         log = OutputLog(attempt: claim.attempt)
     }
 
-    /// All that was appended is in Redis.
+    /// Whether all appended events are in Redis.
     var isEmpty: Bool { log.isEmpty }
     var unwrittenBytes: Int { log.unwrittenBytes }
     /// Bytes of all events so far, written or not.
     var bytes: Int { log.totalBytes + log.unwrittenBytes }
 
+    /// Adds an event to the next write.
     mutating func append(_ event: GenerationEvent) { log.append(event) }
 
-    /// The job's last event; nothing is appended after it.
+    /// Sets the terminal event; nothing may be appended after it.
     mutating func end(_ event: GenerationEvent) { ending = event }
 
-    /// Nobody shall see what was collected and not yet sent.
+    /// Discards events that were not sent yet.
     mutating func dropPending() { log.dropPending() }
 
-    /// Appends what is due. One write is under way at a time.
-    /// - Parameter now: CLOCK_MONOTONIC, ns.
+    /// Appends the commands of the next write, unless one is in flight.
+    /// - Parameters:
+    ///   - now: CLOCK_MONOTONIC ns.
+    ///   - progress: evaluated only with a terminal event.
     mutating func write(to pipeline: inout RedisPipeline, now: UInt64, progress: @autoclosure () -> JobProgress) -> Part {
         guard !endingInFlight, log.canWrite else { return .nothing }
         let events = log.beginWrite()
@@ -68,7 +71,7 @@ struct OutputWriter {
             wroteAt = now
             count = commands.append(events, to: &pipeline)
         }
-        // A repeated write carries only what the lost one did: what was collected meanwhile goes before the end.
+        // A repeated write contains only the events of the lost one. Events that are pending behind it must precede the terminal event.
         guard let ending, !log.hasPending else { return count == 0 ? .nothing : .events(count) }
         let end = OutputCommands.Ending(
             event: LoggedEvent(id: log.newest.next, event: ending), previous: log.newest, progress: progress())
@@ -78,7 +81,7 @@ struct OutputWriter {
         return .eventsAndEnding(count)
     }
 
-    /// The answers to what `write` appended, in order.
+    /// Interprets the replies to the commands of one write, in order.
     mutating func answered(_ part: Part, _ replies: ArraySlice<RESPValue>) -> Outcome {
         var events = replies
         var finish: RESPValue?
@@ -87,8 +90,8 @@ struct OutputWriter {
             finish = events.popLast()
         }
         if !events.isEmpty {
-            // The last of the rest is the PUBLISH's. A refusal: a newer attempt has written, the log is gone, or Redis takes no writes now
-            // (no memory, read only).
+            // The last of these replies belongs to PUBLISH. An error means that a newer attempt has written, the log no longer exists, or
+            // Redis rejects writes (out of memory, read-only).
             guard !events.dropLast().contains(where: \.isRefusal) else { return lost() }
             log.wrote()
             troubles = 0
@@ -104,7 +107,7 @@ struct OutputWriter {
         }
     }
 
-    /// A write was refused, or its answer was lost: what was in flight may be in the log or not.
+    /// Records a lost or refused write: its events may or may not be in the log.
     mutating func lost() -> Outcome {
         endingInFlight = false
         log.lostAnswer()
@@ -112,15 +115,16 @@ struct OutputWriter {
         return .unsettled
     }
 
-    /// - Parameter newest: the newest id in the log.
+    /// Compares a lost or refused write with the log.
+    /// - Parameter newest: the newest id in the log; nil if there is no log.
     mutating func settled(newest: EventID?) -> Outcome {
-        // The ending itself got through, with all before it, and only its answer was lost.
+        // The terminal event is in the log, so only the reply was lost.
         if let newest, ending != nil, newest == log.newest.next { return .ended }
         return log.settle(newest: newest) ? .written : .endedElsewhere
     }
 }
 
 extension RESPValue {
-    /// An error, or the null of an XADD to a log that is not there.
+    /// Whether the reply is an error, or the null of an XADD to a missing log.
     fileprivate var isRefusal: Bool { if case .error = self { true } else { isNull } }
 }

@@ -2,7 +2,7 @@ import CoreMetrics
 import NIOCore
 import Upstream
 
-/// Measures once a second how much later than due the worker's two loops come to their work.
+/// Measures the scheduling delay of the two event loops of a worker, once per second.
 struct LoopWatch: Sendable {
     private static let period = TimeAmount.seconds(1)
 
@@ -10,7 +10,7 @@ struct LoopWatch: Sendable {
     let loop: EpollLoop
     let metrics: WorkerMetrics
 
-    /// To be cancelled.
+    /// Starts measuring; cancel the returned task to stop.
     func start() -> RepeatedTask {
         let due = NIOLoopBoundBox.makeBoxSendingValue(NIODeadline.now() + Self.period, eventLoop: eventLoop)
         return eventLoop.scheduleRepeatedTask(initialDelay: Self.period, delay: Self.period) { [loop, metrics] _ in

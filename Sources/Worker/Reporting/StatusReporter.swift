@@ -4,7 +4,8 @@ import Logging
 import NIOCore
 import RedisClient
 
-/// Tells Redis once a second what this worker does: its heartbeat, which is also what operators look at.
+/// Writes the heartbeat of this worker to Redis once per second, with the figures that operator tools show. Runs on the event loop of the
+/// Redis commands.
 actor StatusReporter {
     private static let period = Duration.seconds(1)
 
@@ -48,11 +49,11 @@ actor StatusReporter {
         heartbeat = NodeHeartbeat(.worker, name: consumer.worker, keys: consumer.keys, lease: consumer.settings.lease)
     }
 
-    /// Tells until `stop`.
+    /// Writes heartbeats until `stop`.
     func run() async {
         let period = min(Self.period, consumer.settings.beat)
         while !stopped {
-            await tell()
+            await writeHeartbeat()
             guard !stopped else { return }
             await withCheckedContinuation { continuation in
                 sleeping = continuation
@@ -72,7 +73,8 @@ actor StatusReporter {
         sleeping = nil
     }
 
-    private func tell() async {
+    /// Writes one heartbeat; a failure is logged at level debug and the next one tries again.
+    private func writeHeartbeat() async {
         var report = tally.report
         report.slowest = await room.longestRunning(WorkerReport.slowestCount)
         report.inFlight = await claimer.inFlight
@@ -84,23 +86,23 @@ actor StatusReporter {
         heartbeat.append(window.lately(report, at: clock()).fields, to: &pipeline)
         consumer.listWorker(in: &pipeline, now: wallClock())
         do { _ = try await consumer.redis.send(pipeline) } catch {
-            logger.debug("the heartbeat could not be written", metadata: ["error": "\(error)"])
+            logger.debug("heartbeat not written", metadata: ["error": "\(error)"])
         }
     }
 
-    /// The sign of life is taken back on a clean end.
+    /// Removes the heartbeat after a drain, so that the worker is no longer listed.
     func forget() async {
         var pipeline = RedisPipeline()
         pipeline.append("DEL", .string(heartbeat.key), .string(consumer.keys.drain(consumer.worker)))
         pipeline.append("ZREM", .string(consumer.keys.workers), .string(consumer.worker))
         do { _ = try await consumer.redis.send(pipeline) } catch {
-            logger.debug("the heartbeat could not be removed; it expires", metadata: ["error": "\(error)"])
+            logger.debug("heartbeat not removed; it expires by itself", metadata: ["error": "\(error)"])
         }
     }
 }
 
 extension GenerationRoom {
-    /// The jobs that were submitted longest ago; on the loop, a few comparisons a job.
+    /// The running jobs with the earliest submission, oldest first. Runs on the upstream loop; a few comparisons per job.
     func longestRunning(_ count: Int) -> [RunningJob] {
         var longest: [(since: Int, generation: Generation)] = []
         for generation in core.map({ Array($0.generations.values) }) ?? [] where generation.ending == nil {

@@ -3,15 +3,18 @@ import Logging
 import NIOCore
 import ServiceLifecycle
 
-/// A worker's `/healthz`, `/readyz` and `/metrics`.
+/// HTTP server of a worker with `/healthz`, `/readyz` and `/metrics`.
 struct WorkerEndpoints: Sendable {
     let host: String
     let port: Int
-    /// Nil: ready; else why not.
+    /// Returns nil when ready, else the reason for the 503 response.
     let readiness: @Sendable () -> String?
+    /// Renders the body of `/metrics`.
     let metrics: @Sendable () -> String
     let logger: Logger
 
+    /// Serves until the task is cancelled.
+    /// - Throws: when the address cannot be bound.
     func run() async throws {
         let router = Router()
         router.get("/healthz") { _, _ in "ok\n" }
@@ -27,7 +30,7 @@ struct WorkerEndpoints: Sendable {
         let application = Application(
             router: router, configuration: .init(address: .hostname(host, port: port), serverName: nil), logger: quiet)
         let server = ServiceGroup(configuration: .init(services: [.init(service: application)], logger: quiet))
-        // Detached from the node's graceful shutdown: while the worker drains, its readiness is still asked for.
+        // Detached from the graceful shutdown of the process: readiness is still queried during a drain.
         let serving = Task.detached { try await server.run() }
         try await withTaskCancellationHandler {
             try await serving.value

@@ -2,7 +2,7 @@ import Contract
 import JobQueue
 import Metrics
 
-/// What a worker counts. Labels are bounded: never an id, never a tenant.
+/// The metrics of a worker. Label values are bounded: no ids and no tenants.
 struct WorkerMetrics: Sendable {
     let tally = WorkerTally()
     let tokens: TokenCounter
@@ -14,20 +14,20 @@ struct WorkerMetrics: Sendable {
     let rejected = Counter(label: "sluice_entries_rejected_total")
     let speechFailed = Counter(label: "sluice_speech_failed_total")
     let cancelIgnored = Counter(label: "sluice_cancel_messages_ignored_total")
-    /// Further tries before the first token, at the same upstream or at the next.
+    /// Retries before the first token, at the same upstream or the next one.
     let retries = Counter(label: "sluice_upstream_retries_total")
-    /// Must stay at 0.
+    /// Tokens received after an interrupt closed the upstream. Must stay at 0.
     let tokensAfterInterrupt = Counter(label: "sluice_tokens_after_interrupt_total")
-    /// How much later than due a loop comes to its work.
+    /// Scheduling delay of the event loops.
     let upstreamLoopDelay = Timer(label: "sluice_event_loop_delay_seconds", dimensions: [("loop", "upstream")])
     let redisLoopDelay = Timer(label: "sluice_event_loop_delay_seconds", dimensions: [("loop", "redis")])
-    /// From the worker's sight of the signal to the upstream's socket being closed.
+    /// Time from receiving an interrupt to closing the upstream's socket.
     private let interruptClosed = Timer(label: "sluice_interrupt_close_seconds")
-    /// From an interrupted job's output to the most that it had asked for; jobs that set no maximum are not in it.
+    /// Requested maximum minus generated tokens of interrupted jobs; jobs without a maximum are not included.
     private let tokensSaved = Counter(label: "sluice_tokens_saved_total")
-    /// From submission to the first claim.
+    /// Time from submission to the first claim.
     private let queueWait: [JobClass: Timer]
-    /// From submission to the first output of whatever attempt.
+    /// Time from submission to the first output of any attempt.
     private let firstToken: [JobClass: Timer]
     private let ended: [String: Counter]
     private let failures: [FailureCode: Counter]
@@ -40,6 +40,7 @@ struct WorkerMetrics: Sendable {
     private let slotsWanted = Gauge(label: "sluice_slots_wanted")
     private let inFlight = Gauge(label: "sluice_jobs_in_flight")
 
+    /// The gauges of one class.
     private struct QueueGauges: Sendable {
         let depth: Gauge
         let lag: Gauge
@@ -77,30 +78,33 @@ struct WorkerMetrics: Sendable {
         unreadable = all(JobClass.allCases) { Counter(label: "sluice_queue_unreadable_total", dimensions: [("class", $0.rawValue)]) }
     }
 
+    /// Publishes the state of a circuit breaker.
     /// - Parameters:
-    ///   - upstream: a name of the configuration.
-    ///   - state: 0 closed, 1 one request finds out, 2 open; the worst of the upstream's and its models'.
+    ///   - upstream: a configured name.
+    ///   - state: 0 closed, 1 probing, 2 open; the worst of the upstream and its models.
     func breaker(_ upstream: String, state: Int) {
         Gauge(label: "sluice_upstream_breaker_state", dimensions: [("upstream", upstream)]).record(state)
-        // There, at 0, before it is needed.
+        // Creates the counter with the value 0 before the first opening.
         if state == 0 { opened(upstream).increment(by: 0) }
     }
 
-    /// - Parameter upstream: a name of the configuration.
+    /// Counts an opened circuit breaker.
+    /// - Parameter upstream: a configured name.
     func breakerOpened(_ upstream: String) { opened(upstream).increment() }
 
     private func opened(_ upstream: String) -> Counter {
         Counter(label: "sluice_upstream_breaker_opened_total", dimensions: [("upstream", upstream)])
     }
 
+    /// Counts a terminal event.
     func finished(_ event: GenerationEvent) {
         ended[event.type]?.increment()
         tally.ended(event.type)
         if case .failed(let failure, _) = event { failures[failure.code]?.increment() }
     }
 
-    /// By the claim script, without having run here.
-    /// - Parameter code: nil: interrupted.
+    /// Counts a job that the claim script ended, without running here.
+    /// - Parameter code: the failure; nil for an interrupt.
     func endedAtClaim(_ code: FailureCode?) {
         ended[code == nil ? "interrupted" : "failed"]?.increment()
         tally.ended(code == nil ? "interrupted" : "failed")
@@ -112,11 +116,13 @@ struct WorkerMetrics: Sendable {
         if code == .workerLost { deadLettered(code) }
     }
 
-    /// A queue's key could not be read.
+    /// Counts a queue that could not be read.
     func queueUnreadable(_ priority: JobClass) { unreadable[priority]?.increment() }
 
+    /// Counts a new dead letter.
     func deadLettered(_ code: FailureCode) { deadLettersMade[code]?.increment() }
 
+    /// Records the queue wait of a first attempt.
     func waited(_ claim: Claim) {
         guard let submitted = claim.submittedMilliseconds else { return }
         let milliseconds = max(0, claim.claimedMilliseconds - submitted)
@@ -124,16 +130,19 @@ struct WorkerMetrics: Sendable {
         tally.queueWait.record(microseconds: milliseconds * 1_000)
     }
 
-    /// - Parameter milliseconds: since 1970, on Redis' clock.
+    /// Records the time to the first token.
+    /// - Parameter milliseconds: the time of the first output on Redis' clock, since 1970.
     func firstToken(of claim: Claim, at milliseconds: Int) {
         guard let submitted = claim.submittedMilliseconds else { return }
         firstToken[claim.entry.priority]?.recordMilliseconds(max(0, milliseconds - submitted))
         tally.firstToken.record(microseconds: max(0, milliseconds - submitted) * 1_000)
     }
 
+    /// Records an interrupt.
     /// - Parameters:
-    ///   - hadCall: an upstream was open, or being dialled, and was closed.
-    ///   - maximum: tokens that the job asked for at most.
+    ///   - hadCall: whether an upstream connection was open or being opened, and was closed.
+    ///   - microseconds: time from receiving the interrupt to closing the connection.
+    ///   - maximum: the job's maximum number of tokens.
     func interrupted(phase: Phase, hadCall: Bool, microseconds: Int, usage: Usage, maximum: Int?) {
         interruptClosed.recordMicroseconds(microseconds)
         tally.interruptClose.record(microseconds: microseconds)
@@ -142,7 +151,8 @@ struct WorkerMetrics: Sendable {
         if let maximum { tokensSaved.increment(by: max(0, maximum - usage.completionTokens)) }
     }
 
-    /// - Parameter capacity: jobs that this worker takes at once.
+    /// Publishes the queue depth and the slots of this worker.
+    /// - Parameter capacity: number of slots.
     func show(_ depth: QueueDepth, capacity: Int, inFlight count: Int) {
         for (priority, found) in depth.classes {
             guard let gauges = queues[priority] else { continue }
@@ -154,12 +164,13 @@ struct WorkerMetrics: Sendable {
         deadLetters.record(depth.deadLetters)
         slots.record(capacity)
         inFlight.record(count)
-        // Entries are what waits and what runs, also when Redis knows no lag: ended ones leave the queue.
+        // The entries are the waiting and the running jobs, because ended ones are removed. Unlike the lag, Redis always knows their
+        // number.
         slotsWanted.record(Double(depth.entries) / Double(max(1, capacity)))
     }
 }
 
 extension Claim {
-    /// When the queue's entry was made, on Redis' clock, since 1970.
+    /// Time of the submission on Redis' clock, milliseconds since 1970.
     var submittedMilliseconds: Int? { entry.id.split(separator: "-").first.flatMap { Int($0) } }
 }

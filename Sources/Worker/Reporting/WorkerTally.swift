@@ -2,10 +2,9 @@ import JobQueue
 import Metrics
 import Synchronization
 
-/// What a worker has done since its start, for its heartbeat: figures that Prometheus' handlers take in and do not give back. Written from
-/// any thread.
+/// Counters of a worker since its start, for its heartbeat: the Prometheus handlers do not return their values. Thread-safe.
 final class WorkerTally: Sendable {
-    /// How often something took how long, since the start.
+    /// A latency histogram since the start.
     final class Latencies: Sendable {
         private let counts = [40 of Atomic<Int>] { _ in Atomic(0) }
 
@@ -13,6 +12,7 @@ final class WorkerTally: Sendable {
             counts[LatencyBuckets.slot(of: microseconds)].wrappingAdd(1, ordering: .relaxed)
         }
 
+        /// A snapshot of the histogram.
         var buckets: LatencyBuckets { LatencyBuckets(counts: (0..<LatencyBuckets.slots).map { counts[$0].load(ordering: .relaxed) }) }
     }
 
@@ -24,6 +24,7 @@ final class WorkerTally: Sendable {
     let firstToken = Latencies()
     let interruptClose = Latencies()
 
+    /// Counts a terminal event by its type.
     func ended(_ type: String) {
         switch type {
         case "finished": finished.wrappingAdd(1, ordering: .relaxed)
@@ -32,7 +33,7 @@ final class WorkerTally: Sendable {
         }
     }
 
-    /// A report with all that is counted since the start; rates are left to `ReportWindow`.
+    /// A report with the counters since the start; `ReportWindow` adds the rates.
     var report: WorkerReport {
         var report = WorkerReport()
         report.tokens = tokens.load(ordering: .relaxed)
@@ -46,7 +47,7 @@ final class WorkerTally: Sendable {
     }
 }
 
-/// Tokens relayed, for Prometheus and for the heartbeat.
+/// Counts relayed tokens for Prometheus and for the heartbeat.
 struct TokenCounter: Sendable {
     private let counter = Counter(label: "sluice_tokens_relayed_total")
     private let tally: WorkerTally
@@ -59,23 +60,24 @@ struct TokenCounter: Sendable {
     }
 }
 
-/// Turns what is counted since the start into what was done lately.
+/// Derives recent rates and latencies from counters since the start.
 struct ReportWindow {
-    /// Nanoseconds that rates look back over.
+    /// Window of the rates, in nanoseconds.
     static let rates: UInt64 = 10_000_000_000
-    /// Nanoseconds that latencies look back over.
+    /// Window of the latencies, in nanoseconds.
     static let latencies: UInt64 = 60_000_000_000
-    /// Reports remembered, however often one is made.
+    /// Maximum number of stored reports, whatever the reporting interval.
     private static let maximum = 240
 
     private var earlier: [(at: UInt64, report: WorkerReport)] = []
 
+    /// Adds a report and computes its recent figures.
     /// - Parameters:
-    ///   - report: with counts since the start.
+    ///   - report: counters since the start.
     ///   - now: CLOCK_MONOTONIC ns.
-    /// - Returns: the report with rates, and with latencies of the last minute only.
+    /// - Returns: the report with rates, and with the latencies of the last minute only.
     mutating func lately(_ report: WorkerReport, at now: UInt64) -> WorkerReport {
-        // The newest of those that are out of a window is the window's beginning.
+        // The newest report outside a window is the start of that window.
         while earlier.count > 1, now &- earlier[1].at >= Self.latencies || earlier.count > Self.maximum { earlier.removeFirst() }
         var lately = report
         if let base = earlier.last(where: { now &- $0.at >= Self.rates }) ?? earlier.first, now > base.at {

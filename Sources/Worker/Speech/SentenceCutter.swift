@@ -1,42 +1,45 @@
-/// Cuts a text into sentences while it is being written, in Chinese and English, so that each can be spoken before the next is there.
+/// Splits streamed Chinese and English text into sentences, so that each can be synthesized while the next is still being generated.
 ///
-/// Pieces joined are the text, and they do not depend on how the text was sliced. A mark that may stand inside a number, an abbreviation or
-/// a link is judged only when the character behind it is known; every other strong mark ends its sentence at once.
+/// The concatenated pieces equal the text, and they do not depend on how the text was chunked. A mark that can be part of a number, an
+/// abbreviation or a link is decided only when the following character is known; every other strong mark ends its sentence at once.
 struct SentenceCutter {
-    /// Characters from which on a comma or semicolon ends a piece.
-    static let weakFrom = 15
-    /// Characters without any mark after which a piece ends at its last space, or there and then.
+    /// Minimum length of a piece, in characters, that a comma or semicolon ends.
+    static let weakMarkMinimum = 15
+    /// Maximum length of a piece without a mark, in characters. It is then cut at its last space, or at the limit.
     static let limit = 60
-    /// A single word, a link mostly, is kept whole up to here.
+    /// Maximum length of a single word (usually a link), in characters.
     static let wordLimit = 300
 
-    /// Characters that were not yet handed out, from `start` on; those before it are removed at the end of each call.
+    /// Characters not returned yet, from `start` on. Those before it are removed at the end of each call.
     private var text: [Character] = []
-    /// Where the piece that is being judged begins in `text`.
+    /// Start of the current piece in `text`.
     private var start = 0
-    /// The next character to be judged; this and the following are counted from `start`.
+    /// The next character to examine. This index and the following ones are relative to `start`.
     private var position = 0
-    /// Behind the last white space before `position`; 0 when there is none.
+    /// Index after the last white space before `position`; 0 if there is none.
     private var afterSpace = 0
-    /// Where the word of ASCII begins that ends before `position`.
+    /// Start of the ASCII word that ends before `position`.
     private var wordStart = 0
-    /// This word began as a link.
+    /// Whether this word is a link.
     private var isLink = false
-    /// Characters looked at or moved so far, each as often as it was: proportional to the text, whatever stands in it.
+    /// Number of character visits and moves so far. Tests use it to check that the work is proportional to the text.
     private(set) var steps = 0
 
     private var count: Int { text.count - start }
     private func character(_ index: Int) -> Character { text[start + index] }
 
+    /// The result of examining a character: continue, cut after it, or wait for the next one.
     private enum Verdict { case goOn, cut, wait }
 
+    /// Adds text.
     /// - Returns: the sentences that are complete now.
     mutating func feed(_ text: String) -> [String] {
         self.text.append(contentsOf: text)
         return cut(isWhole: false)
     }
 
-    /// The text is complete: what is left is a sentence, too.
+    /// Ends the text.
+    /// - Returns: the remaining sentences; an incomplete one is included.
     mutating func finish() -> [String] {
         var sentences = cut(isWhole: true)
         if count > 0 { sentences.append(take(count)) }
@@ -47,7 +50,7 @@ struct SentenceCutter {
 
     private mutating func cut(isWhole: Bool) -> [String] {
         var sentences: [String] = []
-        // One removal a call: one for each sentence would move all that follows each time.
+        // One removal per call: a removal per sentence would move the rest of the text each time.
         defer {
             if start > 0 { steps += count }
             text.removeFirst(start)
@@ -68,6 +71,7 @@ struct SentenceCutter {
         return sentences
     }
 
+    /// Returns the first characters as a piece and starts the next one.
     private mutating func take(_ length: Int) -> String {
         let sentence = String(text[start..<start + length])
         start += length
@@ -78,7 +82,7 @@ struct SentenceCutter {
         return sentence
     }
 
-    /// Goes on to the next character.
+    /// Accepts the current character and moves to the next one.
     private mutating func pass() {
         let character = character(position)
         position += 1
@@ -91,6 +95,7 @@ struct SentenceCutter {
         if !isLink { isLink = wordEnds(with: "://") || wordEnds(with: "www.") }
     }
 
+    /// Whether the current word ends with this ASCII text.
     private func wordEnds(with mark: StaticString) -> Bool {
         let length = mark.utf8CodeUnitCount
         guard position - wordStart >= length else { return false }
@@ -98,9 +103,10 @@ struct SentenceCutter {
         return true
     }
 
-    /// Among characters that need no spaces a word of ASCII is kept whole.
+    /// Whether the character belongs to an ASCII word. Such words are not split, even among characters that are written without spaces.
     private static func isOfWord(_ character: Character) -> Bool { character.isASCII && !character.isWhitespace }
 
+    /// Decides whether the character at `index` ends a sentence.
     private mutating func judge(_ index: Int, isWhole: Bool) -> Verdict {
         let character = character(index)
         let next = index + 1 < count ? self.character(index + 1) : nil
@@ -113,9 +119,9 @@ struct SentenceCutter {
         case ".":
             guard let next else { return isWhole ? .cut : .wait }
             return endsSentence(fullStop: index, before: next) ? .cut : .goOn
-        case "，", "；", "、": return index + 1 >= Self.weakFrom ? .cut : .goOn
+        case "，", "；", "、": return index + 1 >= Self.weakMarkMinimum ? .cut : .goOn
         case ",", ";":
-            guard index + 1 >= Self.weakFrom else { return .goOn }
+            guard index + 1 >= Self.weakMarkMinimum else { return .goOn }
             guard isLink || self.character(index - 1).isNumber else { return .cut }
             guard let next else { return isWhole ? .cut : .wait }
             return next.isASCII && !next.isWhitespace ? .goOn : .cut
@@ -123,17 +129,17 @@ struct SentenceCutter {
         }
     }
 
-    /// Whether a full stop is one, and not part of a number, an abbreviation, a name or a row of dots.
+    /// Whether a full stop ends a sentence, and is not part of a number, an abbreviation, a name or an ellipsis.
     private mutating func endsSentence(fullStop index: Int, before next: Character) -> Bool {
         guard next.isWhitespace || !next.isASCII || Self.closers.contains(next) else { return false }
         let first = index - text[start..<start + index].reversed().prefix { $0.isASCII && $0.isLetter || $0 == "." }.count
         let word = String(text[start + first..<start + index]).lowercased()
         steps += index - first
         if Self.abbreviations.contains(word) { return false }
-        // Initials, "J. Smith", and the like of "U.S."; but "I." is a word.
+        // Initials ("J. Smith") and abbreviations like "U.S."; but "I." is a word.
         let parts = word.split(separator: ".", omittingEmptySubsequences: false)
         if word != "i", !word.isEmpty, parts.allSatisfy({ $0.count == 1 }) { return false }
-        // The number of a list's item belongs to what follows it.
+        // The number of a list item belongs to the following text.
         let before = text[start..<start + index].drop { $0.isWhitespace }
         steps += index - before.count
         let digits = before.prefix { $0.isNumber }.count
@@ -141,17 +147,17 @@ struct SentenceCutter {
         return before.isEmpty || digits < before.count
     }
 
-    /// How much of a piece that has grown too long is cut off; nil to wait for the end of a word that fills it.
+    /// The number of characters to cut off a piece that has become too long; nil to wait for the end of a word that fills it.
     private func overflow() -> Int? {
         let next = character(position)
         if position == Self.limit {
             if next.isWhitespace { return position }
             if afterSpace > 0 { return afterSpace }
-            // A word that began within the piece goes to the next one.
+            // A word that began within the piece moves to the next one.
             guard Self.isOfWord(next), wordStart < position else { return position }
             return wordStart > 0 ? wordStart : nil
         }
-        // Up to here the piece is one word.
+        // The piece is a single word so far.
         return Self.isOfWord(next) && position < Self.wordLimit ? nil : position
     }
 
@@ -164,7 +170,7 @@ struct SentenceCutter {
 }
 
 extension SentenceCutter {
-    /// The sentence as it is to be spoken; nil when nothing in it can be: a rule, a row of stars, a lone bracket.
+    /// The sentence without surrounding white space; nil when it contains no letter or digit and so cannot be spoken.
     static func spoken(_ sentence: String) -> String? {
         guard sentence.contains(where: { $0.isLetter || $0.isNumber }) else { return nil }
         guard let start = sentence.firstIndex(where: { !$0.isWhitespace }), let end = sentence.lastIndex(where: { !$0.isWhitespace }) else {

@@ -1,14 +1,14 @@
 import DequeModule
 
-/// How many syntheses this worker has open at once: those beyond wait for their turn. Lives on the loop.
+/// Limits the open syntheses of a worker; further ones wait in order. Not thread-safe: used on the upstream loop only.
 final class SpeechGate {
-    /// Leave to open one synthesis, to be given back with `leave`.
+    /// Permission to open one synthesis; must be returned with `leave`.
     final class Ticket {
         fileprivate enum State { case new, waiting, admitted, over }
         fileprivate var state = State.new
         fileprivate let admitted: () -> Void
 
-        /// - Parameter admitted: called when it has waited and its turn has come.
+        /// - Parameter admitted: called when a waiting ticket is admitted; not called when `enter` returned true.
         init(admitted: @escaping () -> Void) { self.admitted = admitted }
 
         var isWaiting: Bool { state == .waiting }
@@ -19,7 +19,8 @@ final class SpeechGate {
 
     init(limit: Int) { free = limit }
 
-    /// - Returns: false when it has to wait.
+    /// Requests admission.
+    /// - Returns: true if admitted; false if the ticket waits.
     func enter(_ ticket: Ticket) -> Bool {
         guard free > 0 else {
             ticket.state = .waiting
@@ -31,12 +32,12 @@ final class SpeechGate {
         return true
     }
 
-    /// What the ticket was for is over, begun or not.
+    /// Returns a ticket, admitted or waiting, and admits the next waiting ones.
     func leave(_ ticket: Ticket) {
         let held = ticket.state == .admitted
         ticket.state = .over
         guard held else {
-            // Those that gave up before their turn do not pile up behind one that takes long.
+            // Abandoned tickets must not accumulate behind a waiting one.
             while waiting.last?.state == .over { waiting.removeLast() }
             return
         }

@@ -3,19 +3,20 @@ import DequeModule
 import Support
 import Upstream
 
-/// The voice of one job: sentences are synthesized while the model still writes, and told in their order. Lives on the loop.
+/// Speech of one job: sentences are synthesized while the text is still being generated, and their audio is emitted in order. Not
+/// thread-safe: used on the upstream loop only.
 final class SpeechRun {
-    /// Syntheses open at once: the one that is being told and the one after it.
-    static let together = 2
-    /// Bytes of samples of one that is ahead, beyond which its socket is not read for a while.
-    static let heldMaximum = 256 << 10
-    /// Bytes of samples in an event: at 24 kHz, 100 ms.
-    static let grain = 4_800
-    /// Tries of one sentence until its first sample; the wait before the second is `patience`, before the third twice that.
-    static let tries = 3
-    static let patience = Duration.milliseconds(200)
-    /// Bytes of samples that one event holds at most.
-    static let eventMaximum = 32 << 10
+    /// Maximum number of open syntheses: the current one and the next.
+    private static let maximumOpen = 2
+    /// Maximum buffered bytes of the next synthesis; reading from its socket is paused above that.
+    private static let maximumBuffered = 256 << 10
+    /// Minimum bytes per audio event: 100 ms at 24 kHz.
+    private static let minimumEvent = 4_800
+    /// Maximum requests per sentence, as long as no sample was received. The second is delayed by `retryDelay`, the third by twice that.
+    private static let maximumRequests = 3
+    private static let retryDelay = Duration.milliseconds(200)
+    /// Maximum bytes per audio event.
+    private static let maximumEvent = 32 << 10
 
     private let speech: SpeechConfiguration
     private let jobID: JobID
@@ -30,30 +31,31 @@ final class SpeechRun {
     private let ended: (Failure?) -> Void
 
     private var cutter = SentenceCutter()
-    /// With where in the text each begins, bytes of UTF-8.
+    /// Sentences to be synthesized, with their offset in the text in bytes of UTF-8.
     private var sentences: Deque<(text: String, start: Int)> = []
-    /// Bytes of text that were cut into sentences.
+    /// Bytes of text already split into sentences.
     private var cutBytes = 0
-    /// Sentences that begin up to here are not spoken again.
+    /// Sentences that begin at or before this offset are not spoken again.
     private let lastSpoken: Int
-    /// The first is being told.
+    /// Open syntheses; audio of the first one is being emitted.
     private var syntheses: Deque<Synthesis> = []
     private var nextIndex: Int
     private var hasSpoken = false
-    /// How the text ended.
+    /// The finish reason of the text; nil while it is being generated.
     private var textFinish: FinishReason?
+    /// Emitting is paused by back pressure.
     private var isPaused = false
+    /// Idle timer of the current synthesis.
     private var timer: LoopTimer?
-    /// The voice is closed: it has told all, failed, or nobody wants it any more.
+    /// The speech is complete, failed or was closed.
     private(set) var isOver = false
 
     /// - Parameters:
-    ///   - continuing: what an earlier attempt has told. The sentence that it spoke last may be heard in part only: what is left of it is
-    ///   left
-    ///     out, since nothing may be heard twice, and all that follow it are spoken.
-    ///   - idle: how long an upstream may be silent.
-    ///   - emit: takes each event; may call `pause`, `close` and `fail`.
-    ///   - ended: called once, after the closing event, with why it ended too early; not after `close`.
+    ///   - continuing: output of an earlier attempt. Its last sentence may have been spoken in part: the rest of that sentence is
+    ///     skipped, because no audio may be repeated, and all following sentences are spoken.
+    ///   - idle: maximum time without data from the upstream.
+    ///   - emit: receives each event; may call `pause`, `close` and `fail`.
+    ///   - ended: called once, after the closing event, with the failure if any; not called after `close`.
     init(
         _ speech: SpeechConfiguration, job: Job, client: UpstreamClient, gate: SpeechGate, loop: EpollLoop, continuing: Continuation?,
         idle: Duration, emit: @escaping (Audio) -> Void, ended: @escaping (Failure?) -> Void
@@ -71,38 +73,40 @@ final class SpeechRun {
         self.idle = idle
         self.emit = emit
         self.ended = ended
-        take(cutter.feed(continuing?.text ?? ""))
+        enqueue(cutter.feed(continuing?.text ?? ""))
     }
 
-    // MARK: the text
+    // MARK: text
 
-    /// Speaks what an earlier attempt wrote and did not speak.
+    /// Synthesizes the text that an earlier attempt wrote but did not speak.
     func speakOn() { advance() }
 
+    /// Adds generated text.
     func heard(_ text: String) {
         guard !isOver, textFinish == nil else { return }
-        take(cutter.feed(text))
+        enqueue(cutter.feed(text))
         advance()
     }
 
-    /// The text is complete; the voice ends when all of it is spoken.
+    /// Marks the text as complete; the speech ends when all of it is spoken.
     func textEnded(_ reason: FinishReason) {
         guard !isOver, textFinish == nil else { return }
         textFinish = reason
-        take(cutter.finish())
+        enqueue(cutter.finish())
         advance()
     }
 
-    private func take(_ pieces: [String]) {
+    /// Queues the pieces that can be spoken.
+    private func enqueue(_ pieces: [String]) {
         for piece in pieces {
             if cutBytes > lastSpoken, let sentence = SentenceCutter.spoken(piece) { sentences.append((sentence, cutBytes)) }
             cutBytes += piece.utf8.count
         }
     }
 
-    // MARK: the end, and waiting
+    // MARK: ending and back pressure
 
-    /// Closes every synthesis' socket before it returns; nothing more is told.
+    /// Closes the sockets of all syntheses before it returns. No further event is emitted.
     func close() {
         isOver = true
         sentences.removeAll()
@@ -110,49 +114,51 @@ final class SpeechRun {
             synthesis.call?.cancel()
             if let timer = synthesis.timer { loop.cancel(timer) }
         }
-        // The sockets first: whoever waited for these may dial at once.
+        // All sockets are closed first, because releasing a ticket may start another synthesis at once.
         for synthesis in syntheses { release(synthesis) }
         syntheses.removeAll()
         if let timer { loop.cancel(timer) }
         timer = nil
     }
 
-    /// The voice ends here; the text goes on without it.
+    /// Ends the speech with a failure; the text continues without it.
     func fail(_ failure: Failure) {
         guard !isOver else { return }
         finish(failure)
     }
 
+    /// Emits the closing event.
     private func finish(_ failure: Failure?) {
         close()
         emit(Audio(index: nextIndex, format: "pcm", data: "", last: true, textFinish: textFinish))
         ended(failure)
     }
 
-    /// What was told cannot be written as fast: nothing more is read.
+    /// Pauses reading because events cannot be written fast enough.
     func pause() {
         guard !isOver, !isPaused else { return }
         isPaused = true
-        // One whose answer has not begun is left to begin: libcurl 7.88 takes an answer for empty that comes whole while it is held back
-        // before its head.
+        // A synthesis without samples is not paused: if an answer arrives completely while the transfer is paused before its headers,
+        // libcurl 7.88 reports it as empty.
         for synthesis in syntheses where synthesis.hasSamples { synthesis.call?.pauseReading() }
     }
 
+    /// Resumes reading.
     func resume() {
         guard !isOver, isPaused else { return }
         isPaused = false
         for synthesis in syntheses where !synthesis.isHeld { synthesis.call?.resumeReading() }
-        watch()
+        restartIdleTimer()
         advance()
     }
 
     // MARK: syntheses
 
-    /// Tells what is due and asks for what is next.
+    /// Emits available audio and starts the next syntheses.
     private func advance() {
         while !isOver, !isPaused {
             if let first = syntheses.first {
-                tell(first)
+                emitSamples(first)
                 guard !isOver else { return }
                 if first.isWhole, first.samples.count < 2 {
                     if let failure = first.failure { return fail(failure) }
@@ -161,11 +167,11 @@ final class SpeechRun {
                         next.isHeld = false
                         if !isPaused { next.call?.resumeReading() }
                     }
-                    watch()
+                    restartIdleTimer()
                     continue
                 }
             }
-            while syntheses.count < Self.together, let sentence = sentences.popFirst() {
+            while syntheses.count < Self.maximumOpen, let sentence = sentences.popFirst() {
                 guard start(sentence) else { return }
             }
             guard syntheses.isEmpty else { return }
@@ -174,30 +180,35 @@ final class SpeechRun {
         }
     }
 
+    /// Starts the synthesis of a sentence.
+    /// - Returns: false when it failed and ended the speech.
     private func start(_ sentence: (text: String, start: Int)) -> Bool {
         let synthesis = Synthesis(sentence.text, start: sentence.start, run: self)
         syntheses.append(synthesis)
-        if syntheses.count == 1 { watch() }
+        if syntheses.count == 1 { restartIdleTimer() }
         return dial(synthesis)
     }
 
+    /// Sends the request, or waits for admission.
     private func dial(_ synthesis: Synthesis) -> Bool {
         let ticket = SpeechGate.Ticket { [unowned self, unowned synthesis] in
-            guard !isOver, ask(synthesis) else { return }
-            watch()
+            guard !isOver, sendRequest(synthesis) else { return }
+            restartIdleTimer()
         }
         synthesis.ticket = ticket
-        return gate.enter(ticket) ? ask(synthesis) : true
+        return gate.enter(ticket) ? sendRequest(synthesis) : true
     }
 
-    /// It has no socket open, or wants none any more.
+    /// Returns the ticket of a synthesis whose socket is closed or no longer needed.
     fileprivate func release(_ synthesis: Synthesis) {
         guard let ticket = synthesis.ticket else { return }
         synthesis.ticket = nil
         gate.leave(ticket)
     }
 
-    private func ask(_ synthesis: Synthesis) -> Bool {
+    /// Sends the request.
+    /// - Returns: false when it failed and ended the speech.
+    private func sendRequest(_ synthesis: Synthesis) -> Bool {
         var request = SpeechRequest(jobID: jobID, text: synthesis.sentence, model: model, voice: voice)
         request.traceparent = traceparent
         do throws(Failure) {
@@ -209,28 +220,29 @@ final class SpeechRun {
         }
     }
 
-    /// Whether what failed is tried again: kept connections close under a request, and upstreams ask for a moment's patience.
-    fileprivate func triesAgain(_ synthesis: Synthesis, after failure: Failure) -> Bool {
-        guard !isOver, failure.retryable, !synthesis.hasSamples, synthesis.tries < Self.tries else { return false }
+    /// Schedules a retry of a failed synthesis if it is permitted. Reused connections may be closed while a request is sent, and
+    /// upstreams may be briefly overloaded.
+    fileprivate func schedulesRetry(_ synthesis: Synthesis, after failure: Failure) -> Bool {
+        guard !isOver, failure.retryable, !synthesis.hasSamples, synthesis.tries < Self.maximumRequests else { return false }
         synthesis.tries += 1
-        synthesis.timer = loop.schedule(after: Self.patience * (synthesis.tries - 1)) { [unowned self, unowned synthesis] in
+        synthesis.timer = loop.schedule(after: Self.retryDelay * (synthesis.tries - 1)) { [unowned self, unowned synthesis] in
             synthesis.timer = nil
             _ = dial(synthesis)
         }
         return true
     }
 
-    /// Whole samples only, and not too few at a time, but for the first ones of all.
-    private func tell(_ synthesis: Synthesis) {
-        // One removal a call: one for each event would move all samples that follow each time.
-        var told = 0
-        defer { synthesis.samples.removeFirst(told) }
+    /// Emits whole samples in events of at least `minimumEvent` bytes; the first event of the speech may be smaller.
+    private func emitSamples(_ synthesis: Synthesis) {
+        // One removal per call: a removal per event would move the remaining samples each time.
+        var emitted = 0
+        defer { synthesis.samples.removeFirst(emitted) }
         while !isOver, !isPaused {
-            let available = (synthesis.samples.count - told) & ~1
-            guard available >= (synthesis.isWhole || !hasSpoken ? 2 : Self.grain) else { return }
-            let count = min(available, Self.eventMaximum)
-            let data = Base64.encode(synthesis.samples[told..<told + count])
-            told += count
+            let available = (synthesis.samples.count - emitted) & ~1
+            guard available >= (synthesis.isWhole || !hasSpoken ? 2 : Self.minimumEvent) else { return }
+            let count = min(available, Self.maximumEvent)
+            let data = Base64.encode(synthesis.samples[emitted..<emitted + count])
+            emitted += count
             hasSpoken = true
             let index = nextIndex
             nextIndex += 1
@@ -238,27 +250,29 @@ final class SpeechRun {
         }
     }
 
+    /// Handles received samples: emits them, or pauses a synthesis that is too far ahead.
     fileprivate func produced(_ synthesis: Synthesis) {
         guard !isOver else { return }
         if isPaused {
             synthesis.call?.pauseReading()
         } else if syntheses.first === synthesis {
-            watch()
+            restartIdleTimer()
             advance()
-        } else if !synthesis.isHeld, synthesis.samples.count > Self.heldMaximum {
+        } else if !synthesis.isHeld, synthesis.samples.count > Self.maximumBuffered {
             synthesis.isHeld = true
             synthesis.call?.pauseReading()
         }
     }
 
+    /// Handles the end of a synthesis.
     fileprivate func completed() {
         guard !isOver else { return }
-        watch()
+        restartIdleTimer()
         advance()
     }
 
-    /// Silence of the one that is being told ends the voice; a silence that is ours does not count.
-    private func watch() {
+    /// Restarts the idle timer of the current synthesis; stops it while there is none, it waits for admission, or reading is paused.
+    private func restartIdleTimer() {
         guard !isOver, !isPaused, let first = syntheses.first, !first.isWhole, first.ticket?.isWaiting != true else {
             if let timer { loop.cancel(timer) }
             return
@@ -270,26 +284,26 @@ final class SpeechRun {
     }
 }
 
-/// One sentence on its way.
+/// The synthesis of one sentence.
 private final class Synthesis: SpeechReceiver {
     let sentence: String
-    /// Where it begins in the text.
+    /// Offset in the text in bytes of UTF-8.
     let start: Int
     private unowned let run: SpeechRun
     var call: SpeechCall?
-    /// While it has a socket open or waits for leave to.
+    /// Set while a socket is open or the synthesis waits for admission.
     var ticket: SpeechGate.Ticket?
     var tries = 1
-    /// Set while it waits to be tried again.
+    /// Set while a retry is scheduled.
     var timer: LoopTimer?
     private(set) var hasSamples = false
-    /// What was not told yet.
+    /// Samples that were not emitted yet.
     var samples: [UInt8] = []
-    /// Nothing more comes.
+    /// The synthesis has ended.
     var isWhole = false
-    /// Why it is not all; told when its turn has come.
+    /// Why it ended early; reported when its samples are emitted.
     var failure: Failure?
-    /// Ahead of its turn and long enough: not read from.
+    /// Reading is paused because too many samples are buffered ahead of their turn.
     var isHeld = false
 
     init(_ sentence: String, start: Int, run: SpeechRun) {
@@ -307,7 +321,7 @@ private final class Synthesis: SpeechReceiver {
     func speechEnded(_ failure: Failure?) {
         call = nil
         run.release(self)
-        if let failure, run.triesAgain(self, after: failure) { return }
+        if let failure, run.schedulesRetry(self, after: failure) { return }
         isWhole = true
         self.failure = failure
         run.completed()
