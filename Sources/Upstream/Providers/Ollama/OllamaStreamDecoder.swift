@@ -5,7 +5,7 @@ import JSONCodec
 struct OllamaChunk {
     var content: String?
     var thinking: String?
-    /// Complete ones: name and arguments.
+    /// Complete tool calls: name and arguments.
     var calls: [ToolCallAssembler.Fragment] = []
     var isDone = false
     var doneReason: String?
@@ -13,6 +13,7 @@ struct OllamaChunk {
     var completionTokens: Int?
     var error: ProviderError?
 
+    /// - Throws: `JSONError` for invalid JSON and for a known member of the wrong type.
     init(scanning bytes: UnsafeRawBufferPointer) throws(JSONError) {
         var scanner = JSONScanner(bytes.assumingMemoryBound(to: UInt8.self))
         try scanner.object { (key, scanner) throws(JSONError) in
@@ -67,7 +68,7 @@ struct OllamaChunk {
     }
 }
 
-/// Ollama's stream: one JSON object a line, the last with `done`.
+/// Decoder for Ollama's stream: one JSON object per line; the last has `done` set.
 final class OllamaStreamDecoder: StreamDecoder {
     private var lines = LineParser()
     private var tools = ToolCallAssembler()
@@ -92,7 +93,7 @@ final class OllamaStreamDecoder: StreamDecoder {
         guard !isComplete, line.contains(where: { $0 > 0x20 }) else { return }
         let chunk: OllamaChunk
         do throws(JSONError) { chunk = try OllamaChunk(scanning: line) } catch {
-            throw Failure(.upstreamProtocol, "a line of the upstream's stream cannot be read: \(error)")
+            throw Failure(.upstreamProtocol, "invalid line in the upstream's stream: \(error)")
         }
         if let error = chunk.error { throw error.failureInsideStream(kind: .ollama) }
         var hasOutput = false
@@ -120,7 +121,7 @@ final class OllamaStreamDecoder: StreamDecoder {
         }
         let calls = try tools.finish()
         for call in calls { batch.outputs.append(.toolCall(call)) }
-        // It says "stop" for answers that are tool calls too.
+        // Ollama reports "stop" for tool calls too.
         let reason: FinishReason = chunk.doneReason == "length" ? .length : calls.isEmpty ? .stop : .toolCalls
         batch.outputs.append(.finished(reason))
         isComplete = true
