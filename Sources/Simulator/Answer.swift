@@ -26,7 +26,9 @@ struct SimulatedToolCall: Hashable, Sendable {
 
     /// Number of pieces: one for the id and name, and one for each fragment of the arguments.
     var pieces: Int { fragments.count + 1 }
+    /// The part of the arguments in a fragment; empty for fragment 0.
     func arguments(of fragment: Int) -> String { fragment == 0 ? "" : fragments[fragment - 1] }
+    /// The complete arguments, valid JSON.
     var arguments: String { fragments.joined() }
 }
 

@@ -36,6 +36,7 @@ enum AnthropicDialect: Dialect {
         return (["type": "error", "error": error, "request_id": .string("req_sim\(number)")] as JSON).bytes
     }
 
+    /// Anthropic's error type for a status.
     private static func type(_ status: Int) -> String {
         switch status {
         case 401: "authentication_error"
@@ -177,6 +178,7 @@ private final class AnthropicForm: AnswerForm {
         event("content_block_delta", #""index":\#(blocks),"delta":{\#(delta)}"#, to: &writer)
     }
 
+    /// Writes a server-sent event whose data is a JSON object with `type` and the given members.
     private func event(_ name: String, _ members: String, to writer: inout ChunkWriter) {
         writer.begin()
         writer.buffer.writeString("event: \(name)\ndata: {\"type\":\"\(name)\",\(members)}\n\n")

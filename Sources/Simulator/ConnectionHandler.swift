@@ -54,11 +54,13 @@ final class ConnectionHandler: ChannelInboundHandler, AnswerSink {
         context.fireChannelInactive()
     }
 
+    /// Continues a paused answer when the socket has accepted all bytes.
     func channelWritabilityChanged(context: ChannelHandlerContext) {
         if context.channel.isWritable { generation?.roomAgain() }
         context.fireChannelWritabilityChanged()
     }
 
+    /// Answers invalid HTTP with 400 or 431 if no other answer is running; otherwise closes the channel.
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
         guard let error = error as? HTTPParserError else {
             // For example a connection reset: closing the channel also ends its answer.

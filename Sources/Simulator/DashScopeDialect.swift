@@ -67,10 +67,12 @@ enum DashScopeFrames {
         writer.end()
     }
 
+    /// The JSON body of an error.
     static func error(status: Int, message: String, number: Int) -> [UInt8] {
         (["code": .string(code(status)), "message": .string(message), "request_id": .string(requestID(number))] as JSON).bytes
     }
 
+    /// DashScope's error code for a status.
     private static func code(_ status: Int) -> String {
         switch status {
         case 401: "invalid_api_key"
@@ -139,6 +141,8 @@ private final class DashScopeForm: AnswerForm {
 
     func errorFrame(to writer: inout ChunkWriter) { DashScopeFrames.writeError(id: frames + 1, number: number, to: &writer) }
 
+    /// Writes one frame with the buffered content.
+    /// - Parameter fragment: Fragment of the tool call to include; nil for none.
     private func writeFrame(fragment: Int?, finishReason: String, total: Int, to writer: inout ChunkWriter) {
         frames += 1
         writer.begin()

@@ -45,6 +45,7 @@ private final class DashScopeSpeechForm: AnswerForm {
 
     func errorFrame(to writer: inout ChunkWriter) { DashScopeFrames.writeError(id: frames + 1, number: number, to: &writer) }
 
+    /// Writes one frame with base64 samples; every second frame is split into two `data:` lines.
     private func frame(_ data: [UInt8], finishReason: StaticString, total: Int, to writer: inout ChunkWriter) {
         frames += 1
         writer.begin()

@@ -136,6 +136,7 @@ final class Generation: Timed {
         }
     }
 
+    /// Sends the bytes in the clock's writer, if any.
     private func flush() {
         if clock.writer.buffer.readableBytes > 0 { sink?.send(clock.writer.buffer) }
     }
@@ -163,6 +164,7 @@ final class Generation: Timed {
         if case .finishing(let end) = state, sink.isWritable { conclude(end) }
     }
 
+    /// Writes the ending of a stream and the end of the body.
     private func finishStream(_ sink: any AnswerSink) {
         switch pace.ending {
         case .complete: form.end(total: pace.written, to: &clock.writer)
@@ -173,6 +175,7 @@ final class Generation: Timed {
         sink.send(clock.writer.buffer)
     }
 
+    /// Sends the answer, or its error, as one response.
     private func finishWhole(_ sink: any AnswerSink) {
         let body = pace.ending == .errorFrame ? form.wholeError : form.whole(total: pace.written, complete: pace.ending == .complete)
         sink.reply(status: 200, type: form.wholeType, body: body)
@@ -188,6 +191,7 @@ final class Generation: Timed {
         if end != .dropped { sink?.answerEnded() }
     }
 
+    /// The recorded result of an ending that the answer reached.
     private static func end(of ending: AnswerPace.Ending) -> RequestEnd {
         switch ending {
         case .complete, .truncated: .done

@@ -33,7 +33,9 @@ struct ModelScript: Hashable, Sendable {
     var reasoning = false
     var outlivesClient = false
 
+    /// Upper bound of every count in a model name.
     static let maximumTokens = 10_000_000
+    /// Upper bounds of the times in a model name, in milliseconds.
     private static let maximumGap = 600_000.0
     private static let maximumDelay = 86_400_000.0
 
@@ -46,6 +48,7 @@ struct ModelScript: Hashable, Sendable {
         for part in parts.dropFirst() { apply(part) }
     }
 
+    /// Applies one part of the name; ignores invalid parts.
     private mutating func apply(_ part: Substring) {
         let digits = part.dropFirst()
         switch part.first {
@@ -66,11 +69,13 @@ struct ModelScript: Hashable, Sendable {
         }
     }
 
+    /// Parses a count, clamped to `maximumTokens`.
     private static func count(_ digits: Substring) -> Int? {
         guard !digits.isEmpty, digits.utf8.allSatisfy({ $0 &- 0x30 < 10 }) else { return nil }
         return min(Int(digits) ?? maximumTokens, maximumTokens)
     }
 
+    /// Parses decimal milliseconds, clamped to `maximum`, into nanoseconds.
     private static func nanoseconds(_ digits: Substring, maximum: Double) -> UInt64? {
         guard digits.utf8.allSatisfy({ $0 &- 0x30 < 10 || $0 == UInt8(ascii: ".") }), let milliseconds = Double(String(digits)) else {
             return nil

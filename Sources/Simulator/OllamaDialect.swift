@@ -90,6 +90,7 @@ private final class OllamaForm: AnswerForm {
         #""tool_calls":[{"function":{"name":\#(call.name.quoted),"arguments":\#(call.arguments)}}]"#
     }
 
+    /// The members after the message: `done`, and after a complete answer also reason, durations and token counts.
     private func done(_ total: Int, complete: Bool) -> String {
         guard complete else { return #","done":false}"# }
         let elapsed = TokenClock.now - began
@@ -98,6 +99,7 @@ private final class OllamaForm: AnswerForm {
             + #""prompt_eval_duration":0,"eval_count":\#(total),"eval_duration":\#(elapsed)}"#
     }
 
+    /// Writes one line of the stream.
     private func line(_ message: String, done: String, to writer: inout ChunkWriter) {
         writer.begin()
         writer.write(base)

@@ -30,6 +30,7 @@ enum OpenAIDialect: Dialect {
         return (["error": ["message": .string(message), "type": .string(type), "param": .null, "code": .string(code)]] as JSON).bytes
     }
 
+    /// OpenAI's error type and code for a status.
     private static func kind(_ status: Int) -> (type: String, code: String) {
         switch status {
         case 401: ("invalid_request_error", "invalid_api_key")

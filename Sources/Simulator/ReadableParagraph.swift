@@ -13,6 +13,7 @@ struct ReadableParagraph: Sendable {
         return script
     }()
 
+    /// - Parameter question: Its first line is inserted into the text as the topic. One Chinese character selects the Chinese text.
     init(about question: String) {
         let isChinese = question.unicodeScalars.contains { (0x4E00...0x9FFF).contains($0.value) }
         let topic = Self.topic(of: question, length: isChinese ? 24 : 60)

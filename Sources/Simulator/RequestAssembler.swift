@@ -75,6 +75,7 @@ struct RequestAssembler {
         }
     }
 
+    /// Queues a request, or asks to close the connection if too many requests or bytes are waiting.
     private mutating func enqueue(_ request: ReceivedRequest) -> Action {
         waiting.append(request)
         waitingBytes += request.body.readableBytes

@@ -45,6 +45,7 @@ final class RequestRecord: Sendable {
         tokens.store(total, ordering: .relaxed)
     }
 
+    /// Records that the client disconnected.
     func clientLeft(at now: UInt64) { clientLeft.store(now, ordering: .relaxed) }
 
     fileprivate func end(_ end: RequestEnd, at now: UInt64) {
@@ -73,6 +74,7 @@ final class RequestRecord: Sendable {
         out.append(UInt8(ascii: "}"))
     }
 
+    /// Appends a time as a JSON member; 0 becomes null.
     private static func append(_ name: StaticString, _ time: borrowing Atomic<UInt64>, to out: inout [UInt8]) {
         let value = time.load(ordering: .relaxed)
         out.appendJSONName(name)

@@ -55,6 +55,7 @@ enum Route {
         return nil
     }
 
+    /// Decodes percent-encoding and `+`. Invalid escapes are kept.
     private static func decoded(_ text: Substring) -> String {
         var out: [UInt8] = []
         var bytes = text.utf8[...]

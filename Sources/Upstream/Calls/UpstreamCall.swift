@@ -75,6 +75,7 @@ package final class UpstreamCall {
         receiver.upstreamEnded(result)
     }
 
+    /// Ends the call with a failure. Failures after a response head carry its status.
     private func end(_ code: FailureCode, _ message: String) {
         end(Failure(code, message, upstreamStatus: code == .upstreamUnreachable ? nil : head?.status))
     }

@@ -68,7 +68,7 @@ package final class UpstreamClient {
         multi.close()
     }
 
-    // MARK: for calls
+    // MARK: used by calls
 
     func setPaused(_ paused: Bool, _ transfer: CurlTransfer) { multi.setPaused(paused, transfer) }
     func remove(_ transfer: CurlTransfer) { multi.remove(transfer) }

@@ -108,6 +108,7 @@ package final class EpollLoop: SerialExecutor, @unchecked Sendable {
 
     // MARK: on the loop only
 
+    /// Traps unless called on the loop's thread.
     func preconditionOnLoop() { precondition(isOnLoop, "event loop \(name) used from another thread; call this on the loop") }
 
     /// Runs a closure once after a delay. The closure is released after it has run or was cancelled.
@@ -160,6 +161,7 @@ package final class EpollLoop: SerialExecutor, @unchecked Sendable {
 
     // MARK: the turn
 
+    /// Runs turns until a stop was requested and no work is left.
     private func run() {
         let executor = asUnownedSerialExecutor()
         var batch: [LoopWork] = []

@@ -10,6 +10,7 @@ enum LoopWork {
 ///
 /// Uses a pthread mutex instead of `Synchronization.Mutex` because the thread sanitizer understands it.
 final class LoopInbox: @unchecked Sendable {
+    /// The result of adding work or requesting a stop.
     enum Receipt {
         /// The loop is awake or was already woken; it takes the work before it waits.
         case accepted

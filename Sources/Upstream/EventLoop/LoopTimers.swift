@@ -9,6 +9,7 @@ package final class LoopTimer {
     private var body: (() -> Void)?
     private let isOneShot: Bool
 
+    /// - Parameter oneShot: Whether the closure is released when the timer fires or is cancelled.
     init(oneShot: Bool, _ body: @escaping () -> Void) {
         isOneShot = oneShot
         self.body = body

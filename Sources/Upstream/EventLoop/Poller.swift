@@ -3,6 +3,7 @@ import Glibc
 
 /// Receives readiness events of file descriptors, on the event loop.
 protocol DescriptorHandler: AnyObject {
+    /// Called once for each event. `failed` reports an error or hang-up, and may come with the other two.
     func descriptorReady(_ descriptor: Int32, readable: Bool, writable: Bool, failed: Bool)
 }
 
@@ -17,6 +18,7 @@ final class Wakeup: Sendable {
 
     deinit { close(descriptor) }
 
+    /// Wakes the waiting epoll. Any thread.
     func signal() {
         var one: UInt64 = 1
         _ = write(descriptor, &one, 8)

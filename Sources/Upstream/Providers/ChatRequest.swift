@@ -7,15 +7,19 @@ import Support
 struct ChatRequest {
     enum Role { case system, user, assistant, tool }
     enum Part { case text(String), image(url: String) }
+    /// A tool call of an earlier assistant message; `arguments` is unvalidated JSON text.
     struct Call { let id, name, arguments: String }
+    /// A function offered to the model; `parameters` is its JSON schema.
     struct Tool {
         let name: String
         let description: String?
         let parameters: JSON?
     }
     enum ToolChoice: Equatable { case auto, none, required, named(String) }
+    /// The requested output format; `schema` holds a JSON schema.
     enum Format { case text, object, schema(JSON) }
 
+    /// A message of the conversation.
     struct Message {
         var role: Role
         var parts: [Part] = []
@@ -119,6 +123,9 @@ struct ChatRequest {
         Failure(.invalidRequest, "the request's \"\(name)\" is not \(expected)")
     }
 
+    /// Parses a message.
+    /// - Throws: `invalid_request` for an unknown role or content of the wrong type, `unsupported_parameter` for parts that cannot be
+    ///   translated.
     private static func message(_ json: JSON) throws(Failure) -> Message {
         let role: Role
         switch json["role"]?.string {

@@ -90,6 +90,7 @@ struct ProviderError: Sendable, Hashable {
         return nil
     }
 
+    /// Whether `insufficient_quota` means throttling instead of an exhausted balance.
     private func isThrottling(kind: UpstreamConfiguration.Kind?) -> Bool {
         if kind == .dashscope { return true }
         let message = message.lowercased()

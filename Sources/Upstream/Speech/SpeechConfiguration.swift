@@ -11,7 +11,9 @@ package struct SpeechConfiguration: Sendable, Hashable {
     package var model: String
     package var voice: String
 
-    /// - Parameters model, voice: nil selects the provider's default.
+    /// - Parameters:
+    ///   - model: Default model; nil selects a model of the provider.
+    ///   - voice: Default voice; nil selects a voice of the provider.
     package init(kind: Kind, url: String, key: String?, model: String?, voice: String?) {
         self.kind = kind
         self.url = url

@@ -46,6 +46,7 @@ final class DashScopeSpeechDecoder: SpeechDecoder {
         try parser.finish { (event) throws(Failure) in try self.read(event, into: &samples) }
     }
 
+    /// Decodes one frame. Frames after the finish reason are ignored.
     private func read(_ event: ServerSentEvent, into samples: inout [UInt8]) throws(Failure) {
         guard !event.data.isEmpty, !isComplete else { return }
         var frame = Frame()

@@ -103,6 +103,7 @@ struct EventStreamParser {
     private static let lineTooLong = Failure(.upstreamProtocol, "a line of the upstream's event stream is longer than \(lineLimit) bytes")
     private static let eventTooLong = Failure(.upstreamProtocol, "an event of the upstream's stream is longer than \(eventLimit) bytes")
 
+    /// Index of the first `byte` in `start..<end`, nil if there is none.
     private static func find(_ byte: UInt8, in chunk: UnsafeRawBufferPointer, from start: Int, to end: Int) -> Int? {
         guard start < end, let base = chunk.baseAddress, let found = memchr(base + start, Int32(byte), end - start) else { return nil }
         return UnsafeRawPointer(found) - base
@@ -153,6 +154,7 @@ struct EventStreamParser {
         }
     }
 
+    /// Whether the field name at `start` equals `name`. The caller has compared the lengths.
     private static func `is`(_ bytes: UnsafeRawBufferPointer, _ start: Int, _ name: StaticString) -> Bool {
         memcmp(bytes.baseAddress! + start, name.utf8Start, name.utf8CodeUnitCount) == 0
     }
@@ -207,6 +209,7 @@ struct EventStreamParser {
         }
     }
 
+    /// Calls `body` with the event.
     private func deliver(
         _ data: UnsafeRawBufferPointer, _ body: (ServerSentEvent) throws(Failure) -> Void
     ) throws(Failure) {

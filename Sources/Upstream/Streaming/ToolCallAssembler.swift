@@ -89,6 +89,7 @@ struct ToolCallAssembler {
         return finished
     }
 
+    /// Returns the text, or throws `upstream_protocol` if it is longer than `limit` bytes.
     private static func bounded(_ text: String, _ what: StaticString, to limit: Int) throws(Failure) -> String {
         guard text.utf8.count <= limit else {
             throw Failure(.upstreamProtocol, "the \(what) of an upstream tool call is longer than \(limit) bytes")

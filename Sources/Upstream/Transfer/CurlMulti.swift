@@ -154,6 +154,7 @@ final class CurlMulti: DescriptorHandler {
         timer = nil
     }
 
+    /// Frees all handles, the multi handle and the share.
     private func cleanUp() {
         for transfer in Array(active.values) + cancelled { discard(transfer) }
         curl_multi_cleanup(multi)
@@ -240,12 +241,14 @@ final class CurlMulti: DescriptorHandler {
         }
     }
 
+    /// Queues a transfer for `deliver`, once.
     private func enqueue(_ transfer: CurlTransfer) {
         guard !transfer.isQueued else { return }
         transfer.isQueued = true
         progressed.append(transfer)
     }
 
+    /// Queues a delivery, for events that did not arise inside `act`.
     private func deliverLater() {
         guard !progressed.isEmpty, !isDelivering, !isDeliveryQueued else { return }
         isDeliveryQueued = true

@@ -221,6 +221,7 @@ final class CurlTransfer {
         }
     }
 
+    /// Classifies libcurl's result code.
     private func kind(of code: CURLcode) -> ExchangeOutcome.Kind {
         if exceededLimit { return .malformed }
         return switch code {

@@ -68,6 +68,7 @@ struct ResponseHeadParser {
         return true
     }
 
+    /// The bytes without leading and trailing white space and control characters.
     private static func trimmed(_ bytes: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer {
         var start = 0
         var end = bytes.count

@@ -4,8 +4,8 @@ import Glibc
 import Metrics
 import Synchronization
 
-/// Opens, closes and counts libcurl's sockets and knows which socket serves which job. An interrupt can so shut a job's connection down
-/// from the thread that received it, without waiting for the event loop.
+/// Opens, closes and counts libcurl's sockets and records which socket serves which job. This lets an interrupt shut a job's connection
+/// down from the thread that received it, without waiting for the event loop.
 ///
 /// Safe against reuse of descriptor numbers: the lock under which a socket is shut down is also taken to remove a socket from the registry
 /// before it is closed or reassigned.
@@ -33,7 +33,7 @@ package final class UpstreamSockets: Sendable {
 
     /// Shuts a job's connection down. The upstream sees the end of the stream at once, and data that it still sends is rejected. The caller
     /// must also cancel the job's call on the loop; until then the call reports neither output nor the broken connection.
-    /// - Returns: False if no response is being read for the job; the loop must then end the call.
+    /// - Returns: False if no response is being read for the job or the shutdown failed; the loop must then end the call.
     package func cut(_ job: JobID) -> Bool {
         state.withLock { state in
             guard let descriptor = state.sockets.removeValue(forKey: job) else { return false }
@@ -88,6 +88,7 @@ package final class UpstreamSockets: Sendable {
         return codes.first { $0 != CURLE_OK } ?? CURLE_OK
     }
 
+    /// Open-socket callback: creates a close-on-exec socket and counts it.
     private static func make(_ context: UnsafeMutableRawPointer?, _ address: UnsafeMutablePointer<curl_sockaddr>?) -> curl_socket_t {
         guard let context, let address = address?.pointee else { return CURL_SOCKET_BAD }
         let made = socket(address.family, address.socktype | Int32(SOCK_CLOEXEC.rawValue), address.protocol)
@@ -96,6 +97,7 @@ package final class UpstreamSockets: Sendable {
         return made
     }
 
+    /// Close-socket callback: removes the socket from its job before closing it.
     private static func end(_ context: UnsafeMutableRawPointer?, _ socket: curl_socket_t) -> Int32 {
         if let context {
             let sockets = Unmanaged<UpstreamSockets>.fromOpaque(context).takeUnretainedValue()
@@ -105,6 +107,7 @@ package final class UpstreamSockets: Sendable {
         return close(socket)
     }
 
+    /// Updates the number of open sockets and its metric.
     private func changed(by count: Int) {
         let open = state.withLock { state in
             state.open += count

@@ -97,6 +97,7 @@ struct AnthropicAdapter: UpstreamAdapter {
         return turns.map { ["role": .string($0.role), "content": .array($0.blocks)] }
     }
 
+    /// Translates the parts of a message; empty text is left out.
     private static func blocks(_ message: ChatRequest.Message) throws(Failure) -> [JSON] {
         var blocks: [JSON] = []
         for part in message.parts {
@@ -116,6 +117,7 @@ struct AnthropicAdapter: UpstreamAdapter {
         return blocks
     }
 
+    /// Translates a tool call of an earlier assistant message.
     private static func toolUse(_ call: ChatRequest.Call) -> JSON {
         // Arguments that are not a JSON object are an error of the model in an earlier turn. They are wrapped instead of dropped.
         let input = (try? JSON(parsing: call.arguments)).flatMap { $0.object == nil ? nil : $0 } ?? ["arguments": .string(call.arguments)]

@@ -138,6 +138,7 @@ final class AnthropicStreamDecoder: StreamDecoder {
         }
     }
 
+    /// Decodes one event. Events after the end mark are ignored.
     private func read(_ serverSent: ServerSentEvent, into batch: inout OutputBatch) throws(Failure) {
         guard !serverSent.data.isEmpty, !sawEndMark else { return }
         let event: AnthropicEvent
@@ -184,6 +185,7 @@ final class AnthropicStreamDecoder: StreamDecoder {
         batch.outputs.append(.usage(promptTokens: event.promptTokens, completionTokens: event.completionTokens))
     }
 
+    /// Maps a stop reason. Unknown reasons count as a normal stop.
     private static func finishReason(_ reason: String) -> FinishReason {
         switch reason {
         case "max_tokens", "model_context_window_exceeded": .length

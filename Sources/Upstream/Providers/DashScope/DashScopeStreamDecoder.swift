@@ -90,6 +90,7 @@ final class DashScopeStreamDecoder: StreamDecoder {
         }
     }
 
+    /// Decodes one frame. Frames after the finish reason are ignored.
     private func read(_ event: ServerSentEvent, into batch: inout OutputBatch) throws(Failure) {
         guard !event.data.isEmpty, !isComplete else { return }
         let chunk: DashScopeChunk

@@ -89,6 +89,7 @@ final class OllamaStreamDecoder: StreamDecoder {
         try lines.finish { (line) throws(Failure) in try self.read(line, into: &batch) }
     }
 
+    /// Decodes one line. Blank lines and lines after the last object are ignored.
     private func read(_ line: UnsafeRawBufferPointer, into batch: inout OutputBatch) throws(Failure) {
         guard !isComplete, line.contains(where: { $0 > 0x20 }) else { return }
         let chunk: OllamaChunk
@@ -115,6 +116,7 @@ final class OllamaStreamDecoder: StreamDecoder {
         if chunk.isDone { try finish(chunk, into: &batch) }
     }
 
+    /// Delivers usage, the collected tool calls and the finish reason.
     private func finish(_ chunk: OllamaChunk, into batch: inout OutputBatch) throws(Failure) {
         if chunk.promptTokens != nil || chunk.completionTokens != nil {
             batch.outputs.append(.usage(promptTokens: chunk.promptTokens, completionTokens: chunk.completionTokens))

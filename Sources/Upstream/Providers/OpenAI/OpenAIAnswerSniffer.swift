@@ -68,6 +68,8 @@ final class OpenAIAnswerSniffer: StreamDecoder {
 
 /// Decodes a complete `chat.completion` document.
 enum OpenAIDocument {
+    /// Decodes the document and appends its content, finish reason and usage.
+    /// - Throws: `upstream_protocol` for a document without choices, or the failure that the document reports.
     static func read(_ bytes: [UInt8], into batch: inout OutputBatch) throws(Failure) {
         let result: Result<OpenAIChunk, JSONError> = bytes.withUnsafeBytes { bytes in
             do throws(JSONError) { return .success(try OpenAIChunk(scanning: bytes, isDocument: true)) } catch { return .failure(error) }

@@ -118,6 +118,8 @@ extension OpenAIChunk.Delta {
         if !joined.isEmpty { text = joined }
     }
 
+    /// Reads the fragments in `tool_calls`.
+    /// - Throws: `JSONError` for more than `ToolCallAssembler.maximumFragments` of them.
     private mutating func toolCalls(_ scanner: inout JSONScanner) throws(JSONError) {
         guard try !scanner.null() else { return }
         try scanner.array { (scanner) throws(JSONError) in

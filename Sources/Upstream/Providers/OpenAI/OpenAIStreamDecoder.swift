@@ -39,6 +39,7 @@ final class OpenAIStreamDecoder: StreamDecoder {
         }
     }
 
+    /// Decodes one event. `[DONE]` after output completes a stream that had no finish reason.
     private func read(_ event: ServerSentEvent, into batch: inout OutputBatch) throws(Failure) {
         guard !sawEndMark, !event.data.isEmpty else { return }
         if event.data.elementsEqual("[DONE]".utf8) {
