@@ -1,9 +1,9 @@
 #pragma once
-// The checking macros would hide the functions behind expressions that a wrapper's parameters cannot satisfy.
+// curl's type-checking macros wrap the functions in expressions that reject the parameters of the wrappers below.
 #define CURL_DISABLE_TYPECHECK 1
 #include <curl/curl.h>
 
-// `curl_easy_setopt` and its kin are variadic, which Swift cannot call: one wrapper for each kind of argument.
+// Swift cannot call variadic functions such as `curl_easy_setopt`: there is one wrapper for each argument type.
 
 static inline CURLcode sluice_easy_set_long(CURL *easy, CURLoption option, long value) {
     return curl_easy_setopt(easy, option, value);

@@ -3,8 +3,8 @@
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
 
-/// Names the calling thread; the kernel keeps the first 15 bytes. (`pthread_setname_np` is hidden from Swift by its feature macro, `prctl` by being
-/// variadic.)
+/// Sets the name of the calling thread; the kernel keeps the first 15 bytes. Swift cannot import `pthread_setname_np`, which a feature
+/// macro hides, nor call `prctl`, which is variadic.
 static inline void sluice_name_thread(const char *name) {
     prctl(PR_SET_NAME, name, 0, 0, 0);
 }

@@ -1,14 +1,14 @@
-/// One step of an answer; every one of them counts as a token.
+/// One unit of an answer. Each one counts as a token.
 enum Piece: Hashable, Sendable {
-    /// ` r<i>`
+    /// The text ` r<i>`.
     case reasoning(Int)
-    /// ` w<i>`
+    /// The text ` w<i>`.
     case word(Int)
     case text(String)
-    /// 0 opens the call with its id and name, those after it add to its arguments.
+    /// A part of a tool call. Fragment 0 carries the id and the name, the others carry arguments.
     case toolCall(fragment: Int)
 
-    /// What a reader sees of it; nothing for a tool call's.
+    /// The text of this piece; empty for a tool call.
     var text: String {
         switch self {
         case .reasoning(let index): " r\(index)"
@@ -19,42 +19,48 @@ enum Piece: Hashable, Sendable {
     }
 }
 
-/// A call of one function, its arguments cut where a model might cut them.
+/// A function call whose arguments are split into fragments the way models split them.
 struct SimulatedToolCall: Hashable, Sendable {
     var name: String
     let fragments = [#"{"city": "H"#, #"angzhou 杭州","#, #" "days": 3, "note": "say \"hi\""#, #""}"#]
 
-    /// One fragment more than arguments: the one that opens the call has none.
+    /// Number of pieces: one for the id and name, and one for each fragment of the arguments.
     var pieces: Int { fragments.count + 1 }
+    /// The part of the arguments in a fragment; empty for fragment 0.
     func arguments(of fragment: Int) -> String { fragment == 0 ? "" : fragments[fragment - 1] }
+    /// The complete arguments, valid JSON.
     var arguments: String { fragments.joined() }
 }
 
-/// All that an answer will say if it is let: reasoning, then text, then a tool call.
+/// The complete content of an answer: reasoning, then text, then a tool call.
 struct Answer: Sendable {
+    /// The text, by its pieces.
     enum Body: Sendable {
-        /// The words ` w<first>` up to, not including, ` w<end>`.
+        /// The words ` w<first>` up to but not including ` w<end>`.
         case counted(Range<Int>)
         case readable([String])
     }
 
+    /// Number of reasoning pieces before the text.
     var reasoning = 0
     var body: Body
     var toolCall: SimulatedToolCall?
-    /// It ends where the client's limit of tokens is reached.
+    /// Whether the answer ends because the client's token limit is reached.
     private(set) var isCut = false
 
     static let reasoningTokens = 3
 
+    /// Number of pieces of the text.
     var textCount: Int {
         switch body {
         case .counted(let range): range.count
         case .readable(let pieces): pieces.count
         }
     }
+    /// Number of all pieces.
     var count: Int { reasoning + textCount + (toolCall?.pieces ?? 0) }
 
-    /// - Parameter index: 0 up to, not including, `count`.
+    /// - Parameter index: 0..<`count`.
     func piece(at index: Int) -> Piece {
         if index < reasoning { return .reasoning(index) }
         let position = index - reasoning
@@ -65,7 +71,7 @@ struct Answer: Sendable {
         }
     }
 
-    /// The answer of a scripted model. After a prefix it goes on from the token after the prefix's last.
+    /// The answer of a scripted model. With a prefix, it continues after the last word of the prefix.
     init(script: ModelScript, prefix: String?, toolName: String?) {
         let first = min(prefix.flatMap(Self.tokenAfter) ?? 0, script.tokens)
         body = .counted(first..<script.tokens)
@@ -73,11 +79,11 @@ struct Answer: Sendable {
         if script.toolCall { toolCall = SimulatedToolCall(name: toolName ?? "get_weather") }
     }
 
-    /// So many words and nothing else.
+    /// An answer of `count` words without reasoning or tool call.
     init(words count: Int) { body = .counted(0..<count) }
 
-    /// A paragraph, word by word; of a prefix that is its beginning only the rest.
-    /// - Parameter limit: tokens that the client wants at most.
+    /// A paragraph, piece by piece. If the prefix is the start of the paragraph, only the rest is sent.
+    /// - Parameter limit: Maximum number of tokens that the client asked for.
     init(readable pieces: [String], prefix: String?, limit: Int? = nil) {
         var start = 0
         if let prefix, !prefix.isEmpty {
@@ -97,7 +103,7 @@ struct Answer: Sendable {
         body = .readable(Array(rest.prefix(end)))
     }
 
-    /// The number after that of the last ` w<i>` in a text; nil if there is none.
+    /// The number after that of the last ` w<i>` in a text; nil if there is none. Bounded by `ModelScript.maximumTokens` + 1.
     static func tokenAfter(_ prefix: String) -> Int? {
         let bytes = Array(prefix.utf8)
         var end = bytes.count
@@ -110,7 +116,7 @@ struct Answer: Sendable {
 }
 
 extension Answer {
-    /// What the first `total` pieces say, put together. A tool call counts once its last fragment is among them.
+    /// The content of the first `total` pieces. The tool call is included only with its last fragment.
     func said(upTo total: Int) -> (reasoning: String, text: String, toolCall: SimulatedToolCall?) {
         var reasoning = ""
         var text = ""

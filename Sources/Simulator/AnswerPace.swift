@@ -1,34 +1,39 @@
-/// When each piece of an answer is due and what happens after the last one: pure arithmetic on nanoseconds of CLOCK_MONOTONIC.
+/// The schedule of an answer: when each piece is due and what follows the last one. Pure arithmetic on CLOCK_MONOTONIC nanoseconds.
 ///
-/// The schedule is absolute: piece i is due at `zero + (i / burst) * gap`. Being late, or a slow reader, never lowers the rate; it catches
-/// up.
+/// The schedule is absolute: piece i is due at `zero + (i / burst) * gap`. A late timer or a slow reader never lowers the rate; the answer
+/// catches up.
 struct AnswerPace: Hashable, Sendable {
+    /// What follows the last piece.
     enum Ending: Hashable, Sendable {
-        /// Finish reason, usage, end mark.
+        /// Finish reason, usage and end mark.
         case complete
-        /// The connection breaks in mid-body.
+        /// The connection closes in the middle of the body.
         case drop
-        /// Nothing more, and the connection stays.
+        /// Nothing is sent, and the connection stays open.
         case silence
-        /// An error frame, then a clean end.
+        /// An error frame, then the proper end of the body.
         case errorFrame
-        /// A clean end without finish reason and end mark.
+        /// The proper end of the body, without finish reason and end mark.
         case truncated
     }
 
+    /// Due time of the first piece.
     let zero: UInt64
+    /// Nanoseconds between bursts.
     let gap: UInt64
+    /// Pieces in one burst.
     let burst: Int
-    /// Pieces until the ending.
+    /// Number of pieces before the ending.
     let limit: Int
     let ending: Ending
+    /// Number of pieces taken so far.
     private(set) var written = 0
-    /// When an answer in one go is complete; a streamed one ends with its last piece.
+    /// Due time of the ending. A streamed answer ends with its last piece, an answer in one response one gap later.
     private let endDue: UInt64
 
     /// - Parameters:
-    ///   - start: when the request was there, whole.
-    ///   - count: pieces of the whole answer.
+    ///   - start: When the request was complete.
+    ///   - count: Number of pieces of the whole answer.
     init(script: ModelScript, start: UInt64, count: Int, streamed: Bool) {
         zero = start + script.firstDelay
         gap = script.gap
@@ -51,10 +56,10 @@ struct AnswerPace: Hashable, Sendable {
 
     var isExhausted: Bool { written >= limit }
 
-    /// When there is something to do next.
+    /// Due time of the next piece, or of the ending.
     var due: UInt64 { isExhausted ? endDue : zero + UInt64(written / burst) * gap }
 
-    /// The next piece's index if it is due, which it then counts as written.
+    /// Returns the index of the next piece if it is due, and counts it as written.
     mutating func take(at now: UInt64) -> Int? {
         guard written < limit, due <= now else { return nil }
         defer { written += 1 }

@@ -3,8 +3,8 @@ import JSONCodec
 import NIOCore
 import NIOHTTP1
 
-/// Anthropic's messages. As the provider does, it insists on `max_tokens` and on the version header, and knows no role but user and
-/// assistant; a last message of the assistant's is a prefix without further mark.
+/// Anthropic's Messages API. Like the provider, it requires `max_tokens` and the version header and accepts only the roles user and
+/// assistant. A last assistant message is a prefix to continue.
 enum AnthropicDialect: Dialect {
     static func ask(_ body: JSON, headers: HTTPHeaders) throws(Refusal) -> Ask {
         let model = try ChatMessages.model(in: body)
@@ -36,6 +36,7 @@ enum AnthropicDialect: Dialect {
         return (["type": "error", "error": error, "request_id": .string("req_sim\(number)")] as JSON).bytes
     }
 
+    /// Anthropic's error type for a status.
     private static func type(_ status: Int) -> String {
         switch status {
         case 401: "authentication_error"
@@ -52,16 +53,17 @@ enum AnthropicDialect: Dialect {
     }
 }
 
-/// `message_start`, blocks of content one after another, `message_delta`, `message_stop`.
+/// An answer as `message_start`, consecutive content blocks, `message_delta` and `message_stop`.
 private final class AnthropicForm: AnswerForm {
     private enum Block { case thinking, text, toolUse }
 
     private let answer: Answer
     private let ask: Ask
     private let id: String
+    /// The content block that is being written.
     private var open: Block?
     private var blocks = 0
-    /// The open text block's events up to the text of a word.
+    /// The start of a word's event, up to its text.
     private var wordHead: [UInt8] = []
 
     init(answer: Answer, ask: Ask, number: Int) {
@@ -147,6 +149,7 @@ private final class AnthropicForm: AnswerForm {
 
     // MARK: blocks
 
+    /// Opens a content block of this kind unless it is open already.
     private func enter(_ block: Block, to writer: inout ChunkWriter) {
         guard open != block else { return }
         close(to: &writer)
@@ -162,6 +165,7 @@ private final class AnthropicForm: AnswerForm {
         wordHead = Array(("event: content_block_delta\ndata: " + head).utf8)
     }
 
+    /// Closes the open content block, if any.
     private func close(to writer: inout ChunkWriter) {
         guard let open else { return }
         if open == .thinking { delta(#""type":"signature_delta","signature":"c2ltdWxhdGVk""#, to: &writer) }
@@ -174,6 +178,7 @@ private final class AnthropicForm: AnswerForm {
         event("content_block_delta", #""index":\#(blocks),"delta":{\#(delta)}"#, to: &writer)
     }
 
+    /// Writes a server-sent event whose data is a JSON object with `type` and the given members.
     private func event(_ name: String, _ members: String, to writer: inout ChunkWriter) {
         writer.begin()
         writer.buffer.writeString("event: \(name)\ndata: {\"type\":\"\(name)\",\(members)}\n\n")

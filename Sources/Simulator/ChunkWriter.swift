@@ -1,24 +1,25 @@
 import NIOCore
 
-/// Bytes on their way to one socket, framed as HTTP chunks (RFC 9112 section 7.1) where the client speaks HTTP/1.1.
+/// A buffer of bytes for one socket, framed as HTTP chunks (RFC 9112, section 7.1) for HTTP/1.1 clients.
 struct ChunkWriter {
     var buffer = ByteBuffer()
     private var isChunked = true
     private var start = 0
 
-    /// Starts a new write; keeps the storage if nobody else holds it any more.
+    /// Starts a new write. The storage is reused unless an earlier write still holds it.
     mutating func reset(chunked: Bool) {
         buffer.clear()
         isChunked = chunked
     }
 
-    /// Opens a chunk; its size, always eight digits, is filled in by `end`.
+    /// Starts a chunk. Its size, always eight hexadecimal digits, is filled in by `end`.
     mutating func begin() {
         guard isChunked else { return }
         start = buffer.writerIndex
         buffer.writeStaticString("00000000\r\n")
     }
 
+    /// Ends the chunk that `begin` started and fills in its size.
     mutating func end() {
         guard isChunked else { return }
         let count = buffer.writerIndex - start - 10
@@ -31,7 +32,7 @@ struct ChunkWriter {
         buffer.writeStaticString("\r\n")
     }
 
-    /// The last chunk: the body is complete.
+    /// Writes the last chunk, which ends the body.
     mutating func finish() {
         if isChunked { buffer.writeStaticString("0\r\n\r\n") }
     }
@@ -39,6 +40,7 @@ struct ChunkWriter {
     mutating func write(_ bytes: [UInt8]) { buffer.writeBytes(bytes) }
     mutating func write(_ text: StaticString) { buffer.writeStaticString(text) }
 
+    /// Writes a number of 0 or more in decimal.
     mutating func write(decimal value: Int) {
         guard value >= 10 else { return _ = buffer.writeInteger(UInt8(truncatingIfNeeded: 0x30 + value)) }
         withUnsafeTemporaryAllocation(of: UInt8.self, capacity: 20) { digits in

@@ -4,10 +4,10 @@ import Logging
 import NIOCore
 import NIOHTTP1
 
-/// One client's connection: requests in, one answer at a time out, in order; kept alive as the client wishes.
+/// Serves one client connection: answers requests one at a time, in order, and keeps the connection alive if the client asks for it.
 ///
-/// End of file counts as gone, also while an answer runs: half-closed connections are not supported (a client that waits for its answer
-/// does not close its side).
+/// An end of file counts as a disconnect even while an answer is running: half-closed connections are not supported, because clients that
+/// wait for an answer do not close their side.
 final class ConnectionHandler: ChannelInboundHandler, AnswerSink {
     typealias InboundIn = HTTPServerRequestPart
     typealias OutboundOut = ByteBuffer
@@ -18,13 +18,13 @@ final class ConnectionHandler: ChannelInboundHandler, AnswerSink {
     private var requests: RequestAssembler
     private var context: ChannelHandlerContext?
     private var generation: Generation?
-    /// Set while a request is being answered: whether its client keeps the connection, and speaks HTTP/1.0.
+    /// Properties of the current request: whether to keep the connection open after it, and whether the client uses HTTP/1.0.
     private var keepsAlive = true
     private var isHTTP10 = false
     private var isAnswering = false
-    /// When the client's end of file came in, ns; nil: not yet.
+    /// When the end of file arrived, nanoseconds of CLOCK_MONOTONIC; nil before.
     var endOfFileAt: UInt64?
-    /// No further request is taken; the connection closes once what was written is out.
+    /// No further requests are read. The connection closes after pending writes.
     private var isClosing = false
 
     init(ledger: RequestLedger, clock: TokenClock, maximumBody: Int, logger: Logger) {
@@ -54,27 +54,31 @@ final class ConnectionHandler: ChannelInboundHandler, AnswerSink {
         context.fireChannelInactive()
     }
 
+    /// Continues a paused answer when the socket has accepted all bytes.
     func channelWritabilityChanged(context: ChannelHandlerContext) {
         if context.channel.isWritable { generation?.roomAgain() }
         context.fireChannelWritabilityChanged()
     }
 
+    /// Answers invalid HTTP with 400 or 431 if no other answer is running; otherwise closes the channel.
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
         guard let error = error as? HTTPParserError else {
-            // A reset and the like: the channel closes, and its answer ends there.
+            // For example a connection reset: closing the channel also ends its answer.
             return context.close(promise: nil)
         }
-        logger.debug("a request is not HTTP", metadata: ["error": "\(error)"])
+        logger.debug("invalid HTTP request", metadata: ["error": "\(error)"])
         guard !isAnswering, !isClosing else { return context.close(promise: nil) }
         isClosing = true
         let status = error == .headerOverflow ? 431 : 400
-        let body = OpenAIDialect.error(status: status, message: "the request is not HTTP/1: \(error)", number: 0)
+        let body = OpenAIDialect.error(status: status, message: "invalid HTTP/1 request: \(error)", number: 0)
         let response = ResponseHead.whole(status: status, type: "application/json", body: body, keepAlive: false, http10: false)
         context.writeAndFlush(wrapOutboundOut(response), promise: nil)
         closeWhenWritten()
     }
 
-    // MARK: answering
+    // MARK: answers
+
+    /// Starts the answer to the next waiting request, unless one is running or the connection is closing.
 
     private func answerNext() {
         guard !isAnswering, !isClosing, context?.channel.isActive ?? false, let request = requests.next() else { return }
@@ -84,7 +88,7 @@ final class ConnectionHandler: ChannelInboundHandler, AnswerSink {
         let route = Route(method: request.head.method, uri: request.head.uri)
         if request.isTooLarge {
             let dialect: any Dialect.Type = if case .ask(let dialect) = route { dialect } else { OpenAIDialect.self }
-            return replyNow(413, dialect.error(status: 413, message: "the body is too large", number: 0))
+            return replyNow(413, dialect.error(status: 413, message: "the request body is too large", number: 0))
         }
         switch route {
         case .health: replyNow(200, ledger.health)
@@ -94,12 +98,14 @@ final class ConnectionHandler: ChannelInboundHandler, AnswerSink {
             ledger.clear()
             replyNow(200, Array(#"{"cleared":true}"#.utf8))
         case .wrongMethod(let allow):
-            replyNow(405, OpenAIDialect.error(status: 405, message: "this path takes \(allow)", number: 0), allow: allow)
-        case .unknown: replyNow(404, OpenAIDialect.error(status: 404, message: "the simulator has no such path", number: 0))
+            replyNow(
+                405, OpenAIDialect.error(status: 405, message: "method not allowed; this path accepts \(allow)", number: 0), allow: allow)
+        case .unknown: replyNow(404, OpenAIDialect.error(status: 404, message: "unknown path", number: 0))
         case .ask(let dialect): generate(request, in: dialect)
         }
     }
 
+    /// Parses a request for an answer, records it and starts its generation.
     private func generate(_ request: ReceivedRequest, in dialect: any Dialect.Type) {
         let ask: Ask
         let script: ModelScript
@@ -107,8 +113,8 @@ final class ConnectionHandler: ChannelInboundHandler, AnswerSink {
         do throws(Refusal) {
             ask = try dialect.ask(Self.body(of: request), headers: request.head.headers)
             (script, answer) = dialect.plan(ask, script: ModelScript(model: ask.model))
-            guard answer.count <= Self.maximumKept || ask.stream && ask.incremental else {
-                throw Refusal(400, "more than \(Self.maximumKept) tokens only in an incremental stream")
+            guard answer.count <= Self.maximumBufferedTokens || ask.stream && ask.incremental else {
+                throw Refusal(400, "answers of more than \(Self.maximumBufferedTokens) tokens require an incremental stream")
             }
         } catch {
             return replyNow(error.status, dialect.error(status: error.status, message: error.message, number: 0))
@@ -128,26 +134,28 @@ final class ConnectionHandler: ChannelInboundHandler, AnswerSink {
         generation.begin(head: ResponseHead.stream(type: form.streamType, chunked: !isHTTP10, keepAlive: keepsAlive))
     }
 
-    /// Tokens of an answer that is held in memory.
-    private static let maximumKept = 200_000
+    /// Maximum number of tokens of an answer that is held in memory.
+    private static let maximumBufferedTokens = 200_000
 
     private static func body(of request: ReceivedRequest) throws(Refusal) -> JSON {
         do throws(JSONError) {
             return try JSON(parsing: request.body.readableBytesView)
         } catch {
-            throw Refusal(400, "the body is not JSON: \(error)")
+            throw Refusal(400, "the request body is not JSON: \(error)")
         }
     }
 
+    /// Sends a complete JSON response and finishes the request.
     private func replyNow(_ status: Int, _ body: [UInt8], allow: String? = nil) {
         send(
             ResponseHead.whole(status: status, type: "application/json", body: body, keepAlive: keepsAlive, http10: isHTTP10, allow: allow))
         answerEnded()
     }
 
+    /// Closes the connection after all pending writes.
     private func closeWhenWritten() {
         guard let context else { return }
-        // Whatever is written before it is out by the time the promise of an empty write succeeds.
+        // Writes complete in order: when the empty write succeeds, all earlier bytes are out.
         let bound = NIOLoopBound(context, eventLoop: context.eventLoop)
         context.writeAndFlush(wrapOutboundOut(ByteBuffer())).whenComplete { _ in bound.value.close(promise: nil) }
     }
@@ -163,7 +171,7 @@ final class ConnectionHandler: ChannelInboundHandler, AnswerSink {
     }
 
     func answerEnded() {
-        // A stream without chunks ends with its connection.
+        // An unchunked stream ends when its connection closes.
         if generation != nil, isHTTP10 { keepsAlive = false }
         generation = nil
         isAnswering = false
@@ -183,18 +191,18 @@ final class ConnectionHandler: ChannelInboundHandler, AnswerSink {
     }
 }
 
-/// First in the pipeline: notes when the client's end of file comes in, and closes. Clearing a socket away takes as long as some interrupts
-/// as a whole, and is not what is measured.
+/// First handler of the pipeline: records when the client's end of file arrives and closes the channel. The time is taken here because
+/// closing a socket takes as long as some whole interrupts, and must not be measured with them.
 final class EndOfFileHandler: ChannelInboundHandler {
     typealias InboundIn = ByteBuffer
 
-    private let told: ConnectionHandler
+    private let connection: ConnectionHandler
 
-    init(told: ConnectionHandler) { self.told = told }
+    init(told: ConnectionHandler) { connection = told }
 
     func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
         guard case .some(ChannelEvent.inputClosed) = event as? ChannelEvent else { return context.fireUserInboundEventTriggered(event) }
-        told.endOfFileAt = TokenClock.now
+        connection.endOfFileAt = TokenClock.now
         context.close(promise: nil)
     }
 }

@@ -3,7 +3,7 @@ import JSONCodec
 import NIOCore
 import NIOHTTP1
 
-/// DashScope's native text generation. Usage is cumulative on every frame; `finish_reason` is the string "null" until the end.
+/// DashScope's native text generation API. Every frame carries cumulative usage; `finish_reason` is the string "null" until the last frame.
 enum DashScopeDialect: Dialect {
     static func ask(_ body: JSON, headers: HTTPHeaders) throws(Refusal) -> Ask {
         let model = try ChatMessages.model(in: body)
@@ -33,26 +33,30 @@ enum DashScopeDialect: Dialect {
     }
 }
 
-/// What DashScope's streams have in common, whatever they carry.
+/// Framing and errors shared by DashScope's text and speech streams.
 enum DashScopeFrames {
     static let type = "text/event-stream;charset=UTF-8"
 
+    /// Whether the headers request an event stream.
     static func areAsked(by headers: HTTPHeaders) -> Bool {
         headers["x-dashscope-sse"].contains { $0.lowercased() == "enable" }
             || headers["accept"].contains { $0.lowercased().contains("text/event-stream") }
     }
 
+    /// A request id in UUID form.
     static func requestID(_ number: Int) -> String {
         let digits = String(number)
         return "00000000-0000-4000-8000-" + String(repeating: "0", count: max(0, 12 - digits.count)) + digits
     }
 
+    /// Writes the fields before the data of a frame.
     static func writeHead(id: Int, to writer: inout ChunkWriter) {
         writer.write("id:")
         writer.write(decimal: id)
         writer.write("\nevent:result\n:HTTP_STATUS/200\ndata:")
     }
 
+    /// Writes an error frame of a throttled request.
     static func writeError(id: Int, number: Int, to writer: inout ChunkWriter) {
         writer.begin()
         writer.write("id:")
@@ -63,10 +67,12 @@ enum DashScopeFrames {
         writer.end()
     }
 
+    /// The JSON body of an error.
     static func error(status: Int, message: String, number: Int) -> [UInt8] {
         (["code": .string(code(status)), "message": .string(message), "request_id": .string(requestID(number))] as JSON).bytes
     }
 
+    /// DashScope's error code for a status.
     private static func code(_ status: Int) -> String {
         switch status {
         case 401: "invalid_api_key"
@@ -81,14 +87,14 @@ enum DashScopeFrames {
     }
 }
 
-/// One answer in DashScope's frames.
+/// An answer in DashScope's frames.
 private final class DashScopeForm: AnswerForm {
     private let answer: Answer
     private let ask: Ask
     private let number: Int
     private let requestID: [UInt8]
     private var frames = 0
-    /// What was said so far, escaped: frames that are not incremental repeat it.
+    /// The content so far, JSON-escaped. Frames that are not incremental repeat it; incremental ones start empty.
     private var text: [UInt8] = []
     private var reasoning: [UInt8] = []
     private var arguments: [UInt8] = []
@@ -135,6 +141,8 @@ private final class DashScopeForm: AnswerForm {
 
     func errorFrame(to writer: inout ChunkWriter) { DashScopeFrames.writeError(id: frames + 1, number: number, to: &writer) }
 
+    /// Writes one frame with the buffered content.
+    /// - Parameter fragment: Fragment of the tool call to include; nil for none.
     private func writeFrame(fragment: Int?, finishReason: String, total: Int, to writer: inout ChunkWriter) {
         frames += 1
         writer.begin()
@@ -175,7 +183,7 @@ private final class DashScopeForm: AnswerForm {
     private func write(fragment: Int, to writer: inout ChunkWriter) {
         guard let call = answer.toolCall else { return }
         writer.write(#","tool_calls":[{"function":{"#)
-        // Frames that repeat all repeat the name and the id too.
+        // Frames that are not incremental repeat the id and name, too.
         let opens = fragment == 0 || !ask.incremental
         if opens { writer.buffer.writeString(#""name":\#(call.name.quoted),"#) }
         writer.write(#""arguments":""#)

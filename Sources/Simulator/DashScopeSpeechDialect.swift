@@ -3,8 +3,8 @@ import JSONCodec
 import NIOCore
 import NIOHTTP1
 
-/// DashScope's speech (Qwen-TTS): base64 of the samples in server-sent events. Every second event is spread over two `data:` lines,
-/// which a reader has to put together again (WHATWG HTML, section 9.2.6).
+/// DashScope's speech synthesis (Qwen-TTS): base64 samples in server-sent events. Every second event has two `data:` lines, which readers
+/// must join (WHATWG HTML, section 9.2.6).
 enum DashScopeSpeechDialect: Dialect {
     static func ask(_ body: JSON, headers: HTTPHeaders) throws(Refusal) -> Ask {
         var ask = Ask(model: try ChatMessages.model(in: body), stream: DashScopeFrames.areAsked(by: headers))
@@ -26,6 +26,7 @@ enum DashScopeSpeechDialect: Dialect {
     }
 }
 
+/// Speech in DashScope's frames.
 private final class DashScopeSpeechForm: AnswerForm {
     private let number: Int
     private var frames = 0
@@ -44,6 +45,7 @@ private final class DashScopeSpeechForm: AnswerForm {
 
     func errorFrame(to writer: inout ChunkWriter) { DashScopeFrames.writeError(id: frames + 1, number: number, to: &writer) }
 
+    /// Writes one frame with base64 samples; every second frame is split into two `data:` lines.
     private func frame(_ data: [UInt8], finishReason: StaticString, total: Int, to writer: inout ChunkWriter) {
         frames += 1
         writer.begin()

@@ -2,31 +2,31 @@ import Contract
 import JSONCodec
 import NIOHTTP1
 
-/// What a request asks for, whatever dialect it came in.
+/// The content of a request, independent of its dialect.
 struct Ask: Sendable {
     var model: String
     var stream: Bool
-    /// The body's `user`; the request's `x-request-id` stands in for it.
+    /// The body's `user`; if nil, the `x-request-id` header is used.
     var tag: String?
-    /// What the assistant has said already and is to go on from.
+    /// Text of the assistant's answer so far, which the answer continues.
     var prefix: String?
-    /// What a readable answer is about: the last thing that the user said.
+    /// The last user message, the topic of a readable answer.
     var question = ""
-    /// The first function that is offered.
+    /// Name of the first offered function.
     var toolName: String?
-    /// The client's limit of tokens. A script's number of tokens goes before it.
+    /// The client's token limit. Ignored by scripted models.
     var maximumTokens: Int?
-    /// A usage frame at the end of a stream.
+    /// Whether a stream ends with a usage frame.
     var includeUsage = true
-    /// Each frame says only what is new, not all of the answer so far.
+    /// Whether frames contain only new content instead of the whole answer so far.
     var incremental = true
-    /// DashScope's older form of a result: `output.text` instead of `output.choices`.
+    /// Whether results have DashScope's older form, `output.text` instead of `output.choices`.
     var plainText = false
-    /// Audio in a WAV file's frame instead of bare samples.
+    /// Whether audio starts with a WAV header.
     var waveHeader = false
 }
 
-/// A request that is answered with an error at once.
+/// A request that is rejected at once with an error response.
 struct Refusal: Error, Hashable {
     var status: Int
     var message: String
@@ -37,14 +37,17 @@ struct Refusal: Error, Hashable {
     }
 }
 
-/// The provider's own words for one of its endpoints.
+/// The request and response format of one provider endpoint.
 protocol Dialect: Sendable {
+    /// Parses a request.
+    /// - Throws: `Refusal` with the provider's error for an invalid request.
     static func ask(_ body: JSON, headers: HTTPHeaders) throws(Refusal) -> Ask
-    /// What the answer will say, and how; by default text.
-    /// - Parameter script: nil if the model's name is no script's.
+    /// Chooses the script and the content of an answer; by default text.
+    /// - Parameter script: nil if the model name is not a script.
     static func plan(_ ask: Ask, script: ModelScript?) -> (script: ModelScript, answer: Answer)
+    /// The object that writes an answer in this format.
     static func form(of answer: Answer, to ask: Ask, number: Int) -> any AnswerForm
-    /// The body of an error, JSON.
+    /// The JSON body of an error response.
     static func error(status: Int, message: String, number: Int) -> [UInt8]
 }
 
@@ -56,24 +59,25 @@ extension Dialect {
     }
 }
 
-/// One answer on its way out in its provider's form. Made for one request, used on one loop.
+/// Writes one answer in its provider's format. Created for one request and used on one event loop.
 protocol AnswerForm: AnyObject {
-    /// The content type of a stream.
+    /// Content type of a streamed answer.
     var streamType: String { get }
-    /// The content type of an answer in one go.
+    /// Content type of an answer in one response.
     var wholeType: String { get }
-    /// What goes out together with the head, before the first token.
+    /// Writes what precedes the first token; it is sent together with the head.
     func start(_ writer: inout ChunkWriter)
-    /// - Parameter total: tokens written, this one among them.
+    /// Writes a piece.
+    /// - Parameter total: Number of tokens written, including this one.
     func write(_ piece: Piece, total: Int, to writer: inout ChunkWriter)
-    /// Finish reason, usage, end mark.
+    /// Writes finish reason, usage and end mark.
     func end(total: Int, to writer: inout ChunkWriter)
-    /// An error in mid-stream, under a status that said 200.
+    /// Writes an error frame in a stream whose status was 200.
     func errorFrame(to writer: inout ChunkWriter)
-    /// The answer in one go, up to its `total`th token.
-    /// - Parameter complete: false: without a finish reason.
+    /// The answer in one response, up to `total` tokens.
+    /// - Parameter complete: False omits the finish reason.
     func whole(total: Int, complete: Bool) -> [UInt8]
-    /// The body of an error under a status that says 200.
+    /// The body of an error in a response whose status is 200.
     var wholeError: [UInt8] { get }
 }
 
@@ -81,57 +85,62 @@ extension AnswerForm {
     var wholeType: String { "application/json" }
 }
 
-/// What an error status means, in the words shared by the providers' messages.
+/// Messages of simulated error responses.
 enum ErrorStatus {
     static func message(_ status: Int) -> String {
         switch status {
-        case 400: "The simulator was told to find this request invalid."
-        case 401: "The simulator was told to find this key invalid."
-        case 403: "The simulator was told to refuse this key."
-        case 404: "The simulator was told not to know this model."
-        case 429: "The simulator was told that there are too many requests."
-        case 503, 529: "The simulator was told to be overloaded."
-        default: "The simulator was told to answer \(status)."
+        case 400: "Simulated error: invalid request."
+        case 401: "Simulated error: invalid API key."
+        case 403: "Simulated error: permission denied for this API key."
+        case 404: "Simulated error: model not found."
+        case 429: "Simulated error: too many requests."
+        case 503, 529: "Simulated error: overloaded."
+        default: "Simulated error: status \(status)."
         }
     }
 }
 
-/// What was asked of a model costs this many prompt tokens.
+/// The fixed number of prompt tokens reported for every request.
 enum PromptTokens {
     static let count = 10
 }
 
 extension String {
-    /// As JSON, with its quotes.
+    /// The string as a JSON string, including its quotes.
     var quoted: String { JSON.string(self).text }
 }
 
-/// Reading the messages of a chat, which most dialects write alike.
+/// Helpers for the chat messages that most dialects share.
 enum ChatMessages {
-    /// A message's text: a string, or the `text` of its parts put together.
+    /// The text of a message: its string content, or the text of its parts concatenated.
     static func text(of message: JSON) -> String {
         guard let content = message["content"] else { return "" }
         if let text = content.string { return text }
         return (content.array ?? []).compactMap { $0["text"]?.string }.joined()
     }
 
+    /// The text of the last user message; empty if there is none.
     static func question(in messages: [JSON]) -> String {
         messages.last { $0["role"]?.string == "user" }.map(text) ?? ""
     }
 
-    /// The text of a last message that is the assistant's.
+    /// The text of the last message if its role is assistant, otherwise nil.
     static func prefix(in messages: [JSON]) -> String? {
         guard let last = messages.last, last["role"]?.string == "assistant" else { return nil }
         return text(of: last)
     }
 
+    /// The model name.
+    /// - Throws: `Refusal` if it is missing or longer than 256 bytes.
     static func model(in body: JSON) throws(Refusal) -> String {
-        guard body.object != nil else { throw Refusal(400, "the body is not a JSON object") }
+        guard body.object != nil else { throw Refusal(400, "the request body is not a JSON object") }
         guard let model = body["model"]?.string, !model.isEmpty else { throw Refusal(400, "model is missing") }
         guard model.utf8.count <= 256 else { throw Refusal(400, "the model's name is longer than 256 bytes") }
         return model
     }
 
+    /// The messages of a request.
+    /// - Throws: `Refusal` if there are none.
     static func messages(in value: JSON?) throws(Refusal) -> [JSON] {
         guard let messages = value?.array, !messages.isEmpty else { throw Refusal(400, "messages is missing or empty") }
         return messages

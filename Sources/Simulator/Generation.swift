@@ -1,22 +1,23 @@
 import NIOCore
 
-/// Where an answer goes: one connection, used on its loop.
+/// The connection that an answer is written to. Used on its event loop.
 protocol AnswerSink: AnyObject {
-    /// The socket has taken what it was given.
+    /// Whether the socket has accepted all bytes so far.
     var isWritable: Bool { get }
-    /// The clock's writer holds bytes for the socket; may call `clientLeft` from inside.
+    /// Sends bytes of the clock's writer. May call `clientLeft` before it returns.
     func send(_ bytes: ByteBuffer)
-    /// A whole response.
+    /// Sends a complete response.
     func reply(status: Int, type: String, body: [UInt8])
-    /// The response is over and its connection may serve the next.
+    /// The response is complete; the connection may serve the next request.
     func answerEnded()
-    /// Closes in mid-body, once the socket has taken what it was given.
+    /// Closes the connection in the middle of the body, after pending writes.
     func breakOff()
 }
 
-/// One answer under way: what its pace says is due is written in its form to its connection.
+/// A running answer: writes the pieces that its pace says are due to its connection.
 ///
-/// Ends by itself, with its client, or (for a model that outlives its client) after its last token that nobody reads.
+/// It ends with its last piece or when its client disconnects. A model with `outlivesClient` continues to its last piece after a
+/// disconnect.
 final class Generation: Timed {
     private let script: ModelScript
     private let answer: Answer
@@ -28,28 +29,29 @@ final class Generation: Timed {
     private let ledger: RequestLedger
     private let clock: TokenClock
     private var pace: AnswerPace
-    /// Nil once the client left, and after the end (so that the two do not hold each other).
+    /// Nil after a disconnect and after the end, which also breaks the reference cycle with the connection.
     private var sink: (any AnswerSink)?
     private var state = State.paced
 
     private enum State {
-        /// Waiting in the clock for the next piece. May go anywhere.
+        /// Waiting for the next piece. Any state may follow.
         case paced
-        /// The socket is full. Goes on (`paced`) when it has room, or ends with its client.
+        /// The socket's buffer is full. Next is `paced` when it has room, or `ended` after a disconnect.
         case full
-        /// Silent for good: only the client's leaving ends it.
+        /// Silent without end. Only a disconnect ends it.
         case silent
-        /// All is written but not yet taken by the socket; then this is how it ended.
+        /// Everything is written but not yet accepted by the socket. Next is `ended` with this result.
         case finishing(RequestEnd)
+        /// The result is recorded. Final.
         case ended
     }
 
-    /// Bytes in one write of an answer that has many tokens due at once.
+    /// Maximum number of bytes in one write if many tokens are due at once.
     private static let writeLimit = 16_384
 
     /// - Parameters:
-    ///   - error: the body for the status that the script may order.
-    ///   - chunked: the client understands HTTP/1.1's chunks.
+    ///   - error: The body for the error status that the script may request.
+    ///   - chunked: Whether the client supports HTTP/1.1 chunks.
     init(
         script: ModelScript, answer: Answer, form: any AnswerForm, error: [UInt8], streamed: Bool, chunked: Bool, record: RequestRecord,
         ledger: RequestLedger, clock: TokenClock, sink: any AnswerSink
@@ -73,7 +75,8 @@ final class Generation: Timed {
         }
     }
 
-    /// - Parameter head: the head of a streamed response; it goes out at once with what its form starts with.
+    /// Starts the answer.
+    /// - Parameter head: Head of a streamed response; it is sent at once together with the start of the form.
     func begin(head: ByteBuffer) {
         clock.writer.reset(chunked: chunked)
         if streamed {
@@ -89,7 +92,7 @@ final class Generation: Timed {
         advance(at: now)
     }
 
-    /// The socket took all that it was given.
+    /// The socket has accepted all pending bytes.
     func roomAgain() {
         switch state {
         case .full:
@@ -100,17 +103,19 @@ final class Generation: Timed {
         }
     }
 
-    /// - Parameter now: when it was noticed, ns.
+    /// The client has disconnected.
+    /// - Parameter now: When the disconnect was noticed, nanoseconds of CLOCK_MONOTONIC.
     func clientLeft(at now: UInt64) {
         sink = nil
         if case .ended = state { return }
         record.clientLeft(at: now)
-        let goesOn = if case .silent = state { false } else { script.outlivesClient && !pace.isExhausted }
-        guard goesOn else { return conclude(.clientClosed, at: now) }
+        let continues = if case .silent = state { false } else { script.outlivesClient && !pace.isExhausted }
+        guard continues else { return conclude(.clientClosed, at: now) }
         state = .paced
         clock.wait(self, until: max(now, pace.due))
     }
 
+    /// Takes the pieces that are due and sends them. Then ends, pauses for a full socket, or waits for the next piece.
     private func advance(at now: UInt64) {
         let before = pace.written
         if streamed, sink != nil {
@@ -131,10 +136,12 @@ final class Generation: Timed {
         }
     }
 
+    /// Sends the bytes in the clock's writer, if any.
     private func flush() {
         if clock.writer.buffer.readableBytes > 0 { sink?.send(clock.writer.buffer) }
     }
 
+    /// Sends what follows the last piece. Concludes at once if the socket has accepted everything.
     private func finish() {
         guard let sink else { return conclude(Self.end(of: pace.ending)) }
         if let status = script.errorStatus {
@@ -157,6 +164,7 @@ final class Generation: Timed {
         if case .finishing(let end) = state, sink.isWritable { conclude(end) }
     }
 
+    /// Writes the ending of a stream and the end of the body.
     private func finishStream(_ sink: any AnswerSink) {
         switch pace.ending {
         case .complete: form.end(total: pace.written, to: &clock.writer)
@@ -167,11 +175,13 @@ final class Generation: Timed {
         sink.send(clock.writer.buffer)
     }
 
+    /// Sends the answer, or its error, as one response.
     private func finishWhole(_ sink: any AnswerSink) {
         let body = pace.ending == .errorFrame ? form.wholeError : form.whole(total: pace.written, complete: pace.ending == .complete)
         sink.reply(status: 200, type: form.wholeType, body: body)
     }
 
+    /// Records the result and releases the connection.
     private func conclude(_ end: RequestEnd, at now: UInt64 = TokenClock.now) {
         state = .ended
         clock.cancel(self)
@@ -181,6 +191,7 @@ final class Generation: Timed {
         if end != .dropped { sink?.answerEnded() }
     }
 
+    /// The recorded result of an ending that the answer reached.
     private static func end(of ending: AnswerPace.Ending) -> RequestEnd {
         switch ending {
         case .complete, .truncated: .done

@@ -1,7 +1,7 @@
 import Contract
 import JSONCodec
 
-/// What `GET /v1/models` answers: a sample, as every name is taken.
+/// The response of `GET /v1/models`: a few examples, because every model name is accepted.
 enum ModelList {
     static let body: [UInt8] = {
         let models = ["sim-n100-g20", "sim-n1000-g20-f200", "qwen-plus"].map { name -> JSON in

@@ -1,9 +1,9 @@
-/// What a model's name orders: `sim-n<N>-g<G>` with suffixes in any order. Any other name is asked for a readable paragraph.
+/// The behaviour that a model name requests: `sim-n<N>-g<G>` with suffixes in any order. Other models answer with a readable paragraph.
 ///
 /// | part | meaning | default, range |
 /// |---|---|---|
 /// | `n<N>` | tokens | 100, at most 10,000,000 |
-/// | `g<MS>` | milliseconds between tokens, decimals allowed; 0 as fast as the socket takes them | 20, at most 600,000 |
+/// | `g<MS>` | milliseconds between tokens, decimals allowed; 0 writes as fast as the socket accepts | 20, at most 600,000 |
 /// | `f<MS>` | milliseconds before the first token, decimals allowed | 0, at most 86,400,000 |
 /// | `e<STATUS>` | answer with this error | 400 to 599 |
 /// | `k<K>` | drop the connection after K tokens | – |
@@ -13,19 +13,19 @@
 /// | `d` | end without finish reason and end mark | – |
 /// | `t` | a tool call after the tokens | – |
 /// | `r` | reasoning before the tokens | – |
-/// | `z` | go on generating after the client left | – |
+/// | `z` | continue generating after the client disconnects | – |
 ///
-/// A part that is unknown, or whose number is missing or out of range, is ignored. Of a part that stands twice the last one counts.
+/// Unknown parts and parts whose number is missing or out of range are ignored. The last of repeated parts wins.
 struct ModelScript: Hashable, Sendable {
     var tokens = 100
-    /// Nanoseconds.
+    /// Nanoseconds between bursts of tokens.
     var gap: UInt64 = 20_000_000
-    /// Nanoseconds.
+    /// Nanoseconds before the first token.
     var firstDelay: UInt64 = 0
     var errorStatus: Int?
     var dropAfter: Int?
     var silentAfter: Int?
-    /// At least 1.
+    /// Tokens in one write, at least 1.
     var burst = 1
     var errorFrame = false
     var truncated = false
@@ -33,19 +33,22 @@ struct ModelScript: Hashable, Sendable {
     var reasoning = false
     var outlivesClient = false
 
+    /// Upper bound of every count in a model name.
     static let maximumTokens = 10_000_000
+    /// Upper bounds of the times in a model name, in milliseconds.
     private static let maximumGap = 600_000.0
     private static let maximumDelay = 86_400_000.0
 
     init() {}
 
-    /// Nil for a name that is not `sim` or `sim-…`.
+    /// Returns nil for a name that is neither `sim` nor `sim-...`.
     init?(model: String) {
         let parts = model.split(separator: "-", omittingEmptySubsequences: false)
         guard parts.first == "sim" else { return nil }
         for part in parts.dropFirst() { apply(part) }
     }
 
+    /// Applies one part of the name; ignores invalid parts.
     private mutating func apply(_ part: Substring) {
         let digits = part.dropFirst()
         switch part.first {
@@ -66,11 +69,13 @@ struct ModelScript: Hashable, Sendable {
         }
     }
 
+    /// Parses a count, clamped to `maximumTokens`.
     private static func count(_ digits: Substring) -> Int? {
         guard !digits.isEmpty, digits.utf8.allSatisfy({ $0 &- 0x30 < 10 }) else { return nil }
         return min(Int(digits) ?? maximumTokens, maximumTokens)
     }
 
+    /// Parses decimal milliseconds, clamped to `maximum`, into nanoseconds.
     private static func nanoseconds(_ digits: Substring, maximum: Double) -> UInt64? {
         guard digits.utf8.allSatisfy({ $0 &- 0x30 < 10 || $0 == UInt8(ascii: ".") }), let milliseconds = Double(String(digits)) else {
             return nil

@@ -3,8 +3,8 @@ import JSONCodec
 import NIOCore
 import NIOHTTP1
 
-/// Ollama's chat: one JSON object a line, the last with `done:true` and the counts. Streams unless told not to; a last message of the
-/// assistant's is gone on from; a tool call comes whole.
+/// Ollama's chat API: one JSON object per line; the last has `done:true` and the token counts. It streams by default, continues a last
+/// assistant message, and sends tool calls complete.
 enum OllamaDialect: Dialect {
     static func ask(_ body: JSON, headers: HTTPHeaders) throws(Refusal) -> Ask {
         let model = try ChatMessages.model(in: body)
@@ -23,10 +23,11 @@ enum OllamaDialect: Dialect {
     static func error(status: Int, message: String, number: Int) -> [UInt8] { (["error": .string(message)] as JSON).bytes }
 }
 
+/// An answer as lines of JSON.
 private final class OllamaForm: AnswerForm {
     private let answer: Answer
     private let began = TokenClock.now
-    /// Up to the message.
+    /// The start of a line, up to the message.
     private let base: [UInt8]
     private let wordHead: [UInt8]
 
@@ -58,7 +59,7 @@ private final class OllamaForm: AnswerForm {
         case .reasoning:
             line(#"{"role":"assistant","content":"","thinking":\#(piece.text.quoted)}"#, done: #","done":false}"#, to: &writer)
         case .toolCall(let fragment):
-            // The fragments before the last are tokens that the provider still gathers.
+            // Earlier fragments count as tokens, but the provider sends a call only when it is complete.
             guard let call = answer.toolCall, fragment == call.pieces - 1 else { return }
             line(#"{"role":"assistant","content":"",\#(Self.calls(call))}"#, done: #","done":false}"#, to: &writer)
         }
@@ -89,6 +90,7 @@ private final class OllamaForm: AnswerForm {
         #""tool_calls":[{"function":{"name":\#(call.name.quoted),"arguments":\#(call.arguments)}}]"#
     }
 
+    /// The members after the message: `done`, and after a complete answer also reason, durations and token counts.
     private func done(_ total: Int, complete: Bool) -> String {
         guard complete else { return #","done":false}"# }
         let elapsed = TokenClock.now - began
@@ -97,6 +99,7 @@ private final class OllamaForm: AnswerForm {
             + #""prompt_eval_duration":0,"eval_count":\#(total),"eval_duration":\#(elapsed)}"#
     }
 
+    /// Writes one line of the stream.
     private func line(_ message: String, done: String, to writer: inout ChunkWriter) {
         writer.begin()
         writer.write(base)

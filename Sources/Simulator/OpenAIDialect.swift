@@ -3,7 +3,7 @@ import JSONCodec
 import NIOCore
 import NIOHTTP1
 
-/// OpenAI's chat completions, in the form that DashScope's compatible mode and most open servers speak too.
+/// OpenAI's chat completions API, which DashScope's compatible mode and most open-source servers also use.
 enum OpenAIDialect: Dialect {
     static func ask(_ body: JSON, headers: HTTPHeaders) throws(Refusal) -> Ask {
         let model = try ChatMessages.model(in: body)
@@ -15,8 +15,9 @@ enum OpenAIDialect: Dialect {
         ask.includeUsage = body["stream_options"]?["include_usage"]?.bool ?? false
         ask.toolName = body["tools"]?[0]?["function"]?["name"]?.string
         let last = messages[messages.count - 1]
-        let goesOn = last["partial"]?.bool ?? false || last["prefix"]?.bool ?? false || body["continue_final_message"]?.bool ?? false
-        if goesOn { ask.prefix = ChatMessages.prefix(in: messages) }
+        let continuesPrefix =
+            last["partial"]?.bool ?? false || last["prefix"]?.bool ?? false || body["continue_final_message"]?.bool ?? false
+        if continuesPrefix { ask.prefix = ChatMessages.prefix(in: messages) }
         return ask
     }
 
@@ -29,6 +30,7 @@ enum OpenAIDialect: Dialect {
         return (["error": ["message": .string(message), "type": .string(type), "param": .null, "code": .string(code)]] as JSON).bytes
     }
 
+    /// OpenAI's error type and code for a status.
     private static func kind(_ status: Int) -> (type: String, code: String) {
         switch status {
         case 401: ("invalid_request_error", "invalid_api_key")
@@ -43,15 +45,15 @@ enum OpenAIDialect: Dialect {
     }
 }
 
-/// `data: {…}` events; the parts of a token's event that stay the same are built once.
+/// An answer as `data: {...}` events. The constant parts of a token's event are built once.
 final class OpenAIForm: AnswerForm {
     private let answer: Answer
     private let ask: Ask
     private let id: String
     private let created: Int
-    /// Up to the choices.
+    /// The start of an event, up to the choices.
     private let base: [UInt8]
-    /// Up to the text of a word, its quote included.
+    /// The start of a word's event, up to its text, including the quote.
     private let wordHead: [UInt8]
     private let deltaTail: [UInt8]
 
@@ -94,7 +96,7 @@ final class OpenAIForm: AnswerForm {
         }
     }
 
-    /// Only the fragment that opens a call says its id and name; the others' id is "", as DashScope writes it.
+    /// Only the first fragment has the call's id and name. The id of the others is empty, as DashScope sends it.
     private func write(fragment: Int, to writer: inout ChunkWriter) {
         guard let call = answer.toolCall else { return }
         let arguments = call.arguments(of: fragment).quoted

@@ -2,7 +2,7 @@ import Contract
 import JSONCodec
 import NIOHTTP1
 
-/// OpenAI's speech: bare samples (or a WAV file of unknown length) in paced chunks, each piece a token.
+/// OpenAI's speech API: raw samples or a WAV file of unknown length, in paced chunks; each piece counts as a token.
 enum OpenAISpeechDialect: Dialect {
     static func ask(_ body: JSON, headers: HTTPHeaders) throws(Refusal) -> Ask {
         var ask = Ask(model: try ChatMessages.model(in: body), stream: true)
@@ -11,7 +11,7 @@ enum OpenAISpeechDialect: Dialect {
         switch body["response_format"]?.string ?? "mp3" {
         case "pcm": break
         case "wav": ask.waveHeader = true
-        case let other: throw Refusal(400, "the simulator speaks pcm and wav, not \(other.prefix(40))")
+        case let other: throw Refusal(400, "response_format \"\(other.prefix(40))\" is not supported; use pcm or wav")
         }
         ask.tag = body["user"]?.string
         ask.question = input
@@ -29,6 +29,7 @@ enum OpenAISpeechDialect: Dialect {
     }
 }
 
+/// Speech as raw samples, optionally after a WAV header.
 private final class SampleForm: AnswerForm {
     private let hasHeader: Bool
 
@@ -49,7 +50,7 @@ private final class SampleForm: AnswerForm {
         writer.end()
     }
 
-    /// Samples have no end mark: the body's end is it. Nor can they tell of an error.
+    /// Raw samples have no end mark and no error frames: the end of the body ends the audio.
     func end(total: Int, to writer: inout ChunkWriter) {}
     func errorFrame(to writer: inout ChunkWriter) {}
     func whole(total: Int, complete: Bool) -> [UInt8] { (0..<total).flatMap(SimulatedVoice.piece) }

@@ -1,11 +1,11 @@
-/// Prose about what was asked, long enough to be interrupted: a few hundred words, or characters when the question is Chinese.
+/// Prose about the user's question, long enough to be interrupted: a few hundred words, or characters if the question is in Chinese.
 ///
-/// The same question gets the same text, so that an answer can be gone on with from a prefix.
+/// The same question always gives the same text, so an answer can be continued from a prefix.
 struct ReadableParagraph: Sendable {
-    /// Words with the space before them; in Chinese characters.
+    /// Words with their leading space, or Chinese characters.
     let pieces: [String]
 
-    /// How it is told: the first piece after a third of a second, one every 33 ms.
+    /// The pace of a paragraph: the first piece after 300 ms, then one every 33 ms.
     static let script: ModelScript = {
         var script = ModelScript()
         script.firstDelay = 300_000_000
@@ -13,6 +13,7 @@ struct ReadableParagraph: Sendable {
         return script
     }()
 
+    /// - Parameter question: Its first line is inserted into the text as the topic. One Chinese character selects the Chinese text.
     init(about question: String) {
         let isChinese = question.unicodeScalars.contains { (0x4E00...0x9FFF).contains($0.value) }
         let topic = Self.topic(of: question, length: isChinese ? 24 : 60)
@@ -25,6 +26,7 @@ struct ReadableParagraph: Sendable {
         }
     }
 
+    /// The first line of the question that is not blank, cut to `length` characters.
     private static func topic(of question: String, length: Int) -> String {
         let line = question.split(whereSeparator: \.isNewline).first { !$0.allSatisfy(\.isWhitespace) } ?? ""
         let words = line.split(whereSeparator: \.isWhitespace).joined(separator: " ")
@@ -33,26 +35,26 @@ struct ReadableParagraph: Sendable {
     }
 
     private static let english = [
-        "You asked about “%”, and although no model is behind this answer, it will go on for a while as if one were.",
-        "A question like this one is best taken apart first: what is given, what is wanted, and what would change your mind about either.",
-        "Most of the confusion around it comes from mixing up what is measured with what is merely assumed, and the two drift apart quietly.",
-        "Think of a river with a gate in it: the water does not hurry because somebody looks at it, but the gate decides who gets wet.",
-        "There are at least three honest ways to look at “%”, and each of them leaves something out that the others notice at once.",
-        "The practical one begins with a small experiment, done twice, by somebody who would rather be right than quick.",
-        "The theoretical one begins with a definition, and it usually ends there too, a little tired but very tidy.",
-        "The historical one collects what others got wrong, which is cheaper than getting it wrong again in your own name.",
-        "Numbers help, as long as it is said where they were taken, under which load, and how often the odd one was thrown away.",
-        "If something has to be kept from all this, keep the habit of asking what happens when the other side simply stops listening.",
-        "That is, by the way, exactly what you can do here: interrupt these words in mid-sentence and see how soon they stop.",
-        "Every word that follows would have been paid for at a real provider, whether or not anybody was still there to read it.",
-        "A careful reader of “%” will also want to know which parts are stable and which change with the next release.",
-        "The stable parts are few, they are written down, and they look obvious only after somebody has been hurt by their absence.",
-        "The others deserve a test that fails when they change, rather than a paragraph that nobody will find again.",
-        "It is tempting to add a picture at this point, yet a picture would only show what the sentence before it said already.",
-        "So let us stay with words, one after another, at roughly the pace at which a person can follow them.",
-        "Should you still be reading, then the stream has held so far, and every hop between that upstream and this screen did its part.",
-        "None of this answers “%” in earnest, but it has the length, the rhythm and the patience of something that might.",
-        "This is where the simulated answer ends by itself, which means that nobody interrupted it after all.",
+        "You asked about “%”. This answer comes from the Sluice simulator and not from a language model, so its text is fixed.",
+        "Its purpose is to look like a real streamed answer: it has a similar length, a similar pace and a similar structure.",
+        "The simulator sends one word at a time, with the first word after three tenths of a second and about thirty words per second.",
+        "The worker reads these words from the simulator, groups them into small batches and appends every batch to an event log in Redis.",
+        "The same batch is published on an output channel, and a gateway forwards it to every client that follows this job.",
+        "You can use this paragraph to test an interrupt: press the stop button in the middle of a sentence and watch the text end.",
+        "An interrupt closes the connection between the worker and the upstream, so the provider stops generating and charging tokens.",
+        "The text that arrived before the interrupt stays in the log, together with a final event that says why the job ended.",
+        "If the gateway restarts while you read about “%”, your client connects again and receives the missing events from the log.",
+        "If the worker fails, its lease expires after a short time and another worker takes over the job with a new attempt.",
+        "A provider that supports prefixes then continues the answer where it stopped, and the client sees one uninterrupted text.",
+        "Other providers start the answer again, and the client receives an event that tells it to discard the earlier text.",
+        "Model names that begin with sim request other behaviour, such as errors, pauses, tool calls, reasoning and broken connections.",
+        "For example, the model sim-n1000-g20 sends one thousand numbered words with twenty milliseconds between two consecutive words.",
+        "Numbered words are useful in automated tests, because a missing or repeated word can be found by looking at its number.",
+        "The simulator also records every request, including the time of the first token and the time when its client disconnected.",
+        "These records show how long an interrupt takes from the click in the browser to the closed connection at the provider.",
+        "None of these sentences is a real answer to the question about “%”, but they follow the same path as a real one.",
+        "Configure an upstream with the URL and the key of a provider to replace this simulated text with the output of a model.",
+        "This is the last sentence of the simulated answer. It ended with a finish reason, so this job was not interrupted.",
     ]
 
     private static let chinese = [

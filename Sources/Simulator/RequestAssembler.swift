@@ -2,24 +2,24 @@ import DequeModule
 import NIOCore
 import NIOHTTP1
 
-/// One whole request.
+/// A complete request.
 struct ReceivedRequest {
     var head: HTTPRequestHead
     var body = ByteBuffer()
-    /// When its head was there, ns of CLOCK_MONOTONIC.
+    /// When the head arrived, nanoseconds of CLOCK_MONOTONIC.
     var accepted: UInt64
     var isTooLarge = false
 }
 
-/// Puts requests together from the decoder's parts, in order, within bounds. Knows no sockets.
+/// Assembles requests from the HTTP decoder's parts and queues them, within size limits. Performs no I/O.
 struct RequestAssembler {
     enum Action {
         case none
-        /// The client waits for leave to send its body (RFC 9110 section 10.1.1).
+        /// The client waits for "100 Continue" before it sends the body (RFC 9110, section 10.1.1).
         case sayContinue
-        /// `next` has something new.
+        /// A request is waiting in `next`.
         case ready
-        /// More than may wait: the connection is to close.
+        /// Too much is queued; the connection must be closed.
         case close
     }
 
@@ -27,22 +27,25 @@ struct RequestAssembler {
     private var current: ReceivedRequest?
     private var waiting: Deque<ReceivedRequest> = []
     private var waitingBytes = 0
+    /// Bytes discarded of the current request.
     private var discarded = 0
 
-    /// Requests that a client may send ahead of their answers.
+    /// Maximum number of requests that a client may pipeline.
     private static let maximumWaiting = 64
 
     init(maximumBody: Int) { self.maximumBody = maximumBody }
 
+    /// Removes and returns the oldest waiting request.
     mutating func next() -> ReceivedRequest? {
         guard let request = waiting.popFirst() else { return nil }
         waitingBytes -= request.body.readableBytes
         return request
     }
 
-    /// Bytes of a request that was already refused are still coming in.
+    /// Whether the rest of a rejected request is still arriving.
     var isDiscarding: Bool { current?.isTooLarge ?? false }
 
+    /// Processes one part of a request and returns the action to take.
     mutating func take(_ part: HTTPServerRequestPart, at now: UInt64) -> Action {
         switch part {
         case .head(let head):
@@ -72,6 +75,7 @@ struct RequestAssembler {
         }
     }
 
+    /// Queues a request, or asks to close the connection if too many requests or bytes are waiting.
     private mutating func enqueue(_ request: ReceivedRequest) -> Action {
         waiting.append(request)
         waitingBytes += request.body.readableBytes

@@ -3,29 +3,30 @@ import DequeModule
 import JSONCodec
 import Synchronization
 
-/// How a request ended, seen from the provider's side.
+/// The result of a request, from the provider's point of view.
 enum RequestEnd: String, Sendable, CaseIterable {
-    /// The answer was handed to the socket whole (or generated whole, by a model that outlives its client).
+    /// The complete answer was written to the socket (or generated, if the model outlives its client).
     case done
     case clientClosed = "client_closed"
     case dropped
     case error
 }
 
-/// One request as it is watched from outside: written by the loop that answers it, read by whoever asks. All times are CLOCK_MONOTONIC in
-/// ns, 0: not yet.
+/// The observable state of one request. The event loop that answers it writes the record; any thread may read it. Times are nanoseconds of
+/// CLOCK_MONOTONIC; 0 means not yet.
 final class RequestRecord: Sendable {
     let number: Int
     let tag: String
     let model: String
     let path: String
-    /// The header of W3C Trace Context; empty: there was none.
+    /// W3C Trace Context header; empty if missing.
     let traceparent: String
     let accepted: UInt64
     private let tokens = Atomic<Int>(0)
     private let firstToken = Atomic<UInt64>(0)
     private let clientLeft = Atomic<UInt64>(0)
     private let ended = Atomic<UInt64>(0)
+    /// Index of the result in `RequestEnd.allCases`; -1 while running. Stored last, so a reader that sees it also sees the other values.
     private let how = Atomic<Int>(-1)
 
     init(number: Int, tag: String, model: String, path: String, traceparent: String, accepted: UInt64) {
@@ -37,12 +38,14 @@ final class RequestRecord: Sendable {
         self.accepted = accepted
     }
 
-    /// - Parameter total: tokens handed to the socket so far.
+    /// Records the progress of the answer.
+    /// - Parameter total: Tokens written to the socket so far.
     func wrote(total: Int, at now: UInt64) {
         if firstToken.load(ordering: .relaxed) == 0 { firstToken.store(now, ordering: .relaxed) }
         tokens.store(total, ordering: .relaxed)
     }
 
+    /// Records that the client disconnected.
     func clientLeft(at now: UInt64) { clientLeft.store(now, ordering: .relaxed) }
 
     fileprivate func end(_ end: RequestEnd, at now: UInt64) {
@@ -52,6 +55,7 @@ final class RequestRecord: Sendable {
 
     var isRunning: Bool { how.load(ordering: .acquiring) < 0 }
 
+    /// Appends the record as a JSON object.
     func append(to out: inout [UInt8]) {
         let how = how.load(ordering: .acquiring)
         out.append(UInt8(ascii: "{"))
@@ -70,6 +74,7 @@ final class RequestRecord: Sendable {
         out.append(UInt8(ascii: "}"))
     }
 
+    /// Appends a time as a JSON member; 0 becomes null.
     private static func append(_ name: StaticString, _ time: borrowing Atomic<UInt64>, to out: inout [UInt8]) {
         let value = time.load(ordering: .relaxed)
         out.appendJSONName(name)
@@ -77,7 +82,7 @@ final class RequestRecord: Sendable {
     }
 }
 
-/// What was asked of the simulator: the latest requests, and how many there ever were.
+/// The latest requests to the simulator, with counters for all requests.
 final class RequestLedger: Sendable {
     private struct State {
         var records: Deque<RequestRecord> = []
@@ -89,9 +94,10 @@ final class RequestLedger: Sendable {
     private let kept: Int
     private let state = Mutex(State())
 
-    /// - Parameter kept: how many requests are remembered; the oldest go first, running ones too.
+    /// - Parameter kept: Number of requests to keep, at least 1. The oldest are dropped first, even if they are running.
     init(kept: Int) { self.kept = max(1, kept) }
 
+    /// Adds a running request.
     func begin(tag: String, model: String, path: String, traceparent: String = "", at now: UInt64) -> RequestRecord {
         state.withLock { state in
             state.total += 1
@@ -103,6 +109,7 @@ final class RequestLedger: Sendable {
         }
     }
 
+    /// Records the result of a request. Does nothing if the request has already ended.
     func end(_ record: RequestRecord, _ end: RequestEnd, at now: UInt64) {
         state.withLock { state in
             guard record.isRunning else { return }
@@ -112,12 +119,13 @@ final class RequestLedger: Sendable {
         }
     }
 
-    /// Forgets every request, running ones too (they go on). The counters stay.
+    /// Removes all records, including those of running requests, which continue. The counters are kept.
     func clear() { state.withLock { $0.records.removeAll() } }
 
+    /// The requests as the JSON body of `GET /sim/requests`.
     /// - Parameters:
-    ///   - tag: only requests of this tag.
-    ///   - since: only requests accepted at or after this time (ns).
+    ///   - tag: Include only requests with this tag.
+    ///   - since: Include only requests accepted at or after this time (nanoseconds).
     func list(tag: String?, since: UInt64) -> [UInt8] {
         let (records, total, running) = state.withLock { ($0.records, $0.total, $0.running) }
         var out: [UInt8] = []
@@ -136,6 +144,7 @@ final class RequestLedger: Sendable {
         return out
     }
 
+    /// The counters as the JSON body of `GET /healthz`.
     var health: [UInt8] {
         let (total, running, ends) = state.withLock { ($0.total, $0.running, $0.ends) }
         var object: JSONObject = JSONObject()

@@ -1,9 +1,10 @@
 import NIOCore
 import NIOHTTP1
 
-/// Heads of responses, written as bytes: the simulator frames its bodies itself, so an encoder would have nothing else to do.
+/// Builds response heads as bytes. The simulator frames its bodies itself, so NIO's encoder has no use here.
 enum ResponseHead {
-    /// - Parameter keepAlive: false: the connection closes after the body.
+    /// The head of a streamed response.
+    /// - Parameter keepAlive: False announces that the connection closes after the body.
     static func stream(type: String, chunked: Bool, keepAlive: Bool) -> ByteBuffer {
         var head = ByteBuffer()
         head.writeString("HTTP/1.1 200 OK\r\nContent-Type: \(type)\r\nCache-Control: no-cache\r\n")
@@ -13,7 +14,7 @@ enum ResponseHead {
         return head
     }
 
-    /// A whole response. 429 and 503 tell when to come back.
+    /// A complete response. Statuses 429 and 503 include `Retry-After: 1`.
     static func whole(status: Int, type: String, body: [UInt8], keepAlive: Bool, http10: Bool, allow: String? = nil) -> ByteBuffer {
         let phrase = HTTPResponseStatus(statusCode: status).reasonPhrase
         var response = ByteBuffer()

@@ -1,6 +1,6 @@
 import NIOHTTP1
 
-/// What a request line leads to.
+/// The target of a request line.
 enum Route {
     case health
     case models
@@ -10,7 +10,7 @@ enum Route {
     case wrongMethod(allow: String)
     case unknown
 
-    /// - Parameter uri: the request's target with its query, origin form.
+    /// - Parameter uri: The request target in origin form, with its query.
     init(method: HTTPMethod, uri: String) {
         let parts = uri.split(separator: "?", maxSplits: 1, omittingEmptySubsequences: false)
         let query = parts.count > 1 ? parts[1] : ""
@@ -33,7 +33,7 @@ enum Route {
         }
     }
 
-    /// Paths are taken with and without their version, as clients' base addresses have it either way.
+    /// Paths are accepted with and without the API version, because base URLs of clients have either form.
     private static func dialect(of path: Substring) -> (any Dialect.Type)? {
         switch path {
         case "/v1/chat/completions", "/chat/completions", "/compatible-mode/v1/chat/completions": OpenAIDialect.self
@@ -46,7 +46,7 @@ enum Route {
         }
     }
 
-    /// A parameter of a query, percent-decoded; the first one of that name.
+    /// The percent-decoded value of the first query parameter with this name.
     private static func value(of name: String, in query: Substring) -> String? {
         for pair in query.split(separator: "&") {
             let sides = pair.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
@@ -55,6 +55,7 @@ enum Route {
         return nil
     }
 
+    /// Decodes percent-encoding and `+`. Invalid escapes are kept.
     private static func decoded(_ text: Substring) -> String {
         var out: [UInt8] = []
         var bytes = text.utf8[...]

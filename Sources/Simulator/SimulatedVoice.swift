@@ -1,18 +1,19 @@
 import Glibc
 
-/// The voice of the speech endpoints: a soft tone, 24 kHz, 16 bits, one channel, little end first.
+/// The audio of the speech endpoints: a soft tone as PCM, 24 kHz, 16 bits, mono, little-endian.
 ///
-/// Each piece lasts 40 ms and holds a whole number of waves, which goes up with its index (eight steps, then again), so that what was heard
-/// can be told from what is missing.
+/// Each piece lasts 40 ms and holds a whole number of waves. The number increases with the piece's index and repeats after eight pieces, so
+/// a missing piece can be identified.
 enum SimulatedVoice {
     static let rate = 24_000
     static let samplesAPiece = 960
 
-    /// - Returns: 1,920 bytes.
+    /// The samples of a piece, 1,920 bytes.
     static func piece(_ index: Int) -> [UInt8] { pieces[index % pieces.count] }
+    /// The samples of a piece in base64.
     static func base64(_ index: Int) -> [UInt8] { encoded[index % encoded.count] }
 
-    /// How a text is spoken by a model that is no script: pieces follow each other twice as fast as they sound.
+    /// The pace for models that are not scripts: pieces are sent twice as fast as they play.
     static let script: ModelScript = {
         var script = ModelScript()
         script.firstDelay = 100_000_000
@@ -20,20 +21,21 @@ enum SimulatedVoice {
         return script
     }()
 
-    /// Pieces that a text takes: 70 ms a letter, 200 ms a Chinese character; at least one.
+    /// Number of pieces for a text: 70 ms for each letter and 200 ms for each Chinese character; at least one piece.
     static func pieces(for text: String) -> Int {
         let milliseconds = text.unicodeScalars.reduce(0) { $0 + ($1.value >= 0x2E80 ? 200 : 70) }
         return max(1, milliseconds / 40)
     }
 
-    /// The plan of a spoken answer. A frame of error has no place among bare samples: there the connection breaks instead.
+    /// Plans a spoken answer.
+    /// - Parameter bare: Whether the samples are raw. They cannot contain an error frame, so the connection is dropped instead.
     static func plan(_ ask: Ask, script: ModelScript?, bare: Bool) -> (script: ModelScript, answer: Answer) {
         guard var script else { return (self.script, Answer(words: pieces(for: ask.question))) }
         if bare, script.errorFrame, script.dropAfter == nil { script.dropAfter = script.tokens }
         return (script, Answer(words: script.tokens))
     }
 
-    /// The head of a WAV file whose length is not known yet (RIFF, as streaming encoders write it).
+    /// The header of a WAV file of unknown length (RIFF, as streaming encoders write it).
     static let waveHeader: [UInt8] = {
         func little(_ value: UInt32, _ bytes: Int) -> [UInt8] { (0..<bytes).map { UInt8(truncatingIfNeeded: value >> UInt32(8 * $0)) } }
         let rate = UInt32(Self.rate)
@@ -51,7 +53,7 @@ enum SimulatedVoice {
 
     private static let encoded = pieces.map(base64(of:))
 
-    /// RFC 4648 section 4.
+    /// Base64 encoding (RFC 4648, section 4).
     static func base64(of bytes: [UInt8]) -> [UInt8] {
         let alphabet: StaticString = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
         var out: [UInt8] = []

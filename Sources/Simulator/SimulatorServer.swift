@@ -4,23 +4,25 @@ import NIOHTTP1
 import NIOPosix
 import Synchronization
 
+/// Settings of the simulator.
 package struct SimulatorSettings: Sendable {
-    /// Address or name to listen on.
+    /// Address or host name to listen on.
     package var host = "127.0.0.1"
-    /// 0: any free one.
+    /// Port to listen on; 0 selects a free one.
     package var port = 0
-    /// How many requests `GET /sim/requests` remembers, at least 1.
+    /// Number of requests that `GET /sim/requests` lists, at least 1.
     package var requestsKept = 10_000
-    /// Bytes of a request's body; a longer one is answered 413.
+    /// Maximum size of a request body in bytes; larger requests get a 413 response.
     package var maximumBody = 16 << 20
-    /// Under load tokens that fall due within this time are written in one turn of their loop; one stream alone is not delayed by it.
+    /// Interval for grouping writes under load: tokens due within it are written in one turn of the event loop. A single stream is not
+    /// delayed.
     package var tick: Duration = .microseconds(500)
 
     package init() {}
 }
 
-/// A stand-in for model providers over HTTP/1.1: its models' names order what they do (CONTRACT 5), and it tells what became of each
-/// request.
+/// An HTTP/1.1 server that simulates model providers. Model names select the behaviour (see `ModelScript`), and `GET /sim/requests` reports
+/// what happened to each request.
 package final class SimulatorServer: Sendable {
     private struct State {
         var listener: (any Channel)?
@@ -35,7 +37,7 @@ package final class SimulatorServer: Sendable {
     private let clocks: LoopClocks
     private let state = Mutex(State())
 
-    /// - Parameter group: whose loops serve; it is not shut down with the server.
+    /// - Parameter group: Event loops that serve connections. The server does not shut the group down.
     package init(settings: SimulatorSettings = SimulatorSettings(), group: any EventLoopGroup, logger: Logger) {
         self.settings = settings
         self.group = group
@@ -44,17 +46,18 @@ package final class SimulatorServer: Sendable {
         clocks = LoopClocks(group: group, tick: settings.tick)
     }
 
-    /// Listens.
-    /// - Returns: the bound address.
-    /// - Throws: what the system said of the address or the port.
+    /// Starts listening.
+    /// - Returns: The bound address.
+    /// - Throws: The system's error if the address cannot be resolved or bound.
     package func start() async throws -> SocketAddress {
         let listener = try await ServerBootstrap(group: group)
             .serverChannelOption(.backlog, value: 4096)
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
             .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
-            // So that an end of file is told before its socket is cleared away: see EndOfFileHandler.
+            // Reports an end of file before the socket is cleaned up. See `EndOfFileHandler`.
             .childChannelOption(.allowRemoteHalfClosure, value: true)
-            // Anything left unwritten means that the socket is full: that is when an answer pauses, and it goes on when all is out.
+            // The channel is unwritable as soon as bytes remain unwritten (the socket is full): the answer pauses and continues when all
+            // are out.
             .childChannelOption(.writeBufferWaterMark, value: ChannelOptions.Types.WriteBufferWaterMark(low: 1, high: 4096))
             .childChannelInitializer { [self] channel in
                 channel.eventLoop.makeCompletedFuture { try serve(channel) }
@@ -62,11 +65,11 @@ package final class SimulatorServer: Sendable {
             .bind(host: settings.host, port: settings.port).get()
         state.withLock { $0.listener = listener }
         guard let address = listener.localAddress else { throw ChannelError.unknownLocalAddress }
-        logger.info("simulator listens", metadata: ["address": "\(address)"])
+        logger.info("simulator listening", metadata: ["address": "\(address)"])
         return address
     }
 
-    /// Stops listening and closes every connection; answers under way end as if their clients had left.
+    /// Stops listening and closes every connection. Running answers end as after a client disconnect.
     package func shutdown() async {
         let (listener, connections) = state.withLock { state in
             state.isStopping = true
@@ -76,12 +79,14 @@ package final class SimulatorServer: Sendable {
             do {
                 try await channel.close().get()
             } catch {
-                // Closed already by its other side.
-                logger.trace("close", metadata: ["error": "\(error)"])
+                // The peer has already closed the connection.
+                logger.trace("connection already closed", metadata: ["error": "\(error)"])
             }
         }
     }
 
+    /// Sets up the pipeline of an accepted connection.
+    /// - Throws: `ChannelError.ioOnClosedChannel` if the server is shutting down.
     private func serve(_ channel: any Channel) throws {
         let id = ObjectIdentifier(channel)
         let stopping = state.withLock { state in
@@ -102,7 +107,7 @@ package final class SimulatorServer: Sendable {
     }
 }
 
-/// One `TokenClock` for each loop of a group.
+/// The token clocks of an event loop group, one for each loop.
 private final class LoopClocks: Sendable {
     private let boxes: [ObjectIdentifier: NIOLoopBoundBox<TokenClock?>]
     private let tick: UInt64
@@ -117,7 +122,7 @@ private final class LoopClocks: Sendable {
         self.boxes = boxes
     }
 
-    /// On that loop only.
+    /// Returns the loop's clock, which is created on first use. Called on that loop only.
     func clock(of loop: any EventLoop) -> TokenClock {
         guard let box = boxes[ObjectIdentifier(loop)] else { return TokenClock(eventLoop: loop, tick: tick) }
         if let clock = box.value { return clock }

@@ -1,43 +1,48 @@
 import NIOCore
 
-/// Something that a `TokenClock` wakes. Its two fields belong to the clock.
+/// An object that a `TokenClock` calls at a due time. Its properties belong to the clock.
 class Timed {
     /// Nanoseconds of CLOCK_MONOTONIC.
     fileprivate(set) final var due: UInt64 = 0
-    /// Where it stands in the clock's heap; -1: it is not waiting.
+    /// Index in the clock's heap; -1 while not waiting.
     fileprivate final var position = -1
 
-    /// Called at `due` or up to a tick later; it is not waiting then, and may wait again.
+    /// Called at `due` or up to one tick later. The object is no longer waiting then and may wait again.
     func fire(at now: UInt64) {}
 }
 
-/// One loop's timers, gathered: however many answers are under way, the event loop sees one timer at a time.
+/// A timer queue for all answers of one event loop. The event loop itself has at most one timer at a time, however many answers are
+/// running.
 ///
-/// A heap ordered by due time, four children a node. Answers due within one tick are written in one turn of the loop, at most
-/// `firingsATurn` of them before the sockets are looked at again, so that a close is noticed at once under full load too.
+/// It is a heap ordered by due time, with four children per node. Answers due within one tick are written in one turn of the loop. After at
+/// most `firingsATurn` of them the loop polls its sockets again, so a disconnect is noticed promptly under full load.
 final class TokenClock {
     private let eventLoop: any EventLoop
     private let tick: UInt64
     private var heap: [Timed] = []
     private var wake: (at: UInt64, callback: NIOScheduledCallback)?
     private var isFiring = false
-    /// What answers write their bytes into: each write is handed to the socket before the next one begins, so one storage serves all.
+    /// Buffer for the bytes of all answers. Each write is handed to the socket before the next one begins, so one buffer is enough.
     var writer = ChunkWriter()
 
     private static let firingsATurn = 32
-    /// The loop runs what is due without looking at its sockets: to make it look, the next turn is put this far (ns) into the future.
-    private static let breath: UInt64 = 15_000
+    /// Delay of the next turn in nanoseconds if more answers are due. The loop runs due timers without polling its sockets, so the timer
+    /// must be in the future.
+    private static let pollDelay: UInt64 = 15_000
 
-    /// - Parameter tick: nanoseconds between two turns under load.
+    /// - Parameter tick: Nanoseconds between two turns under load.
     init(eventLoop: any EventLoop, tick: UInt64) {
         self.eventLoop = eventLoop
         self.tick = tick
     }
 
+    /// Nanoseconds of CLOCK_MONOTONIC.
     static var now: UInt64 { NIODeadline.now().uptimeNanoseconds }
 
+    /// Number of waiting objects.
     var waiting: Int { heap.count }
 
+    /// Adds an object to the queue, or changes its due time.
     func wait(_ timed: Timed, until due: UInt64) {
         timed.due = due
         if timed.position < 0 {
@@ -49,6 +54,7 @@ final class TokenClock {
         if !isFiring { arm(notBefore: 0) }
     }
 
+    /// Removes an object from the queue. Does nothing if it is not waiting.
     func cancel(_ timed: Timed) {
         let position = timed.position
         guard position >= 0 else { return }
@@ -61,6 +67,7 @@ final class TokenClock {
         siftDown(last.position)
     }
 
+    /// Schedules the event loop's timer for the first due time, but not before `earliest`. Keeps an earlier timer.
     private func arm(notBefore earliest: UInt64) {
         guard let first = heap.first else { return }
         let at = max(first.due, earliest)
@@ -72,12 +79,13 @@ final class TokenClock {
             let callback = try eventLoop.assumeIsolated().scheduleCallback(at: .uptimeNanoseconds(at), handler: Alarm(clock: self))
             wake = (at, callback)
         } catch {
-            // The loop is shutting down: its channels close, and their answers end with them.
+            // The loop is shutting down: its channels close, which ends their answers.
             wake = nil
         }
     }
 
-    fileprivate func ring() {
+    /// Calls the objects that are due, at most `firingsATurn`, and schedules the next turn.
+    fileprivate func fireDue() {
         wake = nil
         isFiring = true
         let now = Self.now
@@ -90,7 +98,7 @@ final class TokenClock {
         isFiring = false
         let more = heap.first.map { $0.due <= now } ?? false
         let finished = Self.now
-        arm(notBefore: finished + (more ? Self.breath : tick))
+        arm(notBefore: finished + (more ? Self.pollDelay : tick))
     }
 
     // MARK: the heap
@@ -127,8 +135,9 @@ final class TokenClock {
     }
 }
 
+/// The callback of the event loop's timer.
 private struct Alarm: NIOScheduledCallbackHandler {
     let clock: TokenClock
 
-    func handleScheduledCallback(eventLoop: some EventLoop) { clock.ring() }
+    func handleScheduledCallback(eventLoop: some EventLoop) { clock.fireDue() }
 }

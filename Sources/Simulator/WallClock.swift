@@ -1,10 +1,11 @@
 import Glibc
 
-/// The time of day, for the fields of the providers' forms that say it. Nothing here is paced by it.
+/// The time of day, for response fields that contain it. Pacing uses `TokenClock` instead.
 enum WallClock {
+    /// Seconds since 1970.
     static var seconds: Int { time(nil) }
 
-    /// RFC 3339 with nanoseconds, UTC.
+    /// The current time as RFC 3339 in UTC, with nanoseconds.
     static var timestamp: String {
         var now = timespec()
         clock_gettime(CLOCK_REALTIME, &now)

@@ -1,27 +1,30 @@
 import Contract
 import Glibc
 
-/// One request to an upstream, from the dial to its end. On the loop only.
+/// One generation request to an upstream, from connecting until its result. Used on the event loop only.
 package final class UpstreamCall {
-    /// How long an answer that is whole may keep its connection open until it ends as HTTP has it, so that the connection can serve again.
+    /// Maximum time to keep reading after a complete answer. A response that ends properly lets its connection be reused.
     private static let drainTime = Duration.seconds(1)
 
+    /// Outlives its calls: it holds each call until the call ends.
     private unowned let client: UpstreamClient
     private let jobID: JobID
     private let upstream: UpstreamConfiguration
     private let adapter: any UpstreamAdapter
+    /// Nil once the call was cancelled or its result was delivered.
     private var receiver: (any UpstreamReceiver)?
     private var transfer: CurlTransfer?
     private var decoder: (any StreamDecoder)?
     private var head: HTTPResponseHead?
+    /// The start of an error response's body, up to `HTTPFailure.keptBodyBytes`.
     private var errorBody: [UInt8] = []
     private var failure: Failure?
-    /// What the receiver was not yet told of.
+    /// Decoded output that was not delivered to the receiver yet.
     private var batch = OutputBatch()
     private var hasConnected = false
     private var hasAnswered = false
-    private var toldConnected = false
-    private var toldAnswered = false
+    private var reportedConnected = false
+    private var reportedAnswered = false
     private var drainTimer: LoopTimer?
 
     init(
@@ -34,20 +37,24 @@ package final class UpstreamCall {
         self.receiver = receiver
     }
 
+    /// Stores the transfer that `CurlMulti` started for this call.
     func dialled(_ transfer: CurlTransfer) { self.transfer = transfer }
 
-    /// Shuts the connection down before it returns; the receiver is told nothing more. Cancelling what has ended does nothing.
+    /// Cancels the call and shuts its connection down before returning. The receiver gets no further callbacks. Does nothing on an ended
+    /// call.
     package func cancel() {
         guard receiver != nil else { return }
         receiver = nil
         release()
     }
 
-    /// Back-pressure: the socket is not read from until `resumeReading`; what was read before is still told.
+    /// Stops reading from the socket until `resumeReading` (back-pressure). Bytes that were read before are still delivered.
     package func pauseReading() { if let transfer { client.setPaused(true, transfer) } }
 
+    /// Continues reading from the socket.
     package func resumeReading() { if let transfer { client.setPaused(false, transfer) } }
 
+    /// Cancels the timer, removes the transfer and releases all buffers.
     private func release() {
         if let drainTimer { client.loop.cancel(drainTimer) }
         drainTimer = nil
@@ -60,6 +67,7 @@ package final class UpstreamCall {
         client.ended(self)
     }
 
+    /// Releases the call and delivers its result to the receiver. Does nothing if the call has already ended.
     private func end(_ result: UpstreamResult) {
         guard let receiver else { return }
         self.receiver = nil
@@ -67,10 +75,12 @@ package final class UpstreamCall {
         receiver.upstreamEnded(result)
     }
 
+    /// Ends the call with a failure. Failures after a response head carry its status.
     private func end(_ code: FailureCode, _ message: String) {
         end(Failure(code, message, upstreamStatus: code == .upstreamUnreachable ? nil : head?.status))
     }
 
+    /// Ends the call with a failure, after redacting the upstream's key from its message and request id.
     private func end(_ failure: Failure) {
         var failure = failure
         failure.message = HTTPFailure.redact(failure.message, key: upstream.key)
@@ -116,12 +126,13 @@ extension UpstreamCall: ExchangeDelegate {
 
     func exchangeProgressed(outcome: ExchangeOutcome?) {
         if outcome != nil { transfer = nil }
-        // What was still read is not wanted any more, and the connection broke because of an interrupt: that is on its way to this loop.
+        // An interrupt shut the connection down from another thread. The worker's request to cancel this call is already queued on the
+        // loop; further output and the connection error are dropped.
         if client.sockets.wasCut(jobID) { return }
         if let outcome, outcome.kind == .complete, failure == nil, let decoder {
             do throws(Failure) { try decoder.finish(into: &batch) } catch { failure = error }
         }
-        guard tellProgress() else { return }
+        guard reportProgress() else { return }
         if let failure { return end(failure) }
         if let outcome { return conclude(outcome) }
         if let decoder, decoder.sawEndMark, drainTimer == nil {
@@ -129,14 +140,14 @@ extension UpstreamCall: ExchangeDelegate {
         }
     }
 
-    /// False when the receiver cancelled.
-    private func tellProgress() -> Bool {
-        if hasConnected, !toldConnected {
-            toldConnected = true
+    /// Delivers connection state and output to the receiver. Returns false if the receiver cancelled the call.
+    private func reportProgress() -> Bool {
+        if hasConnected, !reportedConnected {
+            reportedConnected = true
             receiver?.upstreamConnected()
         }
-        if hasAnswered, !toldAnswered {
-            toldAnswered = true
+        if hasAnswered, !reportedAnswered {
+            reportedAnswered = true
             receiver?.upstreamAnswered()
         }
         if !batch.isEmpty, let receiver {
@@ -147,24 +158,27 @@ extension UpstreamCall: ExchangeDelegate {
         return receiver != nil
     }
 
+    /// Turns libcurl's outcome into the result of the call.
     private func conclude(_ outcome: ExchangeOutcome) {
         if let decoder, decoder.isComplete { return end(.complete) }
-        // Even when the connection broke: the status says more of why.
+        // An error status explains the failure better than the broken connection.
         if let head, !head.isSuccess {
             return end(.failed(HTTPFailure.failure(head: head, body: errorBody, upstream: upstream, secondsSinceEpoch: time(nil))))
         }
         switch outcome.kind {
-        // libcurl is content with a connection that closes inside the head.
+        // libcurl reports success when the connection closes inside the response head.
         case .complete where head == nil:
-            end(.upstreamDisconnected, "upstream \(upstream.name) closed the connection before it had answered")
-        case .complete: end(.upstreamTruncated, "upstream \(upstream.name) ended its answer with neither a finish reason nor an end mark")
+            end(.upstreamDisconnected, "upstream \(upstream.name) closed the connection before sending a complete response head")
+        case .complete:
+            end(.upstreamTruncated, "upstream \(upstream.name) ended its response without a finish reason or an end mark")
         case .unreachable where hasConnected:
-            end(.upstreamDisconnected, "the connection to upstream \(upstream.name) broke: \(outcome.detail)")
+            end(.upstreamDisconnected, "connection to upstream \(upstream.name) lost: \(outcome.detail)")
         case .unreachable: end(.upstreamUnreachable, "upstream \(upstream.name) cannot be reached: \(outcome.detail)")
-        case .broken: end(.upstreamDisconnected, "the connection to upstream \(upstream.name) broke: \(outcome.detail)")
-        case .malformed: end(.upstreamProtocol, "upstream \(upstream.name) does not speak HTTP as it should: \(outcome.detail)")
+        case .broken: end(.upstreamDisconnected, "connection to upstream \(upstream.name) lost: \(outcome.detail)")
+        case .malformed: end(.upstreamProtocol, "upstream \(upstream.name) sent a malformed HTTP response: \(outcome.detail)")
         case .impossible:
-            end(Failure(.upstreamUnreachable, "upstream \(upstream.name) cannot be asked: \(outcome.detail)", retryable: false))
+            let message = "cannot send a request to upstream \(upstream.name): \(outcome.detail); check its url"
+            end(Failure(.upstreamUnreachable, message, retryable: false))
         }
     }
 }

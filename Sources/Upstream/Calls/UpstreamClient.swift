@@ -1,19 +1,19 @@
 import Contract
 import Logging
 
-/// Asks upstreams for generations. Lives on the loop and is used there only; made inside an actor that is pinned to it.
+/// Sends generation and speech requests to upstreams. Created inside an actor that is pinned to the event loop and used on that loop only.
 package final class UpstreamClient {
     let loop: EpollLoop
     let multi: CurlMulti
     let sockets: UpstreamSockets
     private let logger: Logger
     let metrics = UpstreamMetrics()
-    /// Calls live until they end, whether their makers hold them or not.
+    /// Running calls. Held here so that a call lives until it ends, even if its creator drops it.
     private var calls: [ObjectIdentifier: UpstreamCall] = [:]
     private var speeches: [ObjectIdentifier: SpeechCall] = [:]
 
-    /// - Throws: when libcurl has no memory.
-    /// - Parameter sockets: by which others may cut connections.
+    /// - Parameter sockets: Registry through which other threads can shut a job's connection down.
+    /// - Throws: `CurlMulti.SetupError` if libcurl cannot be initialized.
     package init(loop: EpollLoop, settings: UpstreamSettings, sockets: UpstreamSockets = UpstreamSockets(), logger: Logger) throws {
         self.loop = loop
         self.sockets = sockets
@@ -21,9 +21,10 @@ package final class UpstreamClient {
         multi = try CurlMulti(loop: loop, settings: settings, sockets: sockets)
     }
 
-    /// Dials at once. The receiver hears nothing before this returns. The body's model is asked for as it stands: aliases were the router's
-    /// to apply.
-    /// - Throws: `unsupported_parameter`, `invalid_request`, for what cannot be asked of this upstream; nothing was dialled then.
+    /// Starts a generation request and connects at once. The receiver is not called before this method returns. The model name in the body
+    /// is sent unchanged: the router has already applied aliases.
+    /// - Throws: `unsupported_parameter` or `invalid_request` if the request cannot be expressed for this upstream, `internal` if libcurl
+    ///   refuses the transfer. No connection was opened then.
     package func start(
         _ request: GenerationRequest, on upstream: UpstreamConfiguration, receiver: any UpstreamReceiver
     ) throws(Failure) -> UpstreamCall {
@@ -33,16 +34,17 @@ package final class UpstreamClient {
         do throws(CurlMulti.SetupError) {
             call.dialled(try multi.start(exchange, owner: request.jobID, delegate: call))
         } catch {
-            logger.error("upstream request could not be made", metadata: ["upstream": "\(upstream.name)", "reason": "\(error)"])
-            throw Failure(.internal, "the request to upstream \(upstream.name) could not be made: \(error)")
+            logger.error("upstream request setup failed", metadata: ["upstream": "\(upstream.name)", "reason": "\(error)"])
+            throw Failure(.internal, "cannot set up the request to upstream \(upstream.name): \(error)")
         }
         calls[ObjectIdentifier(call)] = call
         metrics.open(calls.count)
         return call
     }
 
-    /// Dials at once. The receiver hears nothing before this returns.
-    /// - Throws: what keeps the request from being made; nothing was dialled then.
+    /// Starts a speech request and connects at once. The receiver is not called before this method returns.
+    /// - Throws: `authentication` if the key is not a valid header value, `internal` if libcurl refuses the transfer. No connection was
+    ///   opened then.
     package func speak(_ request: SpeechRequest, on speech: SpeechConfiguration, receiver: any SpeechReceiver) throws(Failure) -> SpeechCall
     {
         let exchange = try request.exchange(on: speech)
@@ -50,20 +52,23 @@ package final class UpstreamClient {
         do throws(CurlMulti.SetupError) {
             call.dialled(try multi.start(exchange, owner: nil, delegate: call))
         } catch {
-            throw Failure(.internal, "the request to the speech upstream could not be made: \(error)")
+            throw Failure(.internal, "cannot set up the request to the speech upstream: \(error)")
         }
         speeches[ObjectIdentifier(call)] = call
         return call
     }
 
+    /// Number of calls that have not ended.
     package var openCalls: Int { calls.count + speeches.count }
 
-    /// Closes every connection; receivers hear nothing more.
+    /// Cancels all calls and closes every connection. Receivers get no further callbacks.
     package func close() {
         for call in calls.values { call.cancel() }
         for call in speeches.values { call.cancel() }
         multi.close()
     }
+
+    // MARK: used by calls
 
     func setPaused(_ paused: Bool, _ transfer: CurlTransfer) { multi.setPaused(paused, transfer) }
     func remove(_ transfer: CurlTransfer) { multi.remove(transfer) }

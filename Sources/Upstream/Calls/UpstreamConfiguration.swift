@@ -1,18 +1,26 @@
 /// One upstream as the operator configured it.
 package struct UpstreamConfiguration: Sendable, Hashable {
+    /// The provider API that an upstream speaks.
     package enum Kind: String, Sendable, CaseIterable { case openai, dashscope, anthropic, ollama }
+    /// The request field that asks an upstream to continue the last assistant message; `none` if it cannot.
     package enum Prefix: String, Sendable, CaseIterable { case none, partial, prefix, `continue` }
     package var name: String
     package var kind: Kind
+    /// Base URL, with or without a trailing slash.
     package var url: String
+    /// API key; nil for an upstream without authentication.
     package var key: String?
-    /// How an answer is continued from a prefix.
+    /// How the upstream is asked to continue a partial answer.
     package var prefix: Prefix
-    /// Empty: every model.
+    /// Models that this upstream serves; empty means every model.
     package var models: [String] = []
+    /// Model names in requests, mapped to the names that this upstream uses.
     package var aliases: [String: String] = [:]
+    /// Maximum number of requests per minute; nil means no limit.
     package var requestsPerMinute: Int?
+    /// Maximum number of concurrent requests; nil means no limit.
     package var concurrency: Int?
+    /// Names of the upstreams to try when this one fails, in order.
     package var fallback: [String] = []
     package init(name: String, kind: Kind, url: String, key: String?) {
         self.name = name
@@ -23,12 +31,15 @@ package struct UpstreamConfiguration: Sendable, Hashable {
     }
 }
 
+/// Settings of the HTTP transport, shared by all upstreams.
 package struct UpstreamSettings: Sendable {
+    /// Maximum time for name resolution, TCP and TLS together.
     package var connectTimeout: Duration = .seconds(5)
-    /// PEM file of the CAs to trust; nil: the system's.
+    /// PEM file with the trusted certificate authorities; nil means the system's.
     package var caFile: String?
-    /// Idle connections kept open for reuse.
+    /// Maximum number of idle connections kept open for reuse.
     package var connectionsKept = 256
+    /// Whether to negotiate HTTP/2 over TLS.
     package var http2 = false
     package init() {}
 }

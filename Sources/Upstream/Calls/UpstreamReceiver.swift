@@ -1,13 +1,16 @@
-/// Who is told of one call. Called on the loop, synchronously; may cancel the call from inside.
+/// Receives the events of one generation call, synchronously on the event loop. It may cancel the call from inside a callback.
 package protocol UpstreamReceiver: AnyObject {
-    /// The request was sent on an open connection: connecting is over, waiting for the first token.
+    /// The connection is open and the request is about to be written; next is the wait for the first token.
     func upstreamConnected()
-    /// A 2xx answer's head arrived.
+    /// The head of a 2xx response has arrived.
     func upstreamAnswered()
-    /// `chunks`: how many of the provider's chunks with output the outputs came in, the estimate of tokens generated.
-    /// `outputs` is empty when the chunks brought only fragments of tool calls: those are told when they are complete, but count at once.
-    /// With no chunks they are usage or the finish alone; usage may come before any token (Anthropic tells the prompt's first).
+    /// Output has arrived.
+    ///
+    /// `outputs` is empty if the chunks held only fragments of tool calls: a tool call is delivered when complete, but its chunks count at
+    /// once. If `chunks` is 0, `outputs` holds only usage or the finish reason. Usage may come before the first token (Anthropic sends the
+    /// prompt's usage first).
+    /// - Parameter chunks: Number of provider chunks with output, an estimate of the tokens generated.
     func upstreamProduced(_ outputs: [UpstreamOutput], chunks: Int)
-    /// The last call; not made after `cancel()`.
+    /// The call has ended. This is the last callback; it does not follow a `cancel()`.
     func upstreamEnded(_ result: UpstreamResult)
 }

@@ -2,67 +2,69 @@ import CEpoll
 import Glibc
 import Synchronization
 
-/// An epoll loop on a thread of its own that is a `SerialExecutor`: an actor pinned to it runs beside the sockets, without a hop and
-/// without a lock.
+/// An epoll loop on its own thread, and a `SerialExecutor`: an actor pinned to it runs on the thread that serves the sockets, without
+/// thread hops or locks.
 ///
-/// A turn is: wait for at most 16 descriptors' events and hand them out, run the timers that are due, run the work that had come by then,
-/// then what asked for the end of the turn. Work that arises during a batch waits for the next turn, so that neither work nor sockets
-/// starve the other.
+/// Each turn waits for events of at most 16 descriptors and handles them, fires due timers, runs the work that was queued by then, and runs
+/// the `atEndOfTurn` closures. Work queued during a turn waits for the next one, so neither work nor sockets starve the other.
 ///
-/// It is no `TaskExecutor` on purpose: that would enqueue again on every hop to the same loop (swiftlang/swift#85668).
+/// It does not conform to `TaskExecutor`: that would enqueue again on every hop to the same loop (swiftlang/swift#85668).
 package final class EpollLoop: SerialExecutor, @unchecked Sendable {
     private let name: String
     private let inbox = LoopInbox()
     private let wakeup: Wakeup
-    /// pthread_self of the loop's thread; 0 before it runs.
+    /// `pthread_self` of the loop's thread; 0 before the thread runs and after it has ended.
     private let thread = Atomic<UInt>(0)
     private let hasStarted = Atomic<Bool>(false)
     private let hasEnded = Atomic<Bool>(false)
 
-    // Below: of the loop's thread alone (and of `init`).
+    // The properties below belong to the loop's thread (and to `init`).
     private var poller: Poller
     private var timers = LoopTimers()
+    /// Work queued on the loop's own thread for the next batch.
     private var local: [LoopWork] = []
     private var endOfTurn: [() -> Void] = []
 
-    /// - Parameter name: of the thread; the system shows its first 15 bytes.
+    /// - Parameter name: Name of the thread; the kernel keeps the first 15 bytes.
+    /// - Throws: `LoopError` if the eventfd or the epoll instance cannot be created.
     package init(name: String) throws(LoopError) {
         self.name = name
         wakeup = try Wakeup()
         poller = try Poller(wakeup: wakeup)
     }
 
-    /// Starts the thread; a second call does nothing. What was enqueued before runs first.
+    /// Starts the thread. A second call does nothing. Work that was enqueued before runs first.
     package func start() {
         guard !hasStarted.exchange(true, ordering: .acquiringAndReleasing) else { return }
         var id = pthread_t()
         let created = pthread_create(&id, nil, { EpollLoop.main($0) }, Unmanaged.passRetained(self).toOpaque())
-        precondition(created == 0, "a thread for the loop could not be made")
+        precondition(created == 0, "cannot create the thread of event loop \(name): pthread_create failed with error \(created)")
         pthread_detach(id)
     }
 
-    /// Balances `start`'s retain: the thread holds its loop until it ends.
+    /// Entry point of the thread. It takes over the reference that `start` retained and holds the loop until the thread ends.
     private static func main(_ context: UnsafeMutableRawPointer?) -> UnsafeMutableRawPointer? {
         guard let context else { return nil }
         let loop = Unmanaged<EpollLoop>.fromOpaque(context).takeRetainedValue()
         sluice_name_thread(loop.name)
         loop.thread.store(UInt(pthread_self()), ordering: .releasing)
         loop.run()
-        // Its number may be given to another thread, which must not be taken for the loop's.
+        // The system may reuse the thread id; another thread must not pass `isOnLoop`.
         loop.thread.store(0, ordering: .releasing)
         loop.hasEnded.store(true, ordering: .releasing)
         return nil
     }
 
-    /// Ends the thread after the turn, once the work that it has is done. Any thread, any number of times.
+    /// Ends the thread after the current turn, once all queued work has run. May be called from any thread and repeatedly.
     ///
-    /// Later a job that is enqueued traps (its task would hang for ever), while `execute` does nothing.
+    /// Afterwards `enqueue` traps, because the job's task would never resume, and `execute` drops its closure.
     package func stop() {
         if inbox.stop() == .wake { wakeup.signal() }
     }
 
-    // MARK: any thread
+    // MARK: from any thread
 
+    /// Current time, nanoseconds of CLOCK_MONOTONIC.
     package var now: UInt64 { Self.monotonicNanoseconds }
 
     private static var monotonicNanoseconds: UInt64 {
@@ -71,19 +73,21 @@ package final class EpollLoop: SerialExecutor, @unchecked Sendable {
         return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
     }
 
-    /// From `start` until the thread has done its last work.
+    /// True from `start` until the thread has run its last work.
     package var isRunning: Bool { hasStarted.load(ordering: .acquiring) && !hasEnded.load(ordering: .acquiring) }
 
     private var isOnLoop: Bool { thread.load(ordering: .acquiring) == UInt(pthread_self()) }
 
-    /// Runs a closure on the loop: in this turn's next batch when called there. A closure given after the loop ended is dropped.
+    /// Runs a closure on the loop, in the next batch of work if called on the loop itself. Drops the closure if the loop has ended.
     package func execute(_ body: @escaping @Sendable () -> Void) { _ = put(.body(body)) }
 
+    /// Runs a job of the concurrency runtime on the loop. Traps if the loop has ended.
     package func enqueue(_ job: consuming ExecutorJob) {
         let accepted = put(.job(UnownedJob(job)))
-        precondition(accepted, "a job was enqueued on the loop after it had ended; its task would never go on")
+        precondition(accepted, "job enqueued on event loop \(name) after it ended; the job's task would never resume")
     }
 
+    /// Queues work. Returns false if the loop has ended.
     private func put(_ work: LoopWork) -> Bool {
         if isOnLoop {
             local.append(work)
@@ -104,16 +108,18 @@ package final class EpollLoop: SerialExecutor, @unchecked Sendable {
 
     // MARK: on the loop only
 
-    func preconditionOnLoop() { precondition(isOnLoop, "this belongs on the loop's own thread") }
+    /// Traps unless called on the loop's thread.
+    func preconditionOnLoop() { precondition(isOnLoop, "event loop \(name) used from another thread; call this on the loop") }
 
-    /// Runs a closure once; it is released when it has run or is cancelled.
+    /// Runs a closure once after a delay. The closure is released after it has run or was cancelled.
     package func schedule(after delay: Duration, _ body: @escaping () -> Void) -> LoopTimer {
         let timer = LoopTimer(oneShot: true, body)
         set(timer, after: delay)
         return timer
     }
 
-    /// Sets a timer made with `LoopTimer.init` (again), also one that has fired or was cancelled, without allocating anything.
+    /// Sets a timer made with `LoopTimer.init`. The timer may be set already, have fired or be cancelled. Allocates nothing.
+    /// - Parameter delay: Negative delays count as 0; the maximum is about 31 years.
     package func set(_ timer: LoopTimer, after delay: Duration) {
         preconditionOnLoop()
         let (seconds, attoseconds) = delay.components
@@ -121,30 +127,33 @@ package final class EpollLoop: SerialExecutor, @unchecked Sendable {
         timers.set(timer, deadline: now + UInt64(nanoseconds))
     }
 
-    /// Cancelling one that has fired or is not set does nothing.
+    /// Cancels a timer. Does nothing if the timer has fired or is not set.
     package func cancel(_ timer: LoopTimer) {
         preconditionOnLoop()
         timers.remove(timer)
         timer.release()
     }
 
-    /// Runs once, after all events and work of this turn, before epoll waits again.
+    /// Runs a closure once after all events and work of this turn, before epoll waits again.
     package func atEndOfTurn(_ body: @escaping () -> Void) {
         preconditionOnLoop()
         endOfTurn.append(body)
     }
 
+    /// Watches a descriptor (level-triggered), or changes which events are watched.
+    /// - Throws: `LoopError` if the kernel refuses the watch.
     func watch(_ descriptor: Int32, read: Bool, write: Bool, handler: any DescriptorHandler) throws(LoopError) {
         preconditionOnLoop()
         try poller.watch(descriptor, read: read, write: write, handler: handler)
     }
 
+    /// Stops watching a descriptor.
     func forget(_ descriptor: Int32) {
         preconditionOnLoop()
         poller.forget(descriptor)
     }
 
-    /// As `execute`, for closures that stay on the loop.
+    /// Queues a closure like `execute`; the closure need not be sendable because it stays on the loop.
     func queue(_ body: @escaping () -> Void) {
         preconditionOnLoop()
         local.append(.body(body))
@@ -152,15 +161,16 @@ package final class EpollLoop: SerialExecutor, @unchecked Sendable {
 
     // MARK: the turn
 
+    /// Runs turns until a stop was requested and no work is left.
     private func run() {
         let executor = asUnownedSerialExecutor()
         var batch: [LoopWork] = []
         var localBatch: [LoopWork] = []
-        var ending: [() -> Void] = []
+        var endOfTurnBatch: [() -> Void] = []
         repeat {
-            let count = poller.wait(milliseconds: waitingTime())
+            let count = poller.wait(milliseconds: waitMilliseconds())
             for index in 0..<count {
-                // Asked one by one: a handler may close the descriptors of events behind it.
+                // Look each event up only now: an earlier handler of this turn may have closed its descriptor.
                 guard let ready = poller.ready(index) else { continue }
                 ready.handler.descriptorReady(
                     ready.descriptor, readable: ready.readable, writable: ready.writable, failed: ready.failed)
@@ -170,9 +180,9 @@ package final class EpollLoop: SerialExecutor, @unchecked Sendable {
             swap(&local, &localBatch)
             Self.run(&localBatch, on: executor)
             Self.run(&batch, on: executor)
-            swap(&endOfTurn, &ending)
-            for body in ending { body() }
-            ending.removeAll(keepingCapacity: true)
+            swap(&endOfTurn, &endOfTurnBatch)
+            for body in endOfTurnBatch { body() }
+            endOfTurnBatch.removeAll(keepingCapacity: true)
         } while !(local.isEmpty && endOfTurn.isEmpty && inbox.endIfStopping())
     }
 
@@ -186,6 +196,7 @@ package final class EpollLoop: SerialExecutor, @unchecked Sendable {
         batch.removeAll(keepingCapacity: true)
     }
 
+    /// Fires the timers that are due. Timers set by their closures wait for the next turn.
     private func runDueTimers() {
         guard let next = timers.nextDeadline else { return }
         let now = now
@@ -194,8 +205,8 @@ package final class EpollLoop: SerialExecutor, @unchecked Sendable {
         while let timer = timers.popDue(now: now, before: bound) { timer.fire() }
     }
 
-    /// Milliseconds that epoll may wait, rounded up: a timer never fires early.
-    private func waitingTime() -> Int32 {
+    /// Milliseconds that `epoll_wait` may block, rounded up so that timers never fire early; -1 without a limit.
+    private func waitMilliseconds() -> Int32 {
         guard local.isEmpty, endOfTurn.isEmpty else { return 0 }
         var milliseconds: Int32 = -1
         if let deadline = timers.nextDeadline {

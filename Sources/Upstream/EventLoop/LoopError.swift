@@ -1,8 +1,8 @@
-/// Why a loop could not be made or a socket could not be watched.
+/// The failure of a system call, thrown if an event loop cannot be created or a socket cannot be watched.
 package struct LoopError: Error, Sendable, CustomStringConvertible {
-    /// The system call that failed.
+    /// Name of the system call.
     package let call: String
-    /// Its errno.
+    /// The call's errno.
     package let number: Int32
 
     package var description: String { "\(call) failed with errno \(number)" }

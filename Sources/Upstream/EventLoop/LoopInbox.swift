@@ -6,16 +6,17 @@ enum LoopWork {
     case body(() -> Void)
 }
 
-/// Where other threads leave work for a loop, and how they know whether it must be woken.
+/// The queue through which other threads give work to an event loop. It tracks whether the loop must be woken.
 ///
-/// A pthread mutex and not `Synchronization.Mutex`: the thread sanitizer understands it.
+/// Uses a pthread mutex instead of `Synchronization.Mutex` because the thread sanitizer understands it.
 final class LoopInbox: @unchecked Sendable {
+    /// The result of adding work or requesting a stop.
     enum Receipt {
-        /// The loop is awake, or was woken already: it will look before it sleeps.
+        /// The loop is awake or was already woken; it takes the work before it waits.
         case accepted
-        /// The loop sleeps and the caller must wake it.
+        /// The loop is waiting; the caller must wake it.
         case wake
-        /// The loop has ended and runs nothing any more.
+        /// The loop has ended and runs no more work.
         case refused
     }
 
@@ -42,6 +43,7 @@ final class LoopInbox: @unchecked Sendable {
         return body()
     }
 
+    /// Adds work. Any thread.
     func put(_ item: LoopWork) -> Receipt {
         locked {
             if hasEnded { return .refused }
@@ -50,6 +52,7 @@ final class LoopInbox: @unchecked Sendable {
         }
     }
 
+    /// Requests the end of the loop. Any thread.
     func stop() -> Receipt {
         locked {
             if hasEnded { return .refused }
@@ -64,7 +67,7 @@ final class LoopInbox: @unchecked Sendable {
         return .wake
     }
 
-    /// On the loop, before it waits: true if it may sleep, since there is nothing to do and every later `put` will wake it.
+    /// Marks the loop as waiting unless there is work. Called on the loop before it waits; after true, the next `put` returns `.wake`.
     func fallAsleep() -> Bool {
         locked {
             guard work.isEmpty, !isStopping else { return false }
@@ -73,7 +76,7 @@ final class LoopInbox: @unchecked Sendable {
         }
     }
 
-    /// On the loop, after it waited: what has come is swapped with `batch`, which is empty (its capacity is used again).
+    /// Swaps the queued work with `batch`, which must be empty; its capacity is reused. Called on the loop after it waited.
     func take(_ batch: inout [LoopWork]) {
         locked {
             isAsleep = false
@@ -81,7 +84,7 @@ final class LoopInbox: @unchecked Sendable {
         }
     }
 
-    /// On the loop: true once it was told to stop and nothing is left; from then on everything is refused.
+    /// Marks the loop as ended if a stop was requested and no work is left. Later work is refused. Called on the loop.
     func endIfStopping() -> Bool {
         locked {
             guard isStopping, work.isEmpty else { return false }

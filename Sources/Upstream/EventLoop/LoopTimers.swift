@@ -1,43 +1,46 @@
-/// A moment on a loop at which a closure runs, once. To be used on its loop only.
+/// A timer of an event loop: runs a closure at its deadline. Used on its loop only.
 package final class LoopTimer {
+    /// Nanoseconds of CLOCK_MONOTONIC.
     fileprivate(set) var deadline: UInt64 = 0
-    /// Orders timers of one deadline by the time at which they were set.
+    /// Orders timers with equal deadlines by the order in which they were set.
     fileprivate var sequence: UInt64 = 0
-    /// Where it stands in the heap; -1 while it is not set.
+    /// Index in the heap; -1 while the timer is not set.
     fileprivate var position = -1
     private var body: (() -> Void)?
     private let isOneShot: Bool
 
+    /// - Parameter oneShot: Whether the closure is released when the timer fires or is cancelled.
     init(oneShot: Bool, _ body: @escaping () -> Void) {
         isOneShot = oneShot
         self.body = body
     }
 
-    /// One that may be set again and again, by `EpollLoop.set`; it holds its closure as long as it lives.
+    /// Makes a timer that can be set repeatedly with `EpollLoop.set`. It retains its closure for its whole lifetime.
     package convenience init(_ body: @escaping () -> Void) { self.init(oneShot: false, body) }
 
+    /// Runs the closure. A one-shot timer releases it first.
     func fire() {
         let body = body
         release()
         body?()
     }
 
-    /// A one-shot's closure may hold whoever holds the timer.
+    /// Releases a one-shot timer's closure. This breaks a reference cycle if the closure holds the timer's owner.
     func release() { if isOneShot { body = nil } }
 
     package var isSet: Bool { position >= 0 }
 }
 
-/// A binary heap of timers that know their place in it, so that cancelling costs O(log n) and leaves nothing behind.
+/// A binary heap of timers. Each timer stores its index, so cancelling costs O(log n) and leaves no stale entries.
 struct LoopTimers {
     private var heap: [LoopTimer] = []
     private var nextSequence: UInt64 = 0
 
     var count: Int { heap.count }
-    /// CLOCK_MONOTONIC ns.
+    /// The earliest deadline, nanoseconds of CLOCK_MONOTONIC; nil without timers.
     var nextDeadline: UInt64? { heap.first?.deadline }
 
-    /// Sets a timer, or moves one that is set.
+    /// Sets a timer, or moves it if it is already set.
     mutating func set(_ timer: LoopTimer, deadline: UInt64) {
         timer.deadline = deadline
         timer.sequence = nextSequence
@@ -46,9 +49,10 @@ struct LoopTimers {
             timer.position = heap.count
             heap.append(timer)
         }
-        settle(timer.position)
+        restoreOrder(timer.position)
     }
 
+    /// Removes a timer. Does nothing if the timer is not set.
     mutating func remove(_ timer: LoopTimer) {
         let position = timer.position
         guard position >= 0 else { return }
@@ -56,18 +60,18 @@ struct LoopTimers {
         let last = heap.removeLast()
         guard last !== timer else { return }
         place(last, at: position)
-        settle(position)
+        restoreOrder(position)
     }
 
-    /// The earliest timer whose deadline is not after `now` and which was set before `sequence`, taken out of the heap.
+    /// Removes and returns the earliest timer if it is due at `now` and was set before `sequence`.
     mutating func popDue(now: UInt64, before sequence: UInt64) -> LoopTimer? {
         guard let first = heap.first, first.deadline <= now, first.sequence < sequence else { return nil }
         remove(first)
         return first
     }
 
-    /// Timers set from now on have this sequence or a later one: a bound for `popDue`, lest a timer that sets itself again with no delay
-    /// keep the loop in one turn for ever.
+    /// Lower bound of the sequences of timers set from now on. Passed to `popDue`, it keeps a timer that sets itself again without delay
+    /// from looping within one turn.
     var sequenceBound: UInt64 { nextSequence }
 
     private mutating func place(_ timer: LoopTimer, at position: Int) {
@@ -79,7 +83,8 @@ struct LoopTimers {
         (left.deadline, left.sequence) < (right.deadline, right.sequence)
     }
 
-    private mutating func settle(_ start: Int) {
+    /// Restores the heap order for one timer by moving it up or down.
+    private mutating func restoreOrder(_ start: Int) {
         var position = start
         let timer = heap[position]
         while position > 0 {

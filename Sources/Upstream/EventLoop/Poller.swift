@@ -1,8 +1,9 @@
 import CEpoll
 import Glibc
 
-/// Who is told that a descriptor can be read or written.
+/// Receives readiness events of file descriptors, on the event loop.
 protocol DescriptorHandler: AnyObject {
+    /// Called once for each event. `failed` reports an error or hang-up, and may come with the other two.
     func descriptorReady(_ descriptor: Int32, readable: Bool, writable: Bool, failed: Bool)
 }
 
@@ -17,20 +18,22 @@ final class Wakeup: Sendable {
 
     deinit { close(descriptor) }
 
+    /// Wakes the waiting epoll. Any thread.
     func signal() {
         var one: UInt64 = 1
         _ = write(descriptor, &one, 8)
     }
 }
 
-/// epoll and who is told of which descriptor. Of one loop's thread.
+/// An epoll instance with the handlers of its descriptors. Used on the loop's thread only.
 struct Poller: ~Copyable {
-    /// Small, because an interrupt waits for the events of its turn, some 10 us each.
+    /// Maximum number of events per turn. It is small because an interrupt waits for the events of its turn, about 10 µs each.
     private static let capacity = 16
+    /// Event tag of the eventfd.
     private static let wakeTag = UInt64.max
 
     private struct Registration {
-        /// Tells events of this registration from those of an earlier one whose descriptor had the same number.
+        /// Distinguishes events of this registration from those of an earlier one with the same descriptor number.
         var generation: UInt32 = 0
         var handler: (any DescriptorHandler)?
     }
@@ -38,14 +41,14 @@ struct Poller: ~Copyable {
     private let epoll: Int32
     private let wakeup: Wakeup
     private let events: UnsafeMutablePointer<epoll_event>
-    /// By descriptor: their numbers are small and dense.
+    /// Indexed by descriptor: descriptor numbers are small and dense.
     private var registrations: [Registration] = []
 
     init(wakeup: Wakeup) throws(LoopError) {
         self.wakeup = wakeup
         epoll = epoll_create1(Int32(EPOLL_CLOEXEC))
         guard epoll >= 0 else { throw LoopError(call: "epoll_create1", number: errno) }
-        // Edge-triggered: each write is an event of its own and nobody need read the counter, which cannot overflow in 2^64 wakes.
+        // Edge-triggered: every write causes a new event, so the counter need not be read. It cannot overflow before 2^64 wake-ups.
         var event = epoll_event(events: EPOLLIN.rawValue | EPOLLET.rawValue, data: epoll_data_t(u64: Self.wakeTag))
         guard epoll_ctl(epoll, EPOLL_CTL_ADD, wakeup.descriptor, &event) == 0 else {
             let number = errno
@@ -60,15 +63,16 @@ struct Poller: ~Copyable {
         events.deallocate()
     }
 
-    /// Waits, and says how many events (at most `capacity`) can be asked for.
-    /// - Parameter milliseconds: -1 for ever, 0 not at all.
+    /// Waits for events and returns their number, at most `capacity`. `ready` returns each of them.
+    /// - Parameter milliseconds: Maximum wait; -1 without a limit, 0 without waiting.
     func wait(milliseconds: Int32) -> Int {
         let count = epoll_wait(epoll, events, Int32(Self.capacity), milliseconds)
-        // EINTR is no event. Any other error means that the loop itself is broken (a closed descriptor), and going on would spin silently.
-        precondition(count >= 0 || errno == EINTR, "epoll_wait failed")
+        // Any error except EINTR means that the loop itself is broken (a closed descriptor). Continuing would spin.
+        precondition(count >= 0 || errno == EINTR, "epoll_wait failed with errno \(errno)")
         return max(0, Int(count))
     }
 
+    /// One event, with the handler of its descriptor.
     struct Ready {
         var descriptor: Int32
         var handler: any DescriptorHandler
@@ -77,7 +81,7 @@ struct Poller: ~Copyable {
         var failed: Bool
     }
 
-    /// The event at a place below what `wait` returned; nil if it is the wake-up or its registration is gone.
+    /// Returns the event at an index below the result of `wait`; nil for the wake-up and for a registration that no longer exists.
     func ready(_ index: Int) -> Ready? {
         let tag = events[index].data.u64
         guard tag != Self.wakeTag else { return nil }
@@ -92,7 +96,8 @@ struct Poller: ~Copyable {
             failed: bits & (EPOLLERR.rawValue | EPOLLHUP.rawValue) != 0)
     }
 
-    /// Watches a descriptor, level-triggered, or changes what it is watched for.
+    /// Watches a descriptor (level-triggered), or changes which events are watched.
+    /// - Throws: `LoopError` if `epoll_ctl` fails.
     mutating func watch(_ descriptor: Int32, read: Bool, write: Bool, handler: any DescriptorHandler) throws(LoopError) {
         let index = Int(descriptor)
         while registrations.count <= index { registrations.append(Registration()) }
@@ -104,7 +109,7 @@ struct Poller: ~Copyable {
         let tag = UInt64(registrations[index].generation) << 32 | UInt64(UInt32(descriptor))
         var event = epoll_event(events: (read ? EPOLLIN.rawValue : 0) | (write ? EPOLLOUT.rawValue : 0), data: epoll_data_t(u64: tag))
         var result = epoll_ctl(epoll, isKnown ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, descriptor, &event)
-        // The kernel forgets a descriptor that is closed, and libcurl may close one and open another of its number without a word in
+        // The kernel drops a closed descriptor, and libcurl may close one and open another with the same number without a callback in
         // between.
         if result != 0, errno == ENOENT {
             result = epoll_ctl(epoll, EPOLL_CTL_ADD, descriptor, &event)
@@ -114,7 +119,7 @@ struct Poller: ~Copyable {
         guard result == 0 else { throw LoopError(call: "epoll_ctl", number: errno) }
     }
 
-    /// Forgets a descriptor; one that is closed already or was never watched is no error.
+    /// Stops watching a descriptor. Ignores descriptors that are closed or were never watched.
     mutating func forget(_ descriptor: Int32) {
         guard registrations.indices.contains(Int(descriptor)) else { return }
         registrations[Int(descriptor)].handler = nil

@@ -2,26 +2,32 @@ import Contract
 import JSONCodec
 import Support
 
-/// An OpenAI chat-completions body, read for translation into another dialect. What is not known is not dropped: it is refused by name.
+/// An OpenAI chat-completions request, parsed for translation into another dialect. Adapters reject unknown parameters by name instead of
+/// dropping them.
 struct ChatRequest {
     enum Role { case system, user, assistant, tool }
     enum Part { case text(String), image(url: String) }
+    /// A tool call of an earlier assistant message; `arguments` is unvalidated JSON text.
     struct Call { let id, name, arguments: String }
+    /// A function offered to the model; `parameters` is its JSON schema.
     struct Tool {
         let name: String
         let description: String?
         let parameters: JSON?
     }
     enum ToolChoice: Equatable { case auto, none, required, named(String) }
+    /// The requested output format; `schema` holds a JSON schema.
     enum Format { case text, object, schema(JSON) }
 
+    /// A message of the conversation.
     struct Message {
         var role: Role
         var parts: [Part] = []
         var calls: [Call] = []
-        /// Of the call that a tool's message answers.
+        /// Id of the tool call that a message of role `tool` answers.
         var callID: String?
 
+        /// All text parts, concatenated.
         var text: String { parts.reduce(into: "") { if case .text(let text) = $1 { $0 += text } } }
         var hasImages: Bool { parts.contains { if case .image = $0 { true } else { false } } }
     }
@@ -35,18 +41,18 @@ struct ChatRequest {
     private(set) var stop: [String] = []
     private(set) var format = Format.text
     private(set) var user: String?
-    /// The body itself, old forms replaced by what they mean.
+    /// The body, with deprecated fields replaced by their current form.
     let body: JSONObject
-    /// Everything else that was set (`temperature`, `seed`…), for the dialect to take or refuse.
+    /// All other members that are not null (`temperature`, `seed`...). The dialect translates or rejects them.
     private(set) var rest: [JSONObject.Member] = []
 
-    /// One pass over the members.
-    /// - Throws: `invalid_request` for what is no chat request or names a member twice, `unsupported_parameter` for what cannot be
-    ///   translated.
+    /// Parses a request body.
+    /// - Throws: `invalid_request` for a body that is not a chat request or repeats a member, `unsupported_parameter` for content that
+    ///   cannot be translated.
     init(_ original: JSONObject) throws(Failure) {
-        try Self.refuseRepeatedNames(original)
+        try Self.rejectRepeatedMembers(original)
         try RequestRules.check(original)
-        let body = try Self.modern(original)
+        let body = try Self.replacingDeprecatedMembers(original)
         self.body = body
         for member in body.members where !member.value.isNull {
             let (name, value) = (member.name, member.value)
@@ -54,37 +60,39 @@ struct ChatRequest {
             case "model": model = value.string ?? ""
             case "messages": for message in value.array ?? [] { messages.append(try Self.message(message)) }
             case "tools":
-                guard let list = value.array else { throw Self.wrong("tools", "an array") }
+                guard let list = value.array else { throw Self.invalid("tools", "an array") }
                 for tool in list { tools.append(try Self.tool(tool)) }
             case "tool_choice": toolChoice = try Self.choice(value)
             case "parallel_tool_calls": parallelCalls = value.bool
             case "max_tokens", "max_completion_tokens":
-                guard let number = value.integer, number > 0 else { throw Self.wrong(name, "a whole number above 0") }
+                guard let number = value.integer, number > 0 else { throw Self.invalid(name, "a whole number above 0") }
                 maximumTokens = number
             case "stop": stop = value.string.map { [$0] } ?? (value.array ?? []).compactMap(\.string)
             case "response_format": format = try Self.format(value)
             case "user": user = value.string
-            // The worker decides how it is streamed; one answer is the only kind there is.
+            // The worker always streams, and `n` can only be 1.
             case "stream", "stream_options", "n": break
             default: rest.append(member)
             }
         }
     }
 
-    /// Of two members of one name, the check of a limit may read the one and an upstream the other.
-    private static func refuseRepeatedNames(_ body: JSONObject) throws(Failure) {
+    /// Rejects repeated members. The check of a limit might read one of them and the upstream another.
+    private static func rejectRepeatedMembers(_ body: JSONObject) throws(Failure) {
         var names = Set<String>(minimumCapacity: body.members.count)
         for member in body.members where !names.insert(member.name).inserted {
-            throw Failure(.invalidRequest, "the request has more than one \"\(member.name.cut(toBytes: 100))\"")
+            throw Failure(.invalidRequest, "the request has more than one member \"\(member.name.cut(toBytes: 100))\"")
         }
     }
 
-    /// `functions` and `function_call`, OpenAI's first form, as the `tools` and `tool_choice` that came after them.
-    private static func modern(_ original: JSONObject) throws(Failure) -> JSONObject {
+    /// Replaces the deprecated `functions` and `function_call` with `tools` and `tool_choice`.
+    private static func replacingDeprecatedMembers(_ original: JSONObject) throws(Failure) -> JSONObject {
         var body = original
         if let functions = body["functions"], !functions.isNull {
-            guard let list = functions.array else { throw wrong("functions", "an array") }
-            guard body["tools"] == nil else { throw Failure(.invalidRequest, "the request has both \"functions\" and \"tools\"") }
+            guard let list = functions.array else { throw invalid("functions", "an array") }
+            guard body["tools"] == nil else {
+                throw Failure(.invalidRequest, "the request has both \"functions\" and \"tools\"; use \"tools\"")
+            }
             body["tools"] = .array(list.map { ["type": "function", "function": $0] })
         }
         if let choice = body["function_call"], !choice.isNull {
@@ -95,23 +103,29 @@ struct ChatRequest {
         return body
     }
 
-    /// Refuses what is left over after a dialect took its own, penalties of 0 (which change nothing) apart.
+    /// Rejects a member that the dialect did not translate. Members with their default value are ignored: penalties of 0, `logprobs` and
+    /// `store` of false.
     static func refuse(_ member: JSONObject.Member, on upstream: UpstreamConfiguration) throws(Failure) {
         if member.name == "presence_penalty" || member.name == "frequency_penalty", member.value.double == 0 { return }
         if member.value == false, ["logprobs", "store"].contains(member.name) { return }
         throw unsupported(member.name, on: upstream)
     }
 
+    /// The failure for a parameter that an upstream's API does not have.
     static func unsupported(_ name: String, on upstream: UpstreamConfiguration) -> Failure {
         Failure(
             .unsupportedParameter,
-            "the request's \"\(name.cut(toBytes: 100))\" cannot be asked of upstream \(upstream.name) (kind \(upstream.kind.rawValue))")
+            "the request's \"\(name.cut(toBytes: 100))\" is not supported by upstream \(upstream.name) (kind \(upstream.kind.rawValue))")
     }
 
-    private static func wrong(_ name: String, _ wanted: String) -> Failure {
-        Failure(.invalidRequest, "the request's \"\(name)\" is not \(wanted)")
+    /// The failure for a member with an invalid value.
+    private static func invalid(_ name: String, _ expected: String) -> Failure {
+        Failure(.invalidRequest, "the request's \"\(name)\" is not \(expected)")
     }
 
+    /// Parses a message.
+    /// - Throws: `invalid_request` for an unknown role or content of the wrong type, `unsupported_parameter` for parts that cannot be
+    ///   translated.
     private static func message(_ json: JSON) throws(Failure) -> Message {
         let role: Role
         switch json["role"]?.string {
@@ -122,20 +136,20 @@ struct ChatRequest {
         case let other:
             throw Failure(
                 .invalidRequest,
-                "a message's \"role\" is \"\((other ?? "").cut(toBytes: 40))\"; it may be system, developer, user, assistant or tool")
+                "a message's \"role\" is \"\((other ?? "").cut(toBytes: 40))\"; it must be system, developer, user, assistant or tool")
         }
         var message = Message(role: role)
         switch json["content"] {
         case .string(let text): message.parts = [.text(text)]
         case .array(let parts): for part in parts { message.parts.append(try Self.part(part)) }
         case nil, .null: break
-        default: throw wrong("messages[].content", "a string or an array")
+        default: throw invalid("messages[].content", "a string or an array")
         }
         if json["function_call"]?.object != nil {
-            throw Failure(.unsupportedParameter, "the request's \"function_call\" is the old form: use \"tool_calls\"")
+            throw Failure(.unsupportedParameter, "a message has the deprecated \"function_call\"; use \"tool_calls\"")
         }
         for call in json["tool_calls"]?.array ?? [] {
-            guard let name = call["function"]?["name"]?.string else { throw wrong("messages[].tool_calls[].function.name", "a string") }
+            guard let name = call["function"]?["name"]?.string else { throw invalid("messages[].tool_calls[].function.name", "a string") }
             message.calls.append(Call(id: call["id"]?.string ?? "", name: name, arguments: call["function"]?["arguments"]?.string ?? "{}"))
         }
         message.callID = json["tool_call_id"]?.string
@@ -145,23 +159,24 @@ struct ChatRequest {
     private static func part(_ json: JSON) throws(Failure) -> Part {
         switch json["type"]?.string {
         case "text", nil:
-            guard let text = json["text"]?.string else { throw wrong("messages[].content[].text", "a string") }
+            guard let text = json["text"]?.string else { throw invalid("messages[].content[].text", "a string") }
             return .text(text)
         case "image_url":
             guard let url = json["image_url"]?["url"]?.string ?? json["image_url"]?.string else {
-                throw wrong("messages[].content[].image_url.url", "a string")
+                throw invalid("messages[].content[].image_url.url", "a string")
             }
             return .image(url: url)
         case let other?:
             throw Failure(
-                .unsupportedParameter, "a message's part of type \"\(other.cut(toBytes: 40))\" cannot be translated; text and image_url can"
+                .unsupportedParameter,
+                "a message part of type \"\(other.cut(toBytes: 40))\" is not supported; use text or image_url"
             )
         }
     }
 
     private static func tool(_ json: JSON) throws(Failure) -> Tool {
         guard json["type"]?.string ?? "function" == "function", let function = json["function"], let name = function["name"]?.string else {
-            throw wrong("tools[]", "a function with a name")
+            throw invalid("tools[]", "a function with a name")
         }
         return Tool(name: name, description: function["description"]?.string, parameters: function["parameters"])
     }
@@ -173,7 +188,7 @@ struct ChatRequest {
         case "required": return .required
         default:
             guard let name = json["function"]?["name"]?.string else {
-                throw wrong("tool_choice", "auto, none, required or a function's name")
+                throw invalid("tool_choice", "auto, none, required or a function's name")
             }
             return .named(name)
         }
@@ -184,18 +199,19 @@ struct ChatRequest {
         case "text": return .text
         case "json_object": return .object
         case "json_schema":
-            guard let schema = json["json_schema"]?["schema"] else { throw wrong("response_format.json_schema.schema", "there") }
+            guard let schema = json["json_schema"]?["schema"] else { throw invalid("response_format.json_schema.schema", "present") }
             return .schema(schema)
-        default: throw wrong("response_format.type", "text, json_object or json_schema")
+        default: throw invalid("response_format.type", "text, json_object or json_schema")
         }
     }
 }
 
-/// An image that stands in the request itself: `data:image/png;base64,…`.
+/// An image embedded in the request as a base64 data URL: `data:image/png;base64,...`.
 struct DataURL {
     let mediaType: String
     let base64: Substring
 
+    /// Returns nil for any other URL.
     init?(_ url: String) {
         guard url.hasPrefix("data:"), let comma = url.firstIndex(of: ",") else { return nil }
         let head = url[url.index(url.startIndex, offsetBy: 5)..<comma]

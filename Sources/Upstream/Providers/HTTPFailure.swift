@@ -1,18 +1,18 @@
 import Contract
 import Support
 
-/// What an answer that is not a 2xx means.
+/// Maps responses with an error status to failures.
 enum HTTPFailure {
-    /// Bytes of an error body that are kept and looked at.
+    /// Maximum number of bytes of an error body that are kept and parsed.
     static let keptBodyBytes = 64 * 1024
 
-    /// The code of a status alone.
+    /// The failure code for a status, without the provider's message.
     static func code(status: Int) -> FailureCode {
         switch status {
         case 401: .authentication
         case 403: .permission
         case 404: .modelNotFound
-        // The upstream gave up waiting: sent again it may succeed.
+        // The upstream timed out; a retry may succeed.
         case 408: .upstreamError
         case 429: .rateLimited
         case 402: .quotaExhausted
@@ -23,6 +23,7 @@ enum HTTPFailure {
         }
     }
 
+    /// The failure for a response that is not 2xx. The upstream's key is redacted.
     static func failure(
         head: HTTPResponseHead, body: [UInt8], upstream: UpstreamConfiguration, secondsSinceEpoch: Int
     ) -> UpstreamFailure {
@@ -30,7 +31,8 @@ enum HTTPFailure {
         var failure: Failure
         if (300..<400).contains(head.status) {
             failure = Failure(
-                .upstreamProtocol, "redirect refused: upstream \(upstream.name) answered \(head.status); set its URL to where it leads",
+                .upstreamProtocol,
+                "redirect refused: upstream \(upstream.name) answered \(head.status); set its url to the redirect's target",
                 upstreamStatus: head.status)
         } else {
             let code = code(head: head, provider: provider, kind: upstream.kind)
@@ -44,11 +46,11 @@ enum HTTPFailure {
             requestID: (head.requestID ?? provider?.requestID).map { redact($0, key: upstream.key, limit: keptRequestIDBytes) })
     }
 
-    /// The status decides; the provider's words only make it finer, within what the status allows.
+    /// Derives the failure code from the status. The provider's error code may refine it only as far as the status allows.
     private static func code(head: HTTPResponseHead, provider: ProviderError?, kind: UpstreamConfiguration.Kind) -> FailureCode {
         let base = code(status: head.status)
-        guard let words = provider?.failureCode(kind: kind) else { return base }
-        let finer: Set<FailureCode> =
+        guard let providerCode = provider?.failureCode(kind: kind) else { return base }
+        let refinements: Set<FailureCode> =
             switch head.status {
             case 400, 413, 422: [.contentFiltered, .quotaExhausted, .modelNotFound, .authentication, .rateLimited]
             case 401: []
@@ -58,9 +60,10 @@ enum HTTPFailure {
             case 500...599: [.overloaded, .rateLimited]
             default: []
             }
-        return finer.contains(words) ? words : base
+        return refinements.contains(providerCode) ? providerCode : base
     }
 
+    /// Describes an error body without a known error object: plain text itself, otherwise size and type.
     private static func excerpt(_ body: [UInt8], _ contentType: String) -> String {
         guard !body.isEmpty else { return "no message" }
         guard contentType.hasPrefix("text/plain") || contentType.isEmpty else {
@@ -69,12 +72,12 @@ enum HTTPFailure {
         return String(decoding: body, as: UTF8.self)
     }
 
-    /// Bytes of a message that go further than this room.
+    /// Maximum number of bytes kept of a message and of a request id.
     static let keptMessageBytes = 600
     static let keptRequestIDBytes = 128
 
-    /// The beginning of a message, the key that providers are seen to repeat replaced. Only what begins within the first `limit` bytes is
-    /// looked at, and a key that begins there is replaced whole: half a key is a secret, too.
+    /// Cuts a message to `limit` bytes and replaces the upstream's key, which some providers repeat in messages. A key that begins within
+    /// the limit is replaced as a whole: part of a key is also secret.
     static func redact(_ message: String, key: String?, limit: Int = keptMessageBytes) -> String {
         let end = message.cut(toBytes: limit).utf8.count
         let bytes = Array(message.utf8.prefix(limit + (key?.utf8.count ?? 0)))

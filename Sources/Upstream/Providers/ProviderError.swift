@@ -2,11 +2,11 @@ import Contract
 import JSONCodec
 import Support
 
-/// What a provider said of an error, from the body of an error answer or from a frame inside a stream. All dialects' forms are read alike:
-/// `{"error":{"message","type","code"}}`, `{"error":"…"}`, `{"code","message","request_id"}`, `{"object":"error","message","code"}`,
+/// A provider's error, from the body of an error response or from a frame inside a stream. The forms of all dialects are accepted:
+/// `{"error":{"message","type","code"}}`, `{"error":"..."}`, `{"code","message","request_id"}`, `{"object":"error","message","code"}` and
 /// `{"type":"error","error":{"type","message"},"request_id"}`.
 struct ProviderError: Sendable, Hashable {
-    /// Bytes of a code or a type.
+    /// Maximum number of bytes of a code or type.
     private static let maximumWordBytes = 128
 
     var message: String
@@ -20,9 +20,9 @@ struct ProviderError: Sendable, Hashable {
         self.type = type?.cut(toBytes: Self.maximumWordBytes)
     }
 
-    /// - Parameter json: the error itself, not what it stands in.
+    /// - Parameter json: The error object or string itself, not the object that contains it.
     init(_ json: JSON) {
-        // Far more than is shown in the end; the key is still looked for in it.
+        // Longer than the final message, so that a key near the end is still found and redacted.
         func bounded(_ text: String?) -> String? { text?.cut(toBytes: HTTPFailure.keptMessageBytes * 4) }
         func word(_ value: JSON?) -> String? { text(value)?.cut(toBytes: Self.maximumWordBytes) }
         func text(_ value: JSON?) -> String? {
@@ -38,7 +38,7 @@ struct ProviderError: Sendable, Hashable {
         requestID = bounded(text(json["request_id"]))
     }
 
-    /// - Parameter body: of an error answer; nil if it holds no error in any known form.
+    /// Parses the body of an error response. Returns nil if it holds no error in a known form.
     init?(body: some Sequence<UInt8>) {
         guard let json = try? JSON(parsing: body, rules: .lenient), json.object != nil else { return nil }
         if let error = json["error"], !error.isNull {
@@ -51,10 +51,10 @@ struct ProviderError: Sendable, Hashable {
         }
     }
 
-    /// The code that the provider's own words stand for, nil if they decide nothing.
+    /// Maps the provider's code and type to a failure code. Returns nil if they are unknown.
     ///
-    /// `insufficient_quota` is OpenAI's word for unpaid and DashScope's for throttled (there it comes with `Throttling` or an "allocated
-    /// quota" message).
+    /// `insufficient_quota` means an exhausted balance for OpenAI and throttling for DashScope, where it comes with `Throttling` or a
+    /// message about the "allocated quota".
     func failureCode(kind: UpstreamConfiguration.Kind?) -> FailureCode? {
         for word in [code, type].compactMap({ $0?.lowercased() }) {
             switch word {
@@ -90,21 +90,22 @@ struct ProviderError: Sendable, Hashable {
         return nil
     }
 
+    /// Whether `insufficient_quota` means throttling instead of an exhausted balance.
     private func isThrottling(kind: UpstreamConfiguration.Kind?) -> Bool {
         if kind == .dashscope { return true }
         let message = message.lowercased()
         return message.contains("allocated quota") || message.contains("throttl") || message.contains("rate limit")
     }
 
-    /// The failure that an error frame inside a 200 means; `upstream_protocol` when it says nothing better.
+    /// The failure for an error frame inside a 200 response; `upstream_protocol` if neither code nor status is known.
     func failureInsideStream(kind: UpstreamConfiguration.Kind?, status: Int? = nil) -> Failure {
-        // Gateways put the HTTP status that they got into `code`.
+        // Some gateways put the HTTP status of their upstream into `code`.
         let status = status ?? code.flatMap { Int($0) }.flatMap { (400...599).contains($0) ? $0 : nil }
         let decided = failureCode(kind: kind) ?? status.map { HTTPFailure.code(status: $0) } ?? .upstreamProtocol
-        return Failure(decided, "the upstream ended its answer with an error: \(shown)", upstreamStatus: status)
+        return Failure(decided, "the upstream ended its response with an error: \(shown)", upstreamStatus: status)
     }
 
-    /// The provider's words. Not cut here: a key that they repeat must still be whole when it is looked for.
+    /// The provider's message with its code. Not cut here: a key in the message must be complete to be found and redacted.
     var shown: String {
         let words = message.isEmpty ? "no message" : message
         return (code ?? type).map { "\(words) (\($0))" } ?? words

@@ -1,10 +1,10 @@
 import Contract
 import JSONCodec
 
-/// What all dialects' requests have in common.
+/// Checks, URLs and headers shared by the requests of all dialects.
 enum RequestRules {
-    /// - Throws: `invalid_request` for a body that is no chat request, `unsupported_parameter` for what no upstream's stream can be told
-    /// apart in.
+    /// Checks the members that every dialect requires.
+    /// - Throws: `invalid_request` if `model` or `messages` is missing, `unsupported_parameter` if `n` is not 1.
     static func check(_ body: JSONObject) throws(Failure) {
         guard let model = body["model"]?.string, !model.isEmpty else { throw Failure(.invalidRequest, "the request has no \"model\"") }
         guard let messages = body["messages"]?.array, !messages.isEmpty else {
@@ -15,27 +15,30 @@ enum RequestRules {
         }
     }
 
+    /// Joins an upstream's base URL and a path.
     static func url(_ upstream: UpstreamConfiguration, _ path: String) -> String {
         var url = upstream.url
         while url.hasSuffix("/") { url.removeLast() }
         return url + path
     }
 
-    /// The headers that every upstream gets.
+    /// The headers sent with every generation request.
     static func headers(of request: GenerationRequest) -> [String] { headers(of: request.jobID, traceparent: request.traceparent) }
 
-    /// - Parameter traceparent: comes from the job's author; what is none is left out. Each request is a step of its own in the trace.
+    /// - Parameter traceparent: Trace context from the client; ignored if invalid. Every upstream request gets its own span id.
     static func headers(of id: JobID, traceparent: String?) -> [String] {
         let request = "x-request-id: \(id.rawValue)"
         guard let trace = traceparent.flatMap(TraceParent.init) else { return [request] }
         return [request, "traceparent: \(trace.child().text)"]
     }
 
-    /// - Throws: `authentication` for a key that cannot stand in a header.
+    /// Returns the upstream's key, nil if it has none.
+    /// - Throws: `authentication` for a key that is not a valid header value.
     static func key(of upstream: UpstreamConfiguration) throws(Failure) -> String? {
         guard let key = upstream.key, !key.isEmpty else { return nil }
         guard key.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7F }) else {
-            throw Failure(.authentication, "the key of upstream \(upstream.name) holds white space or control characters")
+            throw Failure(
+                .authentication, "the key of upstream \(upstream.name) contains characters that HTTP headers do not allow; correct it")
         }
         return key
     }

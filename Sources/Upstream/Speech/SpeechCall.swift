@@ -1,28 +1,32 @@
 import Contract
 import Glibc
 
-/// Who is told of one synthesis. Called on the loop, synchronously; may cancel the call from inside.
+/// Receives the events of one speech synthesis, synchronously on the event loop. It may cancel the call from inside a callback.
 package protocol SpeechReceiver: AnyObject {
-    /// Samples: PCM, 16 bits, one channel; a call may split one in two.
+    /// Samples have arrived: PCM, 16 bits, mono. A sample may be split between two calls.
     func speechProduced(_ samples: [UInt8])
-    /// The last call; not made after `cancel()`. Nil: it is spoken whole.
+    /// The synthesis has ended; `failure` is nil if it is complete. This is the last callback; it does not follow a `cancel()`.
     func speechEnded(_ failure: Failure?)
 }
 
-/// The synthesis of one sentence, from the dial to its end. On the loop only.
+/// The synthesis of one sentence, from connecting until its result. Used on the event loop only.
 package final class SpeechCall {
-    /// How long an answer that is whole may keep its connection open until it ends as HTTP has it, so that the connection can serve again.
+    /// Maximum time to keep reading after a complete answer. A response that ends properly lets its connection be reused.
     private static let drainTime = Duration.milliseconds(200)
 
+    /// Outlives its calls: it holds each call until the call ends.
     private unowned let client: UpstreamClient
     private let speech: SpeechConfiguration
+    /// Nil once the call was cancelled or its result was delivered.
     private var receiver: (any SpeechReceiver)?
     private var transfer: CurlTransfer?
     private var decoder: (any SpeechDecoder)?
     private var head: HTTPResponseHead?
+    /// The start of an error response's body, up to `HTTPFailure.keptBodyBytes`.
     private var errorBody: [UInt8] = []
     private var failure: Failure?
     private var hasConnected = false
+    /// Decoded samples that were not delivered to the receiver yet.
     private var samples: [UInt8] = []
     private var drainTimer: LoopTimer?
 
@@ -32,20 +36,23 @@ package final class SpeechCall {
         self.receiver = receiver
     }
 
+    /// Stores the transfer that `CurlMulti` started for this call.
     func dialled(_ transfer: CurlTransfer) { self.transfer = transfer }
 
-    /// Closes the socket before it returns; the receiver is told nothing more. Cancelling what has ended does nothing.
+    /// Cancels the call and closes its connection before returning. The receiver gets no further callbacks. Does nothing on an ended call.
     package func cancel() {
         guard receiver != nil else { return }
         receiver = nil
         release()
     }
 
-    /// Back-pressure: the socket is not read from until `resumeReading`; what was read before is still told.
+    /// Stops reading from the socket until `resumeReading` (back-pressure). Bytes that were read before are still delivered.
     package func pauseReading() { if let transfer { client.setPaused(true, transfer) } }
 
+    /// Continues reading from the socket.
     package func resumeReading() { if let transfer { client.setPaused(false, transfer) } }
 
+    /// Cancels the timer, removes the transfer and releases all buffers.
     private func release() {
         if let drainTimer { client.loop.cancel(drainTimer) }
         drainTimer = nil
@@ -56,6 +63,7 @@ package final class SpeechCall {
         client.ended(self)
     }
 
+    /// Releases the call and delivers its result, with the key redacted. Does nothing if the call has already ended.
     private func end(_ failure: Failure?) {
         guard let receiver else { return }
         self.receiver = nil
@@ -121,19 +129,23 @@ extension SpeechCall: ExchangeDelegate {
         }
     }
 
+    /// Turns libcurl's outcome into the result of the call.
     private func conclude(_ outcome: ExchangeOutcome) {
         if let decoder, decoder.isComplete { return end(nil) }
         if let head, !head.isSuccess {
             return end(HTTPFailure.failure(head: head, body: errorBody, upstream: speech.upstream, secondsSinceEpoch: time(nil)).failure)
         }
         switch outcome.kind {
-        case .complete where head != nil: end(Failure(.upstreamTruncated, "the speech upstream ended its answer before its end"))
+        case .complete where head != nil:
+            end(Failure(.upstreamTruncated, "the speech upstream ended its response before the audio was complete"))
         case .unreachable where !hasConnected:
             end(Failure(.upstreamUnreachable, "the speech upstream cannot be reached: \(outcome.detail)"))
-        case .malformed: end(Failure(.upstreamProtocol, "the speech upstream does not speak HTTP as it should: \(outcome.detail)"))
-        case .impossible: end(Failure(.upstreamUnreachable, "the speech upstream cannot be asked: \(outcome.detail)", retryable: false))
+        case .malformed: end(Failure(.upstreamProtocol, "the speech upstream sent a malformed HTTP response: \(outcome.detail)"))
+        case .impossible:
+            let message = "cannot send a request to the speech upstream: \(outcome.detail); check its URL"
+            end(Failure(.upstreamUnreachable, message, retryable: false))
         case .complete, .unreachable, .broken:
-            end(Failure(.upstreamDisconnected, "the connection to the speech upstream broke: \(outcome.detail)"))
+            end(Failure(.upstreamDisconnected, "connection to the speech upstream lost: \(outcome.detail)"))
         }
     }
 }

@@ -1,15 +1,19 @@
-/// Who speaks, as the operator configured it.
+/// The speech upstream as the operator configured it.
 package struct SpeechConfiguration: Sendable, Hashable {
     package enum Kind: String, Sendable, CaseIterable { case openai, dashscope }
 
     package var kind: Kind
+    /// Base URL, with or without a trailing slash.
     package var url: String
+    /// API key; nil for an upstream without authentication.
     package var key: String?
-    /// Unless the job names another.
+    /// Default model and voice, for jobs that name none.
     package var model: String
     package var voice: String
 
-    /// - Parameters: model, voice: nil takes one that the provider is known to have.
+    /// - Parameters:
+    ///   - model: Default model; nil selects a model of the provider.
+    ///   - voice: Default voice; nil selects a voice of the provider.
     package init(kind: Kind, url: String, key: String?, model: String?, voice: String?) {
         self.kind = kind
         self.url = url
@@ -18,7 +22,7 @@ package struct SpeechConfiguration: Sendable, Hashable {
         self.voice = voice ?? (kind == .openai ? "alloy" : "Cherry")
     }
 
-    /// The same as an upstream, for what both have in common: addresses, keys, the meaning of errors.
+    /// The same upstream as an `UpstreamConfiguration`, for the code that both share: URLs, keys and errors.
     var upstream: UpstreamConfiguration {
         UpstreamConfiguration(name: "speech", kind: kind == .openai ? .openai : .dashscope, url: url, key: key)
     }

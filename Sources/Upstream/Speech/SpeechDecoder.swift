@@ -2,16 +2,18 @@ import Contract
 import JSONCodec
 import Support
 
-/// Reads the samples out of the body of a 2xx answer.
+/// Extracts the samples from the body of a 2xx response.
 protocol SpeechDecoder: AnyObject {
-    /// The answer is whole, whatever may follow.
+    /// Whether the audio is complete, regardless of further data.
     var isComplete: Bool { get }
+    /// Decodes a part of the body and appends its samples.
+    /// - Throws: `upstream_protocol` for invalid data, or the failure that the provider reported.
     func receive(_ bytes: UnsafeRawBufferPointer, into samples: inout [UInt8]) throws(Failure)
-    /// The body has ended as HTTP says.
+    /// Decodes what is left after the body has ended properly.
     func finish(into samples: inout [UInt8]) throws(Failure)
 }
 
-/// Bare samples: whole when the body has ended as HTTP says.
+/// Decoder for raw samples, which are complete when the body has ended properly.
 final class SampleDecoder: SpeechDecoder {
     private var hasSamples = false
     private var hasEnded = false
@@ -25,7 +27,7 @@ final class SampleDecoder: SpeechDecoder {
     func finish(into samples: inout [UInt8]) throws(Failure) { hasEnded = true }
 }
 
-/// DashScope's frames: base64 in `output.audio.data`, whole at the finish reason "stop".
+/// Decoder for DashScope's frames: base64 in `output.audio.data`, complete at the finish reason "stop".
 final class DashScopeSpeechDecoder: SpeechDecoder {
     private var parser = EventStreamParser()
     private(set) var isComplete = false
@@ -44,23 +46,25 @@ final class DashScopeSpeechDecoder: SpeechDecoder {
         try parser.finish { (event) throws(Failure) in try self.read(event, into: &samples) }
     }
 
+    /// Decodes one frame. Frames after the finish reason are ignored.
     private func read(_ event: ServerSentEvent, into samples: inout [UInt8]) throws(Failure) {
         guard !event.data.isEmpty, !isComplete else { return }
         var frame = Frame()
         do throws(JSONError) { try frame.scan(event.data) } catch {
-            throw Failure(.upstreamProtocol, "a frame of the speech stream cannot be read: \(error)")
+            throw Failure(.upstreamProtocol, "invalid frame in the speech stream: \(error)")
         }
         if event.name.elementsEqual("error".utf8) || !frame.hasOutput && frame.code != nil {
             throw ProviderError(message: frame.message ?? "", code: frame.code).failureInsideStream(kind: .dashscope)
         }
         if let data = frame.audio, !data.isEmpty {
             guard Base64.decode(data, into: &samples) else {
-                throw Failure(.upstreamProtocol, "a frame of the speech stream holds no base64")
+                throw Failure(.upstreamProtocol, "a frame of the speech stream contains invalid base64")
             }
         }
         isComplete = frame.finishReason == "stop"
     }
 
+    /// One frame of the stream.
     private struct Frame {
         var hasOutput = false
         var audio: String?
@@ -68,6 +72,7 @@ final class DashScopeSpeechDecoder: SpeechDecoder {
         var code: String?
         var message: String?
 
+        /// - Throws: `JSONError` for invalid JSON and for a known member of the wrong type.
         mutating func scan(_ bytes: UnsafeRawBufferPointer) throws(JSONError) {
             var scanner = JSONScanner(bytes.assumingMemoryBound(to: UInt8.self))
             try scanner.object { (key, scanner) throws(JSONError) in
@@ -102,13 +107,15 @@ final class DashScopeSpeechDecoder: SpeechDecoder {
 }
 
 extension SpeechConfiguration.Kind {
-    /// - Throws: `upstream_protocol` for an answer that can hold no samples.
+    /// Returns the decoder for a 2xx response.
+    /// - Throws: `upstream_protocol` if the content type is not audio.
     func decoder(for head: HTTPResponseHead) throws(Failure) -> any SpeechDecoder {
         let isStream = head.contentType == "text/event-stream"
         let isText = head.contentType.hasPrefix("text/") || head.contentType == "application/json"
         guard self == .dashscope ? isStream || head.contentType.isEmpty : !isText else {
             throw Failure(
-                .upstreamProtocol, "the speech upstream's answer is \(head.contentType.cut(toBytes: 100)) and no audio",
+                .upstreamProtocol,
+                "the speech upstream's response has content type \(head.contentType.cut(toBytes: 100)) instead of audio",
                 upstreamStatus: head.status)
         }
         return self == .openai ? SampleDecoder() : DashScopeSpeechDecoder()

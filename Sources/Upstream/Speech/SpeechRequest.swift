@@ -1,12 +1,13 @@
 import Contract
 import JSONCodec
 
-/// One sentence to be spoken.
+/// A request to synthesize one sentence.
 package struct SpeechRequest: Sendable {
     package var jobID: JobID
     package var text: String
     package var model: String
     package var voice: String
+    /// W3C Trace Context header of the job, unvalidated.
     package var traceparent: String?
 
     package init(jobID: JobID, text: String, model: String, voice: String) {
@@ -16,8 +17,9 @@ package struct SpeechRequest: Sendable {
         self.voice = voice
     }
 
-    /// OpenAI: `POST /audio/speech`, answered with bare samples. DashScope: Qwen-TTS ("Speech synthesis - Qwen", Model Studio) with
-    /// server-sent events.
+    /// Builds the HTTP request. OpenAI: `POST /audio/speech`, which returns raw samples. DashScope: Qwen-TTS ("Speech synthesis - Qwen",
+    /// Model Studio), which returns server-sent events.
+    /// - Throws: `authentication` if the key is not a valid header value.
     func exchange(on speech: SpeechConfiguration) throws(Failure) -> HTTPRequest {
         var headers = RequestRules.headers(of: jobID, traceparent: traceparent)
         if let key = try RequestRules.key(of: speech.upstream) { headers.append("Authorization: Bearer \(key)") }

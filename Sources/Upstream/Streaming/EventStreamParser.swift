@@ -1,53 +1,57 @@
 import Contract
 import Glibc
 
-/// One server-sent event; its bytes are valid only during the call that hands it over.
+/// A server-sent event. Its bytes are valid only during the call that delivers it.
 struct ServerSentEvent {
-    /// The `event` field; empty when there was none.
+    /// The `event` field; empty if missing.
     let name: UnsafeRawBufferPointer
-    /// The `data` lines, joined with LF; empty when there was none.
+    /// The `data` lines joined with LF; empty if missing.
     let data: UnsafeRawBufferPointer
-    /// The last comment before the event, without its colon. (DashScope says its status there.)
+    /// The last comment before the event, without its colon. DashScope sends the status there.
     let comment: UnsafeRawBufferPointer
 }
 
-/// Server-sent events from raw bytes at any slicing (WHATWG HTML, 9.2.6 "Interpreting an event stream").
+/// Parser for server-sent events, independent of how the bytes are split (WHATWG HTML, section 9.2.6 "Interpreting an event stream").
 ///
-/// Lines end with CR, LF or CRLF; a BOM at the start is dropped. A line that lies whole within a chunk is not copied, nor is the data of an
-/// event that does. What the standard discards, an event that the end of the stream cuts off before its blank line, counts here when
-/// `finish` is called:
-/// providers are seen to leave the last blank line out, and whether a stream ended cleanly is known from HTTP.
-/// `id` and `retry` are read and forgotten: upstreams are never reconnected to by event id.
+/// Lines end with CR, LF or CRLF; a byte order mark at the start is skipped. Lines that are complete within a chunk are not copied, nor is
+/// the data of an event with one such line.
+///
+/// Unlike the standard, `finish` delivers an event that lacks its final blank line: some providers omit it, and HTTP shows whether the
+/// stream ended properly. `id` and `retry` are ignored because upstream streams are never resumed by event id.
 struct EventStreamParser {
+    /// Maximum number of bytes of one line.
     static let lineLimit = 1 << 20
-    /// Of all data lines of one event.
+    /// Maximum number of bytes of all data lines of one event.
     static let eventLimit = 4 << 20
     private static let keptCommentBytes = 128
     private static let keptNameBytes = 128
 
+    /// Where the data of the current event is. `none` becomes `borrowed` or `owned`; `borrowed` becomes `owned` with a second line or at
+    /// the end of the chunk.
     private enum Data {
         case none
-        /// One line, inside the chunk that is being read.
+        /// One line inside the chunk that is being parsed.
         case borrowed(Range<Int>)
-        /// In `data`.
+        /// Copied to `data`.
         case owned
     }
 
-    /// An unfinished line of earlier chunks.
+    /// The start of a line that continues in the next chunk.
     private var carry: [UInt8] = []
     private var data: [UInt8] = []
     private var name: [UInt8] = []
     private var comment: [UInt8] = []
     private var state = Data.none
     private var isFirstLine = true
-    /// The last line ended with a CR at a chunk's end: an LF that comes next belongs to it.
+    /// Whether the last chunk ended with a CR: a following LF belongs to the same line end.
     private var skipsLineFeed = false
-    /// Lines whose field no event stream has: a stream of these is something else.
+    /// Number of lines with an unknown field name. A stream of only these is not an event stream.
     private(set) var foreignLines = 0
     private(set) var eventCount = 0
 
-    /// - Parameter body: called for each event that has data or a name.
-    /// - Throws: what `body` throws, and `upstream_protocol` for a line or an event over its limit. The parser is of no use then.
+    /// Parses a chunk of the stream.
+    /// - Parameter body: Called for each event with data or a name.
+    /// - Throws: Errors of `body`, and `upstream_protocol` for a line or event over its limit. The parser must not be used afterwards.
     mutating func feed(
         _ chunk: UnsafeRawBufferPointer, _ body: (ServerSentEvent) throws(Failure) -> Void
     ) throws(Failure) {
@@ -90,20 +94,22 @@ struct EventStreamParser {
         }
     }
 
-    /// The stream has ended: what was still open counts.
+    /// Delivers the unfinished event at the end of the stream.
     mutating func finish(_ body: (ServerSentEvent) throws(Failure) -> Void) throws(Failure) {
         if !carry.isEmpty { try carriedLine(body) }
         try dispatch(UnsafeRawBufferPointer(start: nil, count: 0), body)
     }
 
-    private static let lineTooLong = Failure(.upstreamProtocol, "a line of the event stream is longer than \(lineLimit) bytes")
-    private static let eventTooLong = Failure(.upstreamProtocol, "an event of the stream is longer than \(eventLimit) bytes")
+    private static let lineTooLong = Failure(.upstreamProtocol, "a line of the upstream's event stream is longer than \(lineLimit) bytes")
+    private static let eventTooLong = Failure(.upstreamProtocol, "an event of the upstream's stream is longer than \(eventLimit) bytes")
 
+    /// Index of the first `byte` in `start..<end`, nil if there is none.
     private static func find(_ byte: UInt8, in chunk: UnsafeRawBufferPointer, from start: Int, to end: Int) -> Int? {
         guard start < end, let base = chunk.baseAddress, let found = memchr(base + start, Int32(byte), end - start) else { return nil }
         return UnsafeRawPointer(found) - base
     }
 
+    /// Parses the line in `carry`, which is complete now.
     private mutating func carriedLine(
         _ body: (ServerSentEvent) throws(Failure) -> Void
     ) throws(Failure) {
@@ -114,7 +120,7 @@ struct EventStreamParser {
                 return .failure(error)
             }
         }
-        // Its storage serves the next unfinished line, unless it was an unusually long one.
+        // Keep the storage for the next unfinished line, unless this line was unusually long.
         if line.capacity <= 16 * 1024 {
             line.removeAll(keepingCapacity: true)
             swap(&line, &carry)
@@ -122,6 +128,8 @@ struct EventStreamParser {
         try result.get()
     }
 
+    /// Parses one line without its end. A blank line dispatches the event.
+    /// - Parameter isChunk: Whether `bytes` is the current chunk, in which data may be borrowed.
     private mutating func line(
         _ bytes: UnsafeRawBufferPointer, _ range: Range<Int>, isChunk: Bool, _ body: (ServerSentEvent) throws(Failure) -> Void
     ) throws(Failure) {
@@ -146,6 +154,7 @@ struct EventStreamParser {
         }
     }
 
+    /// Whether the field name at `start` equals `name`. The caller has compared the lengths.
     private static func `is`(_ bytes: UnsafeRawBufferPointer, _ start: Int, _ name: StaticString) -> Bool {
         memcmp(bytes.baseAddress! + start, name.utf8Start, name.utf8CodeUnitCount) == 0
     }
@@ -155,6 +164,7 @@ struct EventStreamParser {
         buffer.append(contentsOf: bytes)
     }
 
+    /// Appends a data line to the current event.
     private mutating func append(_ bytes: UnsafeRawBufferPointer, _ range: Range<Int>, isChunk: Bool) throws(Failure) {
         switch state {
         case .none:
@@ -166,7 +176,7 @@ struct EventStreamParser {
             }
             return
         case .borrowed(let first):
-            // Borrowed data is of the chunk being read; a carried line never follows it within the same chunk.
+            // A borrowed range always belongs to the current chunk: no carried line can follow it within that chunk.
             data.append(contentsOf: bytes[first])
             state = .owned
         case .owned: break
@@ -176,6 +186,7 @@ struct EventStreamParser {
         data.append(contentsOf: bytes[range])
     }
 
+    /// Delivers the current event, if it has data or a name, and resets the parser for the next one.
     private mutating func dispatch(
         _ chunk: UnsafeRawBufferPointer, _ body: (ServerSentEvent) throws(Failure) -> Void
     ) throws(Failure) {
@@ -188,17 +199,18 @@ struct EventStreamParser {
         if case .none = state, name.isEmpty { return }
         eventCount += 1
         switch state {
-        case .none: try hand(UnsafeRawBufferPointer(start: nil, count: 0), body)
-        case .borrowed(let range): try hand(UnsafeRawBufferPointer(rebasing: chunk[range]), body)
+        case .none: try deliver(UnsafeRawBufferPointer(start: nil, count: 0), body)
+        case .borrowed(let range): try deliver(UnsafeRawBufferPointer(rebasing: chunk[range]), body)
         case .owned:
             let result: Result<Void, Failure> = data.withUnsafeBytes { bytes in
-                do throws(Failure) { return .success(try hand(bytes, body)) } catch { return .failure(error) }
+                do throws(Failure) { return .success(try deliver(bytes, body)) } catch { return .failure(error) }
             }
             try result.get()
         }
     }
 
-    private func hand(
+    /// Calls `body` with the event.
+    private func deliver(
         _ data: UnsafeRawBufferPointer, _ body: (ServerSentEvent) throws(Failure) -> Void
     ) throws(Failure) {
         let result: Result<Void, Failure> = name.withUnsafeBytes { name in

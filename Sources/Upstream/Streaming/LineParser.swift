@@ -1,13 +1,15 @@
 import Contract
 import Glibc
 
-/// Lines ended by LF, from raw bytes at any slicing. One that lies whole within a chunk is not copied.
+/// Parser for lines that end with LF, independent of how the bytes are split. Lines that are complete within a chunk are not copied.
 struct LineParser {
+    /// Maximum number of bytes of one line.
     static let lineLimit = EventStreamParser.lineLimit
+    /// The start of a line that continues in the next chunk.
     private var carry: [UInt8] = []
 
-    /// - Parameter body: called for each line, its end left out; the bytes are valid during the call only.
-    /// - Throws: what `body` throws, and `upstream_protocol` for a line over the limit.
+    /// - Parameter body: Called for each line without its end; the bytes are valid only during the call.
+    /// - Throws: Errors of `body`, and `upstream_protocol` for a line over the limit.
     mutating func feed(
         _ chunk: UnsafeRawBufferPointer, _ body: (UnsafeRawBufferPointer) throws(Failure) -> Void
     ) throws(Failure) {
@@ -29,7 +31,7 @@ struct LineParser {
         }
     }
 
-    /// The stream has ended: a last line without its end counts.
+    /// Delivers a last line without LF at the end of the stream.
     mutating func finish(_ body: (UnsafeRawBufferPointer) throws(Failure) -> Void) throws(Failure) {
         if !carry.isEmpty { try carriedLine(body) }
     }

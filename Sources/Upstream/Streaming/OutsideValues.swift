@@ -1,13 +1,13 @@
 import Contract
 import JSONCodec
 
-/// Bounds on the numbers of upstreams.
+/// Bounds for numbers sent by upstreams.
 extension JSONScanner {
-    /// The most that a number of an upstream counts as: every whole number up to here is exact as a `Double`, too.
+    /// Maximum value of a number from an upstream. All integers up to it are exact as a `Double`.
     static var maximumFigure: Int { 1 << 53 }
 
-    /// A count that an upstream states, clamped to 0…2^53; nil for `null`.
-    /// - Throws: for a number that is not whole, and for anything else.
+    /// Reads a count, clamped to 0...2^53; nil for `null`.
+    /// - Throws: `JSONError` for anything but a whole number or `null`.
     mutating func figure() throws(JSONError) -> Int? {
         guard try !null() else { return nil }
         _ = peek()

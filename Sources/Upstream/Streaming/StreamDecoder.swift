@@ -1,35 +1,39 @@
 import Contract
 
-/// What a decoder has read and nobody was told of yet.
+/// Decoded output that was not delivered yet.
 struct OutputBatch {
     var outputs: [UpstreamOutput] = []
-    /// Chunks of the provider that carried output, fragments of tool calls included: the estimate of tokens.
+    /// Number of provider chunks with output, including fragments of tool calls: an estimate of the tokens generated.
     var chunks = 0
 
     var isEmpty: Bool { outputs.isEmpty && chunks == 0 }
 }
 
-/// Reads the body of a 2xx answer in one dialect. Throws the failure that the call ends with.
+/// Decoder for the body of a 2xx response in one dialect. Its methods throw the failure that ends the call.
 protocol StreamDecoder: AnyObject {
-    /// The answer is whole: what follows, an error included, changes nothing.
+    /// Whether the answer is complete. Later data, including errors, does not change it.
     var isComplete: Bool { get }
-    /// The end mark was seen: nothing more is expected on this connection.
+    /// Whether the end mark was received. No more data is expected.
     var sawEndMark: Bool { get }
 
+    /// Decodes a part of the body and appends its output to the batch.
     func receive(_ bytes: UnsafeRawBufferPointer, into batch: inout OutputBatch) throws(Failure)
-    /// The body has ended as HTTP says. Whether the answer is whole is told by `isComplete` afterwards.
+    /// Decodes what is left after the body has ended properly. `isComplete` then shows whether the answer was complete.
     func finish(into batch: inout OutputBatch) throws(Failure)
 }
 
-/// One provider's dialect.
+/// The dialect of one provider: builds requests and chooses decoders.
 protocol UpstreamAdapter: Sendable {
-    /// - Throws: `unsupported_parameter` for what the upstream cannot do, `invalid_request` for what is not a request.
+    /// Translates a request.
+    /// - Throws: `unsupported_parameter` for content that the upstream does not support, `invalid_request` for an invalid chat request.
     func request(_ request: GenerationRequest, on upstream: UpstreamConfiguration) throws(Failure) -> HTTPRequest
-    /// - Parameter head: of a 2xx answer.
+    /// Returns the decoder for a 2xx response.
+    /// - Throws: `upstream_protocol` if the content type rules out a stream of this dialect.
     func decoder(for head: HTTPResponseHead) throws(Failure) -> any StreamDecoder
 }
 
 extension UpstreamConfiguration {
+    /// The adapter for this upstream's kind.
     var adapter: any UpstreamAdapter {
         switch kind {
         case .openai: OpenAIAdapter()

@@ -1,20 +1,22 @@
 import Contract
 
-/// What a stream said, in order.
+/// A piece of decoded output, in stream order.
 package enum UpstreamOutput: Sendable, Hashable {
     case text(String)
     case reasoning(String)
-    /// Complete: accumulated over its fragments, arguments checked to be JSON.
+    /// A complete tool call whose arguments are valid JSON.
     case toolCall(ToolCall)
-    /// The upstream's own figures, cumulative over this request; the last one counts.
+    /// Token counts reported by the upstream, cumulative over this request. The last one counts.
     case usage(promptTokens: Int?, completionTokens: Int?)
     case finished(FinishReason)
 }
 
+/// The failure of a call.
 package struct UpstreamFailure: Error, Sendable, Hashable {
     package var failure: Failure
-    /// From Retry-After.
+    /// Delay requested by the `Retry-After` header.
     package var retryAfter: Duration?
+    /// The provider's id of the request.
     package var requestID: String?
 
     package init(failure: Failure, retryAfter: Duration? = nil, requestID: String? = nil) {
@@ -24,8 +26,9 @@ package struct UpstreamFailure: Error, Sendable, Hashable {
     }
 }
 
+/// The result of a call.
 package enum UpstreamResult: Sendable, Hashable {
-    /// It ended with a finish reason and (where the dialect has one) its end mark.
+    /// The stream ended with a finish reason and, if the dialect has one, its end mark.
     case complete
     case failed(UpstreamFailure)
 }

@@ -2,13 +2,13 @@ import CCurl
 import Contract
 import DequeModule
 
-/// libcurl's multi-socket interface on an `EpollLoop`: what happens costs in proportion to the sockets that are ready, never to all there
-/// are.
-/// A door to C, to be used on its loop only.
+/// libcurl's multi-socket interface on an `EpollLoop`. The cost of an event depends on the number of ready sockets, not on all open ones.
+/// Used on its loop only.
 ///
-/// The callbacks of libcurl only take notes and delegates are told after it has returned. So a delegate may cancel any transfer or start
-/// others, and no call into libcurl ever stands inside another.
+/// libcurl's callbacks only record what happened; delegates are called after libcurl has returned. So a delegate may cancel or start any
+/// transfer, and calls into libcurl are never nested.
 final class CurlMulti: DescriptorHandler {
+    /// A transfer that libcurl could not set up; the description holds libcurl's reason.
     struct SetupError: Error, CustomStringConvertible {
         let description: String
     }
@@ -16,16 +16,18 @@ final class CurlMulti: DescriptorHandler {
     private let loop: EpollLoop
     private let settings: UpstreamSettings
     private let multi: UnsafeMutableRawPointer
-    /// TLS sessions for all handles: a second connection to a host resumes the first one's.
+    /// TLS sessions shared by all handles: later connections to a host resume the first one's session.
     private let share: UnsafeMutableRawPointer?
     private let sockets: UpstreamSockets
+    /// Transfers in the multi handle, by easy handle.
     private var active: [UnsafeMutableRawPointer: CurlTransfer] = [:]
-    /// Cancelled: their connections are shut down, libcurl does not know yet.
+    /// Cancelled transfers whose sockets are shut down but whose handles are still in the multi handle.
     private var cancelled: [CurlTransfer] = []
+    /// Transfers with events that were not delivered to their delegates yet.
     private var progressed = Deque<CurlTransfer>()
     private var isDelivering = false
     private var isDeliveryQueued = false
-    private var isKickQueued = false
+    private var isTimeoutQueued = false
     private var timer: LoopTimer?
     private var isClosed = false
 
@@ -33,7 +35,7 @@ final class CurlMulti: DescriptorHandler {
         self.loop = loop
         self.sockets = sockets
         self.settings = settings
-        guard Self.libraryIsReady, let multi = curl_multi_init() else { throw SetupError(description: "libcurl could not be initialized") }
+        guard Self.libraryIsReady, let multi = curl_multi_init() else { throw SetupError(description: "libcurl initialization failed") }
         self.multi = multi
         share = curl_share_init()
         if let share { _ = sluice_share_set_long(share, CURLSHOPT_SHARE, Int(CURL_LOCK_DATA_SSL_SESSION.rawValue)) }
@@ -48,37 +50,37 @@ final class CurlMulti: DescriptorHandler {
             if let context { Unmanaged<CurlMulti>.fromOpaque(context).takeUnretainedValue().setTimer(milliseconds) }
             return 0
         }
-        // Over HTTP/2, too, a request has its connection for itself: see `CurlTransfer.closeConnection`.
+        // No multiplexing: with HTTP/2 each request also has its own connection. See `CurlTransfer.closeConnection`.
         _ = sluice_multi_set_long(multi, CURLMOPT_PIPELINING, Int(CURLPIPE_NOTHING))
         timer = LoopTimer { [unowned self] in act(on: CURL_SOCKET_TIMEOUT, events: 0) }
     }
 
-    /// Global state of libcurl, once in the process.
+    /// Initializes libcurl's global state once per process.
     private static let libraryIsReady = curl_global_init(Int(CURL_GLOBAL_DEFAULT)) == CURLE_OK
 
     deinit {
         if !isClosed { cleanUp() }
     }
 
-    /// Transfers whose handles libcurl still works on.
+    /// Number of transfers whose handles are in the multi handle.
     var held: Int { active.count + cancelled.count }
 
-    /// Starts an exchange; it is dialled in this turn of the loop, or at the start of the next when called in the turn's last batch.
-    /// - Parameter owner: the job whose connection it is for `UpstreamSockets.cut`.
-    /// - Throws: `SetupError` with libcurl's reason; nothing was dialled then.
+    /// Starts an exchange. It connects in this turn of the loop, or at the start of the next turn if called from the last batch.
+    /// - Parameter owner: Job whose connection `UpstreamSockets.cut` may shut down.
+    /// - Throws: `SetupError` with libcurl's reason. No connection was opened then.
     func start(_ request: HTTPRequest, owner: JobID?, delegate: any ExchangeDelegate) throws(SetupError) -> CurlTransfer {
         loop.preconditionOnLoop()
         guard !isClosed else { throw SetupError(description: "the upstream client is closed") }
         guard let transfer = CurlTransfer(progressed: { [unowned self] in enqueue($0) }) else {
-            throw SetupError(description: "libcurl has no memory for a transfer")
+            throw SetupError(description: "libcurl could not allocate a transfer")
         }
-        if let fault = transfer.prepare(request, owner: owner, settings: settings, sockets: sockets, share: share, delegate: delegate) {
+        if let reason = transfer.prepare(request, owner: owner, settings: settings, sockets: sockets, share: share, delegate: delegate) {
             transfer.dispose()
-            throw SetupError(description: fault)
+            throw SetupError(description: reason)
         }
         active[transfer.handle] = transfer
         transfer.isActive = true
-        boundConnections()
+        updateConnectionLimit()
         let code = curl_multi_add_handle(multi, transfer.handle)
         guard code == CURLM_OK else {
             remove(transfer)
@@ -87,10 +89,10 @@ final class CurlMulti: DescriptorHandler {
         return transfer
     }
 
-    /// Ends an exchange and forgets its delegate. The connection of an unfinished exchange is shut down when this returns.
+    /// Removes an exchange and releases its delegate. If it was unfinished, its connection is shut down before this method returns.
     ///
-    /// What libcurl has to do about that takes many times as long as the shutdown itself: it comes in the loop's next turn, which follows
-    /// without a wait, so that who waits for the end is told first.
+    /// libcurl's clean-up takes many times longer than the shutdown. It is deferred to the next turn, which follows without waiting, so
+    /// that the caller can report the end of the job first.
     func remove(_ transfer: CurlTransfer) {
         loop.preconditionOnLoop()
         guard transfer.isActive else { return }
@@ -106,9 +108,10 @@ final class CurlMulti: DescriptorHandler {
             transfer.closeConnection()
         }
         discard(transfer)
-        boundConnections()
+        updateConnectionLimit()
     }
 
+    /// Closes and frees the transfers that `remove` shut down.
     private func clearCancelled() {
         guard !isClosed else { return }
         for transfer in cancelled {
@@ -116,24 +119,25 @@ final class CurlMulti: DescriptorHandler {
             discard(transfer)
         }
         cancelled.removeAll(keepingCapacity: true)
-        boundConnections()
+        updateConnectionLimit()
     }
 
-    /// Takes the handle out of the multi handle and frees it. Its connection stays in the multi handle's pool.
+    /// Removes the handle from the multi handle and frees it. Its connection stays in the multi handle's pool.
     private func discard(_ transfer: CurlTransfer) {
         curl_multi_remove_handle(multi, transfer.handle)
         transfer.dispose()
     }
 
+    /// Pauses or resumes reading of a transfer's response.
     func setPaused(_ paused: Bool, _ transfer: CurlTransfer) {
         loop.preconditionOnLoop()
-        // Going on may hand over what was read before, from inside this call.
+        // Resuming may deliver buffered bytes from inside this call.
         guard transfer.isActive, transfer.outcome == nil else { return }
         _ = transfer.setPaused(paused)
         deliverLater()
     }
 
-    /// Closes every connection; delegates are not told.
+    /// Closes every connection. Delegates get no further callbacks.
     func close() {
         loop.preconditionOnLoop()
         guard !isClosed else { return }
@@ -150,6 +154,7 @@ final class CurlMulti: DescriptorHandler {
         timer = nil
     }
 
+    /// Frees all handles, the multi handle and the share.
     private func cleanUp() {
         for transfer in Array(active.values) + cancelled { discard(transfer) }
         curl_multi_cleanup(multi)
@@ -158,18 +163,19 @@ final class CurlMulti: DescriptorHandler {
         if let share { curl_share_cleanup(share) }
     }
 
-    /// libcurl's limit counts connections in use as well: without these added, none would be kept while more than `connectionsKept` are at
-    /// work.
-    private func boundConnections() {
+    /// Updates libcurl's connection limit. The limit includes connections in use; without adding them, no idle connection would be kept
+    /// while more than `connectionsKept` are in use.
+    private func updateConnectionLimit() {
         _ = sluice_multi_set_long(multi, CURLMOPT_MAXCONNECTS, max(1, settings.connectionsKept + held))
     }
 
-    // MARK: from the loop
+    // MARK: event loop callbacks
 
     func descriptorReady(_ descriptor: Int32, readable: Bool, writable: Bool, failed: Bool) {
         act(on: descriptor, events: (readable ? CURL_CSELECT_IN : 0) | (writable ? CURL_CSELECT_OUT : 0) | (failed ? CURL_CSELECT_ERR : 0))
     }
 
+    /// Passes socket events or a timeout to libcurl, then delivers what they caused.
     private func act(on descriptor: Int32, events: Int32) {
         guard !isClosed else { return }
         var running: Int32 = 0
@@ -178,6 +184,7 @@ final class CurlMulti: DescriptorHandler {
         deliver()
     }
 
+    /// Records the results of the transfers that libcurl has finished.
     private func collectFinished() {
         var left: Int32 = 0
         while let message = curl_multi_info_read(multi, &left) {
@@ -189,8 +196,9 @@ final class CurlMulti: DescriptorHandler {
         }
     }
 
-    // MARK: from libcurl
+    // MARK: libcurl callbacks
 
+    /// Socket callback: updates the epoll registration of a descriptor.
     private func watch(_ descriptor: Int32, _ what: Int32, of easy: UnsafeMutableRawPointer?) {
         guard !isClosed else { return }
         let transfer = easy.flatMap { active[$0] }
@@ -199,7 +207,7 @@ final class CurlMulti: DescriptorHandler {
             sockets.unassign(descriptor)
             return loop.forget(descriptor)
         }
-        // Before that it may be one of several that are being tried, or the name look-up's.
+        // Before the connection is established the descriptor may be one of several attempts, or belong to the name resolver.
         if what & CURL_POLL_IN != 0, let transfer, transfer.isConnected {
             transfer.descriptor = descriptor
             if let owner = transfer.owner { sockets.assign(descriptor, to: owner) }
@@ -207,7 +215,8 @@ final class CurlMulti: DescriptorHandler {
         do {
             try loop.watch(descriptor, read: what & CURL_POLL_IN != 0, write: what & CURL_POLL_OUT != 0, handler: self)
         } catch {
-            // The kernel has no room for another watch. An error returned to libcurl would end every transfer.
+            // The kernel refused the watch (out of resources). Returning an error to libcurl would end every transfer, so only this one
+            // fails.
             guard let transfer else { return }
             transfer.lost(error)
             enqueue(transfer)
@@ -215,7 +224,8 @@ final class CurlMulti: DescriptorHandler {
         }
     }
 
-    /// - Parameter milliseconds: -1 never, 0 now (which a timer of the loop would take for later).
+    /// Timer callback: sets libcurl's timeout.
+    /// - Parameter milliseconds: -1 cancels it. 0 means at once: the action is queued, because a loop timer would fire a turn later.
     private func setTimer(_ milliseconds: Int) {
         guard !isClosed, let timer else { return }
         if milliseconds > 0 {
@@ -223,20 +233,22 @@ final class CurlMulti: DescriptorHandler {
             return
         }
         loop.cancel(timer)
-        guard milliseconds == 0, !isKickQueued else { return }
-        isKickQueued = true
+        guard milliseconds == 0, !isTimeoutQueued else { return }
+        isTimeoutQueued = true
         loop.queue { [self] in
-            isKickQueued = false
+            isTimeoutQueued = false
             act(on: CURL_SOCKET_TIMEOUT, events: 0)
         }
     }
 
+    /// Queues a transfer for `deliver`, once.
     private func enqueue(_ transfer: CurlTransfer) {
         guard !transfer.isQueued else { return }
         transfer.isQueued = true
         progressed.append(transfer)
     }
 
+    /// Queues a delivery, for events that did not arise inside `act`.
     private func deliverLater() {
         guard !progressed.isEmpty, !isDelivering, !isDeliveryQueued else { return }
         isDeliveryQueued = true
@@ -246,7 +258,7 @@ final class CurlMulti: DescriptorHandler {
         }
     }
 
-    /// Tells the delegates of what was noted. They may cancel, start, pause and close from inside.
+    /// Calls the delegates of transfers with recorded events. Delegates may cancel, start, pause and close from inside.
     private func deliver() {
         guard !isDelivering else { return }
         isDelivering = true

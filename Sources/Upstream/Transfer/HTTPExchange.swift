@@ -1,54 +1,56 @@
-/// What is posted to an upstream.
+/// A POST request to an upstream.
 struct HTTPRequest: Sendable {
     var url: String
-    /// Lines `name: value`, without line ends.
+    /// Header lines `name: value`, without line ends.
     var headers: [String]
     var body: [UInt8]
 }
 
-/// What a response's head says, as far as it matters here.
+/// The status and the relevant headers of a response.
 struct HTTPResponseHead: Sendable, Hashable {
-    /// Bytes of all header lines of one exchange, interim answers and trailers included.
+    /// Maximum size of all header lines of one exchange, including interim responses and trailers.
     static let maximumBytes = 64 * 1024
 
+    /// Status code; 0 if the status line has none.
     var status = 0
-    /// In lower case, without parameters.
+    /// Media type in lower case, without parameters; empty if the header is missing.
     var contentType = ""
     var retryAfter: String?
+    /// From `x-request-id` or `request-id`.
     var requestID: String?
 
     var isSuccess: Bool { (200..<300).contains(status) }
 }
 
-/// How an exchange ended, as libcurl says.
+/// The end of an exchange, as libcurl reported it.
 struct ExchangeOutcome: Sendable, Hashable {
     enum Kind: Sendable, Hashable {
-        /// The response arrived whole.
+        /// The response arrived completely.
         case complete
-        /// No connection: name, TCP, TLS or the connect deadline.
+        /// No connection was established: name resolution, TCP, TLS or the connect timeout failed.
         case unreachable
-        /// The connection broke while it was in use.
+        /// The connection was lost while in use.
         case broken
-        /// What came was not HTTP, or more of it than is allowed.
+        /// The response was not HTTP or exceeded a size limit.
         case malformed
-        /// The request could not be made at all: a fault of the configuration or of this program.
+        /// The request could not be made: a fault in the configuration or in this program.
         case impossible
     }
 
     var kind: Kind
-    /// libcurl's words.
+    /// libcurl's error text.
     var detail = ""
 }
 
-/// Who follows one exchange. The first three are called from inside libcurl: they may only take notes; `exchangeProgressed` comes soon
-/// after, outside, and there everything is allowed.
+/// Receives the events of one exchange, on the event loop. The first three methods are called from inside libcurl and may only record what
+/// happened. `exchangeProgressed` follows soon after, outside libcurl, and may do anything.
 protocol ExchangeDelegate: AnyObject {
-    /// The connection stands and the request is about to be written. May be called twice, when a kept connection turned out to be dead.
+    /// The connection is open and the request is about to be written. May be called twice if a reused connection turned out to be dead.
     func exchangeConnected()
-    /// The final answer's head is complete (interim 1xx are not told). False ends the exchange.
+    /// The head of the final response has arrived; interim 1xx responses are not reported. Returns false to end the exchange.
     func exchangeAnswered(_ head: HTTPResponseHead) -> Bool
-    /// Bytes of the body, valid during the call only. False ends the exchange and closes its connection.
+    /// Part of the body has arrived; the bytes are valid only during the call. Returns false to end the exchange and close its connection.
     func exchangeReceived(_ bytes: UnsafeRawBufferPointer) -> Bool
-    /// Some of the above happened, or the exchange ended (then `outcome` is set, and nothing follows).
+    /// Some of the above happened, or the exchange ended. In that case `outcome` is set and no further calls follow.
     func exchangeProgressed(outcome: ExchangeOutcome?)
 }

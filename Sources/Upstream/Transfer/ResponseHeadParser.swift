@@ -1,14 +1,16 @@
-/// Reads header lines as libcurl hands them over: one a call, folded ones joined, line end included.
+/// Parses the header lines of a response from libcurl. Each call passes one line, with folded lines joined and the line end included.
 struct ResponseHeadParser {
+    /// Result of one line: continue, a complete head of a final response, or a size over `HTTPResponseHead.maximumBytes`.
     enum Step { case more, answered(HTTPResponseHead), tooLarge }
 
-    /// Bytes of a value that are kept.
+    /// Maximum number of bytes kept of a header value.
     private static let maximumValueBytes = 1_024
 
     private var head = HTTPResponseHead()
     private var bytes = 0
     private var hasEnded = false
 
+    /// Parses one line. Lines after the head (trailers) count towards the size limit only.
     mutating func line(_ line: UnsafeRawBufferPointer) -> Step {
         bytes += line.count
         guard bytes <= HTTPResponseHead.maximumBytes else { return .tooLarge }
@@ -30,6 +32,7 @@ struct ResponseHeadParser {
         return .more
     }
 
+    /// Stores the value of a header that `HTTPResponseHead` has a property for.
     private mutating func read(name: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer) {
         func text() -> String { String(decoding: Self.trimmed(value).prefix(Self.maximumValueBytes), as: UTF8.self) }
         switch name.count {
@@ -42,7 +45,7 @@ struct ResponseHeadParser {
         }
     }
 
-    /// The number after the first space of a status line; 0 if there is none.
+    /// Parses the three digits after the first space of a status line. Returns 0 if there is no valid number.
     private static func status(_ line: UnsafeRawBufferPointer) -> Int {
         guard let space = line.firstIndex(of: UInt8(ascii: " ")) else { return 0 }
         var status = 0
@@ -53,7 +56,7 @@ struct ResponseHeadParser {
         return status
     }
 
-    /// `prefix` in lower case.
+    /// Compares the start of `bytes` with `prefix`, ignoring case. `prefix` must be in lower case.
     private static func starts(_ bytes: UnsafeRawBufferPointer, with prefix: StaticString) -> Bool {
         let count = prefix.utf8CodeUnitCount
         guard bytes.count >= count else { return false }
@@ -65,6 +68,7 @@ struct ResponseHeadParser {
         return true
     }
 
+    /// The bytes without leading and trailing white space and control characters.
     private static func trimmed(_ bytes: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer {
         var start = 0
         var end = bytes.count

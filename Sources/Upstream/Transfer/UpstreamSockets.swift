@@ -4,48 +4,49 @@ import Glibc
 import Metrics
 import Synchronization
 
-/// libcurl's sockets: makes, closes and counts them, and knows which of them is at work for which job, so that an interrupt can cut a job's
-/// connection from the thread that hears of it, without waiting for the loop.
+/// Opens, closes and counts libcurl's sockets and records which socket serves which job. This lets an interrupt shut a job's connection
+/// down from the thread that received it, without waiting for the event loop.
 ///
-/// Safe against a socket's number being given to another: a socket is shut down under the same lock under which it is taken off the list
-/// before it is closed or goes over to another job.
+/// Safe against reuse of descriptor numbers: the lock under which a socket is shut down is also taken to remove a socket from the registry
+/// before it is closed or reassigned.
 package final class UpstreamSockets: Sendable {
     private struct State {
-        /// Being connected, in use, and kept for the next request.
+        /// Number of open sockets: connecting, in use or idle.
         var open = 0
+        /// The socket that each job's response is read from, and the reverse mapping.
         var sockets: [JobID: Int32] = [:]
         var owners: [Int32: JobID] = [:]
-        /// Jobs whose call has not yet ended on the loop. At most as many as there are calls.
+        /// Jobs whose connection was cut and whose call has not ended on the loop yet. Bounded by the number of calls.
         var cut: Set<JobID> = []
     }
 
     private let state = Mutex(State())
-    /// `cut.count`, so that asking costs nothing as long as there is none.
-    private let cuts = Atomic<Int>(0)
+    /// `cut.count`, read without the lock, so `wasCut` is free while no job is cut.
+    private let cutCount = Atomic<Int>(0)
     private let gauge = Gauge(label: "sluice_upstream_connections_open")
 
     package init() { gauge.record(0) }
 
     var open: Int { state.withLock { $0.open } }
 
-    // MARK: any thread
+    // MARK: from any thread
 
-    /// Shuts a job's connection down: its upstream is told at once, and what it still sends is refused. Who cuts it tells the job's owner
-    /// on the loop as well; until then the call says nothing of its broken connection.
-    /// - Returns: false when the job has no connection at work (or one that is not being read): then that is up to the loop.
+    /// Shuts a job's connection down. The upstream sees the end of the stream at once, and data that it still sends is rejected. The caller
+    /// must also cancel the job's call on the loop; until then the call reports neither output nor the broken connection.
+    /// - Returns: False if no response is being read for the job or the shutdown failed; the loop must then end the call.
     package func cut(_ job: JobID) -> Bool {
         state.withLock { state in
             guard let descriptor = state.sockets.removeValue(forKey: job) else { return false }
             state.owners[descriptor] = nil
             state.cut.insert(job)
-            cuts.store(state.cut.count, ordering: .releasing)
+            cutCount.store(state.cut.count, ordering: .releasing)
             return shutdown(descriptor, Int32(SHUT_RDWR)) == 0
         }
     }
 
-    // MARK: on the loop
+    // MARK: on the event loop
 
-    /// The socket is at work for the job, and for no other.
+    /// Assigns a socket to a job. A socket serves one job, and a job has one socket.
     func assign(_ descriptor: Int32, to job: JobID) {
         state.withLock { state in
             guard state.owners[descriptor] != job else { return }
@@ -55,25 +56,27 @@ package final class UpstreamSockets: Sendable {
         }
     }
 
+    /// Removes a socket from its job.
     func unassign(_ descriptor: Int32) { state.withLock { Self.unassign(descriptor, &$0) } }
 
     private static func unassign(_ descriptor: Int32, _ state: inout State) {
         if let job = state.owners.removeValue(forKey: descriptor) { state.sockets[job] = nil }
     }
 
-    func wasCut(_ job: JobID) -> Bool { cuts.load(ordering: .acquiring) > 0 && state.withLock { $0.cut.contains(job) } }
+    /// Whether the job's connection was cut and its call has not ended yet.
+    func wasCut(_ job: JobID) -> Bool { cutCount.load(ordering: .acquiring) > 0 && state.withLock { $0.cut.contains(job) } }
 
-    /// The job's call has ended.
+    /// Removes the job's entries. Called when its call ends.
     func callEnded(_ job: JobID) {
         state.withLock { state in
-            if state.cut.remove(job) != nil { cuts.store(state.cut.count, ordering: .releasing) }
+            if state.cut.remove(job) != nil { cutCount.store(state.cut.count, ordering: .releasing) }
             if let descriptor = state.sockets.removeValue(forKey: job) { state.owners[descriptor] = nil }
         }
     }
 
-    // MARK: from libcurl
+    // MARK: libcurl callbacks
 
-    /// To be set on every transfer; must outlive all connections made by it.
+    /// Installs the socket callbacks on a handle. Must outlive every connection that the handle opens.
     func install(on handle: UnsafeMutableRawPointer) -> CURLcode {
         let context = Unmanaged.passUnretained(self).toOpaque()
         let codes = [
@@ -85,6 +88,7 @@ package final class UpstreamSockets: Sendable {
         return codes.first { $0 != CURLE_OK } ?? CURLE_OK
     }
 
+    /// Open-socket callback: creates a close-on-exec socket and counts it.
     private static func make(_ context: UnsafeMutableRawPointer?, _ address: UnsafeMutablePointer<curl_sockaddr>?) -> curl_socket_t {
         guard let context, let address = address?.pointee else { return CURL_SOCKET_BAD }
         let made = socket(address.family, address.socktype | Int32(SOCK_CLOEXEC.rawValue), address.protocol)
@@ -93,6 +97,7 @@ package final class UpstreamSockets: Sendable {
         return made
     }
 
+    /// Close-socket callback: removes the socket from its job before closing it.
     private static func end(_ context: UnsafeMutableRawPointer?, _ socket: curl_socket_t) -> Int32 {
         if let context {
             let sockets = Unmanaged<UpstreamSockets>.fromOpaque(context).takeUnretainedValue()
@@ -102,6 +107,7 @@ package final class UpstreamSockets: Sendable {
         return close(socket)
     }
 
+    /// Updates the number of open sockets and its metric.
     private func changed(by count: Int) {
         let open = state.withLock { state in
             state.open += count

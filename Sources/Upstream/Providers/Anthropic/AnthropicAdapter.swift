@@ -2,10 +2,10 @@ import Contract
 import JSONCodec
 import Support
 
-/// Anthropic's messages (docs.anthropic.com, "Messages" and "Streaming messages").
+/// Adapter for Anthropic's Messages API (docs.anthropic.com, "Messages" and "Streaming messages").
 struct AnthropicAdapter: UpstreamAdapter {
     private static let version = "2023-06-01"
-    /// `max_tokens` is required there and optional in OpenAI's form.
+    /// Default for `max_tokens`, which is required by Anthropic and optional for OpenAI.
     private static let defaultMaximumTokens = 4_096
 
     func request(_ request: GenerationRequest, on upstream: UpstreamConfiguration) throws(Failure) -> HTTPRequest {
@@ -24,10 +24,10 @@ struct AnthropicAdapter: UpstreamAdapter {
         for member in chat.rest {
             switch member.name {
             case "temperature":
-                // Its range ends at 1, OpenAI's at 2.
+                // Anthropic's maximum is 1, OpenAI's is 2.
                 guard let value = member.value.double, value <= 1 else {
                     throw Failure(
-                        .unsupportedParameter, "the request's \"temperature\" is above 1, the most upstream \(upstream.name) takes")
+                        .unsupportedParameter, "the request's \"temperature\" must be at most 1 for upstream \(upstream.name)")
                 }
                 body["temperature"] = member.value
             case "top_p", "top_k", "thinking": body[member.name] = member.value
@@ -39,6 +39,7 @@ struct AnthropicAdapter: UpstreamAdapter {
         return HTTPRequest(url: RequestRules.url(upstream, "/v1/messages"), headers: headers, body: JSON.object(body).bytes)
     }
 
+    /// Translates `tools`, `tool_choice` and `parallel_tool_calls`.
     private static func addTools(_ chat: ChatRequest, to body: inout JSONObject) throws(Failure) {
         guard !chat.tools.isEmpty else { return }
         body["tools"] = .array(
@@ -62,7 +63,8 @@ struct AnthropicAdapter: UpstreamAdapter {
         if chat.toolChoice != nil || chat.parallelCalls == false { body["tool_choice"] = .object(choice) }
     }
 
-    /// Turns of user and assistant; neighbours of one role become one turn, as the results of several tool calls must stand together.
+    /// Translates messages into user and assistant turns. Consecutive messages of one role are merged, because the results of several tool
+    /// calls must be in one turn.
     private static func messages(
         _ chat: ChatRequest, continuation: String?, upstream: UpstreamConfiguration
     ) throws(Failure) -> [JSON] {
@@ -77,7 +79,7 @@ struct AnthropicAdapter: UpstreamAdapter {
             case .user: add("user", try blocks(message))
             case .assistant: add("assistant", try blocks(message) + message.calls.map(toolUse))
             case .tool:
-                guard let id = message.callID else { throw Failure(.invalidRequest, "a tool's message has no \"tool_call_id\"") }
+                guard let id = message.callID else { throw Failure(.invalidRequest, "a message of role \"tool\" has no \"tool_call_id\"") }
                 add("user", [["type": "tool_result", "tool_use_id": .string(id), "content": .array(try blocks(message))]])
             }
         }
@@ -85,16 +87,17 @@ struct AnthropicAdapter: UpstreamAdapter {
             guard upstream.prefix != .none else {
                 throw Failure(.unsupportedParameter, "upstream \(upstream.name) cannot continue an answer (its \"prefix\" is none)")
             }
-            // A last assistant's turn is refused there if it ends with white space, and without that space the text would not fit together.
+            // Anthropic rejects a last assistant turn that ends with white space, and removing it would join the texts wrongly.
             guard continuation.last?.isWhitespace == false else {
-                throw Failure(.unsupportedParameter, "upstream \(upstream.name) cannot continue an answer that ends with white space")
+                throw Failure(.unsupportedParameter, "upstream \(upstream.name) cannot continue text that ends with white space")
             }
             add("assistant", [["type": "text", "text": .string(continuation)]])
         }
-        guard !turns.isEmpty else { throw Failure(.invalidRequest, "the request has no message but the system's") }
+        guard !turns.isEmpty else { throw Failure(.invalidRequest, "the request has only system messages; add a user message") }
         return turns.map { ["role": .string($0.role), "content": .array($0.blocks)] }
     }
 
+    /// Translates the parts of a message; empty text is left out.
     private static func blocks(_ message: ChatRequest.Message) throws(Failure) -> [JSON] {
         var blocks: [JSON] = []
         for part in message.parts {
@@ -114,16 +117,19 @@ struct AnthropicAdapter: UpstreamAdapter {
         return blocks
     }
 
+    /// Translates a tool call of an earlier assistant message.
     private static func toolUse(_ call: ChatRequest.Call) -> JSON {
-        // Arguments that are no JSON object are the model's own slip in an earlier turn: told as they are rather than lost.
-        let input = (try? JSON(parsing: call.arguments, rules: .lenient)).flatMap { $0.object == nil ? nil : $0 } ?? ["arguments": .string(call.arguments)]
+        // Arguments that are not a JSON object are an error of the model in an earlier turn. They are wrapped instead of dropped.
+        let parsed = try? JSON(parsing: call.arguments, rules: .lenient)
+        let input = parsed?.object == nil ? ["arguments": .string(call.arguments)] : parsed ?? .null
         return ["type": "tool_use", "id": .string(call.id), "name": .string(call.name), "input": input]
     }
 
     func decoder(for head: HTTPResponseHead) throws(Failure) -> any StreamDecoder {
         guard head.contentType == "text/event-stream" || head.contentType.isEmpty else {
             throw Failure(
-                .upstreamProtocol, "the upstream's answer is \(head.contentType.cut(toBytes: 100)) and no event stream",
+                .upstreamProtocol,
+                "the upstream's response has content type \(head.contentType.cut(toBytes: 100)) instead of text/event-stream",
                 upstreamStatus: head.status)
         }
         return AnthropicStreamDecoder()

@@ -1,26 +1,29 @@
 import Contract
 import JSONCodec
 
-/// One event of an Anthropic stream; its `type` says which of the fields count.
+/// One event of an Anthropic stream. `kind` determines which properties are set.
 struct AnthropicEvent {
     enum Kind { case messageStart, blockStart, blockDelta, messageDelta, messageStop, error, other }
 
     var kind = Kind.other
+    /// Index of the content block.
     var index = 0
     var text: String?
     var thinking: String?
     var partialJSON: String?
-    /// Of a block that begins.
+    /// Whether the block that starts is a tool call.
     var blockIsTool = false
+    /// Id and name of the tool call that starts.
     var id: String?
     var name: String?
-    /// Arguments that came whole with the block's beginning.
+    /// Complete arguments that came with the start of the block.
     var input: String?
     var stopReason: String?
     var promptTokens: Int?
     var completionTokens: Int?
     var error: ProviderError?
 
+    /// - Throws: `JSONError` for invalid JSON and for a known member of the wrong type.
     init(scanning bytes: UnsafeRawBufferPointer) throws(JSONError) {
         var scanner = JSONScanner(bytes.assumingMemoryBound(to: UInt8.self))
         try scanner.object { (key, scanner) throws(JSONError) in
@@ -69,6 +72,7 @@ struct AnthropicEvent {
         }
     }
 
+    /// Reads `content_block`.
     private mutating func block(_ scanner: inout JSONScanner) throws(JSONError) {
         try scanner.object { (key, scanner) throws(JSONError) in
             switch key {
@@ -85,7 +89,7 @@ struct AnthropicEvent {
         }
     }
 
-    /// What was read from a cache and written to it was sent as prompt all the same.
+    /// Reads `usage`. Tokens read from and written to the prompt cache count as prompt tokens.
     private mutating func usage(_ scanner: inout JSONScanner) throws(JSONError) {
         guard try !scanner.null() else { return }
         try scanner.object { (key, scanner) throws(JSONError) in
@@ -101,52 +105,53 @@ struct AnthropicEvent {
     }
 }
 
-/// Anthropic's event stream, from `message_start` to `message_stop`.
+/// Decoder for Anthropic's event stream, from `message_start` to `message_stop`.
 final class AnthropicStreamDecoder: StreamDecoder {
     private var parser = EventStreamParser()
     private var tools = ToolCallAssembler()
-    /// Places of the blocks that are tool calls, in the order in which they began: the events number all blocks, ours only calls.
+    /// Block indexes of the tool calls, in order of appearance. Anthropic's index counts all blocks, ours only tool calls.
     private var toolBlocks: [Int] = []
     private(set) var isComplete = false
     private(set) var sawEndMark = false
-    /// What followed the whole answer could not be read: the rest is not looked at.
-    private var isSpoilt = false
+    /// Whether data after the complete answer was invalid. The rest of the stream is then ignored.
+    private var ignoresRest = false
 
     func receive(_ bytes: UnsafeRawBufferPointer, into batch: inout OutputBatch) throws(Failure) {
-        guard !isSpoilt else { return }
+        guard !ignoresRest else { return }
         do throws(Failure) {
             try parser.feed(bytes) { (event) throws(Failure) in try self.read(event, into: &batch) }
         } catch {
             if !isComplete { throw error }
-            isSpoilt = true
+            ignoresRest = true
         }
     }
 
     func finish(into batch: inout OutputBatch) throws(Failure) {
-        guard !isSpoilt else { return }
+        guard !ignoresRest else { return }
         do throws(Failure) {
             try parser.finish { (event) throws(Failure) in try self.read(event, into: &batch) }
         } catch {
             if !isComplete { throw error }
         }
         if !isComplete, parser.eventCount == 0, parser.foreignLines > 0 {
-            throw Failure(.upstreamProtocol, "the upstream's answer is no event stream")
+            throw Failure(.upstreamProtocol, "the upstream's response is not an event stream")
         }
     }
 
+    /// Decodes one event. Events after the end mark are ignored.
     private func read(_ serverSent: ServerSentEvent, into batch: inout OutputBatch) throws(Failure) {
         guard !serverSent.data.isEmpty, !sawEndMark else { return }
         let event: AnthropicEvent
         do throws(JSONError) { event = try AnthropicEvent(scanning: serverSent.data) } catch {
-            throw Failure(.upstreamProtocol, "an event of the upstream's stream cannot be read: \(error)")
+            throw Failure(.upstreamProtocol, "invalid event in the upstream's stream: \(error)")
         }
         switch event.kind {
         case .error: throw (event.error ?? ProviderError(message: "")).failureInsideStream(kind: .anthropic)
         case .messageStop: sawEndMark = true
-        // Its count of output is where the provider's counter starts: told on, it would pass for the whole of an answer that is cut short.
+        // Its output count is only the provider's initial value. Reported, it would pass for the total of an answer that is cut off.
         case .messageStart: if let tokens = event.promptTokens { batch.outputs.append(.usage(promptTokens: tokens, completionTokens: nil)) }
         case .messageDelta:
-            tellUsage(event, into: &batch)
+            appendUsage(event, into: &batch)
             if let reason = event.stopReason, !isComplete {
                 for call in try tools.finish() { batch.outputs.append(.toolCall(call)) }
                 batch.outputs.append(.finished(Self.finishReason(reason)))
@@ -157,6 +162,7 @@ final class AnthropicStreamDecoder: StreamDecoder {
         }
     }
 
+    /// Decodes a start or delta of a content block: text, reasoning or part of a tool call.
     private func content(_ event: AnthropicEvent, into batch: inout OutputBatch) throws(Failure) {
         if event.kind == .blockStart, event.blockIsTool {
             try tools.add(.init(index: toolBlocks.count, id: event.id, name: event.name, arguments: event.input))
@@ -174,11 +180,12 @@ final class AnthropicStreamDecoder: StreamDecoder {
         }
     }
 
-    private func tellUsage(_ event: AnthropicEvent, into batch: inout OutputBatch) {
+    private func appendUsage(_ event: AnthropicEvent, into batch: inout OutputBatch) {
         guard event.promptTokens != nil || event.completionTokens != nil else { return }
         batch.outputs.append(.usage(promptTokens: event.promptTokens, completionTokens: event.completionTokens))
     }
 
+    /// Maps a stop reason. Unknown reasons count as a normal stop.
     private static func finishReason(_ reason: String) -> FinishReason {
         switch reason {
         case "max_tokens", "model_context_window_exceeded": .length

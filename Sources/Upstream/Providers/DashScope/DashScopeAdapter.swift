@@ -2,10 +2,11 @@ import Contract
 import JSONCodec
 import Support
 
-/// DashScope's native generation (Alibaba Cloud Model Studio, "DashScope API reference"): usage on every frame, so that what an interrupted
-/// answer cost is known exactly.
+/// Adapter for DashScope's native generation API (Alibaba Cloud Model Studio, "DashScope API reference"). Its frames all carry usage, so
+/// the exact cost of an interrupted answer is known.
 struct DashScopeAdapter: UpstreamAdapter {
-    private static let refused: Set<String> = [
+    /// OpenAI parameters that DashScope does not support.
+    private static let unsupported: Set<String> = [
         "frequency_penalty", "logit_bias", "reasoning_effort", "metadata", "store", "service_tier",
         "modalities",
         "audio", "prediction", "verbosity", "web_search_options",
@@ -15,16 +16,18 @@ struct DashScopeAdapter: UpstreamAdapter {
         var body = request.body
         if let text = request.continuation, !text.isEmpty {
             guard upstream.prefix == .partial else {
-                throw Failure(.unsupportedParameter, "upstream \(upstream.name) continues an answer by the prefix \"partial\" only")
+                throw Failure(
+                    .unsupportedParameter, "upstream \(upstream.name) cannot continue an answer: kind dashscope requires \"prefix\" partial"
+                )
             }
             try OpenAIAdapter.continueAnswer(text, upstream: upstream, body: &body)
         }
         let chat = try ChatRequest(body)
         body = chat.body
         let hasImages = chat.messages.contains(where: \.hasImages)
-        for member in chat.rest where Self.refused.contains(member.name) { try ChatRequest.refuse(member, on: upstream) }
-        // Its own switches (`enable_thinking`, `enable_search`…) go by the same names. Each occurs once.
-        var parameters = JSONObject(chat.rest.filter { !Self.refused.contains($0.name) })
+        for member in chat.rest where Self.unsupported.contains(member.name) { try ChatRequest.refuse(member, on: upstream) }
+        // DashScope's own parameters (`enable_thinking`, `enable_search`...) pass through under the same names. Names are unique here.
+        var parameters = JSONObject(chat.rest.filter { !Self.unsupported.contains($0.name) })
         for name in ["tools", "response_format", "parallel_tool_calls"] where body[name]?.isNull == false { parameters[name] = body[name] }
         if let limit = chat.maximumTokens { parameters["max_tokens"] = .integer(limit) }
         if !chat.stop.isEmpty { parameters["stop"] = .array(chat.stop.map(JSON.string)) }
@@ -44,7 +47,7 @@ struct DashScopeAdapter: UpstreamAdapter {
         return HTTPRequest(url: RequestRules.url(upstream, "/services/aigc/\(service)/generation"), headers: headers, body: json.bytes)
     }
 
-    /// Messages are those of OpenAI but for their content: plain text, or parts without a type where pictures may come.
+    /// Translates a message. Only the content differs from OpenAI's: plain text, or parts without a type for multimodal models.
     private static func message(_ original: JSON, _ message: ChatRequest.Message, hasImages: Bool) -> JSON {
         guard var object = original.object else { return original }
         if message.role == .system { object["role"] = "system" }
@@ -65,7 +68,8 @@ struct DashScopeAdapter: UpstreamAdapter {
     func decoder(for head: HTTPResponseHead) throws(Failure) -> any StreamDecoder {
         guard head.contentType == "text/event-stream" || head.contentType.isEmpty || head.contentType == "application/json" else {
             throw Failure(
-                .upstreamProtocol, "the upstream's answer is \(head.contentType.cut(toBytes: 100)) and no event stream",
+                .upstreamProtocol,
+                "the upstream's response has content type \(head.contentType.cut(toBytes: 100)) instead of text/event-stream",
                 upstreamStatus: head.status)
         }
         return DashScopeStreamDecoder()

@@ -3,7 +3,7 @@ import JSONCodec
 
 /// One frame of a DashScope stream.
 struct DashScopeChunk {
-    /// The frame's message and finish reason, in OpenAI's words.
+    /// The frame's message and finish reason, in OpenAI's format.
     var delta = OpenAIChunk.Delta()
     var finishReason: String?
     var hasOutput = false
@@ -13,6 +13,7 @@ struct DashScopeChunk {
     var message: String?
     var requestID: String?
 
+    /// - Throws: `JSONError` for invalid JSON and for a known member of the wrong type.
     init(scanning bytes: UnsafeRawBufferPointer) throws(JSONError) {
         var scanner = JSONScanner(bytes.assumingMemoryBound(to: UInt8.self))
         try scanner.object { (key, scanner) throws(JSONError) in
@@ -28,6 +29,7 @@ struct DashScopeChunk {
         try scanner.finish()
     }
 
+    /// Reads `output`. Choices after the first are ignored.
     private mutating func output(_ scanner: inout JSONScanner) throws(JSONError) {
         hasOutput = true
         try scanner.object { (key, scanner) throws(JSONError) in
@@ -62,13 +64,13 @@ struct DashScopeChunk {
     }
 }
 
-/// DashScope's event stream: no end mark, `finish_reason` is the string "null" until the end, usage is cumulative on every frame, and an
-/// error may come inside a 200 with its status in a comment.
+/// Decoder for DashScope's event stream. It has no end mark, `finish_reason` is the string "null" until the last frame, every frame carries
+/// cumulative usage, and an error may arrive inside a 200 response with its status in a comment.
 final class DashScopeStreamDecoder: StreamDecoder {
     private var parser = EventStreamParser()
     private var tools = ToolCallAssembler()
     private(set) var isComplete = false
-    /// Nothing follows the finish reason: it stands in the last frame.
+    /// True with the finish reason, which is part of the last frame.
     var sawEndMark: Bool { isComplete }
 
     func receive(_ bytes: UnsafeRawBufferPointer, into batch: inout OutputBatch) throws(Failure) {
@@ -84,15 +86,16 @@ final class DashScopeStreamDecoder: StreamDecoder {
         guard !isComplete else { return }
         try parser.finish { (event) throws(Failure) in try self.read(event, into: &batch) }
         if !isComplete, parser.eventCount == 0, parser.foreignLines > 0 {
-            throw Failure(.upstreamProtocol, "the upstream's answer is no event stream")
+            throw Failure(.upstreamProtocol, "the upstream's response is not an event stream")
         }
     }
 
+    /// Decodes one frame. Frames after the finish reason are ignored.
     private func read(_ event: ServerSentEvent, into batch: inout OutputBatch) throws(Failure) {
         guard !event.data.isEmpty, !isComplete else { return }
         let chunk: DashScopeChunk
         do throws(JSONError) { chunk = try DashScopeChunk(scanning: event.data) } catch {
-            throw Failure(.upstreamProtocol, "a frame of the upstream's stream cannot be read: \(error)")
+            throw Failure(.upstreamProtocol, "invalid frame in the upstream's stream: \(error)")
         }
         if event.name.elementsEqual("error".utf8) || !chunk.hasOutput && chunk.code != nil {
             var error = ProviderError(message: chunk.message ?? "", code: chunk.code)
@@ -110,7 +113,7 @@ final class DashScopeStreamDecoder: StreamDecoder {
         }
     }
 
-    /// `HTTP_STATUS/429`.
+    /// Parses the error status from a comment such as `HTTP_STATUS/429`.
     private static func status(in comment: UnsafeRawBufferPointer) -> Int? {
         let mark = "HTTP_STATUS/".utf8
         guard comment.starts(with: mark) else { return nil }

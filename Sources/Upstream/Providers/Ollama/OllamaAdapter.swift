@@ -1,7 +1,7 @@
 import Contract
 import JSONCodec
 
-/// Ollama's chat (github.com/ollama/ollama, docs/api.md).
+/// Adapter for Ollama's chat API (github.com/ollama/ollama, docs/api.md).
 struct OllamaAdapter: UpstreamAdapter {
     func request(_ request: GenerationRequest, on upstream: UpstreamConfiguration) throws(Failure) -> HTTPRequest {
         let chat = try ChatRequest(request.body)
@@ -18,7 +18,7 @@ struct OllamaAdapter: UpstreamAdapter {
         body["stream"] = true
         switch chat.toolChoice {
         case nil, .auto?: if !chat.tools.isEmpty { body["tools"] = chat.body["tools"] }
-        // No tools at all is how none is chosen.
+        // Ollama has no tool_choice: "none" is expressed by sending no tools.
         case ChatRequest.ToolChoice.none?: break
         case .required?, .named?: throw ChatRequest.unsupported("tool_choice", on: upstream)
         }
@@ -44,8 +44,10 @@ struct OllamaAdapter: UpstreamAdapter {
         return HTTPRequest(url: RequestRules.url(upstream, "/api/chat"), headers: headers, body: JSON.object(body).bytes)
     }
 
+    /// Translates messages.
+    /// - Throws: `unsupported_parameter` for images that are not data URLs.
     private static func messages(_ chat: ChatRequest, upstream: UpstreamConfiguration) throws(Failure) -> [JSON] {
-        /// Results are told by the tool's name there, by the call's id in OpenAI's form.
+        /// Tool names by call id: Ollama identifies a tool result by name, OpenAI by call id.
         var names: [String: String] = [:]
         var translated: [JSON] = []
         for message in chat.messages {
@@ -63,7 +65,8 @@ struct OllamaAdapter: UpstreamAdapter {
             for case .image(let url) in message.parts {
                 guard let data = DataURL(url) else {
                     throw Failure(
-                        .unsupportedParameter, "an \"image_url\" must be a data URL for upstream \(upstream.name): it fetches no pictures")
+                        .unsupportedParameter,
+                        "upstream \(upstream.name) accepts images only as data URLs in \"image_url\"; it does not fetch URLs")
                 }
                 images.append(.string(String(data.base64)))
             }
@@ -83,7 +86,8 @@ struct OllamaAdapter: UpstreamAdapter {
     func decoder(for head: HTTPResponseHead) throws(Failure) -> any StreamDecoder {
         guard head.contentType != "text/html" else {
             throw Failure(
-                .upstreamProtocol, "the upstream's answer is \(head.contentType) and no stream of JSON lines", upstreamStatus: head.status)
+                .upstreamProtocol, "the upstream's response has content type \(head.contentType) instead of application/x-ndjson",
+                upstreamStatus: head.status)
         }
         return OllamaStreamDecoder()
     }

@@ -5,7 +5,7 @@ import JSONCodec
 struct OllamaChunk {
     var content: String?
     var thinking: String?
-    /// Complete ones: name and arguments.
+    /// Complete tool calls: name and arguments.
     var calls: [ToolCallAssembler.Fragment] = []
     var isDone = false
     var doneReason: String?
@@ -13,6 +13,7 @@ struct OllamaChunk {
     var completionTokens: Int?
     var error: ProviderError?
 
+    /// - Throws: `JSONError` for invalid JSON and for a known member of the wrong type.
     init(scanning bytes: UnsafeRawBufferPointer) throws(JSONError) {
         var scanner = JSONScanner(bytes.assumingMemoryBound(to: UInt8.self))
         try scanner.object { (key, scanner) throws(JSONError) in
@@ -67,7 +68,7 @@ struct OllamaChunk {
     }
 }
 
-/// Ollama's stream: one JSON object a line, the last with `done`.
+/// Decoder for Ollama's stream: one JSON object per line; the last has `done` set.
 final class OllamaStreamDecoder: StreamDecoder {
     private var lines = LineParser()
     private var tools = ToolCallAssembler()
@@ -88,11 +89,12 @@ final class OllamaStreamDecoder: StreamDecoder {
         try lines.finish { (line) throws(Failure) in try self.read(line, into: &batch) }
     }
 
+    /// Decodes one line. Blank lines and lines after the last object are ignored.
     private func read(_ line: UnsafeRawBufferPointer, into batch: inout OutputBatch) throws(Failure) {
         guard !isComplete, line.contains(where: { $0 > 0x20 }) else { return }
         let chunk: OllamaChunk
         do throws(JSONError) { chunk = try OllamaChunk(scanning: line) } catch {
-            throw Failure(.upstreamProtocol, "a line of the upstream's stream cannot be read: \(error)")
+            throw Failure(.upstreamProtocol, "invalid line in the upstream's stream: \(error)")
         }
         if let error = chunk.error { throw error.failureInsideStream(kind: .ollama) }
         var hasOutput = false
@@ -114,13 +116,14 @@ final class OllamaStreamDecoder: StreamDecoder {
         if chunk.isDone { try finish(chunk, into: &batch) }
     }
 
+    /// Delivers usage, the collected tool calls and the finish reason.
     private func finish(_ chunk: OllamaChunk, into batch: inout OutputBatch) throws(Failure) {
         if chunk.promptTokens != nil || chunk.completionTokens != nil {
             batch.outputs.append(.usage(promptTokens: chunk.promptTokens, completionTokens: chunk.completionTokens))
         }
         let calls = try tools.finish()
         for call in calls { batch.outputs.append(.toolCall(call)) }
-        // It says "stop" for answers that are tool calls too.
+        // Ollama reports "stop" for tool calls too.
         let reason: FinishReason = chunk.doneReason == "length" ? .length : calls.isEmpty ? .stop : .toolCalls
         batch.outputs.append(.finished(reason))
         isComplete = true

@@ -1,7 +1,7 @@
 import Contract
 import JSONCodec
 
-/// OpenAI's chat completions and everything that speaks like them (DashScope's compatible mode, vLLM, SGLang, LM Studio).
+/// Adapter for OpenAI's chat completions API and compatible servers (DashScope's compatible mode, vLLM, SGLang, LM Studio).
 struct OpenAIAdapter: UpstreamAdapter {
     func request(_ request: GenerationRequest, on upstream: UpstreamConfiguration) throws(Failure) -> HTTPRequest {
         try RequestRules.check(request.body)
@@ -16,7 +16,8 @@ struct OpenAIAdapter: UpstreamAdapter {
         return HTTPRequest(url: RequestRules.url(upstream, "/chat/completions"), headers: headers, body: JSON.object(body).bytes)
     }
 
-    /// Puts what was generated before as the beginning of the assistant's message, in the way that the upstream knows.
+    /// Adds text generated earlier as the start of the assistant message, in the form that the upstream supports.
+    /// - Throws: `unsupported_parameter` if the upstream cannot continue an answer.
     static func continueAnswer(_ text: String, upstream: UpstreamConfiguration, body: inout JSONObject) throws(Failure) {
         guard upstream.prefix != .none else {
             throw Failure(.unsupportedParameter, "upstream \(upstream.name) cannot continue an answer (its \"prefix\" is none)")
@@ -24,7 +25,7 @@ struct OpenAIAdapter: UpstreamAdapter {
         var messages = body["messages"]?.array ?? []
         var message = JSONObject()
         if let last = messages.last?.object, last["role"]?.string == "assistant" {
-            // The job itself began the answer: what was generated goes on from there.
+            // The job already ends with an assistant message: append the generated text to it.
             message = last
             message["content"] = .string((last["content"]?.string ?? "") + text)
             messages.removeLast()
@@ -49,8 +50,9 @@ struct OpenAIAdapter: UpstreamAdapter {
         case "text/event-stream": OpenAIStreamDecoder()
         case "text/html", "application/xhtml+xml", "application/octet-stream":
             throw Failure(
-                .upstreamProtocol, "the upstream's answer is \(head.contentType) and no event stream", upstreamStatus: head.status)
-        // Whether it streams shows in its first byte: the type is often wrong.
+                .upstreamProtocol, "the upstream's response has content type \(head.contentType) instead of text/event-stream",
+                upstreamStatus: head.status)
+        // The content type is often wrong; the first byte shows whether the response is a stream.
         default: OpenAIAnswerSniffer()
         }
     }

@@ -1,11 +1,13 @@
 import Contract
 import JSONCodec
 
-/// A 2xx answer whose type does not say what it is: an event stream after all, or one JSON document (the upstream ignored `stream`).
+/// Decoder for a 2xx response whose content type is inconclusive. It is an event stream, or one JSON document if the upstream ignored
+/// `stream`. The first byte decides.
 final class OpenAIAnswerSniffer: StreamDecoder {
-    /// Bytes of a document that are read.
+    /// Maximum size of a document in bytes.
     static let documentLimit = 16 << 20
 
+    /// `unknown` becomes `stream` or `document`; `document` becomes `read` when the body has ended.
     private enum Kind {
         case unknown
         case stream(OpenAIStreamDecoder)
@@ -28,23 +30,24 @@ final class OpenAIAnswerSniffer: StreamDecoder {
     func receive(_ received: UnsafeRawBufferPointer, into batch: inout OutputBatch) throws(Failure) {
         var bytes = received
         if case .unknown = kind {
-            // White space before the answer is left out, in whatever slices it comes.
+            // White space before the content is skipped, however the bytes are split.
             guard let start = bytes.firstIndex(where: { $0 != 0x20 && $0 != 0x0A && $0 != 0x0D && $0 != 0x09 }) else { return }
             bytes = UnsafeRawBufferPointer(rebasing: bytes[start...])
             switch bytes[0] {
             case UInt8(ascii: "{"): kind = .document([])
-            // A BOM, a comment, or the first letter of a field.
+            // A byte order mark, a comment, or the first letter of a field name.
             case 0xEF, UInt8(ascii: ":"), UInt8(ascii: "d"), UInt8(ascii: "e"), UInt8(ascii: "i"), UInt8(ascii: "r"):
                 kind = .stream(OpenAIStreamDecoder())
-            default: throw Failure(.upstreamProtocol, "the upstream's answer is neither an event stream nor JSON")
+            default: throw Failure(.upstreamProtocol, "the upstream's response is neither an event stream nor JSON")
             }
         }
         switch kind {
         case .stream(let decoder): try decoder.receive(bytes, into: &batch)
         case .document(var document):
             guard document.count + bytes.count <= Self.documentLimit else {
-                throw Failure(.upstreamProtocol, "the upstream's answer is a document of more than \(Self.documentLimit) bytes")
+                throw Failure(.upstreamProtocol, "the upstream's response is a document of more than \(Self.documentLimit) bytes")
             }
+            // Release the enum's reference first, so appending does not copy the array.
             kind = .unknown
             document.append(contentsOf: bytes)
             kind = .document(document)
@@ -63,18 +66,20 @@ final class OpenAIAnswerSniffer: StreamDecoder {
     }
 }
 
-/// A whole `chat.completion`.
+/// Decodes a complete `chat.completion` document.
 enum OpenAIDocument {
+    /// Decodes the document and appends its content, finish reason and usage.
+    /// - Throws: `upstream_protocol` for a document without choices, or the failure that the document reports.
     static func read(_ bytes: [UInt8], into batch: inout OutputBatch) throws(Failure) {
         let result: Result<OpenAIChunk, JSONError> = bytes.withUnsafeBytes { bytes in
             do throws(JSONError) { return .success(try OpenAIChunk(scanning: bytes, isDocument: true)) } catch { return .failure(error) }
         }
         let document: OpenAIChunk
         do throws(JSONError) { document = try result.get() } catch {
-            throw Failure(.upstreamProtocol, "the upstream's answer cannot be read: \(error)")
+            throw Failure(.upstreamProtocol, "invalid JSON in the upstream's response: \(error)")
         }
         if let error = document.error { throw error.failureInsideStream(kind: nil) }
-        guard document.hasChoice else { throw Failure(.upstreamProtocol, "the upstream's answer is JSON without choices") }
+        guard document.hasChoice else { throw Failure(.upstreamProtocol, "the upstream's response is JSON without choices") }
         if let reasoning = document.delta.reasoning {
             batch.outputs.append(.reasoning(reasoning))
             batch.chunks += 1

@@ -1,13 +1,13 @@
 import Contract
 import JSONCodec
 
-/// One chunk of an OpenAI-compatible stream, read straight from its bytes.
+/// One chunk of an OpenAI-compatible stream, decoded directly from its bytes.
 struct OpenAIChunk {
-    /// What a chunk adds to the answer. (DashScope's frames have the same under the name of `message`.)
+    /// The content that a chunk adds to the answer. DashScope's frames have the same fields in `message`.
     struct Delta {
         var content: String?
         var reasoning: String?
-        /// Empty in almost every chunk, and then without storage.
+        /// Fragments of tool calls; empty in almost every chunk, without an allocation.
         var tools: [ToolCallAssembler.Fragment] = []
     }
 
@@ -16,14 +16,14 @@ struct OpenAIChunk {
     var hasUsage = false
     var promptTokens: Int?
     var completionTokens: Int?
-    /// It had a `choices` array, empty or not.
+    /// Whether the chunk has a `choices` array, possibly empty.
     var isChunk = false
-    /// The `choices` array had an element.
+    /// Whether the `choices` array has an element.
     var hasChoice = false
     var error: ProviderError?
 
-    /// - Throws: `JSONError` for what is no JSON object, or has a known member of another kind.
-    /// - Parameter isDocument: a whole `chat.completion`, whose choice has a `message` in place of a `delta`.
+    /// - Parameter isDocument: Whether the bytes are a whole `chat.completion`, whose choice has a `message` instead of a `delta`.
+    /// - Throws: `JSONError` for bytes that are not a JSON object and for a known member of the wrong type.
     init(scanning bytes: UnsafeRawBufferPointer, isDocument: Bool = false) throws(JSONError) {
         var scanner = JSONScanner(bytes.assumingMemoryBound(to: UInt8.self))
         var isErrorObject = false
@@ -34,7 +34,7 @@ struct OpenAIChunk {
             case "choices": try self.choices(&scanner, isDocument: isDocument)
             case "usage": try self.usage(&scanner)
             case "error": if try !scanner.null() { self.error = ProviderError(try scanner.value()) }
-            // vLLM's and LM Studio's form of an error: {"object":"error","message":…}.
+            // Errors of vLLM and LM Studio: {"object":"error","message":...}.
             case "object": isErrorObject = try scanner.scalar() == "error"
             case "message": message = try scanner.scalar()
             case "code": code = try scanner.scalar()
@@ -45,12 +45,13 @@ struct OpenAIChunk {
         if error == nil, isErrorObject || !isChunk && message != nil { error = ProviderError(message: message ?? "", code: code) }
     }
 
+    /// Reads the first element of `choices`.
     private mutating func choices(_ scanner: inout JSONScanner, isDocument: Bool) throws(JSONError) {
         guard try !scanner.null() else { return }
         isChunk = true
         var isFirst = true
         try scanner.array { (scanner) throws(JSONError) in
-            // One answer is asked for; a second choice would be another answer.
+            // Requests always ask for one choice; a second one would be a different answer.
             guard isFirst else { return try scanner.skip() }
             isFirst = false
             hasChoice = true
@@ -78,12 +79,14 @@ struct OpenAIChunk {
 }
 
 extension OpenAIChunk.Delta {
+    /// Reads a `delta` or `message` object.
+    /// - Throws: `JSONError` for a known member of the wrong type.
     mutating func read(_ scanner: inout JSONScanner) throws(JSONError) {
         try scanner.object { (key, scanner) throws(JSONError) in
             switch key {
             case "content": try Self.text(&scanner, into: &self.content)
             case "reasoning_content", "reasoning": try Self.text(&scanner, into: &self.reasoning)
-            // What the model says instead of an answer is its answer.
+            // A refusal is the model's answer.
             case "refusal": if let text = try scanner.optionalString(), !text.isEmpty { self.content = (self.content ?? "") + text }
             case "tool_calls": try self.toolCalls(&scanner)
             case "function_call":
@@ -96,7 +99,7 @@ extension OpenAIChunk.Delta {
         }
     }
 
-    /// A string, null, or parts `[{"type":"text","text":…}]`.
+    /// Reads text: a string, null, or parts `[{"type":"text","text":...}]`.
     private static func text(_ scanner: inout JSONScanner, into text: inout String?) throws(JSONError) {
         guard scanner.peek() == UInt8(ascii: "[") else {
             guard let string = try scanner.optionalString(), !string.isEmpty else { return }
@@ -115,6 +118,8 @@ extension OpenAIChunk.Delta {
         if !joined.isEmpty { text = joined }
     }
 
+    /// Reads the fragments in `tool_calls`.
+    /// - Throws: `JSONError` for more than `ToolCallAssembler.maximumFragments` of them.
     private mutating func toolCalls(_ scanner: inout JSONScanner) throws(JSONError) {
         guard try !scanner.null() else { return }
         try scanner.array { (scanner) throws(JSONError) in
@@ -146,7 +151,7 @@ extension OpenAIChunk.Delta {
 }
 
 extension JSONScanner {
-    /// A string, or a number's or a word's spelling; nil for null, arrays and objects, which are stepped over.
+    /// Reads a string, or the literal text of a number or boolean. Returns nil for null, arrays and objects, which are skipped.
     mutating func scalar() throws(JSONError) -> String? {
         switch peek() {
         case UInt8(ascii: "\""): return try string()

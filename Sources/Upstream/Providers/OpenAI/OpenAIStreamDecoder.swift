@@ -1,44 +1,45 @@
 import Contract
 import JSONCodec
 
-/// An OpenAI-compatible event stream: chunks until `[DONE]`.
+/// Decoder for an OpenAI-compatible event stream: chunks until `[DONE]`.
 ///
-/// A stream is whole when it had a finish reason, or output and `[DONE]`: servers leave out the one or the other. Tool calls are told when
-/// all of them are complete, at the finish.
+/// A stream is complete if it had a finish reason, or output and `[DONE]`: some servers omit one of them. Tool calls are delivered together
+/// at the finish.
 final class OpenAIStreamDecoder: StreamDecoder {
     private var parser = EventStreamParser()
     private var tools = ToolCallAssembler()
     private var hasFinished = false
     private var sawChunk = false
     private(set) var sawEndMark = false
-    /// What followed the whole answer could not be read: the rest is not looked at.
-    private var isSpoilt = false
+    /// Whether data after the complete answer was invalid. The rest of the stream is then ignored.
+    private var ignoresRest = false
 
     var isComplete: Bool { hasFinished }
 
     func receive(_ bytes: UnsafeRawBufferPointer, into batch: inout OutputBatch) throws(Failure) {
-        guard !sawEndMark, !isSpoilt else { return }
+        guard !sawEndMark, !ignoresRest else { return }
         do throws(Failure) {
             try parser.feed(bytes) { (event) throws(Failure) in try self.read(event, into: &batch) }
         } catch {
-            // Whatever comes behind a whole answer does not change it.
+            // Data after a complete answer does not change it.
             if !hasFinished { throw error }
-            isSpoilt = true
+            ignoresRest = true
         }
     }
 
     func finish(into batch: inout OutputBatch) throws(Failure) {
-        guard !sawEndMark, !isSpoilt else { return }
+        guard !sawEndMark, !ignoresRest else { return }
         do throws(Failure) {
             try parser.finish { (event) throws(Failure) in try self.read(event, into: &batch) }
         } catch {
             if !hasFinished { throw error }
         }
         if !hasFinished, parser.eventCount == 0, parser.foreignLines > 0 {
-            throw Failure(.upstreamProtocol, "the upstream's answer is no event stream")
+            throw Failure(.upstreamProtocol, "the upstream's response is not an event stream")
         }
     }
 
+    /// Decodes one event. `[DONE]` after output completes a stream that had no finish reason.
     private func read(_ event: ServerSentEvent, into batch: inout OutputBatch) throws(Failure) {
         guard !sawEndMark, !event.data.isEmpty else { return }
         if event.data.elementsEqual("[DONE]".utf8) {
@@ -49,7 +50,7 @@ final class OpenAIStreamDecoder: StreamDecoder {
         let chunk: OpenAIChunk
         do throws(JSONError) { chunk = try OpenAIChunk(scanning: event.data) } catch {
             if hasFinished { return }
-            throw Failure(.upstreamProtocol, "a chunk of the upstream's stream cannot be read: \(error)")
+            throw Failure(.upstreamProtocol, "invalid chunk in the upstream's stream: \(error)")
         }
         try apply(chunk, into: &batch)
     }
@@ -65,12 +66,15 @@ final class OpenAIStreamDecoder: StreamDecoder {
         if chunk.hasUsage { batch.outputs.append(.usage(promptTokens: chunk.promptTokens, completionTokens: chunk.completionTokens)) }
     }
 
+    /// Delivers the collected tool calls and the finish reason.
     private func finish(_ reason: FinishReason, into batch: inout OutputBatch) throws(Failure) {
         for call in try tools.finish() { batch.outputs.append(.toolCall(call)) }
         batch.outputs.append(.finished(reason))
         hasFinished = true
     }
 
+    /// Adds the content of a delta to the batch, and its fragments to the tool calls.
+    /// - Throws: `upstream_protocol` or `output_too_large` if the tool calls exceed a limit.
     static func apply(_ delta: OpenAIChunk.Delta, tools: inout ToolCallAssembler, into batch: inout OutputBatch) throws(Failure) {
         var hasOutput = false
         if let reasoning = delta.reasoning {
@@ -88,7 +92,7 @@ final class OpenAIStreamDecoder: StreamDecoder {
         if hasOutput { batch.chunks += 1 }
     }
 
-    /// A reason that is not known is an end all the same.
+    /// Maps a finish reason. Unknown reasons count as a normal stop.
     static func finishReason(_ text: String) -> FinishReason {
         switch text {
         case "length", "max_tokens": .length
