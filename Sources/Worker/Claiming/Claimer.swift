@@ -330,7 +330,7 @@ actor Claimer {
     private func reject(_ entry: QueueEntry, _ error: JobError) async {
         metrics.rejected.increment()
         logger.warning(
-            "queue entry rejected",
+            "an entry of a queue was rejected",
             metadata: ["entry": "\(entry.id)", "job": "\(error.id?.rawValue ?? "?")", "reason": "\(error.reason)"])
         let misplaced = error.id.map { consumer.keys.partition(of: $0.rawValue) != entry.partition } ?? false
         do {
