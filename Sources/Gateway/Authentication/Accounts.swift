@@ -42,10 +42,8 @@ struct Accounts: Sendable {
     func tenant(of name: String) -> Tenant? { accounts[name]?.tenant }
 
     /// The hashes to compute when verifying a password for this name; only the first one decides. The account's hash comes first, followed
-    /// by
-    /// the most expensive hash of the file unless the account's costs at least half as much. An unknown name gets the most expensive hash,
-    /// so
-    /// that the response time does not reveal which names exist.
+    /// by the most expensive hash of the file unless the account's costs at least half as much. An unknown name gets the most expensive
+    /// hash, so that the response time does not reveal which names exist.
     func hashes(for name: String) -> [PasswordHash] {
         guard let own = accounts[name]?.hash else { return [mostExpensive] }
         return own.cost * 2 > mostExpensive.cost ? [own] : [own, mostExpensive]

@@ -6,8 +6,7 @@ package struct AuthenticationSettings: Sendable {
     /// `SLUICE_API_KEYS_FILE`: path of a file in the same format. Lines that begin with `#` are comments.
     package var apiKeysFile: String?
     /// `SLUICE_JWT_KEY_FILE`: path of a public key or certificate in PEM (RSA for RS256, P-256 for ES256, Ed25519 for EdDSA), or of a
-    /// secret
-    /// for HS256 of at least 32 bytes, without a trailing line break.
+    /// secret for HS256 of at least 32 bytes, without a trailing line break.
     package var jwtKeyFile: String?
     /// `SLUICE_JWT_JWKS_FILE`: path of a JSON Web Key Set (RFC 7517) with keys for these four algorithms.
     package var jwtJWKSFile: String?
@@ -19,8 +18,8 @@ package struct AuthenticationSettings: Sendable {
     /// `SLUICE_JWT_REQUIRE_EXP` (on): whether tokens without `exp` are rejected. Such tokens would be valid without limit.
     package var jwtRequiresExpiration = true
     /// `SLUICE_ACCOUNTS_FILE`: path of a file with lines `tenant:account:hash` or `account:hash` (the account is its own tenant) and
-    /// comments
-    /// after `#`. The hash is bcrypt, `$2b$12$…` (`htpasswd -nB`), or scrypt, `$scrypt$ln=15,r=8,p=1$<salt>$<hash>` (see `ScryptHash`).
+    /// comments after `#`. The hash is bcrypt, `$2b$12$…` (`htpasswd -nB`), or scrypt, `$scrypt$ln=15,r=8,p=1$<salt>$<hash>` (see
+    /// `ScryptHash`).
     package var accountsFile: String?
     /// `SLUICE_AUTH=none`: whether authentication is disabled. Any credential, or none, is accepted.
     package var none = false

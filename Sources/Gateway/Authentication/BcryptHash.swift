@@ -15,8 +15,7 @@ struct BcryptHash: Sendable, Hashable {
 
     /// Parses a hash.
     /// - Returns: nil unless the text is `$2a$`, `$2b$` or `$2y$`, a cost of two digits within `costs`, and 53 characters. `$2x$` is
-    ///   rejected: it
-    ///   marks hashes of a faulty implementation in which different passwords collide.
+    ///   rejected: it marks hashes of a faulty implementation in which different passwords collide.
     init?(_ text: some StringProtocol) {
         let bytes = Array(text.utf8)
         guard bytes.count == Self.length, ["$2a$", "$2b$", "$2y$"].contains(text.prefix(4)), bytes[6] == UInt8(ascii: "$"),
@@ -32,8 +31,7 @@ struct BcryptHash: Sendable, Hashable {
     var cost: Int { 61 << logarithm }
 
     /// Whether a password has this hash. Takes about 250 ms at cost 12; must not run on an event loop. bcrypt uses only the first 72 bytes
-    /// of
-    /// a password and stops at a NUL byte, so a password with a NUL never matches.
+    /// of a password and stops at a NUL byte, so a password with a NUL never matches.
     func matches(_ password: String) -> Bool {
         guard !password.utf8.contains(0) else { return false }
         let size = MemoryLayout<crypt_data>.size

@@ -60,8 +60,7 @@ struct ScryptHash: Sendable, Hashable {
 
     /// Parses a hash.
     /// - Returns: nil unless the text has the format above with ln from 1 to 24, r and p from 1 to 64, at most 256 MiB of memory, a salt of
-    ///   at
-    ///   least 8 bytes and a hash of 16 to 64 bytes.
+    ///   at least 8 bytes and a hash of 16 to 64 bytes.
     init?(_ text: some StringProtocol) {
         let parts = text.split(separator: "$", omittingEmptySubsequences: false)
         guard parts.count == 5, parts[0].isEmpty, parts[1] == "scrypt" else { return nil }

@@ -61,8 +61,7 @@ struct ChatCompletionRoute: Sendable {
     }
 
     /// Streams the completion as server-sent events. The response head waits for the first output, so that an earlier failure is reported
-    /// as
-    /// an HTTP status.
+    /// as an HTTP status.
     private func stream(_ run: CompletionRun, _ chat: ChatCompletionRequest.Options) async throws(HTTPFailure) -> Response {
         var early: [LoggedEvent] = []
         repeat {

@@ -10,8 +10,7 @@ struct ChatCompletionStream {
         /// Ends the response; the stream is complete.
         case end
         /// Ends the response and interrupts the job. Generation restarted after the client received part of the earlier output, which
-        /// chunks
-        /// cannot retract, so `out` ends with an error chunk.
+        /// chunks cannot retract, so `out` ends with an error chunk.
         case giveUp
     }
 

@@ -53,8 +53,7 @@ extension Request {
     /// Reads the whole body and counts its bytes in the tenant's quota.
     /// - Parameter maximum: maximum size, in bytes.
     /// - Throws: 413 when the body is larger than `maximum`, 429 when the tenant's bodies exceed their quota, 408 when it is not received
-    ///   in
-    ///   time, 400 when the client aborts it.
+    ///   in time, 400 when the client aborts it.
     func collect(upTo maximum: Int, _ share: HTTPShare?) async throws(HTTPFailure) -> [UInt8] {
         if let length = headers[.contentLength].flatMap({ Int($0) }), length > maximum { throw HTTPFailure.tooLarge(maximum) }
         do {

@@ -67,8 +67,7 @@ final class HandshakeGate: ChannelInboundHandler, RemovableChannelHandler {
     }
 
     /// Whether the request is a WebSocket upgrade (RFC 6455, 4.2.1). At least as strict as NIO's upgrader; also requires that the key has
-    /// the
-    /// length of 16 bytes in base64.
+    /// the length of 16 bytes in base64.
     private func asksForSocket(_ head: HTTPRequestHead) -> Bool {
         func words(_ name: String) -> [String] { head.headers[canonicalForm: name].map { $0.lowercased() } }
         let keys = head.headers["sec-websocket-key"]
