@@ -89,7 +89,7 @@ final class RequestGuard: ChannelDuplexHandler, RemovableChannelHandler {
         guard !hasRefused else { return }
         // During a request or its response, the error is forwarded to the handlers that process it.
         guard let error = error as? HTTPParserError, unanswered == 0 else { return context.fireErrorCaught(error) }
-        refuse(error == .headerOverflow ? .headTooLarge : .malformed("this is not an HTTP/1.1 request"), context)
+        refuse(error == .headerOverflow ? .headTooLarge : .malformed("this is not a valid HTTP request"), context)
     }
 
     /// Stops reading and closes the connection after pending responses, with a delay so that a TCP reset does not discard them.
