@@ -1,9 +1,9 @@
 #!/bin/sh
-# The one list of system packages (Debian), for a laptop, CI and the image alike. Needs root or sudo; may be run again; starts no service.
-#   docker/install-deps.sh          what building, testing and `sluice dev` need
-#   docker/install-deps.sh test     the same, and what the optional tests need; without it they are skipped, but fail in CI
-#   docker/install-deps.sh build    what building needs
-#   docker/install-deps.sh run      the shared libraries that the built executable needs
+# Installs the system packages (Debian) for development machines, CI and the image. Needs root or sudo; idempotent; starts no service.
+#   docker/install-deps.sh          packages for building, testing and `sluice dev`
+#   docker/install-deps.sh test     also packages for the optional tests, which are otherwise skipped, or fail in CI
+#   docker/install-deps.sh build    packages for building
+#   docker/install-deps.sh run      shared libraries for running the executable
 set -eu
 
 headers="libhiredis-dev libcurl4-openssl-dev libcrypt-dev"
@@ -29,13 +29,13 @@ case $mode in
     test) packages="$headers $common $servers $tools" ;;
     build) packages="$headers $common" ;;
     run)
-        # The libraries' names carry versions that differ from release to release; the packages with the headers know them.
+        # Package names of shared libraries contain versions that depend on the Debian release. The header packages depend on them.
         libraries=$(apt-cache depends $headers | sed -n 's/^ *Depends: \(lib\(hiredis\|curl\|crypt\)[0-9][^ ]*\)$/\1/p')
         packages="$libraries $common"
         ;;
 esac
 
-# Debian starts a server as soon as it is installed, unless this script says no.
+# A policy-rc.d script that exits with 101 prevents Debian from starting servers on installation.
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
     trap 'rm -f "$policy"' EXIT

@@ -11,9 +11,9 @@ import Testing
 
 @testable import Gateway
 
-/// One socket without a network.
+/// Connection limits and writes of a WebSocket, on an embedded channel without a network.
 @Suite struct AgentSocketTests {
-    /// Stands between the socket and the wire.
+    /// Counts the writes and flushes of the handler above it.
     private final class Wire: ChannelOutboundHandler {
         typealias OutboundIn = WebSocketFrame
         var writes = 0
@@ -41,25 +41,25 @@ import Testing
         channel.embeddedEventLoop.run()
     }
 
-    @Test func connectionsAreBoundedWhateverTheySpeak() throws {
+    @Test func `all connections count toward the limit, whatever their protocol`() throws {
         var settings = GatewaySettings()
         settings.socketsMaximum = 2
         settings.socketsPerAddress = 0
         let ledger = ConnectionLedger(settings: settings)
-        // 1,004 in all, of which 100 are kept for addresses that have less than 4.
+        // 1,004 in total; 100 of them are reserved for addresses with fewer than 4 connections.
         let channels = try (0..<904).map { _ in try Self.channel(from: "192.0.2.1") }
         #expect(channels.allSatisfy { ledger.admit($0) })
         #expect(try !ledger.admit(Self.channel(from: "192.0.2.1")))
         let probes = try (0..<100).map { try Self.channel(from: "198.51.100.\($0 / 4)") }
         #expect(probes.allSatisfy { ledger.admit($0) })
-        #expect(try !ledger.admit(Self.channel(from: "203.0.113.1")), "that was the last place")
+        #expect(try !ledger.admit(Self.channel(from: "203.0.113.1")), "no connection is left")
         Self.close(probes[0])
         #expect(try ledger.admit(Self.channel(from: "203.0.113.1")))
         for channel in channels.prefix(2) { Self.close(channel) }
-        #expect(try !ledger.admit(Self.channel(from: "192.0.2.1")), "the reserve comes first")
+        #expect(try !ledger.admit(Self.channel(from: "192.0.2.1")), "the reserve is refilled first")
     }
 
-    @Test func connectionsOfOneAddressAreBounded() throws {
+    @Test func `connections of one address are limited`() throws {
         var settings = GatewaySettings()
         settings.socketsPerAddress = 5
         let ledger = ConnectionLedger(settings: settings)
@@ -71,7 +71,7 @@ import Testing
         #expect(try ledger.admit(Self.channel(from: "2001:db8:0:1:ffff::1")))
     }
 
-    @Test func sharesByDefault() {
+    @Test func `default limit per address and keys of addresses`() {
         var settings = GatewaySettings()
         #expect(settings.addressShare == 2_500)
         settings.socketsMaximum = 1
@@ -120,12 +120,12 @@ import Testing
         _ = try channel.finish(acceptAlreadyClosed: true)
     }
 
-    @Test func framesOfOneTurnGoOutInOneWrite() throws {
+    @Test func `frames of one event loop tick are flushed once`() throws {
         let (socket, wire, channel) = try Self.socket()
         let loop = channel.embeddedEventLoop
         for round in 1...3 {
             for number in 0..<10 { socket.send("HEARTBEAT", ["remaining_seconds": .integer(number)]) }
-            #expect(wire.flushes == round - 1, "nothing goes out before the turn is over")
+            #expect(wire.flushes == round - 1, "nothing is flushed before the end of the tick")
             loop.run()
             #expect(wire.writes == 10 * round && wire.flushes == round)
         }

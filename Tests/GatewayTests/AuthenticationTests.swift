@@ -5,7 +5,7 @@ import Testing
 
 @testable import Gateway
 
-/// A file that lives as long as its test.
+/// Calls `body` with the path of a temporary file that contains `text`.
 @discardableResult
 func withFile<Value>(_ text: String, _ body: (String) async throws -> Value) async throws -> Value {
     let folder = try TemporaryFolder("authentication")
@@ -17,6 +17,7 @@ func withFile<Value>(_ text: String, _ body: (String) async throws -> Value) asy
 
 private let logger = Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() })
 
+/// An authenticator with the settings that `fill` sets.
 func authenticator(_ fill: (inout AuthenticationSettings) -> Void) throws -> Authenticator {
     var settings = AuthenticationSettings()
     fill(&settings)
@@ -28,18 +29,18 @@ func authenticator(_ fill: (inout AuthenticationSettings) -> Void) throws -> Aut
         ("127.0.0.1", true), ("127.1.2.3", true), ("::1", true), ("[::1]", true), ("localhost", true), ("0.0.0.0", false), ("::", false),
         ("10.0.0.1", false), ("127.0.0.1.example.org", false), ("127.evil", false), ("", false),
     ])
-    func loopbackIsWhatOnlyThisMachineReaches(host: String, expected: Bool) {
+    func `loopback addresses are recognized`(host: String, expected: Bool) {
         #expect(AuthenticationSettings.isLoopback(host) == expected)
     }
 
-    @Test func withoutAMethodItRefusesAndSaysWhatToSet() {
+    @Test func `an error without an authentication method names the settings`() {
         #expect { try authenticator { _ in } } throws: { error in
             guard let error = error as? AuthenticationError else { return false }
             return error.code == .noMethod && error.message.contains("SLUICE_API_KEYS") && error.message.contains("SLUICE_AUTH=none")
         }
     }
 
-    @Test func noneIsForLoopbackUnlessSaidOtherwise() async throws {
+    @Test func `SLUICE_AUTH none requires loopback unless allowed anywhere`() async throws {
         let open = try authenticator { $0.none = true }
         #expect(await open.authenticate(.bearer("whatever")) == .anonymous)
         #expect(throws: AuthenticationError.self) {
@@ -57,20 +58,20 @@ func authenticator(_ fill: (inout AuthenticationSettings) -> Void) throws -> Aut
     }
 
     @Test(arguments: ["nocolon", "a:", ":key", "a:same-key-of-16-bytes,b:same-key-of-16-bytes", " , "])
-    func faultyKeysAreRefusedWithoutTellingThem(text: String) {
+    func `errors for invalid keys do not contain the keys`(text: String) {
         #expect { try authenticator { $0.apiKeys = text } } throws: { error in
             (error as? AuthenticationError)?.code == .invalidKeys && !"\(error)".contains("same") && !"\(error)".contains("nocolon")
         }
     }
 
-    @Test func aShortKeyIsRefusedWithItsTenantAndNotTold() {
+    @Test func `the error for a short key names the tenant but not the key`() {
         #expect { try authenticator { $0.apiKeys = "acme:0123456789abcdef,globex:0123456789abcde" } } throws: { error in
             (error as? AuthenticationError)?.code == .invalidKeys && "\(error)".contains("SLUICE_API_KEYS")
                 && "\(error)".contains("globex") && !"\(error)".contains("0123456789abcde")
         }
     }
 
-    @Test func aFileThatIsNotThereIsNamed() {
+    @Test func `the error for a missing file names the file`() {
         #expect { try authenticator { $0.jwtKeyFile = "/nowhere/key.pem" } } throws: { error in
             "\(error)" == "SLUICE_JWT_KEY_FILE: /nowhere/key.pem cannot be read"
         }
@@ -78,7 +79,7 @@ func authenticator(_ fill: (inout AuthenticationSettings) -> Void) throws -> Aut
 }
 
 @Suite struct APIKeyTests {
-    @Test func aKeySaysItsTenant() async throws {
+    @Test func `a key identifies its tenant`() async throws {
         let keys = try authenticator { $0.apiKeys = "tenant-a:key-number-one-16, tenant-b:two:with:colons:16\ntenant-a:key-number-three" }
         let table: [(String, String?)] = [
             ("key-number-one-16", "tenant-a"), ("key-number-three", "tenant-a"), ("two:with:colons:16", "tenant-b"), ("two", nil),
@@ -93,7 +94,7 @@ func authenticator(_ fill: (inout AuthenticationSettings) -> Void) throws -> Aut
         #expect(await keys.authenticate(.account("tenant-a", password: "key-number-one-16")) == nil)
     }
 
-    @Test func keysFromAFile() async throws {
+    @Test func `keys are read from a file`() async throws {
         try await withFile("# ours\na:key-number-one-16\n\nb:key-number-two-16,c:key-number-three\n") { path in
             let keys = try authenticator { $0.apiKeysFile = path }
             #expect(await keys.authenticate(.apiKey("key-number-three"))?.name == "c")
@@ -101,7 +102,7 @@ func authenticator(_ fill: (inout AuthenticationSettings) -> Void) throws -> Aut
         }
     }
 
-    @Test func theAdminKeyIsNoTenantsKey() async throws {
+    @Test func `the admin key does not authenticate a tenant`() async throws {
         let keys = try authenticator {
             $0.apiKeys = "a:key-number-one-16"
             $0.adminKey = "0123456789abcdef"
@@ -115,10 +116,10 @@ func authenticator(_ fill: (inout AuthenticationSettings) -> Void) throws -> Aut
 }
 
 @Suite struct AccountTests {
-    /// Made by Python's hashlib.scrypt: password "swordfish", N = 2^10.
+    /// Created by Python's hashlib.scrypt: password "swordfish", N = 2^10.
     private static let hash = "$scrypt$ln=10,r=8,p=1$MDEyMzQ1Njc4OWFiY2RlZg$EnnshMQJBO5njFXhxb7lqJrTfwJZ+ZnnIatUXnc/UzQ"
 
-    @Test func anAccountSaysItsTenant() async throws {
+    @Test func `an account identifies its tenant`() async throws {
         try await withFile("# accounts\nacme:ann:\(Self.hash)\nbob:\(Self.hash)\n") { path in
             let accounts = try authenticator { $0.accountsFile = path }
             let table: [(String, String, String?)] = [
@@ -133,7 +134,7 @@ func authenticator(_ fill: (inout AuthenticationSettings) -> Void) throws -> Aut
         }
     }
 
-    /// Vectors of Openwall's crypt_blowfish 1.3 (wrapper.c).
+    /// Test vectors of Openwall's crypt_blowfish 1.3 (wrapper.c).
     @Test(arguments: [
         ("$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW", "U*U"),
         ("$2b$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW", "U*U"),
@@ -144,10 +145,10 @@ func authenticator(_ fill: (inout AuthenticationSettings) -> Void) throws -> Aut
             "$2a$05$abcdefghijklmnopqrstuu5s2v8.iXieOjg/.AySBTTZIIVFJeBui",
             "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789chars after 72 are ignored"
         ),
-        // The salt's last character has four bits that mean nothing.
+        // The salt's last character has four unused bits.
         ("$2b$05$CCCCCCCCCCCCCCCCCCCCC/E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW", "U*U"),
     ])
-    func bcryptAsOthersMakeIt(hash: String, password: String) async throws {
+    func `bcrypt hashes of other implementations are verified`(hash: String, password: String) async throws {
         try await withFile("acme:ann:\(hash)\n") { path in
             let accounts = try authenticator { $0.accountsFile = path }
             #expect(await accounts.authenticate(.account("ann", password: password))?.name == "acme")
@@ -166,7 +167,7 @@ func authenticator(_ fill: (inout AuthenticationSettings) -> Void) throws -> Aut
         "$scrypt$ln=10,r=8,p=1,x=1$c2FsdHNhbHQ$MDEyMzQ1Njc4OWFiY2RlZg", "plain",
         "$scrypt$ln=10,r=8,p=1,p=1$c2FsdHNhbHQ$MDEyMzQ1Njc4OWFiY2RlZg",
     ])
-    func whatIsNoHashIsRefusedWithItsLine(hash: String) async throws {
+    func `the error for an invalid hash names its line`(hash: String) async throws {
         #expect(PasswordHash(hash) == nil)
         try await withFile("\nann:\(hash)\n") { path in
             #expect { try authenticator { $0.accountsFile = path } } throws: { error in

@@ -10,35 +10,37 @@ import Testing
 
 private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false)
 
-/// What messages make a gateway do and keep, counted at Redis and at the gateway. Serialized: the tests stop their Redis.
+/// The cost of messages in Redis commands and in memory, and the limits on it. Serialized: the tests stop their Redis.
 @Suite(.serialized, .redis, .timeLimit(.minutes(1))) struct CostTests {
     private static func text(_ count: Int) -> JSON { .string(String(repeating: "x", count: count)) }
 
-    /// Scripts called by anybody so far.
+    /// Script calls in Redis so far, of all clients.
     private static func scriptCalls() async throws -> Int {
         let stats = try await PrivateRedis.current.command("INFO", "commandstats").string ?? ""
         let line = stats.split(separator: "\r\n").first { $0.hasPrefix("cmdstat_evalsha:") }
         return line.flatMap { $0.split(separator: "calls=").last?.split(separator: ",").first }.flatMap { Int($0) } ?? 0
     }
 
+    /// Bytes that Redis has received so far.
     private static func bytesReceived() async throws -> Int {
         let stats = try await PrivateRedis.current.command("INFO", "stats").string ?? ""
         let line = stats.split(separator: "\r\n").first { $0.hasPrefix("total_net_input_bytes:") }
         return line.flatMap { Int($0.split(separator: ":")[1]) } ?? 0
     }
 
-    /// Everything that was sent before has been dealt with.
+    /// Waits until the gateway has processed everything sent before.
     private static func settle(_ client: WebSocketClient) async throws {
         try await client.send("HEALTH_CHECK", [:])
         try await client.expect("HEALTH_CHECK_ACK")
     }
 
+    /// Sends a request without text that only updates the session's settings.
     private static func update(_ client: WebSocketClient, _ update: JSON) async throws {
         try await client.send(
             "REQUEST", ["request_id": "u", "data_type": "TEXT", "content": ["text": ""], "update_session": update])
     }
 
-    @Test func `updates that come while Redis is slow become one write, and those that change nothing none`() async throws {
+    @Test func `updates during a slow Redis are merged into one write, and unchanged settings are not written`() async throws {
         try await withWebSocketLab { lab in
             let redis = PrivateRedis.current
             let gateway = try await lab.gateway { $0.bytesPerSecond = 0 }
@@ -68,7 +70,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
         }
     }
 
-    @Test func `changes that were held back while Redis was away are there for the next gateway`() async throws {
+    @Test func `changes deferred while Redis is unreachable reach the next gateway`() async throws {
         try await withWebSocketLab { lab in
             let (one, two) = (try await lab.gateway("g1"), try await lab.gateway("g2"))
             let client = try await lab.client(one)
@@ -98,7 +100,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
         }
     }
 
-    @Test func `a tenant's bytes in memory are bounded`() async throws {
+    @Test func `a tenant's bytes in memory are limited`() async throws {
         try await withWebSocketLab { lab in
             let gateway = try await lab.gateway { $0.heldBytesPerTenant = 200_000 }
             let (client, other) = (try await lab.client(gateway), try await lab.client(gateway, key: "tenant-b-test-key"))
@@ -116,7 +118,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
             for _ in 0..<2 { try await lab.claim().end(.finished(.stop, usage)) }
             try await first.ended()
             try await theirs.ended()
-            // What was held is free again.
+            // The bytes are released after the requests.
             let again = try await client.request(text, model: "m", id: "again")
             try await lab.claim().end(.finished(.stop, usage))
             try await again.ended()
@@ -182,14 +184,14 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
         }
     }
 
-    @Test func `messages that never become whole are bounded for all sockets of a tenant`() async throws {
+    @Test func `incomplete messages are limited over all sockets of a tenant`() async throws {
         try await withWebSocketLab { lab in
             let gateway = try await lab.gateway { $0.heldBytesPerTenant = 200_000 }
             var clients: [WebSocketClient] = []
             for _ in 0..<5 { clients.append(try await lab.client(gateway)) }
             let small = try await lab.client(gateway)
             for client in clients { try await client.send(.text, ByteBuffer(repeating: 0x20, count: 60_000), final: false) }
-            try await until("one too many to be closed") { clients.contains { !$0.isOpen } }
+            try await until("a socket above the limit to be closed") { clients.contains { !$0.isOpen } }
             for client in clients where !client.isOpen { #expect(client.state.value.closeCode == 1013) }
             #expect(clients.count { $0.isOpen } >= 2)
             try await Self.settle(small)
@@ -197,11 +199,11 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
         }
     }
 
-    @Test func `a tenant that sends too much is read more slowly and loses nothing`() async throws {
+    @Test func `a tenant above its byte rate is throttled without loss`() async throws {
         try await withWebSocketLab { lab in
             let gateway = try await lab.gateway { $0.bytesPerSecond = 400_000 }
             let client = try await lab.client(gateway)
-            // About 1,000 bytes each with what a frame costs: much more than a burst.
+            // About 1,000 bytes each including the frame's overhead, which exceeds the burst allowance.
             for number in 0..<300 { try await client.send("RESUME", ["request_id": .string("r\(number)")]) }
             for number in 0..<300 { #expect(try await client.expect("ERROR").payload["request_id"] == .string("r\(number)")) }
             #expect(client.isOpen)
@@ -209,7 +211,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
         }
     }
 
-    @Test func `before REGISTER little is taken, and nothing that is too much is parsed`() async throws {
+    @Test func `before REGISTER messages are limited in size and number`() async throws {
         try await withWebSocketLab { lab in
             let gateway = try await lab.gateway()
             func ends(_ code: Int, errors: Int = 0, _ body: (WebSocketClient) async throws -> Void) async throws {
@@ -222,12 +224,12 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
             try await ends(1009) { try await $0.send(text: String(repeating: "x", count: 900_000)) }
             try await ends(4429, errors: 8) { client in for _ in 0..<9 { try await client.send(text: "x") } }
             try await ends(4429) { client in for _ in 0..<9 { try await client.send(.ping, ByteBuffer()) } }
-            // Fragments of one byte, and of none.
+            // Fragments of one byte and empty fragments.
             for size in [1, 0] {
                 try await ends(1009) { client in
                     try await client.send(.text, ByteBuffer(string: " "), final: false)
                     for _ in 0..<1_100 where client.isOpen {
-                        // It may be closed meanwhile.
+                        // The gateway may close the socket during the loop.
                         try? await client.send(.continuation, ByteBuffer(repeating: 0x20, count: size), final: false)
                     }
                 }
@@ -248,7 +250,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
         }
     }
 
-    @Test func `a tenant has its share of the sockets`() async throws {
+    @Test func `the sockets of a tenant are limited`() async throws {
         try await withWebSocketLab { lab in
             let gateway = try await lab.gateway { $0.socketsPerTenant = 2 }
             let (one, two) = (try await lab.client(gateway), try await lab.client(gateway))
@@ -259,7 +261,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
             let other = try await lab.client(gateway, key: "tenant-b-test-key")
             // A refused session gives its place back only with its socket, and counts once.
             await one.close()
-            let fourth = try await until("the place") { try? await lab.client(gateway) }
+            let fourth = try await until("a free socket") { try? await lab.client(gateway) }
             for client in [two, other, fourth] { await client.close() }
         }
     }

@@ -9,15 +9,15 @@ import Testing
 
 private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false)
 
-/// SIGTERM, as clients and balancers see it.
+/// The drain after SIGTERM as clients and load balancers observe it.
 @Suite(.redis, .timeLimit(.minutes(1))) struct DrainTests {
     private static let upgrade =
         "GET /ws/agent/stream HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
         + "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 
-    @Test func `fifty clients are sent away one after the other, and who runs something at the timeout`() async throws {
+    @Test func `idle clients are closed gradually, and clients with a running request at the timeout`() async throws {
         try await withWebSocketLab { lab in
-            // Idle sockets have a fifth of it.
+            // Idle sockets are closed within a fifth of the drain timeout.
             let gateway = try await lab.gateway {
                 $0.drainTimeout = .seconds(4)
                 $0.grace = .seconds(30)
@@ -43,8 +43,8 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
             }
             times.sort()
             let span = Duration.nanoseconds(times[49] - times[0])
-            // Of 800 ms; a machine that stalls sends several away at once, but hardly all.
-            #expect(span > .milliseconds(100), "all went within \(span)")
+            // The closes are spread over 800 ms. A stalled machine closes several sockets at once, but not nearly all.
+            #expect(span > .milliseconds(100), "all were closed within \(span)")
             #expect(Set(times.map { $0 / 10_000_000 }).count > 2, "\(times.map { ($0 - start) / 1_000_000 })")
             #expect(busy.isOpen)
             try await busy.expect("SHUTDOWN")
@@ -52,9 +52,9 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
             let lasted = Duration.nanoseconds(monotonicNanoseconds() - start)
             #expect(lasted > .seconds(3) && lasted < .seconds(20), "\(lasted)")
             try await gateway.task.value
-            // Its client may go on elsewhere.
-            let intent = try await lab.queue.redis.send("GET", .string(lab.queue.keys.interrupt(job.job.id))).string
-            #expect(intent == nil)
+            // The job was not interrupted, because its client may resume on another gateway.
+            let interruptKey = try await lab.queue.redis.send("GET", .string(lab.queue.keys.interrupt(job.job.id))).string
+            #expect(interruptKey == nil)
             let back = try await lab.client(try await lab.gateway("g2"), [("resume_session_id", .string(busy.state.value.session))])
             let resumed = try await back.resume(request)
             try await job.write(.text(" and ended"))
@@ -64,7 +64,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
         }
     }
 
-    @Test func `without clients it stays to be asked for a moment`() async throws {
+    @Test func `a gateway without clients reports draining for the notice period and then exits`() async throws {
         try await withWebSocketLab { lab in
             let gateway = try await lab.gateway {
                 $0.drainNotice = .seconds(50)
@@ -79,7 +79,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
                 gateway.port, "/v1/jobs", ["request": .object(JSONObject())], headers: ["authorization": "Bearer tenant-a-test-key"])
             #expect(job.status == 503 && job.json?["error"]?["code"] == "draining" && job.headers["retry-after"] != nil)
             #expect(try await HTTPCall.get(gateway.port, "/healthz").status == 200)
-            // Then it ends by itself; and never later than its timeout says.
+            // The gateway exits after the notice period, but no later than the drain timeout.
             for (notice, timeout) in [(Duration.milliseconds(400), Duration.seconds(30)), (.seconds(600), .milliseconds(400))] {
                 let brief = try await lab.gateway("brief") {
                     $0.drainNotice = notice

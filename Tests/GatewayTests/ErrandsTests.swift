@@ -6,8 +6,9 @@ import Testing
 
 @testable import Gateway
 
+/// Completion and cancellation of background tasks.
 @Suite(.timeLimit(.minutes(1))) struct ErrandsTests {
-    @Test func settlingWaitsForWhatRuns() async throws {
+    @Test func `settle waits for running tasks`() async throws {
         let errands = Errands()
         let (open, door) = AsyncStream.makeStream(of: Void.self)
         let isOver = NIOLockedValueBox(false)
@@ -20,7 +21,7 @@ import Testing
         #expect(isOver.withLockedValue { $0 })
     }
 
-    @Test func whatComesAfterTheCancelIsCancelledToo() async throws {
+    @Test func `tasks started after the cancellation are cancelled`() async throws {
         let loop = MultiThreadedEventLoopGroup.singleton.next()
         let (errands, room) = (Errands(), LoopRoom(LoopExecutor(loop)))
         errands.cancel()

@@ -13,7 +13,7 @@ private let streamed =
 private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false)
 
 @Suite(.redis, .timeLimit(.minutes(2))) struct HTTPChatCompletionTests {
-    @Test func aWholeCompletion() async throws {
+    @Test func `a collected completion`() async throws {
         try await withHTTPLab { lab in
             async let answer = lab.post("/v1/chat/completions", chat)
             let worker = try await lab.claim()
@@ -28,7 +28,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
         }
     }
 
-    @Test func aStreamedCompletion() async throws {
+    @Test func `a streamed completion`() async throws {
         try await withHTTPLab { lab in
             let connection = try await RawHTTPConnection(lab.port)
             try await connection.request("POST", "/v1/chat/completions", body: streamed)
@@ -40,7 +40,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
             try await worker.end(.finished(.stop, usage))
             try await connection.wait(for: "data: [DONE]\n\n")
             #expect(connection.received.value.contains(#""usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3}"#))
-            // The connection lives on.
+            // The connection stays open.
             try await connection.request("GET", "/v1/models")
             try await connection.wait(for: #""object":"list""#)
             try await connection.close()
@@ -48,7 +48,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
         }
     }
 
-    @Test(arguments: [false, true]) func aFailureBeforeOutputIsAStatus(streams: Bool) async throws {
+    @Test(arguments: [false, true]) func `a failure before output is an HTTP status`(streams: Bool) async throws {
         try await withHTTPLab { lab in
             async let answer = lab.post("/v1/chat/completions", streams ? streamed : chat)
             let worker = try await lab.claim()
@@ -60,7 +60,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
         }
     }
 
-    @Test func aFailureAfterOutputIsAnErrorChunk() async throws {
+    @Test func `a failure after output is an error chunk`() async throws {
         try await withHTTPLab { lab in
             async let answer = lab.post("/v1/chat/completions", streamed)
             let worker = try await lab.claim()
@@ -71,11 +71,11 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
         }
     }
 
-    /// When the client closes its connection.
+    /// The job's state when the client disconnects.
     enum Moment: String, CaseIterable { case queued, claimed, streaming }
 
     @Test(arguments: Moment.allCases, [false, true])
-    func aClientThatLeavesInterruptsItsJob(moment: Moment, streams: Bool) async throws {
+    func `a disconnect interrupts the job`(moment: Moment, streams: Bool) async throws {
         try await withHTTPLab { lab in
             let connection = try await RawHTTPConnection(lab.port)
             try await connection.request("POST", "/v1/chat/completions", body: streams ? streamed : chat)
@@ -109,7 +109,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
         }
     }
 
-    @Test func aClientThatReadsNothingIsCut() async throws {
+    @Test func `a client that does not read is disconnected`() async throws {
         try await withHTTPLab(settings: { $0.outgoingMaximum = 100_000 }) { lab in
             let connection = try await RawHTTPConnection(lab.port, autoRead: false)
             try await connection.request("POST", "/v1/chat/completions", body: streamed)
@@ -118,7 +118,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
             let cancel = try await observer.subscribe(lab.queue.keys.cancel(partition: 0))
             let piece = String(repeating: "x", count: 50_000)
             let writing = Task {
-                // More than the sockets' buffers hold; ends with the interrupt.
+                // More output than the socket buffers can hold; the loop ends with the interrupt.
                 while !Task.isCancelled { try await worker.write(.text(piece)) }
             }
             #expect(try await first(of: cancel).contains("CLIENT_GONE"))
@@ -129,7 +129,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
         }
     }
 
-    /// The first message; ends the test when none comes in time.
+    /// The first message of a subscription; fails when none is received before the deadline.
     private func first(of messages: AsyncStream<RawMessage>) async throws -> String {
         try await withThrowingTaskGroup(of: String.self) { group in
             group.addTask {

@@ -8,14 +8,14 @@ import Testing
 
 @testable import Gateway
 
-/// Seeded input for everything that reads what an HTTP client sends. `SLUICE_FUZZ_INPUTS` (1,000) says how much, `SLUICE_FUZZ_SEED` (1)
-/// which.
+/// Fuzz tests with seeded input for all decoders of HTTP input. `SLUICE_FUZZ_INPUTS` (1,000) sets the number of inputs and
+/// `SLUICE_FUZZ_SEED` (1) the seed.
 @Suite(.timeLimit(.minutes(60))) struct HTTPDecoderFuzzTests {
     private static func setting(_ name: String, _ standard: Int) -> Int {
         ProcessInfo.processInfo.environment[name].flatMap { Int($0) } ?? standard
     }
 
-    /// Calls `body` with one grammar an input.
+    /// Calls `body` once per input with a grammar of its own.
     private func run(_ body: (inout HTTPGrammar, _ what: String) throws -> Void) async rethrows {
         let seed = UInt64(Self.setting("SLUICE_FUZZ_SEED", 1))
         for number in 0..<Self.setting("SLUICE_FUZZ_INPUTS", 1_000) {
@@ -25,7 +25,7 @@ import Testing
         }
     }
 
-    /// Remembers the heads that come through a guard.
+    /// Records the request heads that pass the guard.
     private final class Heads: ChannelInboundHandler {
         typealias InboundIn = HTTPServerRequestPart
         var heads: [HTTPRequestHead] = []
@@ -35,7 +35,7 @@ import Testing
         func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
     }
 
-    @Test func `no request of two meanings passes the guard`() async throws {
+    @Test func `ambiguous requests do not pass the guard`() async throws {
         try await run { grammar, what in
             let channel = EmbeddedChannel()
             let heads = Heads()
@@ -46,7 +46,7 @@ import Testing
             channel.pipeline.fireChannelActive()
             let bytes = grammar.connection(of: 2)
             let cut = bytes.count / 2
-            // An error closes the connection, as it should.
+            // An error closes the connection; that is expected.
             for part in [bytes[..<cut], bytes[cut...]] where channel.isActive || cut >= 0 {
                 do { try channel.writeInbound(ByteBuffer(bytes: part)) } catch { break }
             }
@@ -59,12 +59,12 @@ import Testing
                 #expect(hosts.count == 1 || hosts.isEmpty && head.version.minor == 0, "\(what): \(head)")
                 #expect(HostRule.loopback.allows(hosts), "\(what): \(head)")
             }
-            // Whether it had been closed already does not matter here.
+            // The channel may already be closed.
             _ = try? channel.finish(acceptAlreadyClosed: true)
         }
     }
 
-    @Test func `decoders of bodies, headers and files take or refuse whatever comes`() async throws {
+    @Test func `decoders of bodies, headers and files accept or reject any input`() async throws {
         let hash = "$2b$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW"
         let texts = [
             "1-9007199254740991", "Bearer tenant-a-test-key", "http://127.0.0.1:8080", "[::1]:8080", "tenant-a:0123456789abcdef",
@@ -75,7 +75,7 @@ import Testing
         let id = try #require(JobID("p0-x"))
         var failures = FailedLogins()
         await run { grammar, _ in
-            // All of them throw or answer nil for what they refuse; that they come back at all is what counts.
+            // The decoders may throw or return nil. The test fails only when one crashes or does not return.
             let body = grammar.request()
             _ = try? ChatCompletionRequest(parsing: body, maximumDepth: 32)
             _ = try? JobSubmission.job(parsing: body, id: id, owner: "a", maximumDepth: 32)

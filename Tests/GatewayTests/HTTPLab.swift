@@ -10,7 +10,7 @@ import TestSupport
 
 @testable import Gateway
 
-/// The router behind a real server, on the suite's redis; workers are played by the test.
+/// A test fixture: the router behind a real server, with the suite's Redis. The test acts as the worker.
 struct HTTPLab: Sendable {
     let port: Int
     let queue: JobQueue
@@ -33,7 +33,7 @@ struct HTTPLab: Sendable {
         return others.merging(["authorization": "Bearer \(key)"]) { old, _ in old }
     }
 
-    /// The next job that waits, claimed.
+    /// Claims the next waiting job.
     func claim(deadline: Duration = .seconds(15)) async throws -> PlayedJob {
         let consumer = JobConsumer(redis: queue.redis, blocking: blocking, settings: queue.settings, worker: "played", token: "t")
         try await consumer.createGroups()
@@ -47,7 +47,7 @@ struct HTTPLab: Sendable {
     }
 }
 
-/// A job that the test plays the worker of.
+/// A claimed job for which the test acts as the worker.
 actor PlayedJob {
     nonisolated let job: Job
     private let claim: Claim
@@ -67,12 +67,14 @@ actor PlayedJob {
         return LoggedEvent(id: EventID(attempt: claim.attempt, sequence: sequence), event: event)
     }
 
+    /// Writes events to the job's log and output channel.
     func write(_ events: GenerationEvent...) async throws {
         var pipeline = RedisPipeline()
         _ = output.append(events.map { place($0) }.map { ($0.id, $0.json) }, to: &pipeline)
         for reply in try await queue.redis.send(pipeline) { _ = try reply.orThrow() }
     }
 
+    /// Writes the terminal event and ends the job.
     func end(_ event: GenerationEvent, usage: Usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false)) async throws {
         let previous = EventID(attempt: claim.attempt, sequence: sequence)
         var pipeline = RedisPipeline()
@@ -84,7 +86,7 @@ actor PlayedJob {
     }
 }
 
-/// Runs `body` with a gateway's router that is served on a free port.
+/// Runs `body` with a gateway's router that serves on a free port.
 func withHTTPLab(
     settings fill: (inout GatewaySettings) -> Void = { _ in }, queueMaximum: Int = 100, _ body: (HTTPLab) async throws -> Void
 ) async throws {
@@ -134,7 +136,7 @@ func withHTTPLab(
         blocking.shutdown()
         subscriber.shutdown()
         tasks.cancelAll()
-        // Being cancelled is how the server ends here.
+        // The server ends with a cancellation error; ignore it.
         while let ended = await tasks.nextResult() { _ = ended }
         try result.get()
     }

@@ -13,7 +13,7 @@ private let chat = #"{"model":"asked","messages":[{"role":"user","content":"hi"}
 private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false)
 
 @Suite(.redis, .timeLimit(.minutes(2))) struct HTTPRouterTests {
-    @Test func healthNeedsNoKey() async throws {
+    @Test func `health, readiness and metrics need no key`() async throws {
         try await withHTTPLab { lab in
             #expect(try await lab.get("/healthz", key: nil).status == 200)
             #expect(try await lab.get("/readyz", key: nil).status == 200)
@@ -27,7 +27,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
         }
     }
 
-    @Test func everyErrorIsJSON() async throws {
+    @Test func `every error is JSON`() async throws {
         try await withHTTPLab(settings: { $0.messageMaximum = 1_000 }) { lab in
             let large = #"{"request":{"x":""# + String(repeating: "x", count: 1_000) + #""}}"#
             let table: [(HTTPAnswer, Int, String)] = [
@@ -56,7 +56,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
         }
     }
 
-    @Test func whereNoKeyIsAskedForOriginsAre() async throws {
+    @Test func `a gateway without authentication checks origins`() async throws {
         try await withHTTPLab(settings: { settings in
             settings.authentication = AuthenticationSettings()
             settings.authentication.none = true
@@ -70,7 +70,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
         }
     }
 
-    @Test func theChatPageIsServedWithItsPolicy() async throws {
+    @Test func `the chat page is served with its policy`() async throws {
         try await withHTTPLab { lab in
             let page = try await lab.get("/", key: nil)
             #expect(page.status == 200 && page.headers["content-type"] == "text/html; charset=utf-8")
@@ -80,7 +80,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
         }
     }
 
-    @Test func aJobFromSubmissionToRecord() async throws {
+    @Test func `a job from submission to record`() async throws {
         try await withHTTPLab { lab in
             let submitted = try await lab.post("/v1/jobs", #"{"request":{"model":"m","messages":[]},"class":"batch"}"#)
             #expect(submitted.status == 202)
@@ -97,7 +97,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
             let record = try await lab.get(path).json
             #expect(record?["state"] == "finished" && record?["attempt"] == 1)
             #expect(record?["usage"] == ["prompt_tokens": 1, "completion_tokens": 2, "estimated": false])
-            // Another tenant's answers are those for an unknown job.
+            // Another tenant receives the responses for an unknown job.
             for suffix in ["", "/events"] {
                 let foreign = try await lab.get(path + suffix, key: "tenant-b-test-key")
                 let unknown = try await lab.get("/v1/jobs/p0-unknown" + suffix)
@@ -106,7 +106,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
         }
     }
 
-    @Test func nobodysJobIsUnknown() async throws {
+    @Test func `a job without an owner is unknown`() async throws {
         try await withHTTPLab { lab in
             let job = Job(id: try #require(JobID("p0-by-hand")), priority: .standard, request: JSONObject())
             #expect(try await lab.queue.submit(job, options: SubmitOptions()) == .accepted)
@@ -117,7 +117,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
         }
     }
 
-    @Test func interruptAnswersWhatItFound() async throws {
+    @Test func `an interrupt reports the job's state`() async throws {
         try await withHTTPLab { lab in
             let id = try #require(try await lab.post("/v1/jobs", #"{"request":{}}"#).json?["id"]?.string)
             let foreign = try await lab.post("/v1/jobs/\(id)/interrupt", "{}", key: "tenant-b-test-key")
@@ -131,7 +131,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
         }
     }
 
-    @Test func idempotencyKeys() async throws {
+    @Test func `idempotency keys`() async throws {
         try await withHTTPLab { lab in
             let body = #"{"request":{"model":"m"}}"#
             let first = try await lab.post("/v1/jobs", body, headers: ["idempotency-key": "k"])
@@ -144,7 +144,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
         }
     }
 
-    @Test func aFullQueueAnswers429() async throws {
+    @Test func `a full queue gives 429`() async throws {
         try await withHTTPLab(queueMaximum: 1) { lab in
             #expect(try await lab.post("/v1/jobs", #"{"request":{}}"#).status == 202)
             let refused = try await lab.post("/v1/jobs", #"{"request":{}}"#)
@@ -152,7 +152,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
         }
     }
 
-    @Test(.redis) func aSubmissionInDoubtNeverRuns() async throws {
+    @Test(.redis) func `a submission with an unknown result never runs`() async throws {
         try await withHTTPLab { lab in
             PrivateRedis.current.freeze()
             let answer = try await HTTPCall.send(
@@ -170,7 +170,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
         }
     }
 
-    @Test func eventsGoOnAfterTheLastID() async throws {
+    @Test func `events continue after Last-Event-ID`() async throws {
         try await withHTTPLab { lab in
             let id = try #require(try await lab.post("/v1/jobs", #"{"request":{}}"#).json?["id"]?.string)
             let live = try await RawHTTPConnection(lab.port)

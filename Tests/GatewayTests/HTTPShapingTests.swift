@@ -22,7 +22,7 @@ private let usage = Usage(promptTokens: 3, completionTokens: 4, estimated: false
         (.firstTokenTimeout, 504, "timeout_error"), (.idleTimeout, 504, "timeout_error"), (.totalTimeout, 504, "timeout_error"),
         (.deadlineExceeded, 504, "timeout_error"),
     ])
-    func aJobsFailureAsAStatus(code: FailureCode, status: Int, type: String) {
+    func `a job's failure as an HTTP status`(code: FailureCode, status: Int, type: String) {
         let failure = HTTPFailure(Failure(code, "why"))
         #expect(failure.status.code == status)
         #expect((failure.headers[.retryAfter] != nil) == (status == 429 || status == 503))
@@ -33,7 +33,7 @@ private let usage = Usage(promptTokens: 3, completionTokens: 4, estimated: false
         ("Bearer abc", "abc"), ("bearer abc", "abc"), ("BEARER  abc ", "abc"), ("Basic abc", nil), ("Bearer", nil), ("Bearer ", nil),
         ("abc", nil), ("Bearerabc", nil),
     ])
-    func bearerTokens(header: String, token: String?) {
+    func `bearer tokens`(header: String, token: String?) {
         #expect(AuthenticationMiddleware.bearer(header) == token)
     }
 }
@@ -46,14 +46,14 @@ private let usage = Usage(promptTokens: 3, completionTokens: 4, estimated: false
         (#"{"request":{},"class":"urgent"}"#, "\"class\""), (#"{"request":{},"total_timeout_ms":"1"}"#, "\"total_timeout_ms\""),
         (#"{"request":{"model":7}}"#, "\"model\""), (#"{"request":{},"speech":{"speed":"1"}}"#, "speech.speed"),
     ])
-    func aJobsBodyIsRefusedByTheNameOfTheField(body: String, named: String) {
+    func `the error for an invalid job names the field`(body: String, named: String) {
         #expect { try JobSubmission.job(parsing: Array(body.utf8), id: job, owner: "a", maximumDepth: 32) } throws: { error in
             guard let failure = error as? HTTPFailure else { return false }
             return failure.status == .badRequest && failure.message.contains(named)
         }
     }
 
-    @Test func aJobsBodyKeepsTheRequestAsItIs() throws {
+    @Test func `a job keeps its request unchanged`() throws {
         let body = #"{"request":{"model":"m","x":0.10,"big":9007199254740993},"class":"batch","on_crash":"fail"}"#
         let made = try JobSubmission.job(parsing: Array(body.utf8), id: job, owner: "acme", maximumDepth: 32)
         #expect(made.id == job && made.owner == "acme" && made.priority == .batch && made.onCrash == .fail)
@@ -62,7 +62,7 @@ private let usage = Usage(promptTokens: 3, completionTokens: 4, estimated: false
         #expect(plain.priority == .standard)
     }
 
-    @Test func noTenantsIdempotencyKeyMeetsAnothers() {
+    @Test func `idempotency keys of different tenants never collide`() {
         #expect(JobSubmission.idempotencyKey("order:1", owner: "a") == "order:1")
         #expect(JobSubmission.idempotencyKey("", owner: "a") == nil)
         #expect(JobSubmission.idempotencyKey("a\u{1}b", owner: "a") == nil)
@@ -80,7 +80,7 @@ private let usage = Usage(promptTokens: 3, completionTokens: 4, estimated: false
         (#"{"reason":"a b"}"#, nil),
         (#"{"reason":"\#(String(repeating: "r", count: 65))"}"#, nil), ("[]", nil), ("{", nil),
     ])
-    func interruptReasons(body: String, reason: String?) {
+    func `interrupt reasons`(body: String, reason: String?) {
         #expect((try? JobRoutes.reason(parsing: Array(body.utf8))) == reason)
     }
 
@@ -90,13 +90,13 @@ private let usage = Usage(promptTokens: 3, completionTokens: 4, estimated: false
         (#"{"messages":[{}],"stream_options":[]}"#, "stream_options"), (#"{"messages":[{}],"model":1}"#, "model"), ("nonsense", "not JSON"),
         (#"{"messages":[{}],"stream_options":{"include_usage":"yes"}}"#, "include_usage"),
     ])
-    func completionsThatCannotBe(body: String, named: String) {
+    func `invalid completion requests`(body: String, named: String) {
         #expect { try ChatCompletionRequest(parsing: Array(body.utf8), maximumDepth: 32) } throws: { error in
             (error as? HTTPFailure)?.status == .badRequest && (error as? HTTPFailure)?.message.contains(named) ?? false
         }
     }
 
-    @Test func completionsThatCan() throws {
+    @Test func `valid completion requests`() throws {
         let body = #"{"messages":[{"role":"user"}],"n":1,"stream":true,"stream_options":{"include_usage":true},"model":"m","top_k":5}"#
         let request = try ChatCompletionRequest(parsing: Array(body.utf8), maximumDepth: 32)
         #expect(request.options == .init(streams: true, includesUsage: true, model: "m") && request.body["top_k"] == 5)
@@ -104,7 +104,7 @@ private let usage = Usage(promptTokens: 3, completionTokens: 4, estimated: false
         #expect(plain.options == .init(streams: false, includesUsage: false, model: nil))
     }
 
-    @Test func theRecordShowsNumbersAsNumbers() throws {
+    @Test func `numbers in the record are JSON numbers`() throws {
         let record = JobRecord(fields: [
             "state": "finished", "attempt": "2", "submitted_ms": "1763800000000", "owner": "a", "worker": "", "secret": "x",
             "usage": #"{"prompt_tokens":1,"completion_tokens":2,"estimated":false}"#,
@@ -116,7 +116,7 @@ private let usage = Usage(promptTokens: 3, completionTokens: 4, estimated: false
     }
 
     @Test(arguments: [("1-0", true), ("2-17", true), ("", true), ("1", false), ("x-y", false), ("1-0\n", false)])
-    func lastEventIDs(header: String, isFine: Bool) {
+    func `values of Last-Event-ID`(header: String, isFine: Bool) {
         let result = Result { () throws(HTTPFailure) in try JobEventRoute.lastEventID(header) }
         #expect(result.map { $0?.description ?? "" } == (isFine ? .success(header) : .failure(.invalidEventID)))
     }
@@ -136,7 +136,7 @@ private let usage = Usage(promptTokens: 3, completionTokens: 4, estimated: false
 
     private static func choice(_ line: String) -> JSON? { (try? JSON(parsing: line))?["choices"]?[0] }
 
-    @Test func textComesInChunks() throws {
+    @Test func `text is sent in chunks`() throws {
         let events: [GenerationEvent] = [
             .started(worker: "w", attempt: 1), .upstream(name: "u", model: "real"), .reasoning("hm"), .text("a\n"), .text("b"),
             .audio(Audio(index: 0, format: "pcm", data: "AA==", last: true)), .finished(.length, usage),
@@ -153,7 +153,7 @@ private let usage = Usage(promptTokens: 3, completionTokens: 4, estimated: false
         #expect(lines[4] == "[DONE]")
     }
 
-    @Test func usageComesLastAndOnlyWhenAsked() throws {
+    @Test func `usage is sent last and only on request`() throws {
         let (lines, _) = Self.chunks([.text("a"), .finished(.stop, usage)], includesUsage: true)
         try #require(lines.count == 4)
         #expect(try JSON(parsing: lines[0])["usage"] == .null)
@@ -163,7 +163,7 @@ private let usage = Usage(promptTokens: 3, completionTokens: 4, estimated: false
         #expect(lines[3] == "[DONE]")
     }
 
-    @Test func toolCalls() throws {
+    @Test func `tool calls`() throws {
         let (lines, _) = Self.chunks([
             .toolCall(ToolCall(index: 1, callID: "c1", name: "f", arguments: #"{"x":1}"#)), .finished(.toolCalls, usage),
         ])
@@ -173,13 +173,13 @@ private let usage = Usage(promptTokens: 3, completionTokens: 4, estimated: false
         #expect(Self.choice(lines[1])?["finish_reason"] == "tool_calls")
     }
 
-    @Test func anEmptyAnswerHasItsRole() throws {
+    @Test func `an empty answer has a role`() throws {
         let (lines, _) = Self.chunks([.finished(.stop, usage)])
         #expect(Self.choice(lines[0])?["delta"] == ["role": "assistant", "content": ""])
         #expect(Self.choice(lines[1])?["finish_reason"] == "stop")
     }
 
-    @Test func anInterruptEndsInOrder() throws {
+    @Test func `an interrupt ends the stream normally`() throws {
         let interruption = Interruption(reason: "USER_STOP", phase: .streaming, usage: usage, latencyMicroseconds: 5)
         let (lines, step) = Self.chunks([.text("a"), .interrupted(interruption)])
         #expect(step == .end)
@@ -187,14 +187,14 @@ private let usage = Usage(promptTokens: 3, completionTokens: 4, estimated: false
         #expect(lines[2] == "[DONE]")
     }
 
-    @Test func afterAFailureComesNoDone() throws {
+    @Test func `no DONE follows a failure`() throws {
         let (lines, step) = Self.chunks([.text("a"), .failed(Failure(.upstreamDisconnected, "broke"), usage)])
         #expect(step == .end)
         try #require(lines.count == 2)
         #expect(try JSON(parsing: lines[1])["error"]?["code"] == "upstream_disconnected")
     }
 
-    @Test func whatWasSentCannotBeTakenBack() throws {
+    @Test func `a restart after output ends the stream with an error`() throws {
         let (early, first) = Self.chunks([.started(worker: "w", attempt: 2), .restarted, .text("a")])
         #expect(first == .goOn && early.count == 1)
         let (late, step) = Self.chunks([.text("a"), .started(worker: "w", attempt: 2), .restarted, .text("b")])
@@ -202,7 +202,7 @@ private let usage = Usage(promptTokens: 3, completionTokens: 4, estimated: false
         #expect(try JSON(parsing: late[1])["error"]?["code"] == "worker_lost")
         let (resumed, other) = Self.chunks([.text("a"), .started(worker: "w", attempt: 2), .resumed(textOffset: 1), .text("b")])
         #expect(other == .goOn && resumed.count == 2)
-        // Heard, and never logged: the answer that goes on does not follow on it.
+        // Output that was received live but never logged: the resumed answer does not continue it.
         let (_, ahead) = Self.chunks([.text("ab"), .started(worker: "w", attempt: 2), .resumed(textOffset: 1), .text("c")])
         #expect(ahead == .giveUp)
         var whole = ChatCompletion(model: "")
@@ -211,7 +211,7 @@ private let usage = Usage(promptTokens: 3, completionTokens: 4, estimated: false
         #expect(try JSON(parsing: whole.body(id: job, created: 7))["choices"]?[0]?["message"]?["content"] == "ac")
     }
 
-    @Test func wholeCompletions() throws {
+    @Test func `collected completions`() throws {
         var completion = ChatCompletion(model: "asked")
         let call = ToolCall(index: 0, callID: "c", name: "f", arguments: "{}")
         for event in [GenerationEvent.text("old"), .restarted, .reasoning("hm"), .text("ne"), .text("w"), .toolCall(call)] {
@@ -235,7 +235,7 @@ private let usage = Usage(promptTokens: 3, completionTokens: 4, estimated: false
         LoggedEvent(id: EventID(attempt: 1, sequence: number), event: .text(text))
     }
 
-    @Test func eventsComeInOrderAndTogether() async {
+    @Test func `events are delivered in order and in batches`() async {
         let inbox = EventInbox(maximumSize: 10_000) {}
         inbox.deliver([Self.event(0)])
         inbox.deliver([Self.event(1), Self.event(2)])
@@ -245,10 +245,10 @@ private let usage = Usage(promptTokens: 3, completionTokens: 4, estimated: false
         #expect(await next == .events([Self.event(3)]))
     }
 
-    @Test func aReaderThatLetsItPileUpIsCut() async {
+    @Test func `a reader that exceeds the buffer is too slow`() async {
         let (cuts, cut) = AsyncStream.makeStream(of: Void.self)
         let inbox = EventInbox(maximumSize: 1_000) { cut.yield() }
-        // However large, one batch is not the reader's fault.
+        // A single batch is accepted regardless of its size.
         inbox.deliver([Self.event(0, String(repeating: "x", count: 5_000))])
         inbox.deliver([Self.event(1)])
         for await _ in cuts { break }
@@ -257,7 +257,7 @@ private let usage = Usage(promptTokens: 3, completionTokens: 4, estimated: false
         #expect(await inbox.next() == .tooSlow)
     }
 
-    @Test func aReaderThatTakesNothingForFourBeatsIsCut() async {
+    @Test func `a reader that takes nothing for four heartbeats is too slow`() async {
         let (cuts, cut) = AsyncStream.makeStream(of: Void.self)
         let inbox = EventInbox(maximumSize: 1_000) { cut.yield() }
         for _ in 0..<3 { inbox.beat() }
@@ -303,7 +303,7 @@ private let usage = Usage(promptTokens: 3, completionTokens: 4, estimated: false
         #expect(output.held(by: "a") == 0 && output.held(by: "b") == 10_096)
     }
 
-    @Test func theClientsGoingGoesFirst() async {
+    @Test func `a disconnect is delivered before buffered events`() async {
         let inbox = EventInbox(maximumSize: 1_000) {}
         inbox.deliver([Self.event(0)])
         inbox.clientGone()

@@ -8,7 +8,7 @@ import Testing
 
 @testable import Gateway
 
-/// What one tenant's HTTP requests may hold of a gateway.
+/// The quotas of a tenant's HTTP requests on one gateway.
 @Suite(.redis, .timeLimit(.minutes(1))) struct HTTPShareTests {
     private static func settings(_ fill: (inout GatewaySettings) -> Void) -> GatewaySettings {
         var settings = GatewaySettings()
@@ -16,7 +16,7 @@ import Testing
         return settings
     }
 
-    @Test func eachShareIsBoundedByTenantAndGivenBack() throws {
+    @Test func `each quota is limited per tenant and released`() throws {
         let shares = HTTPShares(
             settings: Self.settings {
                 $0.httpRequestsPerTenant = 2
@@ -42,7 +42,7 @@ import Testing
         #expect(shares.held(by: "b") == HTTPShares.Held())
     }
 
-    /// A job that has ended, with a log of `count` texts of `size` bytes.
+    /// An ended job whose log holds `count` texts of `size` bytes.
     private func endedJob(_ lab: HTTPLab, texts count: Int, of size: Int) async throws -> String {
         let accepted = try await lab.post("/v1/jobs", #"{"request":{"messages":[{"role":"user","content":"x"}]}}"#)
         let id = try #require(accepted.json?["id"]?.string)
@@ -59,26 +59,26 @@ import Testing
         return try #require(line.flatMap { Int($0.dropFirst("total_net_output_bytes:".count)) })
     }
 
-    @Test func `a log is read as its reader reads, and the whole of it arrives`() async throws {
+    @Test func `the log is read at the client's speed and delivered completely`() async throws {
         try await withHTTPLab { lab in
             let id = try await endedJob(lab, texts: 120, of: 100_000)
             let before = try await redisOutput(lab)
-            var deaf: [RawHTTPConnection] = []
+            var stalled: [RawHTTPConnection] = []
             for _ in 0..<4 {
                 let connection = try await RawHTTPConnection(lab.port, autoRead: false)
                 try await connection.request("GET", "/v1/jobs/\(id)/events")
-                deaf.append(connection)
+                stalled.append(connection)
             }
-            // Until the gateway has stopped reading: two looks that find the same.
+            // Wait until the gateway has stopped reading: two successive values are equal.
             var last = -1
             try await until("the gateway to wait for its readers", every: .milliseconds(300)) {
                 let now = try await redisOutput(lab) - before
                 defer { last = now }
                 return now > 4 * 100_000 && now - last < 20_000
             }
-            // Beside a page, the kernel's buffers of both ends hold a part of each stream.
-            #expect(last < 4 * 8_000_000, "\(last) bytes were read for four readers that read nothing, of a log of 12 MB")
-            for connection in deaf { try await connection.close() }
+            // Besides a page, the socket buffers of both ends hold a part of each stream.
+            #expect(last < 4 * 8_000_000, "\(last) bytes of a 12 MB log were read for four clients that do not read")
+            for connection in stalled { try await connection.close() }
             let whole = try await lab.get("/v1/jobs/\(id)/events")
             let ids = whole.body.split(separator: "\n").filter { $0.hasPrefix("id: ") }
             #expect(ids.count == 122 && ids.first == "id: 1-0" && ids.last == "id: 1-121")
@@ -87,7 +87,7 @@ import Testing
         }
     }
 
-    @Test func `a stream too many is answered 429, and another tenant's is not`() async throws {
+    @Test func `a stream above the limit gives 429, another tenant's does not`() async throws {
         try await withHTTPLab(settings: { $0.streamsPerTenant = 2 }) { lab in
             let submitted = try await lab.post("/v1/jobs", #"{"request":{"messages":[{"role":"user","content":"x"}]}}"#)
             let id = try #require(submitted.json?["id"]?.string)
@@ -117,7 +117,7 @@ import Testing
         }
     }
 
-    @Test func `bodies that hold too much together are answered 429`() async throws {
+    @Test func `bodies above their total limit give 429`() async throws {
         try await withHTTPLab(settings: { $0.bodyBytesPerTenant = 100_000 }) { lab in
             let slow = try await RawHTTPConnection(lab.port)
             try await slow.send(

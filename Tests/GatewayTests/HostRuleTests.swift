@@ -3,7 +3,7 @@ import Testing
 
 @testable import Gateway
 
-/// DNS rebinding: a page of another site that was given 127.0.0.1 as its own server.
+/// Protection against DNS rebinding, by which a web page's host name resolves to 127.0.0.1.
 @Suite(.redis, .timeLimit(.minutes(1))) struct HostRuleTests {
     @Test(arguments: [
         ("localhost", true), ("LocalHost:8080", true), ("127.0.0.1", true), ("127.9.9.9:1", true), ("[::1]", true), ("[::1]:8080", true),
@@ -11,12 +11,12 @@ import Testing
         ("10.0.0.1", false), ("0.0.0.0", false), ("[::]:80", false), ("", false), ("127.0.0.1:80:80", false), ("localhost:evil", false),
         ("evil@127.0.0.1", false), ("127.0.0.1@evil.example", false), ("localhost:123456", false), ("::1", false),
     ])
-    func onlyLoopbackHostsReachAnOpenGateway(host: String, isAllowed: Bool) {
+    func `only loopback hosts are allowed without authentication`(host: String, isAllowed: Bool) {
         #expect(HostRule.loopback.allows([host]) == isAllowed)
         #expect(HostRule.any.allows([host]))
     }
 
-    @Test func theRuleFollowsTheSettings() {
+    @Test func `the rule follows the settings`() {
         var settings = AuthenticationSettings()
         func isAny() -> Bool { HostRule(settings).allows(["evil.example"]) }
         #expect(isAny())
@@ -26,7 +26,7 @@ import Testing
         #expect(isAny())
     }
 
-    @Test func `an open gateway refuses another site's Host on every route and for WebSockets`() async throws {
+    @Test func `a gateway without authentication rejects foreign hosts on every route and for WebSockets`() async throws {
         try await withWebSocketLab { lab in
             let gateway = try await lab.gateway("open") {
                 $0.authentication.apiKeys = nil

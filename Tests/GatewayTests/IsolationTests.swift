@@ -8,9 +8,9 @@ import Testing
 
 @testable import Gateway
 
-/// Whatever tenant A tries on what is B's looks exactly like the same attempt on what does not exist.
+/// Isolation of tenants: tenant A's access to objects of tenant B gives exactly the same result as access to objects that do not exist.
 @Suite(.redis, .timeLimit(.minutes(1))) struct IsolationTests {
-    /// What an attempt names: B's things, or others of the same form that never were.
+    /// The ids that an attempt uses: of B's objects, or of the same form but never created.
     private struct Names {
         var session: String
         var request: String
@@ -66,16 +66,16 @@ import Testing
             let job = try await lab.claim()
             try await job.write(.upstream(name: "u", model: "m"), .text("secret"))
 
-            let theirs = Names(
+            let existing = Names(
                 session: owner.state.value.session, request: running.id, job: job.job.id.rawValue, endedJob: endedJob.job.id.rawValue)
             func other(_ id: String) -> String { JobID(partition: 0, milliseconds: 1_700_000_000_000).rawValue }
-            let nobodys = Names(session: other("s"), request: "r-never-was", job: other("j"), endedJob: other("e"))
+            let missing = Names(session: other("s"), request: "r-never-was", job: other("j"), endedJob: other("e"))
 
             for attempt in Self.socketAttempts {
-                let answers = try await [theirs, nobodys].asyncMap { try await Self.answer(attempt, $0, gateway, lab) }
+                let answers = try await [existing, missing].asyncMap { try await Self.answer(attempt, $0, gateway, lab) }
                 #expect(answers[0] == answers[1], "\(attempt.what)")
             }
-            let registrations = try await [theirs, nobodys].asyncMap { names in
+            let registrations = try await [existing, missing].asyncMap { names in
                 let client = try await WebSocketClient.connect(port: gateway.port)
                 try await client.send(
                     "REGISTER",
@@ -90,7 +90,7 @@ import Testing
             #expect(registrations[0] == registrations[1], "REGISTER")
 
             for attempt in Self.callAttempts {
-                let answers = try await [theirs, nobodys].asyncMap { names in
+                let answers = try await [existing, missing].asyncMap { names in
                     var headers = attempt.headers
                     headers["authorization"] = "Bearer tenant-a-test-key"
                     var answer = try await HTTPCall.send(
@@ -102,7 +102,7 @@ import Testing
                 #expect(answers[0] == answers[1], "\(attempt.what)")
             }
 
-            // None of it touched anything.
+            // No attempt had an effect.
             #expect(try await lab.queue.redis.send("EXISTS", .string(lab.queue.keys.interrupt(job.job.id))).integer == 0)
             try await job.end(.finished(.stop, Usage(promptTokens: 1, completionTokens: 2, estimated: false)))
             let end = try await owner.state.wait(deadline: .seconds(15), { _ in "the end of the second" }) { $0.requests[running.id]?.end }
@@ -111,7 +111,7 @@ import Testing
         }
     }
 
-    /// All that comes back on a fresh socket of A's, up to the answer to a question that is always answered.
+    /// All frames that a new socket of A receives after an attempt, up to the acknowledgement of a health check.
     private static func answer(_ attempt: Attempt, _ names: Names, _ gateway: WebSocketLab.Gateway, _ lab: WebSocketLab) async throws
         -> String
     {

@@ -30,7 +30,7 @@ import Testing
 
     private static func hs256(_ claims: String) -> String { token(#"{"alg":"HS256","typ":"JWT"}"#, claims) { hmac($0) } }
 
-    @Test func eachAlgorithmWithItsKey() async throws {
+    @Test func `each algorithm with its key`() async throws {
         let rsa = try Self.rsa.get()
         let table: [(String, String)] = [
             (Self.secret + "\n", Self.token(#"{"alg":"HS256"}"#) { Self.hmac($0) }),
@@ -50,7 +50,7 @@ import Testing
                 #expect(await tokens.authenticate(.jwt(token))?.name == "sue", "\(index)")
                 #expect(await tokens.authenticate(.bearer(token))?.name == "sue", "\(index)")
                 #expect(await tokens.authenticate(.apiKey(token)) == nil)
-                // Each other's tokens, and its own with a byte changed, are nobody's.
+                // Tokens of other keys, and its own with a changed byte, are rejected.
                 for (other, (_, foreign)) in table.enumerated() where other != index {
                     #expect(await tokens.authenticate(.jwt(foreign)) == nil, "\(other) with the key of \(index)")
                 }
@@ -61,7 +61,7 @@ import Testing
         }
     }
 
-    @Test func noneAndKeyConfusionAreRefused() async throws {
+    @Test func `none and key confusion are rejected`() async throws {
         let pem = Self.elliptic.publicKey.pemRepresentation
         let rsaPEM = try Self.rsa.get().publicKey.pemRepresentation
         let forged = [
@@ -69,7 +69,7 @@ import Testing
             Self.token(#"{}"#) { _ in Data() },
             Self.token(#"{"alg":""}"#) { _ in Data() }, Self.token(#"{"alg":"ES256"}"#) { _ in Data() },
             Self.token(#"{"alg":"ES256"}"#) { _ in Data(count: 64) },
-            // The public key as an HMAC secret.
+            // The public key used as an HMAC secret.
             Self.token(#"{"alg":"HS256"}"#) { Self.hmac($0, key: pem) }, Self.token(#"{"alg":"HS256"}"#) { Self.hmac($0, key: rsaPEM) },
             Self.token(#"{"alg":"RS256"}"#) { Self.hmac($0, key: rsaPEM) }, Self.token(#"{"alg":"ES256"}"#) { Self.hmac($0, key: pem) },
             try Self.token(#"{"alg":"ES256","crit":["exp"]}"#) { try Self.elliptic.signature(for: $0).rawRepresentation },
@@ -83,7 +83,7 @@ import Testing
         }
     }
 
-    @Test func claimsDecide() async throws {
+    @Test func `claims are validated`() async throws {
         try await withFile(Self.secret) { path in
             let plain = try authenticator {
                 $0.jwtKeyFile = path
@@ -121,7 +121,7 @@ import Testing
         }
     }
 
-    @Test func aTokenWithoutExpirationIsRefusedUnlessSaidOtherwise() async throws {
+    @Test func `a token without exp is rejected unless allowed`() async throws {
         try await withFile(Self.secret) { path in
             let strict = try authenticator { $0.jwtKeyFile = path }
             #expect(await strict.authenticate(.jwt(Self.hs256(#"{"sub":"sue"}"#))) == nil)
@@ -131,7 +131,7 @@ import Testing
         }
     }
 
-    @Test func clocksMayDifferALittle() async throws {
+    @Test func `small clock differences are tolerated`() async throws {
         let now = Date().timeIntervalSince1970
         try await withFile(Self.secret) { path in
             let tokens = try authenticator {
@@ -147,7 +147,7 @@ import Testing
         }
     }
 
-    @Test func aKeySetChoosesByAlgorithmAndIdentifier() async throws {
+    @Test func `a key set selects by algorithm and key id`() async throws {
         let x963 = Self.elliptic.publicKey.x963Representation
         let set = """
             {"keys":[
@@ -169,7 +169,7 @@ import Testing
                 (try elliptic(#"{"alg":"EdDSA","kid":"e"}"#), nil),
                 (try Self.token(#"{"alg":"EdDSA","kid":"d"}"#) { try Self.edwards.signature(for: $0) }, "sue"),
                 (Self.token(#"{"alg":"HS256","kid":"h"}"#) { Self.hmac($0) }, "sue"),
-                // Two keys of one kind: the identifier says which, without it either will do.
+                // With two keys of one kind, the key id selects one; without an id both are tried.
                 (Self.token(#"{"alg":"HS256","kid":"h2"}"#) { Self.hmac($0, key: Self.secret + "2") }, "sue"),
                 (Self.token(#"{"alg":"HS256","kid":"h"}"#) { Self.hmac($0, key: Self.secret + "2") }, nil),
                 (Self.token(#"{"alg":"HS256"}"#) { Self.hmac($0, key: Self.secret + "2") }, "sue"),
@@ -185,7 +185,7 @@ import Testing
     }
 
     @Test(arguments: ["short secret", "-----BEGIN PUBLIC KEY-----\nrubbish\n-----END PUBLIC KEY-----", ""])
-    func keysOfNoUseAreRefused(text: String) async throws {
+    func `unsupported key files are rejected`(text: String) async throws {
         try await withFile(text) { path in
             #expect { try authenticator { $0.jwtKeyFile = path } } throws: { ($0 as? AuthenticationError)?.code == .invalidJWTKey }
             #expect { try authenticator { $0.jwtJWKSFile = path } } throws: { ($0 as? AuthenticationError)?.code == .invalidJWTKey }

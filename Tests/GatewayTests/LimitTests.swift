@@ -9,11 +9,11 @@ import Testing
 
 private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false)
 
-/// What one client may cost the others.
+/// The limits that protect clients from each other.
 @Suite(.redis, .timeLimit(.minutes(1))) struct LimitTests {
     private static let chat: JSON = ["model": "m", "messages": [["role": "user", "content": "x"]]]
 
-    @Test func `a tenant may have so many requests running, on sockets and over HTTP together`() async throws {
+    @Test func `running requests of a tenant are limited over sockets and HTTP together`() async throws {
         try await withWebSocketLab { lab in
             let gateway = try await lab.gateway { $0.requestsPerTenant = 2 }
             let (one, two) = (try await lab.client(gateway), try await lab.client(gateway))
@@ -27,13 +27,13 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
             let refused = try await HTTPCall.post(
                 gateway.port, "/v1/chat/completions", Self.chat, headers: ["authorization": "Bearer tenant-a-test-key"])
             #expect(refused.status == 429 && refused.json?["error"]?["code"] == "rate_limited" && refused.headers["retry-after"] != nil)
-            // Another tenant has its own.
+            // Another tenant has its own limit.
             let other = try await lab.client(gateway, key: "tenant-b-test-key")
             let theirs = try await other.request("x", model: "m")
             let third = try await lab.claim()
             try await third.end(.finished(.stop, usage))
             _ = try await other.state.wait(deadline: .seconds(15), { _ in "its end" }) { $0.requests[theirs.id]?.end }
-            // A place that is left is free again, for a completion too, and so is that of one whose client went.
+            // A request that ends, or whose client disconnects, is no longer counted; completions count as well.
             try await job.end(.finished(.stop, usage))
             _ = try await one.state.wait(deadline: .seconds(15), { _ in "its end" }) { $0.requests[first.id]?.end }
             let leaving = try await RawHTTPConnection(gateway.port)
@@ -41,8 +41,8 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
             let completion = try await lab.claim()
             #expect(completion.job.owner == "tenant-a")
             try await leaving.close()
-            let (again, last) = try await until("the place of the one that left") {
-                // While the place is taken the request is refused, and nothing comes to the queue.
+            let (again, last) = try await until("the disconnected client's request to end") {
+                // The request is rejected, without a job in the queue, until the completion is no longer counted.
                 (try await one.request("x", model: "m"), try await lab.claim(deadline: .milliseconds(300)))
             }
             try await last.end(.finished(.stop, usage))
@@ -52,7 +52,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
         }
     }
 
-    @Test func `jobs count among a tenant's requests until they have ended`() async throws {
+    @Test func `jobs count as running requests until they end`() async throws {
         try await withWebSocketLab { lab in
             let gateway = try await lab.gateway { $0.requestsPerTenant = 2 }
             func submit() async throws -> HTTPAnswer {
@@ -68,17 +68,17 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
             #expect(refused.status == 429 && refused.json?["error"]?["code"] == "rate_limited" && refused.headers["retry-after"] != nil)
             try await client.request("x", model: "m", id: "over")
             #expect(try await client.expect("ERROR").payload["error_code"] == "RATE_LIMITED")
-            // Another tenant has its own.
+            // Another tenant has its own limit.
             let theirs = try await HTTPCall.post(
                 gateway.port, "/v1/jobs", ["request": Self.chat], headers: ["authorization": "Bearer tenant-b-test-key"])
             #expect(theirs.status == 202)
             try await job.end(.finished(.stop, usage))
-            #expect(try await submit().status == 202, "its record says that it ended")
+            #expect(try await submit().status == 202, "its record shows the end")
             try await lab.claim().end(.finished(.stop, usage))
             try await lab.claim().end(.finished(.stop, usage))
             try await first.end(.finished(.stop, usage))
-            // A request on a socket has the place at a beat of the gateway.
-            let again = try await until("the places") {
+            // The gateway updates the count of ended jobs periodically.
+            let again = try await until("a free request") {
                 try await client.request("x", model: "m")
                 return try await lab.claim(deadline: .milliseconds(300))
             }
@@ -87,39 +87,39 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
         }
     }
 
-    @Test func `who does not read is cut with 4430, and nobody else waits`() async throws {
+    @Test func `a client that does not read is closed with 4430 without delaying others`() async throws {
         try await withWebSocketLab { lab in
             let gateway = try await lab.gateway { $0.outgoingMaximum = 100_000 }
-            let (deaf, lively) = (try await lab.client(gateway), try await lab.client(gateway))
-            try await deaf.request("x", model: "m")
+            let (stalled, active) = (try await lab.client(gateway), try await lab.client(gateway))
+            try await stalled.request("x", model: "m")
             let flood = try await lab.claim()
             try await flood.write(.upstream(name: "u", model: "m"), .text("begun"))
-            let request = try await lively.request("x", model: "m")
+            let request = try await active.request("x", model: "m")
             let job = try await lab.claim()
             try await job.write(.upstream(name: "u", model: "m"))
-            try await deaf.stopReading()
+            try await stalled.stopReading()
             let piece = String(repeating: "x", count: 50_000)
             var slowest = Duration.zero
             for round in 0..<300 {
-                // More than the sockets' buffers hold together.
+                // In total more than the socket buffers can hold.
                 try await flood.write(.text(piece))
                 let start = ContinuousClock.now
                 try await job.write(.text(" w\(round)"))
                 let due = SimulatorText.tokens(round + 1)
-                _ = try await lively.state.wait(deadline: .seconds(10), { "round \(round), \($0.requests)" }) { state in
+                _ = try await active.state.wait(deadline: .seconds(10), { "round \(round), \($0.requests)" }) { state in
                     state.requests[request.id]?.text == due ? () : nil
                 }
                 slowest = max(slowest, ContinuousClock.now - start)
             }
             #expect(slowest < .seconds(2), "the slowest event took \(slowest)")
-            try await deaf.goOnReading()
-            // Cut long ago, on a slow machine so long that its close frame was not waited for.
-            #expect([4430, 1006].contains(try await deaf.closed()))
+            try await stalled.goOnReading()
+            // The socket was closed during the flood. On a slow machine the close frame may have been dropped by then, which gives 1006.
+            #expect([4430, 1006].contains(try await stalled.closed()))
             try await job.end(.finished(.stop, usage))
-            let end = try await lively.state.wait(deadline: .seconds(15), { _ in "its end" }) { $0.requests[request.id]?.end }
-            #expect(end == .finished && lively.problems.isEmpty)
+            let end = try await active.state.wait(deadline: .seconds(15), { _ in "its end" }) { $0.requests[request.id]?.end }
+            #expect(end == .finished && active.problems.isEmpty)
             try await flood.end(.finished(.stop, usage))
-            await lively.close()
+            await active.close()
         }
     }
 
@@ -163,7 +163,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
         }
     }
 
-    @Test func `an ended request can be read again, whole or from where the client stands`() async throws {
+    @Test func `an ended request can be replayed from the beginning or from the last event`() async throws {
         try await withWebSocketLab { lab in
             let gateway = try await lab.gateway()
             let client = try await lab.client(gateway)
@@ -197,13 +197,13 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
         }
     }
 
-    @Test func `models are the settings' one, and answers bear the date`() async throws {
+    @Test func `the model list has the default model, and responses have a Date`() async throws {
         try await withWebSocketLab { lab in
             let gateway = try await lab.gateway { $0.defaultModel = "house-model" }
             let answer = try await HTTPCall.get(gateway.port, "/v1/models", headers: ["authorization": "Bearer tenant-a-test-key"])
             #expect(answer.json?["data"]?.array?.compactMap { $0["id"]?.string } == ["house-model"])
             #expect(answer.headers["date"]?.hasSuffix(" GMT") == true)
-            // RFC 9110, 5.6.7
+            // The example of RFC 9110, 5.6.7.
             #expect(DateField.text(784_111_777) == "Sun, 06 Nov 1994 08:49:37 GMT")
         }
     }

@@ -6,7 +6,7 @@ import Testing
 
 @testable import Gateway
 
-/// What a message or a session's record may hold at most, and what the largest legal one makes.
+/// The limits of messages and session records, and the cost of the largest allowed ones.
 @Suite struct MessageBoundTests {
     private static func x(_ count: Int) -> JSON { .string(String(repeating: "x", count: count)) }
 
@@ -14,7 +14,7 @@ import Testing
         try #require(throws: ProtocolError.self, performing: body)
     }
 
-    @Test func `names are bounded in bytes, and the refusal names the field and its limit`() throws {
+    @Test func `names are limited in bytes, and the error names the field and its limit`() throws {
         func request(_ id: JSON, model: JSON? = nil) throws {
             var payload = JSONObject()
             payload["request_id"] = id
@@ -53,7 +53,7 @@ import Testing
                 #expect(error.message.contains("\(maximum)") && error.message.utf8.count < 200, "\(error.message.prefix(200))")
             }
         }
-        // What is quoted of an unknown word is short, whatever its characters.
+        // An error quotes only the beginning of an unknown word, whatever its characters.
         let mark = "x" + String(repeating: "\u{0301}", count: 100_000)
         let json: JSON = ["version": "1.0", "msg_type": .string(mark), "payload": [:], "timestamp": 0]
         let error = try Self.refusal { _ = try Envelope(parsing: ByteBuffer(bytes: json.bytes), maximumDepth: 32) }
@@ -64,7 +64,7 @@ import Testing
         ["name": .string(name), "parameters": .array((0..<parameters).map { ["name": .string("p\($0)"), "type": "int"] })]
     }
 
-    @Test func `functions and their parameters are bounded, and each is converted once`() throws {
+    @Test func `functions and their parameters are limited, and each is converted once`() throws {
         for count in [129, 60_000] {
             let error = try Self.refusal { _ = try FunctionDefinition(Self.function("f", parameters: count)) }
             #expect(error.code == .malformedPayload && error.message.contains("\"f\"") && error.message.contains("128 parameters"))
@@ -78,7 +78,7 @@ import Testing
             ["name": "f", "parameters": [["name": "a", "type": "int"], ["name": "b"], ["name": "a", "type": "bool"]]])
         #expect(
             twice.tool["function"]?["parameters"]?["properties"]?.text == #"{"a":{"type":"boolean"},"b":{"type":"string"}}"#)
-        // All the functions that a session may have, in one operation each.
+        // The maximum number of functions, added by one operation each.
         let list: JSON = .array((0..<128).map { Self.function("f\($0)", parameters: 2) })
         var settings = SessionSettings()
         for operation: JSON in ["REPLACE", "ADD", "UPDATE", "ADD"] {
@@ -92,7 +92,7 @@ import Testing
         #expect(try Self.refusal { _ = try more.applied(to: settings) }.message.contains("128 functions"))
     }
 
-    @Test func `a session's settings are bounded in bytes`() throws {
+    @Test func `a session's settings are limited in bytes`() throws {
         func register(_ count: Int) throws {
             var payload = JSONObject()
             payload["auth"] = ["type": "API_KEY", "api_key": "k"]
@@ -111,7 +111,7 @@ import Testing
         return SessionRecord(.array(texts.map { .bulk(ByteBuffer(string: $0)) }))
     }
 
-    @Test func `a record with impossible values is read without harm`() throws {
+    @Test func `a record with invalid values is read without errors`() throws {
         let numbers = [
             "9223372036854775807", "-9223372036854775808", "9223372036854775808", "-1", "1e308", "nan", "", "x", "9007199254740993",
         ]
@@ -133,7 +133,7 @@ import Testing
         #expect(SessionRecord(.array([])) == nil && SessionRecord(.null) == nil && SessionRecord(.array([.array([])])) == nil)
     }
 
-    @Test func `a long history is cut in one go`() {
+    @Test func `a long history is shortened in one pass`() {
         var history = ChatHistory(maximumTurns: 1_000, maximumSize: 10_000)
         for number in 0..<1_000 { history.append(user: "\(number % 10)", answer: "a") }
         #expect(history.turns.count == 1_000 && history.size == 2_000)

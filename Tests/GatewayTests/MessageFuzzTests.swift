@@ -8,7 +8,8 @@ import Testing
 
 @testable import Gateway
 
-/// Seeded messages at each decoder of the gateway. `SLUICE_FUZZ_INPUTS` and `SLUICE_FUZZ_SEED` make a run longer or another.
+/// Fuzz tests with seeded messages for the gateway's decoders. `SLUICE_FUZZ_INPUTS` sets the number of inputs and `SLUICE_FUZZ_SEED` the
+/// seed.
 @Suite(.timeLimit(.minutes(30))) struct MessageFuzzTests {
     private let inputs = FuzzSettings.inputs(4_000)
     private let seed = FuzzSettings.seed
@@ -17,7 +18,7 @@ import Testing
         WebSocketFrame(fin: fin, opcode: opcode, maskKey: [0, 0, 0, 0], data: ByteBuffer(bytes: bytes))
     }
 
-    @Test func `frames in pieces come out whole, and whatever comes the machine holds no more than its maximum`() {
+    @Test func `fragments are reassembled, and the buffer never exceeds its maximum`() {
         var fuzzer = MessageFuzzer(seed: seed)
         var machine = MessageMachine(maximum: 4_096)
         var whole = 0
@@ -45,10 +46,10 @@ import Testing
             case .none, .pong: break
             }
         }
-        #expect(whole > inputs / 3, "most of them are messages")
+        #expect(whole > inputs / 3, "most inputs are messages")
     }
 
-    /// What a decoder gave must obey every limit.
+    /// Checks that decoded messages obey every limit.
     private struct Judge {
         var accepted: [String: Int] = [:]
         var settings = SessionSettings()
@@ -91,7 +92,7 @@ import Testing
         }
     }
 
-    @Test func `messages are decoded within all limits or refused in few words`() {
+    @Test func `messages are decoded within all limits or rejected with a short error`() {
         var fuzzer = MessageFuzzer(seed: seed &+ 1)
         var judge = Judge()
         for _ in 0..<inputs {
@@ -100,17 +101,17 @@ import Testing
                 #expect(error.payload["error_msg"]?.string?.utf8.count ?? 0 < 400, "\(error.message.prefix(1_000))")
                 #expect(error.requestID?.utf8.count ?? 0 <= 128)
             }
-            // The same payload where it does not belong.
+            // The same payload in a message of another type.
             let payload = fuzzer.payload()
             let kind = [Envelope.Kind.register, .request, .interrupt, .resume].randomElement(using: &fuzzer.random) ?? .request
             do { try judge.take(kind, payload) } catch { #expect(!error.message.isEmpty) }
         }
         for kind in ["REQUEST", "INTERRUPT", "RESUME", "SESSION_QUERY"] {
-            #expect(judge.accepted[kind, default: 0] > 0, "some of each are legal: \(judge.accepted)")
+            #expect(judge.accepted[kind, default: 0] > 0, "some messages of each type are valid: \(judge.accepted)")
         }
     }
 
-    @Test func `session records with anything in their fields are read or refused`() {
+    @Test func `session records with arbitrary fields are read or rejected`() {
         var fuzzer = MessageFuzzer(seed: seed &+ 2)
         let names = [
             "owner", "epoch", "gateway", "created_ms", "last_request_ms", "settings", "history", "ended", "r:a", "r:", "quota", "x",

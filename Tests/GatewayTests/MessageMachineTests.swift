@@ -4,7 +4,7 @@ import Testing
 
 @testable import Gateway
 
-/// RFC 6455 as a table: frames in, what the machine says.
+/// WebSocket messages (RFC 6455) and rate limits as tables: input frames and the resulting actions.
 @Suite struct MessageMachineTests {
     private static let key: WebSocketMaskingKey = [0x12, 0x34, 0x56, 0x78]
 
@@ -21,7 +21,7 @@ import Testing
         return frames.map { machine.receive($0) }
     }
 
-    @Test func messagesAndFragments() {
+    @Test func `messages and fragments`() {
         #expect(Self.actions([Self.frame(.text, Array("hello".utf8))]) == [.message(ByteBuffer(string: "hello"))])
         #expect(Self.actions([Self.frame(.text, [])]) == [.message(ByteBuffer())])
         let euro = Array("a€b".utf8)
@@ -35,12 +35,12 @@ import Testing
             ])
     }
 
-    @Test(arguments: 0...9) func everyLengthIsUnmasked(_ length: Int) {
+    @Test(arguments: 0...9) func `payloads of every length are unmasked`(_ length: Int) {
         let bytes = (0..<length).map { UInt8(0x61 + $0) }
         #expect(Self.actions([Self.frame(.text, bytes)]) == [.message(ByteBuffer(bytes: bytes))])
     }
 
-    @Test func whatIsWrong() {
+    @Test func `protocol errors`() {
         let text = Array("x".utf8)
         let table: [(String, [WebSocketFrame], CloseCode)] = [
             ("not masked", [Self.frame(.text, text, masked: false)], .protocolError),
@@ -68,7 +68,8 @@ import Testing
         ]
         for (name, frames, code) in table {
             #expect(Self.actions(frames).last == .fail(code), "\(name)")
-            #expect(Self.actions(frames + [Self.frame(.text, text)]).last == MessageMachine.Action.none, "\(name): nothing counts after it")
+            #expect(
+                Self.actions(frames + [Self.frame(.text, text)]).last == MessageMachine.Action.none, "\(name): frames after it are ignored")
         }
     }
 
@@ -80,7 +81,7 @@ import Testing
         #expect(Self.actions([Self.frame(.pong, [9])]) == [.none])
     }
 
-    @Test func allowanceIsSavedUpForASecond() {
+    @Test func `unused allowance accumulates for one second`() {
         func taken(_ allowance: inout Allowance, at milliseconds: Int, of tries: Int) -> Int {
             var count = 0
             for _ in 0..<tries where allowance.take(milliseconds: milliseconds) { count += 1 }
@@ -90,12 +91,12 @@ import Testing
         #expect(taken(&allowance, at: 0, of: 20) == 10)
         #expect(taken(&allowance, at: 100, of: 20) == 1)
         #expect(taken(&allowance, at: 60_000, of: 20) == 10)
-        #expect(taken(&allowance, at: 0, of: 20) == 0, "a clock that steps back gives nothing")
+        #expect(taken(&allowance, at: 0, of: 20) == 0, "a clock that goes back adds no allowance")
         var none = Allowance(perSecond: 0, milliseconds: 0)
         #expect(taken(&none, at: 0, of: 10_000) == 10_000)
     }
 
-    @Test func debtsArePaidByTime() {
+    @Test func `a negative allowance recovers with time`() {
         var allowance = Allowance(perSecond: 1_000, burst: 100, milliseconds: 0)
         allowance.charge(100, milliseconds: 0)
         #expect(allowance.debt(milliseconds: 0) == 0)
@@ -108,7 +109,7 @@ import Testing
         #expect(none.debt(milliseconds: 0) == 0)
     }
 
-    @Test func littleIsTakenBeforeRegistration() {
+    @Test func `messages before REGISTER are limited`() {
         func frames(of bytes: Int, startsMessage: Bool) -> (Int, CloseCode?) {
             var budget = UnregisteredBudget()
             for count in 0..<10_000 {
@@ -118,7 +119,7 @@ import Testing
         }
         #expect(frames(of: 10, startsMessage: true) == (8, .tooManyMessages))
         #expect(frames(of: 30_000, startsMessage: true) == (2, .messageTooBig))
-        #expect(frames(of: 1, startsMessage: false) == (1_008, .messageTooBig), "fragments of one byte use the budget up too")
+        #expect(frames(of: 1, startsMessage: false) == (1_008, .messageTooBig), "fragments of one byte also use the budget")
         #expect(frames(of: 0, startsMessage: false) == (1_024, .messageTooBig))
     }
 

@@ -7,13 +7,13 @@ import Testing
 
 @testable import Gateway
 
-/// Messages that are legal JSON, or nearly so, and that no client means well with.
+/// Hostile messages that are valid JSON or close to it.
 @Suite(.redis, .timeLimit(.minutes(1))) struct OddMessageTests {
     private static func envelope(_ type: String, _ payload: String, timestamp: String = "1") -> String {
         "{\"version\":\"1.0\",\"msg_type\":\"\(type)\",\"session_id\":\"\",\"payload\":\(payload),\"timestamp\":\(timestamp)}"
     }
 
-    /// Message, and the ERROR that answers it; nil: SESSION_INFO.
+    /// Messages with the ERROR code of the response; nil for SESSION_INFO.
     private static let messages: [(String, String?)] = [
         (envelope("SESSION_QUERY", "{}", timestamp: "1e999"), nil), (envelope("SESSION_QUERY", "{}", timestamp: "-0.0"), nil),
         (envelope("SESSION_QUERY", "{}", timestamp: String(repeating: "9", count: 10_000)), nil),
@@ -39,7 +39,7 @@ import Testing
         ),
     ]
 
-    @Test func `each is answered, and the socket and its session go on`() async throws {
+    @Test func `each message is answered, and the socket and its session stay usable`() async throws {
         try await withWebSocketLab { lab in
             let gateway = try await lab.gateway()
             let client = try await lab.client(gateway)
@@ -48,7 +48,7 @@ import Testing
                 let answer = try await client.expect(error == nil ? "SESSION_INFO" : "ERROR").payload
                 #expect(error == nil || answer["error_code"]?.string == error, "\(message.prefix(200)): \(answer.text)")
             }
-            // Half a surrogate pair in a text is refused or mended, but what goes to Redis is UTF-8 and comes back as such.
+            // An unpaired surrogate is rejected or replaced; the text stored in Redis is valid UTF-8.
             let text = "NUL \u{0} and U+FFFF \u{FFFF}"
             let request = try await client.request(text, model: "m", id: "\u{0} \u{1F600}\n\"")
             let job = try await lab.claim()
@@ -56,7 +56,7 @@ import Testing
             try await job.write(.upstream(name: "u", model: "m"), .text(text))
             try await job.end(.finished(.stop, Usage(promptTokens: 1, completionTokens: 1, estimated: false)))
             #expect(try await request.ended().text == text)
-            // In pieces of one byte, with a ping between them.
+            // Fragments of one byte with a ping between them.
             let ping = Array(Self.envelope("SESSION_QUERY", "{\"query_fields\":[\"platform\"]}").utf8)
             for (index, byte) in ping.enumerated() {
                 try await client.send(index == 0 ? .text : .continuation, ByteBuffer(bytes: [byte]), final: index == ping.count - 1)
@@ -68,8 +68,8 @@ import Testing
         }
     }
 
-    @Test(arguments: ["rsv", "fragmented ping", "long ping", "close of one byte", "close with a code nobody may send"])
-    func `frames that RFC 6455 forbids end the socket with 1002`(fault: String) async throws {
+    @Test(arguments: ["rsv", "fragmented ping", "long ping", "close of one byte", "close with a reserved code"])
+    func `frames that RFC 6455 forbids close the socket with 1002`(fault: String) async throws {
         try await withWebSocketLab { lab in
             let client = try await lab.client(lab.gateway())
             switch fault {

@@ -12,7 +12,7 @@ import Testing
         return order
     }
 
-    @Test func addressesTakeTurnsAndWithinThemAccounts() {
+    @Test func `addresses take turns, and accounts within an address`() {
         var queue = PasswordQueue<String>()
         for number in 1...4 { #expect(queue.add("flood\(number)", address: "1", account: "ann") == nil) }
         #expect(queue.add("other account", address: "1", account: "bob") == nil)
@@ -20,7 +20,7 @@ import Testing
         #expect(drained(queue) == ["flood1", "other address", "other account", "flood2", "flood3", "flood4"])
     }
 
-    @Test func aFullAddressDropsFromItsLongestLine() {
+    @Test func `a full address drops a check of its account with the most checks`() {
         var queue = PasswordQueue<String>()
         #expect(queue.add("right", address: "1", account: "bob") == nil)
         for number in 2...PasswordQueue<String>.maximumPerAddress {
@@ -31,7 +31,7 @@ import Testing
         #expect(drained(queue).prefix(2).contains("right"))
     }
 
-    @Test func aFullQueueDropsFromTheAddressWithTheMost() {
+    @Test func `a full queue drops a check of the address with the most checks`() {
         var queue = PasswordQueue<Int>()
         for number in 0..<PasswordQueue<Int>.maximum {
             #expect(queue.add(1, address: "\(number % 8)", account: "ann") == nil)
@@ -42,25 +42,25 @@ import Testing
 }
 
 @Suite struct FailedLoginTests {
-    @Test func refusalsAreHeldBackLongerAndLongerAndForgotten() {
+    @Test func `delays grow with refusals and decrease with time`() {
         var failures = FailedLogins()
         let delays = (1...18).map { _ in failures.add(address: "10.0.0.1", now: 1_000).delay }
         #expect(delays == Array(repeating: 0, count: FailedLogins.tolerated) + [250, 500, 1_000, 2_000, 4_000, 4_000, 4_000, 4_000])
-        #expect(failures.add(address: "10.0.0.2", now: 1_000).delay == 0, "another address is not held back")
+        #expect(failures.add(address: "10.0.0.2", now: 1_000).delay == 0, "another address is not delayed")
         let later = 1_000 + 18 * FailedLogins.forgottenEvery
         #expect(failures.add(address: "10.0.0.1", now: later).delay == 0)
     }
 
-    @Test func aClientWithManyIPv6AddressesIsOne() {
+    @Test func `IPv6 addresses of one network count as one`() {
         var failures = FailedLogins()
         for number in 0..<FailedLogins.tolerated { _ = failures.add(address: "2001:db8:0:1::\(number)", now: 0) }
         #expect(failures.add(address: "2001:db8:0:1:1:2:3:4", now: 0).delay > 0)
         #expect(failures.add(address: "2001:db8:0:2::1", now: 0).delay == 0)
         for number in 0..<FailedLogins.tolerated { _ = failures.add(address: "::ffff:10.0.0.\(number)", now: 0) }
-        #expect(failures.add(address: "::ffff:10.0.0.99", now: 0).delay == 0, "IPv4 addresses of a listener for both are apart")
+        #expect(failures.add(address: "::ffff:10.0.0.99", now: 0).delay == 0, "IPv4-mapped addresses are counted separately")
     }
 
-    @Test func whatIsRememberedAndLoggedIsBounded() {
+    @Test func `stored addresses and log lines are limited`() {
         var failures = FailedLogins()
         for _ in 0..<20 { _ = failures.add(address: "guesser", now: 0) }
         var logged = 0
@@ -68,20 +68,20 @@ import Testing
             if failures.add(address: "a\(number)", now: 0).isLogged { logged += 1 }
         }
         #expect(failures.count <= FailedLogins.maximumAddresses && logged == 0)
-        #expect(failures.add(address: "guesser", now: 0).delay == FailedLogins.maximumDelay, "those with the most refusals are kept")
+        #expect(failures.add(address: "guesser", now: 0).delay == FailedLogins.maximumDelay, "addresses with the most refusals are kept")
         let next = failures.add(address: "b", now: 60_000)
         #expect(next.isLogged && next.unlogged == 3 * FailedLogins.maximumAddresses + 1)
     }
 }
 
 @Suite struct PasswordVerificationTests {
-    /// "U*U" at bcrypt's cost 5, and another password's at cost 8.
+    /// The bcrypt hashes of "U*U" at cost 5 and of another password at cost 8.
     private static let cheap = "$2b$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW"
-    private static let dear = "$2b$08$abcdefghijklmnopqrstuu5s2v8.iXieOjg/.AySBTTZIIVFJeBui"
+    private static let expensive = "$2b$08$abcdefghijklmnopqrstuu5s2v8.iXieOjg/.AySBTTZIIVFJeBui"
 
-    /// 80 sockets with wrong passwords were answered "busy" to all others: here 400, from the same address and from many.
+    /// 400 wrong passwords, from one address and from many, must not make correct passwords receive "busy".
     @Test(arguments: [true, false])
-    func aFloodOfWrongPasswordsStarvesNoRightOne(isOneAddress: Bool) async throws {
+    func `a flood of wrong passwords does not block correct ones`(isOneAddress: Bool) async throws {
         let accounts = "ann:\(Self.cheap)\n" + (0..<12).map { "user\($0):\(Self.cheap)\n" }.joined()
         try await withFile(accounts) { path in
             let authenticator = try authenticator { $0.accountsFile = path }
@@ -105,16 +105,16 @@ import Testing
         }
     }
 
-    @Test func aNameWithoutAccountCostsTheMostExpensiveHash() throws {
-        let accounts = try Accounts(parsing: "ann:\(Self.cheap)\nbob:\(Self.dear)\n", setting: "test")
-        let (cheap, dear) = (try #require(PasswordHash(Self.cheap)), try #require(PasswordHash(Self.dear)))
-        #expect(accounts.hashes(for: "nobody") == [dear])
-        #expect(accounts.hashes(for: "bob") == [dear])
-        #expect(accounts.hashes(for: "ann") == [cheap, dear])
-        #expect(cheap.cost * 8 == dear.cost)
+    @Test func `an unknown account costs the most expensive hash`() throws {
+        let accounts = try Accounts(parsing: "ann:\(Self.cheap)\nbob:\(Self.expensive)\n", setting: "test")
+        let (cheap, expensive) = (try #require(PasswordHash(Self.cheap)), try #require(PasswordHash(Self.expensive)))
+        #expect(accounts.hashes(for: "nobody") == [expensive])
+        #expect(accounts.hashes(for: "bob") == [expensive])
+        #expect(accounts.hashes(for: "ann") == [cheap, expensive])
+        #expect(cheap.cost * 8 == expensive.cost)
     }
 
-    @Test func filesAreReadAgainAndABadOneChangesNothing() async throws {
+    @Test func `files are reloaded, and an invalid one changes nothing`() async throws {
         let folder = try TemporaryFolder("reload")
         defer { folder.remove() }
         func write(_ text: String, _ name: String) throws { try Data(text.utf8).write(to: URL(filePath: folder.file(name))) }
@@ -128,7 +128,8 @@ import Testing
         try write("a:fedcba9876543210\n", "keys")
         try write("nonsense", "accounts")
         #expect(throws: AuthenticationError.self) { try authenticator.reload() }
-        #expect(await authenticator.authenticate(.apiKey("0123456789abcdef"))?.name == "a", "all stays, not half")
+        #expect(
+            await authenticator.authenticate(.apiKey("0123456789abcdef"))?.name == "a", "the previous credentials stay in use completely")
         try write("bob:\(Self.cheap)\n", "accounts")
         try authenticator.reload()
         #expect(await authenticator.authenticate(.apiKey("0123456789abcdef")) == nil)

@@ -5,6 +5,7 @@ import Testing
 
 @testable import Gateway
 
+/// Decoding of client messages.
 @Suite struct ProtocolMessageTests {
     private static func parse(_ text: String, depth: Int = 32) -> Result<Envelope, ProtocolError> {
         do { return .success(try Envelope(parsing: ByteBuffer(string: text), maximumDepth: depth)) } catch { return .failure(error) }
@@ -101,7 +102,7 @@ import Testing
         }
     }
 
-    @Test func interruptsAndResumes() throws {
+    @Test func `interrupts and resumes`() throws {
         func interrupt(_ text: String) throws -> InterruptPayload { try InterruptPayload(try #require(try JSON(parsing: text).object)) }
         for text in ["{}", #"{"interrupt_request_id":null}"#, #"{"interrupt_request_id":""}"#, #"{"interrupt_request_id":[]}"#] {
             #expect(try interrupt(text).ids == nil)
@@ -127,12 +128,13 @@ import Testing
     }
 }
 
+/// Session settings, history and the request bodies made from them.
 @Suite struct SessionSettingsTests {
     private static func apply(_ text: String, to settings: SessionSettings) throws -> SessionSettings {
         try SessionUpdate(try #require(try JSON(parsing: text).object)).applied(to: settings)
     }
 
-    @Test func functionOperations() throws {
+    @Test func `function operations`() throws {
         var settings = try Self.apply(#"{"function_calling":[{"name":"one"},{"name":"two"}]}"#, to: SessionSettings())
         func names() -> [String] { settings.functions.map(\.name) }
         settings = try Self.apply(#"{"function_calling_op":"ADD","function_calling":[{"name":"three"}]}"#, to: settings)
@@ -146,7 +148,7 @@ import Testing
         #expect(names() == [])
     }
 
-    @Test func updateSession() throws {
+    @Test func `session updates`() throws {
         let settings = try Self.apply(
             #"""
             {"update_session":{"systemPrompt":{"role_description":"R"},"sceneContext":"S","functionCalling":[{"name":"f"}],"requireTTS":true,
@@ -164,7 +166,7 @@ import Testing
         #expect(throws: ProtocolError.self) { try Self.apply("{\"function_calling\":[\(many)]}", to: settings) }
     }
 
-    @Test func toolsInOpenAIsForm() throws {
+    @Test func `tools in OpenAI's format`() throws {
         let schema = try JSON(
             parsing: #"{"name":"f","description":"d","parameters":{"type":"object","properties":{"x":{"type":"integer"}}}}"#)
         #expect(try FunctionDefinition(schema).tool == ["type": "function", "function": schema])
@@ -179,22 +181,22 @@ import Testing
         #expect(try FunctionDefinition(["name": "bare"]).tool == ["type": "function", "function": ["name": "bare"]])
     }
 
-    @Test func historyIsBounded() throws {
+    @Test func `history is limited`() throws {
         var history = ChatHistory(maximumTurns: 3, maximumSize: 20)
         for number in 1...5 { history.append(user: "q\(number)", answer: number == 4 ? "" : "a\(number)") }
         #expect(history.turns.map(\.user) == ["q3", "q4", "q5"])
         #expect(history.messages.compactMap { $0["content"]?.string } == ["q3", "a3", "q4", "q5", "a5"])
         #expect(ChatHistory(stored: history.json, maximumTurns: 3, maximumSize: 20) == history)
         history.append(user: "0123456789", answer: "01234")
-        #expect(history.turns.map(\.user) == ["q5", "0123456789"], "the oldest go until the bytes fit")
+        #expect(history.turns.map(\.user) == ["q5", "0123456789"], "the oldest turns are removed until the bytes fit")
         history.append(user: "x", answer: String(repeating: "y", count: 30))
-        #expect(history.turns.isEmpty, "a turn that is too long alone is not kept")
+        #expect(history.turns.isEmpty, "a single turn above the limit is not stored")
         var none = ChatHistory(maximumTurns: 0, maximumSize: 20)
         none.append(user: "x", answer: "y")
         #expect(none.turns.isEmpty)
     }
 
-    @Test func bodies() throws {
+    @Test func `request bodies`() throws {
         var history = ChatHistory(maximumTurns: 20, maximumSize: 1_000)
         let plain = ChatRequest.body(settings: SessionSettings(), history: history, text: "hi", model: nil)
         #expect(JSON.object(plain).text == #"{"messages":[{"role":"user","content":"hi"}]}"#)

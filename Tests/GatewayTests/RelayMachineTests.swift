@@ -4,7 +4,7 @@ import Testing
 
 @testable import Gateway
 
-/// Events in, frames out.
+/// Encoding of a job's events as frames of a WebSocket.
 @Suite struct RelayMachineTests {
     private static let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false)
     private static let usageText = #"{"prompt_tokens":1,"completion_tokens":2,"estimated":false}"#
@@ -18,7 +18,7 @@ import Testing
         events.enumerated().map { LoggedEvent(id: EventID(attempt: attempt, sequence: sequence + $0.offset), event: $0.element) }
     }
 
-    /// The payloads of the frames, without `request_id`; the envelope is checked on the way.
+    /// The payloads of the frames without `request_id`; also checks the envelopes.
     private static func frames(_ machine: inout RelayMachine, _ events: [LoggedEvent]) throws -> [String] {
         var texts: [[UInt8]] = []
         machine.receive(events, milliseconds: 17) { texts.append($0) }
@@ -33,7 +33,7 @@ import Testing
         }
     }
 
-    @Test func aWholeAnswer() throws {
+    @Test func `a complete answer`() throws {
         var machine = try Self.machine()
         let first = try Self.frames(
             &machine, Self.events(.started(worker: "w", attempt: 1), .upstream(name: "u", model: "m"), .text("a\""), .text("b")))
@@ -50,7 +50,7 @@ import Testing
         #expect(try Self.frames(&machine, Self.events(from: 7, .text("never"))).isEmpty)
     }
 
-    @Test func interruptedInTheQueue() throws {
+    @Test func `a request interrupted in the queue`() throws {
         var machine = try Self.machine(speaks: true)
         let interruption = Interruption(reason: "USER_STOP", phase: .queued, usage: .none)
         let frames = try Self.frames(&machine, Self.events(.interrupted(interruption)))
@@ -61,7 +61,7 @@ import Testing
         #expect(machine.ending == .interrupted)
     }
 
-    @Test func takenOver() throws {
+    @Test func `a takeover`() throws {
         var machine = try Self.machine()
         _ = try Self.frames(&machine, Self.events(.started(worker: "w", attempt: 1), .text("old")))
         let resumed = try Self.frames(
@@ -76,8 +76,9 @@ import Testing
         #expect(machine.answer == "new")
     }
 
-    /// PUBLISH is not fenced: a client may have heard what Redis had no memory for in the log, and the next attempt goes on from the log.
-    @Test func `what was heard and never logged is taken back before an attempt goes on from the log`() throws {
+    /// PUBLISH is not fenced: a client may have received live output that Redis, out of memory, did not log. The next attempt resumes from
+    /// the log.
+    @Test func `live output missing in the log is retracted before an attempt resumes from the log`() throws {
         var machine = try Self.machine()
         _ = try Self.frames(&machine, Self.events(.started(worker: "w", attempt: 1), .text("lögged"), .text(" heard")))
         let next = Self.events(attempt: 2, .started(worker: "x", attempt: 2), .resumed(textOffset: 7), .text(" on"))
@@ -88,13 +89,13 @@ import Testing
                 #"RESPONSE{"event_id":"2-2","text_stream_seq":2,"content":{"text":" on"}}"#,
             ])
         #expect(machine.answer == "lögged on")
-        // Calls are not continued: one that was heard is in no log.
+        // Function calls are not resumed: one received live is not in the log.
         var calling = try Self.machine()
         _ = try Self.frames(&calling, Self.events(.text("lögged"), .toolCall(ToolCall(index: 0, callID: "c", name: "f", arguments: "{}"))))
         #expect(try Self.frames(&calling, next).count == 3 && calling.answer == "lögged on")
     }
 
-    @Test func `a client that comes back with an event that the log never had begins anew from the log`() throws {
+    @Test func `a client that resumes after an event missing in the log restarts from the log`() throws {
         let log =
             Self.events(.started(worker: "w", attempt: 1), .text("logged"))
             + Self.events(attempt: 2, .started(worker: "x", attempt: 2), .resumed(textOffset: 6), .text(" on"))
@@ -105,7 +106,7 @@ import Testing
         }
     }
 
-    @Test func reasoningOnlyForWhoAsked() throws {
+    @Test func `reasoning is sent only on request`() throws {
         let events = Self.events(.reasoning("r0"), .reasoning("r1"), .text("t"))
         var silent = try Self.machine()
         #expect(try Self.frames(&silent, events).count == 1)
@@ -118,7 +119,7 @@ import Testing
         #expect(asking.answer == "t")
     }
 
-    @Test func functionCalls() throws {
+    @Test func `function calls`() throws {
         var machine = try Self.machine()
         func call(_ arguments: String) -> GenerationEvent { .toolCall(ToolCall(index: 0, callID: "c", name: "f", arguments: arguments)) }
         let frames = try Self.frames(&machine, Self.events(call(#"{"x": 1}"#), call(""), call("broken")))
@@ -158,7 +159,7 @@ import Testing
         #expect(ErrorCode(.workerLost) == .internalError && ErrorCode(.modelNotFound) == .upstreamError)
     }
 
-    @Test func whatTheClientHasIsNotSentAgain() throws {
+    @Test func `events that the client has are not sent again`() throws {
         let log = Self.events(.started(worker: "w", attempt: 1), .text("a"), .text("b"), .text("c"), .finished(.stop, Self.usage))
         for last in 0...4 {
             var machine = try Self.machine(known: EventID(attempt: 1, sequence: last))
@@ -173,7 +174,7 @@ import Testing
         }
     }
 
-    @Test func nobodyListens() throws {
+    @Test func `a relay without a client`() throws {
         var machine = try Self.machine()
         machine.receive(Self.events(.text("a"), .text("b")), milliseconds: 0, emit: nil)
         #expect(machine.answer == "ab")
@@ -181,7 +182,7 @@ import Testing
             try Self.frames(&machine, Self.events(from: 2, .text("c"))).first?.contains(#""job_id":"p0-J","text_stream_seq":0"#) == true)
     }
 
-    @Test func aLongReplayComesInPieces() throws {
+    @Test func `a long replay is split into frames`() throws {
         var machine = try Self.machine()
         let piece = String(repeating: "x", count: 10_000)
         let events = (0..<10).map { LoggedEvent(id: EventID(attempt: 1, sequence: $0), event: .text(piece)) }

@@ -5,12 +5,13 @@ import Testing
 
 @testable import Gateway
 
-/// What strangers may throw at the listener: each answer ends the connection where nothing that follows can be trusted, and only there.
+/// Malformed and unusual requests at the listener. The connection is closed after the response exactly when its further bytes cannot be
+/// trusted.
 @Suite(.redis, .timeLimit(.minutes(1))) struct RequestGuardTests {
     private struct Case: Sendable {
         let name: String
         let request: String
-        /// What is answered begins with this; nil: closed without a word.
+        /// The beginning of the response; nil when the connection is closed without a response.
         let answer: String?
         var closes = true
     }
@@ -40,7 +41,7 @@ import Testing
             request: post("Transfer-Encoding: chunked\r\n", "2\r\n{}\r\n0\r\n\r\n").replacing("HTTP/1.1", with: "HTTP/1.0"),
             answer: "HTTP/1.1 400 "),
         Case(
-            name: "a body of a stranger",
+            name: "a body of a test",
             request: "POST /v1/jobs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer wrong\r\nContent-Length: 900000\r\n\r\n"
                 + String(repeating: "x", count: 300_000), answer: "HTTP/1.1 401 "),
         Case(name: "two codings", request: post("Transfer-Encoding: gzip, chunked\r\n", "2\r\n{}\r\n0\r\n\r\n"), answer: "HTTP/1.1 400 "),
@@ -62,78 +63,83 @@ import Testing
         Case(
             name: "many fields", request: "GET /healthz HTTP/1.1\r\nHost: x\r\n\(String(repeating: "X: y\r\n", count: 300))\r\n",
             answer: "HTTP/1.1 431 "),
-        Case(name: "a path without end", request: "GET /\(String(repeating: "y", count: 300_000))", answer: "HTTP/1.1 431 "),
+        Case(name: "an endless path", request: "GET /\(String(repeating: "y", count: 300_000))", answer: "HTTP/1.1 431 "),
         Case(name: "HTTP/1.0", request: "GET /healthz HTTP/1.0\r\n\r\n", answer: "HTTP/1.1 200 "),
         Case(name: "an upgrade with a body", request: socket(upgrade + "Content-Length: 5\r\n") + "hello", answer: "HTTP/1.1 400 "),
         Case(name: "two origins", request: socket(upgrade + "Origin: http://x\r\nOrigin: http://evil\r\n"), answer: "HTTP/1.1 403 "),
-        Case(name: "a body that stays away", request: post("Content-Length: 5\r\n", "{"), answer: "HTTP/1.1 408 "),
-        Case(name: "a head that stays away", request: "GET /healthz HTTP/1.1\r\nHos", answer: nil),
+        Case(name: "an incomplete body", request: post("Content-Length: 5\r\n", "{"), answer: "HTTP/1.1 408 "),
+        Case(name: "an incomplete head", request: "GET /healthz HTTP/1.1\r\nHos", answer: nil),
         Case(name: "another version of the protocol", request: socket(upgrade.replacing("13", with: "8")), answer: "HTTP/1.1 426 "),
         Case(
             name: "a key of too few bytes", request: socket(upgrade.replacing("dGhlIHNhbXBsZSBub25jZQ==", with: "eA==")),
             answer: "HTTP/1.1 426 "),
-        Case(name: "no GET", request: socket(upgrade + "Content-Length: 0\r\n").replacing("GET", with: "POST"), answer: "HTTP/1.1 426 "),
+        Case(
+            name: "a method other than GET", request: socket(upgrade + "Content-Length: 0\r\n").replacing("GET", with: "POST"),
+            answer: "HTTP/1.1 426 "),
         Case(
             name: "another protocol to upgrade to",
             request: "GET /healthz HTTP/1.1\r\nHost: x\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\n", answer: "HTTP/1.1 200 "),
-        // From here on all is well enough to go on.
+        // The connection stays open after the following requests.
         Case(
             name: "extensions are not negotiated", request: socket(upgrade + "Sec-WebSocket-Extensions: permessage-deflate\r\n"),
             answer: "HTTP/1.1 101 ", closes: false),
         Case(
-            name: "chunks", request: post("Transfer-Encoding: chunked\r\n", "2\r\n{}\r\n0\r\n\r\n"), answer: "HTTP/1.1 400 ", closes: false),
-        Case(
-            name: "the body is asked for", request: post("Expect: 100-continue\r\nContent-Length: 2\r\n", ""), answer: "HTTP/1.1 100 ",
+            name: "a chunked body", request: post("Transfer-Encoding: chunked\r\n", "2\r\n{}\r\n0\r\n\r\n"), answer: "HTTP/1.1 400 ",
             closes: false),
         Case(
-            name: "a body too large is not", request: post("Expect: 100-continue\r\nContent-Length: 9999999\r\n", ""),
+            name: "100 Continue for a body", request: post("Expect: 100-continue\r\nContent-Length: 2\r\n", ""), answer: "HTTP/1.1 100 ",
+            closes: false),
+        Case(
+            name: "no 100 Continue for a body that is too large", request: post("Expect: 100-continue\r\nContent-Length: 9999999\r\n", ""),
             answer: "HTTP/1.1 413 ", closes: false),
         Case(name: "HEAD", request: "HEAD /healthz HTTP/1.1\r\nHost: x\r\n\r\n", answer: "HTTP/1.1 200 ", closes: false),
         Case(name: "OPTIONS", request: "OPTIONS /v1/jobs HTTP/1.1\r\nHost: x\r\n\r\n", answer: "HTTP/1.1 405 ", closes: false),
         Case(
             name: "an absolute target", request: "GET http://x/healthz HTTP/1.1\r\nHost: x\r\n\r\n", answer: "HTTP/1.1 200 ", closes: false),
-        Case(name: "rubbish in an id", request: "GET /v1/jobs/%00%ff%zz HTTP/1.1\r\n\(auth)\r\n", answer: "HTTP/1.1 404 ", closes: false),
+        Case(
+            name: "invalid bytes in an id", request: "GET /v1/jobs/%00%ff%zz HTTP/1.1\r\n\(auth)\r\n", answer: "HTTP/1.1 404 ",
+            closes: false),
     ]
 
-    @Test func `each stranger gets an answer, and the gateway goes on`() async throws {
+    @Test func `each request gets its response, and the gateway keeps serving`() async throws {
         try await withWebSocketLab { lab in
             let gateway = try await lab.gateway {
                 $0.handshakeTimeout = .seconds(2)
                 $0.bodyTimeout = .seconds(2)
             }
             try await withThrowingTaskGroup(of: Void.self) { group in
-                for stranger in Self.cases { group.addTask { try await Self.judge(stranger, gateway.port) } }
+                for test in Self.cases { group.addTask { try await Self.judge(test, gateway.port) } }
                 try await group.waitForAll()
             }
             #expect(try await HTTPCall.get(gateway.port, "/readyz").status == 200)
         }
     }
 
-    private static func judge(_ stranger: Case, _ port: Int) async throws {
+    private static func judge(_ test: Case, _ port: Int) async throws {
         let connection = try await RawHTTPConnection(port)
-        try await connection.send(stranger.request)
-        if let answer = stranger.answer {
+        try await connection.send(test.request)
+        if let answer = test.answer {
             try await connection.wait(for: "\r\n\r\n")
-            #expect(connection.received.value.hasPrefix(answer), "\(stranger.name): \(connection.received.value)")
+            #expect(connection.received.value.hasPrefix(answer), "\(test.name): \(connection.received.value)")
         }
-        #expect(!connection.received.value.lowercased().contains("sec-websocket-extensions"), "\(stranger.name)")
-        if stranger.closes {
+        #expect(!connection.received.value.lowercased().contains("sec-websocket-extensions"), "\(test.name)")
+        if test.closes {
             let said = try await connection.end()
             #expect(
-                said.components(separatedBy: "HTTP/1.1").count == (stranger.answer == nil ? 1 : 2), "\(stranger.name): one answer, \(said)")
-            #expect(stranger.answer != nil || said == "<closed>", "\(stranger.name): \(said)")
+                said.components(separatedBy: "HTTP/1.1").count == (test.answer == nil ? 1 : 2), "\(test.name): one answer, \(said)")
+            #expect(test.answer != nil || said == "<closed>", "\(test.name): \(said)")
         } else {
-            #expect(!connection.received.value.contains("<closed>"), "\(stranger.name)")
+            #expect(!connection.received.value.contains("<closed>"), "\(test.name)")
         }
         try await connection.close()
     }
 
-    @Test func `frames that come with the head are the socket's`() async throws {
+    @Test func `frames received with the upgrade request reach the socket`() async throws {
         try await withWebSocketLab { lab in
             let gateway = try await lab.gateway()
             let connection = try await RawHTTPConnection(gateway.port)
             let message = Array(WebSocketClient.envelope("REGISTER", ["auth": ["type": "API_KEY", "api_key": "tenant-a-test-key"]]).utf8)
-            // Masked with zeros, which leaves it as it is.
+            // A mask of zeros leaves the payload unchanged.
             let frame = [0x81, 0xFE, UInt8(message.count >> 8), UInt8(message.count & 0xFF), 0, 0, 0, 0] + message
             try await connection.send(Array((Self.socket(Self.upgrade)).utf8) + frame)
             try await connection.wait(for: "REGISTER_ACK")
@@ -142,7 +148,7 @@ import Testing
         }
     }
 
-    @Test func `pipelined requests are answered in order, and rubbish after them ends the connection`() async throws {
+    @Test func `pipelined requests are answered in order, and invalid bytes after them close the connection`() async throws {
         try await withWebSocketLab { lab in
             let gateway = try await lab.gateway()
             let connection = try await RawHTTPConnection(gateway.port)
@@ -152,7 +158,7 @@ import Testing
             try await until("three answers") { statuses(connection.received.value).count == 3 }
             try await connection.send("rubbish\r\n\r\n")
             #expect(statuses(try await connection.end()) == ["200", "404", "200", "400"])
-            // A socket is opened by a connection's first request or not at all; and after that wish nothing is read.
+            // Only the first request of a connection can open a WebSocket; a later upgrade request is the last one that is read.
             let late = try await RawHTTPConnection(gateway.port)
             try await late.send(get("/healthz") + Self.socket(Self.upgrade) + get("/healthz"))
             #expect(statuses(try await late.end()) == ["200", "426"])

@@ -9,7 +9,7 @@ import Testing
 
 private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false)
 
-/// How much of Redis one tenant's sessions may take.
+/// The quotas of a tenant's sessions in Redis.
 @Suite(.redis, .timeLimit(.minutes(1))) struct SessionQuotaTests {
     private static func text(_ count: Int) -> JSON { .string(String(repeating: "x", count: count)) }
 
@@ -25,7 +25,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
         try await PrivateRedis.current.command("HGETALL", lab.queue.keys.sessionQuota(of: "tenant-a", partition: 0)).fields
     }
 
-    @Test func `a tenant has so many sessions, over all gateways`() async throws {
+    @Test func `the sessions of a tenant are limited over all gateways`() async throws {
         try await withWebSocketLab { lab in
             let (one, two) = (
                 try await lab.gateway("g1") { $0.sessionsPerTenant = 2 }, try await lab.gateway("g2") { $0.sessionsPerTenant = 2 }
@@ -34,7 +34,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
             #expect(try await Self.refused(one))
             #expect(try await Self.refused(two))
             let other = try await lab.client(one, key: "tenant-b-test-key")
-            // Going on with a session makes none.
+            // Resuming a session does not create one.
             let session = clients[0].state.value.session
             let back = try await lab.client(two, [("resume_session_id", .string(session))])
             #expect(try await Self.quota(lab)["sessions"] == "2")
@@ -46,18 +46,18 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
         }
     }
 
-    @Test func `a tenant's sessions have so many bytes`() async throws {
+    @Test func `the bytes of a tenant's sessions are limited`() async throws {
         try await withWebSocketLab { lab in
             let gateway = try await lab.gateway { $0.sessionBytesPerTenant = 12_000 }
             let client = try await lab.client(gateway, [("system_prompt", Self.text(5_000))])
             let bytes = try #require(Int(try await Self.quota(lab)["bytes"] ?? ""))
             #expect((5_500..<6_500).contains(bytes))
             #expect(try await Self.refused(gateway, Self.text(6_000)))
-            // A request whose field does not fit is refused; it may come again.
+            // A request whose field exceeds the quota is rejected; it can be sent again.
             try await client.request(String(repeating: "y", count: 9_000), model: "m", id: "large")
             let error = try await client.expect("ERROR").payload
             #expect(error["error_code"] == "RATE_LIMITED" && error["request_id"] == "large", "\(error.text)")
-            // Settings and history that do not fit are not stored; the session goes on.
+            // Settings and history above the quota are not stored; the session continues.
             let request = try await client.request("small", model: "m")
             let job = try await lab.claim()
             try await job.write(.upstream(name: "u", model: "m"), .text(String(repeating: "z", count: 9_000)))
@@ -66,7 +66,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
             #expect(try await client.expect("ERROR").payload["error_code"] == "RATE_LIMITED")
             let next = try await client.request("next", model: "m")
             let second = try await lab.claim()
-            #expect(second.job.request["messages"]?.array?.count == 4, "what is not stored is still known here")
+            #expect(second.job.request["messages"]?.array?.count == 4, "the gateway still has the turn in memory")
             try await second.end(.finished(.stop, usage))
             try await next.ended()
             let key = lab.queue.keys.session(client.state.value.session)
@@ -76,7 +76,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
         }
     }
 
-    @Test func `expired sessions are no longer counted, and no error in the count lasts`() async throws {
+    @Test func `expired sessions are not counted, and wrong counts are corrected`() async throws {
         try await withWebSocketLab { lab in
             let gateway = try await lab.gateway { settings in
                 settings.sessionsPerTenant = 2
@@ -88,7 +88,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
             let key = lab.queue.keys.sessionQuota(of: "tenant-a", partition: 0)
             for _ in 0..<2 { await (try await lab.client(gateway)).close() }
             #expect(try await Self.refused(gateway))
-            // Somebody deleted the sessions themselves, and the totals are wrong.
+            // Delete the sessions and set wrong totals.
             for session in try await redis.command("KEYS", lab.queue.keys.session("*")).array ?? [] {
                 try await redis.command("DEL", session.string ?? "")
             }
@@ -101,7 +101,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
         }
     }
 
-    @Test func `a session that was never used expires soon after its client left`() async throws {
+    @Test func `an unused session expires soon after its client disconnects`() async throws {
         try await withWebSocketLab { lab in
             let gateway = try await lab.gateway()
             let (unused, used) = (try await lab.client(gateway), try await lab.client(gateway))
@@ -126,7 +126,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
     }
 
     @Test(arguments: ["9223372036854775807", "-9223372036854775808", "1e999", "nonsense"])
-    func `a spoilt record does no harm`(number: String) async throws {
+    func `a corrupt record is handled`(number: String) async throws {
         try await withWebSocketLab { lab in
             let gateway = try await lab.gateway()
             let client = try await lab.client(gateway)
@@ -140,7 +140,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
             try await back.send(
                 "REGISTER", ["auth": ["type": "API_KEY", "api_key": "tenant-a-test-key"], "resume_session_id": .string(session)])
             let type = try await back.state.wait(deadline: .seconds(15), { _ in "an answer" }) { $0.waiting.first?.type }
-            // With the lowest of numbers its time is over.
+            // The lowest number means an expired session.
             #expect(type == (number.hasPrefix("-") ? "ERROR" : "REGISTER_ACK"))
             await back.close()
             await (try await lab.client(gateway)).close()

@@ -10,7 +10,7 @@ import Testing
 
 private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false)
 
-/// What a session knows, from REGISTER to its end.
+/// The state of a session from REGISTER to its end.
 @Suite(.redis, .timeLimit(.minutes(1))) struct SessionTests {
     private static let weather: JSON = [
         "name": "weather", "description": "d", "parameters": [["name": "city", "type": "str", "description": "where"]],
@@ -20,7 +20,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
         (job.job.request["tools"]?.array ?? []).compactMap { $0["function"]?["name"]?.string }
     }
 
-    @Test func `prompt, scene, functions and turns make the job's request`() async throws {
+    @Test func `prompt, scene, functions and history form the job's request`() async throws {
         try await withWebSocketLab { lab in
             let gateway = try await lab.gateway { $0.historyTurns = 2 }
             let client = try await lab.client(
@@ -43,7 +43,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
                         "parameters": ["type": "object", "properties": ["city": ["description": "where", "type": "string"]]],
                     ],
                 ])
-            // An interrupted answer stands in the history as what the client had received.
+            // The history contains an interrupted answer up to what the client received.
             try await job.write(.upstream(name: "u", model: "m"), .text("as far as"), .text(" this"))
             _ = try await client.state.wait(deadline: .seconds(15), { _ in "its text" }) {
                 $0.requests[first.id]?.text == "as far as this" ? true : nil
@@ -52,7 +52,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
             try await job.end(.interrupted(.init(reason: "USER_STOP", phase: .streaming, usage: usage, latencyMicroseconds: 1)))
             #expect(try await first.ended().end == .interrupted)
 
-            // Each operation on the functions, and an update of the rest: an empty text asks nothing.
+            // Each function operation and an update of the other settings; an empty text creates no request.
             let operations: [(String, JSON, [String])] = [
                 ("ADD", [["name": "clock"]], ["weather", "clock"]),
                 ("UPDATE", [["name": "clock", "description": "new"]], ["weather", "clock"]),
@@ -93,7 +93,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
             try await second.end(.finished(.stop, usage))
             #expect(try await two.ended().text == "aye")
 
-            // Two turns are kept.
+            // The history holds two turns.
             for text in ["three", "four"] {
                 let request = try await client.request(text, model: "m")
                 let next = try await lab.claim()
@@ -108,7 +108,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
         }
     }
 
-    @Test func `a client that says goodbye takes its requests along`() async throws {
+    @Test func `SHUTDOWN interrupts the client's requests and ends the session`() async throws {
         try await withWebSocketLab { lab in
             let gateway = try await lab.gateway { $0.historyTurns = 0 }
             let client = try await lab.client(gateway)
@@ -122,11 +122,11 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
             try await client.send("SHUTDOWN", ["reason": "done"])
             #expect(try await client.expect("SHUTDOWN").payload["reason"]?.string != nil)
             #expect(try await client.closed() == 1000)
-            let intent = try await until("the durable intent") {
+            let interruptKey = try await until("the interrupt key") {
                 try await lab.queue.redis.send("GET", .string(lab.queue.keys.interrupt(second.job.id))).string
             }
-            #expect(Interrupt(parsing: intent.utf8)?.reason == InterruptReason.clientGone)
-            // The session is gone with it.
+            #expect(Interrupt(parsing: interruptKey.utf8)?.reason == InterruptReason.clientGone)
+            // The session has ended too.
             let late = try await WebSocketClient.connect(port: gateway.port)
             try await late.send(
                 "REGISTER",
@@ -136,9 +136,9 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
         }
     }
 
-    /// A cable was pulled: the gateway does not know yet that its client is gone, and the client is back already.
+    /// The network was cut: the client reconnects before the gateway detects the loss of the old connection.
     @Test(arguments: [true, false])
-    func `who comes back takes over at once from a socket that is only half there`(sameGateway: Bool) async throws {
+    func `a reconnecting client replaces its half-open socket immediately`(sameGateway: Bool) async throws {
         try await withWebSocketLab { lab in
             let gateway = try await lab.gateway()
             let other = sameGateway ? gateway : try await lab.gateway("g2")
@@ -163,12 +163,12 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
             #expect(try await resumed.ended().end == .finished)
             proxy.heal()
             #expect(try await old.closed() == 1001)
-            let heard = old.state.value.requests[request.id]
-            // Another gateway lets go of the session at its next write, which comes with the request's end: until then its socket hears the
-            // same, once.
-            let text = heard?.text ?? ""
+            let received = old.state.value.requests[request.id]
+            // On another gateway, the old one releases the session at its next write, when the request ends. Until then the old socket
+            // receives the same events once.
+            let text = received?.text ?? ""
             #expect(sameGateway ? text == "one" || text == "one two" : "one two three".hasPrefix(text), "\(text)")
-            #expect(!sameGateway || heard?.end == nil)
+            #expect(!sameGateway || received?.end == nil)
             #expect(old.problems.isEmpty && back.problems.isEmpty, "\(old.problems) \(back.problems)")
             await back.close()
             await proxy.close()

@@ -15,9 +15,9 @@ private func ended(_ request: ClientRequest, on client: WebSocketClient) async t
     _ = try await client.state.wait(deadline: .seconds(15), { "the end of \(request.id), \($0)" }) { $0.requests[request.id]?.end }
 }
 
-/// A gateway as its clients see it, on a real redis, with workers that the test plays.
+/// Gateways as clients observe them, with a real Redis. The test acts as the worker.
 @Suite(.redis, .timeLimit(.minutes(2))) struct WebSocketJourneyTests {
-    @Test func anAnswerIsRelayedAndRemembered() async throws {
+    @Test func `an answer is relayed and added to the history`() async throws {
         try await withWebSocketLab { lab in
             let gateway = try await lab.gateway()
             let client = try await lab.client(gateway)
@@ -42,7 +42,7 @@ private func ended(_ request: ClientRequest, on client: WebSocketClient) async t
         }
     }
 
-    @Test func badMessagesAreAnswered() async throws {
+    @Test func `invalid messages are answered with errors`() async throws {
         try await withWebSocketLab { lab in
             let gateway = try await lab.gateway()
             let client = try await WebSocketClient.connect(port: gateway.port)
@@ -75,7 +75,7 @@ private func ended(_ request: ClientRequest, on client: WebSocketClient) async t
         }
     }
 
-    @Test func theEndsOfASocket() async throws {
+    @Test func `close codes`() async throws {
         try await withWebSocketLab { lab in
             let gateway = try await lab.gateway { settings in
                 settings.messageMaximum = 1_000
@@ -88,10 +88,10 @@ private func ended(_ request: ClientRequest, on client: WebSocketClient) async t
             }
             let silent = try await socket()
             #expect(try await silent.closed() == 4408)
-            let stranger = try await socket()
-            try await stranger.send("REGISTER", ["auth": ["type": "API_KEY", "api_key": "wrong"], "platform": "WEB"])
-            #expect(try await stranger.expect("ERROR").payload["error_code"] == "AUTH_FAILED")
-            #expect(try await stranger.closed() == 4401)
+            let rejected = try await socket()
+            try await rejected.send("REGISTER", ["auth": ["type": "API_KEY", "api_key": "wrong"], "platform": "WEB"])
+            #expect(try await rejected.expect("ERROR").payload["error_code"] == "AUTH_FAILED")
+            #expect(try await rejected.closed() == 4401)
             let large = try await socket()
             try await large.send(text: String(repeating: " ", count: 1_001))
             #expect(try await large.closed() == 1009)
@@ -100,7 +100,7 @@ private func ended(_ request: ClientRequest, on client: WebSocketClient) async t
             #expect(try await invalid.closed() == 1007)
             let flood = try await socket()
             try await flood.register(key: "tenant-a-test-key")
-            // However slow this machine is, it sends faster than 20 a second.
+            // Even a slow machine sends more than 20 messages per second.
             for _ in 0..<2_000 where flood.isOpen { try? await flood.send(.ping, ByteBuffer()) }
             #expect(try await flood.closed() == 4429)
             let kept = try await socket()
@@ -115,10 +115,10 @@ private func ended(_ request: ClientRequest, on client: WebSocketClient) async t
         }
     }
 
-    @Test func interruptsBeforeAndAfterTheClaim() async throws {
+    @Test func `interrupts before and after the claim`() async throws {
         try await withWebSocketLab { lab in
             let client = try await lab.client(try await lab.gateway())
-            // Sent in one breath: the interrupt waits until Redis holds the job.
+            // The interrupt is sent immediately after the request and waits until Redis has the job.
             let queued = try await client.request("x", model: "m")
             let first = try await client.interrupt(.string(queued.id))
             #expect(first["status"] == "SUCCESS" && first["results"] == [["request_id": .string(queued.id), "state": "queued"]])
@@ -140,7 +140,7 @@ private func ended(_ request: ClientRequest, on client: WebSocketClient) async t
         }
     }
 
-    @Test func limitsOfRequests() async throws {
+    @Test func `limits of requests`() async throws {
         try await withWebSocketLab { lab in
             let client = try await lab.client(try await lab.gateway { $0.requestsPerSocket = 2 })
             try await client.request("x", model: "m", id: "a")
@@ -151,7 +151,7 @@ private func ended(_ request: ClientRequest, on client: WebSocketClient) async t
             #expect(try await client.expect("ERROR").payload["error_code"] == "RATE_LIMITED")
             let others = try await lab.client(try await lab.gateway("g2"))
             for number in 0..<3 { try await others.request("x", model: "m", id: "o\(number)") }
-            // Requests of one socket are submitted side by side: the last place goes to whichever comes first.
+            // Requests of one socket are submitted concurrently, so any of them may take the last free slot.
             try await until("five to wait") {
                 try await lab.queue.redis.send("XLEN", .string(lab.queue.keys.queue(.interactive, partition: 0))).integer == 5
             }
@@ -164,7 +164,7 @@ private func ended(_ request: ClientRequest, on client: WebSocketClient) async t
         }
     }
 
-    @Test func aClientComesBackOnAnotherGateway() async throws {
+    @Test func `a client resumes on another gateway`() async throws {
         try await withWebSocketLab { lab in
             let (one, two) = (try await lab.gateway("g1") { $0.grace = .seconds(20) }, try await lab.gateway("g2"))
             let client = try await lab.client(one)
@@ -175,7 +175,7 @@ private func ended(_ request: ClientRequest, on client: WebSocketClient) async t
             _ = try await client.state.wait(deadline: .seconds(15), { "text, \($0)" }) { $0.requests[request.id]?.lastEvent }
             await client.abort()
             try await job.write(.text("ll"))
-            // Another tenant's attempt looks like one on nothing.
+            // Another tenant receives the response for an unknown session.
             let thief = try await WebSocketClient.connect(port: two.port)
             try await thief.send(
                 "REGISTER",
@@ -189,8 +189,10 @@ private func ended(_ request: ClientRequest, on client: WebSocketClient) async t
             try await ended(resumed, on: back)
             try await back.request("next", model: "m")
             let next = try await lab.claim()
-            #expect(next.job.request["messages"]?[1]?["content"] == "hello", "the answer is whole, whoever relayed its parts")
-            // The ended request can be read again from its log.
+            #expect(
+                next.job.request["messages"]?[1]?["content"] == "hello",
+                "the answer is complete, regardless of which gateway relayed its parts")
+            // An ended request can be replayed from its log.
             try await next.end(.finished(.stop, usage))
             #expect(back.problems.isEmpty, "\(back.problems)")
             await back.close()
@@ -198,33 +200,33 @@ private func ended(_ request: ClientRequest, on client: WebSocketClient) async t
         }
     }
 
-    @Test func nobodyComesBack() async throws {
+    @Test func `requests of a client that does not return are interrupted`() async throws {
         try await withWebSocketLab { lab in
             let client = try await lab.client(try await lab.gateway())
             try await client.request("x", model: "m")
             let job = try await lab.claim()
             await client.abort()
-            let intent = try await until("the durable intent") {
+            let interruptKey = try await until("the interrupt key") {
                 try await lab.queue.redis.send("GET", .string(lab.queue.keys.interrupt(job.job.id))).string
             }
-            #expect(Interrupt(parsing: intent.utf8)?.reason == InterruptReason.clientGone)
+            #expect(Interrupt(parsing: interruptKey.utf8)?.reason == InterruptReason.clientGone)
         }
     }
 
-    @Test func aDeadGatewaysSessionsAreLookedAfter() async throws {
+    @Test func `sessions of a crashed gateway are cleaned up`() async throws {
         try await withWebSocketLab { lab in
             let dead = try await lab.gateway("dead") { $0.grace = .seconds(60) }
             let client = try await lab.client(dead)
             try await client.request("x", model: "m")
             let job = try await lab.claim()
             let alive = try await lab.gateway("alive")
-            // Stopped at once, as when it is killed: it says goodbye to nobody.
+            // Stopped without a drain, as by SIGKILL: no close frames are sent.
             dead.task.cancel()
             _ = await dead.task.result
-            let intent = try await until("the durable intent") {
+            let interruptKey = try await until("the interrupt key") {
                 try await lab.queue.redis.send("GET", .string(lab.queue.keys.interrupt(job.job.id))).string
             }
-            #expect(Interrupt(parsing: intent.utf8)?.reason == InterruptReason.clientGone)
+            #expect(Interrupt(parsing: interruptKey.utf8)?.reason == InterruptReason.clientGone)
             let holder = try await lab.queue.redis.send("HGET", .string(lab.queue.keys.session(client.state.value.session)), "gateway")
                 .string
             #expect(holder == alive.name)
@@ -245,12 +247,12 @@ private func ended(_ request: ClientRequest, on client: WebSocketClient) async t
             try await job.end(.finished(.stop, usage))
             try await busy.expect("SHUTDOWN")
             #expect(try await busy.closed() == 1001)
-            #expect(busy.state.value.requests[request.id]?.end != nil, "what ran was relayed to its end")
+            #expect(busy.state.value.requests[request.id]?.end != nil, "the running request was relayed to its end")
             try await gateway.task.value
         }
     }
 
-    @Test func supersededInOneStep() async throws {
+    @Test func `a request supersedes another in one step`() async throws {
         try await withWebSocketLab { lab in
             let client = try await lab.client(try await lab.gateway())
             let old = try await client.request("old", model: "m")
@@ -265,7 +267,7 @@ private func ended(_ request: ClientRequest, on client: WebSocketClient) async t
         }
     }
 
-    @Test func warnsBeforeASessionExpires() async throws {
+    @Test func `a warning precedes the expiry of a session`() async throws {
         try await withWebSocketLab { lab in
             let gateway = try await lab.gateway { $0.sessionTimeout = .seconds(2) }
             let client = try await lab.client(gateway)
@@ -277,13 +279,13 @@ private func ended(_ request: ClientRequest, on client: WebSocketClient) async t
         }
     }
 
-    @Test func aSilentSocketIsClosed() async throws {
+    @Test func `a silent socket is closed`() async throws {
         try await withWebSocketLab { lab in
             let gateway = try await lab.gateway { $0.heartbeat = .milliseconds(100) }
-            let deaf = try await WebSocketClient.connect(port: gateway.port)
-            deaf.state.update { $0.repliesToHeartbeats = false }
-            try await deaf.register(key: "tenant-a-test-key")
-            #expect(try await deaf.closed() == 4432)
+            let silent = try await WebSocketClient.connect(port: gateway.port)
+            silent.state.update { $0.repliesToHeartbeats = false }
+            try await silent.register(key: "tenant-a-test-key")
+            #expect(try await silent.closed() == 4432)
         }
     }
 }

@@ -10,9 +10,9 @@ import TestSupport
 
 @testable import Gateway
 
-/// Whole gateways on the suite's redis, in this process; workers are played by the test.
+/// A test fixture: complete gateways in this process, with the suite's Redis. The test acts as the worker.
 struct WebSocketLab: Sendable {
-    /// A gateway that runs.
+    /// A running gateway.
     struct Gateway: Sendable {
         let port: Int
         let name: String
@@ -59,7 +59,10 @@ struct WebSocketLab: Sendable {
         return gateway
     }
 
-    /// - Parameter receiveBuffer: see `WebSocketClient.connect`.
+    /// Connects and registers a client.
+    /// - Parameters:
+    ///   - receiveBuffer: see `WebSocketClient.connect`.
+    ///   - fields: further fields of REGISTER.
     func client(
         _ gateway: Gateway, key: String = "tenant-a-test-key", receiveBuffer: Int? = nil, _ fields: [(String, JSON)] = []
     ) async throws -> WebSocketClient {
@@ -68,7 +71,7 @@ struct WebSocketLab: Sendable {
         return client
     }
 
-    /// The next job that waits, claimed.
+    /// Claims the next waiting job.
     func claim(deadline: Duration = .seconds(15)) async throws -> PlayedJob {
         let consumer = JobConsumer(redis: queue.redis, blocking: blocking, settings: queue.settings, worker: "played", token: "t")
         try await consumer.createGroups()
@@ -89,6 +92,7 @@ struct WebSocketLab: Sendable {
     }
 }
 
+/// Runs `body` with a lab whose gateways are stopped afterwards.
 func withWebSocketLab(_ body: (WebSocketLab) async throws -> Void) async throws {
     let loop = MultiThreadedEventLoopGroup.singleton.next()
     let logger = Logger(label: "lab", factory: { _ in SwiftLogNoOpLogHandler() })

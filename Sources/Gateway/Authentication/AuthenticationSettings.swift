@@ -1,40 +1,40 @@
-/// Who may use a gateway. At least one method must be there, or `none`.
+/// The settings of a gateway's authentication. At least one method, or `none`, must be set.
 package struct AuthenticationSettings: Sendable {
-    /// `SLUICE_API_KEYS`: `tenant:key,tenant:key…`; line breaks count as commas. A tenant may have several keys, each of at
-    /// least 16 bytes.
+    /// `SLUICE_API_KEYS`: `tenant:key,tenant:key…`, separated by commas or line breaks. A tenant may have several keys of at least 16
+    /// bytes.
     package var apiKeys: String?
-    /// `SLUICE_API_KEYS_FILE`: the same in a file, in which lines that begin with `#` are comments.
+    /// `SLUICE_API_KEYS_FILE`: path of a file in the same format. Lines that begin with `#` are comments.
     package var apiKeysFile: String?
-    /// `SLUICE_JWT_KEY_FILE`: a public key or certificate in PEM (RSA: RS256, P-256: ES256, Ed25519: EdDSA), else a secret for HS256 of at
-    /// least 32 bytes (a line break at its end is not part of it).
+    /// `SLUICE_JWT_KEY_FILE`: path of a public key or certificate in PEM (RSA for RS256, P-256 for ES256, Ed25519 for EdDSA), or of a
+    /// secret for HS256 of at least 32 bytes, without a trailing line break.
     package var jwtKeyFile: String?
-    /// `SLUICE_JWT_JWKS_FILE`: a JSON web key set (RFC 7517) with keys of these four kinds.
+    /// `SLUICE_JWT_JWKS_FILE`: path of a JSON Web Key Set (RFC 7517) with keys for these four algorithms.
     package var jwtJWKSFile: String?
-    /// `SLUICE_JWT_ISSUER`: what `iss` must be; nil: it is not looked at.
+    /// `SLUICE_JWT_ISSUER`: the required `iss` claim; nil to ignore the claim.
     package var jwtIssuer: String?
-    /// `SLUICE_JWT_AUDIENCE`: what `aud` must hold; nil: a token with an `aud` is refused, as it was made for somebody else (RFC 7519,
-    /// 4.1.3).
+    /// `SLUICE_JWT_AUDIENCE`: the audience that `aud` must contain; nil to reject tokens with an `aud` claim, because they were issued for
+    /// another service (RFC 7519, 4.1.3).
     package var jwtAudience: String?
-    /// `SLUICE_JWT_REQUIRE_EXP` (on): a token without `exp` is refused, as it could never be revoked.
+    /// `SLUICE_JWT_REQUIRE_EXP` (on): whether tokens without `exp` are rejected. Such tokens would be valid without limit.
     package var jwtRequiresExpiration = true
-    /// `SLUICE_ACCOUNTS_FILE`: lines `tenant:account:hash` or `account:hash` (then the account is its own tenant), `#` for comments;
-    /// the hash is bcrypt's `$2b$12$…` (`htpasswd -nB`), or `$scrypt$ln=15,r=8,p=1$<salt>$<hash>` with both in base64 without padding (see
+    /// `SLUICE_ACCOUNTS_FILE`: path of a file with lines `tenant:account:hash` or `account:hash` (the account is its own tenant) and
+    /// comments after `#`. The hash is bcrypt, `$2b$12$…` (`htpasswd -nB`), or scrypt, `$scrypt$ln=15,r=8,p=1$<salt>$<hash>` (see
     /// `ScryptHash`).
     package var accountsFile: String?
-    /// `SLUICE_AUTH=none`: nobody is asked for anything, any key is accepted.
+    /// `SLUICE_AUTH=none`: whether authentication is disabled. Any credential, or none, is accepted.
     package var none = false
-    /// `SLUICE_AUTH_NONE_ANYWHERE=1`: `none` on other addresses than the loopback ones as well.
+    /// `SLUICE_AUTH_NONE_ANYWHERE=1`: whether `none` is also allowed on addresses other than loopback.
     package var noneAnywhere = false
-    /// `SLUICE_ADMIN_KEY`: for the operator's page; at least 16 bytes.
+    /// `SLUICE_ADMIN_KEY`: the key for full access to the dashboard; at least 16 bytes.
     package var adminKey: String?
-    /// `SLUICE_VIEWER_KEY`: for those who may look at the operator's page and do nothing; at least 16 bytes.
+    /// `SLUICE_VIEWER_KEY`: the key for read-only access to the dashboard; at least 16 bytes.
     package var viewerKey: String?
     /// Whether the gateway listens on loopback addresses only.
     package var listensOnLoopback = true
 
     package init() {}
 
-    /// Whether a host name or address that a gateway listens on can be reached from its own machine alone.
+    /// Whether a listening address is reachable only from its own machine: `localhost`, 127.0.0.0/8 or `::1`.
     package static func isLoopback(_ host: String) -> Bool {
         let name = host.hasPrefix("[") && host.hasSuffix("]") ? String(host.dropFirst().dropLast()) : host
         if name == "localhost" || name == "::1" { return true }
@@ -43,7 +43,7 @@ package struct AuthenticationSettings: Sendable {
     }
 }
 
-/// Why nobody could be authenticated with these settings. Names settings, files and lines, never a secret.
+/// An error in the authentication settings. The message names settings, files and lines, never a secret.
 package struct AuthenticationError: Error, Sendable, Hashable, CustomStringConvertible {
     package enum Code: Sendable, Hashable {
         case noMethod

@@ -2,15 +2,15 @@ import Logging
 import NIOConcurrencyHelpers
 import NIOCore
 
-/// Says whose credential it is, by the methods that the settings name.
+/// Authenticates credentials with the methods of the settings. Thread-safe.
 package final class Authenticator: Sendable {
     private static let minimumAdminKeyLength = 16
-    /// No longer key or token is looked at.
+    /// Maximum length of a key or token in bytes. Longer ones are rejected unread.
     private static let maximumCredentialLength = JSONWebTokens.maximumLength
-    /// No longer account name or password: both wait in a queue of checks.
+    /// Maximum length of an account name or password in bytes, because both are held in the queue of checks.
     private static let maximumPasswordLength = 1_024
 
-    /// What the files of the settings hold.
+    /// The contents of the settings and their files.
     private struct Credentials: Sendable {
         let keys: APIKeys
         let tokens: JSONWebTokens?
@@ -24,11 +24,11 @@ package final class Authenticator: Sendable {
     private let failures = NIOLockedValueBox(FailedLogins())
     private let adminDigest: [UInt8]?
     private let viewerDigest: [UInt8]?
-    /// Whether nobody needs a credential (`SLUICE_AUTH=none`).
+    /// Whether authentication is disabled (`SLUICE_AUTH=none`).
     package let isOpen: Bool
 
     /// Reads the files that the settings name.
-    /// - Throws: with the setting, the file and the line at fault, or when no method is configured.
+    /// - Throws: `AuthenticationError` when a setting or file is invalid or no method is configured.
     package init(settings: AuthenticationSettings, logger: Logger) throws(AuthenticationError) {
         let found = try Self.read(settings, logger: logger)
         self.settings = settings
@@ -38,31 +38,32 @@ package final class Authenticator: Sendable {
         adminDigest = try Self.operatorDigest(settings.adminKey, setting: "SLUICE_ADMIN_KEY")
         viewerDigest = try Self.operatorDigest(settings.viewerKey, setting: "SLUICE_VIEWER_KEY")
         guard adminDigest == nil || adminDigest != viewerDigest else {
-            throw AuthenticationError(.invalidAdminKey, "SLUICE_VIEWER_KEY is the same as SLUICE_ADMIN_KEY: who may only look could act")
+            throw AuthenticationError(
+                .invalidAdminKey, "SLUICE_VIEWER_KEY equals SLUICE_ADMIN_KEY: viewers would have full access; set different keys")
         }
         isOpen = settings.none
         guard !settings.none || settings.listensOnLoopback || settings.noneAnywhere else {
             throw AuthenticationError(
                 .noneNotAllowed,
-                "SLUICE_AUTH=none is for loopback addresses; this gateway listens on another one: configure keys, or set "
+                "SLUICE_AUTH=none requires a loopback address, and this gateway listens on another one: configure keys, or set "
                     + "SLUICE_AUTH_NONE_ANYWHERE=1 if something in front of it authenticates")
         }
         guard settings.none || !found.keys.isEmpty || found.tokens != nil || found.accounts != nil else {
             throw AuthenticationError(
                 .noMethod,
-                "nobody could use this gateway: set SLUICE_API_KEYS (tenant:key,…), SLUICE_JWT_KEY_FILE, SLUICE_JWT_JWKS_FILE or "
+                "no authentication method is configured: set SLUICE_API_KEYS (tenant:key,…), SLUICE_JWT_KEY_FILE, SLUICE_JWT_JWKS_FILE or "
                     + "SLUICE_ACCOUNTS_FILE, or SLUICE_AUTH=none on a loopback address")
         }
     }
 
-    /// Reads the files of keys and accounts again. Connections that are authenticated already are not asked again.
-    /// - Throws: as `init`; then everything stays as it was.
+    /// Reads the files of keys and accounts again. Connections that are already authenticated stay so.
+    /// - Throws: as `init`; the previous credentials stay in use then.
     package func reload() throws(AuthenticationError) {
         let found = try Self.read(settings, logger: logger)
         credentials.withLockedValue { $0 = found }
     }
 
-    /// Whether there is a file that `reload` reads.
+    /// Whether the settings name a file that `reload` reads.
     package var readsFiles: Bool {
         [settings.apiKeysFile, settings.jwtKeyFile, settings.jwtJWKSFile, settings.accountsFile].contains { $0 != nil }
     }
@@ -95,29 +96,29 @@ package final class Authenticator: Sendable {
             logger: logger)
     }
 
-    /// What is to be said to one who shows a credential.
+    /// The result of an authentication.
     package enum Verdict: Sendable, Equatable {
         case tenant(Tenant)
         case refused
-        /// Too many passwords of this address and account wait to be verified: it was not looked at.
+        /// Too many password checks of this address and account are waiting; the credential was not checked.
         case busy
     }
 
-    /// - Returns: nil for a credential that is not good, or was not looked at. Where none is asked for, everybody is `anonymous`.
+    /// The tenant of a credential; nil when it is invalid or was not checked. Without authentication, always `anonymous`.
     package func authenticate(_ credential: Credential, from address: String = "") async -> Tenant? {
         if case .tenant(let tenant) = await verdict(credential, from: address) { tenant } else { nil }
     }
 
-    /// Refusals are logged, within bounds, and come later and later while an address collects them.
-    /// - Parameter address: the client's.
+    /// Checks a credential. Refusals are logged at a limited rate and delayed increasingly for repeated failures of an address.
+    /// - Parameter address: the client's IP address; without it refusals are not delayed.
     package func verdict(_ credential: Credential, from address: String = "") async -> Verdict {
         if isOpen { return .tenant(.anonymous) }
-        let verdict = await look(credential, from: address)
+        let verdict = await check(credential, from: address)
         if verdict == .refused, !credential.isEmpty { await refused("\(credential)", from: address) }
         return verdict
     }
 
-    private func look(_ credential: Credential, from address: String) async -> Verdict {
+    private func check(_ credential: Credential, from address: String) async -> Verdict {
         let credentials = credentials.withLockedValue { $0 }
         let tenant: Tenant?
         switch credential {
@@ -137,8 +138,8 @@ package final class Authenticator: Sendable {
         return tenant.map(Verdict.tenant) ?? .refused
     }
 
-    /// Counts and logs a refused credential and waits as long as its answer is held back. Without an address nothing is held back.
-    /// - Parameter credential: what it was, without any of its text.
+    /// Counts and logs a refused credential, then waits for the delay of its response. Without an address there is no delay.
+    /// - Parameter credential: the kind of credential, without any of its text.
     func refused(_ credential: String, from address: String) async {
         let now = Int(NIODeadline.now().uptimeNanoseconds / 1_000_000)
         let answer = failures.withLockedValue { $0.add(address: address, now: now) }
@@ -151,11 +152,11 @@ package final class Authenticator: Sendable {
                 ])
         }
         guard answer.delay > 0, !address.isEmpty else { return }
-        // A task that is cancelled has nobody to answer.
+        // A cancelled task sends no response, so the delay is not needed.
         do { try await Task.sleep(for: .milliseconds(answer.delay)) } catch { return }
     }
 
-    /// Who an operator's key belongs to; without the settings nobody is one, not even where everybody is let in.
+    /// The role of an operator's key; nil for an unknown key. Disabled authentication (`isOpen`) grants no operator role.
     package func operatorRole(key: String) -> OperatorRole? {
         guard key.utf8.count <= Self.maximumCredentialLength else { return nil }
         let digest = APIKeys.digest(key)
@@ -164,13 +165,16 @@ package final class Authenticator: Sendable {
         return nil
     }
 
-    /// Whether there is any key for operators.
+    /// Whether an operator key is configured; without one the dashboard is disabled.
     package var hasOperators: Bool { adminDigest != nil || viewerDigest != nil }
 
+    /// The digest of an operator key.
+    /// - Throws: `invalidAdminKey` when it is too short.
     private static func operatorDigest(_ key: String?, setting: String) throws(AuthenticationError) -> [UInt8]? {
         guard let key else { return nil }
         guard key.utf8.count >= minimumAdminKeyLength else {
-            throw AuthenticationError(.invalidAdminKey, "\(setting) has fewer than \(minimumAdminKeyLength) bytes")
+            throw AuthenticationError(
+                .invalidAdminKey, "\(setting) is shorter than \(minimumAdminKeyLength) bytes; create one with: openssl rand -hex 16")
         }
         return APIKeys.digest(key)
     }
@@ -180,10 +184,10 @@ package final class Authenticator: Sendable {
     }
 }
 
-/// What an operator may do.
+/// The permissions of an operator.
 package enum OperatorRole: String, Sendable {
-    /// Look and act (`SLUICE_ADMIN_KEY`).
+    /// Full access (`SLUICE_ADMIN_KEY`).
     case admin
-    /// Look (`SLUICE_VIEWER_KEY`).
+    /// Read-only access (`SLUICE_VIEWER_KEY`).
     case viewer
 }

@@ -1,9 +1,10 @@
 import CCrypt
 
-/// A bcrypt hash, `$2b$12$<22 characters of salt><31 of hash>`, as htpasswd, PHP and most frameworks write it. Verified by libcrypt, this
-/// room's only door to C.
+/// A bcrypt hash, `$2b$12$<22 characters of salt><31 of hash>`, the format of htpasswd, PHP and most frameworks. Verified by libcrypt; this
+/// is the only use of C in the module.
 struct BcryptHash: Sendable, Hashable {
-    /// The logarithm to base 2 of the rounds. 4 is bcrypt's least; 16 takes seconds, and a login that does is one that stalls every other.
+    /// Allowed costs: base-2 logarithms of the number of rounds. 4 is bcrypt's minimum; 16 takes seconds per login, and higher costs would
+    /// stall all other logins.
     static let costs = 4...16
     private static let length = 60
     private static let digestLength = 31
@@ -12,9 +13,9 @@ struct BcryptHash: Sendable, Hashable {
     private let text: String
     private let logarithm: Int
 
-    /// - Returns: nil for anything else than `$2a$`, `$2b$` or `$2y$`, a cost of two digits and 53 characters. `$2x$` marks hashes of an
-    /// implementation that
-    ///   took other passwords for the same, and is refused.
+    /// Parses a hash.
+    /// - Returns: nil unless the text is `$2a$`, `$2b$` or `$2y$`, a cost of two digits within `costs`, and 53 characters. `$2x$` is
+    ///   rejected: it marks hashes of a faulty implementation in which different passwords collide.
     init?(_ text: some StringProtocol) {
         let bytes = Array(text.utf8)
         guard bytes.count == Self.length, ["$2a$", "$2b$", "$2y$"].contains(text.prefix(4)), bytes[6] == UInt8(ascii: "$"),
@@ -26,20 +27,20 @@ struct BcryptHash: Sendable, Hashable {
         self.text = String(text)
     }
 
-    /// See `PasswordHash.cost`.
+    /// The approximate time of a verification in microseconds; see `PasswordHash.cost`.
     var cost: Int { 61 << logarithm }
 
-    /// Takes 250 ms at cost 12: never on an event loop. bcrypt takes the first 72 bytes of a password and ends at a NUL, so a password with
-    /// one is never right.
+    /// Whether a password has this hash. Takes about 250 ms at cost 12; must not run on an event loop. bcrypt uses only the first 72 bytes
+    /// of a password and stops at a NUL byte, so a password with a NUL never matches.
     func matches(_ password: String) -> Bool {
         guard !password.utf8.contains(0) else { return false }
         let size = MemoryLayout<crypt_data>.size
-        // All zeros is how it must be before its first use; 32 KB, which a thread's stack need not hold.
+        // crypt_r requires zeroed memory before its first use. The structure is 32 KB, so it is allocated on the heap.
         let data = UnsafeMutableRawPointer.allocate(byteCount: size, alignment: MemoryLayout<crypt_data>.alignment)
         data.initializeMemory(as: UInt8.self, repeating: 0, count: size)
         defer { data.deallocate() }
         guard let made = crypt_r(password, text, data.assumingMemoryBound(to: crypt_data.self)) else { return false }
-        // What stands before it is the salt, of which some programs write unused bits that libcrypt leaves out.
+        // Compare only the digest: some programs set unused bits of the salt before it, which libcrypt clears.
         return APIKeys.equal(String(cString: made).utf8.suffix(Self.digestLength), text.utf8.suffix(Self.digestLength))
     }
 }

@@ -1,12 +1,12 @@
-/// What a client shows to prove who it is. Its description never holds a secret.
+/// A credential that a client presents. Its description never contains the secret.
 package enum Credential: Sendable, CustomStringConvertible {
     case apiKey(String)
     case account(String, password: String)
     case jwt(String)
-    /// A key or a JWT, as `Authorization: Bearer` does not say which.
+    /// An API key or a JWT; `Authorization: Bearer` does not distinguish them.
     case bearer(String)
 
-    /// Whether nothing was shown at all: no attempt to log in.
+    /// Whether the credential is empty, which does not count as a login attempt.
     var isEmpty: Bool {
         switch self {
         case .apiKey(let text), .jwt(let text), .bearer(let text): text.isEmpty
@@ -24,18 +24,19 @@ package enum Credential: Sendable, CustomStringConvertible {
     }
 }
 
-/// Who jobs and sessions belong to: the contract's `owner`.
+/// The owner of jobs and sessions; the contract's `owner`.
 package struct Tenant: Hashable, Sendable {
-    /// Everybody's name where nobody is asked for a key (`SLUICE_AUTH=none`).
+    /// The tenant of all clients when authentication is disabled (`SLUICE_AUTH=none`).
     package static let anonymous = Tenant(name: "anonymous")
 
+    /// Maximum length of a name, in bytes.
     package static let maximumNameLength = 128
 
     package let name: String
 
     package init(name: String) { self.name = name }
 
-    /// Nil unless the name is 1 to 128 bytes without control characters: it becomes part of Redis keys and of log lines.
+    /// Returns nil unless the name is 1 to 128 bytes without control characters, because it is used in Redis keys and log lines.
     package init?(checking name: String) {
         guard !name.isEmpty, name.utf8.count <= Self.maximumNameLength, name.utf8.allSatisfy({ $0 >= 0x20 && $0 != 0x7F }) else {
             return nil

@@ -9,7 +9,7 @@ import Logging
     import Foundation
 #endif
 
-/// What a token says, as far as a gateway asks (RFC 7519, 4.1).
+/// The claims of a token that the gateway uses (RFC 7519, 4.1).
 struct JWTClaims: JWTPayload {
     var subject: String?
     var tenant: String?
@@ -36,7 +36,7 @@ struct JWTClaims: JWTPayload {
         issuer = try container.decodeIfPresent(String.self, forKey: .issuer)
         expiration = try container.decodeIfPresent(Double.self, forKey: .expiration)
         notBefore = try container.decodeIfPresent(Double.self, forKey: .notBefore)
-        // One audience may stand there without the array.
+        // `aud` may be a single string instead of an array.
         if let one = try? container.decodeIfPresent(String.self, forKey: .audience) {
             audience = [one]
         } else {
@@ -44,15 +44,15 @@ struct JWTClaims: JWTPayload {
         }
     }
 
-    /// The signature is JWTKit's, the claims are judged by `JSONWebTokens`.
+    /// Does nothing: JWTKit verifies the signature, and `JSONWebTokens` validates the claims.
     func verify(using algorithm: some JWTAlgorithm) async throws {}
 }
 
-/// Verifies JSON web tokens with the keys of the settings.
+/// Verifies JSON Web Tokens with the keys of the settings.
 struct JSONWebTokens: Sendable {
-    /// Longer ones are not looked at.
+    /// Maximum length of a token in bytes. Longer ones are rejected unread.
     static let maximumLength = 16_384
-    /// Seconds by which the clock of the one who made a token may differ from ours (RFC 7519, 4.1.4).
+    /// Tolerated clock difference to the token's issuer, in seconds (RFC 7519, 4.1.4).
     static let leeway = 30.0
 
     let keys: [JWTVerificationKey]
@@ -61,13 +61,14 @@ struct JSONWebTokens: Sendable {
     let requiresExpiration: Bool
     let logger: Logger
 
-    /// Whether a bearer token may be one at all: three parts, of which the first is base64 of an object.
+    /// Whether a bearer token has the form of a JWT: three parts, the first being a JSON object in base64.
     static func isToken(_ text: String) -> Bool { text.hasPrefix("eyJ") && text.utf8.count { $0 == UInt8(ascii: ".") } == 2 }
 
     /// - Parameter now: seconds since 1970.
+    /// The tenant of a token, from its `tenant` or `sub` claim; nil when the token is invalid.
     func tenant(of token: String, now: Double = Date().timeIntervalSince1970) async -> Tenant? {
         guard token.utf8.count <= Self.maximumLength, let header = Self.header(of: token), let algorithm = header["alg"]?.string,
-            // What a token demands to be understood is not (RFC 7515, 4.1.11).
+            // Extensions marked as critical are not supported (RFC 7515, 4.1.11).
             header["crit"] == nil
         else { return refuse("malformed") }
         let identifier = header["kid"]?.string
@@ -75,18 +76,19 @@ struct JSONWebTokens: Sendable {
             if let identifier, let own = key.identifier, own != identifier { continue }
             guard let claims = try? await key.verify(token) else { continue }
             if let fault = fault(of: claims, at: now) { return refuse(fault) }
-            return Tenant(checking: claims.tenant ?? claims.subject ?? "") ?? refuse("no usable tenant or sub")
+            return Tenant(checking: claims.tenant ?? claims.subject ?? "") ?? refuse("no valid tenant or sub claim")
         }
-        return refuse("no key verifies it")
+        return refuse("not signed by a configured key")
     }
 
+    /// Describes why the claims are not acceptable; nil when they are.
     private func fault(of claims: JWTClaims, at now: Double) -> String? {
-        if requiresExpiration, claims.expiration == nil { return "without exp, and SLUICE_JWT_REQUIRE_EXP is on" }
+        if requiresExpiration, claims.expiration == nil { return "no exp claim, and SLUICE_JWT_REQUIRE_EXP is on" }
         if let expiration = claims.expiration, expiration + Self.leeway <= now { return "expired" }
         if let notBefore = claims.notBefore, notBefore - Self.leeway > now { return "not valid yet" }
-        if let issuer, claims.issuer != issuer { return "another issuer's" }
-        guard let audience else { return claims.audience == nil ? nil : "for an audience, and SLUICE_JWT_AUDIENCE is not set" }
-        return claims.audience?.contains(audience) ?? false ? nil : "for another audience"
+        if let issuer, claims.issuer != issuer { return "wrong issuer" }
+        guard let audience else { return claims.audience == nil ? nil : "has an audience, and SLUICE_JWT_AUDIENCE is not set" }
+        return claims.audience?.contains(audience) ?? false ? nil : "wrong audience"
     }
 
     private func refuse(_ fault: String) -> Tenant? {
@@ -103,7 +105,7 @@ struct JSONWebTokens: Sendable {
 }
 
 extension StringProtocol {
-    /// RFC 4648, section 5, without padding.
+    /// The bytes of base64url text without padding (RFC 4648, 5); nil for invalid text.
     var base64URLDecoded: [UInt8]? {
         let standard = String(map { $0 == "-" ? "+" : $0 == "_" ? "/" : $0 })
         return Data(base64Encoded: standard + String(repeating: "=", count: (4 - standard.utf8.count % 4) % 4)).map { Array($0) }

@@ -2,8 +2,8 @@ import Contract
 import JSONCodec
 import JWTKit
 
-/// A key with the one algorithm that it is for. A token is verified with that algorithm or not at all: what its header claims never chooses
-/// how a key is used (RFC 8725, 3.1), so neither `none` nor a public key taken as an HMAC secret gets anywhere.
+/// A key with its only algorithm. The header of a token never decides how a key is used (RFC 8725, 3.1), so `none` and a public key used as
+/// an HMAC secret are rejected.
 struct JWTVerificationKey: Sendable {
     private enum Material: Sendable {
         case hmac(HMACKey)
@@ -12,13 +12,14 @@ struct JWTVerificationKey: Sendable {
         case ed25519(EdDSA.PublicKey)
     }
 
-    /// The `kid` of a JWKS's key.
+    /// The key's `kid` in a JWKS; nil when absent.
     let identifier: String?
     private let material: Material
 
-    /// RFC 7518, 3.2: at least as long as the hash.
+    /// Minimum length of an HMAC secret in bytes: the length of the hash (RFC 7518, 3.2).
     static let minimumSecretLength = 32
 
+    /// The algorithm's name in a token's `alg`.
     var algorithm: String {
         switch material {
         case .hmac: "HS256"
@@ -28,7 +29,8 @@ struct JWTVerificationKey: Sendable {
         }
     }
 
-    /// The payload's claims, once the signature is right. Whether they hold is the caller's to decide.
+    /// Verifies the signature and returns the claims. The caller must validate the claims.
+    /// - Throws: JWTKit's error when the token is malformed or the signature does not match.
     func verify(_ token: String) async throws -> JWTClaims {
         let keys = JWTKeyCollection()
         switch material {
@@ -40,21 +42,21 @@ struct JWTVerificationKey: Sendable {
         return try await keys.verify(token, as: JWTClaims.self)
     }
 
-    /// A key file: PEM or a secret.
-    /// - Throws: `invalidJWTKey`.
+    /// Parses a key file: PEM or an HMAC secret.
+    /// - Throws: `invalidJWTKey` when it is neither.
     init(file text: String, setting: String) throws(AuthenticationError) {
         identifier = nil
         guard text.contains("-----BEGIN ") else {
             let secret = text.hasSuffix("\r\n") ? text.dropLast(1) : text.hasSuffix("\n") ? text.dropLast(1) : Substring(text)
             guard secret.utf8.count >= Self.minimumSecretLength else {
                 throw AuthenticationError(
-                    .invalidJWTKey, "\(setting): neither PEM nor a secret for HS256 of at least \(Self.minimumSecretLength) bytes")
+                    .invalidJWTKey, "\(setting) must be PEM or a secret for HS256 of at least \(Self.minimumSecretLength) bytes")
             }
             material = .hmac(HMACKey(from: Array(secret.utf8)))
             return
         }
         guard !text.contains("PRIVATE KEY-----") else {
-            throw AuthenticationError(.invalidJWTKey, "\(setting) holds a private key; a gateway needs only the public one")
+            throw AuthenticationError(.invalidJWTKey, "\(setting) contains a private key; use the public key")
         }
         if text.contains("-----BEGIN CERTIFICATE-----") {
             if let key = try? Insecure.RSA.PublicKey(certificatePEM: text) {
@@ -62,7 +64,7 @@ struct JWTVerificationKey: Sendable {
             } else if let key = try? ES256PublicKey(certificate: text) {
                 material = .p256(key)
             } else {
-                throw AuthenticationError(.invalidJWTKey, "\(setting): the certificate's key is neither RSA nor P-256")
+                throw AuthenticationError(.invalidJWTKey, "\(setting): the certificate's key must be RSA or P-256")
             }
         } else if let key = try? Insecure.RSA.PublicKey(pem: text) {
             material = .rsa(key)
@@ -71,11 +73,12 @@ struct JWTVerificationKey: Sendable {
         } else if let key = try? EdDSA.PublicKey(pem: text) {
             material = .ed25519(key)
         } else {
-            throw AuthenticationError(.invalidJWTKey, "\(setting): the PEM is no public key of RSA (2048 bits and more), P-256 or Ed25519")
+            throw AuthenticationError(
+                .invalidJWTKey, "\(setting): the PEM must be a public key of RSA (at least 2048 bits), P-256 or Ed25519")
         }
     }
 
-    /// A member of a JWKS (RFC 7517, RFC 7518 section 6); nil for one that is not made for signatures of the algorithms above.
+    /// Parses a key of a JWKS (RFC 7517; RFC 7518, 6). Returns nil for a key that is not for signatures of the supported algorithms.
     init?(_ json: JSON) {
         guard json["use"]?.string ?? "sig" == "sig" else { return nil }
         let parameter = { (name: String) in json[name]?.string ?? "" }
@@ -95,14 +98,15 @@ struct JWTVerificationKey: Sendable {
         guard json["alg"]?.string ?? algorithm == algorithm else { return nil }
     }
 
-    /// - Throws: `invalidJWTKey` when there is no usable key in it.
+    /// Parses a JWKS and skips unsupported keys.
+    /// - Throws: `invalidJWTKey` when it contains no supported key.
     static func set(parsing text: String, setting: String) throws(AuthenticationError) -> [JWTVerificationKey] {
         guard let keys = (try? JSON(parsing: text))?["keys"]?.array else {
-            throw AuthenticationError(.invalidJWTKey, "\(setting) is not a JSON web key set: {\"keys\":[…]}")
+            throw AuthenticationError(.invalidJWTKey, "\(setting) must be a JSON Web Key Set: {\"keys\":[…]}")
         }
         let usable = keys.compactMap { JWTVerificationKey($0) }
         guard !usable.isEmpty else {
-            throw AuthenticationError(.invalidJWTKey, "\(setting) holds no key for HS256, RS256, ES256 or EdDSA")
+            throw AuthenticationError(.invalidJWTKey, "\(setting) contains no key for HS256, RS256, ES256 or EdDSA")
         }
         return usable
     }

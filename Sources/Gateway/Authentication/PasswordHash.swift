@@ -7,12 +7,12 @@ import CryptoExtras
     import Foundation
 #endif
 
-/// A password's hash as an accounts file holds it.
+/// A password hash from the accounts file.
 enum PasswordHash: Sendable, Hashable {
     case scrypt(ScryptHash)
     case bcrypt(BcryptHash)
 
-    /// - Returns: nil for what is neither.
+    /// - Returns: nil when the text is neither a scrypt nor a bcrypt hash.
     init?(_ text: some StringProtocol) {
         if let hash = ScryptHash(text) {
             self = .scrypt(hash)
@@ -23,7 +23,7 @@ enum PasswordHash: Sendable, Hashable {
         }
     }
 
-    /// Roughly the microseconds that a verification takes.
+    /// The approximate time of a verification, in microseconds.
     var cost: Int {
         switch self {
         case .scrypt(let hash): hash.cost
@@ -31,7 +31,8 @@ enum PasswordHash: Sendable, Hashable {
         }
     }
 
-    /// Takes tens to hundreds of milliseconds: never on an event loop. An empty password is never right.
+    /// Whether a password has this hash. Takes tens to hundreds of milliseconds; must not run on an event loop. An empty password never
+    /// matches.
     func matches(_ password: String) -> Bool {
         guard !password.isEmpty else { return false }
         return switch self {
@@ -41,14 +42,14 @@ enum PasswordHash: Sendable, Hashable {
     }
 }
 
-/// `$scrypt$ln=15,r=8,p=1$<salt>$<hash>`, salt and hash in base64 without padding (the PHC
-/// string format; scrypt is RFC 7914). `ln` is the logarithm to base 2 of the number of rounds.
+/// A scrypt hash (RFC 7914) in the PHC string format: `$scrypt$ln=15,r=8,p=1$<salt>$<hash>`, with salt and hash in base64 without padding.
+/// `ln` is the base-2 logarithm of the number of rounds. To create one:
 ///
 ///     python3 -c 'import base64,getpass,hashlib,os; e=lambda b: base64.b64encode(b).decode().rstrip("="); s=os.urandom(16)
 ///     h=hashlib.scrypt(getpass.getpass().encode(),salt=s,n=2**15,r=8,p=1,maxmem=2**26,dklen=32);
 ///     print(f"$scrypt$ln=15,r=8,p=1${e(s)}${e(h)}")'
 struct ScryptHash: Sendable, Hashable {
-    /// What one verification may take, so that a line of the file cannot exhaust the machine.
+    /// Maximum memory of one verification, in bytes, so that a line of the file cannot exhaust the machine's memory.
     private static let maximumMemory = 256 << 20
 
     private let logarithm: Int
@@ -57,8 +58,9 @@ struct ScryptHash: Sendable, Hashable {
     private let salt: [UInt8]
     private let hash: [UInt8]
 
-    /// - Returns: nil for anything else than such a text: ln 1 to 24, r and p 1 to 64, at most 256 MiB, salt of 8 bytes and more, hash of
-    /// 16 to 64.
+    /// Parses a hash.
+    /// - Returns: nil unless the text has the format above with ln from 1 to 24, r and p from 1 to 64, at most 256 MiB of memory, a salt of
+    ///   at least 8 bytes and a hash of 16 to 64 bytes.
     init?(_ text: some StringProtocol) {
         let parts = text.split(separator: "$", omittingEmptySubsequences: false)
         guard parts.count == 5, parts[0].isEmpty, parts[1] == "scrypt" else { return nil }
@@ -79,7 +81,8 @@ struct ScryptHash: Sendable, Hashable {
         self.hash = hash
     }
 
-    /// See `PasswordHash.cost`. At most 2^21 blocks of 128 bytes, by the bound on memory.
+    /// The approximate time of a verification in microseconds; see `PasswordHash.cost`. The memory limit bounds it to 2^21 blocks of 128
+    /// bytes.
     var cost: Int { (blockSize << logarithm) * parallelism * 2 / 5 }
 
     func matches(_ password: String) -> Bool {

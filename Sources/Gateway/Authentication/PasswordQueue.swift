@@ -1,30 +1,34 @@
-/// The order in which waiting password checks run: round robin over client addresses and, within an address, over account names. No I/O.
+/// The queue of waiting password checks: round robin over client addresses and, within an address, over account names. A state machine
+/// without I/O.
 ///
-/// Whoever floods the queue waits behind its own checks. When the queue is full, a check of the longest line is dropped, chosen at random:
-/// dropping the newest would shut out a right password for as long as wrong ones for the same account keep coming from the same address.
+/// A client that floods the queue waits behind its own checks. When the queue is full, a random check of the account with the most checks
+/// is dropped. Dropping the newest would lock out a correct password as long as wrong ones for the same account keep arriving from the same
+/// address.
 struct PasswordQueue<Check: Sendable>: Sendable {
-    /// Checks that may wait, of one address and in all.
+    /// Maximum number of waiting checks of one address.
     static var maximumPerAddress: Int { 256 }
+    /// Maximum number of waiting checks in total.
     static var maximum: Int { 1_024 }
 
     private struct Account: Sendable {
         let name: String
-        /// At least one.
+        /// Not empty; oldest first.
         var checks: [Check]
     }
 
     private struct Address: Sendable {
         let name: String
-        /// At least one, in the order of their turns.
+        /// Not empty; next turn first.
         var accounts: [Account]
         var count: Int { accounts.reduce(0) { $0 + $1.checks.count } }
     }
 
-    /// In the order of their turns.
+    /// Addresses with waiting checks; next turn first.
     private var addresses: [Address] = []
     private(set) var count = 0
 
-    /// - Returns: the check that is dropped in its place, if the queue is full; it may be the same one.
+    /// Adds a check.
+    /// - Returns: the check that was dropped because the queue is full, possibly the added one; nil otherwise.
     mutating func add(_ check: Check, address: String, account: String) -> Check? {
         count += 1
         let place = addresses.firstIndex { $0.name == address } ?? addresses.endIndex
@@ -39,7 +43,7 @@ struct PasswordQueue<Check: Sendable>: Sendable {
         return addresses.indices.max { addresses[$0].count < addresses[$1].count }.map { drop(from: $0) }
     }
 
-    /// The next check to run; nil when none waits.
+    /// Removes and returns the next check to run; nil when none is waiting.
     mutating func next() -> Check? {
         guard !addresses.isEmpty else { return nil }
         var address = addresses.removeFirst()
@@ -51,7 +55,7 @@ struct PasswordQueue<Check: Sendable>: Sendable {
         return check
     }
 
-    /// Removes one of the account of this address that has the most checks waiting.
+    /// Removes a random check of the address's account with the most waiting checks.
     private mutating func drop(from place: Int) -> Check {
         let accounts = addresses[place].accounts
         let line = accounts.indices.max { accounts[$0].checks.count < accounts[$1].checks.count } ?? 0

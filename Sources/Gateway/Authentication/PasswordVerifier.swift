@@ -1,19 +1,20 @@
 import NIOConcurrencyHelpers
 import NIOPosix
 
-/// Verifies passwords on two threads of its own, in the order of a `PasswordQueue`. Can be used from any thread.
+/// Verifies passwords on two dedicated threads, in the order of a `PasswordQueue`. Thread-safe.
 final class PasswordVerifier: Sendable {
     private static let threadCount = 2
 
     private struct Check: Sendable {
         let hashes: [PasswordHash]
         let password: String
-        /// Receives whether the first hash is the password's; nil: dropped, the queue is full.
+        /// Resumed with whether the password matches the first hash; nil when the check was dropped.
         let answer: CheckedContinuation<Bool?, Never>
     }
 
     private struct State: Sendable {
         var queue = PasswordQueue<Check>()
+        /// Threads that are running checks.
         var running = 0
     }
 
@@ -25,9 +26,9 @@ final class PasswordVerifier: Sendable {
     deinit { threads.shutdownGracefully { _ in } }
 
     /// - Parameters:
-    ///   - hashes: all of them are computed, so that the time says nothing of the first one; only that one decides.
-    ///   - address: the client's.
-    /// - Returns: nil when too many checks of this address and account are waiting.
+    ///   - hashes: all are computed, so that the time does not reveal the cost of the first one; only the first one decides.
+    ///   - address: the client's IP address.
+    /// - Returns: whether the password matches the first hash; nil when the check was dropped because too many are waiting.
     func matches(_ password: String, hashes: [PasswordHash], address: String, account: String) async -> Bool? {
         await withCheckedContinuation { continuation in
             let check = Check(hashes: hashes, password: password, answer: continuation)
@@ -40,13 +41,13 @@ final class PasswordVerifier: Sendable {
             dropped?.answer.resume(returning: nil)
             guard starts else { return }
             threads.submit { [self] threadState in
-                // The pool has ended with its owner: nothing is left that could wait.
+                // The pool is cancelled only after `deinit`, when no check can be waiting.
                 if case .active = threadState { work() }
             }
         }
     }
 
-    /// Runs on a thread of the pool until nothing waits.
+    /// Runs checks on a thread of the pool until none is waiting.
     private func work() {
         while let check = next() {
             let matches = check.hashes.map { $0.matches(check.password) }

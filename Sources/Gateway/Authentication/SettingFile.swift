@@ -4,11 +4,13 @@
     import Foundation
 #endif
 
-/// A file that a setting names, read whole at start.
+/// Reads text files that settings name.
 enum SettingFile {
+    /// Maximum size of a file, in bytes.
     static let maximumSize = 16 << 20
 
-    /// - Throws: `unreadableFile` that names the setting and the path.
+    /// Reads a whole file.
+    /// - Throws: `unreadableFile`, with the setting and the path, when the file cannot be read, is too large or is not UTF-8.
     static func read(_ path: String, setting: String) throws(AuthenticationError) -> String {
         let data: Data
         do { data = try Data(contentsOf: URL(filePath: path)) } catch {
@@ -23,7 +25,7 @@ enum SettingFile {
         return text
     }
 
-    /// Lines that say something, with their numbers from 1.
+    /// The lines that are neither empty nor comments, with their numbers from 1.
     static func lines(_ text: String) -> [(number: Int, text: Substring)] {
         text.split(omittingEmptySubsequences: false, whereSeparator: \.isNewline).enumerated()
             .map { (number: $0.offset + 1, text: $0.element.trimmed) }
@@ -32,7 +34,7 @@ enum SettingFile {
 }
 
 extension StringProtocol where SubSequence == Substring {
-    /// Without white space at either end.
+    /// The text without leading and trailing white space.
     var trimmed: Substring {
         guard let first = firstIndex(where: { !$0.isWhitespace }), let last = lastIndex(where: { !$0.isWhitespace }) else {
             return self[startIndex..<startIndex]

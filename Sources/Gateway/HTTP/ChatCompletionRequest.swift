@@ -1,20 +1,21 @@
 import Contract
 import JSONCodec
 
-/// The body of `POST /v1/chat/completions`, as far as a gateway looks into it; all of it goes to the upstream.
+/// The parsed body of `POST /v1/chat/completions`. The gateway reads a few fields; the whole body is sent to the upstream.
 struct ChatCompletionRequest: Sendable, Equatable {
-    /// What the answer depends on.
+    /// The fields that determine the form of the response.
     struct Options: Sendable, Equatable {
         let streams: Bool
         let includesUsage: Bool
-        /// What the answer calls the model until an upstream has said it: the one asked for.
+        /// The requested model. The response names it until an upstream has reported the actual one.
         let model: String?
     }
 
     let body: JSONObject
     let options: Options
 
-    /// - Throws: 400 that names the field at fault.
+    /// - Parameter maximumDepth: maximum nesting depth of the JSON.
+    /// - Throws: status 400 with the name of the invalid field.
     init(parsing bytes: [UInt8], maximumDepth: Int) throws(HTTPFailure) {
         let json: JSON
         do { json = try JSON(parsing: bytes, maximumDepth: maximumDepth) } catch {
@@ -22,12 +23,12 @@ struct ChatCompletionRequest: Sendable, Equatable {
         }
         guard case .object(let body) = json else { throw HTTPFailure.invalid("the body is not a JSON object") }
         guard let messages = body["messages"]?.array, !messages.isEmpty, messages.allSatisfy({ $0.object != nil }) else {
-            throw HTTPFailure.invalid("\"messages\" is not a list of at least one message")
+            throw HTTPFailure.invalid("\"messages\" must be a list of at least one message object")
         }
         switch body["n"] {
         case nil, .null: break
         case .some(let number) where number.integer == 1: break
-        default: throw HTTPFailure.invalid("\"n\" may only be 1", code: "unsupported_parameter")
+        default: throw HTTPFailure.invalid("\"n\" must be 1", code: "unsupported_parameter")
         }
         self.body = body
         let (includesUsage, model): (Bool, String?)
@@ -35,21 +36,22 @@ struct ChatCompletionRequest: Sendable, Equatable {
         switch body["stream_options"] {
         case nil, .null: includesUsage = false
         case .object(let options): includesUsage = try Self.flag(options["include_usage"], name: "stream_options.include_usage")
-        default: throw HTTPFailure.invalid("\"stream_options\" is not an object")
+        default: throw HTTPFailure.invalid("\"stream_options\" must be an object")
         }
         switch body["model"] {
         case nil, .null: model = nil
         case .string(let name) where name.utf8.count > NameLimit.model:
-            throw HTTPFailure.invalid("\"model\" has more than \(NameLimit.model) bytes")
+            throw HTTPFailure.invalid("\"model\" is longer than \(NameLimit.model) bytes")
         case .string(let name): model = name.isEmpty ? nil : name
-        default: throw HTTPFailure.invalid("\"model\" is not a string")
+        default: throw HTTPFailure.invalid("\"model\" must be a string")
         }
         options = Options(streams: streams, includesUsage: includesUsage, model: model)
     }
 
+    /// The value of an optional Boolean field; false when it is absent or null.
     private static func flag(_ value: JSON?, name: String) throws(HTTPFailure) -> Bool {
         guard let value, !value.isNull else { return false }
-        guard let flag = value.bool else { throw HTTPFailure.invalid("\"\(name)\" is neither true nor false") }
+        guard let flag = value.bool else { throw HTTPFailure.invalid("\"\(name)\" must be true or false") }
         return flag
     }
 }

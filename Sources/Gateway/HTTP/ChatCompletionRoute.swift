@@ -4,7 +4,7 @@ import Hummingbird
 import JobQueue
 import NIOCore
 
-/// `POST /v1/chat/completions`: what an OpenAI SDK expects, by way of a job.
+/// `POST /v1/chat/completions`, compatible with OpenAI SDKs. Each request runs as a job.
 struct ChatCompletionRoute: Sendable {
     let context: GatewayContext
 
@@ -24,7 +24,8 @@ struct ChatCompletionRoute: Sendable {
         }
     }
 
-    /// When it returns, the request counts as one of the tenant's running ones, and neither its body nor its JSON is held any more.
+    /// Parses the request and submits its job. On return the request counts as running for its tenant, and its body and JSON are released.
+    /// - Throws: status 400, 408, 413, 429 or 503; see `ChatCompletionRequest.init`, `Request.collect` and `CompletionRun.start`.
     private func submit(
         _ request: Request, _ requestContext: GatewayRequestContext, owner: String
     ) async throws(HTTPFailure) -> (CompletionRun, ChatCompletionRequest.Options) {
@@ -40,6 +41,7 @@ struct ChatCompletionRoute: Sendable {
         return (run, chat.options)
     }
 
+    /// Collects the whole completion and responds with it as one JSON object.
     private func collect(_ run: CompletionRun, _ chat: ChatCompletionRequest.Options) async throws(HTTPFailure) -> Response {
         var completion = ChatCompletion(model: chat.model ?? "")
         while true {
@@ -58,7 +60,8 @@ struct ChatCompletionRoute: Sendable {
         }
     }
 
-    /// Waits for the first output, so that what fails before it is an HTTP status.
+    /// Streams the completion as server-sent events. The response head waits for the first output, so that an earlier failure is reported
+    /// as an HTTP status.
     private func stream(_ run: CompletionRun, _ chat: ChatCompletionRequest.Options) async throws(HTTPFailure) -> Response {
         var early: [LoggedEvent] = []
         repeat {
@@ -85,6 +88,7 @@ struct ChatCompletionRoute: Sendable {
             })
     }
 
+    /// Writes the chunks of a stream until the job ends. Throws when the client disconnected or reads too slowly.
     @concurrent
     private static func relay(
         _ run: CompletionRun, _ completion: ChatCompletionStream, early: [LoggedEvent], writer: inout any ResponseBodyWriter
@@ -100,7 +104,7 @@ struct ChatCompletionRoute: Sendable {
                 var out: [UInt8] = []
                 var step = ChatCompletionStream.Step.goOn
                 for event in events where step == .goOn { step = completion.take(event.event, out: &out) }
-                // Before the write: a client that leaves with the last chunk has what it wanted.
+                // Before the write: a client that disconnects while the last chunk is written must not interrupt a finished job.
                 if step == .end { run.finish() }
                 if step == .giveUp { run.abandon() }
                 if !out.isEmpty { try await writer.write(ByteBuffer(bytes: out)) }
@@ -110,7 +114,8 @@ struct ChatCompletionRoute: Sendable {
         }
     }
 
-    /// The next events of a job of which nothing was written yet.
+    /// The next events, before any output was written to the client.
+    /// - Throws: 408 `client_gone` when the client disconnected; the job is interrupted then.
     private func events(_ run: CompletionRun) async throws(HTTPFailure) -> [LoggedEvent] {
         while true {
             switch await run.inbox.next() {
@@ -118,7 +123,7 @@ struct ChatCompletionRoute: Sendable {
             case .heartbeat: continue
             case .clientGone, .tooSlow, .behind:
                 run.abandon()
-                // Nobody reads it; the log of a proxy in front may show it.
+                // The client is gone, but a proxy in front may log the status.
                 throw HTTPFailure(.requestTimeout, code: "client_gone", "the client closed the connection")
             }
         }
@@ -126,6 +131,7 @@ struct ChatCompletionRoute: Sendable {
 }
 
 extension GenerationEvent {
+    /// Whether the event carries generated output.
     fileprivate var isOutput: Bool {
         switch self {
         case .text, .reasoning, .toolCall: true
@@ -135,7 +141,7 @@ extension GenerationEvent {
 }
 
 extension [LoggedEvent] {
-    /// The failure that these events end with, unless output came before it.
+    /// The failure among these events, unless output came before it.
     fileprivate var firstFailure: Failure? {
         for event in self {
             if event.event.isOutput { return nil }
@@ -146,7 +152,7 @@ extension [LoggedEvent] {
 }
 
 extension HTTPFailure {
-    /// The failure with the job's id in its headers.
+    /// A copy of the failure with the job's id in its headers.
     fileprivate func of(_ id: JobID) -> HTTPFailure {
         var failure = self
         failure.headers[.job] = id.rawValue

@@ -1,15 +1,16 @@
 import Contract
 import JSONCodec
 
-/// Turns a job's events into OpenAI's `chat.completion.chunk`s. No I/O.
+/// Encodes a job's events as OpenAI `chat.completion.chunk` objects in server-sent events. A state machine without I/O.
 struct ChatCompletionStream {
-    /// What the one who writes has to do besides writing `out`.
+    /// What the caller does after writing `out`.
     enum Step: Equatable {
+        /// Waits for more events.
         case goOn
-        /// All is written.
+        /// Ends the response; the stream is complete.
         case end
-        /// The worker was lost and the answer begins anew, but the client has a part of the old one and there is no way to take it back: an
-        /// error chunk is written, and the job is of no use to anybody.
+        /// Ends the response and interrupts the job. Generation restarted after the client received part of the earlier output, which
+        /// chunks cannot retract, so `out` ends with an error chunk.
         case giveUp
     }
 
@@ -17,9 +18,11 @@ struct ChatCompletionStream {
     private let created: Int
     private let includesUsage: Bool
     private var model: String
+    /// Whether a chunk with the role was written; the first chunk carries it.
     private var hasRole = false
-    /// Bytes of text written.
+    /// Bytes of answer text written, in UTF-8.
     private var written = 0
+    /// Whether a tool call was written.
     private var hasCalled = false
 
     /// - Parameter created: seconds since 1970.
@@ -30,15 +33,18 @@ struct ChatCompletionStream {
         self.includesUsage = includesUsage
     }
 
+    /// Appends the chunks of an event to `out`. After `.end` or `.giveUp` no further event may be passed.
     mutating func take(_ event: GenerationEvent, out: inout [UInt8]) -> Step {
         switch event {
         case .started, .audio: break
-        // The client may have more than the log had (`RelayMachine.resumed`).
+        // Live output can be ahead of the log (`RelayMachine.resumed`): resuming is possible only if the client has no more than the log.
         case .resumed(let offset) where written <= offset && !hasCalled: break
         case .upstream(_, let model): self.model = model.isEmpty ? self.model : model
         case .restarted, .resumed:
             guard hasRole else { break }
-            appendError(HTTPFailure(Failure(.workerLost, "the worker was lost and the answer began anew; ask again")), to: &out)
+            appendError(
+                HTTPFailure(Failure(.workerLost, "the worker was lost and generation restarted after output was sent; retry the request")),
+                to: &out)
             return .giveUp
         case .text(let text):
             written += text.utf8.count
@@ -65,6 +71,7 @@ struct ChatCompletionStream {
         return .goOn
     }
 
+    /// Appends the final chunk, the usage chunk if requested, and `[DONE]`.
     private mutating func close(reason: String, usage: Usage, out: inout [UInt8]) {
         if !hasRole { append(to: &out) { $0.appendJSONMember("content", "") } }
         append(to: &out, finishReason: reason) { _ in }
@@ -74,7 +81,7 @@ struct ChatCompletionStream {
         out.append(contentsOf: "data: [DONE]\n\n".utf8)
     }
 
-    /// A chunk with one choice; the first one carries the role.
+    /// Appends a chunk with one choice. The first chunk carries the role.
     private mutating func append(to out: inout [UInt8], finishReason: String? = nil, delta: (inout [UInt8]) -> Void) {
         let isFirst = !hasRole
         hasRole = true
@@ -88,6 +95,7 @@ struct ChatCompletionStream {
         }
     }
 
+    /// Appends the members that all chunks have. With `include_usage`, `usage` is null in all chunks except the last one.
     private func chunk(to out: inout [UInt8], choices: (inout [UInt8]) -> Void, usage: Usage? = nil) {
         out.append(contentsOf: "data: {".utf8)
         out.appendJSONMember("id", ChatCompletion.identifier(of: id))
@@ -103,34 +111,37 @@ struct ChatCompletionStream {
         out.append(contentsOf: "}\n\n".utf8)
     }
 
-    /// After it comes no `[DONE]`: nobody may take what was broken off for a whole answer.
+    /// Appends an error chunk. No `[DONE]` follows it, so that a client cannot mistake a truncated answer for a complete one.
     private func appendError(_ failure: HTTPFailure, to out: inout [UInt8]) {
         ServerSentEvents.appendData(failure.json.bytes, to: &out)
     }
 }
 
-/// A completion that is collected and sent whole. No I/O.
+/// A completion that is collected and sent as one JSON object. A state machine without I/O.
 struct ChatCompletion {
-    /// The `finish_reason` of a completion that somebody interrupted; OpenAI has none for it.
+    /// The `finish_reason` of an interrupted completion. OpenAI defines none for it.
     static let interrupted = "interrupted"
 
+    /// The completion's `id` in OpenAI's form.
     static func identifier(of job: JobID) -> String { "chatcmpl-" + job.rawValue }
 
     private var model: String
     private var text = ""
     private var reasoning = ""
     private var calls: [ToolCall] = []
+    /// Set by the terminal event.
     private var ending: (reason: String, usage: Usage)?
 
     init(model: String) { self.model = model }
 
-    /// - Throws: the job's failure as an HTTP one.
-    /// - Returns: whether that was the last event.
+    /// Adds an event to the completion.
+    /// - Returns: whether the event was the terminal one.
+    /// - Throws: the HTTP form of the job's failure.
     mutating func take(_ event: GenerationEvent) throws(HTTPFailure) -> Bool {
         switch event {
         case .started, .audio: return false
         case .resumed(let offset):
-            // More may have been heard than the log had (`RelayMachine.resumed`).
+            // Live output can be ahead of the log (`RelayMachine.resumed`): discard what the new worker will generate again.
             text = String(decoding: text.utf8.prefix(offset), as: UTF8.self)
             calls = []
         case .upstream(_, let model): self.model = model.isEmpty ? self.model : model
@@ -148,6 +159,8 @@ struct ChatCompletion {
         return ending != nil
     }
 
+    /// The response body.
+    /// - Parameter created: seconds since 1970.
     func body(id: JobID, created: Int) -> [UInt8] {
         let ending = ending ?? (Self.interrupted, .none)
         var message = JSONObject([.init(name: "role", value: "assistant")])
@@ -164,7 +177,7 @@ struct ChatCompletion {
 }
 
 extension Usage {
-    /// As OpenAI has it.
+    /// The usage in OpenAI's form.
     fileprivate var completionJSON: JSON {
         [
             "prompt_tokens": .integer(promptTokens), "completion_tokens": .integer(completionTokens),

@@ -1,17 +1,17 @@
 import NIOCore
 
-/// Notices at once that a client closed its connection, while nothing is being written to it.
+/// A channel handler that detects a client's disconnect while nothing is being read or written.
 ///
-/// Hummingbird tells the one who reads the request's body or writes the response; between them, waiting for a first token, nobody does
-/// either.
-/// A client that closes only its sending half is taken for gone: TCP does not tell it from one that left.
+/// Hummingbird reports a disconnect only while the request body is read or the response is written, not while a handler waits for the
+/// first token. A half-closed connection counts as disconnected, because TCP cannot distinguish it from a full close.
 final class ClientPresence: ChannelInboundHandler, RemovableChannelHandler {
     typealias InboundIn = NIOAny
 
     private var isGone = false
     private var onGone: (@Sendable () -> Void)?
 
-    /// Calls `onGone` once, on the event loop, when the client leaves; at once when it has left. One watch a connection.
+    /// Calls `onGone` once, on the event loop, when the client disconnects, or immediately if it already has. A connection has at most one
+    /// callback; a new one replaces the previous one. Can be called from any thread.
     static func watch(_ channel: any Channel, onGone: @escaping @Sendable () -> Void) {
         channel.eventLoop.execute {
             let operations = channel.pipeline.syncOperations
@@ -24,18 +24,19 @@ final class ClientPresence: ChannelInboundHandler, RemovableChannelHandler {
                 guard channel.isActive else { throw ChannelError.alreadyClosed }
                 try operations.addHandler(handler, position: .first)
             } catch {
-                handler.leave()
+                handler.reportGone()
             }
         }
     }
 
+    /// Removes the callback of `watch`. Can be called from any thread.
     static func unwatch(_ channel: any Channel) {
         channel.eventLoop.execute {
             (try? channel.pipeline.syncOperations.handler(type: ClientPresence.self))?.onGone = nil
         }
     }
 
-    private func leave() {
+    private func reportGone() {
         isGone = true
         let onGone = onGone
         self.onGone = nil
@@ -43,18 +44,18 @@ final class ClientPresence: ChannelInboundHandler, RemovableChannelHandler {
     }
 
     func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
-        if case .inputClosed = event as? ChannelEvent { leave() }
+        if case .inputClosed = event as? ChannelEvent { reportGone() }
         context.fireUserInboundEventTriggered(event)
     }
 
     func channelInactive(context: ChannelHandlerContext) {
-        leave()
+        reportGone()
         context.fireChannelInactive()
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        // A reset comes as an error first; that the channel then becomes inactive may wait behind the writes that fail.
-        if error is IOError { leave() }
+        // A connection reset is first reported as an error; `channelInactive` may be delayed by pending writes.
+        if error is IOError { reportGone() }
         context.fireErrorCaught(error)
     }
 }

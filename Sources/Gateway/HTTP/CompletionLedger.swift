@@ -1,8 +1,8 @@
 import Contract
 import NIOConcurrencyHelpers
 
-/// The chat completions that this process runs. What Redis names beside them under this gateway's name is an earlier process's. Can be
-/// asked from any thread.
+/// The ids of the chat completions that this process runs. Other requests that Redis lists under this gateway's name belong to an earlier
+/// process. Thread-safe.
 package final class CompletionLedger: Sendable {
     private let jobs = NIOLockedValueBox<Set<JobID>>([])
 
@@ -12,7 +12,7 @@ package final class CompletionLedger: Sendable {
 
     func insert(_ id: JobID) { jobs.withLockedValue { _ = $0.insert(id) } }
 
-    /// - Returns: whether it was there.
+    /// - Returns: whether the id was present.
     @discardableResult
     func remove(_ id: JobID) -> Bool { jobs.withLockedValue { $0.remove(id) != nil } }
 }

@@ -7,28 +7,30 @@ import NIOConcurrencyHelpers
 import NIOCore
 import RedisClient
 
-/// A job that lives for one HTTP request: whoever asked leaves, and it is interrupted.
+/// The job of one `POST /v1/chat/completions` request. It is interrupted when the client disconnects. Thread-safe.
 ///
-/// The interrupt does not wait for the task that writes the response: that one may hang in a full socket, or never be started because the
-/// client left before the head was written.
+/// The interrupt does not wait for the task that writes the response: that task can be blocked on a full socket, or never start because
+/// the client disconnected before the response head was written.
 final class CompletionRun: Sendable {
     private struct State {
         var following: Following?
         var isSubmitted = false
-        /// Ended by its terminal event, or given up.
+        /// Whether the run ended, by its terminal event or by `abandon()`.
         var isOver = false
-        /// Given up before Redis had the job.
+        /// Whether it was abandoned, possibly before Redis accepted the job.
         var isAbandoned = false
-        /// Counted among the tenant's running requests.
+        /// Whether it is counted among the tenant's running requests.
         var isCounted = false
     }
 
+    /// Also the id in the response's `x-sluice-job` header.
     let id: JobID
+    /// The job's events for the task that writes the response.
     let inbox: EventInbox
     private let owner: String
     private let context: GatewayContext
     private let channel: any Channel
-    private let beats: RepeatedTask
+    private let heartbeats: RepeatedTask
     private let state = NIOLockedValueBox(State())
 
     init(id: JobID, owner: String, context: GatewayContext, channel: any Channel) {
@@ -41,12 +43,12 @@ final class CompletionRun: Sendable {
         }
         self.inbox = inbox
         let period = ServerSentEvents.heartbeat
-        beats = channel.eventLoop.scheduleRepeatedTask(initialDelay: period, delay: period) { _ in inbox.beat() }
+        heartbeats = channel.eventLoop.scheduleRepeatedTask(initialDelay: period, delay: period) { _ in inbox.beat() }
     }
 
-    /// Follows the job and submits it.
-    /// - Throws: 429 when the queue is full or the tenant has as many requests running as it may, 503 when Redis is out of reach; then it
-    /// is over.
+    /// Subscribes to the job's events and then submits the job.
+    /// - Throws: 429 when the queue is full or the tenant has reached its limit of running requests, 503 when Redis is unreachable. The run
+    ///   is over then.
     func start(_ job: Job) async throws(HTTPFailure) {
         guard context.tenants.admit(owner) else {
             finish()
@@ -66,7 +68,7 @@ final class CompletionRun: Sendable {
             }
             var options = SubmitOptions()
             options.gateway = context.settings.name
-            // Should this gateway die, whoever finds that out interrupts the job.
+            // If this gateway crashes, the node that detects the crash interrupts the job.
             options.endsWithGateway = true
             switch try await context.queue.submitSurely(job, options: options, patience: .seconds(0), errands: context.errands) {
             case .accepted, .exists, .repeated, .conflict, .sessionLost, .sessionUnsaved: break
@@ -83,7 +85,7 @@ final class CompletionRun: Sendable {
         } catch let failure as HTTPFailure {
             throw failure
         } catch {
-            throw HTTPFailure(.badGateway, code: "internal", "the job could not be submitted")
+            throw HTTPFailure(.badGateway, code: "internal", "submitting the job failed; retry the request")
         }
         context.tellSubmitted(job)
         if markSubmitted() { interrupt() }
@@ -104,7 +106,8 @@ final class CompletionRun: Sendable {
         }
     }
 
-    /// The terminal event was seen, or the job never came to be.
+    /// Ends the run after its terminal event or a failed submission: releases its resources and removes it from the gateway's requests in
+    /// Redis.
     func finish() {
         close(abandoning: false)
         guard context.completions.remove(id) else { return }
@@ -115,12 +118,13 @@ final class CompletionRun: Sendable {
         }
     }
 
-    /// Nobody will read the rest: interrupts the job, unless it is over.
+    /// Ends the run because its output can no longer be delivered, and interrupts the job unless it has ended.
     func abandon() {
         if close(abandoning: true) { interrupt() }
     }
 
-    /// - Returns: whether there is a job to be interrupted.
+    /// Releases the run's resources once; later calls do nothing.
+    /// - Returns: whether there is a submitted job to interrupt.
     @discardableResult
     private func close(abandoning: Bool) -> Bool {
         let (following, mustInterrupt, wasOver, wasCounted) = state.withLockedValue { state in
@@ -135,12 +139,13 @@ final class CompletionRun: Sendable {
         if wasCounted { context.tenants.remove(owner) }
         if let following { context.feed.stop(following) }
         if !wasOver {
-            beats.cancel()
+            heartbeats.cancel()
             ClientPresence.unwatch(channel)
         }
         return mustInterrupt
     }
 
+    /// Stores the subscription, or stops it if the run ended while subscribing.
     private func keep(_ following: Following) {
         let isOver = state.withLockedValue { state in
             if !state.isOver { state.following = following }
@@ -149,7 +154,7 @@ final class CompletionRun: Sendable {
         if isOver { context.feed.stop(following) }
     }
 
-    /// - Returns: whether the client left while the job was on its way to Redis.
+    /// - Returns: whether the run was abandoned while the job was being submitted; the caller interrupts the job then.
     @discardableResult
     private func markSubmitted() -> Bool {
         state.withLockedValue { state in
@@ -158,6 +163,7 @@ final class CompletionRun: Sendable {
         }
     }
 
+    /// Sends the interrupt in the background and retries it for up to 10 minutes while Redis is unreachable.
     private func interrupt() {
         context.errands.start { [id, owner, context] in
             let answer = await Patience.seconds(600).until { () async throws(RedisError) in

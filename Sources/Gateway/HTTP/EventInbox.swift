@@ -1,26 +1,27 @@
 import Contract
 import NIOConcurrencyHelpers
 
-/// What has arrived for one response and is not yet written: filled on the event loop, emptied by the task that writes.
+/// A bounded buffer of events between the event loop, which delivers them, and the task that writes one response. Thread-safe.
 ///
-/// Bounded: a reader that lets more than `maximumSize` bytes pile up is too slow and is cut, or falls behind and reads the log instead. One
-/// that takes nothing for `maximumSilentBeats` beats is cut in either case.
+/// When more than `maximumSize` bytes are buffered, the reader is disconnected or falls behind and continues from the log, depending on
+/// `Overflow`. A reader that takes nothing for `maximumSilentBeats` heartbeats is always disconnected.
 final class EventInbox: Sendable {
     enum Delivery: Sendable, Equatable {
-        /// At least one, in order.
+        /// At least one event, in order.
         case events([LoggedEvent])
-        /// A beat went by and there was nothing to write.
+        /// A heartbeat interval passed without events.
         case heartbeat
-        /// The client closed its connection; nothing comes after it.
+        /// The client disconnected. Final.
         case clientGone
-        /// Nothing comes after it.
+        /// The reader was too slow and its connection is being closed. Final.
         case tooSlow
-        /// Events were dropped: the reader goes on from the log and calls `catchUp` before it follows the job again.
+        /// Events were dropped: the reader continues from the log and calls `catchUp` before it follows the job again.
         case behind
     }
 
-    /// What becomes of a reader that lets too much pile up.
+    /// How a full buffer is handled.
     enum Overflow: Sendable {
+        /// `cut` ends with `tooSlow`; `fallBehind` drops the events and delivers `behind`.
         case cut, fallBehind
     }
 
@@ -34,11 +35,11 @@ final class EventInbox: Sendable {
         var takenSize = 0
         /// Bytes that count in the tenant's account.
         var counted = 0
-        /// `clientGone` or `tooSlow`.
+        /// The final delivery, `clientGone` or `tooSlow`; nil while the inbox is open.
         var end: Delivery?
         var isBehind = false
         var reader: CheckedContinuation<Delivery, Never>?
-        /// Beats since the reader last came for something while something was there for it, or was being written.
+        /// Heartbeats since the reader last called `next()`, counted while it is writing.
         var silentBeats = 0
 
         mutating func empty() {
@@ -55,9 +56,10 @@ final class EventInbox: Sendable {
     private let onTooSlow: @Sendable () -> Void
 
     /// - Parameters:
-    ///   - maximumSize: bytes.
-    ///   - tenant: whose limit of unsent bytes counts beside `maximumSize`.
-    ///   - onTooSlow: closes the connection, without which a writer that hangs in a full socket would never learn of it.
+    ///   - maximumSize: maximum size of the buffered events, in bytes.
+    ///   - maximumSilentBeats: heartbeats without a call of `next()` after which the reader counts as too slow.
+    ///   - tenant: the tenant whose limit of unsent bytes applies in addition to `maximumSize`.
+    ///   - onTooSlow: must close the connection, because a writer blocked on a full socket does not call `next()`.
     init(
         maximumSize: Int, maximumSilentBeats: Int = 4, overflow: Overflow = .cut, tenant: UnsentOutput.Tenant? = nil,
         onTooSlow: @escaping @Sendable () -> Void
@@ -77,7 +79,7 @@ final class EventInbox: Sendable {
         }
     }
 
-    /// Brings the tenant's account up to date.
+    /// Updates the tenant's count of unsent bytes.
     /// - Returns: whether the tenant is within its limit, or this inbox holds too little to matter.
     @discardableResult
     private func count(_ state: inout State) -> Bool {
@@ -89,6 +91,7 @@ final class EventInbox: Sendable {
         return fits || counted == 0
     }
 
+    /// Adds events, or passes them to a waiting reader directly. Events after the end, or while the reader is behind, are dropped.
     func deliver(_ events: [LoggedEvent]) {
         guard !events.isEmpty else { return }
         let size = events.reduce(0) { $0 + $1.approximateSize }
@@ -122,7 +125,7 @@ final class EventInbox: Sendable {
         if isOver { onTooSlow() }
     }
 
-    /// To be called regularly.
+    /// Signals a heartbeat. Must be called at the heartbeat interval.
     func beat() {
         let isOver = state.withLockedValue { state -> Bool in
             guard state.end == nil else { return false }
@@ -142,7 +145,7 @@ final class EventInbox: Sendable {
         if isOver { onTooSlow() }
     }
 
-    /// The reader has read the log, and takes what is delivered from now on.
+    /// Ends the `behind` state: the reader has read the log up to now and accepts new events again.
     func catchUp() {
         state.withLockedValue { state in
             state.isBehind = false
@@ -151,9 +154,10 @@ final class EventInbox: Sendable {
         }
     }
 
-    /// The reader wrote something that did not come from here.
+    /// Resets the heartbeat count because the reader wrote something from another source.
     func readerMoved() { state.withLockedValue { $0.silentBeats = 0 } }
 
+    /// Ends the inbox because the client disconnected, and discards buffered events.
     func clientGone() {
         state.withLockedValue { state in
             guard state.end == nil else { return }
@@ -165,7 +169,7 @@ final class EventInbox: Sendable {
         }
     }
 
-    /// One reader at a time. Cancelling its task counts as the client's going.
+    /// Waits for the next delivery. Only one task may wait at a time. Cancelling it has the effect of `clientGone()`.
     func next() async -> Delivery {
         await withTaskCancellationHandler {
             await withCheckedContinuation { continuation in
@@ -194,7 +198,7 @@ final class EventInbox: Sendable {
 }
 
 extension LoggedEvent {
-    /// Bytes in memory, roughly: it bounds a buffer, it counts nothing.
+    /// Approximate size in memory, in bytes; only for bounding the buffer.
     fileprivate var approximateSize: Int {
         let overhead = 96
         return switch event {

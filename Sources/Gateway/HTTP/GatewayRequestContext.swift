@@ -2,16 +2,16 @@ import Hummingbird
 import Logging
 import NIOCore
 
-/// What belongs to one HTTP request.
+/// The per-request context of the gateway's HTTP routes.
 package struct GatewayRequestContext: RequestContext {
     package var coreContext: CoreRequestContextStorage
-    /// The connection, on the event loop of which everything of the request happens.
+    /// The client's connection. The request is handled on its event loop.
     package let channel: any Channel
-    /// Whose request it is. Set by `AuthenticationMiddleware`; only routes behind it may ask.
+    /// The authenticated tenant. Set by `AuthenticationMiddleware`; nil on routes outside it.
     package var tenant: Tenant?
-    /// What the request holds of its tenant's share. Set with the tenant.
+    /// The part of the tenant's quota that this request uses. Set together with `tenant`.
     var share: HTTPShare?
-    /// What an operator may do. Set by `OperatorMiddleware`.
+    /// The operator's role. Set by `OperatorMiddleware`; nil on routes outside it.
     package var operatorRole: OperatorRole?
 
     package init(source: ApplicationRequestContextSource) {
@@ -19,10 +19,11 @@ package struct GatewayRequestContext: RequestContext {
         channel = source.channel
     }
 
-    /// The client's address, without its port.
+    /// The client's IP address without the port; empty when unknown.
     var address: String { channel.remoteAddress?.ipAddress ?? "" }
 
-    /// - Throws: 401 on a route that is not behind `AuthenticationMiddleware`: better a refusal than somebody else's job.
+    /// The authenticated tenant.
+    /// - Throws: 401 on a route that lacks `AuthenticationMiddleware`, so that such a mistake cannot expose another tenant's jobs.
     func requireTenant() throws(HTTPFailure) -> Tenant {
         guard let tenant else { throw HTTPFailure.unauthenticated(given: false) }
         return tenant

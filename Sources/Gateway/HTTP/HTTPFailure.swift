@@ -6,7 +6,7 @@ import JobQueue
 import NIOCore
 import RedisClient
 
-/// An answer other than success: `{"error":{"message":…,"type":…,"code":…}}`, as the OpenAI API puts it.
+/// An error response in the form of the OpenAI API: `{"error":{"message":…,"type":…,"code":…}}`.
 struct HTTPFailure: Error, HTTPResponseError, Sendable, Equatable {
     var status: HTTPResponse.Status
     var type: String
@@ -15,8 +15,8 @@ struct HTTPFailure: Error, HTTPResponseError, Sendable, Equatable {
     var headers = HTTPFields()
 
     /// - Parameters:
-    ///   - type: nil: the usual one of the status.
-    ///   - message: for people; never holds a key or a prompt.
+    ///   - type: the error type; nil for the default type of the status.
+    ///   - message: human-readable; must not contain a key or a prompt.
     init(_ status: HTTPResponse.Status, code: String, _ message: String, type: String? = nil) {
         self.status = status
         self.type = type ?? Self.type(of: status)
@@ -33,6 +33,7 @@ struct HTTPFailure: Error, HTTPResponseError, Sendable, Equatable {
         .json(json, status: status, headers: headers)
     }
 
+    /// The default error type of a status.
     private static func type(of status: HTTPResponse.Status) -> String {
         switch status.code {
         case 401: "authentication_error"
@@ -53,49 +54,52 @@ extension HTTPFailure {
         HTTPFailure(.badRequest, code: code, message)
     }
 
-    /// - Parameter given: whether there was a credential at all (RFC 6750, 3.1).
+    /// 401 for a missing or invalid credential.
+    /// - Parameter given: whether the request had a credential; decides the `WWW-Authenticate` field (RFC 6750, 3.1).
     static func unauthenticated(given: Bool) -> HTTPFailure {
         var failure = HTTPFailure(
             .unauthorized, code: "invalid_api_key",
-            given ? "this key or token is not known here" : "a key or token is needed: Authorization: Bearer <key>")
+            given ? "invalid API key or token" : "an API key or token is required: Authorization: Bearer <key>")
         failure.headers[.wwwAuthenticate] = given ? #"Bearer realm="sluice", error="invalid_token""# : #"Bearer realm="sluice""#
         return failure
     }
 
-    /// The same for a job that is not there, another tenant's and nobody's.
+    /// 404 for a job that does not exist, belongs to another tenant or has no owner; identical, so that ids cannot be probed.
     static let unknownJob = HTTPFailure(.notFound, code: "job_not_found", "no such job")
 
     static let invalidEventID = HTTPFailure(
-        .badRequest, code: "invalid_request", "Last-Event-ID is not an event's id: <attempt>-<seq>")
+        .badRequest, code: "invalid_request", "Last-Event-ID must have the form <attempt>-<seq>")
 
-    static let draining = HTTPFailure(.serviceUnavailable, code: "draining", "this gateway is draining; try again, another will answer")
+    static let draining = HTTPFailure(
+        .serviceUnavailable, code: "draining", "this gateway is draining; retry on a new connection")
 
-    static let queueFull = HTTPFailure(.tooManyRequests, code: "server_busy", "too many jobs are waiting; try again later")
+    static let queueFull = HTTPFailure(.tooManyRequests, code: "server_busy", "the job queue is full; try again later")
 
     static let tooManyWaiting = HTTPFailure(
-        .tooManyRequests, code: "server_busy", "too many of your jobs are waiting; try again when some have run")
+        .tooManyRequests, code: "server_busy", "too many of your jobs are waiting; try again when some have started")
 
     static let tooManyRunning = HTTPFailure(
         .tooManyRequests, code: "rate_limited", "too many of your requests are running; try again when one has ended")
 
     static let tooManyUnderWay = HTTPFailure(
-        .tooManyRequests, code: "rate_limited", "too many of your requests are waiting for their answer; try again when one has it")
+        .tooManyRequests, code: "rate_limited", "too many of your requests are waiting for a response; try again when one has completed")
 
     static let tooManyBytes = HTTPFailure(
-        .tooManyRequests, code: "rate_limited", "the bodies of your requests hold too many bytes; try again when one is answered")
+        .tooManyRequests, code: "rate_limited", "the bodies of your open requests are too large in total; try again when one has completed")
 
     static let tooManyStreams = HTTPFailure(
-        .tooManyRequests, code: "too_many_streams", "too many of your event streams are open; close one or read it to its end")
+        .tooManyRequests, code: "too_many_streams", "too many of your event streams are open; close one or wait for one to end")
 
     static func tooLarge(_ maximum: Int) -> HTTPFailure {
         HTTPFailure(.contentTooLarge, code: "payload_too_large", "the body is larger than \(maximum) bytes")
     }
 
     static func redis(_ error: RedisError) -> HTTPFailure {
-        HTTPFailure(.serviceUnavailable, code: "service_unavailable", "the queue is out of reach; try again later")
+        HTTPFailure(.serviceUnavailable, code: "service_unavailable", "the job queue is unreachable; try again later")
     }
 
-    /// A job's failure as a status: an upstream's 400, 404 and 429 as such; its 401 and 403 are our configuration's fault.
+    /// The HTTP form of a job's failure. An upstream's 400, 404 and 429 are passed on; its 401 and 403 become 502, because they mean that
+    /// Sluice itself is misconfigured.
     init(_ failure: Failure) {
         let status: HTTPResponse.Status =
             switch failure.code {
@@ -113,6 +117,7 @@ extension HTTPFailure {
 }
 
 extension Response {
+    /// A response with a JSON body.
     static func json(_ json: JSON, status: HTTPResponse.Status = .ok, headers: HTTPFields = [:]) -> Response {
         var headers = headers
         headers[.contentType] = "application/json"
@@ -120,7 +125,7 @@ extension Response {
     }
 }
 
-/// Runs what asks Redis, and turns its failure into an answer.
+/// Runs an operation on Redis and converts its error into a 503.
 func askingRedis<Value>(_ body: () async throws(RedisError) -> Value) async throws(HTTPFailure) -> Value {
     do { return try await body() } catch { throw HTTPFailure.redis(error) }
 }

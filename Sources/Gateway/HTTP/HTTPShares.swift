@@ -1,13 +1,14 @@
 import NIOConcurrencyHelpers
 
-/// What the HTTP requests of each tenant hold at the moment, and how much they may. Can be used from any thread.
+/// The quotas of each tenant's HTTP requests on this gateway: open requests, bytes of bodies, and event streams. Thread-safe.
 final class HTTPShares: Sendable {
+    /// The amounts that a tenant or a request uses.
     struct Held: Equatable {
-        /// Requests that wait for their answer.
+        /// Requests without a complete response.
         var requests = 0
-        /// Bytes of their bodies.
+        /// Bytes of request bodies in memory.
         var bodyBytes = 0
-        /// Event streams.
+        /// Open event streams.
         var streams = 0
     }
 
@@ -24,13 +25,15 @@ final class HTTPShares: Sendable {
 
     func held(by tenant: String) -> Held { tenants.withLockedValue { $0[tenant] ?? Held() } }
 
-    /// - Throws: 429 when the tenant has as many requests under way as it may.
+    /// Counts a request until the returned share is released.
+    /// - Throws: 429 when the tenant has reached its limit of open requests.
     func request(of tenant: String) throws(HTTPFailure) -> HTTPShare {
         guard add(1, to: \.requests, of: tenant, maximum: requestMaximum) else { throw HTTPFailure.tooManyUnderWay }
         return HTTPShare(of: tenant, in: self, holding: Held(requests: 1))
     }
 
-    /// - Throws: 429 when the tenant has as many event streams as it may.
+    /// Counts an event stream until the returned share is released.
+    /// - Throws: 429 when the tenant has reached its limit of event streams.
     func stream(of tenant: String) throws(HTTPFailure) -> HTTPShare {
         guard add(1, to: \.streams, of: tenant, maximum: streamMaximum) else { throw HTTPFailure.tooManyStreams }
         return HTTPShare(of: tenant, in: self, holding: Held(streams: 1))
@@ -38,7 +41,8 @@ final class HTTPShares: Sendable {
 
     fileprivate func hold(_ bytes: Int, for tenant: String) -> Bool { add(bytes, to: \.bodyBytes, of: tenant, maximum: bodyMaximum) }
 
-    /// - Parameter maximum: 0: no limit.
+    /// - Parameter maximum: the limit; 0 for none.
+    /// - Returns: false when the limit would be exceeded; nothing is counted then.
     private func add(_ count: Int, to what: WritableKeyPath<Held, Int>, of tenant: String, maximum: Int) -> Bool {
         tenants.withLockedValue { tenants in
             let now = tenants[tenant]?[keyPath: what] ?? 0
@@ -59,7 +63,7 @@ final class HTTPShares: Sendable {
     }
 }
 
-/// What one request or stream holds of its tenant's share, until it is released or nobody refers to it any more.
+/// The part of a tenant's quota that one request or stream uses, until it is released or deallocated. Thread-safe.
 final class HTTPShare: Sendable {
     private let tenant: String
     private let shares: HTTPShares
@@ -73,14 +77,14 @@ final class HTTPShare: Sendable {
 
     deinit { release() }
 
-    /// Counts bytes of the request's body.
-    /// - Throws: 429 when all bodies of the tenant would hold more than they may.
+    /// Counts bytes of the request body.
+    /// - Throws: 429 when the tenant's bodies would exceed their limit.
     func hold(_ bytes: Int) throws(HTTPFailure) {
         guard shares.hold(bytes, for: tenant) else { throw HTTPFailure.tooManyBytes }
         held.withLockedValue { $0.bodyBytes += bytes }
     }
 
-    /// Gives everything back. May be called more than once.
+    /// Returns the whole share to the tenant's quota. Further calls do nothing.
     func release() {
         let held = held.withLockedValue { held in
             defer { held = HTTPShares.Held() }

@@ -4,7 +4,7 @@ import Hummingbird
 import JSONCodec
 import NIOCore
 
-/// What probes and Prometheus ask.
+/// `GET /healthz`, `GET /readyz` and `GET /metrics`. None of them requires authentication.
 struct HealthRoutes: Sendable {
     let readiness: Readiness
     let metrics: @Sendable () -> String
@@ -23,11 +23,11 @@ struct HealthRoutes: Sendable {
     }
 }
 
-/// What a probe is told.
+/// The response to a health or readiness probe.
 struct HealthAnswer {
     static let up = HealthAnswer(isGood: true, json: ["status": "up"])
 
-    /// - Parameter problem: why the gateway is not ready; nil: it is.
+    /// - Parameter problem: the reason why the gateway is not ready; nil when it is ready.
     static func readiness(_ problem: String?) -> HealthAnswer {
         guard let problem else { return HealthAnswer(isGood: true, json: ["status": "ready"]) }
         return HealthAnswer(isGood: false, json: ["status": "not ready", "reason": .string(problem)])
@@ -37,7 +37,7 @@ struct HealthAnswer {
     let json: JSON
 }
 
-/// `GET /v1/models`, as the OpenAI API has it.
+/// The response to `GET /v1/models` in the form of the OpenAI API.
 func modelList(_ models: [String]) -> Response {
     let list = models.map { id -> JSON in ["id": .string(id), "object": "model", "created": 0, "owned_by": "sluice"] }
     return .json(["object": "list", "data": .array(list)])

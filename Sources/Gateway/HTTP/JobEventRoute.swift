@@ -6,10 +6,10 @@ import Logging
 import NIOCore
 import RedisClient
 
-/// `GET /v1/jobs/<id>/events`: a job's events, from the beginning or from after `Last-Event-ID`, until the terminal one.
+/// `GET /v1/jobs/<id>/events`: streams a job's events from the beginning, or after `Last-Event-ID`, up to the terminal event.
 struct JobEventRoute: Sendable {
-    /// Bytes of events that are held for one stream: of a page of the log, and of what arrives while the client does not read. So the
-    /// streams that a tenant may have open hold some 150 MB at most, whatever their jobs' logs hold.
+    /// Limits, in bytes, both a page of the event log and the live events that are buffered while the client does not read. All streams
+    /// that a tenant may open therefore use at most about 150 MB, regardless of the size of the logs.
     static let pageSize = 32 << 10
 
     let context: GatewayContext
@@ -28,7 +28,7 @@ struct JobEventRoute: Sendable {
             try await context.queue.logPage(id, after: after?.description, size: Self.pageSize)
         }
         let hasEnded = record.state?.isTerminal ?? false
-        // Nothing is left to come: 204 tells an EventSource not to come back (HTML Living Standard, 9.2.3).
+        // No events are left. Status 204 stops an EventSource from reconnecting (HTML Living Standard, 9.2.3).
         if hasEnded, first.end == nil { return Response(status: .noContent) }
         let channel = requestContext.channel
         let body = ResponseBody { [self, share] writer in
@@ -38,9 +38,9 @@ struct JobEventRoute: Sendable {
             }
             ClientPresence.watch(channel) { inbox.clientGone() }
             let period = ServerSentEvents.heartbeat
-            let beats = channel.eventLoop.scheduleRepeatedTask(initialDelay: period, delay: period) { _ in inbox.beat() }
+            let heartbeats = channel.eventLoop.scheduleRepeatedTask(initialDelay: period, delay: period) { _ in inbox.beat() }
             defer {
-                beats.cancel()
+                heartbeats.cancel()
                 ClientPresence.unwatch(channel)
             }
             var place = Place(after: after, cursor: after?.description)
@@ -54,23 +54,24 @@ struct JobEventRoute: Sendable {
         return Response(status: .ok, headers: ServerSentEvents.headers, body: body)
     }
 
-    /// Nil for none; a fresh EventSource may send an empty one.
+    /// Parses `Last-Event-ID`. A missing or empty header (a new EventSource may send one) gives nil.
+    /// - Throws: 400 for an invalid id.
     static func lastEventID(_ header: String?) throws(HTTPFailure) -> EventID? {
         guard let header, !header.isEmpty else { return nil }
         guard let id = EventID(header) else { throw HTTPFailure.invalidEventID }
         return id
     }
 
-    /// How far a client has come.
+    /// A client's position in the event log.
     private struct Place {
-        /// The last event written; nil: none yet.
+        /// The last event written; nil before the first one.
         var after: EventID?
-        /// The last entry read from the log, which need not be an event.
+        /// The last log entry read. An entry may hold no event.
         var cursor: String?
     }
 
-    /// Writes what the log holds, page by page, at the pace of the reader.
-    /// - Returns: whether that was all: the terminal event was written, or nobody will write the rest.
+    /// Writes the events in the log page by page, at the client's reading speed.
+    /// - Returns: whether the stream is complete: the terminal event was written, or the job has ended and its log holds no more events.
     @concurrent
     private func replay(
         _ id: JobID, from place: inout Place, first: LogPage?, hasEnded: Bool, inbox: EventInbox, writer: inout any ResponseBodyWriter
@@ -83,7 +84,7 @@ struct JobEventRoute: Sendable {
             } else {
                 page = try await context.queue.logPage(id, after: place.cursor, size: Self.pageSize)
             }
-            // Followed live only from the end of the log: while a page was written to a slow reader, more was logged.
+            // Live events are followed only from the end of the log, because more may be logged while a page is written to a slow client.
             guard let end = page.end else { return hasEnded }
             place.cursor = end
             let isOver = page.events.contains(where: \.event.isTerminal) || hasEnded && page.isLast
@@ -94,8 +95,9 @@ struct JobEventRoute: Sendable {
         }
     }
 
-    /// Writes what arrives.
-    /// - Returns: whether the log has to be read on, as the client read too slowly; else the terminal event was written.
+    /// Writes live events.
+    /// - Returns: true when the client read too slowly and must continue from the log; false when the terminal event was written.
+    /// - Throws: when the client disconnected or was disconnected.
     @concurrent
     private func follow(
         _ id: JobID, from place: inout Place, inbox: EventInbox, writer: inout any ResponseBodyWriter
@@ -115,13 +117,13 @@ struct JobEventRoute: Sendable {
             case .behind: return true
             case .clientGone: throw ChannelError.inputClosed
             case .tooSlow:
-                context.logger.notice("event stream cut: too slow a reader", metadata: ["job": "\(id)"])
+                context.logger.notice("event stream closed: client reads too slowly", metadata: ["job": "\(id)"])
                 throw ChannelError.outputClosed
             }
         }
     }
 
-    /// As server-sent events. Takes the events over, so that they are not held while the client reads.
+    /// Writes events as server-sent events. Consumes the array, so that it is released before the write waits for the client.
     @concurrent
     private static func write(_ events: consuming [LoggedEvent], writer: inout any ResponseBodyWriter) async throws {
         guard !events.isEmpty else { return }

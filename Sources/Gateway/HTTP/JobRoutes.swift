@@ -6,7 +6,7 @@ import JobQueue
 import NIOCore
 import RedisClient
 
-/// Jobs for programs that need no stream: submit, look, interrupt.
+/// The routes that submit, show and interrupt a job.
 struct JobRoutes: Sendable {
     let context: GatewayContext
 
@@ -16,6 +16,7 @@ struct JobRoutes: Sendable {
         group.post("jobs/:id/interrupt", use: interrupt)
     }
 
+    /// `POST /v1/jobs`, idempotent with an `Idempotency-Key`.
     @Sendable
     private func submit(_ request: Request, _ requestContext: GatewayRequestContext) async throws -> Response {
         let owner = try requestContext.requireTenant().name
@@ -27,7 +28,7 @@ struct JobRoutes: Sendable {
         var partition = Int.random(in: 0..<partitions)
         if let header = request.headers[.idempotencyKey] {
             guard let key = JobSubmission.idempotencyKey(header, owner: owner) else {
-                throw HTTPFailure.invalid("Idempotency-Key is not 1 to \(JobSubmission.maximumKeyLength) printable ASCII characters")
+                throw HTTPFailure.invalid("Idempotency-Key must be 1 to \(JobSubmission.maximumKeyLength) printable ASCII characters")
             }
             options.idempotency = (key, JobSubmission.digest(body))
             partition = JobSubmission.partition(owner: owner, key: key, of: partitions)
@@ -37,35 +38,38 @@ struct JobRoutes: Sendable {
         if job.traceparent == nil { job.traceparent = request.traceparent }
         let (queue, errands, submitted) = (context.queue, context.errands, context.submitted)
         guard await submitted.admit(id, of: owner, queue: queue) else { throw HTTPFailure.tooManyRunning }
-        var isThere = false
-        defer { if !isThere { submitted.remove(id, of: owner) } }
+        var isQueued = false
+        defer { if !isQueued { submitted.remove(id, of: owner) } }
         let submission = try await askingRedis { [job, options] () throws(RedisError) in
             try await queue.submitSurely(job, options: options, patience: .seconds(0), errands: errands)
         }
         switch submission {
         case .accepted, .exists:
-            isThere = true
+            isQueued = true
             context.tellSubmitted(job)
             return Self.accepted(id)
         case .repeated(let first): return Self.accepted(first)
         case .full: throw HTTPFailure.queueFull
         case .ownerFull: throw HTTPFailure.tooManyWaiting
         case .conflict, .sessionLost, .sessionUnsaved:
-            throw HTTPFailure(.conflict, code: "idempotency_conflict", "this Idempotency-Key came with another body before")
+            throw HTTPFailure(.conflict, code: "idempotency_conflict", "this Idempotency-Key was used with a different body; use a new key")
         }
     }
 
+    /// 202 with the job's id and path.
     private static func accepted(_ id: JobID) -> Response {
         let path = "/v1/jobs/" + id.rawValue
         return .json(["id": .string(id.rawValue)], status: .accepted, headers: [.location: path])
     }
 
+    /// `GET /v1/jobs/<id>`.
     @Sendable
     private func show(_ request: Request, _ requestContext: GatewayRequestContext) async throws -> Response {
         let (id, record) = try await context.ownRecord(requestContext)
         return .json(record.json(id: id), headers: [.cacheControl: "no-store"])
     }
 
+    /// `POST /v1/jobs/<id>/interrupt`. An unknown job and one of another tenant give the same response.
     @Sendable
     private func interrupt(_ request: Request, _ requestContext: GatewayRequestContext) async throws -> Response {
         let owner = try requestContext.requireTenant().name
@@ -89,7 +93,8 @@ struct JobRoutes: Sendable {
         ])
     }
 
-    /// An empty body, or one without `reason`, is a user's stop.
+    /// Parses the interrupt reason. An empty body, or one without `reason`, means `InterruptReason.userStop`.
+    /// - Throws: 400 for an invalid body or reason.
     static func reason(parsing body: [UInt8]) throws(HTTPFailure) -> String {
         guard !body.isEmpty else { return InterruptReason.userStop }
         guard let object = (try? JSON(parsing: body, maximumDepth: 8))?.object else {
@@ -98,14 +103,14 @@ struct JobRoutes: Sendable {
         switch object["reason"] {
         case nil, .null: return InterruptReason.userStop
         case .string(let reason) where Interrupt.isReason(reason): return reason
-        default: throw HTTPFailure.invalid("\"reason\" is not 1 to \(Interrupt.maximumReasonLength) of A-Z a-z 0-9 _ . -")
+        default: throw HTTPFailure.invalid("\"reason\" must be 1 to \(Interrupt.maximumReasonLength) characters of A-Z a-z 0-9 _ . -")
         }
     }
 }
 
 extension GatewayContext {
-    /// The record of the job that the path names.
-    /// - Throws: 404, the same one, for a job that is unknown, another tenant's or nobody's; 503.
+    /// The record of the job in the request's path.
+    /// - Throws: `HTTPFailure.unknownJob` when the job does not exist or has another owner or none; 503 when Redis is unreachable.
     func ownRecord(_ requestContext: GatewayRequestContext) async throws -> (JobID, JobRecord) {
         let owner = try requestContext.requireTenant().name
         guard let id = JobID(requestContext.jobParameter) else { throw HTTPFailure.unknownJob }

@@ -3,7 +3,7 @@ import Hummingbird
 import Logging
 import NIOCore
 
-/// Every answer that is no success is JSON of one form, whoever threw it.
+/// Converts every thrown error into an `HTTPFailure` and counts it, so that all error responses have the same JSON form.
 struct FailureMiddleware: RouterMiddleware {
     typealias Context = GatewayRequestContext
 
@@ -16,6 +16,7 @@ struct FailureMiddleware: RouterMiddleware {
         }
     }
 
+    /// Calls the next handler and maps its error to an `HTTPFailure`.
     private func answer(
         _ request: Request, context: GatewayRequestContext, next: @concurrent (Request, GatewayRequestContext) async throws -> Response
     ) async throws(HTTPFailure) -> Response {
@@ -25,19 +26,19 @@ struct FailureMiddleware: RouterMiddleware {
             throw failure
         } catch let error as HTTPError where error.status == .notFound {
             throw HTTPFailure(
-                .notFound, code: "not_found", "there is nothing at \(request.method.rawValue) \(request.uri.path.prefix(200))")
+                .notFound, code: "not_found", "no such route: \(request.method.rawValue) \(request.uri.path.prefix(200))")
         } catch let error as any HTTPResponseError {
             throw HTTPFailure(error.status, code: "invalid_request", error.status.reasonPhrase)
         } catch is CancellationError {
             throw HTTPFailure.draining
         } catch {
             context.logger.error("request failed unexpectedly", metadata: ["path": "\(request.uri.path)", "error": "\(error)"])
-            throw HTTPFailure(.internalServerError, code: "internal", "the gateway failed at this; its log says more")
+            throw HTTPFailure(.internalServerError, code: "internal", "internal error; see the gateway's log")
         }
     }
 }
 
-/// Lets through who shows a good key or token, and tells the routes behind it whose request it is.
+/// Authenticates the request's bearer key or token, sets the context's tenant, and counts the request in the tenant's quota.
 struct AuthenticationMiddleware: RouterMiddleware {
     typealias Context = GatewayRequestContext
 
@@ -48,10 +49,10 @@ struct AuthenticationMiddleware: RouterMiddleware {
     func handle(
         _ request: Request, context: GatewayRequestContext, next: @concurrent (Request, GatewayRequestContext) async throws -> Response
     ) async throws -> Response {
-        // Where no key is asked for, any page in the user's browser could send jobs to a gateway on this machine. A key it could not send
-        // along: that takes a preflight, which nobody answers here.
+        // Without authentication, any page in the user's browser could send jobs to a gateway on this machine. With authentication it
+        // cannot: an Authorization header requires a CORS preflight, which the gateway does not accept.
         if authenticator.isOpen, !origins.allows(origin: request.headers[.origin], host: request.head.authority) {
-            throw HTTPFailure(.forbidden, code: "origin_refused", "pages of this origin may not use the gateway")
+            throw HTTPFailure(.forbidden, code: "origin_refused", "pages of this origin are not allowed to use the gateway")
         }
         let token = Self.bearer(request.headers[.authorization])
         guard let tenant = await authenticator.authenticate(.bearer(token ?? ""), from: context.address) else {
@@ -65,7 +66,7 @@ struct AuthenticationMiddleware: RouterMiddleware {
         return try await next(request, context)
     }
 
-    /// The scheme counts whatever its case (RFC 9110, 11.1).
+    /// The token of an `Authorization: Bearer` header; nil for another scheme. The scheme is case-insensitive (RFC 9110, 11.1).
     static func bearer(_ header: String?) -> String? {
         guard let header, header.count > 7, header.prefix(7).lowercased() == "bearer " else { return nil }
         let token = header.dropFirst(7).trimmed

@@ -3,16 +3,18 @@ import JSONCodec
 import JobQueue
 
 extension JobRecord {
+    /// Fields that are encoded as numbers.
     private static let numbers: Set<String> = [
         "attempt", "crashes", "submitted_ms", "claimed_ms", "dialled_ms", "first_token_ms", "finished_ms",
     ]
-    /// The order in which people read it.
+    /// The fields of the contract, in the order of the response.
     private static let order = [
         "state", "owner", "session", "class", "model", "attempt", "crashes", "worker", "gateway", "upstream", "submitted_ms", "claimed_ms",
         "dialled_ms", "first_token_ms", "finished_ms", "reason", "code", "usage", "retry_of",
     ]
 
-    /// The record as a client sees it: `usage` an object, numbers as numbers. Fields that are empty, or not of the contract, are left out.
+    /// The record in the form that clients receive: `usage` is an object, numbers are JSON numbers. Empty fields and fields outside the
+    /// contract are omitted.
     func json(id: JobID) -> JSON {
         var object = JSONObject([.init(name: "id", value: .string(id.rawValue))])
         for name in Self.order {

@@ -9,7 +9,7 @@ import Hummingbird
     import Foundation
 #endif
 
-/// The time of day, for ids and answers.
+/// The wall clock, for ids and response fields.
 enum RequestClock {
     /// Milliseconds since 1970.
     static var milliseconds: UInt64 { UInt64(max(0, Date().timeIntervalSince1970) * 1000) }
@@ -18,20 +18,22 @@ enum RequestClock {
 }
 
 extension HTTPField.Name {
-    /// draft-ietf-httpapi-idempotency-key-header
+    /// From draft-ietf-httpapi-idempotency-key-header.
     static let idempotencyKey = HTTPField.Name("Idempotency-Key")!
     static let traceparent = HTTPField.Name("traceparent")!
-    /// HTML Living Standard, 9.2.4
+    /// From the HTML Living Standard, 9.2.4.
     static let lastEventID = HTTPField.Name("Last-Event-ID")!
+    /// The id of the job that answers a request.
     static let job = HTTPField.Name("x-sluice-job")!
-    /// Tells nginx not to hold a stream back.
+    /// Disables response buffering in nginx.
     static let accelBuffering = HTTPField.Name("x-accel-buffering")!
 }
 
 extension GatewayRequestContext {
-    /// The `:id` of the path. An id from elsewhere may hold what a URL must escape.
+    /// The path's `:id`, percent-decoded: ids of other producers may contain characters that a URL must escape.
     var jobParameter: String { parameter("id") }
 
+    /// A path parameter, percent-decoded; empty when absent.
     func parameter(_ name: String) -> String {
         let text = parameters.get(name) ?? ""
         return text.removingPercentEncoding ?? text
@@ -39,6 +41,6 @@ extension GatewayRequestContext {
 }
 
 extension Request {
-    /// The header of W3C Trace Context, if it is one.
+    /// The W3C Trace Context header; nil when absent or invalid.
     var traceparent: String? { headers[.traceparent].flatMap(TraceParent.init)?.text }
 }

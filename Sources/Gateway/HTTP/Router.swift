@@ -3,10 +3,10 @@ import Hummingbird
 import NIOCore
 import Observability
 
-/// Everything that a gateway answers over plain HTTP.
+/// Creates the router of all the gateway's HTTP routes, except the WebSocket path.
 /// - Parameters:
-///   - models: what `GET /v1/models` lists; nil: the settings' one.
-///   - metrics: Prometheus text, made at each call.
+///   - models: the models that `GET /v1/models` lists; nil for the default model of the settings.
+///   - metrics: returns the current metrics as Prometheus text.
 package func makeRouter(
     _ context: GatewayContext, models: [String]? = nil, metrics: @escaping @Sendable () -> String = { prometheusText() }
 ) -> Router<GatewayRequestContext> {
@@ -28,7 +28,7 @@ package func makeRouter(
 }
 
 extension Router<GatewayRequestContext> {
-    /// A path that is there under another method is answered 405 with `Allow` (RFC 9110, 15.5.6), not 404.
+    /// Adds routes that respond 405 with `Allow` (RFC 9110, 15.5.6) to the other methods of every existing path. Call it last.
     fileprivate func refuseOtherMethods() {
         let all: [HTTPRequest.Method] = [.get, .head, .post, .put, .patch, .delete, .options]
         let paths = Dictionary(grouping: routes, by: { $0.path.description }).values
@@ -40,7 +40,7 @@ extension Router<GatewayRequestContext> {
             for method in all where !allowed.contains(method) {
                 on(path, method: method) { request, _ -> Response in
                     var failure = HTTPFailure(
-                        .methodNotAllowed, code: "method_not_allowed", "\(request.method.rawValue) is not possible here, only \(list)")
+                        .methodNotAllowed, code: "method_not_allowed", "\(request.method.rawValue) is not allowed here; allowed: \(list)")
                     failure.headers[.allow] = list
                     throw failure
                 }
@@ -50,8 +50,10 @@ extension Router<GatewayRequestContext> {
 }
 
 extension Request {
-    /// The whole body, counted among the bytes that its tenant holds.
-    /// - Throws: 413 when it is larger than `maximum` bytes, 429 when the tenant's bodies are, 400 when the client broke off.
+    /// Reads the whole body and counts its bytes in the tenant's quota.
+    /// - Parameter maximum: maximum size, in bytes.
+    /// - Throws: 413 when the body is larger than `maximum`, 429 when the tenant's bodies exceed their quota, 408 when it is not received
+    ///   in time, 400 when the client aborts it.
     func collect(upTo maximum: Int, _ share: HTTPShare?) async throws(HTTPFailure) -> [UInt8] {
         if let length = headers[.contentLength].flatMap({ Int($0) }), length > maximum { throw HTTPFailure.tooLarge(maximum) }
         do {
@@ -65,9 +67,9 @@ extension Request {
         } catch let failure as HTTPFailure {
             throw failure
         } catch is RequestGuard.BodyTimeout {
-            throw HTTPFailure(.requestTimeout, code: "body_timeout", "the body did not come in time")
+            throw HTTPFailure(.requestTimeout, code: "body_timeout", "the body was not received in time")
         } catch {
-            throw HTTPFailure.invalid("the body broke off")
+            throw HTTPFailure.invalid("the body ended before it was complete")
         }
     }
 }

@@ -3,13 +3,14 @@ import JSONCodec
 import NIOCore
 import NIOHTTP1
 
-/// Why a connection gets no further: answered by HTTP in the form of all errors, before any upgrade and without the router, and with the
-/// connection's end.
+/// A reason to reject a connection's request before it reaches the router or the WebSocket upgrade. The response is an HTTP error in the
+/// common JSON form, and the connection is closed after it.
 enum EarlyRefusal: Sendable, Equatable {
+    /// A forbidden origin, a draining gateway, too many sockets in total or from one address, or too many connections.
     case origin, draining, full, address, connections
-    /// A Host that a page of another site may have been given for this machine.
+    /// A Host that is not a loopback name, on a gateway without authentication; see `HostRule`.
     case host
-    /// No HTTP/1.1 that could be served, in a few words.
+    /// A request that is not valid HTTP/1.1, with a short description of the fault.
     case malformed(String)
     case headTooLarge
 
@@ -25,25 +26,26 @@ enum EarlyRefusal: Sendable, Equatable {
 
     private var reason: (message: String, type: String, code: String) {
         switch self {
-        case .origin: ("this origin may not connect", "permission_error", "origin_refused")
+        case .origin: ("connections from this origin are not allowed", "permission_error", "origin_refused")
         case .host:
             (
                 "without authentication this gateway answers only requests for this machine (Host: localhost, 127.0.0.1 or [::1]); set keys, or "
                     + "SLUICE_AUTH_NONE_ANYWHERE=1 if something in front of it authenticates",
                 "permission_error", "host_refused"
             )
-        case .draining: ("the server is going down; reconnect", "server_error", "draining")
-        case .full: ("the server holds as many sockets as it may", "server_error", "overloaded")
-        case .connections: ("too many connections are open; only probes are answered", "server_error", "too_many_connections")
+        case .draining: ("this gateway is draining; reconnect", "server_error", "draining")
+        case .full: ("this gateway has reached its limit of sockets; try again later", "server_error", "overloaded")
+        case .connections: ("this gateway has reached its limit of connections; try again later", "server_error", "too_many_connections")
         case .address: ("too many sockets from this address", "rate_limit_error", "too_many_sockets")
         case .malformed(let fault): (fault, "invalid_request_error", "malformed_request")
         case .headTooLarge: ("the head of the request is too large", "invalid_request_error", "head_too_large")
         }
     }
 
-    /// Of the HTTP error, and in metrics.
+    /// The error code, in the response and as a metric label.
     var code: String { reason.code }
 
+    /// The metric label for the stage at which the request was rejected.
     private var place: Refusals.Place {
         switch self {
         case .malformed, .headTooLarge, .host: .http
@@ -51,30 +53,31 @@ enum EarlyRefusal: Sendable, Equatable {
         }
     }
 
-    private var isForNow: Bool { [.draining, .full, .address, .connections].contains(self) }
+    /// Whether a retry may succeed; the response then has `Retry-After`.
+    private var isTemporary: Bool { [.draining, .full, .address, .connections].contains(self) }
 
     private var parts: [HTTPServerResponsePart] {
         let reason = reason
         let json: JSON = ["error": ["message": .string(reason.message), "type": .string(reason.type), "code": .string(reason.code)]]
-        return Self.parts(status, json, isForNow: isForNow)
+        return Self.parts(status, json, isTemporary: isTemporary)
     }
 
-    /// An answer that is its connection's last.
+    /// The parts of the last response on a connection.
     static func parts(
-        _ status: HTTPResponseStatus, _ json: JSON, isForNow: Bool = false, isHead: Bool = false
+        _ status: HTTPResponseStatus, _ json: JSON, isTemporary: Bool = false, isHead: Bool = false
     ) -> [HTTPServerResponsePart] {
         let body = json.bytes
         var headers: HTTPHeaders = [
             "content-type": "application/json", "content-length": "\(body.count)", "connection": "close",
             "date": DateField.text(WallClock.seconds),
         ]
-        if isForNow { headers.add(name: "retry-after", value: "1") }
+        if isTemporary { headers.add(name: "retry-after", value: "1") }
         let head = HTTPServerResponsePart.head(HTTPResponseHead(version: .http1_1, status: status, headers: headers))
         return isHead ? [head, .end(nil)] : [head, .body(.byteBuffer(ByteBuffer(bytes: body))), .end(nil)]
     }
 
-    /// Answers and closes; called once a connection.
-    /// - Parameter write: writes to the handler's context.
+    /// Sends the response and closes the connection. Must be called at most once per connection, on its event loop.
+    /// - Parameter write: writes a part to the calling handler's context.
     func answer(on channel: any Channel, write: (HTTPServerResponsePart) -> Void) {
         Refusals.count(place, code: code)
         for part in parts { write(part) }
@@ -82,9 +85,10 @@ enum EarlyRefusal: Sendable, Equatable {
         Self.closeAfterAnswer(channel)
     }
 
+    /// Closes the sending half after pending writes, and the whole connection one second later.
     static func closeAfterAnswer(_ channel: any Channel) {
-        // Only our half, and the whole a little later: to close while bytes of the client lie unread resets the connection, and the answer
-        // with it.
+        // Closing fully while unread bytes are in the receive buffer would make TCP reset the connection, and the client could lose the
+        // response.
         channel.close(mode: .output).whenFailure { _ in channel.close(promise: nil) }
         let end = channel.eventLoop.scheduleTask(in: .seconds(1)) { channel.close(promise: nil) }
         channel.closeFuture.whenComplete { _ in end.cancel() }

@@ -10,17 +10,19 @@ import NIOHTTPTypesHTTP1
 import NIOSSL
 import NIOWebSocket
 
-/// An accepted connection: HTTP/1.1, of which one path may become a WebSocket.
+/// The pipeline of an accepted connection: HTTP/1.1, with an upgrade to a WebSocket on one path.
 struct GatewayChannel: ServerChildChannel, HTTPChannelHandler {
+    /// The path of the WebSocket.
     static let path = "/ws/agent/stream"
 
     typealias HTTPStream = NIOAsyncChannel<HTTPRequestPart, HTTPResponsePart>
 
+    /// The protocol of a connection after its first request.
     enum Negotiated: Sendable {
-        /// Its handler does everything by itself.
+        /// Handled by the `AgentSocket` in the pipeline.
         case webSocket
         case http(HTTPStream)
-        /// Beyond the connections that may be open: its handler does everything by itself.
+        /// Above the limit of open connections; handled by `ProbeReserve`.
         case probe
     }
 
@@ -29,7 +31,7 @@ struct GatewayChannel: ServerChildChannel, HTTPChannelHandler {
         let channel: any Channel
     }
 
-    /// How long a kept-alive HTTP connection may do nothing.
+    /// Idle timeout of a kept-alive HTTP connection.
     private static let idleTimeout = Duration.seconds(75)
 
     let responder: HTTPChannelHandler.Responder
@@ -62,7 +64,7 @@ struct GatewayChannel: ServerChildChannel, HTTPChannelHandler {
             try channel.syncOptions?.setOption(.tcpOption(.tcp_nodelay), value: 1)
             let upgrader = NIOTypedWebSocketServerUpgrader<Negotiated>(
                 maxFrameSize: settings.messageMaximum, enableAutomaticErrorHandling: false,
-                // The gate lets no request as far as here that asks for an upgrade and may not have it.
+                // `HandshakeGate` has already rejected upgrade requests that are not allowed.
                 shouldUpgrade: { channel, _ in channel.eventLoop.makeSucceededFuture(HTTPHeaders()) },
                 upgradePipelineHandler: { channel, head in self.webSocket(channel, head) })
             var configuration = NIOUpgradableHTTPServerPipelineConfiguration<Negotiated>(
@@ -87,10 +89,12 @@ struct GatewayChannel: ServerChildChannel, HTTPChannelHandler {
         try channel.pipeline.syncOperations.handler(type: NIOTypedHTTPServerUpgradeHandler<Negotiated>.self)
     }
 
+    /// Whether a request target is the WebSocket path, with or without a query.
     static func isSocketPath(_ uri: String) -> Bool {
         uri.hasPrefix(path) && (uri.utf8.count == path.utf8.count || uri.dropFirst(path.count).first == "?")
     }
 
+    /// The reason to reject a WebSocket upgrade; nil when it is allowed.
     private func refusal(of head: HTTPRequestHead, from channel: any Channel) -> EarlyRefusal? {
         let node = node.value
         if node.context.readiness.isDraining { return .draining }
@@ -102,6 +106,7 @@ struct GatewayChannel: ServerChildChannel, HTTPChannelHandler {
 
     private static func address(_ channel: any Channel) -> String { channel.remoteAddress?.ipAddress ?? "" }
 
+    /// Sets up the pipeline of a WebSocket.
     private func webSocket(_ channel: any Channel, _ head: HTTPRequestHead) -> EventLoopFuture<Negotiated> {
         channel.eventLoop.makeCompletedFuture {
             let high = min(settings.outgoingMaximum, SocketOutput.watchedSize)
@@ -113,6 +118,7 @@ struct GatewayChannel: ServerChildChannel, HTTPChannelHandler {
         }
     }
 
+    /// Sets up the pipeline of an HTTP connection.
     private func http(_ channel: any Channel, _ logger: Logger) throws -> HTTPStream {
         try channel.pipeline.syncOperations.addHandler(HTTP1ToHTTPServerCodec(secure: certificates != nil))
         try channel.pipeline.syncOperations.addHandler(HTTPConnectionStateHandler(idleTimeout: Self.idleTimeout, logger: logger))
@@ -121,7 +127,7 @@ struct GatewayChannel: ServerChildChannel, HTTPChannelHandler {
 
     func handle(value: Value, logger: Logger) async {
         do {
-            // The future knows nothing of cancellation: without this a connection that says nothing holds a gateway back that ends.
+            // Awaiting an event-loop future ignores cancellation. Without the handler an idle connection would delay shutdown.
             let negotiated = try await withTaskCancellationHandler {
                 try await value.negotiated.get()
             } onCancel: {

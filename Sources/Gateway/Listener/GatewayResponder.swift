@@ -4,7 +4,7 @@ import Logging
 import NIOCore
 import NIOHTTPTypes
 
-/// Hands a request to the router and writes what it answers.
+/// Creates the closure that passes each HTTP request to the router and writes its response.
 enum GatewayResponder {
     static func make(
         _ router: some HTTPResponder<GatewayRequestContext>, readiness: Readiness, logger: Logger
@@ -13,9 +13,10 @@ enum GatewayResponder {
         return { request, writer, channel in
             var response: Response
             if request.uri.path == GatewayChannel.path {
-                // Whoever comes here did not ask for an upgrade, or not as RFC 6455 section 4.2.1 wants it.
+                // The request has no upgrade, or not a valid one (RFC 6455, 4.2.1); valid upgrades do not reach the router.
                 var failure = HTTPFailure(
-                    .upgradeRequired, code: "upgrade_required", "this is a WebSocket: RFC 6455, version 13, as a connection's first request"
+                    .upgradeRequired, code: "upgrade_required",
+                    "this path needs a WebSocket upgrade (RFC 6455, version 13) as the first request of a connection"
                 )
                 failure.headers = [.upgrade: "websocket", .secWebSocketVersion: "13"]
                 Refusals.count(.upgrade, code: failure.code)
@@ -23,12 +24,12 @@ enum GatewayResponder {
             } else {
                 let context = GatewayRequestContext(source: ApplicationRequestContextSource(channel: channel, logger: logger))
                 do { response = try await router.respond(to: request, context: context) } catch {
-                    logger.error("a request failed unexpectedly", metadata: ["path": "\(request.uri.path)", "error": "\(error)"])
+                    logger.error("request failed unexpectedly", metadata: ["path": "\(request.uri.path)", "error": "\(error)"])
                     response = Response(status: .internalServerError)
                 }
             }
             response.headers[.date] = date.value
-            // A balancer shall not send its next request by a connection that is about to end (RFC 9112, 9.6).
+            // A load balancer must not reuse a connection that is about to be closed (RFC 9112, 9.6).
             if readiness.isDraining { response.headers[.connection] = "close" }
             try await writer.write(response: response.head, body: response.body)
         }

@@ -1,11 +1,12 @@
 import NIOCore
 import NIOHTTP1
 
-/// Judges a connection's first request before NIO's upgrade does, and closes a connection on which none comes in time.
+/// A channel handler that checks a connection's first request before NIO's upgrade handler, and closes the connection if no request
+/// arrives within the handshake timeout.
 ///
-/// NIO drops the head of a request that asks for an upgrade and does not get it, so such a request never reaches its upgrade handler: a
-/// WebSocket that may not be opened is answered here, and any other wish to upgrade is taken out of the head (RFC 9110 section 7.8 lets a
-/// server ignore it). After such a request the decoder reads no further ones: its answer is the connection's last.
+/// NIO drops the head of a request whose upgrade is rejected. This handler therefore responds to rejected WebSocket upgrades itself, and
+/// removes any other `Upgrade` field from the head (RFC 9110, 7.8 allows a server to ignore it). NIO's decoder reads no requests after an
+/// upgrade request, so the connection is closed after the response.
 final class HandshakeGate: ChannelInboundHandler, RemovableChannelHandler {
     typealias InboundIn = HTTPServerRequestPart
     typealias InboundOut = HTTPServerRequestPart
@@ -18,8 +19,9 @@ final class HandshakeGate: ChannelInboundHandler, RemovableChannelHandler {
     private var hasRefused = false
 
     /// - Parameters:
-    ///   - requests: what guards the connection while it speaks HTTP.
-    ///   - judge: why this request may not open a WebSocket; nil: it may.
+    ///   - timeout: time from the connection to its first request.
+    ///   - requests: the guard of the HTTP connection; it is removed before an upgrade.
+    ///   - judge: returns the reason to reject a WebSocket upgrade; nil to allow it.
     init(timeout: Duration, requests: RequestGuard, judge: @escaping (HTTPRequestHead, any Channel) -> EarlyRefusal?) {
         self.timeout = timeout
         self.requests = requests
@@ -45,12 +47,12 @@ final class HandshakeGate: ChannelInboundHandler, RemovableChannelHandler {
             head.closesAfterwards()
             return pass(wrapInboundOut(.head(head)), context)
         }
-        // NIO would fail at the body, after the answer that nothing follows.
+        // NIO's upgrade handler fails when a body follows the upgrade request.
         let length = head.headers.first(name: "content-length") ?? "0"
         let hasBody = head.headers.contains(name: "transfer-encoding") || length != "0"
-        let fault = hasBody ? EarlyRefusal.malformed("a request for a WebSocket has no body") : nil
+        let fault = hasBody ? EarlyRefusal.malformed("a WebSocket upgrade request must not have a body") : nil
         guard let refusal = fault ?? judge(head, context.channel) else {
-            // Now, as frames that came with the head leave the HTTP decoder before the pipeline is the WebSocket's.
+            // Remove the guard now: frames received together with the head leave the HTTP decoder before the pipeline is changed.
             context.pipeline.syncOperations.removeHandler(requests, promise: nil)
             return pass(data, context)
         }
@@ -58,12 +60,14 @@ final class HandshakeGate: ChannelInboundHandler, RemovableChannelHandler {
         refusal.answer(on: context.channel) { context.write(wrapOutboundOut($0), promise: nil) }
     }
 
+    /// Forwards the request and removes this handler.
     private func pass(_ data: NIOAny, _ context: ChannelHandlerContext) {
         context.fireChannelRead(data)
         context.pipeline.syncOperations.removeHandler(self, promise: nil)
     }
 
-    /// RFC 6455 section 4.2.1, as strictly as NIO's upgrader looks at it; and the key is base64 of 16 bytes.
+    /// Whether the request is a WebSocket upgrade (RFC 6455, 4.2.1). At least as strict as NIO's upgrader; also requires that the key has
+    /// the length of 16 bytes in base64.
     private func asksForSocket(_ head: HTTPRequestHead) -> Bool {
         func words(_ name: String) -> [String] { head.headers[canonicalForm: name].map { $0.lowercased() } }
         let keys = head.headers["sec-websocket-key"]

@@ -1,16 +1,16 @@
-/// Which Host headers are answered.
+/// Decides which Host headers are accepted.
 ///
-/// A gateway that asks for no credential is protected by its loopback address alone. A page of another site gets around that by DNS
-/// rebinding: its own name resolves to 127.0.0.1, and the browser takes the gateway for the page's own server. Its requests then bear that
-/// name as their Host.
+/// A gateway without authentication is protected only by its loopback address. A web page can bypass that by DNS rebinding: the page's
+/// host name resolves to 127.0.0.1, so that the browser treats the gateway as the page's own server. The requests then carry that name in
+/// the Host header.
 enum HostRule: Sendable {
     case any
-    /// `localhost`, 127.0.0.0/8 and `[::1]`, with any port. A request without a Host (HTTP/1.0) is no browser's.
+    /// Accepts `localhost`, 127.0.0.0/8 and `[::1]` with any port, and requests without a Host (HTTP/1.0), which browsers do not send.
     case loopback
 
     init(_ settings: AuthenticationSettings) { self = settings.none && !settings.noneAnywhere ? .loopback : .any }
 
-    /// - Parameter hosts: every Host header of a request.
+    /// - Parameter hosts: the values of all Host headers of a request.
     func allows(_ hosts: [String]) -> Bool {
         switch self {
         case .any: true
@@ -18,7 +18,7 @@ enum HostRule: Sendable {
         }
     }
 
-    /// RFC 9110, 7.2: `host [":" port]`. What is no such thing is no loopback host either.
+    /// The host of `host [":" port]` (RFC 9110, 7.2). Returns malformed text unchanged, which is never a loopback host.
     private static func withoutPort(_ authority: String) -> String {
         guard let colon = authority.lastIndex(of: ":"), !authority.hasSuffix("]") else { return authority }
         let port = authority[authority.index(after: colon)...]

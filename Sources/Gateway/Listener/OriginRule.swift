@@ -1,13 +1,13 @@
-/// Which pages of the web may open a WebSocket here (RFC 6455 section 10.2). Judged before the upgrade.
+/// Decides which web origins may use the gateway (RFC 6455, 10.2). WebSocket requests are checked before the upgrade.
 struct OriginRule: Sendable {
-    /// Nil: only the host that the request itself names.
+    /// The allowed origins; nil to allow only the origin of the request's own host.
     private let allowed: Set<String>?
 
     init(allowed: [String]?) { self.allowed = allowed.map { Set($0.map(Self.normalized)) } }
 
     /// - Parameters:
-    ///   - origin: the header; nil: none, so it was no browser that asked.
-    ///   - host: the Host header.
+    ///   - origin: the Origin header; nil when absent. Clients other than browsers send none and are allowed.
+    ///   - host: the Host header; nil when absent.
     func allows(origin: String?, host: String?) -> Bool {
         guard let origin else { return true }
         let given = Self.normalized(origin)
@@ -17,13 +17,14 @@ struct OriginRule: Sendable {
         return Self.withoutPort(String(given[separator.upperBound...]), scheme) == Self.withoutPort(host.lowercased(), scheme)
     }
 
+    /// The origin in lower case without a trailing slash.
     private static func normalized(_ origin: String) -> String {
         var text = origin.lowercased()
         if text.hasSuffix("/") { text.removeLast() }
         return text
     }
 
-    /// Without the port that the scheme implies.
+    /// The authority without the scheme's default port.
     private static func withoutPort(_ authority: String, _ scheme: some StringProtocol) -> String {
         let suffix = scheme == "https" || scheme == "wss" ? ":443" : ":80"
         return authority.hasSuffix(suffix) ? String(authority.dropLast(suffix.count)) : authority

@@ -4,14 +4,15 @@ import Glibc
 import NIOCore
 import NIOHTTP1
 
-/// Connections beyond those that may be open: each may ask one question, and only probes (`/healthz`, `/readyz`) get more than a refusal. So
-/// a gateway whose connections are taken is not restarted by whoever watches it. Lives on the event loop.
+/// Serves connections above the limit of open connections. Each gets one response: health and readiness probes (`/healthz`, `/readyz`) are
+/// answered, anything else is rejected. An orchestrator therefore does not restart a gateway whose connections are used up. Confined to the
+/// event loop.
 final class ProbeReserve {
-    /// Connections in the reserve. Beyond it the oldest one is closed: a probe asks at once, so it has its answer by then.
+    /// Maximum number of connections in the reserve. A further one closes the oldest, which has been answered by then if it was a probe.
     static let maximum = 256
-    /// From the connection to the end of its answer.
+    /// Maximum lifetime of a connection in the reserve.
     static let timeout = TimeAmount.seconds(2)
-    /// Descriptors that are not for ordinary connections: the reserve's, and those of Redis, files and the runtime.
+    /// File descriptors not available to ordinary connections: those of the reserve, of Redis, files and the runtime.
     private static let reservedDescriptors = maximum + 256
 
     private let descriptorMaximum: Int
@@ -19,17 +20,18 @@ final class ProbeReserve {
     private var reserve: Deque<ObjectIdentifier> = []
     private var channels: [ObjectIdentifier: any Channel] = [:]
 
-    /// - Parameter descriptors: how many this process may have open.
+    /// - Parameter descriptors: the process's limit of open file descriptors.
     init(descriptors: Int = ProbeReserve.descriptorLimit) { descriptorMaximum = max(64, descriptors - Self.reservedDescriptors) }
 
+    /// The soft limit of `RLIMIT_NOFILE`; 1,024 if it cannot be read.
     private static var descriptorLimit: Int {
         var limit = rlimit()
         guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return 1_024 }
         return Int(clamping: limit.rlim_cur)
     }
 
-    /// Counts an ordinary connection as long as it is open.
-    /// - Returns: false when the descriptors of ordinary connections are used up.
+    /// Counts an ordinary connection until it is closed.
+    /// - Returns: false when no descriptor is left for an ordinary connection.
     func admit(_ channel: any Channel) -> Bool {
         guard ordinary < descriptorMaximum else { return false }
         ordinary += 1
@@ -38,8 +40,8 @@ final class ProbeReserve {
         return true
     }
 
-    /// Takes in a connection that is refused otherwise.
-    /// - Parameter readiness: answers `/readyz`.
+    /// Sets up the pipeline of a connection in the reserve.
+    /// - Parameter readiness: the source of the response to `/readyz`.
     func serve(_ channel: any Channel, readiness: Readiness) throws {
         if channels.count >= Self.maximum, let oldest = reserve.popFirst() { channels.removeValue(forKey: oldest)?.close(promise: nil) }
         let id = ObjectIdentifier(channel)
@@ -57,7 +59,7 @@ final class ProbeReserve {
     }
 }
 
-/// Answers the one request of a connection in the reserve.
+/// Responds to the only request of a connection in the reserve.
 private final class ProbeHandler: ChannelInboundHandler {
     typealias InboundIn = HTTPServerRequestPart
     typealias OutboundOut = HTTPServerResponsePart

@@ -1,36 +1,39 @@
 import NIOCore
 import NIOHTTP1
 
-/// Looks at every request of a connection before anybody else does: refuses what is no HTTP/1.1 that could be served, answers `Expect`,
-/// bounds the time of a body.
+/// A channel handler that checks every request of a connection first: rejects malformed HTTP/1.1, answers `Expect: 100-continue` and limits
+/// the time for a body.
 ///
-/// The HTTP decoder only reports an error and then falls silent, and what follows a framing that two readers may take in two ways (RFC 9112
-/// section 11.2) must never be taken for a request.
+/// NIO's HTTP decoder only reports a parse error and then stops. After ambiguous framing (request smuggling, RFC 9112, 11.2) no further
+/// bytes may be interpreted as a request, so the connection is closed.
 final class RequestGuard: ChannelDuplexHandler, RemovableChannelHandler {
     typealias InboundIn = HTTPServerRequestPart
     typealias InboundOut = HTTPServerRequestPart
     typealias OutboundIn = HTTPServerResponsePart
     typealias OutboundOut = HTTPServerResponsePart
 
-    /// A body did not come in time.
+    /// The body was not received within `bodyTimeout`. Fired into the pipeline as an error.
     struct BodyTimeout: Error {}
 
-    /// Bytes of a body that are still read after its request was refused, so that the connection can serve the next one.
+    /// Maximum bytes of a rejected request's body that are read and discarded, so that the connection can be reused.
     private static let unreadMaximum = 64 << 10
 
     private let bodyTimeout: TimeAmount
     private let bodyMaximum: Int
     private let hosts: HostRule
     private var isReadingBody = false
-    /// Bytes of the body that came after its request was refused; nil: it was not.
+    /// Bytes of the body received since its request was rejected; nil if it was not rejected.
     private var refusedBytes: Int?
-    /// Requests whose responses are not written to their end.
+    /// Requests whose responses are not complete.
     private var unanswered = 0
     private var isFirst = true
     private var hasRefused = false
     private var timer: Scheduled<Void>?
 
-    /// - Parameter bodyMaximum: bytes beyond which a body that is announced is not asked for.
+    /// - Parameters:
+    ///   - bodyTimeout: time from a request's head to the end of its body.
+    ///   - bodyMaximum: size in bytes above which an announced body gets no `100 Continue`.
+    ///   - hosts: the rule for Host headers.
     init(bodyTimeout: Duration, bodyMaximum: Int, hosts: HostRule = .any) {
         self.hosts = hosts
         self.bodyTimeout = .milliseconds(Int64(bodyTimeout.milliseconds))
@@ -48,12 +51,14 @@ final class RequestGuard: ChannelDuplexHandler, RemovableChannelHandler {
             unanswered += 1
             isReadingBody = true
             refusedBytes = nil
-            // NIO's decoder takes nothing after a request to change the protocol for HTTP. Of the first one the handshake gate decides.
+            // NIO's decoder stops parsing HTTP after a request to change the protocol. `HandshakeGate` handles the first request.
             if head.method == .CONNECT || !isFirst && head.headers.contains(name: "upgrade") { head.closesAfterwards() }
             isFirst = false
-            // What such a client takes for the end of a response is that of the connection (RFC 9112, 9.3).
-            if !Self.isModern(head), !head.isKeepAlive { head.closesAfterwards() }
-            if head.headers["expect"].contains(where: { $0.lowercased() == "100-continue" }), unanswered == 1 { goOn(head, context) }
+            // An HTTP/1.0 client takes the end of the connection as the end of the response (RFC 9112, 9.3).
+            if !Self.isVersion11(head), !head.isKeepAlive { head.closesAfterwards() }
+            if head.headers["expect"].contains(where: { $0.lowercased() == "100-continue" }), unanswered == 1 {
+                sendContinue(head, context)
+            }
             let channel = context.channel
             timer = context.eventLoop.scheduleTask(in: bodyTimeout) { channel.pipeline.fireErrorCaught(BodyTimeout()) }
             context.fireChannelRead(wrapInboundOut(.head(head)))
@@ -72,7 +77,7 @@ final class RequestGuard: ChannelDuplexHandler, RemovableChannelHandler {
     func write(context: ChannelHandlerContext, data: NIOAny, promise: EventLoopPromise<Void>?) {
         switch unwrapOutboundIn(data) {
         case .head(let head):
-            // What is refused while its body still comes is not read to its end.
+            // A rejected request's body is read only up to `unreadMaximum`.
             if isReadingBody, unanswered == 1, head.status.code >= 400 { refusedBytes = 0 }
         case .body: break
         case .end: unanswered -= 1
@@ -82,12 +87,12 @@ final class RequestGuard: ChannelDuplexHandler, RemovableChannelHandler {
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
         guard !hasRefused else { return }
-        // Within a request, or while one is answered, it is for those who are at it.
+        // During a request or its response, the error is forwarded to the handlers that process it.
         guard let error = error as? HTTPParserError, unanswered == 0 else { return context.fireErrorCaught(error) }
-        refuse(error == .headerOverflow ? .headTooLarge : .malformed("this cannot be read as a request"), context)
+        refuse(error == .headerOverflow ? .headTooLarge : .malformed("this is not a valid HTTP request"), context)
     }
 
-    /// Ends the connection without reading on, a little later, so that an answer on its way is not lost to a reset.
+    /// Stops reading and closes the connection after pending responses, with a delay so that a TCP reset does not discard them.
     private func end(_ context: ChannelHandlerContext) {
         guard !hasRefused else { return }
         hasRefused = true
@@ -96,6 +101,7 @@ final class RequestGuard: ChannelDuplexHandler, RemovableChannelHandler {
         EarlyRefusal.closeAfterAnswer(context.channel)
     }
 
+    /// Rejects the request and closes the connection; without a response if an earlier one is incomplete.
     private func refuse(_ refusal: EarlyRefusal, _ context: ChannelHandlerContext) {
         hasRefused = true
         timer?.cancel()
@@ -103,31 +109,37 @@ final class RequestGuard: ChannelDuplexHandler, RemovableChannelHandler {
         refusal.answer(on: context.channel) { context.write(wrapOutboundOut($0), promise: nil) }
     }
 
-    /// RFC 9110, 10.1.1. One whose body is too large gets its answer instead.
-    private func goOn(_ head: HTTPRequestHead, _ context: ChannelHandlerContext) {
+    /// Sends `100 Continue` (RFC 9110, 10.1.1), unless the announced body is too large and will be rejected.
+    private func sendContinue(_ head: HTTPRequestHead, _ context: ChannelHandlerContext) {
         if let length = head.headers.first(name: "content-length").flatMap({ Int($0) }), length > bodyMaximum { return }
         context.writeAndFlush(wrapOutboundOut(.head(HTTPResponseHead(version: .http1_1, status: .continue))), promise: nil)
     }
 
-    private static func isModern(_ head: HTTPRequestHead) -> Bool { head.version.major == 1 && head.version.minor >= 1 }
+    /// Whether the request is HTTP/1.1 or later.
+    private static func isVersion11(_ head: HTTPRequestHead) -> Bool { head.version.major == 1 && head.version.minor >= 1 }
 
+    /// Describes why a request head cannot be accepted; nil when it can.
     private static func fault(of head: HTTPRequestHead) -> String? {
         // RFC 9112, 3.2
         let hosts = head.headers["host"].count
-        if hosts > 1 || hosts == 0 && isModern(head) { return "a request needs one Host" }
+        if hosts > 1 || hosts == 0 && isVersion11(head) { return "a request must have exactly one Host field" }
         let codings = head.headers["transfer-encoding"]
         // RFC 9112, 6.1: HTTP/1.0 has no transfer codings, so the framing of such a request is faulty.
-        if !codings.isEmpty, !isModern(head) { return "HTTP/1.0 has no transfer coding" }
-        // RFC 9112, 6.3: two readers may take such a request for two different ones.
+        if !codings.isEmpty, !isVersion11(head) { return "HTTP/1.0 does not allow Transfer-Encoding" }
+        // RFC 9112, 6.3: such framing is ambiguous and allows request smuggling.
         let lengths = head.headers["content-length"].count
-        if lengths > 1 || lengths == 1 && !codings.isEmpty { return "a request has one Content-Length or a transfer coding" }
-        if !codings.isEmpty, codings.count > 1 || codings[0].lowercased() != "chunked" { return "this transfer coding is not understood" }
+        if lengths > 1 || lengths == 1 && !codings.isEmpty {
+            return "a request must have at most one of Content-Length and Transfer-Encoding"
+        }
+        if !codings.isEmpty, codings.count > 1 || codings[0].lowercased() != "chunked" {
+            return "this transfer coding is not supported; use chunked"
+        }
         return nil
     }
 }
 
 extension HTTPRequestHead {
-    /// Its response will be the connection's last.
+    /// Marks the connection to be closed after this request's response.
     mutating func closesAfterwards() {
         headers.remove(name: "upgrade")
         headers.replaceOrAdd(name: "connection", value: "close")
