@@ -169,7 +169,7 @@ extension Job {
         return speech
     }
 
-    /// The job JSON, without fields that have their default value.
+    /// The job JSON. Nil fields and the default `on_crash` are omitted.
     package var json: JSON {
         var members = JSONObject()
         members["id"] = .string(id.rawValue)
