@@ -18,10 +18,10 @@ struct SettingsFileTests {
 
     @Test(arguments: [
         ("rubbish", "f:2: the line has no \"=\"; write NAME=value"),
-        ("1A=2", "f:2: what stands before \"=\" is not a setting's name; write NAME=value, the name in letters, digits and _"),
+        ("1A=2", "f:2: the text before \"=\" is not a setting name; write NAME=value with a name of letters, digits and _"),
         ("A=\"x", "f:2: A: the quote is not closed; close it on the same line"),
         ("A='x' y", "f:2: A: text follows the closing quote; put the whole value in quotes"),
-        ("B=2", "f:2: B is set a second time; it stands in line 1 already: remove one of them"),
+        ("B=2", "f:2: B is set a second time; the first assignment is in line 1: remove one of them"),
     ])
     func fault(text: String, message: String) {
         let file = SettingsFile(parsing: "B=1\n" + text, path: "f")

@@ -98,8 +98,8 @@ struct UpstreamsFileTests {
         ("upstreams:\n- name: a\n  url: h\n  models: [m]", "f:3: a: the upstream has no usable url;"),
         ("upstreams:\n- {name: a, url: 'https://', models: [m]}", "f:2: a: its url has no host;"),
         ("upstreams:\n- {name: a, url: 'http://[]:80/v1', models: [m]}", "f:2: a: its url has no host;"),
-        ("upstreams:\n- {name: a, url: 'http://h:99999/v1', models: [m]}", "f:2: a: the port in its url is none;"),
-        ("upstreams:\n- {name: a, url: 'http://h:', models: [m]}", "f:2: a: the port in its url is none;"),
+        ("upstreams:\n- {name: a, url: 'http://h:99999/v1', models: [m]}", "f:2: a: the port in its url is invalid;"),
+        ("upstreams:\n- {name: a, url: 'http://h:', models: [m]}", "f:2: a: the port in its url is invalid;"),
         ("upstreams:\n- {name: a, url: 'https://u:p@h/v1', models: [m]}", "f:2: a: its url holds a name or a password; keep secrets"),
         ("upstreams:\n- {name: \"a\\0b\", url: 'http://h', models: [m]}", "f:2: the upstream has no usable name;"),
         (
@@ -121,7 +121,7 @@ struct UpstreamsFileTests {
             "upstreams:\n- {name: a, url: 'http://h', models: [m]}\n- {name: a, url: 'http://h', models: [n]}",
             "f:3: there are two upstreams named a;"
         ),
-        ("upstreams:\n- {name: a, name: b}", "f: it is neither YAML nor JSON: a field stands twice;"),
+        ("upstreams:\n- {name: a, name: b}", "f: it is neither YAML nor JSON: a field occurs twice;"),
         ("upstreams: [", "f:"),
     ])
     func fault(text: String, beginning: String) {
