@@ -182,7 +182,7 @@ struct ChatMachineTests {
         _ = chat(.connected)
         #expect(
             chat.message("ERROR", ["error_code": "AUTH_FAILED", "error_msg": "unknown key"])
-                == [.leave(.failed, "sluice: the gateway refused: AUTH_FAILED: unknown key")])
+                == [.leave(.failed, "sluice: the gateway rejected the registration: AUTH_FAILED: unknown key")])
         var closed = Driver()
         _ = closed.register()
         #expect(

@@ -100,7 +100,7 @@ struct TopTests {
         var machine = Self.machine(Self.snapshot())
         #expect(press(&machine, .character("d")) == .none && machine.message?.contains("choose one first") == true)
         #expect(press(&machine, .character("p")) == .none && machine.question?.text.hasPrefix("Pause interactive") == true)
-        #expect(press(&machine, .character("n")) == .none && machine.question == nil && machine.message == "nothing was done")
+        #expect(press(&machine, .character("n")) == .none && machine.question == nil && machine.message == "cancelled")
         #expect(press(&machine, .character("p"), .character("y")) == .pause(.interactive, true))
         #expect(press(&machine, .down, .down, .character("p"), .character("y")) == .pause(.batch, false))
         #expect(press(&machine, .next, .down, .character("d"), .character("y")) == .drain("w1"))
