@@ -87,7 +87,7 @@ extension SettingsReader {
 }
 
 extension SettingsReader {
-    /// The settings of which at least one must be set: the authentication methods.
+    /// The authentication methods; at least one of them must be set.
     static let waysIn = [
         "SLUICE_API_KEYS", "SLUICE_API_KEYS_FILE", "SLUICE_JWT_KEY_FILE", "SLUICE_JWT_JWKS_FILE", "SLUICE_ACCOUNTS_FILE", "SLUICE_AUTH",
     ]
