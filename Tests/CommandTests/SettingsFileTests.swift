@@ -2,7 +2,7 @@ import Testing
 
 @testable import sluice
 
-@Suite("Files of NAME=value lines")
+@Suite("Settings file")
 struct SettingsFileTests {
     @Test(arguments: [
         ("A=1", "1"), ("  A = 1  ", "1"), ("export A=1", "1"), ("A=", ""), ("A=a b", "a b"), ("A=a#b", "a#b"), ("A=a #b", "a"),
@@ -10,7 +10,7 @@ struct SettingsFileTests {
         ("A='a # b'", "a # b"), (#"A="a \"b\" \\ \n" # c"#, "a \"b\" \\ \n"), ("A='it\\s'", "it\\s"), ("A=x=y", "x=y"), ("A=\"\"", ""),
         ("A=1\r", "1"),
     ])
-    func line(text: String, value: String) {
+    func `lines are parsed`(text: String, value: String) {
         let file = SettingsFile(parsing: "# first\n\n" + text + "\n", path: "f")
         #expect(file.faults == [])
         #expect(file.lines == [SettingsFile.Line(name: "A", value: value, number: 3)])
@@ -23,12 +23,12 @@ struct SettingsFileTests {
         ("A='x' y", "f:2: A: text follows the closing quote; put the whole value in quotes"),
         ("B=2", "f:2: B is set a second time; the first assignment is in line 1: remove one of them"),
     ])
-    func fault(text: String, message: String) {
+    func `invalid lines are faults`(text: String, message: String) {
         let file = SettingsFile(parsing: "B=1\n" + text, path: "f")
         #expect(file.faults.map(\.description) == [message])
     }
 
-    @Test func aMissingFileIsAFault() {
+    @Test func `a missing file is a fault`() {
         let file = SettingsFile(path: "/nowhere/at/all")
         #expect(
             file.faults.map(\.description) == [

@@ -5,9 +5,9 @@ import Upstream
 
 @testable import sluice
 
-@Suite("The file of upstreams")
+@Suite("Upstreams file")
 struct UpstreamsFileTests {
-    @Test func yamlIsRead() throws {
+    @Test func `YAML is parsed`() throws {
         try withFile("  the-key \n") { key in
             let file = UpstreamsFile(
                 parsing: """
@@ -37,7 +37,7 @@ struct UpstreamsFileTests {
         }
     }
 
-    @Test func namesAreBoundedInBytes() {
+    @Test func `names are limited in bytes`() {
         func faults(name: String = "a", model: String = "m", alias: String = "f") -> [String] {
             let json: JSON = [
                 "upstreams": [
@@ -56,7 +56,7 @@ struct UpstreamsFileTests {
         #expect(faults(name: "a\u{202E}b").count == 1)
     }
 
-    @Test func jsonIsRead() {
+    @Test func `JSON is parsed`() {
         let file = UpstreamsFile(
             parsing: #"{"upstreams": [{"name": "a", "kind": "openai", "url": "http://h/v1", "key_file": null, "models": ["m"]}]}"#,
             path: "f", environment: [:])
@@ -65,15 +65,15 @@ struct UpstreamsFileTests {
         #expect(file.upstreams.first?.key == nil)
     }
 
-    @Test func addressesOfEveryFormAreTaken() {
+    @Test func `URLs of all forms are accepted`() {
         for url in ["http://h", "https://h.example:8443/v1", "http://[::1]:8000/v1", "http://[fd00::2]", "http://10.0.0.1:1/a?b=c@d"] {
             let text = "upstreams:\n- {name: a, url: '\(url)', models: [m]}"
             #expect(UpstreamsFile(parsing: text, path: "f", environment: [:]).faults == [], "\(url)")
         }
     }
 
-    /// Names for parts of the file that grow ninefold with each line.
-    @Test func aliasesThatMultiplyCostNothing() {
+    /// YAML aliases that expand ninefold with each line.
+    @Test func `nested YAML aliases are cheap`() {
         var text = "a0: &x0 [m, m, m, m, m, m, m, m, m]\n"
         for depth in 1...12 {
             text += "a\(depth): &x\(depth) [" + Array(repeating: "*x\(depth - 1)", count: 9).joined(separator: ", ") + "]\n"
@@ -124,7 +124,7 @@ struct UpstreamsFileTests {
         ("upstreams:\n- {name: a, name: b}", "f: it is neither YAML nor JSON: a field occurs twice;"),
         ("upstreams: [", "f:"),
     ])
-    func fault(text: String, beginning: String) {
+    func `invalid files are faults`(text: String, beginning: String) {
         let file = UpstreamsFile(parsing: text, path: "f", environment: [:])
         #expect(file.faults.contains { $0.description.hasPrefix(beginning) }, "\(file.faults)")
     }
