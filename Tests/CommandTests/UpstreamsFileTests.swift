@@ -92,7 +92,7 @@ struct UpstreamsFileTests {
         ),
         (
             "more: 1\nupstreams:\n- {name: a, url: 'http://h', models: [m]}",
-            "f:1: unknown field \"more\"; the file holds one list, \"upstreams\""
+            "f:1: unknown field \"more\"; the file contains one list, \"upstreams\""
         ),
         ("upstreams:\n- {url: 'http://h', models: [m]}", "f:2: the upstream has no usable name;"),
         ("upstreams:\n- name: a\n  url: h\n  models: [m]", "f:3: a: the upstream has no usable url;"),
@@ -100,14 +100,17 @@ struct UpstreamsFileTests {
         ("upstreams:\n- {name: a, url: 'http://[]:80/v1', models: [m]}", "f:2: a: its url has no host;"),
         ("upstreams:\n- {name: a, url: 'http://h:99999/v1', models: [m]}", "f:2: a: the port in its url is invalid;"),
         ("upstreams:\n- {name: a, url: 'http://h:', models: [m]}", "f:2: a: the port in its url is invalid;"),
-        ("upstreams:\n- {name: a, url: 'https://u:p@h/v1', models: [m]}", "f:2: a: its url holds a name or a password; keep secrets"),
+        (
+            "upstreams:\n- {name: a, url: 'https://u:p@h/v1', models: [m]}",
+            "f:2: a: its url contains a user name or a password; keep secrets"
+        ),
         ("upstreams:\n- {name: \"a\\0b\", url: 'http://h', models: [m]}", "f:2: the upstream has no usable name;"),
         (
             "upstreams:\n- {name: a, url: 'http://h', models: [m], fallback: [b, b]}\n- {name: b, url: 'http://h', models: [m]}",
             "f:2: a: a fallback is listed twice;"
         ),
         ("upstreams:\n- {name: a, url: 'http://h'}", "f:2: a: no models are listed;"),
-        ("upstreams:\n- {name: a, url: 'http://h', models: m}", "f:2: a: models is not a list of texts;"),
+        ("upstreams:\n- {name: a, url: 'http://h', models: m}", "f:2: a: models is not a list of strings;"),
         (
             "upstreams:\n- {name: a, url: 'http://h', models: [m], kind: gpt}",
             "f:2: a: kind \"gpt\" is not known; write one of openai, dashscope,"

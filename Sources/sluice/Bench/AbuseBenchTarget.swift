@@ -133,17 +133,19 @@ struct AbuseDeployment: Sendable {
             try await ChildNode.with(
                 "simulator", ["simulate", "--listen", simulator.description], settings: ["SLUICE_LOG_LEVEL": "warning"],
                 folder: redis.folder, isReady: { await ReadinessProbe.answers(simulator, "/healthz") }
-            ) { simulating in
+            ) { simulatorNode in
                 try await ChildNode.with(
                     "worker", ["worker"], settings: worker, folder: redis.folder, isReady: { await ReadinessProbe.isReady(metrics) }
-                ) { working in
+                ) { workerNode in
                     try await ChildNode.with(
                         "gateway", ["gateway"], settings: front, folder: redis.folder, descriptors: attack.descriptors,
                         isReady: { await ReadinessProbe.isReady(gateway) }
-                    ) { serving in
+                    ) { gatewayNode in
                         // Killed instead of drained, since draining an exhausted node would take too long.
-                        defer { for node in [serving, working, simulating] where node.pid > 1 { kill(pid_t(node.pid), SIGKILL) } }
-                        try await connect(redis, gateway, serving.pid, working.pid, body)
+                        defer {
+                            for node in [gatewayNode, workerNode, simulatorNode] where node.pid > 1 { kill(pid_t(node.pid), SIGKILL) }
+                        }
+                        try await connect(redis, gateway, gatewayNode.pid, workerNode.pid, body)
                     }
                 }
             }
@@ -152,7 +154,7 @@ struct AbuseDeployment: Sendable {
 
     /// Connects to Redis and calls `body`.
     private static func connect(
-        _ redis: PrivateRedis, _ gateway: ListenAddress, _ serving: Int, _ working: Int,
+        _ redis: PrivateRedis, _ gateway: ListenAddress, _ gatewayProcess: Int, _ workerProcess: Int,
         _ body: @Sendable (AbuseDeployment) async throws -> Void
     ) async throws {
         var source = SettingsSource(environment: [:])
@@ -162,7 +164,7 @@ struct AbuseDeployment: Sendable {
         try reader.finish()
         guard let found else { throw CommandFailure(.usage, "SLUICE_REDIS_URL is invalid") }
         try await BenchRedis.with(found) { redis in
-            try await body(AbuseDeployment(redis: redis, gateway: gateway, gatewayProcess: serving, workerProcess: working))
+            try await body(AbuseDeployment(redis: redis, gateway: gateway, gatewayProcess: gatewayProcess, workerProcess: workerProcess))
         }
     }
 

@@ -87,18 +87,18 @@ struct BenchDeployment: Sendable {
                 "simulator", ["simulate", "--listen", simulator.description], settings: ["SLUICE_LOG_LEVEL": "warning"],
                 folder: redis.folder,
                 isReady: { await ReadinessProbe.answers(simulator, "/healthz") }
-            ) { simulating in
+            ) { simulatorNode in
                 try await ChildNode.with(
                     "worker", ["worker"], settings: worker, folder: redis.folder, isReady: { await ReadinessProbe.isReady(metrics) }
-                ) { working in
+                ) { workerNode in
                     try await ChildNode.with(
                         "gateway", ["gateway"], settings: front, folder: redis.folder, isReady: { await ReadinessProbe.isReady(gateway) }
-                    ) { serving in
+                    ) { gatewayNode in
                         var source = SettingsSource(environment: [:])
                         source.override("SLUICE_REDIS_URL", redis.url)
                         try await connect(
                             source, simulator: simulator, gateway: ChatAddress(listening: gateway), key: nil,
-                            processes: [working, serving, simulating].map { ($0.name, $0.pid) }, body)
+                            processes: [workerNode, gatewayNode, simulatorNode].map { ($0.name, $0.pid) }, body)
                     }
                 }
             }

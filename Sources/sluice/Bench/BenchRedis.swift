@@ -128,12 +128,14 @@ struct BenchRedis: Sendable {
 
     /// Interrupts jobs as the contract describes: interrupt key, then PUBLISH, in one write. Does not wait for the replies; the caller checks
     /// the effect.
-    func interrupt(_ jobs: [JobID]) { client.send(interruption(of: jobs)) { _ in } }
+    func interrupt(_ jobs: [JobID]) { client.send(interruptCommands(for: jobs)) { _ in } }
 
     /// Interrupts jobs and waits for the replies, so that no job continues after the measurement.
     func end(_ jobs: [JobID]) async throws {
         for start in stride(from: 0, to: jobs.count, by: 200) {
-            for reply in try await client.send(interruption(of: jobs[start..<min(start + 200, jobs.count)])) { _ = try reply.orThrow() }
+            for reply in try await client.send(interruptCommands(for: jobs[start..<min(start + 200, jobs.count)])) {
+                _ = try reply.orThrow()
+            }
         }
     }
 
@@ -148,7 +150,7 @@ struct BenchRedis: Sendable {
         return value
     }
 
-    private func interruption(of jobs: some Sequence<JobID>) -> RedisPipeline {
+    private func interruptCommands(for jobs: some Sequence<JobID>) -> RedisPipeline {
         var pipeline = RedisPipeline()
         for job in jobs {
             let text = Interrupt(id: job, reason: InterruptReason.userStop).text

@@ -9,7 +9,7 @@ struct ChildNode: Sendable {
     let pid: Int
 
     /// The shell script. Its arguments are the log file, the file for the process id, the limit of open files and the command.
-    private static let guardian = """
+    private static let supervisorScript = """
         log=$1; pids=$2; descriptors=$3; shift 3
         if [ "$descriptors" ]; then ulimit -n "$descriptors"; fi
         "$@" >"$log" 2>&1 &
@@ -40,7 +40,7 @@ struct ChildNode: Sendable {
         let outcome = try await Subprocess.run(
             .path("/bin/sh"),
             arguments: Arguments(
-                ["-c", guardian, "sluice-bench-node", log, pids, descriptors.map(String.init) ?? "", executable] + arguments),
+                ["-c", supervisorScript, "sluice-bench-node", log, pids, descriptors.map(String.init) ?? "", executable] + arguments),
             environment: .custom(Dictionary(uniqueKeysWithValues: environment.map { (Environment.Key(stringLiteral: $0.key), $0.value) })),
             platformOptions: options, input: .inputWriter, output: .discarded, error: .discarded
         ) { _ -> Result<Void, any Error> in
@@ -48,10 +48,10 @@ struct ChildNode: Sendable {
                 let start = ContinuousClock.now
                 while !(await isReady()) {
                     guard start.duration(to: .now) < .seconds(20) else {
-                        let said = (try? FileContents.read(log, limit: 1 << 20).get()).map {
+                        let output = (try? FileContents.read(log, limit: 1 << 20).get()).map {
                             String(decoding: $0.suffix(2_000), as: UTF8.self)
                         }
-                        throw CommandFailure(.failed, "sluice: the \(name) did not become ready within 20 s\n\(said ?? "")")
+                        throw CommandFailure(.failed, "sluice: the \(name) did not become ready within 20 s\n\(output ?? "")")
                     }
                     try await Task.sleep(for: .milliseconds(20))
                 }

@@ -32,9 +32,9 @@ struct JobsBench: Sendable {
         let commands = try await deployment.redis.commandsProcessed() - commandsBefore
         let failed = await driver.failed
         await driver.stop()
-        let patience = ContinuousClock.now + .seconds(20)
+        let deadline = ContinuousClock.now + .seconds(20)
         while await driver.running > 0 {
-            guard ContinuousClock.now < patience else { throw CommandFailure(.failed, "sluice: some jobs did not end within 20 s") }
+            guard ContinuousClock.now < deadline else { throw CommandFailure(.failed, "sluice: some jobs did not end within 20 s") }
             try await Task.sleep(for: .milliseconds(20))
         }
         let elapsed = Double(end - start) / 1e9

@@ -124,7 +124,7 @@ struct ChatMachine {
     }
 
     /// The REQUEST message of a request.
-    private func asking(_ request: Request, _ milliseconds: Int64) -> Action {
+    private func requestMessage(_ request: Request, _ milliseconds: Int64) -> Action {
         var members = JSONObject()
         members["request_id"] = .string(request.id)
         members["data_type"] = "TEXT"
@@ -144,7 +144,7 @@ struct ChatMachine {
             number += 1
             let next = Request(id: "\(runID)-\(number)", text: line)
             request = next
-            actions.append(asking(next, milliseconds))
+            actions.append(requestMessage(next, milliseconds))
             return
         }
         if hasInputEnded {
@@ -243,7 +243,7 @@ struct ChatMachine {
         guard id == request?.id else { return }
         if code == "SESSION_INVALID", let request, request.eventID == nil, request.endedAt == nil {
             // The connection was lost before the gateway received the request.
-            return actions.append(asking(request, milliseconds))
+            return actions.append(requestMessage(request, milliseconds))
         }
         hasFailed = true
         if request?.hasText == true { actions.append(.endOfAnswer) }

@@ -21,7 +21,7 @@ struct PrivateRedis: Sendable {
     private static let readyDeadline = TimeAmount.seconds(10)
 
     /// The shell script. Its arguments are the folder, the server and the server's arguments.
-    private static let guardian = """
+    private static let supervisorScript = """
         folder=$1; shift
         "$@" >"$folder/redis.log" 2>&1 &
         server=$!
@@ -46,7 +46,8 @@ struct PrivateRedis: Sendable {
         let folder = try temporaryFolder()
         let redis = PrivateRedis(socket: folder + "/redis.sock", folder: folder)
         let arguments = [
-            "-c", guardian, "sluice-dev-redis", folder, server, "--port", "0", "--unixsocket", redis.socket, "--unixsocketperm", "700",
+            "-c", supervisorScript, "sluice-dev-redis", folder, server, "--port", "0", "--unixsocket", redis.socket, "--unixsocketperm",
+            "700",
             "--save", "", "--appendonly", "no", "--dir", folder, "--maxmemory-policy", "noeviction", "--daemonize", "no",
         ]
         var options = PlatformOptions()

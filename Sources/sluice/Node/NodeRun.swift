@@ -9,7 +9,7 @@ import UnixSignals
 /// process exits in any case.
 struct NodeRun: Sendable {
     /// Time from the cancellation to the forced exit.
-    private static let lastMoment = Duration.milliseconds(500)
+    private static let exitDelay = Duration.milliseconds(500)
 
     let services: [any Service]
     let logger: Logger
@@ -69,7 +69,7 @@ struct NodeRun: Sendable {
             }
             logger.warning("stopping at once", metadata: ["signal": "\(signal)"])
             Task.detached {
-                try? await Task.sleep(for: Self.lastMoment)
+                try? await Task.sleep(for: Self.exitDelay)
                 // Not exit(3): its handlers may free objects that other threads are using.
                 _exit(ExitStatus.failed.rawValue)
             }

@@ -8,7 +8,7 @@ import RedisClient
 /// A connection of an operator command to a deployment. It uses Redis only, so that it works while no node is running.
 struct Deployment: Sendable {
     /// Timeout of a Redis command, and of connecting.
-    private static let patience = TimeAmount.seconds(4)
+    private static let timeout = TimeAmount.seconds(4)
 
     let queue: JobQueue
     let url: RedisURL
@@ -27,8 +27,8 @@ struct Deployment: Sendable {
         try reader.finish()
         guard let found else { throw CommandFailure(.usage, "SLUICE_REDIS_URL is invalid") }
         var settings = found.redis
-        settings.connectTimeout = patience
-        settings.commandTimeout = patience
+        settings.connectTimeout = timeout
+        settings.commandTimeout = timeout
         let redis = RedisClient(
             url: found.redisURL, settings: settings, eventLoop: MultiThreadedEventLoopGroup.singleton.next(), name: "operator",
             logger: .silent)

@@ -31,7 +31,9 @@ extension SettingsReader {
         var queue = QueueSettings()
         let namespace = text("SLUICE_NAMESPACE") ?? queue.keys.namespace
         if namespace.utf8.count > 100 || namespace.contains(where: { "{}*?[]^\\".contains($0) || $0.isWhitespace }) {
-            fault("SLUICE_NAMESPACE", "it cannot be part of a key", "write at most 100 characters without spaces, braces and * ? [ ] ^ \\")
+            fault(
+                "SLUICE_NAMESPACE", "it is not valid in a Redis key", "write at most 100 characters without spaces, braces and * ? [ ] ^ \\"
+            )
         }
         queue.keys = Keys(namespace: namespace, partitions: integer("SLUICE_PARTITIONS") ?? 1)
         if let lease = duration("SLUICE_LEASE") { queue.lease = lease }

@@ -56,7 +56,7 @@ struct UpstreamsFile {
             return fault(0, "there is no list \"upstreams\" in it", "write \"upstreams:\" and a list under it")
         }
         for (key, _) in mapping where key.string != "upstreams" {
-            fault(key.line, "unknown field \"\(key.shown)\"", "the file holds one list, \"upstreams\"")
+            fault(key.line, "unknown field \"\(key.shown)\"", "the file contains one list, \"upstreams\"")
         }
         guard let node = root["upstreams"], case .sequence(let list) = node, !list.isEmpty else {
             return fault(root["upstreams"]?.line ?? 0, "\"upstreams\" is not a list of at least one upstream", "list at least one upstream")
@@ -71,7 +71,7 @@ struct UpstreamsFile {
     /// Reads one entry of the list. A faulty entry is added too, so that later checks can report further faults.
     private mutating func readUpstream(_ node: Node) {
         guard case .mapping(let mapping) = node else {
-            return fault(node.line, "an upstream is not a group of fields", "write at least name and url")
+            return fault(node.line, "an upstream is not a mapping of fields", "write at least name and url")
         }
         for (key, _) in mapping where !Self.fields.contains(key.string ?? "") {
             fault(key.line, "unknown field \"\(key.shown)\"", "an upstream has " + Self.fields.joined(separator: ", "))
@@ -80,7 +80,7 @@ struct UpstreamsFile {
         if name.isEmpty || name.utf8.count > 100 || name.contains(where: \.isWhitespace)
             || name.unicodeScalars.contains(where: \.steersTerminal)
         {
-            fault(node["name"]?.line ?? node.line, "the upstream has no usable name", "give it one of 1 to 100 bytes without spaces")
+            fault(node["name"]?.line ?? node.line, "the upstream has no usable name", "give it a name of 1 to 100 bytes without spaces")
         }
         let url = string("url", in: node) ?? ""
         if let problem = Self.problem(ofURL: url) {
@@ -103,7 +103,7 @@ struct UpstreamsFile {
         if upstream.models.isEmpty {
             // For the router an upstream without models serves every model. In a file, models must be listed.
             upstream.models = upstream.aliases.keys.sorted()
-            if upstream.models.isEmpty { fault(node.line, "\(name): no models are listed", "list in \"models\" those it is to serve") }
+            if upstream.models.isEmpty { fault(node.line, "\(name): no models are listed", "list the models that it serves in \"models\"") }
         }
         upstreams.append(upstream)
         lines.append(node.line)
@@ -117,7 +117,7 @@ struct UpstreamsFile {
         }
         let authority = url.dropFirst(scheme.count).prefix { $0 != "/" && $0 != "?" && $0 != "#" }
         guard !authority.contains("@") else {
-            return ("its url holds a name or a password", "keep secrets out of this file: use key_file or key_env")
+            return ("its url contains a user name or a password", "keep secrets out of this file: use key_file or key_env")
         }
         // An IPv6 address is in brackets and contains colons.
         let host = authority.hasPrefix("[") ? authority.prefix { $0 != "]" } + "]" : authority.prefix { $0 != ":" }
@@ -144,7 +144,7 @@ struct UpstreamsFile {
                     "name another upstream of this file")
             }
             if Set(upstream.fallback).count < upstream.fallback.count {
-                fault(line, "\(upstream.name): a fallback is listed twice", "list each once, in the order in which they are tried")
+                fault(line, "\(upstream.name): a fallback is listed twice", "list each fallback once, in the order in which they are tried")
             }
         }
     }
@@ -155,7 +155,7 @@ struct UpstreamsFile {
     private mutating func string(_ field: String, in node: Node) -> String? {
         guard let value = node[field], !value.isNull else { return nil }
         guard let scalar = value.scalar else {
-            fault(value.line, "\"\(field)\" is not a text", "write one value")
+            fault(value.line, "\"\(field)\" is not a string", "write one value")
             return nil
         }
         return SettingValue.trimmed(scalar.string)
@@ -176,7 +176,7 @@ struct UpstreamsFile {
     private mutating func strings(_ field: String, in node: Node, of name: String) -> [String] {
         guard let value = node[field], !value.isNull else { return [] }
         guard case .sequence(let sequence) = value, sequence.allSatisfy({ $0.scalar != nil && !$0.isNull }) else {
-            fault(value.line, "\(name): \(field) is not a list of texts", "write [a, b]")
+            fault(value.line, "\(name): \(field) is not a list of strings", "write [a, b]")
             return []
         }
         return sequence.compactMap { $0.scalar?.string }.filter { !$0.isEmpty }
@@ -186,7 +186,7 @@ struct UpstreamsFile {
     private mutating func aliases(in node: Node, of name: String) -> [String: String] {
         guard let value = node["aliases"], !value.isNull else { return [:] }
         guard case .mapping(let mapping) = value else {
-            fault(value.line, "\(name): aliases is not a group of name: model", "write {name: model}")
+            fault(value.line, "\(name): aliases is not a mapping of names to models", "write {name: model}")
             return [:]
         }
         var result: [String: String] = [:]
@@ -204,7 +204,7 @@ struct UpstreamsFile {
     private mutating func count(_ field: String, in node: Node, of name: String) -> Int? {
         guard let text = string(field, in: node) else { return nil }
         if let number = Int(text), (1...10_000_000).contains(number) { return number }
-        fault(node[field]?.line ?? 0, "\(name): \(field) is not a whole number from 1", "write such a number or leave it out")
+        fault(node[field]?.line ?? 0, "\(name): \(field) is not a whole number from 1", "write a whole number from 1 or omit the field")
         return nil
     }
 

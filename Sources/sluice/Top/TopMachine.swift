@@ -45,7 +45,7 @@ struct TopMachine: Sendable {
     }
 
     /// Number of snapshots in `history`.
-    private static let remembered = 120
+    private static let historyLength = 120
     /// Rows that Page Up and Page Down move by.
     private static let page = 10
 
@@ -65,9 +65,9 @@ struct TopMachine: Sendable {
         switch input {
         case .snapshot(let snapshot):
             history.append(snapshot)
-            if history.count > Self.remembered { history.removeFirst() }
+            if history.count > Self.historyLength { history.removeFirst() }
             trouble = nil
-            keepSelection()
+            restoreSelection()
             return .none
         case .unreachable(let reason):
             trouble = reason
@@ -75,7 +75,7 @@ struct TopMachine: Sendable {
         case .told(let text):
             message = text
             return .none
-        case .key(let key): return pressed(key)
+        case .key(let key): return handle(key)
         }
     }
 
@@ -91,7 +91,7 @@ struct TopMachine: Sendable {
     private var allRows: [Row] { Section.allCases.flatMap { rows(of: $0) } }
 
     /// When the selected row has disappeared, selects the first row of its list, or of the first list that is not empty.
-    private mutating func keepSelection() {
+    private mutating func restoreSelection() {
         let list = rows(of: selected.section)
         guard !list.contains(selected) else { return }
         // The pending action refers to a row that has disappeared and must not be applied to another row.
@@ -101,7 +101,7 @@ struct TopMachine: Sendable {
 
     // MARK: keys
 
-    private mutating func pressed(_ key: TopKey) -> Action {
+    private mutating func handle(_ key: TopKey) -> Action {
         message = nil
         if let question {
             self.question = nil
