@@ -76,6 +76,7 @@ struct FirstTokenBench: Sendable {
         return report
     }
 
+    /// The time to first token of one request, ns.
     private func time(_ reader: StreamReader, _ index: Int, _ ask: @Sendable () -> Void) async throws -> UInt64 {
         guard let time = await reader.timeFirstToken(of: index, patience: .seconds(20), ask: ask) else {
             throw CommandFailure(.failed, "sluice: a request returned no token within 20 s")

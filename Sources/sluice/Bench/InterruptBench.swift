@@ -17,6 +17,7 @@ struct InterruptBench: Sendable {
     private static let batch = 10
     private var model: SimulatedModel { SimulatedModel(tokens: Int(120_000 / max(gap, 0.1)), gap: gap) }
 
+    /// The results of one kind of interrupt.
     private struct Sums {
         var acknowledged = Times()
         var closed = Times()
@@ -65,6 +66,7 @@ struct InterruptBench: Sendable {
         return report
     }
 
+    /// Adds the results of one kind of interrupt to the report.
     private func add(_ sums: Sums, _ key: String, _ title: String, to report: inout BenchReport) {
         report.add("\(key)_tokens_after_maximum", "\(title): tokens generated afterwards, maximum", Double(sums.mostTokensAfter), "")
         report.add("\(key)_tokens_after", "\(title): tokens generated afterwards, total", Double(sums.tokensAfter), "")

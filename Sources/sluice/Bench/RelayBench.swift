@@ -71,6 +71,7 @@ struct RelayBench: Sendable {
         return report
     }
 
+    /// Opens as many WebSockets as the streams need.
     private func openSockets(_ reader: StreamReader) async throws -> [BenchSocket] {
         var sockets: [BenchSocket] = []
         for _ in 0..<((streams + BenchSocket.requestsEach - 1) / BenchSocket.requestsEach) {
@@ -81,6 +82,8 @@ struct RelayBench: Sendable {
         return sockets
     }
 
+    /// Measures the running streams.
+    /// - Parameter before: readings before the streams were started, for the memory per stream.
     private func measure(_ reader: StreamReader, _ direct: StreamReader, before: [ProcessReading]) async throws -> BenchReport {
         let redis = deployment.redis
         let commandsBefore = try await redis.commandsProcessed()

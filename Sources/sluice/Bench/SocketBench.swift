@@ -45,6 +45,7 @@ struct SocketBench: Sendable {
         return report
     }
 
+    /// Opens and registers WebSockets in batches.
     private func connect(_ count: Int, _ reader: StreamReader) async throws -> [BenchSocket] {
         var sockets: [BenchSocket] = []
         while sockets.count < count {

@@ -157,6 +157,7 @@ struct ChatMachine {
 
     // MARK: Messages
 
+    /// Handles a message of the gateway.
     private mutating func receive(_ message: JSON, _ now: UInt64, _ milliseconds: Int64, _ actions: inout [Action]) {
         let payload = message["payload"] ?? [:]
         switch message["msg_type"]?.string {

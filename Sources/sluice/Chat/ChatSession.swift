@@ -140,6 +140,7 @@ private struct ChatView {
         if printsJSON { StandardOutput.writeLine(message) }
     }
 
+    /// Prints the output of an action.
     mutating func show(_ action: ChatMachine.Action) {
         switch action {
         case .answer(let text):
@@ -161,6 +162,7 @@ private struct ChatView {
         showsPrompt = false
     }
 
+    /// Prints a note on a line of its own.
     mutating func note(_ text: String) {
         if showsPrompt { StandardError.write("\n") }
         showsPrompt = false

@@ -60,6 +60,7 @@ struct ConfigCheckCommand: ParsableCommand {
         return SettingTable.all.filter { $0.readers.contains(node == .gateway ? .gateway : .worker) }
     }
 
+    /// The settings as text.
     private func table(_ source: SettingsSource) -> String {
         var table = TextTable(header: ["SETTING", "VALUE", "SOURCE"] + (verbose ? ["MEANING"] : []))
         for setting in shown {
@@ -71,6 +72,7 @@ struct ConfigCheckCommand: ParsableCommand {
         return table.text
     }
 
+    /// The settings and faults as JSON.
     private func json(_ source: SettingsSource, _ faults: [SettingFault]) -> JSON {
         let settings = shown.map { setting -> JSON in
             let value = source.value(setting.name)

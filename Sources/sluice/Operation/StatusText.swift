@@ -15,6 +15,7 @@ extension DeploymentSnapshot {
         return "\(table.text)\n\(workerText)\n\(gatewayText)\ndead letters: \(dead)\n"
     }
 
+    /// The workers, and the latencies of the last minute.
     private var workerText: String {
         guard !workers.isEmpty else { return "no worker is running\n" }
         var table = TextTable(header: ["WORKER", "IN FLIGHT", "CAPACITY", "TOKENS/S", "JOBS/S", "STATE", "VERSION", "UP"])

@@ -56,6 +56,7 @@ struct TopFrame {
 
     // MARK: the head
 
+    /// The first line: Redis, the number of nodes, the time of the snapshot.
     private func title(_ snapshot: DeploymentSnapshot) -> StyledLine {
         func count(_ number: Int, _ name: String) -> String { "\(number) \(name)\(number == 1 ? "" : "s")" }
         let time = Timestamp(milliseconds: Int64(snapshot.milliseconds)).description.dropFirst(11).prefix(8)
@@ -64,6 +65,7 @@ struct TopFrame {
         return StyledLine(left + " " + right).filled(to: size.columns, .selected)
     }
 
+    /// Token and job rates, and used slots.
     private func rates(_ snapshot: DeploymentSnapshot) -> StyledLine {
         var line = StyledLine(" tokens/s ", .dim)
         line.add(Cells.fit(Quantity.rate(snapshot.tokensPerSecond), 8), .bold)
@@ -76,6 +78,7 @@ struct TopFrame {
         return line
     }
 
+    /// Ended jobs by outcome, and dead letters.
     private func endings(_ snapshot: DeploymentSnapshot) -> StyledLine {
         let all = snapshot.finished + snapshot.interrupted + snapshot.failed
         var line = StyledLine(" ended    ", .dim)
@@ -101,6 +104,7 @@ struct TopFrame {
 
     // MARK: queues and latencies
 
+    /// One line per queue, followed by one of the latencies.
     private func queues(_ snapshot: DeploymentSnapshot) -> [StyledLine] {
         var heading = StyledLine(Self.queueColumns("  QUEUE", "WAITING", "RUNNING", "OLDEST", "STATE"), .heading)
         heading.add(Self.latencyColumns("LAST MINUTE", "P50", "P99", "COUNT"), .heading)
@@ -139,6 +143,7 @@ struct TopFrame {
 
     // MARK: workers
 
+    /// The heading and the visible workers.
     private func workers(_ snapshot: DeploymentSnapshot, _ rows: Int) -> [StyledLine] {
         let name = max(16, size.columns - 2 - 12 - 10 - 9 - 9 - 11 - 7)
         func columns(_ first: String, _ slots: String, _ bar: String, _ tokens: String, _ jobs: String, _ state: String, _ up: String)
@@ -169,15 +174,17 @@ struct TopFrame {
         return lines
     }
 
+    /// A bar of `width` cells that shows a share of the whole.
     static func bar(_ value: Int, of whole: Int, _ width: Int) -> String {
         guard whole > 0 else { return "" }
-        // Something is never shown as nothing.
+        // A value above zero has at least one cell.
         let filled = value == 0 ? 0 : min(width, max(1, Int((Double(value) / Double(whole) * Double(width)).rounded())))
         return String(repeating: "█", count: filled) + String(repeating: "·", count: width - filled)
     }
 
     // MARK: jobs
 
+    /// The heading and the visible jobs, slowest first.
     private func jobs(_ snapshot: DeploymentSnapshot, _ rows: Int) -> [StyledLine] {
         let rest = size.columns - 32 - 6 - 12 - 7 - 2
         let worker = min(24, rest / 2 + 1)

@@ -79,6 +79,7 @@ struct TopMachine: Sendable {
         }
     }
 
+    /// The rows of a list in screen order.
     func rows(of section: Section) -> [Row] {
         guard let snapshot else { return [] }
         switch section {
@@ -101,6 +102,7 @@ struct TopMachine: Sendable {
 
     // MARK: keys
 
+    /// Handles a key. While a question is pending, only `y` confirms its action.
     private mutating func handle(_ key: TopKey) -> Action {
         message = nil
         if let question {
