@@ -1,14 +1,15 @@
-/// What the command line tells its caller by the exit status.
+/// The exit status of a command.
 enum ExitStatus: Int32, Sendable {
     case done = 0
+    /// The command ran and failed.
     case failed = 1
-    /// Wrong usage or wrong settings.
+    /// Invalid arguments or settings.
     case usage = 2
-    /// Redis, gateway or upstream out of reach (EX_UNAVAILABLE of sysexits).
+    /// Redis, the gateway or the upstream is unreachable (EX_UNAVAILABLE of sysexits).
     case unavailable = 69
 }
 
-/// Ends a command with a message for people, one line or more, on standard error.
+/// An error that ends a command with an exit status and a message of one or more lines on standard error.
 struct CommandFailure: Error, Sendable, CustomStringConvertible {
     let status: ExitStatus
     let message: String

@@ -2,16 +2,17 @@ import ArgumentParser
 import Glibc
 import Observability
 
+/// The root command. Maps errors to exit statuses.
 @main
 struct Sluice: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "sluice",
-        abstract: "Carries LLM generation through Redis, and stops it when it is told to.",
+        abstract: "Runs LLM generation jobs through Redis Streams and interrupts them on request.",
         discussion: """
-            Settings come from the environment (SLUICE_…) or a file of NAME=value lines (--config); the environment wins. \
+            Settings come from the environment (SLUICE_…) or a file of NAME=value lines (--config); the environment takes precedence. \
             "sluice config check" lists them all.
 
-            Exit status: 0 done, 1 failed, 2 wrong usage or settings, 69 Redis, gateway or upstream out of reach.
+            Exit status: 0 success, 1 failure, 2 invalid arguments or settings, 69 Redis, gateway or upstream unreachable.
             """,
         version: Build.version,
         subcommands: [
@@ -21,7 +22,7 @@ struct Sluice: AsyncParsableCommand {
         ])
 
     static func main() async {
-        // A reader of our output or a peer that went away is told by a write's result, not by a signal that ends us.
+        // A write to a closed pipe or connection must fail with EPIPE instead of ending the process.
         signal(SIGPIPE, SIG_IGN)
         await run(Array(CommandLine.arguments.dropFirst()))
     }
@@ -47,7 +48,8 @@ struct Sluice: AsyncParsableCommand {
         }
     }
 
-    /// ArgumentParser's own: help and version are no failure, wrong usage is status 2 here (there it is 64).
+    /// Ends the process for an error of ArgumentParser. Help and version exit with 0; invalid usage exits with 2 instead of
+    /// ArgumentParser's 64.
     private static func end(with error: any Error) -> Never {
         let code = exitCode(for: error)
         if code.isSuccess { exit(withError: error) }

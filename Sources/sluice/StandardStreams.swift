@@ -3,25 +3,27 @@ import Glibc
 import JSONCodec
 import Observability
 
-/// What a command has to say besides its result: problems and progress.
+/// Standard error: problems and progress.
 enum StandardError {
     static func write(_ text: String) { Descriptor.write(Array(text.utf8), to: STDERR_FILENO) }
 }
 
-/// What a command was asked for.
+/// Standard output: a command's result.
 enum StandardOutput {
-    /// - Returns: false when nobody reads any more.
+    /// - Returns: false when the reading end of the pipe is closed.
     @discardableResult
     static func write(_ text: String) -> Bool { Descriptor.write(Array(text.utf8), to: STDOUT_FILENO) }
 
+    /// Writes a value as one line of JSON.
     @discardableResult
     static func writeLine(_ json: JSON) -> Bool { writeLine(escaping: json.text) }
 
-    /// - Parameter json: one JSON text. What would steer a terminal is escaped.
+    /// Writes a JSON text as one line.
+    /// - Parameter json: one JSON text. Terminal control characters in it are escaped.
     @discardableResult
     static func writeLine(escaping json: String) -> Bool { write(escaped(json) + "\n") }
 
-    /// The same JSON with an escape for each character that would steer a terminal: outside its strings JSON has none but white space.
+    /// The same JSON with terminal control characters as `\u` escapes. Outside strings JSON contains no such characters but white space.
     static func escaped(_ json: String) -> String {
         guard json.unicodeScalars.contains(where: \.steersTerminal) else { return json }
         var out = String.UnicodeScalarView()
@@ -37,9 +39,10 @@ enum StandardOutput {
     }
 }
 
+/// Blocking writes to a file descriptor.
 private enum Descriptor {
-    /// A reader that went away ends the writing and is no error of ours.
-    /// - Returns: whether all was written.
+    /// Writes all bytes. A closed reading end stops the write and is not an error.
+    /// - Returns: whether everything was written.
     @discardableResult
     static func write(_ bytes: [UInt8], to descriptor: Int32) -> Bool {
         bytes.withUnsafeBytes { bytes in
@@ -49,7 +52,7 @@ private enum Descriptor {
                 if written > 0 {
                     rest = rest.dropFirst(written)
                 } else if errno == EAGAIN {
-                    // A terminal or pipe that another process made non-blocking.
+                    // Another process may have made the terminal or pipe non-blocking.
                     var ready = pollfd(fd: descriptor, events: Int16(POLLOUT), revents: 0)
                     poll(&ready, 1, 1_000)
                 } else if errno != EINTR {
@@ -61,7 +64,8 @@ private enum Descriptor {
     }
 }
 
-/// Columns of text, each as wide as its widest cell; the last one is not padded. Cells are made printable: most come from outside.
+/// A table of text columns, each as wide as its widest cell; the last column is not padded. Control characters are removed from cells,
+/// since most values come from Redis.
 struct TextTable {
     private var rows: [[String]]
 
@@ -71,6 +75,7 @@ struct TextTable {
 
     var isEmpty: Bool { rows.count <= 1 }
 
+    /// The rows as lines, each ending with a newline.
     var text: String {
         var widths: [Int] = []
         for row in rows {

@@ -4,9 +4,9 @@ import Testing
 
 @testable import sluice
 
-@Suite("The terminal client's protocol")
+@Suite("Protocol of the terminal client")
 struct ChatMachineTests {
-    /// A machine with a clock that goes on 1 ms per input.
+    /// A machine with a clock that advances by 1 ms per input.
     private struct Driver {
         var machine: ChatMachine
         var now: UInt64 = 1_000_000_000
@@ -54,7 +54,7 @@ struct ChatMachineTests {
             .first
     }
 
-    @Test func oneQuestionIsAnsweredAndTheClientLeaves() {
+    @Test func `a single prompt is answered and the client leaves`() {
         var chat = Driver(prompt: "hello")
         let registration = payload(chat(.connected), "REGISTER")
         #expect(registration?["auth"] == ["type": "API_KEY", "api_key": "k"])
@@ -69,7 +69,7 @@ struct ChatMachineTests {
         #expect(end.last == .leave(.done, ""))
     }
 
-    @Test func linesWaitForTheAnswerBeforeThem() {
+    @Test func `lines wait for the end of the previous answer`() {
         var chat = Driver()
         #expect(chat.register() == [.prompt])
         #expect(sent(chat(.line("one"))) == ["REQUEST"])
@@ -79,20 +79,20 @@ struct ChatMachineTests {
         #expect(chat.close(request: "run-2").last == .leave(.done, ""))
     }
 
-    @Test func emptyLinesAskNothing() {
+    @Test func `empty lines are ignored`() {
         var chat = Driver()
         _ = chat.register()
         #expect(chat(.line("  ")) == [.prompt])
     }
 
-    @Test func ctrlCInterruptsAndTheReceiptTellsWhatTheClientMeasured() throws {
+    @Test func `Ctrl-C interrupts and the receipt contains the client's times`() throws {
         var chat = Driver()
         _ = chat.register()
         _ = chat(.line("long"))
         _ = chat.text("a")
         let interrupt = payload(chat(.interrupt), "INTERRUPT")
         #expect(interrupt == ["interrupt_request_id": "run-1", "reason": "USER_STOP"])
-        // 1 ms later the acknowledgement, 2 ms later the closing frame.
+        // The acknowledgement after 1 ms, the closing frame after 2 ms.
         #expect(chat.message("INTERRUPT_ACK", ["status": "SUCCESS"]) == [])
         let end = chat.message(
             "RESPONSE",
@@ -113,7 +113,7 @@ struct ChatMachineTests {
         #expect(end.last == .prompt)
     }
 
-    @Test func theReceiptWaitsForAnAcknowledgementThatComesLast() {
+    @Test func `the receipt waits for a late acknowledgement`() {
         var chat = Driver()
         _ = chat.register()
         _ = chat(.line("long"))
@@ -124,7 +124,7 @@ struct ChatMachineTests {
         #expect(end.last == .prompt)
     }
 
-    @Test func ctrlCAtThePromptOrASecondOneLeaves() {
+    @Test func `Ctrl-C at the prompt or a second Ctrl-C leaves`() {
         var idle = Driver()
         _ = idle.register()
         #expect(idle(.interrupt).last == .leave(.done, ""))
@@ -135,7 +135,7 @@ struct ChatMachineTests {
         #expect(busy(.interrupt).last == .leave(.done, ""))
     }
 
-    @Test func aBrokenConnectionIsResumedFromTheLastEvent() {
+    @Test func `a lost connection is resumed from the last event`() {
         var chat = Driver(prompt: "x")
         _ = chat.register()
         _ = chat.text("a", event: "1-5")
@@ -146,7 +146,7 @@ struct ChatMachineTests {
         #expect(chat.close().last == .leave(.done, ""))
     }
 
-    @Test func aQuestionThatNeverArrivedIsAskedAgain() {
+    @Test func `a request that did not arrive is sent again`() {
         var chat = Driver(prompt: "x")
         _ = chat.register()
         _ = chat(.closed(code: 1001, reason: "draining"))
@@ -155,7 +155,7 @@ struct ChatMachineTests {
         #expect(payload(actions, "REQUEST")?["request_id"] == "run-1")
     }
 
-    @Test func aSessionThatIsGoneIsReplaced() {
+    @Test func `an expired session is replaced`() {
         var chat = Driver()
         _ = chat.register()
         _ = chat(.closed(code: nil, reason: ""))
@@ -165,7 +165,7 @@ struct ChatMachineTests {
         #expect(chat.message("REGISTER_ACK", ["session_id": "t"]) == [.prompt])
     }
 
-    @Test func errorsEndARequestAndLeaveWithStatus1() {
+    @Test func `errors end a request and the client leaves with status 1`() {
         var single = Driver(prompt: "x")
         _ = single.register()
         let error: JSON = ["error_code": "UPSTREAM_ERROR", "error_msg": "no", "error_detail": "model_not_found", "request_id": "run-1"]
@@ -177,12 +177,12 @@ struct ChatMachineTests {
         #expect(chat(.endOfInput).last == .leave(.failed, ""))
     }
 
-    @Test func aRefusalEndsTheClient() {
+    @Test func `a rejected registration ends the client`() {
         var chat = Driver()
         _ = chat(.connected)
         #expect(
             chat.message("ERROR", ["error_code": "AUTH_FAILED", "error_msg": "unknown key"])
-                == [.leave(.failed, "sluice: the gateway refused: AUTH_FAILED: unknown key")])
+                == [.leave(.failed, "sluice: the gateway rejected the registration: AUTH_FAILED: unknown key")])
         var closed = Driver()
         _ = closed.register()
         #expect(
@@ -190,13 +190,13 @@ struct ChatMachineTests {
         )
     }
 
-    @Test func heartbeatsAreAnswered() {
+    @Test func `heartbeats are answered`() {
         var chat = Driver()
         _ = chat.register()
         #expect(sent(chat.message("HEARTBEAT", ["remaining_seconds": 9])) == ["HEARTBEAT_REPLY"])
     }
 
-    @Test func framesOfOtherRequestsAreNotShown() {
+    @Test func `frames of other requests are ignored`() {
         var chat = Driver()
         _ = chat.register()
         _ = chat(.line("x"))
@@ -209,22 +209,22 @@ struct ChatMachineTests {
         ("http://h:1/", "ws://h:1/ws/agent/stream"), ("ws://[::1]:9", "ws://[::1]:9/ws/agent/stream"),
         ("ws://[::1]", "ws://[::1]:80/ws/agent/stream"),
     ])
-    func address(text: String, meant: String) {
+    func `addresses are parsed`(text: String, meant: String) {
         #expect(ChatAddress(text)?.description == meant)
     }
 
     @Test(arguments: ["", "h:80", "ftp://h", "ws://", "ws://h:x", "ws://u@h", "ws://h:0", "ws://a b"])
-    func noAddress(text: String) {
+    func `invalid addresses are rejected`(text: String) {
         #expect(ChatAddress(text) == nil)
     }
 
-    @Test func whatAModelWritesCannotSteerTheTerminal() {
+    @Test func `control characters of a model's output are removed`() {
         #expect(Terminal.printable("a\u{1B}[2Jb\r\nc\td\u{9B}", keepingLines: true) == "a\u{FFFD}[2Jb\nc\td\u{FFFD}")
         #expect(Terminal.printable("a\nb") == "a b")
         let hidden = "a\u{202A}\u{202B}\u{202D}\u{202E}b\u{2066}\u{2067}\u{2068}\u{2069}c\u{200E}\u{200F}\u{202C}\u{61C}d"
         #expect(Terminal.printable(hidden) == "abcd" && Terminal.printable(hidden, keepingLines: true) == "abcd")
         #expect(Terminal.printable("a\u{2028}b\u{9D}8;;x\u{9C}") == "a b 8;;x ")
-        // Escapes, for --json: the same value.
+        // The escapes of --json preserve the value.
         let json: JSON = ["m": .string("a\u{1B}\u{9B}\u{202E}\u{7F}é👩‍👩‍👧\n")]
         let written = StandardOutput.escaped(json.text)
         #expect(written == #"{"m":"a\u001b\u009b\u202e\u007fé👩‍👩‍👧\n"}"# && (try? JSON(parsing: written)) == json)

@@ -3,7 +3,7 @@ import JSONCodec
 import TestSupport
 import Testing
 
-@Suite("The command line, as processes")
+@Suite("Command line")
 struct CommandLineTests {
     private static let commands: [[String]] = [
         [], ["dev"], ["gateway"], ["worker"], ["simulate"], ["chat"], ["status"], ["top"], ["bench"], ["job"], ["job", "list"],
@@ -14,7 +14,7 @@ struct CommandLineTests {
         ["queue", "pause"], ["queue", "resume"], ["config"], ["config", "check"],
     ]
 
-    @Test func everyCommandHasHelp() async throws {
+    @Test func `every command has help`() async throws {
         for command in Self.commands {
             let arguments = command + ["--help"]
             let outcome = try await run(arguments)
@@ -30,14 +30,14 @@ struct CommandLineTests {
         ["simulate", "--listen", "nowhere"], ["chat", "--url", "nowhere"], ["status", "--frob"], ["top", "--interval", "1ms"],
         ["worker", "--config", "/nowhere/at/all"],
     ])
-    func wrongUsageIsStatus2(arguments: [String]) async throws {
+    func `invalid usage is status 2`(arguments: [String]) async throws {
         let outcome = try await run(arguments)
         #expect(outcome.status == .exited(2))
         #expect(outcome.output.isEmpty)
         #expect(!outcome.errors.isEmpty)
     }
 
-    @Test func configCheckTellsValuesOnOutputAndFaultsOnErrors() async throws {
+    @Test func `config check prints values on standard output and faults on standard error`() async throws {
         let canary = "canary-5d21-of-sixteen-bytes"
         let good = try await run(
             ["config", "check", "--json"], ["SLUICE_API_KEYS": "t:\(canary)", "SLUICE_UPSTREAM_KEY": canary, "SLUICE_LEASE": "20s"])
@@ -65,7 +65,7 @@ struct CommandLineTests {
         ["status"], ["top"], ["job", "list"], ["job", "interrupt", "x"], ["dead", "list"], ["queue", "pause", "batch"],
         ["worker-drain", "w"],
     ])
-    func redisOutOfReachIsStatus69(arguments: [String]) async throws {
+    func `an unreachable Redis is status 69`(arguments: [String]) async throws {
         let start = ContinuousClock.now
         let outcome = try await run(arguments, ["SLUICE_REDIS_URL": "redis://u:canary-9@127.0.0.1:1"])
         #expect(outcome.status == .exited(69))
@@ -75,7 +75,7 @@ struct CommandLineTests {
         #expect(start.duration(to: .now) < .seconds(30))
     }
 
-    @Test func noGatewayIsStatus69() async throws {
+    @Test func `an unreachable gateway is status 69`() async throws {
         let outcome = try await run(["chat", "--url", "ws://127.0.0.1:1", "hello"])
         #expect(outcome.status == .exited(69))
         #expect(outcome.errors.contains("no gateway answers at ws://127.0.0.1:1"))

@@ -1,7 +1,7 @@
 import Foundation
 import TestSupport
 
-/// Runs `sluice` with a list of arguments.
+/// Runs `sluice` with a list of arguments and waits for its end.
 enum CommandRun {
     struct Outcome {
         var status: ExitStatus

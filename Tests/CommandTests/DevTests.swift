@@ -5,7 +5,7 @@ import Testing
 
 @Suite("sluice dev")
 struct DevTests {
-    /// A `sluice dev` whose temporary files stand in a folder of the test's.
+    /// A running `sluice dev` with its temporary files in a folder of the test.
     private struct Running {
         let folder: TemporaryFolder
         let child: ChildProcess
@@ -28,8 +28,8 @@ struct DevTests {
         var output: String { Self.text(folder.file("out")) }
         var errors: String { Self.text(folder.file("err")) }
 
-        /// What follows a word at a line's beginning.
-        func told(_ word: String) -> String? {
+        /// The rest of the output line that begins with a label.
+        func value(_ word: String) -> String? {
             output.split(separator: "\n").map { $0.trimmingCharacters(in: .whitespaces) }.first { $0.hasPrefix(word) }
                 .map { $0.dropFirst(word.count).trimmingCharacters(in: .whitespaces) }
         }
@@ -38,7 +38,7 @@ struct DevTests {
             ((try? FileManager.default.contentsOfDirectory(atPath: folder.path)) ?? []).filter { $0.hasPrefix("sluice-dev-") }
         }
 
-        /// Whether a server listens on the private Redis' socket, found among all processes by its command line.
+        /// Whether the private Redis is running, found by its command line.
         var hasServer: Bool {
             let processes = ((try? FileManager.default.contentsOfDirectory(atPath: "/proc")) ?? []).filter { Int($0) != nil }
             return processes.contains { process in
@@ -48,9 +48,9 @@ struct DevTests {
         }
     }
 
-    @Test func answersAndEndsWithNothingLeft() async throws {
+    @Test func `dev answers and leaves nothing behind`() async throws {
         let dev = try await Running()
-        let url = try #require(dev.told("WebSocket"))
+        let url = try #require(dev.value("WebSocket"))
         let chat = try await CommandRun.run(["chat", "--url", url, "--model", "sim-n5-g1", "hello"])
         #expect(chat.status == .exited(0))
         #expect(chat.output == " w0 w1 w2 w3 w4\n")
@@ -64,7 +64,7 @@ struct DevTests {
         dev.folder.remove()
     }
 
-    @Test func killedItLeavesNoServerAndNoFolder() async throws {
+    @Test func `a killed dev leaves no server and no folder behind`() async throws {
         let dev = try await Running()
         #expect(dev.hasServer && dev.leftovers.count == 1)
         dev.child.signal(SIGKILL)
@@ -73,12 +73,12 @@ struct DevTests {
         dev.folder.remove()
     }
 
-    @Test func aTakenPortGivesWayToTheNextAndItIsSaid() async throws {
+    @Test func `a port in use is replaced by the next one with a message`() async throws {
         let first = try await Running()
-        let port = try #require(first.told("WebSocket")?.split(separator: ":").last?.prefix { $0 != "/" })
+        let port = try #require(first.value("WebSocket")?.split(separator: ":").last?.prefix { $0 != "/" })
         let second = try await Running(["SLUICE_LISTEN": "127.0.0.1:\(port)"])
         #expect(second.errors.contains("port \(port) is taken"))
-        #expect(second.told("WebSocket") != first.told("WebSocket"))
+        #expect(second.value("WebSocket") != first.value("WebSocket"))
         for dev in [first, second] {
             dev.child.signal(SIGTERM)
             #expect(await dev.child.wait(deadline: .seconds(15)) == .exited(0))
@@ -86,10 +86,10 @@ struct DevTests {
         }
     }
 
-    @Test func anotherUpstreamIsAskedInsteadOfTheSimulatedOne() async throws {
+    @Test func `a configured upstream replaces the simulator`() async throws {
         let upstream = try await CannedUpstream.start([])
         let dev = try await Running(["SLUICE_UPSTREAM_URL": upstream.url, "SLUICE_UPSTREAM_KEY": "canary-key"])
-        #expect(dev.told("model") == upstream.url)
+        #expect(dev.value("model") == upstream.url)
         #expect(!dev.output.contains("canary-key") && !dev.errors.contains("canary-key"))
         dev.child.signal(SIGINT)
         #expect(await dev.child.wait(deadline: .seconds(15)) == .exited(0))

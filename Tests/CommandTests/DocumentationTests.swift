@@ -7,16 +7,16 @@ import Testing
 
 @testable import sluice
 
-/// The DocC catalogs and the README name only what exists, and what exists is documented.
+/// The DocC catalogs and the README mention only existing names, and all names are documented.
 @Suite("Documentation")
 struct DocumentationTests {
     private static let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
     private static let modules = ["Contract", "Gateway", "JobQueue", "Worker", "sluice"]
-    /// Names that begin like a setting and are none: tests read them.
+    /// Names with the prefix of a setting that only tests read.
     private static let testVariables: Set<String> = [
         "SLUICE_BIN", "SLUICE_CHAOS_SECONDS", "SLUICE_CHAOS_STREAMS", "SLUICE_CHAOS_SEED",
     ]
-    /// Types of others that articles mention.
+    /// Third-party types that articles mention.
     private static let foreignTypes: Set<String> = ["SerialExecutor", "JSONDecoder", "EventSource", "NIOLoopBound", "RedisClient"]
 
     // MARK: The articles
@@ -30,25 +30,25 @@ struct DocumentationTests {
             text = try String(contentsOf: url, encoding: .utf8)
         }
 
-        /// Path below the repository's root.
+        /// The path relative to the repository's root.
         var path: String { String(url.path.dropFirst(root.path.count + 1)) }
         var name: String { url.deletingPathExtension().lastPathComponent }
         var testDescription: String { path }
-        /// Articles on what does not exist yet.
+        /// Whether the article describes planned features.
         var isPlanned: Bool { name == "Planned" }
 
-        /// Fenced blocks with the language after the fence.
+        /// Fenced blocks with their language.
         var blocks: [(language: String, text: String)] {
             text.matches(of: /(?ms)^```([a-z]*)\n(.*?)^```$/).map { (String($0.output.1), String($0.output.2)) }
         }
 
-        /// Without fenced blocks.
+        /// The text without fenced blocks.
         var prose: String { text.replacing(/(?ms)^```[a-z]*\n.*?^```$/, with: "") }
 
         /// The text of each code span in the prose.
         var spans: [String] { prose.matches(of: /`([^`\n]+)`/).map { String($0.output.1) } }
 
-        /// Headings below the title, in the form of an anchor.
+        /// Headings below the title, as anchors.
         var anchors: Set<String> { Set(prose.matches(of: /(?m)^#{2,} (.+)$/).map { DocumentationTests.anchor($0.output.1) }) }
     }
 
@@ -67,7 +67,7 @@ struct DocumentationTests {
         try files(below: catalog(module), named: ".md").map { try Article($0) }
     }
 
-    /// All articles, and the README.
+    /// All articles and the README.
     private static func all() throws -> [Article] {
         try modules.flatMap { try articles(of: $0) } + [Article(root.appending(path: "README.md"))]
     }
@@ -80,7 +80,7 @@ struct DocumentationTests {
         Set(text.matches(of: pattern).map { String($0.output) })
     }
 
-    /// The first group of each match. Swift's own expressions take seconds for all sources in a debug build.
+    /// The first group of each match. Uses NSRegularExpression, since Swift's Regex takes seconds for all sources in a debug build.
     private static func captures(_ pattern: String, in text: String) throws -> [String] {
         let expression = try NSRegularExpression(pattern: pattern)
         let whole = NSRange(text.startIndex..., in: text)
@@ -124,18 +124,18 @@ struct DocumentationTests {
 
     // MARK: Names
 
-    @Test func `every setting that is named exists`() throws {
+    @Test func `every mentioned setting exists`() throws {
         for article in try Self.all() {
             for name in Self.names(article.text, /SLUICE_[A-Z0-9_]*[A-Z0-9]/) where SettingTable.named(name) == nil {
                 if Self.testVariables.contains(name) || article.isPlanned { continue }
-                // "SLUICE_UPSTREAM_…" stands for several.
+                // "SLUICE_UPSTREAM_…" refers to several settings.
                 if article.text.contains("\(name)_"), SettingTable.all.contains(where: { $0.name.hasPrefix("\(name)_") }) { continue }
                 Issue.record("\(article.path): there is no setting \(name)")
             }
         }
     }
 
-    @Test func `nothing planned exists already`() throws {
+    @Test func `no planned feature exists already`() throws {
         let planned = try Self.article("Contract", "Planned")
         for name in Self.names(planned.text, /SLUICE_[A-Z0-9_]+/) {
             #expect(SettingTable.named(name) == nil, "\(name) exists: describe it, and take it out of Planned.md")
@@ -152,7 +152,7 @@ struct DocumentationTests {
         }
     }
 
-    /// Paths of commands, such as `["job", "list"]`, with whether further words are commands.
+    /// Paths of commands, such as `["job", "list"]`, and whether they have subcommands.
     private static func commands(_ type: any ParsableCommand.Type, _ path: [String] = []) -> [[String]: Bool] {
         let subcommands = type.configuration.subcommands
         var found = [path: !subcommands.isEmpty]
@@ -163,7 +163,7 @@ struct DocumentationTests {
         return found
     }
 
-    @Test func `every command that is named exists`() throws {
+    @Test func `every mentioned command exists`() throws {
         let commands = Self.commands(Sluice.self)
         for article in try Self.all() {
             let code = article.spans + article.blocks.filter { $0.language == "sh" }.map(\.text)
@@ -190,7 +190,7 @@ struct DocumentationTests {
         }
     }
 
-    /// Names of metrics in the sources; a name made of parts is `sluice_queue_` and what its file calls `gauge` with.
+    /// Names of metrics in the sources. A composed name is `sluice_queue_` and an argument of `gauge` in the same file.
     private static func metrics() throws -> Set<String> {
         var names: Set<String> = []
         for file in try files(below: root.appending(path: "Sources"), named: ".swift") {
@@ -203,7 +203,7 @@ struct DocumentationTests {
         return names
     }
 
-    @Test func `every metric that is named exists, and every metric is documented`() throws {
+    @Test func `every mentioned metric exists and every metric is documented`() throws {
         let metrics = try Self.metrics()
         #expect(metrics.contains("sluice_queue_depth") && metrics.count > 40)
         for article in try Self.all() {
@@ -241,7 +241,7 @@ struct DocumentationTests {
         for script in scripts { #expect(article.text.contains("`\(script.lastPathComponent)`"), "\(script.lastPathComponent)") }
     }
 
-    @Test func `every type that is named exists`() throws {
+    @Test func `every mentioned type exists`() throws {
         var types = Self.foreignTypes
         for file in try Self.files(below: Self.root.appending(path: "Sources"), named: ".swift") {
             let text = try String(contentsOf: file, encoding: .utf8)
@@ -250,7 +250,7 @@ struct DocumentationTests {
         for module in ["JobQueue", "Worker", "Gateway", "sluice"] {
             for article in try Self.articles(of: module) {
                 for span in article.spans where span.wholeMatch(of: /[A-Z][A-Za-z]*[a-z][A-Za-z]*/) != nil {
-                    // Headers and other words in title case that are no types have their own spelling.
+                    // Headers and other capitalized words that are not types.
                     if span == "Procfile" { continue }
                     #expect(types.contains(span) || Self.modules.contains(span), "\(article.path): there is no type \(span)")
                 }
@@ -271,7 +271,7 @@ struct DocumentationTests {
     private static let docc = Program.find("docc") ?? (FileManager.default.isExecutableFile(atPath: fallback) ? fallback : nil)
     private static let fallback = "/opt/swift/usr/bin/docc"
 
-    /// Without the module's symbols, which take a build of their own: an empty graph stands for them.
+    /// Checks links with an empty symbol graph, since extracting the module's symbols requires a separate build.
     @Test(.enabled("needs docc of the Swift toolchain") { docc != nil }, arguments: modules)
     func `docc builds the catalog without warnings`(module: String) async throws {
         let docc = try #require(Self.docc)

@@ -14,7 +14,7 @@ struct LogLineTests {
         String(decoding: LogLine(time: time, level: level, message: message, metadata: metadata).render(format), as: UTF8.self)
     }
 
-    @Test func text() {
+    @Test func `lines in the text format`() {
         #expect(render(.text, "message", ["key": "value"]) == "2026-11-22T14:00:00.123Z info  message key=value\n")
         #expect(render(.text, "gone", level: .warning) == "2026-11-22T14:00:00.123Z warning gone\n")
         #expect(
@@ -22,7 +22,7 @@ struct LogLineTests {
                 == "2026-11-22T14:00:00.123Z info  m a=\"\" b=\"a b\" c=\"x=\\\"y\\\"\" d=\"[\\\"1\\\", \\\"2\\\"]\"\n")
     }
 
-    @Test func json() throws {
+    @Test func `lines in the JSON format`() throws {
         let line = render(
             .json, "he said \"hi\"", ["job": "p0-1", "level": "mine", "list": ["a", .stringConvertible(2)], "map": ["x": "y"]])
         let json = try JSON(parsing: line)
@@ -35,9 +35,9 @@ struct LogLineTests {
         #expect(json["map"]?["x"]?.string == "y")
     }
 
-    /// What a client wrote may get into a line: it must neither begin another one nor speak to the terminal.
+    /// Text of a client in a log line must not start a new line or contain control characters.
     @Test(arguments: LogFormat.allCases)
-    func nothingBreaksOutOfItsLine(format: LogFormat) throws {
+    func `values cannot break a line`(format: LogFormat) throws {
         let hostile = "a\nb\r\u{1B}[2J\u{7F}\u{85}\u{2028}\u{0}\u{202E}\u{2067}\u{200F}c"
         let line = render(format, hostile, [hostile: .string(hostile)])
         #expect(line.unicodeScalars.count { $0 == "\n" } == 1)
@@ -48,11 +48,11 @@ struct LogLineTests {
     }
 
     @Test(arguments: LogFormat.allCases)
-    func aLongValueIsCut(format: LogFormat) {
+    func `long values are truncated`(format: LogFormat) {
         let line = render(format, "m", ["long": .string(String(repeating: "é", count: 1_000_000))])
         #expect((1_024..<1_200).contains(line.utf8.count))
         #expect(line.contains("é…"))
-        // Few characters of many bytes, in the message, a name and a value.
+        // A few characters of many bytes each, in the message, a name and a value.
         let stacked = "e" + String(repeating: "\u{301}", count: 400_000)
         #expect(render(format, stacked, [stacked: .string(stacked)]).utf8.count < 3_500)
     }
@@ -63,11 +63,11 @@ struct LogLineTests {
             (-1, "1969-12-31T23:59:59.999Z"), (951_782_400_007, "2000-02-29T00:00:00.007Z"),
         ]
             as [(Int64, String)])
-    func timestamp(milliseconds: Int64, text: String) {
+    func `timestamps are in UTC with milliseconds`(milliseconds: Int64, text: String) {
         #expect(Timestamp(milliseconds: milliseconds).description == text)
     }
 
-    @Test func theNearestMetadataCounts() {
+    @Test func `the innermost metadata takes precedence`() {
         let lines = Mutex<[String]>([])
         let provider = Logger.MetadataProvider { ["a": "provider", "b": "provider", "c": "provider"] }
         var logger = Logger(label: "test") { _ in

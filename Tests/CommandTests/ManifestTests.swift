@@ -5,8 +5,8 @@ import TestSupport
 import Testing
 import Yams
 
-/// What lies in `docker/` and the Procfile speaks of commands, flags, settings and files that there are. No engine runs here: the files are
-/// parsed.
+/// The files in `docker/` and the Procfile use existing commands, flags, settings and files. The files are parsed; no container engine is
+/// used.
 @Suite("Dockerfile, compose, manifests and Procfile")
 struct ManifestTests {
     private static let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
@@ -16,14 +16,14 @@ struct ManifestTests {
         try String(contentsOf: root.appending(path: path), encoding: .utf8)
     }
 
-    /// A way in which `sluice` is started somewhere.
+    /// One place where `sluice` is started.
     private struct Start {
         let place: String
         var arguments: [String]
         var environment: [String: String]
     }
 
-    // MARK: where it is started
+    // MARK: places that start sluice
 
     private static func composeStarts() throws -> [Start] {
         let compose = try #require(try Yams.load(yaml: text("docker/compose.yaml")) as? [String: Any])
@@ -36,7 +36,7 @@ struct ManifestTests {
         }
     }
 
-    /// `${NAME:-value}` as without NAME.
+    /// Expands `${NAME:-value}` to the default value.
     private static func expanded(_ text: String) -> String { text.replacing(/\$\{[A-Z_]+:-([^}]*)\}/) { String($0.output.1) } }
 
     private static func procfileStarts() throws -> [Start] {
@@ -73,7 +73,7 @@ struct ManifestTests {
         var environment: [String: String] = [:]
         for variable in container["env"] as? [[String: Any]] ?? [] {
             let name = try #require(variable["name"] as? String)
-            // What comes from elsewhere is something of the right form here.
+            // Values from secrets and config maps are replaced by values of the right form.
             environment[name] =
                 variable["value"] as? String ?? (name == "SLUICE_API_KEYS" ? "tenant:key-of-sixteen-bytes" : "\(name)-from-elsewhere")
         }
@@ -98,9 +98,9 @@ struct ManifestTests {
         return starts
     }
 
-    // MARK: what is true of them all
+    // MARK: tests
 
-    @Test func everyCommandFlagAndSettingIsOne() async throws {
+    @Test func `every command, flag and setting exists`() async throws {
         let starts = try Self.composeStarts() + Self.procfileStarts() + Self.kubernetesStarts()
         #expect(Set(starts.compactMap(\.arguments.first)) == ["gateway", "worker", "simulate", "worker-drain"])
         let listed = try await CommandRun.run(["config", "check", "--json"])
@@ -117,7 +117,7 @@ struct ManifestTests {
             for name in start.environment.keys {
                 #expect(known.contains(name) || name == "SWIFT_BACKTRACE", "\(start.place): \(name) is no setting")
             }
-            // Values that cannot be used are faults; a file of the container is not on this machine.
+            // Invalid values are faults, except for files that exist only in the container.
             let values = start.environment.filter { !$0.key.hasSuffix("_FILE") }
             let node = ["gateway", "worker"].contains(command) ? ["--node", command] : []
             let check = try await CommandRun.run(["config", "check"] + node, values)
@@ -125,7 +125,7 @@ struct ManifestTests {
         }
     }
 
-    @Test func nothingInKubernetesIsRootOrEndsBeforeItsDrain() throws {
+    @Test func `no pod runs as root or is killed before the end of its drain`() throws {
         let pods = try Self.pods()
         #expect(Set(pods.map(\.name)) == ["gateway", "worker", "redis"])
         for pod in pods {
@@ -140,7 +140,7 @@ struct ManifestTests {
                     #expect(container[probe] != nil, "\(pod.name) \(probe)")
                 }
                 guard container["image"] as? String == "sluice" else { continue }
-                // The image's user.
+                // The user of the image.
                 #expect(security["runAsUser"] as? Int == 10_001)
                 let grace = try #require(pod.spec["terminationGracePeriodSeconds"] as? Int)
                 let drain = try #require(Self.environment(container)["SLUICE_DRAIN_TIMEOUT"].flatMap { Int($0.dropLast()) })
@@ -170,16 +170,16 @@ struct ManifestTests {
         }
     }
 
-    @Test func autoscalersAskForTheWorkThatThereIs() throws {
+    @Test func `autoscalers use the demand metric`() throws {
         let scaled = try #require(try Self.documents("scaledobject").first?["spec"] as? [String: Any])
         let trigger = try #require((scaled["triggers"] as? [[String: Any]])?.first?["metadata"] as? [String: Any])
         #expect(trigger["query"] as? String == "max(sluice_slots_wanted)")
-        #expect(scaled["minReplicaCount"] as? Int ?? 0 >= 1, "without a worker nobody would tell of work")
+        #expect(scaled["minReplicaCount"] as? Int ?? 0 >= 1, "without a worker there is no metric of waiting work")
         let plain = try Self.text("docker/kubernetes/hpa.yaml")
         #expect(plain.contains("metric: {name: sluice_slots_wanted}"))
     }
 
-    @Test func composeWaitsForDrainsAndItsServicesAreThere() throws {
+    @Test func `compose waits for drains and its services exist`() throws {
         let compose = try #require(try Yams.load(yaml: Self.text("docker/compose.yaml")) as? [String: Any])
         let services = try #require(compose["services"] as? [String: [String: Any]])
         for (name, service) in services {
@@ -194,9 +194,9 @@ struct ManifestTests {
         #expect(volumes["redis"] != nil)
     }
 
-    @Test func theImageRunsTheExecutable() async throws {
+    @Test func `the image runs the executable`() async throws {
         let text = try Self.text("docker/Dockerfile")
-        // What the manifests run it as.
+        // The user that the manifests use.
         #expect(text.contains("\nUSER sluice\n") && text.contains("--uid 10001"))
         let command = try #require(text.firstMatch(of: /\nENTRYPOINT (\[.*\])\nCMD (\[.*\])/))
         #expect(try JSON(parsing: String(command.output.1)) == ["/usr/local/bin/sluice"])

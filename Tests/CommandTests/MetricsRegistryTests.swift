@@ -9,7 +9,7 @@ struct MetricsRegistryTests {
         PrometheusText.render(registry, process: nil).split(separator: "\n").map(String.init)
     }
 
-    @Test func countersAndGauges() {
+    @Test func `counters and gauges`() {
         let registry = MetricsRegistry()
         let counter = Counter(
             label: "sluice_jobs_finished_total", dimensions: [("outcome", "finished"), ("class", "batch")], factory: registry)
@@ -29,7 +29,7 @@ struct MetricsRegistryTests {
         #expect(lines.count { $0.hasPrefix("# TYPE sluice_jobs_finished_total") } == 1)
     }
 
-    @Test func histograms() {
+    @Test func `histograms are cumulative`() {
         let registry = MetricsRegistry()
         let timer = CoreMetrics.Timer(label: "sluice_wait_seconds", dimensions: [("class", "batch")], factory: registry)
         for microseconds in [50, 100, 101, 3_000, 20_000_000] { timer.recordMicroseconds(microseconds) }
@@ -44,13 +44,13 @@ struct MetricsRegistryTests {
         #expect(lines.contains { $0.hasPrefix(#"sluice_wait_seconds_sum{class="batch"} 20.003"#) })
     }
 
-    @Test func labelsCannotBreakTheFormat() {
+    @Test func `labels are escaped`() {
         let registry = MetricsRegistry()
         Counter(label: "9 bad name", dimensions: [("la-bel", "a\"b\\c\nd")], factory: registry).increment()
         #expect(text(registry).contains(#"__bad_name{la_bel="a\"b\\c\nd"} 1"#))
     }
 
-    @Test func whatIsBeyondTheBoundIsCountedAndForgotten() {
+    @Test func `series beyond the limit are counted and dropped`() {
         let registry = MetricsRegistry(maximumSeries: 10)
         for number in 0..<25 { Counter(label: "many", dimensions: [("id", "\(number)")], factory: registry).increment() }
         let lines = text(registry)
@@ -58,7 +58,7 @@ struct MetricsRegistryTests {
         #expect(lines.contains("sluice_metrics_series_refused_total 15"))
     }
 
-    @Test func aNameHasOneType() {
+    @Test func `a name has one type`() {
         let registry = MetricsRegistry()
         Counter(label: "name", factory: registry).increment()
         Gauge(label: "name", factory: registry).record(5)
@@ -69,7 +69,7 @@ struct MetricsRegistryTests {
         #expect(lines.contains("sluice_metrics_series_refused_total 2"))
     }
 
-    @Test func concurrentCountsAreNotLost() async {
+    @Test func `concurrent counts are not lost`() async {
         let registry = MetricsRegistry()
         await withTaskGroup(of: Void.self) { group in
             for _ in 0..<4 {
@@ -87,7 +87,7 @@ struct MetricsRegistryTests {
         #expect(text(registry).contains("metered 20000"))
     }
 
-    @Test func theProcessIsDescribed() throws {
+    @Test func `process metrics are present`() throws {
         let process = try #require(ProcessMetrics.read())
         #expect(process.residentBytes > 1 << 20)
         #expect(process.openDescriptors > 2)

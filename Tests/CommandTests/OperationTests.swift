@@ -3,7 +3,7 @@ import JSONCodec
 import TestSupport
 import Testing
 
-@Suite("Operating a deployment")
+@Suite("Operator commands")
 struct OperationTests {
     private func json(_ lab: Lab, _ arguments: String...) async throws -> JSON {
         let outcome = try await CommandRun.run(arguments + ["--json"], ["SLUICE_REDIS_URL": lab.redis.url])
@@ -15,7 +15,7 @@ struct OperationTests {
         try await CommandRun.run(arguments, ["SLUICE_REDIS_URL": lab.redis.url])
     }
 
-    @Test func aDeploymentIsDescribed() async throws {
+    @Test func `commands describe a deployment`() async throws {
         try await withLab { lab in
             let front = try await FrontEnd(lab.redis)
             let job = try await front.submit(model: lab.model("sim-n5-g1"), id: "p0-waits")
@@ -60,7 +60,7 @@ struct OperationTests {
         }
     }
 
-    @Test func aDeadJobIsRetriedOnceAndItsLetterGone() async throws {
+    @Test func `a dead job is retried once and its letter is removed`() async throws {
         try await withLab { lab in
             let front = try await FrontEnd(lab.redis)
             let body = FrontEnd.job(id: "p0-dead", model: lab.model("sim-n3-g1"))
@@ -78,7 +78,7 @@ struct OperationTests {
             #expect(try await json(lab, "job", "show", id)["retry_of"] == "p0-dead")
             let again = try await run(lab, "job", "retry", "p0-dead")
             #expect(again.status == .exited(1) && again.errors.contains("cannot be retried"))
-            // What is no job cannot be retried, and stays.
+            // A letter without a valid job cannot be retried and is kept.
             #expect(try await run(lab, "dead", "retry", "--all").status == .exited(1))
             #expect(try await json(lab, "dead", "list").array?.count == 1)
             #expect(try await json(lab, "dead", "purge", "--all") == ["purged": 1, "missing": []])
@@ -87,12 +87,12 @@ struct OperationTests {
         }
     }
 
-    @Test func aWorkerThatIsAskedToDrainEnds() async throws {
+    @Test func `a worker ends after worker-drain`() async throws {
         try await withLab { lab in
             let worker = try await lab.worker("w1")
             _ = try await json(lab, "worker-drain", "w1")
             #expect(try await worker.ended(within: .seconds(20)) == .exited(0))
-            // It ended as it was told: the lab need not complain.
+            // The end is expected, so the lab must not report it.
             await worker.destroy()
         }
     }

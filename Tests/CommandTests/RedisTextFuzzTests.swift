@@ -8,9 +8,9 @@ import Testing
 
 @testable import sluice
 
-/// What the operator's commands print of mutated values in Redis: nothing of it steers the terminal. `SLUICE_FUZZ_INPUTS` (300) and
-/// `SLUICE_FUZZ_SEED` (1) choose the inputs.
-@Suite("What is printed of values in Redis")
+/// The operator commands remove control characters from mutated values in Redis. `SLUICE_FUZZ_INPUTS` (300) and `SLUICE_FUZZ_SEED` (1)
+/// select the inputs.
+@Suite("Output of values from Redis")
 struct RedisTextFuzzTests {
     private static let record = [
         "state": "running", "model": "m", "class": "standard", "owner": "t", "attempt": "2", "submitted_ms": "1763800000000",
@@ -19,7 +19,7 @@ struct RedisTextFuzzTests {
 
     private func isClean(_ text: String) -> Bool { !text.unicodeScalars.contains { $0.steersTerminal && $0 != "\n" && $0 != "\t" } }
 
-    @Test func nothingSteersTheTerminal() async throws {
+    @Test func `no control characters reach the terminal`() async throws {
         let id = try #require(JobID("p0-1"))
         await Fuzz.run(300) { mutator, number in
             let failure = Failure(.internal, mutator.text("message"))
@@ -53,7 +53,7 @@ struct RedisTextFuzzTests {
     }
 }
 
-/// Records an issue that names seed and input. Unlike `#expect` it costs nothing while all is well.
+/// Records an issue with seed and input. Unlike `#expect` it has no cost on success.
 private func check(_ isRight: Bool, _ number: Int, sourceLocation: SourceLocation = #_sourceLocation) {
     if !isRight { Issue.record("seed \(Fuzz.seed), input \(number)", sourceLocation: sourceLocation) }
 }

@@ -2,20 +2,20 @@ import Testing
 
 @testable import sluice
 
-@Suite("How values are written")
+@Suite("Setting values")
 struct SettingValueTests {
     @Test(arguments: [
         ("250ms", Duration.milliseconds(250)), ("10s", .seconds(10)), ("5m", .seconds(300)), ("1h", .seconds(3_600)), ("90", .seconds(90)),
         ("1.5", .milliseconds(1_500)), ("0.25s", .milliseconds(250)), ("0", .zero), ("2d", .seconds(172_800)), ("50us", .microseconds(50)),
     ])
-    func duration(text: String, expected: Duration) {
+    func `durations are parsed`(text: String, expected: Duration) {
         #expect(SettingValue.duration(text) == expected)
     }
 
     @Test(arguments: [
         "", "s", "ms", "-5s", "+5s", "5 s", "five", "1e3", "inf", "nan", "5x", ".5s", "5.", "1.2.3s", "99999999999999999999d",
     ])
-    func noDuration(text: String) {
+    func `invalid durations are rejected`(text: String) {
         #expect(SettingValue.duration(text) == nil)
     }
 
@@ -23,12 +23,12 @@ struct SettingValueTests {
         ("64KiB", 65_536), ("1MiB", 1_048_576), ("2GiB", 2_147_483_648), ("1MB", 1_000_000), ("8kB", 8_000), ("512", 512), ("7B", 7),
         ("0.5KiB", 512),
     ])
-    func size(text: String, expected: Int) {
+    func `sizes are parsed`(text: String, expected: Int) {
         #expect(SettingValue.size(text) == expected)
     }
 
     @Test(arguments: ["", "KiB", "-1", "1 MiB", "1mib", "1TiB", "1e6", "0x10"])
-    func noSize(text: String) {
+    func `invalid sizes are rejected`(text: String) {
         #expect(SettingValue.size(text) == nil)
     }
 
@@ -36,13 +36,13 @@ struct SettingValueTests {
         (Duration.milliseconds(250), "250ms"), (.seconds(10), "10s"), (.seconds(600), "10m"), (.seconds(7_200), "2h"), (.zero, "0s"),
         (.microseconds(5), "5us"),
     ])
-    func durationIsWrittenAsItIsRead(duration: Duration, text: String) {
+    func `formatted durations are parsed back`(duration: Duration, text: String) {
         #expect(SettingValue.text(duration) == text)
         #expect(SettingValue.duration(text) == duration)
     }
 
     @Test(arguments: [("127.0.0.1:8080", "127.0.0.1", 8080), ("[::1]:1", "::1", 1), ("localhost:0", "localhost", 0)])
-    func address(text: String, host: String, port: Int) {
+    func `listen addresses are parsed`(text: String, host: String, port: Int) {
         let address = ListenAddress(text)
         #expect(address?.host == host)
         #expect(address?.port == port)
@@ -50,7 +50,7 @@ struct SettingValueTests {
     }
 
     @Test(arguments: ["", "8080", ":8080", "host", "host:", "host:70000", "::1:80", "[::1]", "[host]:80", "a b:80", "http://a:80", "a:-1"])
-    func noAddress(text: String) {
+    func `invalid listen addresses are rejected`(text: String) {
         #expect(ListenAddress(text) == nil)
     }
 
@@ -60,7 +60,7 @@ struct SettingValueTests {
         ("redis://u:p/a@ss@h/2", "redis://u:redacted@h/2"), ("https://h/v1?key=abc", "https://h/v1?redacted"),
         ("https://h/v1#abc", "https://h/v1?redacted"), ("u:pass@h", "redacted"), ("unix:///run/redis.sock", "unix:///run/redis.sock"),
     ])
-    func urlsAreShownWithoutSecrets(url: String, shown: String) {
+    func `URLs are shown without secrets`(url: String, shown: String) {
         #expect(SettingValue.withoutSecrets(url: url) == shown)
     }
 }

@@ -2,7 +2,7 @@ import Testing
 
 @testable import sluice
 
-@Suite("Files of NAME=value lines")
+@Suite("Settings file")
 struct SettingsFileTests {
     @Test(arguments: [
         ("A=1", "1"), ("  A = 1  ", "1"), ("export A=1", "1"), ("A=", ""), ("A=a b", "a b"), ("A=a#b", "a#b"), ("A=a #b", "a"),
@@ -10,7 +10,7 @@ struct SettingsFileTests {
         ("A='a # b'", "a # b"), (#"A="a \"b\" \\ \n" # c"#, "a \"b\" \\ \n"), ("A='it\\s'", "it\\s"), ("A=x=y", "x=y"), ("A=\"\"", ""),
         ("A=1\r", "1"),
     ])
-    func line(text: String, value: String) {
+    func `lines are parsed`(text: String, value: String) {
         let file = SettingsFile(parsing: "# first\n\n" + text + "\n", path: "f")
         #expect(file.faults == [])
         #expect(file.lines == [SettingsFile.Line(name: "A", value: value, number: 3)])
@@ -18,17 +18,17 @@ struct SettingsFileTests {
 
     @Test(arguments: [
         ("rubbish", "f:2: the line has no \"=\"; write NAME=value"),
-        ("1A=2", "f:2: what stands before \"=\" is not a setting's name; write NAME=value, the name in letters, digits and _"),
+        ("1A=2", "f:2: the text before \"=\" is not a setting name; write NAME=value with a name of letters, digits and _"),
         ("A=\"x", "f:2: A: the quote is not closed; close it on the same line"),
         ("A='x' y", "f:2: A: text follows the closing quote; put the whole value in quotes"),
-        ("B=2", "f:2: B is set a second time; it stands in line 1 already: remove one of them"),
+        ("B=2", "f:2: B is set a second time; the first assignment is in line 1: remove one of them"),
     ])
-    func fault(text: String, message: String) {
+    func `invalid lines are faults`(text: String, message: String) {
         let file = SettingsFile(parsing: "B=1\n" + text, path: "f")
         #expect(file.faults.map(\.description) == [message])
     }
 
-    @Test func aMissingFileIsAFault() {
+    @Test func `a missing file is a fault`() {
         let file = SettingsFile(path: "/nowhere/at/all")
         #expect(
             file.faults.map(\.description) == [

@@ -13,18 +13,18 @@ struct SettingsReaderTests {
         ConfigCheckCommand.faults(of: SettingsSource(environment: environment), node: node).map(\.description)
     }
 
-    @Test func theTableIsSound() {
+    @Test func `definitions are unique and defaults are valid`() {
         #expect(Set(SettingTable.all.map(\.name)).count == SettingTable.all.count)
         for setting in SettingTable.all {
             #expect(setting.name.hasPrefix("SLUICE_"))
             #expect(!setting.readers.isEmpty)
             #expect(setting.meaning.hasSuffix(".") || setting.isSecret)
         }
-        // Every default must itself be a value that may be given.
+        // Every default must be a valid value.
         #expect(faults([:]) == [])
     }
 
-    @Test func theEnvironmentWinsOverTheFileAndTheFileOverTheDefault() throws {
+    @Test func `the environment overrides the file and the file overrides the default`() throws {
         try withFile("SLUICE_LEASE=20s\nSLUICE_RETENTION=1h\n") { path in
             let source = SettingsSource(environment: ["SLUICE_LEASE": "30s", "HOME": "/"], file: path)
             #expect(source.value("SLUICE_LEASE") == .init(text: "30s", origin: .environment))
@@ -38,7 +38,7 @@ struct SettingsReaderTests {
     }
 
     @Test(arguments: ["SLUICE_WORKER_NAME", "SLUICE_GATEWAY_NAME"])
-    func aNodesNameIsShortAndPrintable(setting: String) {
+    func `node names are short and printable`(setting: String) {
         func faults(_ name: String) -> Int {
             var reader = SettingsReader(SettingsSource(environment: [setting: name]))
             _ = reader.nodeName(setting)
@@ -50,11 +50,11 @@ struct SettingsReaderTests {
         }
     }
 
-    @Test func anEmptyValueCountsAsNotGiven() {
+    @Test func `an empty value counts as unset`() {
         #expect(SettingsSource(environment: ["SLUICE_LEASE": ""]).value("SLUICE_LEASE")?.origin == .standard)
     }
 
-    @Test func everythingGivenArrivesInTheRooms() {
+    @Test func `all settings reach the modules`() {
         var reader = SettingsReader(
             SettingsSource(environment: [
                 "SLUICE_NAMESPACE": "other", "SLUICE_PARTITIONS": "4", "SLUICE_LOG_MAX": "1MiB", "SLUICE_MAX_CRASHES": "5",
@@ -92,8 +92,8 @@ struct SettingsReaderTests {
         #expect(gateway.bodyTimeout == .seconds(7) && gateway.drainNotice == .seconds(8))
     }
 
-    @Test func everyFaultIsTold() {
-        let told = faults([
+    @Test func `every fault is reported`() {
+        let found = faults([
             "SLUICE_LEASE": "soon", "SLUICE_RETRIES": "-1", "SLUICE_LISTEN": "8080", "SLUICE_UPSTREAM_KIND": "gpt", "SLUICE_LES": "1s",
             "SLUICE_UPSTREAMS_FILE": "/nowhere/at/all", "SLUICE_MAX_MESSAGE": "1", "SLUICE_UPSTREAM_URL": "ftp://h", "SLUICE_AUTH": "maybe",
         ])
@@ -108,10 +108,10 @@ struct SettingsReaderTests {
             #"SLUICE_UPSTREAM_URL (environment): "ftp://h" cannot be used; write a URL that begins with http:// or https://"#,
             #"SLUICE_AUTH (environment): "maybe" cannot be used; write none"#,
         ] {
-            #expect(told.contains(expected))
+            #expect(found.contains(expected))
         }
-        #expect(Set(told).count == told.count)
-        #expect(told.allSatisfy { !$0.contains("\n") })
+        #expect(Set(found).count == found.count)
+        #expect(found.allSatisfy { !$0.contains("\n") })
     }
 
     @Test(arguments: [
@@ -122,13 +122,13 @@ struct SettingsReaderTests {
         (["SLUICE_TLS_KEY_FILE": "/etc/hostname"], "SLUICE_TLS_KEY_FILE"), (["SLUICE_NAMESPACE": "a{b}"], "SLUICE_NAMESPACE"),
         (["SLUICE_WORKER_NAME": "a b"], "SLUICE_WORKER_NAME"), (["SLUICE_REDIS_URL": "redis://h:notaport"], "SLUICE_REDIS_URL"),
     ])
-    func whatDoesNotGoTogetherIsAFault(environment: [String: String], name: String) {
-        let told = faults(environment)
-        #expect(told.count == 1)
-        #expect(told.allSatisfy { $0.hasPrefix(name + " (environment): ") })
+    func `conflicting settings are a fault`(environment: [String: String], name: String) {
+        let found = faults(environment)
+        #expect(found.count == 1)
+        #expect(found.allSatisfy { $0.hasPrefix(name + " (environment): ") })
     }
 
-    @Test func aNodeThatCannotDoAnythingSaysSo() {
+    @Test func `missing required settings are faults`() {
         #expect(faults([:], node: .worker).count == 1)
         #expect(faults(["SLUICE_UPSTREAM_URL": "http://h/v1"], node: .worker) == [])
         #expect(faults([:], node: .gateway).count == 1)
@@ -137,8 +137,8 @@ struct SettingsReaderTests {
         #expect(faults(["SLUICE_AUTH": "none", "SLUICE_LISTEN": "0.0.0.0:80", "SLUICE_AUTH_NONE_ANYWHERE": "1"], node: .gateway) == [])
     }
 
-    /// Secrets in every place that may hold one: none may come out in a listing, a log line or a fault.
-    @Test func secretsAreShownNowhere() throws {
+    /// Secrets in every place that may contain one must not appear in a listing, a log line or a fault.
+    @Test func `secrets are never shown`() throws {
         let canary = "canary-7f3a91"
         var environment: [String: String] = [
             "SLUICE_REDIS_URL": "redis://user:\(canary)@h:notaport", "SLUICE_UPSTREAM_URL": "http://u:\(canary)@h?key=\(canary)",

@@ -4,8 +4,8 @@ import Worker
 
 @testable import sluice
 
-@Suite struct SpeechSettingsTests {
-    @Test func theyArriveInTheWorker() {
+@Suite("Speech settings") struct SpeechSettingsTests {
+    @Test func `speech settings reach the worker`() {
         var reader = SettingsReader(
             SettingsSource(environment: [
                 "SLUICE_SPEECH_KIND": "dashscope", "SLUICE_SPEECH_URL": "https://h/api/v1", "SLUICE_SPEECH_KEY": "k",
@@ -19,7 +19,7 @@ import Worker
         #expect(reader.faults.isEmpty)
     }
 
-    @Test func withoutAnAddressThereIsNoSpeech() {
+    @Test func `speech is off without a URL`() {
         var none = SettingsReader(SettingsSource(environment: [:]))
         #expect(none.worker().speech == nil && none.faults.isEmpty)
         var half = SettingsReader(SettingsSource(environment: ["SLUICE_SPEECH_KIND": "openai"]))

@@ -1,7 +1,7 @@
 import Glibc
 import Testing
 
-/// Calls `body` with the path of a file of this text, which is gone afterwards.
+/// Calls `body` with the path of a temporary file that contains this text.
 func withFile<Result>(_ text: String, _ body: (String) throws -> Result) throws -> Result {
     var template = Array("/tmp/sluice-test-XXXXXX\0".utf8CString)
     let descriptor = mkstemp(&template)

@@ -51,7 +51,7 @@ struct TopTests {
         keys.reduce(.none) { _, key in machine.receive(.key(key)) }
     }
 
-    @Test func whatAWorkerTellsIsReadBackAsItWas() {
+    @Test func `a worker's report is parsed unchanged`() {
         let snapshot = Self.snapshot()
         #expect(snapshot.workers[2].report.slowest.map(\.worker) == ["w2", "w2", "w2", "w2"])
         #expect(snapshot.workers[2].report.tokensPerSecond == 1_000.4)
@@ -59,12 +59,12 @@ struct TopTests {
         #expect(snapshot.slowest.map(\.id).first == "p0-01JD000000000000000000023")
         let fields = snapshot.workers[0].report.fields
         #expect(fields.reduce(0) { $0 + $1.name.utf8.count + $1.value.utf8.count } < 2_000, "a heartbeat is small")
-        // A heartbeat of another version, or of another hand.
+        // A heartbeat of another version or another program.
         let foreign = WorkerReport(worker: "w", fields: ["capacity": "5", "in_flight": "x", "queue_wait": "1,,a,3", "slowest": "{"])
         #expect(foreign.capacity == 5 && foreign.inFlight == 0 && foreign.queueWait.total == 4 && foreign.slowest.isEmpty)
     }
 
-    @Test func percentilesOfBucketsLieInTheBucket() throws {
+    @Test func `quantiles are within the bucket`() throws {
         var buckets = LatencyBuckets()
         #expect(buckets.quantile(0.5) == nil && buckets.text == "")
         for value in [120, 140, 2_500, 40_000_000] { buckets.record(microseconds: value) }
@@ -78,7 +78,7 @@ struct TopTests {
     }
 
     @Test(arguments: [(80, 24), (60, 14), (200, 60), (81, 15)])
-    func aFrameFitsItsScreen(columns: Int, rows: Int) {
+    func `a frame fits the screen`(columns: Int, rows: Int) {
         let machine = Self.machine(Self.snapshot(workers: 30))
         let lines = TopFrame(machine: machine, size: TopFrame.Size(columns: columns, rows: rows), place: "redis://somewhere:6379").lines
         #expect(lines.count == rows)
@@ -87,20 +87,20 @@ struct TopTests {
         for fact in ["interactive", "PAUSED", "1,234", "1m01s", "30 workers", "finished", "SLOWEST JOBS (", "q quit"] {
             #expect(text.contains(fact), "\(fact) in\n\(text)")
         }
-        // An id can be copied into another command.
+        // Ids are complete, so that they can be copied into another command.
         #expect(text.contains("p0-01JD0000000000000000000"))
     }
 
-    @Test func aScreenThatIsTooSmallSaysSo() {
+    @Test func `a screen that is too small shows a message`() {
         let lines = TopFrame(machine: Self.machine(Self.snapshot()), size: TopFrame.Size(columns: 40, rows: 5), place: "x").lines
         #expect(lines.count == 1 && lines[0].text == "at least 60×14, please (q quits)")
     }
 
-    @Test func keysChooseAskAndAct() {
+    @Test func `keys select, ask for confirmation and act`() {
         var machine = Self.machine(Self.snapshot())
         #expect(press(&machine, .character("d")) == .none && machine.message?.contains("choose one first") == true)
         #expect(press(&machine, .character("p")) == .none && machine.question?.text.hasPrefix("Pause interactive") == true)
-        #expect(press(&machine, .character("n")) == .none && machine.question == nil && machine.message == "nothing was done")
+        #expect(press(&machine, .character("n")) == .none && machine.question == nil && machine.message == "cancelled")
         #expect(press(&machine, .character("p"), .character("y")) == .pause(.interactive, true))
         #expect(press(&machine, .down, .down, .character("p"), .character("y")) == .pause(.batch, false))
         #expect(press(&machine, .next, .down, .character("d"), .character("y")) == .drain("w1"))
@@ -111,7 +111,7 @@ struct TopTests {
         #expect(press(&machine, .character("i"), .end) == .quit)
     }
 
-    @Test func anActionNeverHitsWhatMovedUnderTheCursor() {
+    @Test func `an action never affects a row that moved under the cursor`() {
         var machine = Self.machine(Self.snapshot())
         _ = press(&machine, .next, .down, .character("d"))
         #expect(machine.question?.action == .drain("w1"))
@@ -124,7 +124,7 @@ struct TopTests {
         #expect(machine.selected == .worker("w2") && machine.question == nil, "it is gone, and so is the question")
     }
 
-    @Test func troubleIsShownUntilItIsOver() {
+    @Test func `a problem is shown until it ends`() {
         var machine = Self.machine(Self.snapshot())
         _ = machine.receive(.unreachable("Redis does not answer"))
         func text() -> String { TopFrame(machine: machine, size: TopFrame.Size(), place: "x").lines.map(\.text).joined() }
@@ -133,7 +133,7 @@ struct TopTests {
         #expect(!text().contains("Redis does not answer"))
     }
 
-    @Test func theChosenLineIsAlwaysShown() {
+    @Test func `the selected line is always visible`() {
         var machine = Self.machine(Self.snapshot(workers: 40))
         _ = press(&machine, .next)
         for number in 0..<40 {
@@ -143,7 +143,7 @@ struct TopTests {
         }
     }
 
-    @Test func bytesOfATerminalAreKeys() {
+    @Test func `terminal bytes are decoded into keys`() {
         let bytes = Array("\u{1B}[A\u{1B}OBjq\t\u{1B}[5~\u{1B}[6~\u{1B}[1;5C\u{03}\u{1B}".utf8)
         #expect(
             TopKeyDecoder.keys(in: bytes) == [
@@ -152,7 +152,7 @@ struct TopTests {
         #expect(TopKeyDecoder.keys(in: Array("\u{1B}[".utf8)).isEmpty && TopKeyDecoder.keys(in: [0xFF, 0x80, 0]).isEmpty)
     }
 
-    @Test func namesOfOthersDoNotSteerTheTerminal() {
+    @Test func `control characters in names are removed`() {
         var snapshot = Self.snapshot(workers: 1, jobsEach: 1)
         snapshot.workers[0].name = "evil\u{1B}[2J"
         snapshot.workers[0].report.slowest[0].model = "\u{9B}31m宽宽宽宽宽宽宽宽宽宽宽宽"
@@ -164,9 +164,9 @@ struct TopTests {
         #expect(lines[0].rendered(hasColours: true).hasSuffix("\u{1B}[0m"))
     }
 
-    /// What a broken or hostile node may write into its heartbeat.
+    /// Values that a broken or hostile node may write into its heartbeat.
     @Test(arguments: ["9223372036854775807", "-9223372036854775808", "inf", "-inf", "nan", "1e300", "", "x", "\u{1B}[2J\u{202E}"])
-    func anyFigureOfAHeartbeatIsShown(value: String) throws {
+    func `any number in a heartbeat can be displayed`(value: String) throws {
         var snapshot = DeploymentSnapshot(milliseconds: .max)
         var fields = Dictionary(uniqueKeysWithValues: WorkerReport().fields.map { ($0.name, value) })
         for name in ["queue_wait", "first_token", "interrupt_close"] {

@@ -5,9 +5,9 @@ import Upstream
 
 @testable import sluice
 
-@Suite("The file of upstreams")
+@Suite("Upstreams file")
 struct UpstreamsFileTests {
-    @Test func yamlIsRead() throws {
+    @Test func `YAML is parsed`() throws {
         try withFile("  the-key \n") { key in
             let file = UpstreamsFile(
                 parsing: """
@@ -37,7 +37,7 @@ struct UpstreamsFileTests {
         }
     }
 
-    @Test func namesAreBoundedInBytes() {
+    @Test func `names are limited in bytes`() {
         func faults(name: String = "a", model: String = "m", alias: String = "f") -> [String] {
             let json: JSON = [
                 "upstreams": [
@@ -56,7 +56,7 @@ struct UpstreamsFileTests {
         #expect(faults(name: "a\u{202E}b").count == 1)
     }
 
-    @Test func jsonIsRead() {
+    @Test func `JSON is parsed`() {
         let file = UpstreamsFile(
             parsing: #"{"upstreams": [{"name": "a", "kind": "openai", "url": "http://h/v1", "key_file": null, "models": ["m"]}]}"#,
             path: "f", environment: [:])
@@ -65,15 +65,15 @@ struct UpstreamsFileTests {
         #expect(file.upstreams.first?.key == nil)
     }
 
-    @Test func addressesOfEveryFormAreTaken() {
+    @Test func `URLs of all forms are accepted`() {
         for url in ["http://h", "https://h.example:8443/v1", "http://[::1]:8000/v1", "http://[fd00::2]", "http://10.0.0.1:1/a?b=c@d"] {
             let text = "upstreams:\n- {name: a, url: '\(url)', models: [m]}"
             #expect(UpstreamsFile(parsing: text, path: "f", environment: [:]).faults == [], "\(url)")
         }
     }
 
-    /// Names for parts of the file that grow ninefold with each line.
-    @Test func aliasesThatMultiplyCostNothing() {
+    /// YAML aliases that expand ninefold with each line.
+    @Test func `nested YAML aliases are cheap`() {
         var text = "a0: &x0 [m, m, m, m, m, m, m, m, m]\n"
         for depth in 1...12 {
             text += "a\(depth): &x\(depth) [" + Array(repeating: "*x\(depth - 1)", count: 9).joined(separator: ", ") + "]\n"
@@ -92,22 +92,25 @@ struct UpstreamsFileTests {
         ),
         (
             "more: 1\nupstreams:\n- {name: a, url: 'http://h', models: [m]}",
-            "f:1: unknown field \"more\"; the file holds one list, \"upstreams\""
+            "f:1: unknown field \"more\"; the file contains one list, \"upstreams\""
         ),
         ("upstreams:\n- {url: 'http://h', models: [m]}", "f:2: the upstream has no usable name;"),
         ("upstreams:\n- name: a\n  url: h\n  models: [m]", "f:3: a: the upstream has no usable url;"),
         ("upstreams:\n- {name: a, url: 'https://', models: [m]}", "f:2: a: its url has no host;"),
         ("upstreams:\n- {name: a, url: 'http://[]:80/v1', models: [m]}", "f:2: a: its url has no host;"),
-        ("upstreams:\n- {name: a, url: 'http://h:99999/v1', models: [m]}", "f:2: a: the port in its url is none;"),
-        ("upstreams:\n- {name: a, url: 'http://h:', models: [m]}", "f:2: a: the port in its url is none;"),
-        ("upstreams:\n- {name: a, url: 'https://u:p@h/v1', models: [m]}", "f:2: a: its url holds a name or a password; keep secrets"),
+        ("upstreams:\n- {name: a, url: 'http://h:99999/v1', models: [m]}", "f:2: a: the port in its url is invalid;"),
+        ("upstreams:\n- {name: a, url: 'http://h:', models: [m]}", "f:2: a: the port in its url is invalid;"),
+        (
+            "upstreams:\n- {name: a, url: 'https://u:p@h/v1', models: [m]}",
+            "f:2: a: its url contains a user name or a password; keep secrets"
+        ),
         ("upstreams:\n- {name: \"a\\0b\", url: 'http://h', models: [m]}", "f:2: the upstream has no usable name;"),
         (
             "upstreams:\n- {name: a, url: 'http://h', models: [m], fallback: [b, b]}\n- {name: b, url: 'http://h', models: [m]}",
             "f:2: a: a fallback is listed twice;"
         ),
         ("upstreams:\n- {name: a, url: 'http://h'}", "f:2: a: no models are listed;"),
-        ("upstreams:\n- {name: a, url: 'http://h', models: m}", "f:2: a: models is not a list of texts;"),
+        ("upstreams:\n- {name: a, url: 'http://h', models: m}", "f:2: a: models is not a list of strings;"),
         (
             "upstreams:\n- {name: a, url: 'http://h', models: [m], kind: gpt}",
             "f:2: a: kind \"gpt\" is not known; write one of openai, dashscope,"
@@ -121,10 +124,10 @@ struct UpstreamsFileTests {
             "upstreams:\n- {name: a, url: 'http://h', models: [m]}\n- {name: a, url: 'http://h', models: [n]}",
             "f:3: there are two upstreams named a;"
         ),
-        ("upstreams:\n- {name: a, name: b}", "f: it is neither YAML nor JSON: a field stands twice;"),
+        ("upstreams:\n- {name: a, name: b}", "f: it is neither YAML nor JSON: a field occurs twice;"),
         ("upstreams: [", "f:"),
     ])
-    func fault(text: String, beginning: String) {
+    func `invalid files are faults`(text: String, beginning: String) {
         let file = UpstreamsFile(parsing: text, path: "f", environment: [:])
         #expect(file.faults.contains { $0.description.hasPrefix(beginning) }, "\(file.faults)")
     }

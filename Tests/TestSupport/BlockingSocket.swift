@@ -1,7 +1,7 @@
 import Foundation
 import Glibc
 
-/// A TCP connection to the loopback that blocks, but never for long.
+/// A blocking TCP connection to the loopback address, with short timeouts.
 package struct BlockingSocket: Sendable {
     private let descriptor: Int32
 
@@ -24,7 +24,7 @@ package struct BlockingSocket: Sendable {
         setsockopt(descriptor, SOL_SOCKET, SO_SNDTIMEO, &wait, socklen_t(MemoryLayout<timeval>.size))
     }
 
-    /// - Returns: false when the other side is gone.
+    /// - Returns: false when the peer has closed the connection.
     package func send(_ bytes: [UInt8]) -> Bool {
         var sent = 0
         while sent < bytes.count {
@@ -35,8 +35,8 @@ package struct BlockingSocket: Sendable {
         return true
     }
 
-    /// Reads until nothing has come for 2 ms.
-    /// - Returns: false when the other side is gone.
+    /// Reads until no data has arrived for 2 ms.
+    /// - Returns: false when the peer has closed the connection.
     package func drain() -> Bool {
         var buffer = [UInt8](repeating: 0, count: 65_536)
         while true {

@@ -2,13 +2,13 @@ import NIOCore
 import NIOPosix
 import Synchronization
 
-/// An upstream that answers with bytes given beforehand, whatever they are; which ones is decided by a word in the request.
+/// An upstream that answers with predefined bytes, selected by a word in the request.
 package final class CannedUpstream: Sendable {
     package struct Answer: Sendable {
-        /// What the request must contain.
+        /// Text that the request must contain.
         package var word: String
         package var bytes: String
-        /// Whether the connection is closed behind the bytes.
+        /// Whether the connection is closed after the bytes.
         package var closes: Bool
 
         package init(word: String, bytes: String, closes: Bool = true) {
@@ -47,7 +47,7 @@ package final class CannedUpstream: Sendable {
     package var port: Int { server.localAddress?.port ?? 0 }
     package var url: String { "http://127.0.0.1:\(port)/v1" }
 
-    /// The requests that got an answer, as they came.
+    /// The answered requests, in order of arrival.
     package var requests: [String] { counters.requests.withLock { $0 } }
 
     package func close() async { try? await server.close() }

@@ -18,10 +18,10 @@ package struct SpawnError: Error, CustomStringConvertible {
     package let description: String
 }
 
-/// A process of ours, leader of its own process group, that cannot outlive the one that started it.
+/// A child process, leader of its own process group, that ends with the process that started it.
 ///
-/// The kernel kills it when its parent dies (`setpriv --pdeathsig`), a crash included. That signal is bound to the *thread* that forked,
-/// and a thread of Swift's or Dispatch's pool may end at any time, so all children are forked by one thread that never ends.
+/// The kernel kills it when its parent ends or crashes (`setpriv --pdeathsig`). That signal is sent at the end of the *thread* that forked,
+/// and threads of Swift's or Dispatch's pool may end at any time, so one thread that never ends forks all children.
 package final class ChildProcess: Sendable {
     package let processID: pid_t
     private let state = Mutex(State())
@@ -31,25 +31,25 @@ package final class ChildProcess: Sendable {
         var waiting: [CheckedContinuation<ExitStatus, Never>] = []
     }
 
-    /// Where a child's standard input comes from.
+    /// The source of a child's standard input.
     package enum Input: Sendable {
         case null
         case file(String)
-        /// The reading end of a pipe; it is closed here once the child has it.
+        /// The reading end of a pipe, closed in this process after the fork.
         case descriptor(Int32)
     }
 
     /// - Parameters:
-    ///   - executable: a path, or a name to be looked for in `PATH`.
+    ///   - executable: a path, or a name to be found in `PATH`.
     ///   - environment: the whole environment; nil: this process's.
-    ///   - output, errors: files that the streams are appended to; nil: `/dev/null`. The same path may be given for both.
-    ///   - mortal: whether it dies with this process; only what must outlive it by design says false.
+    ///   - output, errors: files to append the streams to; nil: `/dev/null`. Both may be the same path.
+    ///   - mortal: whether the child ends with this process; false only if it must outlive this process.
     package static func spawn(
         _ executable: String, _ arguments: [String], environment: [String: String]? = nil, input: Input = .null, output: String? = nil,
         errors: String? = nil, folder: String? = nil, mortal: Bool = true
     ) throws(SpawnError) -> ChildProcess {
         let place = folder.map { ["--chdir", $0] } ?? []
-        // A parent that died before the kernel was told gives no signal: the shell looks whether it is still there.
+        // A parent that ended before the prctl call causes no signal, so the shell checks that the parent still exists.
         let bond = ["setpriv", "--pdeathsig", "KILL", "sh", "-c", #"[ "$PPID" = "$0" ] && exec "$@""#, "\(getpid())"]
         let command = ["env"] + place + (mortal ? bond : []) + [executable] + arguments
         let variables = (environment ?? ProcessInfo.processInfo.environment).map { "\($0.key)=\($0.value)" }
@@ -105,7 +105,7 @@ package final class ChildProcess: Sendable {
         thread.start()
     }
 
-    /// Nil while it runs.
+    /// Nil while the process is running.
     package var status: ExitStatus? { state.withLock { $0.status } }
     package var isRunning: Bool { status == nil }
 
@@ -119,7 +119,7 @@ package final class ChildProcess: Sendable {
         }
     }
 
-    /// Nil when it still runs at the deadline.
+    /// Waits for the end; nil when the process is still running at the deadline.
     package func wait(deadline: Duration) async -> ExitStatus? {
         let end = ContinuousClock.now + deadline
         while ContinuousClock.now < end {
@@ -129,7 +129,7 @@ package final class ChildProcess: Sendable {
         return status
     }
 
-    /// To the process alone. An ended one gets nothing, so that a reused number is never hit.
+    /// Sends a signal to the process, without its group. An ended process gets none, since its id may have been reused.
     package func signal(_ number: Int32) {
         state.withLock { state in
             if state.status == nil { kill(processID, number) }
@@ -140,21 +140,21 @@ package final class ChildProcess: Sendable {
     package func thaw() { signal(SIGCONT) }
     package func terminate() { signal(SIGTERM) }
 
-    /// SIGKILL to it and to whatever it started, then waits.
+    /// Sends SIGKILL to the process group, then waits for the end of the process.
     package func destroy() async {
         signal(SIGCONT)
-        // The group outlives its leader as long as a member lives, so this reaches what an ended leader left behind.
+        // A group exists as long as any member, so this also kills processes that an ended leader left behind.
         kill(-processID, SIGKILL)
         _ = await wait()
     }
 }
 
-/// The thread that forks.
+/// The thread that forks all children.
 private final class Spawner: Sendable {
     static let shared = Spawner()
 
-    /// `posix_spawn_file_actions_addclosefrom_np` (glibc 2.34), which the `Glibc` module does not show: without it a child holds our
-    /// sockets and pipes open.
+    /// `posix_spawn_file_actions_addclosefrom_np` (glibc 2.34), which the `Glibc` module does not export. Without it a child
+    /// would inherit open sockets and pipes.
     static let closeFrom: (@convention(c) (UnsafeMutablePointer<posix_spawn_file_actions_t>, Int32) -> Int32)? = {
         guard let symbol = dlsym(dlopen(nil, RTLD_NOW), "posix_spawn_file_actions_addclosefrom_np") else { return nil }
         return unsafeBitCast(symbol, to: (@convention(c) (UnsafeMutablePointer<posix_spawn_file_actions_t>, Int32) -> Int32).self)
@@ -174,7 +174,7 @@ private final class Spawner: Sendable {
         thread.start()
     }
 
-    /// Blocks for the time of a fork, which is short enough for any thread.
+    /// Runs a closure on the thread and blocks until it returns. A fork is short enough to block any thread.
     func perform<Value: Sendable>(_ body: @escaping @Sendable () -> Value) -> Value {
         let done = DispatchSemaphore(value: 0)
         let box = Mutex<Value?>(nil)

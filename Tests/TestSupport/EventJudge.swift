@@ -1,8 +1,8 @@
 import Contract
 import JSONCodec
 
-/// Judges the events of one job in the order in which a reader gets them: the promises of the contract, as rules that need no knowledge of
-/// the product.
+/// Checks the events of one job in the order in which a reader receives them, by the rules of the contract and without knowledge of the
+/// implementation.
 package struct EventJudge: Sendable {
     package let job: String
     package private(set) var problems: [String] = []
@@ -12,14 +12,15 @@ package struct EventJudge: Sendable {
     package private(set) var reasoning = ""
     package private(set) var terminal: JSON?
     package private(set) var attempts: [Int] = []
-    /// Events of the channel that stood not above the last one seen; a reader drops them.
+    /// Number of channel events whose id was not above the last one; a reader drops them.
     package private(set) var stale = 0
     private var last: (attempt: Int, sequence: Int)?
     private let whole: String?
-    /// A live reader drops what is not above its last id; in the log such an event is a fault.
+    /// Whether the events come from the channel. A channel reader drops events that are not above its last id; in the log such an event is
+    /// an error.
     private let live: Bool
 
-    /// - Parameter model: the simulator's model; the text received must at every moment be a beginning of its text.
+    /// - Parameter model: the simulator's model; the received text must always be a prefix of the model's text.
     package init(job: String, model: String?, live: Bool) {
         self.job = job
         self.live = live
@@ -100,7 +101,7 @@ package struct EventJudge: Sendable {
             }
             if event["message"]?.string == nil || event["retryable"]?.bool == nil { complain("failed without message or retryable") }
         case "started":
-            if event["worker"]?.string?.isEmpty ?? true { complain("started by nobody") }
+            if event["worker"]?.string?.isEmpty ?? true { complain("started without a worker") }
         case "upstream", "tool_call", "audio", "finished": break
         default: complain("unknown event \(type)")
         }

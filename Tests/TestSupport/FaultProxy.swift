@@ -2,26 +2,26 @@ import NIOCore
 import NIOPosix
 import Synchronization
 
-/// A TCP proxy that does to connections what networks do: delays, slices, holds back, cuts.
+/// A TCP proxy that injects network faults: latency, fragmentation, stalls and resets.
 package final class FaultProxy: Sendable {
     package struct Faults: Sendable {
-        /// Added to every piece, each way; the order is kept.
+        /// Delay of every chunk in both directions. The order is preserved.
         package var latency = TimeAmount.zero
-        /// Pieces are cut at random places and written one by one.
+        /// Whether chunks are split at random positions and written one by one.
         package var slices = false
-        /// Nothing passes and no end is told, as when a cable is pulled; what comes meanwhile is held and passed on afterwards.
+        /// Whether neither data nor the end of a connection is forwarded, as with an unplugged cable. Data is held and forwarded afterwards.
         package var silent = false
-        /// New connections are reset at once.
+        /// Whether new connections are reset at once.
         package var refuses = false
-        /// What becomes of what the far side sends. Where something was lost, nothing passes for good.
+        /// How data of the server is treated. After data was dropped, the connection forwards nothing more.
         package var answers = Answers.pass
-        /// When a client has sent this text (in one piece, which passes), answers are treated so.
+        /// Applies this treatment to answers after a client has sent this text in one chunk. The chunk itself is forwarded.
         package var onText: (text: String, answers: Answers)?
     }
 
     package enum Answers: Sendable { case pass, held, lost }
 
-    /// Bytes held while `silent`, per direction of a connection; beyond it the connection is reset.
+    /// Maximum bytes held while `silent`, per direction of a connection; beyond it the connection is reset.
     fileprivate static let heldMaximum = 64 << 20
 
     package let port: Int
@@ -49,7 +49,7 @@ package final class FaultProxy: Sendable {
         }
     }
 
-    /// - Parameter seed: what slices are cut by.
+    /// - Parameter seed: seed of the random positions for splitting.
     package static func start(to target: Int, seed: UInt64 = 1) async throws -> FaultProxy {
         let shared = Shared(seed: seed)
         let server = try await ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
@@ -97,13 +97,13 @@ package final class FaultProxy: Sendable {
             }
     }
 
-    /// RST instead of FIN.
+    /// Makes closing send a RST instead of a FIN.
     fileprivate static func reset(_ channel: any Channel) {
         let linger = (channel as? any SocketOptionProvider)?.setSoLinger(linger(l_onoff: 1, l_linger: 0))
         if let linger { linger.whenComplete { _ in channel.close(promise: nil) } } else { channel.close(promise: nil) }
     }
 
-    /// Connections made to it so far.
+    /// Number of connections accepted so far.
     package var accepted: Int { shared.state.withLock { $0.accepted } }
     package var open: Int { shared.state.withLock { $0.pumps.count / 2 } }
 
@@ -115,7 +115,7 @@ package final class FaultProxy: Sendable {
         for pump in pumps { pump.eventLoop.execute { pump.value.faultsChanged() } }
     }
 
-    /// No faults from now on; what was held passes.
+    /// Removes all faults and forwards held data.
     package func heal() { set { $0 = Faults() } }
 
     /// Ends every connection with a FIN both ways.
@@ -136,13 +136,13 @@ package final class FaultProxy: Sendable {
     }
 }
 
-/// Takes what one side sends and writes it to the other, as the faults say.
+/// Forwards the data of one side to the other, with the faults applied.
 private final class Pump: ChannelInboundHandler {
     typealias InboundIn = ByteBuffer
 
     private let shared: FaultProxy.Shared
     private let comesFromClient: Bool
-    /// Something was left out: nothing that follows may pass.
+    /// Data was dropped, so nothing more may be forwarded.
     private var hasLost = false
     private var isHolding: Bool { shared.faults.silent || !comesFromClient && shared.faults.answers == .held }
     private(set) var channel: (any Channel)?
@@ -150,9 +150,9 @@ private final class Pump: ChannelInboundHandler {
     private var held: [ByteBuffer] = []
     private var heldBytes = 0
     private var ended = false
-    /// When the last piece is due, so that a smaller latency overtakes nothing.
+    /// When the last chunk is due, so that a reduced latency preserves the order.
     private var due = NIODeadline.now()
-    /// Pieces that wait for their time. Until they are written none may pass at once, even if their time is over already.
+    /// Delayed chunks. Until they are written, later chunks must not be forwarded directly, even without latency.
     private var delayed = 0
 
     init(_ shared: FaultProxy.Shared, comesFromClient: Bool) {
@@ -193,7 +193,7 @@ private final class Pump: ChannelInboundHandler {
             hasLost = true
             return
         }
-        // What came before goes before: when the silence ends, pieces may come in until the loop gets to those that were held.
+        // Preserves the order: when the silence ends, new chunks may arrive before the loop has forwarded the held ones.
         guard let peer, !isHolding, held.isEmpty else {
             held.append(piece)
             heldBytes += piece.readableBytes
@@ -251,7 +251,7 @@ private final class Pump: ChannelInboundHandler {
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        // A reset on one side is one on the other.
+        // A reset of one side is forwarded as a reset.
         if !shared.faults.silent, let peer { FaultProxy.reset(peer) }
         context.close(promise: nil)
     }

@@ -2,7 +2,8 @@ import Contract
 import Foundation
 import JSONCodec
 
-/// A front end in another language, as it were: submits, follows and interrupts with raw Redis commands, as the contract says anybody may.
+/// A front end that submits, follows and interrupts jobs with plain Redis commands as described by the contract, like a program in another
+/// language.
 package final class FrontEnd: Sendable {
     package let redis: RawRedis
     private let server: PrivateRedis
@@ -25,7 +26,7 @@ package final class FrontEnd: Sendable {
 
     package static func newID() -> String { "hand-" + UUID().uuidString }
 
-    /// Follows the job's channel first, then adds it to the queue.
+    /// Subscribes to the job's output channel, then adds the job to the queue.
     package func submit(
         model: String, id: String = newID(), class priority: String = "standard", fields: [(String, JSON)] = []
     ) async throws -> FollowedJob {
@@ -39,12 +40,13 @@ package final class FrontEnd: Sendable {
         try await FollowedJob(id: id, model: model, listener: server.connect(), redis: redis)
     }
 
-    /// The durable key.
+    /// Sets the interrupt key.
     package func store(interrupt id: String, reason: String = "USER_STOP") async throws {
         try await redis.send("SET", "{sluice.0}:interrupt:\(id)", Self.interrupt(id, reason), "EX", "86400")
     }
 
-    /// The message alone; how many heard it.
+    /// Publishes the interrupt without setting the key.
+    /// - Returns: the number of subscribers that received it.
     @discardableResult
     package func publish(interrupt id: String, reason: String = "USER_STOP") async throws -> Int {
         try await redis.send("PUBLISH", "{sluice.0}:cancel", Self.interrupt(id, reason)).integer ?? 0
@@ -55,7 +57,7 @@ package final class FrontEnd: Sendable {
     }
 }
 
-/// A job whose channel is followed; what comes over it is judged as it comes.
+/// A job whose output channel is subscribed to. Events are checked on arrival.
 package final class FollowedJob: Sendable {
     package let id: String
     package let model: String?
@@ -83,19 +85,19 @@ package final class FollowedJob: Sendable {
 
     package var heard: EventJudge { judge.value }
 
-    /// Waits until so many of the simulator's tokens were heard.
+    /// Waits until this number of the simulator's tokens has been received.
     package func tokens(_ count: Int, deadline: Duration = .seconds(20)) async throws {
         let length = SimulatorText.tokens(count).utf8.count
-        try await judge.wait(deadline: deadline, { "\(count) tokens of \(self.id); heard \($0.types.suffix(5))" }) {
+        try await judge.wait(deadline: deadline, { "\(count) tokens of \(self.id); received \($0.types.suffix(5))" }) {
             $0.text.utf8.count >= length || $0.terminal != nil ? () : nil
         }
     }
 
-    /// The terminal event.
+    /// Waits for the terminal event.
     @discardableResult
     package func ended(deadline: Duration = .seconds(20)) async throws -> JSON {
         do {
-            return try await judge.wait(deadline: deadline, { "the end of \(self.id); heard \($0.types.suffix(5))" }) { $0.terminal }
+            return try await judge.wait(deadline: deadline, { "the end of \(self.id); received \($0.types.suffix(5))" }) { $0.terminal }
         } catch {
             let record = try? await record()
             throw WaitedInVain(description: "\(error); its record is \(record ?? [:])")
@@ -104,7 +106,7 @@ package final class FollowedJob: Sendable {
 
     package func record() async throws -> [String: String] { try await redis.send("HGETALL", "{sluice.0}:job:\(id)").fields }
 
-    /// The log in Redis, judged by itself.
+    /// The event log in Redis, checked separately.
     package func log() async throws -> EventJudge { try await Self.log(of: id, model: model, redis) }
 
     package static func log(of id: String, model: String?, _ redis: RawRedis) async throws -> EventJudge {

@@ -2,18 +2,18 @@ import Contract
 import Foundation
 import JSONCodec
 
-/// Settings of the fuzz tests. A failure names the seed and the number of the input; both repeat it.
+/// Settings of the fuzz tests. A failure reports the seed and the number of the input, which reproduce it.
 package enum Fuzz {
-    /// `SLUICE_FUZZ_INPUTS`: inputs of each fuzz test; `standard` when it is not set.
+    /// `SLUICE_FUZZ_INPUTS`: number of inputs of each fuzz test; `standard` when it is unset.
     package static func inputs(_ standard: Int) -> Int {
         ProcessInfo.processInfo.environment["SLUICE_FUZZ_INPUTS"].flatMap { Int($0) } ?? standard
     }
 
-    /// `SLUICE_FUZZ_SEED`, 1 when it is not set.
+    /// `SLUICE_FUZZ_SEED`; 1 when it is unset.
     package static var seed: UInt64 { ProcessInfo.processInfo.environment["SLUICE_FUZZ_SEED"].flatMap { UInt64($0) } ?? 1 }
 
-    /// Calls `body` once an input, with a mutator of its own seed: an input can be repeated without those before it. Yields now and then,
-    /// as other tests share the threads.
+    /// Calls `body` for each input with a mutator of its own seed, so that an input can be reproduced without the preceding ones. Yields
+    /// regularly, as other tests share the threads.
     package static func run(_ standard: Int, _ body: (inout Mutator, _ number: Int) throws -> Void) async rethrows {
         for number in 0..<inputs(standard) {
             if number % 64 == 0 { await Task.yield() }
@@ -23,17 +23,17 @@ package enum Fuzz {
     }
 }
 
-/// Seeded mutations of bytes, text and JSON: most results keep enough form to reach the code behind the parser.
+/// Seeded mutations of bytes, text and JSON. Most results are still valid enough to reach the code behind the parser.
 package struct Mutator: Sendable {
-    /// Numbers at which arithmetic goes wrong.
+    /// Numbers at the limits of arithmetic.
     package static let numbers = [
         "0", "-0", "1", "-1", "2147483648", "9007199254740991", "9007199254740992", "-9007199254740992", "9223372036854775807",
         "-9223372036854775808", "9223372036854775808", "18446744073709551615", "1e15", "1e18", "1e19", "-1e19", "1e308", "1e400", "-1e400",
         "0.5", "-1.5", "1e-400", "123456789012345678901234567890",
     ]
-    /// What is no JSON number, for hashes and headers.
+    /// Texts that are not JSON numbers, for hashes and headers.
     package static let words = ["", " ", "inf", "-inf", "nan", "infinity", "0x10", "+1", "1_000", "٢", "null", "true", "-", "\0", "1e5"]
-    /// Characters that terminals, logs and parsers take for something else.
+    /// Characters with a special meaning for terminals, logs and parsers.
     package static let texts = [
         "", "\u{1B}[2J", "\u{9B}31m", "\u{202E}", "\u{2066}", "\u{200F}", "\u{FEFF}", "\0", "\r\n", "\u{7F}", "\u{85}", "é", "e\u{301}",
         "👩‍👩‍👧", "\u{10FFFF}", "{}", "\"", "\\", "p0-", "p999999999-x", "1-9223372036854775807",
@@ -75,7 +75,7 @@ package struct Mutator: Sendable {
         return bytes
     }
 
-    /// A text in place of another: hostile, long, numeric, or mutated.
+    /// A replacement for a text: hostile, long, numeric or mutated.
     package mutating func text(_ text: String) -> String {
         switch below(6) {
         case 0: pick(Self.texts)
@@ -87,7 +87,7 @@ package struct Mutator: Sendable {
         }
     }
 
-    /// The JSON text of a value that was mutated in one to three places; one in eight is broken as bytes too.
+    /// The JSON text of a value that was mutated in one to three places. One in eight is also mutated as bytes.
     package mutating func json(_ value: JSON) -> [UInt8] {
         var value = value
         for _ in 0...below(3) { value = mutated(value, depth: 0) }
@@ -147,7 +147,7 @@ package struct Mutator: Sendable {
         }
     }
 
-    /// Replaces the digits at or behind a place.
+    /// Replaces the digits at or after a position.
     private mutating func replaceNumber(in bytes: inout [UInt8], from place: Int) {
         guard let start = bytes[place...].firstIndex(where: { $0 &- 0x30 < 10 }) else { return }
         let end = bytes[start...].firstIndex { $0 &- 0x30 >= 10 } ?? bytes.count

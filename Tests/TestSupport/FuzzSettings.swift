@@ -1,6 +1,6 @@
 import Foundation
 
-/// How much is fuzzed, and with which numbers: `SLUICE_FUZZ_INPUTS` (else each test's own short run) and `SLUICE_FUZZ_SEED` (1).
+/// The amount of fuzzing and its seed: `SLUICE_FUZZ_INPUTS` (default: each test's own small number) and `SLUICE_FUZZ_SEED` (default: 1).
 package enum FuzzSettings {
     package static func inputs(_ standard: Int) -> Int { value("SLUICE_FUZZ_INPUTS") ?? standard }
     package static var seed: UInt64 { value("SLUICE_FUZZ_SEED").map { UInt64(clamping: $0) } ?? 1 }

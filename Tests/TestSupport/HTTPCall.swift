@@ -6,13 +6,13 @@ import NIOPosix
 
 package struct HTTPAnswer: Sendable {
     package var status = 0
-    /// Names in lower case.
+    /// Header fields with names in lower case.
     package var headers: [String: String] = [:]
     package var body = ""
     package var json: JSON? { try? JSON(parsing: body) }
 }
 
-/// One HTTP/1.1 request on a connection of its own to a port of the loopback.
+/// One HTTP/1.1 request on a connection of its own to a port of the loopback address.
 package enum HTTPCall {
     package static func get(_ port: Int, _ path: String, headers: [String: String] = [:], deadline: TimeAmount = .seconds(10)) async throws
         -> HTTPAnswer

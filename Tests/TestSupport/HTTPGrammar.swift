@@ -1,8 +1,8 @@
 import Foundation
 
-/// Makes HTTP requests of every route that a gateway has, most of them nearly right: a seed repeats them.
+/// Generates HTTP requests for every route of a gateway, most of them almost valid. Reproducible by the seed.
 package struct HTTPGrammar: Sendable {
-    /// Keys that the gateway knows, an operator's among them.
+    /// Valid keys of the gateway, including an operator's.
     package let keys: [String]
     private var random: SplitMix64
 
@@ -41,7 +41,7 @@ package struct HTTPGrammar: Sendable {
     package mutating func pick<Value>(_ values: [Value]) -> Value { values[below(values.count)] }
     private mutating func number() -> String { pick(Self.numbers) }
 
-    /// Some requests to be sent on one connection one behind the other.
+    /// Several requests for sequential use on one connection.
     package mutating func connection(of count: Int) -> [UInt8] {
         var out: [UInt8] = []
         for _ in 0..<count { out += request() }
@@ -84,7 +84,7 @@ package struct HTTPGrammar: Sendable {
     private mutating func fields() -> [String] {
         var fields: [String] = []
         if !oneIn(20) { fields.append("Host: " + pick(["127.0.0.1", "x", "localhost:80", "[::1]:1", "evil.example", "x:" + number()])) }
-        // Wrong keys are rare: the answers to many of them are held back, and nothing behind them on the connection is read meanwhile.
+        // Wrong keys are rare, because the gateway delays the answers to many of them and reads nothing more from the connection until then.
         switch below(100) {
         case 0..<8: break
         case 8:
@@ -121,7 +121,7 @@ package struct HTTPGrammar: Sendable {
         return out + Array((oneIn(10) ? "0\r\nX: y\r\n\r\n" : "0\r\n\r\n").utf8)
     }
 
-    /// One to four changes: bits, bytes that mean something, pieces left out, pieces said twice.
+    /// One to four mutations: flipped bits, special bytes, removed parts, repeated parts.
     package mutating func mutate(_ bytes: inout [UInt8]) {
         for _ in 0...below(4) where !bytes.isEmpty {
             let place = below(bytes.count)

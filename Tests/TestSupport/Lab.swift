@@ -4,14 +4,14 @@ import JSONCodec
 import Synchronization
 import Testing
 
-/// A whole deployment of real processes on free ports: Redis, the simulator, gateways and workers, in a temporary folder.
+/// A deployment of real processes on free ports in a temporary folder: Redis, the simulator, gateways and workers.
 ///
-/// At its end it looks whether anything is left over: nodes that ended by themselves or would not end, processes, requests still running
-/// upstream, keys or prompts in a log.
+/// At its end it checks for problems: nodes that ended unexpectedly or did not end, left-over processes, upstream requests that are still
+/// running, keys or prompts in a log.
 package final class Lab: Sendable {
     package let redis: PrivateRedis
     package let folder: TemporaryFolder
-    /// In every process's environment, so that whatever a process leaves behind can be found.
+    /// A mark in every process's environment, by which left-over processes are found.
     private let mark = "lab-\(UUID().uuidString)"
     private let state = Mutex(State())
 
@@ -24,7 +24,7 @@ package final class Lab: Sendable {
         var toleratesRunning = false
     }
 
-    /// None of these may stand in a log.
+    /// Texts that must not occur in a log.
     package let key = "sk-canary-client-\(UInt64.random(in: .min ... .max))"
     package let otherKey = "sk-canary-other-\(UInt64.random(in: .min ... .max))"
     package let upstreamKey = "sk-canary-upstream-\(UInt64.random(in: .min ... .max))"
@@ -42,11 +42,11 @@ package final class Lab: Sendable {
         return node
     }
 
-    /// What the simulator saw.
+    /// The requests that the simulator has received.
     package func upstream() async throws -> SimulatorRequests { try await SimulatorRequests(port: simulator.port) }
     package var upstreamURL: String { "http://127.0.0.1:\(simulator.port)/v1" }
 
-    /// The simulator's model with a tail of its own, by which its request is found.
+    /// The simulator's model with a unique suffix that identifies its request.
     package func model(_ script: String) -> String {
         state.withLock { state in
             state.models += 1
@@ -54,7 +54,7 @@ package final class Lab: Sendable {
         }
     }
 
-    /// Says that requests may still run upstream at the end.
+    /// Permits upstream requests that are still running at the end.
     package func tolerateRunningUpstream() { state.withLock { $0.toleratesRunning = true } }
 
     // MARK: nodes
@@ -87,7 +87,7 @@ package final class Lab: Sendable {
         return node
     }
 
-    /// A gateway; nil values take a setting away.
+    /// Starts a gateway. A nil value removes a setting.
     package func gateway(_ name: String = "g1", _ extra: [String: String?] = [:], ready: Bool = true) async throws -> Node {
         let port = Ports.free()
         let own: [String: String?] = [
@@ -110,7 +110,7 @@ package final class Lab: Sendable {
         return node
     }
 
-    /// Any other command of the executable that runs on, `sluice dev` say.
+    /// Starts another long-running command of the executable, such as `sluice dev`.
     package func command(_ name: String, _ arguments: [String], port: Int, _ extra: [String: String?] = [:]) throws -> Node {
         try add(name, arguments, port: port, environment(extra))
     }
@@ -122,14 +122,14 @@ package final class Lab: Sendable {
         return nodes
     }
 
-    /// A proxy in front of `port`, closed with the lab.
+    /// Starts a proxy in front of `port`; it is closed with the lab.
     package func proxy(to port: Int, seed: UInt64 = 1) async throws -> FaultProxy {
         let proxy = try await FaultProxy.start(to: port, seed: seed)
         state.withLock { $0.proxies.append(proxy) }
         return proxy
     }
 
-    /// A connected client, registered unless told otherwise; closed with the lab.
+    /// Connects a client and, by default, registers it; it is closed with the lab.
     package func client(_ gateway: Node, key: String? = nil, register: Bool = true, fields: [(String, JSON)] = []) async throws
         -> WebSocketClient
     {
@@ -141,7 +141,7 @@ package final class Lab: Sendable {
 
     // MARK: the end
 
-    /// - Parameter failed: the test has failed already; then nothing is judged, only ended.
+    /// - Parameter failed: whether the test has failed already; then everything is ended without checks.
     fileprivate func end(failed: Bool) async -> [String] {
         var problems: [String] = []
         let (nodes, clients, proxies, simulator, tolerant) = state.withLock {
@@ -174,7 +174,7 @@ package final class Lab: Sendable {
         return problems
     }
 
-    /// Every process that carries the lab's mark, children of children too, with its command line.
+    /// All processes with the lab's mark, including grandchildren, with their command lines.
     package func processes() -> [pid_t: String] {
         let needle = Data("TEST_LAB=\(mark)".utf8)
         var found: [pid_t: String] = [:]
@@ -188,7 +188,7 @@ package final class Lab: Sendable {
         return found
     }
 
-    /// What is left over is told and ended.
+    /// Reports and ends left-over processes.
     private func leftovers() -> [String] {
         processes().map { process, command in
             kill(process, SIGKILL)
@@ -201,7 +201,7 @@ package final class Lab: Sendable {
         var problems: [String] = []
         for word in [
             "Fatal error", "Precondition failed", "CONTINUATION MISUSE", "leaked its continuation", "Segmentation fault", "*** Signal",
-            // NIO's complaint when something comes back to a loop that is gone.
+            // NIO reports this when a callback is scheduled on an event loop that has been shut down.
             "Cannot schedule tasks on an EventLoop",
         ] {
             if let range = log.range(of: word) { problems.append("\(node.name) logged a crash: \(log[range.lowerBound...].prefix(500))") }
@@ -217,8 +217,8 @@ package final class Lab: Sendable {
     }
 }
 
-/// Runs `body` in a lab with Redis and, unless told otherwise, the simulator; afterwards nothing is left, and the lab says what was found
-/// wrong.
+/// Runs `body` in a lab with Redis and, by default, the simulator. Afterwards ends everything and records an issue for each problem
+/// found.
 package func withLab<Value: Sendable>(
     simulator: Bool = true, redis options: PrivateRedis.Options = PrivateRedis.Options(), redisRuns: Bool = true,
     isolation: isolated (any Actor)? = #isolation, _ body: (Lab) async throws -> Value

@@ -1,14 +1,14 @@
 import Contract
 import JSONCodec
 
-/// Makes messages of the WebSocket protocol and changes them where it hurts: fields left out, doubled, of another type, too long, too
-/// deep, with numbers at the edges of every range; and now and then their bytes.
+/// Generates and mutates messages of the WebSocket protocol: missing, repeated, too long, too deep or wrongly typed fields, numbers at the
+/// limits of their ranges and, occasionally, mutated bytes.
 package struct MessageFuzzer {
     package var random: SplitMix64
 
     package init(seed: UInt64) { random = SplitMix64(seed: seed) }
 
-    /// Bytes of one message: mostly JSON of an envelope, sometimes nearly so.
+    /// The bytes of one message, mostly the valid JSON of an envelope.
     package mutating func message() -> [UInt8] {
         var json = envelope()
         for _ in 0..<Int.random(in: 0...3, using: &random) { json = mutated(json, depth: 0) }
@@ -17,7 +17,7 @@ package struct MessageFuzzer {
         return bytes
     }
 
-    /// The payload of a message, or something like it.
+    /// The payload of a message, valid or almost valid.
     package mutating func payload() -> JSONObject {
         let json = mutated(envelope()["payload"] ?? .null, depth: 0)
         return json.object ?? JSONObject([.init(name: "auth", value: json)])
@@ -114,7 +114,7 @@ package struct MessageFuzzer {
         }
     }
 
-    /// One change somewhere in a value.
+    /// Mutates one place in a value.
     private mutating func mutated(_ json: JSON, depth: Int) -> JSON {
         switch json {
         case .object(let object) where !object.members.isEmpty && depth < 8:
@@ -141,7 +141,7 @@ package struct MessageFuzzer {
         }
     }
 
-    /// Up to five changes: bits, bytes that mean something, pieces left out, pieces said twice.
+    /// Up to five mutations: flipped bits, special bytes, removed parts, repeated parts.
     package mutating func mutate(_ bytes: inout [UInt8]) {
         for _ in 0..<Int.random(in: 1...5, using: &random) where !bytes.isEmpty {
             let place = Int.random(in: bytes.indices, using: &random)
@@ -156,7 +156,7 @@ package struct MessageFuzzer {
         }
     }
 
-    /// `bytes` cut into one to four pieces.
+    /// `bytes` split into one to four parts.
     package mutating func pieces(_ bytes: [UInt8]) -> [[UInt8]] {
         var pieces: [[UInt8]] = []
         var rest = bytes[...]

@@ -4,7 +4,7 @@ import Synchronization
 
 /// The executable under test.
 package enum Executable {
-    /// `SLUICE_BIN`, else the `sluice` that was built next to the running test bundle.
+    /// `SLUICE_BIN`, else the `sluice` next to the running test bundle.
     package static let path: String = {
         if let path = ProcessInfo.processInfo.environment["SLUICE_BIN"] { return path }
         var buffer = [CChar](repeating: 0, count: 4_096)
@@ -13,9 +13,9 @@ package enum Executable {
         return (own as NSString).deletingLastPathComponent + "/sluice"
     }()
 
-    /// This process's environment without what would steer a node or lead its connections elsewhere.
+    /// This process's environment without variables that configure a node or redirect its connections.
     package static var environment: [String: String] {
-        // SwiftPM sets NO_COLOR for its tests when nobody looks on.
+        // SwiftPM sets NO_COLOR for tests without a terminal.
         ProcessInfo.processInfo.environment.filter { name, _ in
             !name.hasPrefix("SLUICE_") && !name.lowercased().hasSuffix("_proxy") && name != "NO_COLOR"
         }
@@ -31,7 +31,7 @@ package enum Executable {
         try await run(arguments, environment: environment, input: input)
     }
 
-    /// Runs `sluice` with these arguments to its end.
+    /// Runs `sluice` with these arguments and waits for its end.
     package static func run(
         _ arguments: [String], environment: [String: String] = [:], input: String? = nil, deadline: Duration = .seconds(30)
     ) async throws -> Outcome {
@@ -60,14 +60,14 @@ package final class Node: Sendable {
     package let name: String
     package let arguments: [String]
     package let environment: [String: String]
-    /// Where it answers HTTP.
+    /// The port of its HTTP listener.
     package let port: Int
     package let logPath: String
     private let state = Mutex(State())
 
     private struct State {
         var child: ChildProcess?
-        /// Whether somebody here asked for its end.
+        /// Whether the test requested the end of the process.
         var endExpected = false
     }
 
@@ -79,7 +79,7 @@ package final class Node: Sendable {
         self.logPath = logPath
     }
 
-    /// Spawns it (again).
+    /// Starts the process, also again after its end.
     package func start() throws {
         let child = try ChildProcess.spawn(Executable.path, arguments, environment: environment, output: logPath, errors: logPath)
         state.withLock { $0 = State(child: child) }
@@ -90,7 +90,7 @@ package final class Node: Sendable {
     package var processID: pid_t? { child?.processID }
     package var endedUnasked: Bool { state.withLock { !$0.endExpected && $0.child.map { !$0.isRunning } ?? false } }
 
-    /// The last 4 MB of what it logged.
+    /// The last 4 MB of its log.
     package var log: String {
         guard let file = FileHandle(forReadingAtPath: logPath) else { return "" }
         let size = (try? file.seekToEnd()) ?? 0
@@ -100,7 +100,7 @@ package final class Node: Sendable {
         return String(decoding: data ?? Data(), as: UTF8.self)
     }
 
-    /// It will end by a signal that the test sends to the process itself.
+    /// Marks an end as expected, for tests that send the signal themselves.
     package func expectCrash() { expectEnd() }
 
     private func expectEnd() { state.withLock { $0.endExpected = true } }
@@ -111,13 +111,13 @@ package final class Node: Sendable {
         _ = await child?.wait()
     }
 
-    /// SIGTERM: the first one drains, the second one stops.
+    /// Sends SIGTERM: the first one drains, the second one stops.
     package func terminate() {
         expectEnd()
         child?.terminate()
     }
 
-    /// Ctrl-C.
+    /// Sends SIGINT, like Ctrl-C.
     package func interrupt() {
         expectEnd()
         child?.signal(SIGINT)
@@ -126,7 +126,7 @@ package final class Node: Sendable {
     package func freeze() { child?.freeze() }
     package func thaw() { child?.thaw() }
 
-    /// How it ended.
+    /// Waits for the end of the process.
     package func ended(within deadline: Duration) async throws -> ExitStatus {
         guard let child else { throw WaitedInVain(description: "\(name) was never started") }
         guard let status = await child.wait(deadline: deadline) else {
@@ -135,7 +135,7 @@ package final class Node: Sendable {
         return status
     }
 
-    /// With everything it started.
+    /// Kills the process and its children.
     package func destroy() async {
         expectEnd()
         await child?.destroy()
@@ -145,7 +145,7 @@ package final class Node: Sendable {
         try await HTTPCall.get(port, path, headers: headers)
     }
 
-    /// Waits until `path` answers 200; gives up at once when the process ends.
+    /// Waits until `path` returns 200. Fails at once when the process ends.
     package func ready(path: String = "/readyz", deadline: Duration = .seconds(30)) async throws {
         let ready: Bool
         do {

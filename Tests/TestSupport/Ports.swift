@@ -1,14 +1,14 @@
 import Foundation
 import Synchronization
 
-/// Ports of the loopback that nobody listens on.
+/// Free ports of the loopback address.
 package enum Ports {
     private static let given = Mutex<Set<Int>>([])
 
-    /// A port that was free just now and is given out once in this process.
+    /// A port that is currently free and is returned only once in this process.
     ///
-    /// It lies below the range that the kernel takes the ports of outgoing connections from (32768…), so that no connection can sit on it
-    /// when the server that it is meant for starts.
+    /// The port is below the kernel's range of ephemeral ports (32768…), so that no outgoing connection can occupy it before the server
+    /// starts.
     package static func free() -> Int {
         while true {
             let port = Int.random(in: 15_000..<32_000)

@@ -2,12 +2,12 @@ import Foundation
 import Synchronization
 import Testing
 
-/// A redis-server of one's own, on a unix socket and on a free port of the loopback, in a temporary folder. It dies with this process.
+/// A private redis-server on a Unix socket and a free port of the loopback address, in a temporary folder. It ends with this process.
 package final class PrivateRedis: Sendable {
     package struct Options: Sendable {
-        /// Append-only file, synced at every write, so that a killed server has all it answered when it starts again.
+        /// Uses an append-only file that is synced at every write, so that a killed server restarts with all acknowledged writes.
         package var appendOnly = false
-        /// Further lines of configuration, as command line arguments (`["--maxmemory", "4mb"]`).
+        /// Further configuration as command line arguments (`["--maxmemory", "4mb"]`).
         package var arguments: [String] = []
         /// `requirepass`.
         package var password: String?
@@ -34,7 +34,7 @@ package final class PrivateRedis: Sendable {
         folder = try TemporaryFolder("redis")
     }
 
-    /// Starts a server and waits until it answers a PING. The caller owes a `remove()`; `withRedis` and the trait `.redis` see to that.
+    /// Starts a server and waits for the answer to a PING. The caller must call `remove()`; `withRedis` and the trait `.redis` do that.
     package static func start(_ options: Options = Options()) async throws -> PrivateRedis {
         for attempt in 1... {
             let redis = try PrivateRedis(port: Ports.free(), options: options)
@@ -43,14 +43,14 @@ package final class PrivateRedis: Sendable {
                 return redis
             } catch {
                 await redis.remove()
-                // Another process may have taken the port in between.
+                // Another process may have taken the port meanwhile.
                 if attempt == 5 { throw error }
             }
         }
         throw RawRedisError(description: "redis-server does not start")
     }
 
-    /// A server that does not run yet, on a port that is kept for it.
+    /// A server that is not running yet, with a reserved port.
     package static func stopped(_ options: Options = Options()) throws -> PrivateRedis {
         try PrivateRedis(port: Ports.free(), options: options)
     }
@@ -58,7 +58,7 @@ package final class PrivateRedis: Sendable {
     package var isRunning: Bool { child.withLock { $0?.isRunning ?? false } }
     package var processID: pid_t? { child.withLock { $0?.processID } }
 
-    /// Starts it again after `stop()` or `kill()`, on the same port and socket, with what its append-only file holds.
+    /// Restarts the server after `stop()` or `kill()`, on the same port and socket, with the contents of its append-only file.
     package func start() async throws {
         var arguments = [
             "--port", "\(port)", "--bind", "127.0.0.1", "--unixsocket", socketPath, "--dir", folder.path, "--logfile",
@@ -70,7 +70,7 @@ package final class PrivateRedis: Sendable {
         let process = try ChildProcess.spawn("redis-server", arguments + options.arguments, errors: folder.file("stderr"))
         child.withLock { $0 = process }
         let deadline = ContinuousClock.now + .seconds(20)
-        // By its own socket: whoever answers there is this server, and it listens on its port by then or has ended.
+        // Checked through its own socket, where only this server can answer. It then listens on its port too, or has ended.
         while ContinuousClock.now < deadline {
             guard process.isRunning else { break }
             if let connection = try? await RawRedis.connect(unix: socketPath) {
@@ -88,42 +88,42 @@ package final class PrivateRedis: Sendable {
         throw RawRedisError(description: "redis-server does not answer: \(log.suffix(1_000))")
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL.
     package func kill() async { await child.withLock { $0 }?.destroy() }
 
-    /// SHUTDOWN, as an operator would (SIGTERM).
+    /// Stops the server with SIGTERM, as an operator would.
     package func stop() async {
         guard let process = child.withLock({ $0 }) else { return }
         process.terminate()
         if await process.wait(deadline: .seconds(10)) == nil { await process.destroy() }
     }
 
-    /// Without an append-only file everything is forgotten.
+    /// Stops and starts the server. Without an append-only file all data is lost.
     package func restart() async throws {
         await stop()
         try await start()
     }
 
-    /// SIGSTOP: connections stay open, nothing is answered.
+    /// Sends SIGSTOP: connections stay open, but nothing is answered.
     package func freeze() { child.withLock { $0 }?.freeze() }
     package func thaw() { child.withLock { $0 }?.thaw() }
 
     package var log: String { (try? String(contentsOfFile: folder.file("redis.log"), encoding: .utf8)) ?? "" }
 
-    /// Ends it, and its folder goes.
+    /// Ends the server and removes its folder.
     package func remove() async {
         await kill()
         folder.remove()
     }
 
-    /// A connection that shares no code with the product.
+    /// Opens a connection that shares no code with the product.
     package func connect() async throws -> RawRedis {
         let connection = try await RawRedis.connect(unix: socketPath)
         if let password = options.password { try await connection.send("AUTH", password) }
         return connection
     }
 
-    /// One command on a connection of its own.
+    /// Sends one command on a connection of its own.
     @discardableResult
     package func command(_ arguments: String...) async throws -> RawReply {
         let connection = try await connect()
@@ -139,14 +139,14 @@ package final class PrivateRedis: Sendable {
 
     @TaskLocal fileprivate static var scoped: PrivateRedis?
 
-    /// The server of the trait `.redis` that the running test or its suite carries.
+    /// The server of the trait `.redis` of the running test or its suite.
     package static var current: PrivateRedis {
         guard let scoped else { preconditionFailure("the test or its suite needs the trait .redis") }
         return scoped
     }
 }
 
-/// Runs `body` with a server that is gone afterwards, whatever happens.
+/// Runs `body` with a server and removes the server afterwards, also when `body` throws.
 package func withRedis<Value: Sendable>(
     _ options: PrivateRedis.Options = PrivateRedis.Options(), isolation: isolated (any Actor)? = #isolation,
     _ body: (PrivateRedis) async throws -> Value
@@ -162,7 +162,7 @@ package func withRedis<Value: Sendable>(
     }
 }
 
-/// A private redis-server for a suite (one for all its tests) or for a test; it stands at `PrivateRedis.current`.
+/// A private redis-server for a test, or one for all tests of a suite, available as `PrivateRedis.current`.
 package struct RedisTrait: TestTrait, SuiteTrait, TestScoping {
     let options: PrivateRedis.Options
 

@@ -1,6 +1,6 @@
 import Foundation
 
-/// Programs that are not ours, run to their end.
+/// Runs other programs and waits for their end.
 package enum Program {
     package struct Outcome: Sendable {
         package var status: ExitStatus?
@@ -9,7 +9,7 @@ package enum Program {
         package var succeeded: Bool { status == .exited(0) }
     }
 
-    /// Where a program of this name lies in `PATH`.
+    /// The path of a program of this name in `PATH`.
     package static func find(_ names: String...) -> String? {
         let folders = (ProcessInfo.processInfo.environment["PATH"] ?? "").split(separator: ":")
         for name in names {
@@ -18,7 +18,7 @@ package enum Program {
         return nil
     }
 
-    /// - Returns: with status nil when it had not ended at the deadline; then it was killed, with all that it started.
+    /// - Returns: the output and the status; nil when the program was killed with its children at the deadline.
     package static func run(
         _ executable: String, _ arguments: [String], environment: [String: String]? = nil, deadline: Duration = .seconds(30)
     ) async throws -> Outcome {
@@ -32,9 +32,9 @@ package enum Program {
     }
 }
 
-/// A Python with packages of others, made once and kept in the user's cache.
+/// A Python virtual environment with third-party packages, created once in the user's cache folder.
 package enum PythonPackages {
-    /// The interpreter; nil when it cannot be made, because there is no python3 or no package index in reach.
+    /// The interpreter; nil when it cannot be created, because python3 is missing or the package index is unreachable.
     package static var interpreter: String? { get async { await made.value } }
 
     private static let packages = ["openai", "websockets"]
@@ -45,11 +45,11 @@ package enum PythonPackages {
         let cache = variables["XDG_CACHE_HOME"] ?? variables["HOME"].map { $0 + "/.cache" } ?? NSTemporaryDirectory()
         let folder = "\(cache)/sluice-tests/python-\(packages.joined(separator: "-"))"
         let own = folder + "/bin/python"
-        // Two test runs at once may both make it; whoever comes second finds it done or does it again.
+        // Two concurrent test runs may both create it; the second one finds it complete or creates it again.
         do {
             if try await Program.run(own, ["-c", "import \(packages.joined(separator: ", "))"]).succeeded { return own }
         } catch {
-            // Not there yet.
+            // Not created yet.
         }
         do {
             try FileManager.default.createDirectory(atPath: cache + "/sluice-tests", withIntermediateDirectories: true)

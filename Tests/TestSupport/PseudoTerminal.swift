@@ -1,11 +1,11 @@
 import Foundation
 import Synchronization
 
-/// A terminal without a screen: a program on its other end believes that a person sits here (pty(7)).
+/// A pseudo-terminal (pty(7)) for testing interactive programs.
 package final class PseudoTerminal: Sendable {
-    /// What the program opens.
+    /// The path of the device that the program opens.
     package let path: String
-    /// TIOCSPTLCK and TIOCGPTN (ioctl_tty(2)); `unlockpt` and `ptsname`, which the `Glibc` module does not show, are made of them.
+    /// TIOCSPTLCK and TIOCGPTN (ioctl_tty(2)), in place of `unlockpt` and `ptsname`, which the `Glibc` module does not export.
     private static let lock: UInt = 0x4004_5431
     private static let number: UInt = 0x8004_5430
 
@@ -24,7 +24,7 @@ package final class PseudoTerminal: Sendable {
             var chunk = [UInt8](repeating: 0, count: 1 << 16)
             while true {
                 let count = read(master, &chunk, chunk.count)
-                // EIO: nobody holds the other end, now; a program that is to start may yet.
+                // EIO: no process has the device open at present; a program that is about to start may open it.
                 if count < 0, errno == EIO || errno == EINTR {
                     usleep(2_000)
                     continue
@@ -37,7 +37,7 @@ package final class PseudoTerminal: Sendable {
         thread.start()
     }
 
-    /// Tells the terminal, not the program: that gets its signal from whoever calls.
+    /// Sets the size of the terminal. The caller must send SIGWINCH to the program.
     package func resize(columns: Int, rows: Int) {
         var size = winsize()
         size.ws_col = UInt16(columns)
@@ -50,19 +50,19 @@ package final class PseudoTerminal: Sendable {
         _ = write(master, bytes, bytes.count)
     }
 
-    /// All that was written so far.
+    /// All output so far.
     package var output: String { written.withLock { String(decoding: $0, as: UTF8.self) } }
 
-    /// The lines since the cursor was last sent home, without what steers the terminal.
+    /// The lines since the cursor last moved to the home position, without control sequences.
     package var screen: [String] {
         guard let home = output.range(of: "\u{1B}[H", options: .backwards) else { return [] }
         let text = output[home.upperBound...].replacing(/\u{1B}\[[0-9;?]*[A-Za-z]/, with: "")
-        // The terminal itself puts a carriage return before each line feed, also where there is one.
+        // The terminal adds a carriage return before each line feed, even if there is one already.
         let lines = text.utf8.filter { $0 != UInt8(ascii: "\r") }.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false)
         return lines.map { String(decoding: $0, as: UTF8.self) }
     }
 
-    /// Keys are shown and lines are collected, as a shell wants it.
+    /// Whether the terminal is in its initial mode, with echo and line buffering.
     package var isAsShellsWantIt: Bool {
         var attributes = termios()
         guard tcgetattr(master, &attributes) == 0 else { return false }

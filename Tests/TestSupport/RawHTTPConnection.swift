@@ -1,7 +1,7 @@
 import NIOCore
 import NIOPosix
 
-/// A connection of which the test says when it closes; what comes is gathered as text.
+/// A TCP connection that the test closes. Received data is collected as text.
 package final class RawHTTPConnection: Sendable {
     package let received = Observed("")
     private let channel: any Channel
@@ -35,12 +35,13 @@ package final class RawHTTPConnection: Sendable {
         try await channel.writeAndFlush(ByteBuffer(string: head.joined(separator: "\r\n") + "\r\n\r\n" + body))
     }
 
-    /// Anything, as it is.
+    /// Sends text unchanged.
     package func send(_ bytes: String) async throws { try await channel.writeAndFlush(ByteBuffer(string: bytes)) }
 
     package func send(_ bytes: [UInt8]) async throws { try await channel.writeAndFlush(ByteBuffer(bytes: bytes)) }
 
-    /// Until the other side has closed; what had come by then.
+    /// Waits until the server has closed the connection.
+    /// - Returns: all text received.
     package func end() async throws -> String {
         try await wait(for: "<closed>")
         return received.value
@@ -52,7 +53,7 @@ package final class RawHTTPConnection: Sendable {
 
     package func close() async throws {
         do { try await channel.close() } catch ChannelError.alreadyClosed {
-            // The server was quicker.
+            // The server has closed the connection already.
         }
     }
 }

@@ -2,7 +2,7 @@ import NIOCore
 import NIOPosix
 import Synchronization
 
-/// A reply as it came over the wire.
+/// A RESP reply.
 package indirect enum RawReply: Sendable, Hashable, CustomStringConvertible {
     case null
     case simple(String)
@@ -21,7 +21,7 @@ package indirect enum RawReply: Sendable, Hashable, CustomStringConvertible {
     }
     package var integer: Int? { string.flatMap { Int($0) } }
     package var array: [RawReply]? { if case .array(let elements) = self { elements } else { nil } }
-    /// A flat array of names and values, as HGETALL and stream entries give it.
+    /// The fields of a flat array of names and values, as in HGETALL and stream entries.
     package var fields: [String: String] {
         let texts = (array ?? []).map { $0.string ?? "" }
         return Dictionary(stride(from: 0, to: texts.count - 1, by: 2).map { (texts[$0], texts[$0 + 1]) }, uniquingKeysWith: { $1 })
@@ -45,7 +45,7 @@ package struct RawRedisError: Error, CustomStringConvertible {
     package init(description: String) { self.description = description }
 }
 
-/// One plain connection to Redis that shares no code with the product, so that what is tested is judged from outside.
+/// A plain connection to Redis that shares no code with the product, so that tests check results independently.
 package final class RawRedis: Sendable {
     private let channel: any Channel
     private let handler: NIOLoopBound<Conversation>
@@ -79,7 +79,8 @@ package final class RawRedis: Sendable {
         self.handler = handler
     }
 
-    /// One command; an error reply is returned, not thrown. Throws when the connection is lost.
+    /// Sends one command. An error reply is returned, not thrown.
+    /// - Throws: when the connection is lost.
     @discardableResult
     package func send(_ arguments: [String]) async throws -> RawReply {
         try await channel.eventLoop.flatSubmit { [channel, handler] in
@@ -94,7 +95,7 @@ package final class RawRedis: Sendable {
     package func send(_ arguments: String...) async throws -> RawReply { try await send(arguments) }
 
     package func close() async {
-        // Already closed is as good.
+        // The connection may be closed already.
         try? await channel.close()
     }
 
@@ -105,8 +106,8 @@ package final class RawRedis: Sendable {
         return buffer
     }
 
-    /// Subscribes this connection (which is of no use for other commands from then on) and returns once Redis has confirmed.
-    /// - Returns: the messages; the stream ends when the connection does.
+    /// Subscribes this connection, which cannot send other commands afterwards. Returns when Redis has confirmed the subscription.
+    /// - Returns: the messages; the stream ends with the connection.
     package func subscribe(_ channels: String...) async throws -> AsyncStream<RawMessage> {
         let (stream, continuation) = AsyncStream.makeStream(of: RawMessage.self)
         try await channel.eventLoop.flatSubmit { [channel, handler] in
@@ -124,7 +125,7 @@ package struct RawMessage: Sendable, Hashable {
     package let text: String
 }
 
-/// Replies to commands in order; once subscribed, messages to their listener.
+/// Delivers replies to commands in order, and messages of subscriptions to their stream.
 private final class Conversation: ChannelInboundHandler {
     typealias InboundIn = RawReply
     var waiting: [EventLoopPromise<RawReply>] = []

@@ -1,7 +1,7 @@
 import Contract
 import JSONCodec
 
-/// Judges the frames of one request on the WebSocket in the order in which they came.
+/// Checks the WebSocket frames of one request in order of arrival.
 package struct RequestJudge: Sendable {
     package enum End: String, Sendable { case finished, interrupted, failed }
 
@@ -11,14 +11,14 @@ package struct RequestJudge: Sendable {
     package private(set) var reasoning = ""
     package private(set) var calls: [JSON] = []
     package private(set) var end: End?
-    /// The payload of the frame that ended it.
+    /// The payload of the closing frame.
     package private(set) var last: JSON?
     package private(set) var job: String?
     package private(set) var lastEvent: EventID?
     package private(set) var frames = 0
     package private(set) var voiceFrames = 0
     package private(set) var restarts = 0
-    /// CLOCK_MONOTONIC nanoseconds.
+    /// CLOCK_MONOTONIC, ns.
     package internal(set) var sentAt = 0
     package private(set) var firstTextAt: Int?
     package private(set) var endedAt: Int?
@@ -26,7 +26,7 @@ package struct RequestJudge: Sendable {
     private var resumed = false
     private let whole: String?
 
-    /// - Parameter model: the simulator's model; the text must at every moment be a beginning of its text.
+    /// - Parameter model: the simulator's model; the text must always be a prefix of the model's text.
     package init(id: String, model: String?) {
         self.id = id
         whole = model.flatMap(SimulatorText.whole)
@@ -36,7 +36,7 @@ package struct RequestJudge: Sendable {
         if problems.count < 20 { problems.append("request \(id): \(problem)") }
     }
 
-    /// A RESUME was sent: sequences begin anew.
+    /// Notes that RESUME was sent, after which sequence numbers restart.
     package mutating func resume() {
         resumed = true
         nextSequence = 0

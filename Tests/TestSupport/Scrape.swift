@@ -1,9 +1,9 @@
 import Foundation
 
-/// What a node's `/metrics` answered.
+/// The metrics of a node's `/metrics`.
 package struct Scrape: Sendable {
     private var values: [String: Double] = [:]
-    /// Families, as their TYPE lines name them.
+    /// The families named by TYPE lines.
     package private(set) var names: Set<String> = []
 
     package init(parsing text: String) {
@@ -16,10 +16,10 @@ package struct Scrape: Sendable {
         }
     }
 
-    /// - Parameter series: as `name` or `name{label="value",…}`, labels in the order of their names.
+    /// - Parameter series: `name` or `name{label="value",…}` with labels sorted by name.
     package subscript(_ series: String) -> Double? { values[series] }
 
-    /// Over all series of a name.
+    /// The sum of all series of a name.
     package func sum(_ name: String) -> Double { values.filter { $0.key == name || $0.key.hasPrefix(name + "{") }.values.reduce(0, +) }
 }
 

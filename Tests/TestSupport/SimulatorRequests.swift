@@ -1,7 +1,7 @@
 import Contract
 import JSONCodec
 
-/// What the upstream saw: `GET /sim/requests` of the simulator. Times are CLOCK_MONOTONIC nanoseconds.
+/// The requests received by the simulator, from `GET /sim/requests`. Times are CLOCK_MONOTONIC nanoseconds.
 package struct SimulatorRequest: Sendable, Hashable {
     package enum End: String, Sendable {
         case done, dropped, error
@@ -11,14 +11,14 @@ package struct SimulatorRequest: Sendable, Hashable {
     /// The body's `user`, else `x-request-id`, which is the job's id.
     package var tag: String
     package var model: String
-    /// The header of W3C Trace Context.
+    /// The `traceparent` header of W3C Trace Context.
     package var traceparent: String
     package var tokens: Int
-    /// Nil while it runs.
+    /// Nil while the request is running.
     package var end: End?
     package var accepted: Int
     package var firstToken: Int?
-    /// When the client's closing was noticed, also by a model that goes on regardless (`-z`).
+    /// When the simulator noticed that the client closed the connection, also for a model that continues regardless (`-z`).
     package var clientLeft: Int?
     package var ended: Int?
 
@@ -40,7 +40,7 @@ package struct SimulatorRequest: Sendable, Hashable {
 
 package struct SimulatorRequests: Sendable {
     package let requests: [SimulatorRequest]
-    /// How many there ever were.
+    /// The total number of requests.
     package let total: Int
     package let running: Int
 
@@ -62,11 +62,11 @@ package struct SimulatorRequests: Sendable {
     package func of(model: String) -> [SimulatorRequest] { requests.filter { $0.model == model } }
 }
 
-/// What the simulator's `sim-n<N>-…` answers: token i is ` w<i>`.
+/// The answers of the simulator's `sim-n<N>-…` models: token i is ` w<i>`.
 package enum SimulatorText {
     package static func tokens(_ count: Int) -> String { (0..<count).map { " w\($0)" }.joined() }
 
-    /// The whole text of a model whose text is known; nil for others.
+    /// The complete text of a model; nil for models whose text is unknown.
     package static func whole(model: String) -> String? {
         let parts = model.split(separator: "-")
         guard parts.first == "sim", let count = parts.first(where: { $0.first == "n" }).flatMap({ Int($0.dropFirst()) }) else { return nil }

@@ -2,7 +2,7 @@ import NIOCore
 import NIOPosix
 import Synchronization
 
-/// A proxy before Redis that spoils some of its replies: another type, a huge length, rubbish, left out, sent twice.
+/// A proxy in front of Redis that corrupts some replies: another type, a huge length, garbage, omitted, sent twice.
 package final class SpoilingProxy: Sendable {
     package enum Spoiling: Sendable, CaseIterable {
         case dropped, doubled, rubbish, integer, hugeInteger, text, null, error, hugeLength, negativeLength, longArray, bitFlipped
@@ -14,7 +14,7 @@ package final class SpoilingProxy: Sendable {
 
     fileprivate final class Shared: Sendable {
         struct State {
-            /// Nil: every reply passes. Else one reply in so many is spoilt, from the second of a connection on.
+            /// Nil: no corruption. Otherwise one in this many replies is corrupted, starting with the second reply of a connection.
             var every: Int?
             var kinds = Spoiling.allCases
             var random: SplitMix64
@@ -91,10 +91,10 @@ package final class SpoilingProxy: Sendable {
     }
 
     package var url: String { "redis://127.0.0.1:\(port)" }
-    /// Replies spoilt so far.
+    /// Number of corrupted replies so far.
     package var spoilt: Int { shared.state.withLock { $0.spoilt } }
 
-    /// One reply in `every` is spoilt from now on; nil: none.
+    /// Corrupts one in `every` replies from now on; nil: none.
     package func spoil(every: Int?, _ kinds: [Spoiling] = Spoiling.allCases) {
         shared.state.withLock {
             $0.every = every
@@ -105,7 +105,7 @@ package final class SpoilingProxy: Sendable {
     package func close() async { try? await server.close() }
 }
 
-/// One direction of a connection. Where replies are spoilt, they are passed on one by one.
+/// One direction of a connection. Replies that may be corrupted are forwarded one by one.
 private final class Pump: ChannelInboundHandler {
     typealias InboundIn = ByteBuffer
     private let spoil: (([UInt8]) -> [UInt8])?
@@ -140,7 +140,7 @@ private final class Pump: ChannelInboundHandler {
         if out.readableBytes > 0 { peer.writeAndFlush(out, promise: nil) }
     }
 
-    /// Where the reply that begins at `start` ends; nil: not all of it is there.
+    /// The end of the reply that begins at `start`; nil: it is incomplete.
     private static func end(of buffer: ByteBuffer, _ start: Int) -> Int? {
         let bytes = buffer.readableBytesView
         guard start < bytes.endIndex, let line = bytes[start...].firstIndex(of: 13), line + 1 < bytes.endIndex else { return nil }

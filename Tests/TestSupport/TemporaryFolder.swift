@@ -1,6 +1,6 @@
 import Foundation
 
-/// A folder under /tmp with a path short enough for a unix socket (108 bytes); removed by `remove()`.
+/// A folder in /tmp whose path is short enough for a Unix socket (108 bytes). Removed by `remove()`.
 package struct TemporaryFolder: Sendable {
     package let path: String
 

@@ -1,7 +1,7 @@
 import Foundation
 import Testing
 
-/// A program that some tests need; `docker/install-deps.sh test` installs them.
+/// An external program that some tests require; `docker/install-deps.sh test` installs all of them.
 package enum TestProgram: String, Sendable {
     case chromium
     case node
@@ -13,7 +13,7 @@ package enum TestProgram: String, Sendable {
         package var description: String { "\(program.rawValue) is not installed (docker/install-deps.sh test)" }
     }
 
-    /// Its path; nil when it is not installed.
+    /// The program's path; nil when it is not installed.
     package var path: String? {
         switch self {
         case .chromium: Program.find("chromium", "chromium-browser", "google-chrome")
@@ -27,7 +27,7 @@ package enum TestProgram: String, Sendable {
         return path
     }
 
-    /// Whether a test that needs programs runs. Where `CI` is set it always does and fails without them, so that CI never skips it.
+    /// Whether a test that requires programs runs. With `CI` set it always runs and fails without them, so that CI never skips it.
     package static func areUsable(
         _ programs: [TestProgram], find: (TestProgram) -> String? = \.path, environment: [String: String]
     ) -> Bool {
@@ -36,7 +36,7 @@ package enum TestProgram: String, Sendable {
 }
 
 extension Trait where Self == ConditionTrait {
-    /// Skips the test where one of the programs is missing, unless `CI` is set: there the test fails.
+    /// Skips the test when one of the programs is missing. With `CI` set, the test fails instead.
     package static func needs(_ programs: TestProgram...) -> Self {
         .enabled("needs \(programs.map(\.rawValue).joined(separator: " and ")) (docker/install-deps.sh test)") {
             TestProgram.areUsable(programs, environment: ProcessInfo.processInfo.environment)

@@ -7,9 +7,9 @@ package struct WaitedInVain: Error, CustomStringConvertible {
     package init(description: String) { self.description = description }
 }
 
-/// Asks again and again until `probe` gives something; only for what can be seen from outside and announces itself to nobody.
+/// Polls until `probe` returns a value. Only for state of other processes that cannot be observed by a signal.
 ///
-/// An error of the probe counts as "not yet"; the last one is told when the deadline has passed.
+/// An error of the probe counts as "not yet"; the last one is reported after the deadline.
 @discardableResult
 package func until<Value>(
     _ what: String, deadline: Duration = .seconds(15), every: Duration = .milliseconds(5), isolation: isolated (any Actor)? = #isolation,
@@ -33,14 +33,14 @@ package func until(
     let _: Bool = try await until(what, deadline: deadline, every: every) { try await probe() ? true : nil }
 }
 
-/// CLOCK_MONOTONIC in nanoseconds, the clock that the simulator's times are in.
+/// CLOCK_MONOTONIC in nanoseconds, the clock of the simulator's times.
 package func monotonicNanoseconds() -> Int {
     var time = timespec()
     clock_gettime(CLOCK_MONOTONIC, &time)
     return time.tv_sec * 1_000_000_000 + time.tv_nsec
 }
 
-/// State that others change and a test waits for: every change wakes who waits.
+/// Shared state that a test can wait for. Every change resumes the waiting tasks.
 package final class Observed<State: Sendable>: Sendable {
     private struct Guarded {
         var state: State
@@ -67,8 +67,8 @@ package final class Observed<State: Sendable>: Sendable {
         return value
     }
 
-    /// Waits until `body` gives something; it may change the state (take a frame out, say), which wakes nobody.
-    /// - Parameter what: what was waited for; called when it is too late, with the state as it is then.
+    /// Waits until `body` returns a value. `body` may change the state, such as remove a frame; this does not resume other tasks.
+    /// - Parameter what: a description of the awaited condition, called with the current state after the deadline.
     package func wait<Value: Sendable>(
         deadline: Duration, _ what: @Sendable (State) -> String, until body: @Sendable (inout State) throws -> Value?
     ) async throws -> Value {
@@ -88,12 +88,12 @@ package final class Observed<State: Sendable>: Sendable {
         }
     }
 
-    /// Returns after the next change, or at once when `body` would be satisfied by one that came in between.
+    /// Returns after the next change, or at once when a change since the last check satisfies `body`.
     private func change<Value>(_ body: @Sendable (inout State) throws -> Value?) async {
         await withCheckedContinuation { (continuation: CheckedContinuation<Void, Never>) in
             let now = guarded.withLock { guarded -> Bool in
                 var copy = guarded.state
-                // An error of `body` is thrown by the next round.
+                // The next iteration throws an error of `body`.
                 let satisfied: Bool
                 do { satisfied = try body(&copy) != nil } catch { satisfied = true }
                 if satisfied { return true }

@@ -6,7 +6,7 @@ import NIOHTTP1
 import NIOPosix
 import NIOWebSocket
 
-/// A client of protocol 1.0 that judges every frame it gets.
+/// A client of protocol 1.0 that checks every frame it receives.
 package final class WebSocketClient: Sendable {
     /// A frame from the server.
     package struct Frame: Sendable {
@@ -17,11 +17,11 @@ package final class WebSocketClient: Sendable {
 
     package struct State: Sendable {
         package var session = ""
-        /// Frames that no request of ours owns, until `expect` takes them.
+        /// Frames that belong to no request, until `expect` removes them.
         package var waiting: [Frame] = []
         package var requests: [String: RequestJudge] = [:]
         package var problems: [String] = []
-        /// 1006: it ended without a close frame. Nil: open.
+        /// The close code; 1006: closed without a close frame; nil: open.
         package var closeCode: Int?
         package var repliesToHeartbeats = true
         fileprivate var isUpgraded = false
@@ -50,7 +50,7 @@ package final class WebSocketClient: Sendable {
         let upgraded: EventLoopFuture<(any Channel)?> =
             try await bootstrap
             .connect(host: "127.0.0.1", port: port) { channel in
-                // A server that accepts and says nothing must not hold a test for ever.
+                // A server that accepts the connection and sends nothing must not block a test indefinitely.
                 let alarm = channel.eventLoop.scheduleTask(in: .seconds(10)) {
                     if !state.value.isUpgraded { channel.close(promise: nil) }
                 }
@@ -95,12 +95,13 @@ package final class WebSocketClient: Sendable {
 
     package func send(text: String) async throws { try await send(.text, ByteBuffer(string: text)) }
 
-    /// Any frame, masked as a client's must be.
+    /// Sends any frame, masked as required for clients.
     package func send(_ opcode: WebSocketOpcode, _ data: ByteBuffer, final: Bool = true) async throws {
         try await channel.writeAndFlush(WebSocketFrame(fin: final, opcode: opcode, maskKey: .random(), data: data)).get()
     }
 
-    /// REGISTER, and the session's id from its acknowledgement.
+    /// Registers.
+    /// - Returns: the session's id from the acknowledgement.
     @discardableResult
     package func register(key: String?, fields: [(String, JSON)] = []) async throws -> String {
         var payload = JSONObject()
@@ -140,7 +141,7 @@ package final class WebSocketClient: Sendable {
         return ClientRequest(id: id, client: self)
     }
 
-    /// Goes on with a request that was begun on another socket; what it had there is taken along.
+    /// Continues a request of another socket with its state.
     package func resume(_ other: ClientRequest) async throws -> ClientRequest {
         var judge = other.judge
         judge.resume()
@@ -153,8 +154,8 @@ package final class WebSocketClient: Sendable {
         return ClientRequest(id: other.id, client: self)
     }
 
-    /// INTERRUPT and its acknowledgement.
-    /// - Parameter ids: nil: the field is left out.
+    /// Sends INTERRUPT and waits for the acknowledgement.
+    /// - Parameter ids: nil: omits the field.
     @discardableResult
     package func interrupt(_ ids: JSON?, reason: String = "USER_STOP") async throws -> JSON {
         var payload = JSONObject()
@@ -170,7 +171,7 @@ package final class WebSocketClient: Sendable {
 
     // MARK: receiving
 
-    /// Takes out the first frame of this type that no request owns.
+    /// Waits for and removes the first frame of this type that belongs to no request.
     @discardableResult
     package func expect(
         _ type: String, deadline: Duration = .seconds(15), where matches: @Sendable (JSON) -> Bool = { _ in true }
@@ -187,17 +188,17 @@ package final class WebSocketClient: Sendable {
         }
     }
 
-    /// Waits until the server closes.
+    /// Waits until the server closes the connection.
     package func closed(deadline: Duration = .seconds(15)) async throws -> Int {
         try await state.wait(deadline: deadline, { "the socket's end; there are \($0.waiting.suffix(3))" }) { $0.closeCode }
     }
 
     package var isOpen: Bool { state.value.closeCode == nil }
 
-    /// All that was wrong with any frame so far.
+    /// All problems found in frames so far.
     package var problems: [String] { state.read { $0.problems + $0.requests.values.flatMap(\.problems) } }
 
-    /// What comes stays in the sockets' buffers, and then at the server.
+    /// Stops reading: data stays in the socket buffers and then at the server.
     package func stopReading() async throws { try await channel.setOption(.autoRead, value: false).get() }
 
     package func goOnReading() async throws { try await channel.setOption(.autoRead, value: true).get() }
@@ -205,13 +206,13 @@ package final class WebSocketClient: Sendable {
     // MARK: the end
 
     package func close() async {
-        // An ended socket is closed already.
+        // The connection may be closed already.
         try? await send(.connectionClose, ByteBuffer(bytes: [0x03, 0xE8]))
         _ = try? await closed(deadline: .seconds(3))
         try? await channel.close()
     }
 
-    /// As when the network is gone: a RST, no close frame.
+    /// Resets the connection (RST) without a close frame, as after a network failure.
     package func abort() async {
         _ = try? await (channel as? any SocketOptionProvider)?.setSoLinger(linger(l_onoff: 1, l_linger: 0)).get()
         try? await channel.close()
@@ -226,7 +227,7 @@ package struct ClientRequest: Sendable {
     package var judge: RequestJudge { client.state.read { [id] in $0.requests[id] ?? RequestJudge(id: id, model: nil) } }
     package var text: String { judge.text }
 
-    /// Waits until so many of the simulator's tokens have come, or it ended.
+    /// Waits until this number of the simulator's tokens has arrived or the request has ended.
     package func tokens(_ count: Int, deadline: Duration = .seconds(20)) async throws {
         let length = SimulatorText.tokens(count).utf8.count
         try await wait(deadline, "\(count) tokens") { $0.text.utf8.count >= length || $0.end != nil }
@@ -252,7 +253,7 @@ package struct ClientRequest: Sendable {
     }
 }
 
-/// Frames into the client's state.
+/// Stores received frames in the client's state.
 private final class FrameHandler: ChannelInboundHandler {
     typealias InboundIn = WebSocketFrame
     typealias OutboundOut = WebSocketFrame
@@ -306,7 +307,7 @@ private final class FrameHandler: ChannelInboundHandler {
                 }
                 state.requests[request]?.takeResponse(payload, at: now)
             case "ERROR":
-                // A duplicate's refusal carries the id of the request that goes on.
+                // The rejection of a duplicate has the id of the running request.
                 if let request, state.requests[request] != nil, payload["error_code"]?.string != "DUPLICATE_REQUEST" {
                     state.requests[request]?.takeError(payload, at: now)
                 }

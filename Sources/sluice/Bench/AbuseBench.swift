@@ -5,38 +5,43 @@ import NIOPosix
 import Observability
 import Synchronization
 
-/// What a gateway with default settings promises while one tenant or address does its worst.
+/// The limits that a gateway with default settings holds during an attack by one tenant or address.
 struct AbusePromise: Sendable {
-    /// Growth of the gateway's resident memory.
+    /// Maximum growth of the gateway's resident memory, bytes.
     static let gatewayBytes = 256 << 20
-    /// Growth of Redis' `used_memory`: a tenant's quota of waiting jobs (64 MiB), and as much for its sessions and for Redis' own overhead.
+    /// Maximum growth of `used_memory` in Redis, bytes: the tenant's quota of waiting jobs (64 MiB), plus the same amount for its sessions
+    /// and the overhead of Redis.
     static let redisBytes = 128 << 20
-    /// Added to the p99 of another tenant's wait, ms.
+    /// Maximum increase of another tenant's p99 latency, ms.
     static let addedLatency = 250.0
 }
 
-/// Attacks one deployment after the other, each with one attack, and compares what a second tenant waits with what it waits at rest.
+/// `sluice bench abuse`: runs an attack against a deployment of its own and compares another tenant's latency during the attack with its
+/// latency at rest.
 struct AbuseBench: Sendable {
+    /// Smaller attacks, for debug builds.
     var isQuick = false
-    /// How long an attack lasts, and how long the victim is measured before it.
+    /// Duration of an attack.
     var seconds = 5.0
+    /// Duration of the measurement before the attack.
     var restSeconds = 2.0
-    /// Multiplies the allowed latency: for builds and machines that are not meant for production.
+    /// Factor for the allowed latency, for debug builds and slow machines.
     var slack = 1.0
 
+    /// Runs one attack against a new deployment.
     func run(_ attack: AbuseAttack) async throws -> AbuseFinding {
         let found = Mutex<AbuseFinding?>(nil)
         try await AbuseDeployment.with(for: attack) { deployment in
             let finding = try await measure(attack, deployment)
             found.withLock { $0 = finding }
         }
-        guard let finding = found.withLock({ $0 }) else { throw CommandFailure(.failed, "sluice: the attack was not measured") }
+        guard let finding = found.withLock({ $0 }) else { throw CommandFailure(.failed, "sluice: the attack produced no measurement") }
         return finding
     }
 
     private func measure(_ attack: AbuseAttack, _ deployment: AbuseDeployment) async throws -> AbuseFinding {
         let attackers = MultiThreadedEventLoopGroup(numberOfThreads: 1), victims = MultiThreadedEventLoopGroup(numberOfThreads: 1)
-        // An attacker has a machine of its own: here it must not take the processor from those that it attacks.
+        // A real attacker has a machine of its own; a lower priority keeps this one from taking CPU time from the nodes.
         try await attackers.next().submit { _ = setpriority(Int32(PRIO_PROCESS.rawValue), 0, 10) }.get()
         let target = AbuseTarget(gateway: deployment.gateway, redis: deployment.redis, isQuick: isQuick, group: attackers)
         let victim = AbuseVictim(gateway: deployment.gateway, group: victims, patience: .seconds(isQuick ? 6 : 20))
@@ -59,7 +64,7 @@ struct AbuseBench: Sendable {
     ) async throws -> AbuseFinding {
         let run = try await attack.prepare(target)
         let time = Duration.seconds(seconds * attack.timeFactor)
-        // What a node does only once is not the attack's.
+        // Warm-up: one-time work of the nodes must not count.
         _ = await victim.measure(attack.probes, for: .milliseconds(300))
         let rest = await victim.measure(attack.probes, for: .seconds(restSeconds))
         var gateway = MemoryPeak(process: deployment.gatewayProcess), worker = MemoryPeak(process: deployment.workerProcess)
@@ -68,11 +73,11 @@ struct AbuseBench: Sendable {
         async let attacking: Void = Self.attack(run, target, for: time)
         let attacked = await victim.measure(attack.probes, for: time)
         try await attacking
-        // What was under way when the attack ended still counts.
+        // Work that was in progress at the end of the attack counts too.
         let redisAfter = try await max(redisPeak, deployment.redis.usedMemory())
         gateway.finish()
         worker.finish()
-        guard target.done > 0 else { throw CommandFailure(.failed, "sluice: \(attack.name) reached no gateway") }
+        guard target.done > 0 else { throw CommandFailure(.failed, "sluice: the attack \(attack.name) could not connect to the gateway") }
         return AbuseFinding(
             attack: attack, slack: slack, units: target.done, refused: target.refused, gatewayBytes: gateway.growth,
             workerBytes: worker.growth, redisBytes: max(0, redisAfter - redisBefore), rest: rest, attacked: attacked)
@@ -83,10 +88,10 @@ struct AbuseBench: Sendable {
         try await withThrowingTaskGroup(of: Void.self) { tasks in
             tasks.addTask {
                 do { try await run() } catch is CancellationError {
-                    // Its time was over.
+                    // The attack ended by timeout.
                 }
             }
-            // An attack that has sent everything still holds its connections.
+            // Connections stay open for the whole time, even after everything was sent.
             try await Task.sleep(for: time)
             tasks.cancelAll()
             target.end()
@@ -96,6 +101,7 @@ struct AbuseBench: Sendable {
         }
     }
 
+    /// The maximum of `used_memory` during a time, sampled every 50 ms.
     private static func redisPeak(_ redis: BenchRedis, for time: Duration) async throws -> Int {
         let end = ContinuousClock.now + time
         var peak = 0
@@ -107,13 +113,13 @@ struct AbuseBench: Sendable {
     }
 }
 
-/// The peak of a process's resident memory over what it had at the beginning.
+/// The growth of a process's peak resident memory, in bytes.
 struct MemoryPeak: Sendable {
     private let process: Int
     private let before: Int
     private(set) var growth = 0
 
-    /// Resets the kernel's own peak, VmHWM (proc(5), clear_refs).
+    /// Resets the kernel's peak value, VmHWM (proc(5), clear_refs).
     init(process: Int) {
         self.process = process
         let file = open("/proc/\(process)/clear_refs", O_WRONLY)
@@ -124,6 +130,7 @@ struct MemoryPeak: Sendable {
         before = ProcessReading.read("", pid: process)?.residentBytes ?? 0
     }
 
+    /// Reads the peak.
     mutating func finish() {
         guard case .success(let bytes) = FileContents.read("/proc/\(process)/status", limit: 1 << 16) else { return }
         for line in String(decoding: bytes, as: UTF8.self).split(separator: "\n") where line.hasPrefix("VmHWM:") {

@@ -1,6 +1,6 @@
 import NIOCore
 
-/// Attacks by connections and log-ins: what a stranger can do.
+/// Attacks that need no credentials: connections and log-ins.
 extension AbuseAttack {
     static let logInFlood = AbuseAttack(
         name: "login-flood", summary: "80 sockets with wrong passwords, half of them for the victim's account",
@@ -15,7 +15,7 @@ extension AbuseAttack {
                         try await Task.sleep(for: .milliseconds(100))
                         continue
                     }
-                    // As often as this socket allows.
+                    // Until the gateway closes this socket.
                     while !Task.isCancelled, tries < 500 {
                         tries += 1
                         let answer = await socket.exchange(
@@ -40,7 +40,7 @@ extension AbuseAttack {
                 var opened = 0
                 while !Task.isCancelled {
                     open.removeAll { !$0.isOpen }
-                    // One that the gateway closed is opened again, within bounds.
+                    // Connections that the gateway closed are replaced, up to a limit.
                     while open.count < each, opened < each * 4, !Task.isCancelled {
                         opened += 1
                         guard let connection = await target.connect() else { break }

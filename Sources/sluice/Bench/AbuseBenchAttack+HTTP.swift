@@ -20,10 +20,10 @@ extension AbuseAttack {
         }
     }
 
-    /// A finished job of the attacker's with its record and its log, as a worker leaves them.
+    /// Writes a finished job of the attacker's with record and event log, as a worker would.
     private static func endedJob(in target: AbuseTarget, events: Int, bytes: Int) async throws -> JobID {
         let redis = target.redis
-        guard let job = redis.newJobs(1).first else { throw CommandFailure(.failed, "sluice: no job id") }
+        guard let job = redis.newJobs(1).first else { throw CommandFailure(.failed, "sluice: no job id could be generated") }
         let log = redis.keys.log(job)
         let now = WallTime.milliseconds
         let usage = #"{"prompt_tokens":1,"completion_tokens":1,"estimated":false}"#
@@ -61,7 +61,7 @@ extension AbuseAttack {
             try await target.inParallel(300) { _ in
                 guard let connection = await target.connect(), await connection.send(head) else { return }
                 target.count()
-                // The last piece is never sent.
+                // The last chunk is never sent.
                 for _ in 0..<(size / piece.readableBytes - 1) {
                     guard !Task.isCancelled, await connection.send(piece) else { return target.count(accepted: false) }
                 }
@@ -75,12 +75,12 @@ extension AbuseAttack {
             string: AbuseMessage.head("POST", "/v1/chat/completions", host: target.gateway, key: AbuseTarget.key, headers: headers))
     }
 
-    /// The largest body that is not refused at once.
+    /// The largest request body that the gateway does not reject at once, bytes.
     private static func largestBody(_ target: AbuseTarget) async throws -> Int {
         for size in [8 << 20, 4 << 20, 2 << 20] {
             guard let connection = await target.connect() else { break }
             defer { connection.close() }
-            // A legal size is waited for; one that is too large is refused by its head, or by the first bytes beyond the limit.
+            // For a permitted size the gateway waits for the body. A larger one is rejected after the head or the first excess bytes.
             var bytes = bodyHead(target, size)
             bytes.writeRepeatingByte(UInt8(ascii: " "), count: size / 2 + 65_536)
             guard await connection.exchange(bytes, for: ["HTTP/1.1 "], within: .milliseconds(500)) == nil, connection.isOpen else {
@@ -93,7 +93,7 @@ extension AbuseAttack {
 
     static let doubledNames = AbuseAttack(
         name: "doubled-names", summary: #""messages" 3,000 times; 85,000 unknown members"#, aimsAtWorker: true, timeFactor: 2,
-        // Here the worker translates the body.
+        // For this upstream the worker converts the request body.
         upstream: .dashscope
     ) { target in
         let messages = #""messages":[{"role":"user","content":"\#(String(repeating: "z", count: 70))"}]"#

@@ -2,7 +2,7 @@ import Contract
 import NIOCore
 import RedisClient
 
-/// Attacks on Redis and on the worker: jobs that wait while their class is paused, and jobs that keep every slot.
+/// Attacks on Redis and the worker: jobs that wait in a paused class, and jobs that occupy all slots.
 extension AbuseAttack {
     static let queueFlood = AbuseAttack(
         name: "queue-flood", summary: "as many jobs of 0.95 MB as are accepted while their class is paused"
@@ -26,11 +26,11 @@ extension AbuseAttack {
 
     static let promptFlood = AbuseAttack(
         name: "prompt-flood", summary: "REQUESTs of 200 bytes in sessions with a prompt of 0.95 MB, while their class is paused",
-        // The victim's own requests wait in the paused class.
+        // Without the request probe, since the victim's requests would wait in the paused class.
         probes: [.models, .health]
     ) { target in
         let register = largeRegister(target)
-        // 64 at a time is what a session may have.
+        // A session may have 64 running requests.
         let requests = frames(60) { AbuseMessage.request("r\($0)") }
         try await pause(.interactive, target)
         return {
@@ -44,7 +44,7 @@ extension AbuseAttack {
     static let slotFlood = AbuseAttack(
         name: "slot-flood", summary: "more slow streams than the worker has slots"
     ) { target in
-        // 64 at a time is what a session may have; a worker has 256 slots.
+        // A session may have 64 running requests; a worker has 256 slots.
         let requests = frames(60) { AbuseMessage.request("r\($0)", model: "sim-n100000-g1000") }
         return {
             try await target.inParallel(5) { _ in

@@ -18,7 +18,7 @@ extension AbuseAttack {
     static let listedParameters = AbuseAttack(
         name: "listed-parameters", summary: "a function with 60,000 listed parameters, then small REQUESTs"
     ) { target in
-        // Names of three digits of base 62, so that 60,000 fit into a message.
+        // Names are three base-62 digits, so that 60,000 fit into one message.
         let digits = Array("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
         let parameters = (0..<target.size(60_000, quick: 15_000)).map { number in
             #"{"name":"\#(digits[number / 3_844])\#(digits[number / 62 % 62])\#(digits[number % 62])"}"#
@@ -53,7 +53,7 @@ extension AbuseAttack {
         }
     }
 
-    /// A text message that never ends, in frames of one byte.
+    /// A text message of one-byte frames without a final frame.
     private static func fragmentedMessage(_ count: Int) -> [ByteBuffer] {
         var first = ByteBuffer()
         AbuseMessage.append("{".utf8, .text, isFinal: false, to: &first)
@@ -78,14 +78,14 @@ extension AbuseAttack {
     static let unreadWebSocket = AbuseAttack(
         name: "unread-websocket", summary: "streamed answers and RESUME on sockets that are never read"
     ) { target in
-        // 64 at a time is what a session may have.
+        // A session may have 64 running requests.
         let count = target.size(60, quick: 2)
         let model = target.isQuick ? "sim-n2000-g0-b200" : "sim-n20000-g0-b200"
         let requests = frames(count) { AbuseMessage.request("r\($0)", model: model) }
         let resumes = frames(count * 10) { AbuseMessage.envelope("RESUME", #""request_id":"r\#($0 % count)""#) }
         return {
             try await target.inParallel(target.size(20, quick: 4)) { _ in
-                // A socket that is cut is opened again.
+                // A socket that the gateway closed is replaced.
                 for _ in 0..<20 where !Task.isCancelled {
                     guard let socket = await target.registered() else { return }
                     try await socket.stopReading()
@@ -113,8 +113,8 @@ extension AbuseAttack {
         flood(target) { _ in AbuseMessage.envelope("SESSION_QUERY", #""query_fields":[]"#) }
     }
 
-    /// Four sockets, each just under the 20,000 messages a second that one may send by default; quick: two with a
-    /// tenth of that, for a debug build needs ten times as long for each.
+    /// Floods with four sockets, each just under the default limit of 20,000 messages per second. Quick: two sockets with a tenth of that
+    /// rate, since a debug build takes ten times as long for each message.
     private static func flood(_ target: AbuseTarget, _ message: (Int) -> String) -> Run {
         let slice = Duration.milliseconds(50)
         let count = target.size(900, quick: 90)

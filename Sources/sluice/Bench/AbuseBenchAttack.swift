@@ -1,24 +1,24 @@
 import NIOCore
 import Upstream
 
-/// One way in which a tenant or an address can try to exhaust a node.
+/// An attack by which a tenant or an address can try to exhaust a node.
 struct AbuseAttack: Sendable {
-    /// Sends what was prepared; returns early, or runs until its task is cancelled.
+    /// Runs a prepared attack. Returns when everything is sent, or runs until its task is cancelled.
     typealias Run = @Sendable () async throws -> Void
 
     let name: String
     let summary: String
-    /// The victim's probes during the attack.
+    /// The requests of the victim that are measured.
     var probes: [AbuseVictim.Probe] = [.request, .models, .health]
-    /// Whether the worker's memory is bounded by the promise too: the attack passes through the gateway.
+    /// Whether the limit of memory growth applies to the worker too, because the attack passes through the gateway.
     var aimsAtWorker = false
-    /// Multiplies the time of an attack whose effect takes longer to show.
+    /// Factor for the duration of an attack that takes longer to have an effect.
     var timeFactor = 1.0
-    /// The gateway's limit of open files; nil: as inherited. A small one shows with few connections whether they are shared out.
+    /// The gateway's limit of open files; nil: inherited. With a small limit, few connections suffice to test the limits per address.
     var descriptors: Int?
-    /// What the worker speaks to the simulator.
+    /// The dialect between worker and simulator.
     var upstream = UpstreamConfiguration.Kind.openai
-    /// Builds the attack's bytes and its state in Redis, before anything is measured.
+    /// Builds the attack's messages and its state in Redis before the measurement.
     let prepare: @Sendable (AbuseTarget) async throws -> Run
 
     static let all: [AbuseAttack] = [
@@ -26,18 +26,19 @@ struct AbuseAttack: Sendable {
         largeBodies, doubledNames, queueFlood, promptFlood, interruptFlood, sessionQueryFlood, slotFlood,
     ]
 
+    /// The attack of this name; nil when there is none.
     static func named(_ name: String) -> AbuseAttack? { all.first { $0.name == name } }
 
-    /// Bytes of settings: what still fits into a message of 1 MiB. A debug build takes too long for that much.
+    /// Bytes of settings that fit into a message of 1 MiB; fewer for debug builds, which are too slow for that size.
     static func largestSettings(_ target: AbuseTarget) -> Int { target.size(950_000, quick: 240_000) }
 
-    /// REGISTER with a large system prompt.
+    /// A REGISTER message with a large system prompt.
     static func largeRegister(_ target: AbuseTarget) -> ByteBuffer {
         let prompt = String(repeating: "x", count: largestSettings(target))
         return AbuseMessage.register(key: AbuseTarget.key, fields: #","system_prompt":{"role_description":"\#(prompt)"}"#)
     }
 
-    /// Frames in buffers of about 16 KB, so that each is one write.
+    /// Frames in buffers of about 16 KB, each sent by one write.
     static func frames(_ count: Int, _ text: (Int) -> String) -> [ByteBuffer] {
         var buffers: [ByteBuffer] = []
         var buffer = ByteBuffer()

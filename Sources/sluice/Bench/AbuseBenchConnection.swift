@@ -1,7 +1,7 @@
 import NIOCore
 import NIOPosix
 
-/// A TCP connection on which bytes are sent unchanged. Answers are searched for marks and never decoded, so that sending costs little.
+/// A TCP connection for raw bytes. Answers are searched for marks instead of decoded, to keep the client's CPU time low.
 final class AbuseConnection: Sendable {
     private let channel: any Channel
     private let watcher: NIOLoopBound<AnswerWatcher>
@@ -11,9 +11,10 @@ final class AbuseConnection: Sendable {
         self.watcher = watcher
     }
 
+    /// Opens a connection.
     /// - Parameters:
     ///   - source: the local address to connect from; nil: the kernel's choice.
-    ///   - reads: false: nothing is read from the socket, so that the peer's send buffer fills up.
+    ///   - reads: false: never read from the socket, so that the peer's send buffer fills up.
     /// - Throws: when the connection is refused or not established within 5 s.
     static func open(
         to address: ListenAddress, from source: String? = nil, group: any EventLoopGroup, reads: Bool = true
@@ -35,7 +36,7 @@ final class AbuseConnection: Sendable {
 
     var isOpen: Bool { channel.isActive }
 
-    /// Returns when the kernel has taken the bytes.
+    /// Sends bytes. Returns when the kernel has accepted them.
     /// - Returns: false when the connection is closed.
     @discardableResult
     func send(_ bytes: ByteBuffer) async -> Bool {
@@ -43,7 +44,7 @@ final class AbuseConnection: Sendable {
             try await channel.writeAndFlush(bytes).get()
             return true
         } catch {
-            // The peer has closed the connection: the answer that most attacks deserve.
+            // The peer has closed the connection, which is the expected reaction to most attacks.
             return false
         }
     }
@@ -51,8 +52,8 @@ final class AbuseConnection: Sendable {
     @discardableResult
     func send(_ text: String) async -> Bool { await send(ByteBuffer(string: text)) }
 
-    /// Sends bytes and waits for one of several marks in what is received from now on.
-    /// - Returns: the index of the first mark of the list that was received; nil: none in time, or the connection was closed.
+    /// Sends bytes and waits for one of several marks in the bytes received afterwards.
+    /// - Returns: the index of the mark that was received, the first one in list order; nil: timeout, or the connection was closed.
     func exchange(_ bytes: ByteBuffer, for marks: [StaticString], within patience: TimeAmount = .seconds(20)) async -> Int? {
         let promise = channel.eventLoop.makePromise(of: Int?.self)
         channel.eventLoop.execute { [channel, watcher] in
@@ -63,32 +64,33 @@ final class AbuseConnection: Sendable {
         return await first(promise, within: patience)
     }
 
-    /// Waits for one of several marks in what has been received since the last exchange began.
+    /// Waits for one of several marks in the bytes received since the start of the last exchange.
     func expect(_ marks: [StaticString], within patience: TimeAmount = .seconds(20)) async -> Int? {
         let promise = channel.eventLoop.makePromise(of: Int?.self)
         channel.eventLoop.execute { [channel, watcher] in watcher.value.expect(marks, promise, isActive: channel.isActive) }
         return await first(promise, within: patience)
     }
 
+    /// The promise's result; nil after the timeout.
     private func first(_ promise: EventLoopPromise<Int?>, within patience: TimeAmount) async -> Int? {
         let deadline = channel.eventLoop.scheduleTask(in: patience) { [watcher] in watcher.value.giveUp() }
         defer { deadline.cancel() }
         do { return try await promise.futureResult.get() } catch { return nil }
     }
 
-    /// From now on nothing is read from the socket.
+    /// Stops reading from the socket.
     func stopReading() async throws { try await channel.setOption(.autoRead, value: false).get() }
 
     func close() { channel.close(mode: .all, promise: nil) }
 }
 
-/// Searches what is received for marks while somebody waits for them.
+/// Searches received bytes for marks while an exchange is pending. Runs on the channel's event loop.
 private final class AnswerWatcher: ChannelInboundHandler {
     typealias InboundIn = ByteBuffer
 
-    /// Bytes searched; older ones are dropped.
+    /// Maximum bytes to keep for searching.
     private static let maximumKept = 1 << 20
-    /// Bytes kept then: longer than any mark.
+    /// Bytes to keep beyond that maximum; longer than any mark.
     private static let tail = 4_096
 
     private var received: [UInt8] = []
@@ -96,11 +98,13 @@ private final class AnswerWatcher: ChannelInboundHandler {
     private var marks: [StaticString] = []
     private var waiting: EventLoopPromise<Int?>?
 
+    /// Starts an exchange: forgets received bytes.
     func start() {
         received.removeAll(keepingCapacity: true)
         isKeeping = true
     }
 
+    /// Completes the promise with the index of the first mark received; nil when the connection is closed.
     func expect(_ marks: [StaticString], _ promise: EventLoopPromise<Int?>, isActive: Bool) {
         waiting?.succeed(nil)
         self.marks = marks
@@ -109,6 +113,7 @@ private final class AnswerWatcher: ChannelInboundHandler {
         if !isActive { giveUp() }
     }
 
+    /// Completes the pending promise with nil.
     func giveUp() {
         isKeeping = false
         waiting?.succeed(nil)
@@ -138,14 +143,14 @@ private final class AnswerWatcher: ChannelInboundHandler {
     func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
 }
 
-/// WebSocket frames and protocol messages as bytes.
+/// Builds HTTP requests, WebSocket frames and protocol messages as bytes.
 enum AbuseMessage {
     enum Opcode: UInt8 {
         case continuation = 0
         case text = 1
     }
 
-    /// Appends a client's frame. The mask is zero, so that the payload stays as it is.
+    /// Appends a client's frame. The masking key is zero, so that the payload needs no masking.
     static func append(_ payload: some Collection<UInt8>, _ opcode: Opcode = .text, isFinal: Bool = true, to out: inout ByteBuffer) {
         out.writeInteger(opcode.rawValue | (isFinal ? 0x80 : 0))
         switch payload.count {
@@ -161,26 +166,31 @@ enum AbuseMessage {
         out.writeBytes(payload)
     }
 
+    /// A text message in one frame.
     static func frame(_ text: String) -> ByteBuffer {
         var out = ByteBuffer()
         append(text.utf8, to: &out)
         return out
     }
 
+    /// A message of the protocol.
     /// - Parameter payload: the members of the payload, without braces.
     static func envelope(_ type: String, _ payload: String) -> String {
         #"{"version":"1.0","msg_type":"\#(type)","session_id":"","payload":{\#(payload)},"timestamp":1763800000000}"#
     }
 
-    /// - Parameter fields: further members, each with a comma before it.
+    /// A REGISTER frame with an API key.
+    /// - Parameter fields: further members, each preceded by a comma.
     static func register(key: String, fields: String = "") -> ByteBuffer {
         frame(envelope("REGISTER", #""auth":{"type":"API_KEY","api_key":"\#(key)"},"platform":"APP"\#(fields)"#))
     }
 
+    /// A REGISTER frame with an account and a password.
     static func logIn(_ account: String, password: String) -> ByteBuffer {
         frame(envelope("REGISTER", #""auth":{"type":"ACCOUNT","account":"\#(account)","password":"\#(password)"},"platform":"APP""#))
     }
 
+    /// A REQUEST message.
     static func request(_ id: String, text: String = "go", model: String = "sim-n1-g0", fields: String = "") -> String {
         envelope(
             "REQUEST",
@@ -188,6 +198,7 @@ enum AbuseMessage {
         )
     }
 
+    /// The HTTP request that upgrades to WebSocket.
     static func upgrade(_ host: ListenAddress) -> ByteBuffer {
         ByteBuffer(
             string: "GET \(ChatAddress.path) HTTP/1.1\r\nHost: \(host)\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

@@ -1,12 +1,15 @@
 import Contract
 import JSONCodec
 
-/// What one attack cost the nodes and the other tenant.
+/// The result of one attack: its effect on the nodes and on the other tenant.
 struct AbuseFinding: Sendable {
     let attack: AbuseAttack
     let slack: Double
+    /// Messages, requests or connections that reached the gateway.
     let units: Int
+    /// Units that the gateway rejected.
     let refused: Int
+    /// Growth of memory, like the following ones.
     let gatewayBytes: Int
     let workerBytes: Int
     let redisBytes: Int
@@ -19,7 +22,7 @@ struct AbuseFinding: Sendable {
 
     var failures: [String] { probes.flatMap(\.attacked.failures) }
 
-    /// The promises that were broken, for people; empty: all were kept.
+    /// Descriptions of the exceeded limits; empty when all were held.
     var broken: [String] {
         var broken: [String] = []
         func size(_ name: String, _ bytes: Int, _ limit: Int) {
@@ -33,7 +36,7 @@ struct AbuseFinding: Sendable {
                 broken.append("\(attacked.failures.count) of \(attacked.count) \(probe.rawValue) probes failed: \(first)")
             }
             let added = attacked.percentile(99) - rest.percentile(99)
-            // A log-in waits for its turn among the attacker's: it has to succeed.
+            // A log-in may wait behind those of the attacker; it only has to succeed.
             if probe != .login, added > AbusePromise.addedLatency * slack {
                 broken.append(
                     "\(probe.rawValue) p99 \(BenchReport.rounded(added)) ms above rest, more than \(BenchReport.rounded(AbusePromise.addedLatency * slack))"
@@ -68,7 +71,7 @@ struct AbuseFinding: Sendable {
         return .object(members)
     }
 
-    /// One line.
+    /// The result as one line.
     var text: String {
         var parts = ["gateway +\(Self.megabytes(gatewayBytes))"]
         if attack.aimsAtWorker { parts.append("worker +\(Self.megabytes(workerBytes))") }

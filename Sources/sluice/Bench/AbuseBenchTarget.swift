@@ -5,16 +5,16 @@ import RedisClient
 import Synchronization
 import Upstream
 
-/// The gateway that is attacked, as its attacker sees it, and what the attacker has open.
+/// The attacker's view of the gateway: its open connections and counts. Thread-safe.
 final class AbuseTarget: Sendable {
     static let key = "attacker-key-0123456789"
     static let tenant = "attacker"
-    /// Another loopback address than the victim's: limits per address must not hit the victim.
+    /// A loopback address other than the victim's, so that limits per address do not affect the victim.
     static let source = "127.0.0.66"
 
     let gateway: ListenAddress
     let redis: BenchRedis
-    /// Fewer and smaller attacks, for a debug build.
+    /// Smaller attacks, for debug builds.
     let isQuick: Bool
     private let group: any EventLoopGroup
     private let state = Mutex(State())
@@ -33,22 +33,25 @@ final class AbuseTarget: Sendable {
         self.group = group
     }
 
+    /// The size of an attack for this build.
     func size(_ full: Int, quick: Int) -> Int { isQuick ? quick : full }
 
     /// Units of the attack that reached the gateway: messages, requests or connections.
     var done: Int { state.withLock { $0.done } }
-    /// Those that it refused or cut.
+    /// Units that the gateway rejected or cut off.
     var refused: Int { state.withLock { $0.refused } }
 
+    /// Counts units of the attack.
     func count(_ units: Int = 1, accepted: Bool = true) {
         state.withLock {
             $0.done += units
-            // At its end the attack cuts its own connections.
+            // At its end the attack closes its own connections; these do not count as rejected.
             if !accepted, !$0.isOver { $0.refused += units }
         }
     }
 
-    /// - Returns: nil when the connection is refused, or the attack is over.
+    /// Opens a connection from `source`.
+    /// - Returns: nil when the connection is refused or the attack has ended.
     func connect(reads: Bool = true) async -> AbuseConnection? {
         guard !state.withLock({ $0.isOver }) else { return nil }
         do {
@@ -65,7 +68,7 @@ final class AbuseTarget: Sendable {
         return nil
     }
 
-    /// A WebSocket without REGISTER.
+    /// Opens a WebSocket without registering; nil when that fails.
     func webSocket() async -> AbuseConnection? {
         guard let connection = await connect() else { return nil }
         guard await connection.exchange(AbuseMessage.upgrade(gateway), for: ["HTTP/1.1 101"], within: .seconds(5)) != nil else {
@@ -76,7 +79,7 @@ final class AbuseTarget: Sendable {
         return connection
     }
 
-    /// A WebSocket on which REGISTER was answered, be it with ERROR.
+    /// Opens a WebSocket and sends REGISTER. Returns the socket even if the answer is ERROR.
     func registered(_ register: ByteBuffer = AbuseMessage.register(key: key)) async -> AbuseConnection? {
         guard let socket = await webSocket() else { return nil }
         let answer = await socket.exchange(register, for: ["REGISTER_ACK", #""msg_type":"ERROR""#], within: .seconds(20))
@@ -84,7 +87,7 @@ final class AbuseTarget: Sendable {
         return socket
     }
 
-    /// Closes everything; nothing more is opened.
+    /// Ends the attack: closes all connections and opens no more.
     func end() {
         let connections = state.withLock { state in
             state.isOver = true
@@ -93,7 +96,7 @@ final class AbuseTarget: Sendable {
         for connection in connections { connection.close() }
     }
 
-    /// Runs a body side by side, until all have returned.
+    /// Runs `count` concurrent calls of `body` and waits for all of them.
     func inParallel(_ count: Int, _ body: @escaping @Sendable (Int) async throws -> Void) async throws {
         try await withThrowingTaskGroup(of: Void.self) { tasks in
             for number in 0..<count { tasks.addTask { try await body(number) } }
@@ -102,13 +105,14 @@ final class AbuseTarget: Sendable {
     }
 }
 
-/// A deployment for one attack: Redis, the simulator, a worker and a gateway whose limits are the defaults.
+/// A deployment for one attack: Redis, the simulator, a worker and a gateway with default limits.
 struct AbuseDeployment: Sendable {
     let redis: BenchRedis
     let gateway: ListenAddress
     let gatewayProcess: Int
     let workerProcess: Int
 
+    /// Starts the deployment, calls `body` and ends the deployment.
     static func with(
         for attack: AbuseAttack, _ body: @escaping @Sendable (AbuseDeployment) async throws -> Void
     ) async throws {
@@ -129,25 +133,28 @@ struct AbuseDeployment: Sendable {
             try await ChildNode.with(
                 "simulator", ["simulate", "--listen", simulator.description], settings: ["SLUICE_LOG_LEVEL": "warning"],
                 folder: redis.folder, isReady: { await ReadinessProbe.answers(simulator, "/healthz") }
-            ) { simulating in
+            ) { simulatorNode in
                 try await ChildNode.with(
                     "worker", ["worker"], settings: worker, folder: redis.folder, isReady: { await ReadinessProbe.isReady(metrics) }
-                ) { working in
+                ) { workerNode in
                     try await ChildNode.with(
                         "gateway", ["gateway"], settings: front, folder: redis.folder, descriptors: attack.descriptors,
                         isReady: { await ReadinessProbe.isReady(gateway) }
-                    ) { serving in
-                        // Not drained: an exhausted node would take too long.
-                        defer { for node in [serving, working, simulating] where node.pid > 1 { kill(pid_t(node.pid), SIGKILL) } }
-                        try await connect(redis, gateway, serving.pid, working.pid, body)
+                    ) { gatewayNode in
+                        // Killed instead of drained, since draining an exhausted node would take too long.
+                        defer {
+                            for node in [gatewayNode, workerNode, simulatorNode] where node.pid > 1 { kill(pid_t(node.pid), SIGKILL) }
+                        }
+                        try await connect(redis, gateway, gatewayNode.pid, workerNode.pid, body)
                     }
                 }
             }
         }
     }
 
+    /// Connects to Redis and calls `body`.
     private static func connect(
-        _ redis: PrivateRedis, _ gateway: ListenAddress, _ serving: Int, _ working: Int,
+        _ redis: PrivateRedis, _ gateway: ListenAddress, _ gatewayProcess: Int, _ workerProcess: Int,
         _ body: @Sendable (AbuseDeployment) async throws -> Void
     ) async throws {
         var source = SettingsSource(environment: [:])
@@ -155,22 +162,22 @@ struct AbuseDeployment: Sendable {
         var reader = SettingsReader(source)
         let found = reader.deployment()
         try reader.finish()
-        guard let found else { throw CommandFailure(.usage, "SLUICE_REDIS_URL cannot be used") }
+        guard let found else { throw CommandFailure(.usage, "SLUICE_REDIS_URL is invalid") }
         try await BenchRedis.with(found) { redis in
-            try await body(AbuseDeployment(redis: redis, gateway: gateway, gatewayProcess: serving, workerProcess: working))
+            try await body(AbuseDeployment(redis: redis, gateway: gateway, gatewayProcess: gatewayProcess, workerProcess: workerProcess))
         }
     }
 
     private static func freePort() async throws -> ListenAddress {
         guard let address = await FreePort.find(from: ListenAddress(host: "127.0.0.1", port: 0)) else {
-            throw CommandFailure(.failed, "sluice: no port of 127.0.0.1 can be listened on")
+            throw CommandFailure(.failed, "sluice: no port of 127.0.0.1 is free")
         }
         return address
     }
 
     private static func write(_ text: String, to path: String) throws {
-        guard let file = fopen(path, "w") else { throw CommandFailure(.failed, "sluice: \(path) cannot be written") }
+        guard let file = fopen(path, "w") else { throw CommandFailure(.failed, "sluice: cannot write \(path)") }
         let written = fputs(text, file)
-        guard fclose(file) == 0, written >= 0 else { throw CommandFailure(.failed, "sluice: \(path) cannot be written") }
+        guard fclose(file) == 0, written >= 0 else { throw CommandFailure(.failed, "sluice: cannot write \(path)") }
     }
 }

@@ -1,8 +1,9 @@
 import NIOCore
 import NIOPosix
 
-/// A well-behaved tenant at an address of its own, which measures how long it waits while another one attacks.
+/// A tenant within its limits, at an address of its own. Measures its latency during an attack by another tenant.
 struct AbuseVictim: Sendable {
+    /// A kind of request whose latency is measured.
     enum Probe: String, CaseIterable, Sendable, Comparable {
         /// A small REQUEST on a registered WebSocket, until its first frame.
         case request
@@ -10,9 +11,10 @@ struct AbuseVictim: Sendable {
         case models
         /// `GET /healthz` on a new connection.
         case health
-        /// A WebSocket registered with the password of an account.
+        /// Registration of a new WebSocket with an account and a password.
         case login
 
+        /// Time between two probes.
         var interval: Duration {
             switch self {
             case .request: .milliseconds(25)
@@ -27,16 +29,16 @@ struct AbuseVictim: Sendable {
     static let key = "victim-key-0123456789"
     static let account = "victim-account"
     static let password = "victim-password-0123"
-    /// bcrypt of the password, cost 10.
+    /// bcrypt hash of the password, cost 10.
     static let passwordHash = "$2b$10$tdhNxeYXgQ6lDAuQvVQqe.yLsQyYACuy8qgGBuF8txtVxr2wrKJwC"
 
     let gateway: ListenAddress
     let group: any EventLoopGroup
-    /// What is not answered within it has failed.
+    /// Timeout of a probe.
     let patience: TimeAmount
 
-    /// Measures for a time. Every probe has a fixed schedule and its wait is counted from the scheduled time, so that a stall counts for all
-    /// probes that were due in it ("coordinated omission").
+    /// Measures for a time. Latency is counted from a probe's scheduled time, so that a stall counts for all probes that were due during it
+    /// (avoiding "coordinated omission").
     func measure(_ probes: [Probe], for time: Duration) async -> [Probe: AbuseMeasurement] {
         await withTaskGroup(of: (Probe, AbuseMeasurement).self) { tasks in
             let start = ContinuousClock.now
@@ -55,7 +57,7 @@ struct AbuseVictim: Sendable {
         while due < start + time {
             if ContinuousClock.now < due { try? await Task.sleep(until: due, clock: .continuous) }
             guard ContinuousClock.now < start + time else {
-                // Never begun: it would have waited at least so long.
+                // Not started in time: its latency is at least this long.
                 measurement.add(due - start, latency: ContinuousClock.now - due)
                 due += probe.interval
                 continue
@@ -76,7 +78,8 @@ struct AbuseVictim: Sendable {
         return measurement
     }
 
-    /// - Returns: nil for the failure when the request was answered in full; the time of the first frame.
+    /// Sends a request and waits for its end.
+    /// - Returns: the failure, nil when the request was answered completely; and the time of the first frame.
     private func request(_ number: Int, on socket: inout AbuseConnection?) async -> (String?, ContinuousClock.Instant) {
         if socket?.isOpen != true {
             socket?.close()
@@ -93,12 +96,13 @@ struct AbuseVictim: Sendable {
             return (last == 1 ? nil : "request not finished", answered)
         case 0: return ("request refused", answered)
         default:
-            // A late answer must not count for the next request.
+            // A late answer must not be taken for the answer to the next request.
             socket.close()
             return ("request not answered", answered)
         }
     }
 
+    /// Opens and registers a WebSocket; nil when the gateway rejects it.
     private func connect(_ register: ByteBuffer = AbuseMessage.register(key: key)) async throws -> AbuseConnection? {
         let socket = try await AbuseConnection.open(to: gateway, group: group)
         guard await socket.exchange(AbuseMessage.upgrade(gateway), for: ["HTTP/1.1 101"], within: patience) != nil,
@@ -134,17 +138,18 @@ struct AbuseVictim: Sendable {
     }
 }
 
-/// How long the probes of one kind waited.
+/// The latencies and failures of one kind of probe.
 struct AbuseMeasurement: Sendable {
     private static let windows = 3
 
     private let time: Duration
-    /// By the window that the probe was due in.
+    /// Nanoseconds, by the window in which the probe was due.
     private var latencies = [[UInt64]](repeating: [], count: windows)
     var failures: [String] = []
 
     init(time: Duration) { self.time = time }
 
+    /// - Parameter offset: the probe's scheduled time since the start.
     mutating func add(_ offset: Duration, latency: Duration) {
         let window = min(Self.windows - 1, max(0, Int(offset / time * Double(Self.windows))))
         latencies[window].append(UInt64(max(0, latency / .nanoseconds(1))))
@@ -152,10 +157,10 @@ struct AbuseMeasurement: Sendable {
 
     var count: Int { latencies.reduce(0) { $0 + $1.count } }
 
-    /// Milliseconds over the whole time.
+    /// A percentile over the whole time, milliseconds.
     func percentile(_ percent: Double) -> Double { Self.percentile(percent, of: latencies.flatMap { $0 }) }
 
-    /// Milliseconds: the median of the p99s of three windows, which one slow moment of the machine does not move.
+    /// The median of the p99 of three windows, milliseconds. Robust against a single stall of the machine.
     var steadyP99: Double { latencies.filter { !$0.isEmpty }.map { Self.percentile(99, of: $0) }.sorted().median }
 
     private static func percentile(_ percent: Double, of latencies: [UInt64]) -> Double {
@@ -166,6 +171,6 @@ struct AbuseMeasurement: Sendable {
 }
 
 extension [Double] {
-    /// Of sorted numbers; 0 for none.
+    /// The median of sorted numbers; 0 when there are none.
     fileprivate var median: Double { isEmpty ? 0 : self[count / 2] }
 }

@@ -6,31 +6,35 @@ import Observability
 import RedisClient
 import Upstream
 
+/// The options of all measurements.
 struct BenchOptions: ParsableArguments {
-    @Flag(name: .long, help: "Start a Redis, a simulator, a worker and a gateway for the measurement, and end them afterwards.")
+    @Flag(name: .long, help: "Start Redis, a simulator, a worker and a gateway for the measurement.")
     var selfContained = false
     @Option(
         name: .long,
-        help: ArgumentHelp("The simulator that is the deployment's upstream (else as SLUICE_UPSTREAM_URL says).", valueName: "host:port"))
+        help: ArgumentHelp("The simulator used by the deployment (default: from SLUICE_UPSTREAM_URL).", valueName: "host:port"))
     var simulator: String?
-    @Option(name: .long, help: ArgumentHelp("The gateway (else as SLUICE_LISTEN says).", valueName: "address"))
+    @Option(name: .long, help: ArgumentHelp("The gateway (default: from SLUICE_LISTEN).", valueName: "address"))
     var url: String?
     @Option(
         name: .long,
         help: ArgumentHelp(
-            "A process of this machine whose CPU time is wanted, such as worker=4711; again for more.", valueName: "name=pid"))
+            "A local process whose CPU time is measured, such as worker=4711; may be repeated.", valueName: "name=pid"))
     var process: [String] = []
     @OptionGroup var settings: SettingsOptions
     @OptionGroup var output: JSONOption
 
     func validate() throws {
-        if let simulator, ListenAddress(simulator) == nil { throw ValidationError("--simulator wants an address such as 127.0.0.1:9090.") }
-        if let url, ChatAddress(url) == nil { throw ValidationError("--url wants an address such as ws://127.0.0.1:8080.") }
+        if let simulator, ListenAddress(simulator) == nil {
+            throw ValidationError("--simulator must be an address such as 127.0.0.1:9090.")
+        }
+        if let url, ChatAddress(url) == nil { throw ValidationError("--url must be an address such as ws://127.0.0.1:8080.") }
         for text in process where Self.named(text) == nil {
-            throw ValidationError("--process wants a name and a number, such as worker=4711.")
+            throw ValidationError("--process must be a name and a process id, such as worker=4711.")
         }
     }
 
+    /// Parses `name=pid`.
     static func named(_ text: String) -> (name: String, pid: Int)? {
         let sides = text.split(separator: "=", maxSplits: 1)
         guard sides.count == 2, let pid = Int(sides[1]), pid > 0 else { return nil }
@@ -38,18 +42,19 @@ struct BenchOptions: ParsableArguments {
     }
 }
 
-/// What is measured: a running deployment, or one of our own.
+/// The deployment that is measured: a running one, or one started for the measurement.
 struct BenchDeployment: Sendable {
     let redis: BenchRedis
     let simulator: SimulatorControl
     let gateway: ChatAddress
     let key: String?
-    /// Processes of this machine, and among them our own.
+    /// The measured processes of this machine, including this one.
     let processes: [(name: String, pid: Int)]
 
+    /// Connects to the deployment, starting it if it is self-contained, and calls `body`.
     /// - Parameters:
-    ///   - capacity: jobs that the worker of a deployment of our own takes at once.
-    ///   - kind: what it speaks to the simulator.
+    ///   - capacity: minimum concurrency of the worker of a self-contained deployment.
+    ///   - kind: the dialect between worker and simulator of a self-contained deployment.
     static func with(
         _ options: BenchOptions, capacity: Int, kind: UpstreamConfiguration.Kind = .openai,
         _ body: @escaping @Sendable (BenchDeployment) async throws -> Void
@@ -72,7 +77,7 @@ struct BenchDeployment: Sendable {
             ].merging(common) { _, new in new }
             let front = [
                 "SLUICE_LISTEN": gateway.description, "SLUICE_AUTH": "none", "SLUICE_MAX_OUTGOING": "64MiB", "SLUICE_DRAIN_NOTICE": "0s",
-                // One tenant and one address are the whole load.
+                // The whole load comes from one tenant and one address.
                 "SLUICE_MAX_SOCKETS_PER_TENANT": "0", "SLUICE_MAX_SOCKETS_PER_ADDRESS": "0", "SLUICE_MAX_BYTES_PER_SECOND": "0",
                 "SLUICE_MAX_BYTES_PER_TENANT": "0", "SLUICE_MAX_SESSIONS_PER_TENANT": "0", "SLUICE_MAX_SESSION_BYTES_PER_TENANT": "0",
                 "SLUICE_MAX_UNSENT_BYTES_PER_TENANT": "0",
@@ -83,24 +88,25 @@ struct BenchDeployment: Sendable {
                 "simulator", ["simulate", "--listen", simulator.description], settings: ["SLUICE_LOG_LEVEL": "warning"],
                 folder: redis.folder,
                 isReady: { await ReadinessProbe.answers(simulator, "/healthz") }
-            ) { simulating in
+            ) { simulatorNode in
                 try await ChildNode.with(
                     "worker", ["worker"], settings: worker, folder: redis.folder, isReady: { await ReadinessProbe.isReady(metrics) }
-                ) { working in
+                ) { workerNode in
                     try await ChildNode.with(
                         "gateway", ["gateway"], settings: front, folder: redis.folder, isReady: { await ReadinessProbe.isReady(gateway) }
-                    ) { serving in
+                    ) { gatewayNode in
                         var source = SettingsSource(environment: [:])
                         source.override("SLUICE_REDIS_URL", redis.url)
                         try await connect(
                             source, simulator: simulator, gateway: ChatAddress(listening: gateway), key: nil,
-                            processes: [working, serving, simulating].map { ($0.name, $0.pid) }, body)
+                            processes: [workerNode, gatewayNode, simulatorNode].map { ($0.name, $0.pid) }, body)
                     }
                 }
             }
         }
     }
 
+    /// Connects to a running deployment.
     private static func running(_ options: BenchOptions, _ body: @Sendable (BenchDeployment) async throws -> Void) async throws {
         let source = options.settings.source
         let upstream = source.value("SLUICE_UPSTREAM_URL").flatMap { ChatAddress($0.text) }.map {
@@ -113,6 +119,7 @@ struct BenchDeployment: Sendable {
             processes: options.process.compactMap(BenchOptions.named), body)
     }
 
+    /// Connects to Redis, resets the simulator's list of requests and calls `body`.
     private static func connect(
         _ source: SettingsSource, simulator: ListenAddress, gateway: ChatAddress, key: String?, processes: [(name: String, pid: Int)],
         _ body: @Sendable (BenchDeployment) async throws -> Void
@@ -120,10 +127,10 @@ struct BenchDeployment: Sendable {
         var reader = SettingsReader(source)
         let found = reader.deployment()
         try reader.finish()
-        guard let found else { throw CommandFailure(.usage, "SLUICE_REDIS_URL cannot be used") }
+        guard let found else { throw CommandFailure(.usage, "SLUICE_REDIS_URL is invalid") }
         try await BenchRedis.with(found) { redis in
             var processes = processes
-            // Only if the process of that number is a Redis: the server may be on another machine.
+            // Only if the local process of this id is a Redis, since the server may be on another machine.
             if let pid = try await redis.processID(),
                 ProcessReading.command(of: pid).map({ $0.contains("redis") || $0.contains("valkey") }) == true
             {
@@ -138,16 +145,17 @@ struct BenchDeployment: Sendable {
 
     private static func freePort() async throws -> ListenAddress {
         guard let address = await FreePort.find(from: ListenAddress(host: "127.0.0.1", port: 0)) else {
-            throw CommandFailure(.failed, "sluice: no port of 127.0.0.1 can be listened on")
+            throw CommandFailure(.failed, "sluice: no port of 127.0.0.1 is free")
         }
         return address
     }
 
+    /// The current CPU time and memory of all processes.
     func readings() -> [ProcessReading] { processes.compactMap { ProcessReading.read($0.name, pid: $0.pid) } }
 }
 
 extension UpstreamConfiguration.Kind {
-    /// What a URL ends in under which the simulator speaks this dialect.
+    /// The path of the simulator's endpoint for this dialect.
     var basePath: String {
         switch self {
         case .openai: "/v1"

@@ -6,13 +6,15 @@ import NIOPosix
 import Observability
 import RedisClient
 
-/// The measuring client's Redis: one loop for commands and subscriptions, as a front end without a gateway would have it.
+/// The measuring client's connections to Redis, on one event loop for commands and subscriptions, like a front end without a gateway.
 struct BenchRedis: Sendable {
     let client: RedisClient
     let subscriber: RedisSubscriber
     let keys: Keys
     var eventLoop: any EventLoop { client.eventLoop }
 
+    /// Connects, calls `body` and disconnects.
+    /// - Throws: `CommandFailure` for errors of Redis; status 69 when it is unreachable.
     static func with<Result: Sendable>(_ deployment: DeploymentSettings, _ body: (BenchRedis) async throws -> Result) async throws -> Result
     {
         let loop = MultiThreadedEventLoopGroup.singleton.next()
@@ -35,12 +37,13 @@ struct BenchRedis: Sendable {
         }
     }
 
+    /// New job ids, distributed over the partitions.
     func newJobs(_ count: Int) -> [JobID] {
         let now = WallTime.milliseconds
         return (0..<count).map { JobID(partition: $0 % keys.partitions, milliseconds: now) }
     }
 
-    /// Subscribes to the jobs' events. Returns when all subscriptions are in force.
+    /// Subscribes to the jobs' output channels. Returns when all subscriptions are confirmed.
     func follow(_ jobs: [JobID], as reader: StreamReader) async throws {
         let (subscriber, keys) = (subscriber, keys)
         try await eventLoop.submit {
@@ -52,7 +55,7 @@ struct BenchRedis: Sendable {
                     case .message(let message):
                         message.withUnsafeReadableBytes { bytes in
                             let tokens = TokenScan.tokens(in: bytes)
-                            // Every last event has it, and no other.
+                            // Only terminal events have this field.
                             let ends = TokenScan.contains("\"usage\":", in: bytes)
                             let fails = ends && TokenScan.contains("\"type\":\"failed\"", in: bytes)
                             reader.assumeIsolated { reader in
@@ -66,13 +69,14 @@ struct BenchRedis: Sendable {
         try await reader.wait(for: "were subscribed to", seconds: 20) { $0.isFollowed }
     }
 
+    /// Unsubscribes from the jobs' output channels.
     func unfollow(_ jobs: [JobID]) {
         eventLoop.execute { [subscriber, keys] in
             for job in jobs { subscriber.unsubscribe(keys.out(job)) }
         }
     }
 
-    /// The way of one message from a publisher through Redis to a subscriber, with nothing else to do.
+    /// Measures the latency of one message from PUBLISH to a subscriber, in nanoseconds.
     func barePublish() async throws -> UInt64 {
         let channel = keys.cancel(partition: 0) + ":bench"
         let loop = eventLoop
@@ -100,13 +104,14 @@ struct BenchRedis: Sendable {
         return time - sent
     }
 
+    /// Appends the command that submits a job.
     func append(_ job: JobID, model: SimulatedModel, to pipeline: inout RedisPipeline) {
         let text = Job(id: job, priority: .interactive, request: model.request()).json.bytes
         pipeline.append(
             "XADD", .string(keys.queue(.interactive, partition: keys.partition(of: job.rawValue))), "*", "job", .bytes(text))
     }
 
-    /// Submits jobs, spread evenly over a time, so that their tokens do not all fall together.
+    /// Submits jobs, spread evenly over a time in seconds, so that their tokens are not synchronized.
     func submit(_ jobs: [JobID], model: SimulatedModel, over time: Double) async throws {
         let slices = max(1, min(jobs.count, Int(time * 200)))
         let start = ContinuousClock.now
@@ -121,29 +126,31 @@ struct BenchRedis: Sendable {
         }
     }
 
-    /// As the contract tells a front end to interrupt: the durable intent, then the message, in one write.
-    /// - Returns: the replies' arrival is not waited for; they are checked by what happens.
-    func interrupt(_ jobs: [JobID]) { client.send(interruption(of: jobs)) { _ in } }
+    /// Interrupts jobs as the contract describes: interrupt key, then PUBLISH, in one write. Does not wait for the replies; the caller checks
+    /// the effect.
+    func interrupt(_ jobs: [JobID]) { client.send(interruptCommands(for: jobs)) { _ in } }
 
-    /// The same for jobs whose end nobody reads. Returns when Redis has it: what was begun must not run on when the measurement is over.
+    /// Interrupts jobs and waits for the replies, so that no job continues after the measurement.
     func end(_ jobs: [JobID]) async throws {
         for start in stride(from: 0, to: jobs.count, by: 200) {
-            for reply in try await client.send(interruption(of: jobs[start..<min(start + 200, jobs.count)])) { _ = try reply.orThrow() }
+            for reply in try await client.send(interruptCommands(for: jobs[start..<min(start + 200, jobs.count)])) {
+                _ = try reply.orThrow()
+            }
         }
     }
 
-    /// Ends the jobs after `body`, however that went.
+    /// Interrupts the jobs after `body`, also when it throws.
     func ending<Value>(_ jobs: [JobID], _ body: () async throws -> Value) async throws -> Value {
         let value: Value
         do { value = try await body() } catch {
-            do { try await end(jobs) } catch { Progress.say("\(jobs.count) streams could not be ended: \(error)") }
+            do { try await end(jobs) } catch { Progress.say("\(jobs.count) streams could not be interrupted: \(error)") }
             throw error
         }
         try await end(jobs)
         return value
     }
 
-    private func interruption(of jobs: some Sequence<JobID>) -> RedisPipeline {
+    private func interruptCommands(for jobs: some Sequence<JobID>) -> RedisPipeline {
         var pipeline = RedisPipeline()
         for job in jobs {
             let text = Interrupt(id: job, reason: InterruptReason.userStop).text
@@ -153,7 +160,7 @@ struct BenchRedis: Sendable {
         return pipeline
     }
 
-    /// Commands that Redis has carried out since it started, those inside scripts too.
+    /// Number of commands that Redis has executed since its start, including those in scripts.
     func commandsProcessed() async throws -> Int {
         let text = try await client.send("INFO", "stats").string ?? ""
         return Self.field("total_commands_processed", of: text) ?? 0
@@ -162,8 +169,10 @@ struct BenchRedis: Sendable {
     /// Bytes that Redis has allocated.
     func usedMemory() async throws -> Int { Self.field("used_memory", of: try await client.send("INFO", "memory").string ?? "") ?? 0 }
 
+    /// The process id of the server.
     func processID() async throws -> Int? { Self.field("process_id", of: try await client.send("INFO", "server").string ?? "") }
 
+    /// A number of a reply to INFO.
     private static func field(_ name: String, of info: String) -> Int? {
         for line in info.split(whereSeparator: \.isNewline) where line.hasPrefix(name + ":") { return Int(line.dropFirst(name.count + 1)) }
         return nil
@@ -171,6 +180,6 @@ struct BenchRedis: Sendable {
 }
 
 enum WallTime {
-    /// Since 1970.
+    /// Unix time.
     static var milliseconds: UInt64 { UInt64(max(0, Timestamp.now.milliseconds)) }
 }

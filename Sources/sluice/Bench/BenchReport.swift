@@ -2,7 +2,7 @@ import Contract
 import Histogram
 import JSONCodec
 
-/// Times of one kind, in nanoseconds, kept by HdrHistogram to three digits.
+/// A histogram of durations with three significant digits, from 1 ns to 1 h.
 struct Times: Sendable {
     private var histogram = Histogram<UInt64>(highestTrackableValue: 3_600_000_000_000, numberOfSignificantValueDigits: .three)
 
@@ -12,12 +12,13 @@ struct Times: Sendable {
     mutating func add(_ nanoseconds: UInt64) { histogram.record(max(1, nanoseconds)) }
 
     var count: Int { Int(histogram.totalCount) }
-    /// Microseconds.
+    /// A percentile in microseconds; 0 when there are no values.
     func percentile(_ percent: Double) -> Double { count == 0 ? 0 : Double(histogram.valueAtPercentile(percent)) / 1_000 }
+    /// Microseconds; 0 when there are no values.
     var maximum: Double { count == 0 ? 0 : Double(histogram.max) / 1_000 }
 }
 
-/// What a measurement found: for people a table, for programs JSON with the same in base units of µs, bytes and counts.
+/// The result of a measurement, as a table or as JSON with the same values.
 struct BenchReport: Sendable {
     let measurement: String
     private var settings = JSONObject()
@@ -26,10 +27,13 @@ struct BenchReport: Sendable {
 
     init(_ measurement: String) { self.measurement = measurement }
 
+    /// Sets a parameter of the measurement.
     mutating func set(_ name: String, _ value: JSON) { settings[name] = value }
+    /// Adds a histogram unless it is empty.
     mutating func add(_ key: String, _ title: String, _ times: Times) {
         if times.count > 0 { self.times.append((key, title, times)) }
     }
+    /// Adds a number.
     mutating func add(_ key: String, _ title: String, _ value: Double, _ unit: String) { figures.append((key, title, value, unit)) }
 
     func figure(_ key: String) -> Double? { figures.first { $0.key == key }?.value }
@@ -75,14 +79,14 @@ struct BenchReport: Sendable {
         return out
     }
 
-    /// Three decimals.
+    /// A number with at most three decimals, for JSON.
     private static func plain(_ value: Double) -> String {
         guard value.isFinite else { return "0" }
         let rounded = (value * 1_000).rounded() / 1_000
         return rounded == rounded.rounded() && abs(rounded) < 1e15 ? String(Int(rounded)) : rounded.description
     }
 
-    /// Three digits or so: more would claim what no shared machine can tell.
+    /// A number with about three digits, which is the precision of such a measurement.
     static func rounded(_ value: Double) -> String {
         guard value.isFinite else { return "-" }
         let digits: Double = abs(value) >= 100 ? 1 : abs(value) >= 10 ? 10 : 100
@@ -95,6 +99,7 @@ struct BenchReport: Sendable {
     }
 }
 
+/// Progress messages on standard error.
 enum Progress {
     static func say(_ text: String) { StandardError.write("bench: \(text)\n") }
 }

@@ -4,15 +4,17 @@ import NIOCore
 import NIOWebSocket
 import Observability
 
-/// One registered WebSocket of the measuring client; request ids are the indices of its reader's streams.
+/// A registered WebSocket of the measuring client. Request ids are the indices of the reader's streams.
 struct BenchSocket: Sendable {
-    /// Requests of one session at a time: well under the gateway's limit.
+    /// Concurrent requests per session; below the gateway's default limit of 64.
     static let requestsEach = 32
 
     private let channel: any Channel
     private let session: String
 
-    /// - Parameter reader: on the same event loop.
+    /// Connects and registers.
+    /// - Parameter reader: runs on the same event loop.
+    /// - Throws: `CommandFailure` with status 69 when the gateway is unreachable.
     static func connect(to address: ChatAddress, key: String?, eventLoop: any EventLoop, reader: StreamReader) async throws -> BenchSocket {
         let registered = eventLoop.makePromise(of: String.self)
         let channel: any Channel
@@ -23,7 +25,7 @@ struct BenchSocket: Sendable {
         } catch {
             registered.fail(error)
             throw CommandFailure(
-                .unavailable, "sluice: no gateway answers at \(address): \(error) (--url or SLUICE_LISTEN say where it is)")
+                .unavailable, "sluice: no gateway answers at \(address): \(error) (--url or SLUICE_LISTEN sets its address)")
         }
         let socket = BenchSocket(channel: channel, session: "")
         socket.send(
@@ -36,6 +38,7 @@ struct BenchSocket: Sendable {
         return BenchSocket(channel: channel, session: try await registered.futureResult.get())
     }
 
+    /// Sends the request of a stream.
     func ask(_ index: Int, model: SimulatedModel) {
         send(
             "REQUEST",
@@ -45,10 +48,12 @@ struct BenchSocket: Sendable {
             ])
     }
 
+    /// Interrupts the request of a stream.
     func interrupt(_ index: Int) {
         send("INTERRUPT", ["interrupt_request_id": .string(String(index)), "reason": .string(InterruptReason.userStop)])
     }
 
+    /// Interrupts all requests of the session.
     func interruptAll() { send("INTERRUPT", ["reason": .string(InterruptReason.userStop)]) }
 
     func close() async {
@@ -66,6 +71,7 @@ struct BenchSocket: Sendable {
     }
 }
 
+/// Passes the tokens and ends of answers to the reader. Runs on the channel's event loop.
 private final class BenchSocketHandler: ChannelInboundHandler {
     typealias InboundIn = WebSocketFrame
     typealias OutboundOut = WebSocketFrame
@@ -116,7 +122,7 @@ private final class BenchSocketHandler: ChannelInboundHandler {
             if let index = TokenScan.number(after: "\"request_id\":\"", in: bytes) {
                 reader.assumeIsolated { $0.failed(index) }
             } else {
-                registered.fail(Closed(description: TokenScan.string(after: "\"error_msg\":\"", in: bytes) ?? "an error"))
+                registered.fail(Closed(description: TokenScan.string(after: "\"error_msg\":\"", in: bytes) ?? "registration failed"))
             }
         }
     }

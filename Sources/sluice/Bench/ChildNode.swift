@@ -2,13 +2,14 @@ import Glibc
 import Subprocess
 import SystemPackage
 
-/// A node of this very executable in a process of its own, which does not outlive us however we end: a shell stands between, as with
+/// A node in a child process that runs this executable. It ends with this process, even after SIGKILL, by the same means as
 /// `PrivateRedis`.
 struct ChildNode: Sendable {
     let name: String
     let pid: Int
 
-    private static let guardian = """
+    /// The shell script. Its arguments are the log file, the file for the process id, the limit of open files and the command.
+    private static let supervisorScript = """
         log=$1; pids=$2; descriptors=$3; shift 3
         if [ "$descriptors" ]; then ulimit -n "$descriptors"; fi
         "$@" >"$log" 2>&1 &
@@ -20,11 +21,12 @@ struct ChildNode: Sendable {
         end
         """
 
-    /// Starts `sluice <arguments>`, calls `body` when it is ready, and ends it afterwards.
+    /// Starts `sluice <arguments>`, calls `body` when the node is ready and ends the node afterwards.
     /// - Parameters:
-    ///   - settings: all SLUICE_ settings that the node has; those of our own environment do not reach it.
-    ///   - folder: for its log, which is shown when it does not get ready.
-    ///   - descriptors: its limit of open files; nil: ours.
+    ///   - settings: all SLUICE_ settings of the node; those of this process are not inherited.
+    ///   - folder: contains the node's log, which is shown when the node does not become ready.
+    ///   - descriptors: the limit of open files; nil: inherited.
+    /// - Throws: `CommandFailure` when the node is not ready within 20 s; errors of `body`.
     static func with(
         _ name: String, _ arguments: [String], settings: [String: String], folder: String, descriptors: Int? = nil,
         isReady: @Sendable () async -> Bool,
@@ -38,7 +40,7 @@ struct ChildNode: Sendable {
         let outcome = try await Subprocess.run(
             .path("/bin/sh"),
             arguments: Arguments(
-                ["-c", guardian, "sluice-bench-node", log, pids, descriptors.map(String.init) ?? "", executable] + arguments),
+                ["-c", supervisorScript, "sluice-bench-node", log, pids, descriptors.map(String.init) ?? "", executable] + arguments),
             environment: .custom(Dictionary(uniqueKeysWithValues: environment.map { (Environment.Key(stringLiteral: $0.key), $0.value) })),
             platformOptions: options, input: .inputWriter, output: .discarded, error: .discarded
         ) { _ -> Result<Void, any Error> in
@@ -46,10 +48,10 @@ struct ChildNode: Sendable {
                 let start = ContinuousClock.now
                 while !(await isReady()) {
                     guard start.duration(to: .now) < .seconds(20) else {
-                        let said = (try? FileContents.read(log, limit: 1 << 20).get()).map {
+                        let output = (try? FileContents.read(log, limit: 1 << 20).get()).map {
                             String(decoding: $0.suffix(2_000), as: UTF8.self)
                         }
-                        throw CommandFailure(.failed, "sluice: the \(name) did not get ready within 20 s\n\(said ?? "")")
+                        throw CommandFailure(.failed, "sluice: the \(name) did not become ready within 20 s\n\(output ?? "")")
                     }
                     try await Task.sleep(for: .milliseconds(20))
                 }
@@ -64,6 +66,7 @@ struct ChildNode: Sendable {
         try outcome.closureResult.get()
     }
 
+    /// The path of this executable.
     private static let executable: String = {
         var path = [CChar](repeating: 0, count: 4_096)
         let count = readlink("/proc/self/exe", &path, path.count - 1)

@@ -3,14 +3,15 @@ import JSONCodec
 import NIOCore
 import NIOPosix
 
-/// Calls to the simulator without anything between: what every measured path is compared with. One connection, kept open.
+/// Direct HTTP calls to the simulator on one keep-alive connection: the baseline of the measured paths.
 struct DirectCall: Sendable {
     private let channel: any Channel
     private let address: ListenAddress
 
+    /// Connects to the simulator.
     /// - Parameters:
-    ///   - index: the reader's stream that the answers count for.
-    ///   - reader: on the same event loop.
+    ///   - index: the reader's stream for the answers.
+    ///   - reader: runs on the same event loop.
     static func open(to address: ListenAddress, index: Int, reader: StreamReader, eventLoop: any EventLoop) async throws -> DirectCall {
         let channel = try await ClientBootstrap(group: eventLoop)
             .connectTimeout(.seconds(2))
@@ -24,7 +25,8 @@ struct DirectCall: Sendable {
         return DirectCall(channel: channel, address: address)
     }
 
-    /// - Parameter tag: what the simulator's list calls it.
+    /// Sends a request.
+    /// - Parameter tag: the request's name in the simulator's list.
     func ask(_ model: SimulatedModel, tag: String) {
         var request = model.request(tag: tag)
         request["stream"] = true
@@ -40,6 +42,7 @@ struct DirectCall: Sendable {
     func close() async { try? await channel.close() }
 }
 
+/// Passes the tokens and ends of answers to the reader. Runs on the channel's event loop.
 private final class DirectCallHandler: ChannelInboundHandler {
     typealias InboundIn = ByteBuffer
 

@@ -3,14 +3,16 @@ import JSONCodec
 import NIOCore
 import RedisClient
 
-/// What the way through Redis, and through a gateway, adds to the time to the first token: one request after the other, each path in turn,
-/// and each time a bare message through Redis, to compare machines by.
+/// `sluice bench ttft`: the time to first token through Redis and through a gateway, compared with direct calls.
+///
+/// Requests are sequential and alternate between the paths. A plain pub/sub message is measured in each round as a reference for comparing
+/// machines.
 struct FirstTokenBench: Sendable {
     let deployment: BenchDeployment
     let count: Int
     let isThroughWebSocket: Bool
 
-    /// The end comes behind the first token, as in any answer that is worth streaming: what a job's end costs is no part of this.
+    /// Two tokens, so that the cost of a job's end is not part of the time to first token.
     private static let model = SimulatedModel(tokens: 2, gap: 0.3)
     private static let warmUps = 20
 
@@ -51,32 +53,33 @@ struct FirstTokenBench: Sendable {
         await socket?.close()
         var report = BenchReport("ttft")
         report.set("requests", .integer(count))
-        report.add("redis_added_p50_us", "added by the way through Redis, p50", raw.percentile(50) - direct.percentile(50), "µs")
-        report.add("redis_added_p99_us", "added by the way through Redis, p99", raw.percentile(99) - direct.percentile(99), "µs")
+        report.add("redis_added_p50_us", "added by Redis, p50", raw.percentile(50) - direct.percentile(50), "µs")
+        report.add("redis_added_p99_us", "added by Redis, p99", raw.percentile(99) - direct.percentile(99), "µs")
         report.add(
-            "redis_added_ratio", "added by the way through Redis, p50 by bare pub/sub p50",
+            "redis_added_ratio", "added by Redis, p50, relative to plain pub/sub p50",
             (raw.percentile(50) - direct.percentile(50)) / max(0.001, bare.percentile(50)), "")
         if isThroughWebSocket {
             report.add(
-                "websocket_added_p50_us", "added by the way through the WebSocket, p50", relayed.percentile(50) - direct.percentile(50),
+                "websocket_added_p50_us", "added by the WebSocket, p50", relayed.percentile(50) - direct.percentile(50),
                 "µs")
             report.add(
-                "websocket_added_p99_us", "added by the way through the WebSocket, p99", relayed.percentile(99) - direct.percentile(99),
+                "websocket_added_p99_us", "added by the WebSocket, p99", relayed.percentile(99) - direct.percentile(99),
                 "µs")
             report.add(
-                "websocket_added_ratio", "added by the way through the WebSocket, p50 by bare pub/sub p50",
+                "websocket_added_ratio", "added by the WebSocket, p50, relative to plain pub/sub p50",
                 (relayed.percentile(50) - direct.percentile(50)) / max(0.001, bare.percentile(50)), "")
         }
-        report.add("bare_pubsub", "bare PUBLISH → subscriber", bare)
+        report.add("bare_pubsub", "plain PUBLISH → subscriber", bare)
         report.add("direct", "direct call → first token", direct)
         report.add("redis", "XADD → first token", raw)
         report.add("websocket", "REQUEST → first token", relayed)
         return report
     }
 
+    /// The time to first token of one request, ns.
     private func time(_ reader: StreamReader, _ index: Int, _ ask: @Sendable () -> Void) async throws -> UInt64 {
         guard let time = await reader.timeFirstToken(of: index, patience: .seconds(20), ask: ask) else {
-            throw CommandFailure(.failed, "sluice: a request brought no token within 20 s")
+            throw CommandFailure(.failed, "sluice: a request returned no token within 20 s")
         }
         return time
     }

@@ -3,20 +3,21 @@ import JSONCodec
 import NIOCore
 import RedisClient
 
-/// How fast an interrupt ends what it is meant for, at rest or beside other streams.
+/// `sluice bench interrupt`: the latency of interrupts and the tokens generated after them, with or without other streams.
 struct InterruptBench: Sendable {
     let deployment: BenchDeployment
     let count: Int
-    /// Milliseconds between two tokens of an interrupted stream.
+    /// Interval between tokens of an interrupted stream, milliseconds.
     let gap: Double
-    /// Other streams and the milliseconds between their tokens; nobody reads them.
+    /// Background streams and the interval between their tokens in milliseconds. Their output is not read.
     let load: (streams: Int, gap: Double)?
     let isThroughWebSocket: Bool
 
-    /// Streams that run at a time, waiting to be interrupted.
+    /// Number of concurrent streams to interrupt.
     private static let batch = 10
     private var model: SimulatedModel { SimulatedModel(tokens: Int(120_000 / max(gap, 0.1)), gap: gap) }
 
+    /// The results of one kind of interrupt.
     private struct Sums {
         var acknowledged = Times()
         var closed = Times()
@@ -31,7 +32,7 @@ struct InterruptBench: Sendable {
         let redis = deployment.redis
         let others = redis.newJobs(load.streams)
         return try await redis.ending(others) {
-            Progress.say("starting \(load.streams) other streams with a token every \(BenchReport.rounded(load.gap)) ms")
+            Progress.say("starting \(load.streams) background streams with a token every \(BenchReport.rounded(load.gap)) ms")
             try await redis.submit(
                 others, model: SimulatedModel(tokens: Int(600_000 / load.gap), gap: load.gap),
                 over: max(load.gap / 1_000, Double(load.streams) / 1_000))
@@ -45,11 +46,11 @@ struct InterruptBench: Sendable {
         var bare = Times()
         _ = try await trials(count: min(count, 2 * Self.batch), bare: &bare, webSocket: false)
         bare = Times()
-        Progress.say("\(count) interrupts by Redis")
+        Progress.say("\(count) interrupts through Redis")
         let raw = try await trials(count: count, bare: &bare, webSocket: false)
         var relayed: Sums?
         if isThroughWebSocket {
-            Progress.say("\(count) interrupts by WebSocket")
+            Progress.say("\(count) interrupts through the WebSocket")
             relayed = try await trials(count: count, bare: &bare, webSocket: true)
         }
         var report = BenchReport("interrupt")
@@ -58,22 +59,24 @@ struct InterruptBench: Sendable {
         report.set("load", .string(load.map { "\($0.streams)x\(BenchReport.rounded($0.gap))" } ?? "none"))
         add(raw, "redis", "PUBLISH", to: &report)
         report.add(
-            "publish_to_closed_ratio", "PUBLISH → upstream closed, p50 by bare pub/sub p50",
+            "publish_to_closed_ratio", "PUBLISH → upstream closed, p50, relative to plain pub/sub p50",
             raw.closed.percentile(50) / max(0.001, bare.percentile(50)), "")
         if let relayed { add(relayed, "websocket", "INTERRUPT", to: &report) }
-        report.add("bare_pubsub", "bare PUBLISH → subscriber, between the interrupts", bare)
+        report.add("bare_pubsub", "plain PUBLISH → subscriber, between the interrupts", bare)
         return report
     }
 
+    /// Adds the results of one kind of interrupt to the report.
     private func add(_ sums: Sums, _ key: String, _ title: String, to report: inout BenchReport) {
-        report.add("\(key)_tokens_after_maximum", "\(title): tokens generated afterwards, most", Double(sums.mostTokensAfter), "")
-        report.add("\(key)_tokens_after", "\(title): tokens generated afterwards, in all", Double(sums.tokensAfter), "")
+        report.add("\(key)_tokens_after_maximum", "\(title): tokens generated afterwards, maximum", Double(sums.mostTokensAfter), "")
+        report.add("\(key)_tokens_after", "\(title): tokens generated afterwards, total", Double(sums.tokensAfter), "")
         report.add("\(key)_missed", "\(title): upstreams not closed", Double(sums.missed), "")
         report.add("\(key)_acknowledged", "\(title) → acknowledged", sums.acknowledged)
         report.add("\(key)_closed", "\(title) → upstream closed", sums.closed)
         report.add("\(key)_last_frame", "\(title) → last event or frame", sums.lastFrame)
     }
 
+    /// Starts streams in batches and interrupts them one after the other.
     private func trials(count: Int, bare: inout Times, webSocket: Bool) async throws -> Sums {
         var sums = Sums()
         for start in stride(from: 0, to: count, by: Self.batch) {
@@ -90,10 +93,10 @@ struct InterruptBench: Sendable {
                 try await deployment.redis.follow(jobs, as: reader)
                 try await deployment.redis.submit(jobs, model: model, over: gap / 1_000)
             }
-            try await reader.wait(for: "brought tokens", seconds: 30) { $0.tokens >= 3 }
+            try await reader.wait(for: "returned tokens", seconds: 30) { $0.tokens >= 3 }
             var sent: [UInt64] = []
             for index in 0..<size {
-                // Anywhere between two tokens, not in step with them.
+                // A random delay, so that interrupts are not synchronized with tokens.
                 try await Task.sleep(for: .microseconds(Int64.random(in: 2_000...12_000)))
                 bare.add(try await deployment.redis.barePublish())
                 sent.append(try await interrupt(index, jobs[index], socket))
@@ -102,12 +105,13 @@ struct InterruptBench: Sendable {
             if webSocket { try await reader.wait(for: "were acknowledged", seconds: 10) { $0.acknowledged != nil } }
             deployment.redis.unfollow(jobs)
             await socket?.close()
-            try await judge(reader.streams, sent: sent, since: began, into: &sums)
+            try await compare(reader.streams, sent: sent, since: began, into: &sums)
         }
         return sums
     }
 
-    /// - Returns: when it was sent.
+    /// Sends an interrupt.
+    /// - Returns: the time of sending, CLOCK_MONOTONIC ns.
     private func interrupt(_ index: Int, _ job: JobID, _ socket: BenchSocket?) async throws -> UInt64 {
         let redis = deployment.redis
         return try await redis.eventLoop.submit {
@@ -117,7 +121,8 @@ struct InterruptBench: Sendable {
         }.get()
     }
 
-    private func judge(_ streams: [StreamReader.Stream], sent: [UInt64], since: UInt64, into sums: inout Sums) async throws {
+    /// Compares the streams with the simulator's list of requests.
+    private func compare(_ streams: [StreamReader.Stream], sent: [UInt64], since: UInt64, into sums: inout Sums) async throws {
         let requests = Dictionary(try await deployment.simulator.requests(since: since).map { ($0.tag, $0) }) { first, _ in first }
         for (stream, sent) in zip(streams, sent) {
             if let acknowledged = stream.acknowledged, acknowledged >= sent { sums.acknowledged.add(acknowledged - sent) }
@@ -127,7 +132,7 @@ struct InterruptBench: Sendable {
                 continue
             }
             sums.closed.add(closed - sent)
-            // Tokens that were due by then would have come without the interrupt as well.
+            // Tokens that were due before the interrupt do not count.
             let due = sent < request.accepted ? 0 : Int((sent - request.accepted) / model.gapNanoseconds) + 1
             let after = max(0, request.tokens - due)
             sums.tokensAfter += after

@@ -4,7 +4,7 @@ import JSONCodec
 import NIOCore
 import RedisClient
 
-/// How many jobs of one token go through in a second, from the queue to their last event.
+/// `sluice bench jobs`: the throughput of one-token jobs from submission to their last event.
 struct JobsBench: Sendable {
     let deployment: BenchDeployment
     let inFlight: Int
@@ -32,9 +32,9 @@ struct JobsBench: Sendable {
         let commands = try await deployment.redis.commandsProcessed() - commandsBefore
         let failed = await driver.failed
         await driver.stop()
-        let patience = ContinuousClock.now + .seconds(20)
+        let deadline = ContinuousClock.now + .seconds(20)
         while await driver.running > 0 {
-            guard ContinuousClock.now < patience else { throw CommandFailure(.failed, "sluice: some jobs did not end within 20 s") }
+            guard ContinuousClock.now < deadline else { throw CommandFailure(.failed, "sluice: some jobs did not end within 20 s") }
             try await Task.sleep(for: .milliseconds(20))
         }
         let elapsed = Double(end - start) / 1e9
@@ -43,11 +43,11 @@ struct JobsBench: Sendable {
         report.set("seconds", .number(BenchReport.rounded(elapsed)))
         report.add("jobs_per_second", "one-token jobs, end to end", Double(jobs) / elapsed, "/s")
         report.add("jobs_failed", "jobs that failed", Double(failed), "")
-        report.add("redis_commands_per_job", "Redis commands a job", Double(commands) / Double(max(1, jobs)), "")
+        report.add("redis_commands_per_job", "Redis commands per job", Double(commands) / Double(max(1, jobs)), "")
         for reading in last {
             guard let old = first.first(where: { $0.pid == reading.pid }) else { continue }
             let cpu = reading.cpu - old.cpu
-            report.add("\(reading.name)_cpu_us_per_job", "\(reading.name): CPU a job", cpu / Double(max(1, jobs)), "µs")
+            report.add("\(reading.name)_cpu_us_per_job", "\(reading.name): CPU per job", cpu / Double(max(1, jobs)), "µs")
             report.add("\(reading.name)_cpu_percent", "\(reading.name): CPU", cpu / (elapsed * 10_000), "%")
         }
         report.add("job", "submitted → last event", Times(times))
@@ -55,7 +55,7 @@ struct JobsBench: Sendable {
     }
 }
 
-/// Keeps a number of jobs in flight: when one ends the next is submitted. On the client's event loop, without a task a job.
+/// Keeps a number of jobs running: when one ends, the next one is submitted. Isolated to the client's event loop; uses no task per job.
 private actor JobDriver {
     private static let model = SimulatedModel(tokens: 1, gap: 0)
 
@@ -82,6 +82,7 @@ private actor JobDriver {
         return ended
     }
 
+    /// Subscribes to a new job's output channel; submits the job when the subscription is confirmed.
     private func next() {
         guard !isStopping, let job = redis.newJobs(1).first else { return }
         running += 1
@@ -120,7 +121,8 @@ private actor JobDriver {
     }
 }
 
+/// The state of one job. Accessed on the client's event loop only.
 private final class JobWatch {
-    /// CLOCK_MONOTONIC ns.
+    /// CLOCK_MONOTONIC ns; 0: not submitted yet.
     var submitted: UInt64 = 0
 }

@@ -2,7 +2,7 @@ import Contract
 import JSONCodec
 import Upstream
 
-/// What a relayed token costs the worker with each kind of upstream, beside OpenAI's.
+/// The worker's CPU time per relayed token for each kind of upstream, relative to OpenAI's.
 struct KindComparison {
     private var found = BenchReport("relay by kind")
     private var baseline: Double?
@@ -12,13 +12,13 @@ struct KindComparison {
         found.set("gap_ms", .number(BenchReport.rounded(gap)))
     }
 
-    /// OpenAI's comes first: the others are compared with it.
+    /// Adds the report of a kind. OpenAI's must be added first, as the others are compared with it.
     mutating func add(_ kind: UpstreamConfiguration.Kind, _ report: BenchReport) {
         guard let cost = report.figure("worker_cpu_us_per_token") else { return }
         let name = kind.rawValue
-        found.add("\(name)_cpu_us_per_token", "\(name): CPU a token", cost, "µs")
+        found.add("\(name)_cpu_us_per_token", "\(name): CPU per token", cost, "µs")
         if kind == .openai { baseline = cost }
-        if let baseline, baseline > 0 { found.add("\(name)_to_openai", "\(name): against openai", cost / baseline, "") }
+        if let baseline, baseline > 0 { found.add("\(name)_to_openai", "\(name): relative to openai", cost / baseline, "") }
     }
 
     var report: BenchReport { found }

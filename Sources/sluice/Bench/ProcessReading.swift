@@ -1,16 +1,16 @@
 import Glibc
 
-/// What the kernel says of a process of this machine (proc(5)).
+/// The CPU time and memory of a local process (proc(5)).
 struct ProcessReading: Sendable {
     let name: String
     let pid: Int
-    /// User and system time together, µs (in steps of the kernel's tick, 10 ms).
+    /// User and system time, µs; the resolution is the kernel's tick, usually 10 ms.
     var cpu: Double = 0
     var residentBytes = 0
 
-    /// Nil when it is not there, or not on this machine.
+    /// Reads the current values; nil when there is no such process on this machine.
     static func read(_ name: String, pid: Int) -> ProcessReading? {
-        // The second field may hold anything; what counts begins behind its closing parenthesis, with field 3.
+        // The second field may contain any characters. Parsing starts after its closing parenthesis, at field 3.
         guard case .success(let bytes) = FileContents.read("/proc/\(pid)/stat", limit: 1 << 16) else { return nil }
         let text = String(decoding: bytes, as: UTF8.self)
         guard let end = text.lastIndex(of: ")") else { return nil }
@@ -24,7 +24,7 @@ struct ProcessReading: Sendable {
         return reading
     }
 
-    /// The name of a process's executable.
+    /// The command name of a process; nil when there is no such process.
     static func command(of pid: Int) -> String? {
         guard case .success(let bytes) = FileContents.read("/proc/\(pid)/comm", limit: 1 << 12) else { return nil }
         return String(decoding: bytes, as: UTF8.self)

@@ -2,18 +2,17 @@ import Contract
 import JSONCodec
 import RedisClient
 
-/// What a relayed token costs and how late it comes, with many streams at a steady pace.
+/// `sluice bench relay`: CPU time and lateness per relayed token, with many streams at a constant rate.
 struct RelayBench: Sendable {
     let deployment: BenchDeployment
     let streams: Int
-    /// Milliseconds between two tokens of a stream.
+    /// Interval between tokens of a stream, milliseconds.
     let gap: Double
     let seconds: Double
     let warmUp: Double
     let isThroughWebSocket: Bool
 
-    /// Streams that are read from the simulator directly beside the measured ones: what they are late by is the simulator's and the
-    /// client's part.
+    /// Streams that are read directly from the simulator at the same time. Their lateness is the part of the simulator and the client.
     private static let directStreams = 4
 
     func run() async throws -> BenchReport {
@@ -21,6 +20,7 @@ struct RelayBench: Sendable {
         return try await deployment.redis.ending(isThroughWebSocket ? [] : jobs) { try await relay(jobs) }
     }
 
+    /// Starts the streams, measures and ends them.
     private func relay(_ jobs: [JobID]) async throws -> BenchReport {
         let redis = deployment.redis
         let ramp = max(min(gap, 2_000) / 1_000, Double(streams) / 1_000)
@@ -50,8 +50,8 @@ struct RelayBench: Sendable {
             call.ask(model, tag: "direct-\(index)")
             calls.append(call)
         }
-        try await reader.wait(for: "brought a token", seconds: 60 + 10 * gap / 1_000, every: .milliseconds(50)) { $0.firstToken != nil }
-        // Nothing lies between the acceptance of a request and its first token with these models: a stream's schedule begins there.
+        try await reader.wait(for: "returned a token", seconds: 60 + 10 * gap / 1_000, every: .milliseconds(50)) { $0.firstToken != nil }
+        // These models send the first token on acceptance of the request, so a stream's schedule starts at that time.
         let requests = try await deployment.simulator.requests(since: began)
         let starts = Dictionary(requests.map { ($0.tag, $0.accepted) }) { first, _ in first }
         await reader.startTimes(starts)
@@ -71,6 +71,7 @@ struct RelayBench: Sendable {
         return report
     }
 
+    /// Opens as many WebSockets as the streams need.
     private func openSockets(_ reader: StreamReader) async throws -> [BenchSocket] {
         var sockets: [BenchSocket] = []
         for _ in 0..<((streams + BenchSocket.requestsEach - 1) / BenchSocket.requestsEach) {
@@ -81,6 +82,8 @@ struct RelayBench: Sendable {
         return sockets
     }
 
+    /// Measures the running streams.
+    /// - Parameter before: readings before the streams were started, for the memory per stream.
     private func measure(_ reader: StreamReader, _ direct: StreamReader, before: [ProcessReading]) async throws -> BenchReport {
         let redis = deployment.redis
         let commandsBefore = try await redis.commandsProcessed()
@@ -109,21 +112,21 @@ struct RelayBench: Sendable {
         report.set("seconds", .number(BenchReport.rounded(elapsed)))
         report.add("tokens_offered_per_second", "tokens offered", Double(streams) * 1_000 / gap, "/s")
         report.add("tokens_achieved_per_second", "tokens achieved", Double(tokens) / elapsed, "/s")
-        report.add("tokens_per_message", "tokens a message", Double(tokens) / Double(max(1, messages)), "")
-        report.add("redis_commands_per_token", "Redis commands a token", Double(commands) / Double(max(1, tokens)), "")
+        report.add("tokens_per_message", "tokens per message", Double(tokens) / Double(max(1, messages)), "")
+        report.add("redis_commands_per_token", "Redis commands per token", Double(commands) / Double(max(1, tokens)), "")
         for reading in last {
             guard let old = first.first(where: { $0.pid == reading.pid }) else { continue }
             let cpu = reading.cpu - old.cpu
-            report.add("\(reading.name)_cpu_us_per_token", "\(reading.name): CPU a token", cpu / Double(max(1, tokens)), "µs")
+            report.add("\(reading.name)_cpu_us_per_token", "\(reading.name): CPU per token", cpu / Double(max(1, tokens)), "µs")
             if reading.name == "gateway", isThroughWebSocket {
-                report.add("gateway_cpu_us_per_frame", "gateway: CPU a frame", cpu / Double(max(1, messages)), "µs")
+                report.add("gateway_cpu_us_per_frame", "gateway: CPU per frame", cpu / Double(max(1, messages)), "µs")
             }
             report.add("\(reading.name)_cpu_percent", "\(reading.name): CPU", cpu / (elapsed * 10_000), "%")
         }
         for reading in last where reading.name != "bench" {
             guard let old = before.first(where: { $0.pid == reading.pid }) else { continue }
             let kilobytes = Double(reading.residentBytes - old.residentBytes) / 1_024 / Double(streams)
-            report.add("\(reading.name)_resident_kb_per_stream", "\(reading.name): resident a stream", kilobytes, "KB")
+            report.add("\(reading.name)_resident_kb_per_stream", "\(reading.name): resident memory per stream", kilobytes, "KB")
         }
         let broken = await reader.count { $0.isBroken || $0.hasFailed }
         report.add("streams_broken", "streams with a gap, a repetition or a failure", Double(broken), "")

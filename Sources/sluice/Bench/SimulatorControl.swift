@@ -3,21 +3,25 @@ import JSONCodec
 import NIOCore
 import NIOPosix
 
-/// The simulator seen from outside: what became of each request.
+/// A client of the simulator's list of requests.
 struct SimulatorControl: Sendable {
     let address: ListenAddress
 
+    /// One request. Times are CLOCK_MONOTONIC ns.
     struct Request: Sendable {
         let tag: String
         let tokens: Int
         let accepted: UInt64
         let firstToken: UInt64?
-        /// When it noticed that its client had left, CLOCK_MONOTONIC ns.
+        /// When the simulator noticed that its client had closed the connection.
         let clientLeft: UInt64?
         let ended: UInt64?
     }
 
-    /// - Parameter tag: only this job's requests; nil: all that are remembered.
+    /// The requests that the simulator remembers.
+    /// - Parameters:
+    ///   - tag: only requests of this job; nil: all.
+    ///   - since: only requests accepted since then, CLOCK_MONOTONIC ns.
     func requests(tag: String? = nil, since: UInt64 = 0) async throws -> [Request] {
         let query = "since=\(since)" + (tag.map { "&tag=\($0)" } ?? "")
         let json = try await get("/sim/requests?\(query)")
@@ -33,7 +37,7 @@ struct SimulatorControl: Sendable {
         }
     }
 
-    /// Forgets what was, so that the list is as long as the measurement.
+    /// Clears the list, so that it contains only requests of the measurement.
     func clear() async throws { _ = try await ask("DELETE", "/sim/requests") }
 
     private func get(_ path: String) async throws -> JSON { try await ask("GET", path) }
@@ -60,11 +64,11 @@ struct SimulatorControl: Sendable {
         } catch {
             throw CommandFailure(
                 .unavailable,
-                "sluice: no simulator answers at \(address): \(error) (sluice simulate runs one; --simulator says where it is)")
+                "sluice: no simulator answers at \(address): \(error) (sluice simulate runs one; --simulator sets its address)")
         }
     }
 
     private struct NotASimulator: Error, CustomStringConvertible {
-        let description = "its answer is no HTTP"
+        let description = "the answer is not HTTP"
     }
 }

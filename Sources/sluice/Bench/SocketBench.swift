@@ -1,17 +1,17 @@
 import Contract
 import JSONCodec
 
-/// What a socket costs on which nothing is said: a client that is registered and reads.
+/// `sluice bench sockets`: memory and CPU time of idle, registered WebSockets.
 struct SocketBench: Sendable {
     let deployment: BenchDeployment
     let sockets: Int
     let seconds: Double
 
-    /// Opened before the measurement: what a gateway takes once (code, caches, buffers) is not a socket's.
+    /// Sockets opened before the measurement, so that one-time costs of the gateway (code, caches, buffers) do not count.
     private static let first = 50
-    /// Opened side by side.
+    /// Number of sockets opened concurrently.
     private static let batch = 50
-    /// For what a registration left to be done.
+    /// Wait after registrations, for pending work.
     private static let settling = Duration.seconds(2)
 
     func run() async throws -> BenchReport {
@@ -25,7 +25,7 @@ struct SocketBench: Sendable {
         let opening = Double(MonotonicClock.nanoseconds - start) / 1e9
         try await Task.sleep(for: Self.settling)
         let idle = deployment.readings()
-        Progress.say("doing nothing for \(BenchReport.rounded(seconds)) s")
+        Progress.say("idle for \(BenchReport.rounded(seconds)) s")
         try await Task.sleep(for: .seconds(seconds))
         let last = deployment.readings()
         var report = BenchReport("sockets")
@@ -38,13 +38,14 @@ struct SocketBench: Sendable {
                 continue
             }
             let kilobytes = Double(reading.residentBytes - old.residentBytes) / 1_024 / Double(sockets)
-            report.add("\(reading.name)_resident_kb_per_socket", "\(reading.name): resident a socket", kilobytes, "KB")
+            report.add("\(reading.name)_resident_kb_per_socket", "\(reading.name): resident memory per socket", kilobytes, "KB")
             report.add("\(reading.name)_cpu_percent", "\(reading.name): CPU", (reading.cpu - resting.cpu) / (seconds * 10_000), "%")
         }
         for socket in open { await socket.close() }
         return report
     }
 
+    /// Opens and registers WebSockets in batches.
     private func connect(_ count: Int, _ reader: StreamReader) async throws -> [BenchSocket] {
         var sockets: [BenchSocket] = []
         while sockets.count < count {

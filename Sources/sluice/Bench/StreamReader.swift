@@ -2,23 +2,24 @@ import Contract
 import Histogram
 import NIOCore
 
-/// What the measuring client knows of the streams that it reads. Stands on its event loop: a message costs a scan and a few additions, no
-/// task and no decoding.
+/// The measuring client's state of the streams that it reads. Isolated to its event loop, so that a message costs a scan and a few
+/// additions, without tasks or decoding.
 actor StreamReader {
+    /// The state of one stream.
     struct Stream: Sendable {
-        /// As its reader learnt it, for the simulator's list.
+        /// The job's id, which identifies the request in the simulator's list.
         var job: String
-        /// Tokens that arrived.
+        /// Number of tokens received.
         var tokens = 0
-        /// CLOCK_MONOTONIC ns; nil: not yet.
+        /// CLOCK_MONOTONIC ns, like the following times; nil: not yet.
         var firstToken: UInt64?
         var acknowledged: UInt64?
         var ended: UInt64?
-        /// When the simulator's first token was due; 0: not known.
+        /// When the simulator's first token was due; 0: unknown.
         var zero: UInt64 = 0
         var isFollowed = false
         var hasFailed = false
-        /// A token came twice, or one was left out.
+        /// A token was repeated or is missing.
         var isBroken = false
     }
 
@@ -30,19 +31,19 @@ actor StreamReader {
     /// From a token's due time to its arrival, ns, while `isMeasuring`.
     private(set) var lateness = Histogram<UInt64>(highestTrackableValue: 120_000_000_000, numberOfSignificantValueDigits: .three)
     private var isMeasuring = false
-    /// Who waits for a stream's end.
+    /// Continuations that wait for a stream's end, by index.
     private var waiting: [Int: CheckedContinuation<Void, Never>] = [:]
 
     nonisolated var unownedExecutor: UnownedSerialExecutor { eventLoop.executor.asUnownedSerialExecutor() }
 
-    /// - Parameter gap: between two tokens of a stream, ns.
+    /// - Parameter gap: interval between tokens of a stream, ns.
     init(jobs: [String], gap: UInt64, eventLoop: any EventLoop) {
         self.eventLoop = eventLoop
         self.gap = gap
         streams = jobs.map { Stream(job: $0) }
     }
 
-    // MARK: on the loop
+    // MARK: called by handlers on the event loop
 
     func followed(_ index: Int) { streams[index].isFollowed = true }
 
@@ -62,7 +63,8 @@ actor StreamReader {
         waiting.removeValue(forKey: index)?.resume()
     }
 
-    /// One message of a stream.
+    /// Records a message of a stream.
+    /// - Parameter found: numbers of the first and the last token in it.
     func received(_ index: Int, tokens found: ClosedRange<Int>?, isLast: Bool) {
         let now = MonotonicClock.nanoseconds
         messages += 1
@@ -82,21 +84,21 @@ actor StreamReader {
         if isLast { ended(index, at: now) }
     }
 
-    // MARK: from the measurement
+    // MARK: called by the measurement
 
+    /// Sets the start times of streams by job id.
     func startTimes(_ times: [String: UInt64]) {
         for index in streams.indices { streams[index].zero = times[streams[index].job] ?? 0 }
     }
 
-    /// Makes a stream ready for another answer.
+    /// Resets a stream for another answer.
     func forget(_ index: Int) {
         let job = streams[index].job
         streams[index] = Stream(job: job)
     }
 
-    /// Asks on this loop and returns when the answer is over.
-    /// - Parameter patience: after which it returns in any case.
-    /// - Returns: nanoseconds from the asking to the first token; nil when none came, or the stream failed.
+    /// Calls `ask` on this event loop and waits for the end of the answer, at most for `patience`.
+    /// - Returns: nanoseconds from the call to the first token; nil when there was none, or the stream failed.
     func timeFirstToken(of index: Int, patience: TimeAmount, ask: @Sendable () -> Void) async -> UInt64? {
         let sent = MonotonicClock.nanoseconds
         ask()
@@ -113,7 +115,8 @@ actor StreamReader {
 
     func count(where condition: @Sendable (Stream) -> Bool) -> Int { streams.count { condition($0) } }
 
-    /// Looks every few milliseconds; times are taken where things happen, not here.
+    /// Polls until all streams meet a condition. Polling does not affect the measured times, which are taken when messages arrive.
+    /// - Throws: `CommandFailure` after the timeout.
     nonisolated func wait(
         for what: String, seconds: Double, every pause: Duration = .milliseconds(5), until condition: @Sendable (Stream) -> Bool
     ) async throws {

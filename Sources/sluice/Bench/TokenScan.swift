@@ -2,11 +2,9 @@ import Contract
 import Glibc
 import JSONCodec
 
-/// Reads the simulator's tokens (` w0`, ` w1` …) out of messages without decoding them: a measuring client must cost little beside what it
-/// measures.
+/// Finds the simulator's tokens (` w0`, ` w1` …) in messages without decoding, to keep the client's CPU time low.
 enum TokenScan {
-    /// The numbers of the first and the last token; nil when there is none. Nothing else in an event, a frame or a stream's chunk looks
-    /// like a token.
+    /// The numbers of the first and the last token; nil when there is none. Events, frames and chunks contain no other text of this form.
     static func tokens(in bytes: UnsafeRawBufferPointer) -> ClosedRange<Int>? {
         guard bytes.count >= 3, let first = firstToken(in: bytes) else { return nil }
         var index = bytes.count - 3
@@ -24,11 +22,13 @@ enum TokenScan {
         return nil
     }
 
+    /// The number of the token that starts at an index.
     private static func number(at index: Int, in bytes: UnsafeRawBufferPointer) -> Int? {
         guard bytes[index] == 0x20, bytes[index + 1] == UInt8(ascii: "w") else { return nil }
         return digits(at: index + 2, in: bytes)
     }
 
+    /// A number of at most 12 digits that starts at an index.
     private static func digits(at start: Int, in bytes: UnsafeRawBufferPointer) -> Int? {
         var index = start
         var number = 0
@@ -39,20 +39,21 @@ enum TokenScan {
         return index > start ? number : nil
     }
 
-    /// Whether the bytes hold a text.
+    /// Whether the bytes contain a text.
     static func contains(_ text: StaticString, in bytes: UnsafeRawBufferPointer) -> Bool { position(after: text, in: bytes) != nil }
 
-    /// The decimal number behind a text.
+    /// The decimal number that follows a text.
     static func number(after text: StaticString, in bytes: UnsafeRawBufferPointer) -> Int? {
         position(after: text, in: bytes).flatMap { digits(at: $0, in: bytes) }
     }
 
-    /// What stands between a text and the next quotation mark.
+    /// The text between a text and the next quotation mark.
     static func string(after text: StaticString, in bytes: UnsafeRawBufferPointer) -> String? {
         guard let start = position(after: text, in: bytes) else { return nil }
         return String(decoding: bytes[start...].prefix { $0 != UInt8(ascii: "\"") }, as: UTF8.self)
     }
 
+    /// The index after the first occurrence of a text.
     private static func position(after text: StaticString, in bytes: UnsafeRawBufferPointer) -> Int? {
         let count = text.utf8CodeUnitCount
         guard let base = bytes.baseAddress, bytes.count >= count, count > 0 else { return nil }
@@ -64,16 +65,18 @@ enum TokenScan {
     }
 }
 
-/// A model of the simulator.
+/// A model of the simulator that sends tokens at a fixed interval.
 struct SimulatedModel: Sendable {
     var tokens: Int
-    /// Milliseconds between two tokens.
+    /// Interval between tokens, milliseconds.
     var gap: Double
 
     var name: String { "sim-n\(tokens)-g\(gap == gap.rounded() ? String(Int(gap)) : String(gap))" }
-    /// Nanoseconds.
+    /// The interval in nanoseconds.
     var gapNanoseconds: UInt64 { UInt64(gap * 1_000_000) }
 
+    /// The body of a request for this model.
+    /// - Parameter tag: the request's name in the simulator's list.
     func request(tag: String? = nil) -> JSONObject {
         var members = JSONObject()
         members["model"] = .string(name)

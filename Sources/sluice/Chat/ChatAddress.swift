@@ -1,5 +1,6 @@
-/// The WebSocket of a gateway: `ws://host:port/ws/agent/stream`.
+/// The address of a gateway's WebSocket: `ws://host:port/ws/agent/stream`.
 struct ChatAddress: Sendable, Equatable, CustomStringConvertible {
+    /// The path of the protocol.
     static let path = "/ws/agent/stream"
 
     var host: String
@@ -7,7 +8,7 @@ struct ChatAddress: Sendable, Equatable, CustomStringConvertible {
     var path: String
     var isSecure: Bool
 
-    /// `ws://`, `wss://`, `http://` or `https://`; without a path the protocol's own one is meant.
+    /// Parses a URL with the scheme `ws`, `wss`, `http` or `https`; the default path is the protocol's. Nil for other text.
     init?(_ text: String) {
         let schemes = [("ws://", false, 80), ("wss://", true, 443), ("http://", false, 80), ("https://", true, 443)]
         guard let (scheme, isSecure, standardPort) = schemes.first(where: { text.hasPrefix($0.0) }) else { return nil }
@@ -25,7 +26,7 @@ struct ChatAddress: Sendable, Equatable, CustomStringConvertible {
         self.isSecure = isSecure
     }
 
-    /// Where a gateway that listens there can be reached from this machine.
+    /// The address at which this machine reaches a gateway with this listen address.
     init(listening address: ListenAddress) {
         host = address.host == "0.0.0.0" ? "127.0.0.1" : address.host == "::" ? "::1" : address.host
         port = address.port

@@ -1,11 +1,11 @@
 import Contract
 import JSONCodec
 
-/// What `sluice chat` does about what happens: the protocol's client side without sockets, terminals or clocks.
+/// The client side of the WebSocket protocol for `sluice chat`, as a state machine without I/O.
 struct ChatMachine {
     enum Input {
         case connected
-        /// No try at connecting succeeded.
+        /// All attempts to connect failed, for this reason.
         case unreachable(String)
         case message(JSON)
         case closed(code: Int?, reason: String)
@@ -15,13 +15,14 @@ struct ChatMachine {
         case interrupt
     }
 
+    /// What the session has to do, in order.
     enum Action: Equatable {
         case send(JSON)
         /// A piece of the answer.
         case answer(String)
-        /// The answer is over: what follows begins on a new line.
+        /// The answer has ended; the next output begins on a new line.
         case endOfAnswer
-        /// Something about the conversation, on a line of its own.
+        /// A note about the conversation, on a line of its own.
         case note(String)
         case receipt(ChatReceipt)
         case prompt
@@ -29,43 +30,48 @@ struct ChatMachine {
         case leave(ExitStatus, String)
     }
 
-    /// A request on its way.
+    /// The running request.
     private struct Request {
         var id: String
         var text: String
-        /// Of the last event seen.
+        /// The id of the last event received.
         var eventID: String?
         var hasText = false
+        /// Monotonic nanoseconds, like the following ones.
         var interruptedAt: UInt64?
         var acknowledgedAt: UInt64?
         var endedAt: UInt64?
-        /// The closing frame.
+        /// The payload of the closing frame.
         var closing: JSON?
     }
 
     private enum State {
-        /// Waiting for a connection, then for REGISTER_ACK; the request, if there is one, will be resumed.
+        /// Waiting for a connection, then for REGISTER_ACK; a running request is then resumed. Next: `ready`.
         case connecting
+        /// Registered. Next: `connecting`, when the connection is lost.
         case ready
     }
 
     private let key: String
     private let model: String?
-    /// One question only, then leave.
+    /// Whether the client leaves after one answer.
     private let isSingle: Bool
     private var state = State.connecting
     private var sessionID: String?
     private var request: Request?
-    /// Lines that wait for the answer before them.
+    /// Prompts that wait for the end of the running answer; at most 1,000.
     private var lines: [String] = []
     private var hasInputEnded = false
     private var hasFailed = false
+    /// The number of requests so far; part of the request's id.
     private var number = 0
     private let runID: String
 
-    /// - Parameter prompt: the one question; nil: lines are asked for.
+    /// - Parameters:
+    ///   - prompt: a single prompt; nil: prompts are read from standard input.
+    ///   - runID: prefix of the request ids.
     init(key: String?, model: String?, prompt: String?, runID: String) {
-        // A gateway that asks nobody who he is wants a key all the same, and takes any.
+        // A gateway without authentication requires a key too, but accepts any.
         self.key = key ?? "none"
         self.model = model
         self.runID = runID
@@ -74,9 +80,11 @@ struct ChatMachine {
         if let prompt { lines = [prompt] }
     }
 
+    /// Applies an input.
     /// - Parameters:
     ///   - now: monotonic nanoseconds.
-    ///   - milliseconds: since 1970.
+    ///   - milliseconds: Unix time.
+    /// - Returns: the actions to carry out, in order.
     mutating func handle(_ input: Input, now: UInt64, milliseconds: Int64) -> [Action] {
         var actions: [Action] = []
         switch input {
@@ -95,6 +103,7 @@ struct ChatMachine {
         return actions
     }
 
+    /// A message of the protocol.
     private func send(_ type: String, _ payload: JSON, _ milliseconds: Int64) -> Action {
         .send([
             "version": "1.0", "msg_type": .string(type), "session_id": .string(sessionID ?? ""), "payload": payload,
@@ -102,6 +111,7 @@ struct ChatMachine {
         ])
     }
 
+    /// The payload of REGISTER, which resumes the session if there is one.
     private var registration: JSON {
         var members = JSONObject()
         members["auth"] = ["type": "API_KEY", "api_key": .string(key)]
@@ -113,7 +123,8 @@ struct ChatMachine {
         return .object(members)
     }
 
-    private func asking(_ request: Request, _ milliseconds: Int64) -> Action {
+    /// The REQUEST message of a request.
+    private func requestMessage(_ request: Request, _ milliseconds: Int64) -> Action {
         var members = JSONObject()
         members["request_id"] = .string(request.id)
         members["data_type"] = "TEXT"
@@ -124,7 +135,7 @@ struct ChatMachine {
         return send("REQUEST", .object(members), milliseconds)
     }
 
-    /// Asks the next question when nothing is under way; leaves when there will be none.
+    /// Sends the next prompt when no request is running. Leaves when the input has ended.
     private mutating func advance(_ milliseconds: Int64, _ actions: inout [Action]) {
         guard case .ready = state, request == nil else { return }
         while let line = lines.first {
@@ -133,7 +144,7 @@ struct ChatMachine {
             number += 1
             let next = Request(id: "\(runID)-\(number)", text: line)
             request = next
-            actions.append(asking(next, milliseconds))
+            actions.append(requestMessage(next, milliseconds))
             return
         }
         if hasInputEnded {
@@ -146,6 +157,7 @@ struct ChatMachine {
 
     // MARK: Messages
 
+    /// Handles a message of the gateway.
     private mutating func receive(_ message: JSON, _ now: UInt64, _ milliseconds: Int64, _ actions: inout [Action]) {
         let payload = message["payload"] ?? [:]
         switch message["msg_type"]?.string {
@@ -169,12 +181,13 @@ struct ChatMachine {
         }
     }
 
+    /// Handles a RESPONSE of the running request; those of other requests are ignored.
     private mutating func respond(_ payload: JSON, _ now: UInt64, _ milliseconds: Int64, _ actions: inout [Action]) {
         guard payload["request_id"]?.string == request?.id, request != nil, request?.endedAt == nil else { return }
         if let id = payload["event_id"]?.string { request?.eventID = id }
         if payload["restarted"]?.bool == true {
             if request?.hasText == true { actions.append(.endOfAnswer) }
-            actions.append(.note("the worker was lost; another one begins the answer anew"))
+            actions.append(.note("the worker was lost; another one restarts the answer"))
             request?.hasText = false
         }
         if let text = payload["content"]?["text"]?.string, !text.isEmpty {
@@ -192,7 +205,7 @@ struct ChatMachine {
         }
     }
 
-    /// When the request ended, and its interrupt was answered if there was one.
+    /// Completes the request when its closing frame has arrived and, if it was interrupted, the acknowledgement too.
     private mutating func finish(_ milliseconds: Int64, _ actions: inout [Action]) {
         guard let request, let ended = request.endedAt, request.interruptedAt == nil || request.acknowledgedAt != nil else { return }
         if let interrupted = request.interruptedAt {
@@ -208,6 +221,7 @@ struct ChatMachine {
         advance(milliseconds, &actions)
     }
 
+    /// Handles an ERROR message.
     private mutating func fail(_ payload: JSON, _ milliseconds: Int64, _ actions: inout [Action]) {
         let code = payload["error_code"]?.string ?? "ERROR"
         let detail = payload["error_detail"]?.string.flatMap { $0.isEmpty ? nil : " (\($0))" } ?? ""
@@ -215,22 +229,22 @@ struct ChatMachine {
         guard let id = payload["request_id"]?.string, !id.isEmpty else {
             guard case .connecting = state else { return actions.append(.note(text)) }
             if code == "SESSION_INVALID", sessionID != nil {
-                // It ended while we were away: begin a new one, in which nothing is known of what was asked.
+                // The session expired while the client was disconnected. A new one does not know the request.
                 sessionID = nil
                 if request != nil {
                     request = nil
                     hasFailed = true
                     actions.append(.endOfAnswer)
                 }
-                actions.append(.note("the session is gone; a new one begins"))
+                actions.append(.note("the session expired; a new one was started"))
                 return actions.append(send("REGISTER", registration, milliseconds))
             }
-            return actions.append(.leave(.failed, "sluice: the gateway refused: \(text)"))
+            return actions.append(.leave(.failed, "sluice: the gateway rejected the registration: \(text)"))
         }
         guard id == request?.id else { return }
         if code == "SESSION_INVALID", let request, request.eventID == nil, request.endedAt == nil {
-            // The connection broke before the question arrived.
-            return actions.append(asking(request, milliseconds))
+            // The connection was lost before the gateway received the request.
+            return actions.append(requestMessage(request, milliseconds))
         }
         hasFailed = true
         if request?.hasText == true { actions.append(.endOfAnswer) }
@@ -242,6 +256,7 @@ struct ChatMachine {
 
     // MARK: Other inputs
 
+    /// Leaves when the close code says that reconnecting is useless; reconnects otherwise.
     private mutating func closed(_ code: Int?, _ reason: String, _ actions: inout [Action]) {
         switch code {
         case 4401, 4403, 4408, 4429, 1002, 1003, 1007, 1009:
@@ -253,6 +268,7 @@ struct ChatMachine {
         }
     }
 
+    /// Interrupts the running request. Leaves when there is none, or when it is being interrupted already.
     private mutating func interrupt(_ now: UInt64, _ milliseconds: Int64, _ actions: inout [Action]) {
         guard case .ready = state, let current = request, current.interruptedAt == nil, current.endedAt == nil else {
             if case .ready = state { actions.append(send("SHUTDOWN", ["reason": "done"], milliseconds)) }
@@ -263,7 +279,7 @@ struct ChatMachine {
     }
 }
 
-/// What an interrupt did, as the client saw it.
+/// The effect of an interrupt as measured by the client.
 struct ChatReceipt: Equatable {
     /// The closing frame's payload.
     let closing: JSON
@@ -305,7 +321,7 @@ struct ChatReceipt: Equatable {
         return ["receipt": .object(members)]
     }
 
-    /// With a tenth.
+    /// Milliseconds with one decimal.
     private static func milliseconds(_ nanoseconds: UInt64) -> String {
         let tenths = (nanoseconds + 50_000) / 100_000
         return "\(tenths / 10).\(tenths % 10)"

@@ -7,9 +7,9 @@ import NIOPosix
 import Observability
 import UnixSignals
 
-/// Carries out what the machine decides: one conversation in a terminal or between pipes.
+/// One conversation in a terminal or between pipes. Carries out the actions of `ChatMachine`.
 struct ChatSession: Sendable {
-    /// Waits before each try to connect; the first connection of all gets one try only.
+    /// Delays before the attempts to reconnect. The first connection is attempted only once.
     private static let waits: [Duration] = [.zero, .milliseconds(250), .milliseconds(500), .seconds(1), .seconds(2), .seconds(4)]
 
     let address: ChatAddress
@@ -18,9 +18,10 @@ struct ChatSession: Sendable {
     let prompt: String?
     let printsJSON: Bool
 
-    /// Returns when the conversation is over.
+    /// Returns when the conversation has ended.
+    /// - Throws: `CommandFailure` when it ended with an error; status 69 when the gateway is unreachable.
     func run() async throws {
-        // Bounded by what its sources may send: lines wait in the machine, frames are taken as they come.
+        // Unbounded buffering is safe: the machine limits waiting lines, and frames are consumed as they arrive.
         let (inputs, continuation) = AsyncStream.makeStream(of: ChatMachine.Input.self)
         let signals = await UnixSignalsSequence(trapping: .sigint)
         let interrupts = Task {
@@ -49,7 +50,7 @@ struct ChatSession: Sendable {
                 switch action {
                 case .send(let message): socket.send(message)
                 case .connect:
-                    view.note("connection lost, connecting again …")
+                    view.note("connection lost, reconnecting …")
                     connecting = Task { await reconnect(continuation, sockets.continuation) }
                 case .leave(let status, let message):
                     view.end()
@@ -62,6 +63,7 @@ struct ChatSession: Sendable {
         }
     }
 
+    /// Opens a socket whose events go to the stream of inputs.
     private func connect(_ continuation: AsyncStream<ChatMachine.Input>.Continuation) async throws -> ChatSocket {
         try await ChatSocket.connect(to: address) { event in
             switch event {
@@ -77,6 +79,7 @@ struct ChatSession: Sendable {
         }
     }
 
+    /// Reconnects with growing delays; reports `unreachable` when all attempts failed.
     private func reconnect(
         _ continuation: AsyncStream<ChatMachine.Input>.Continuation, _ sockets: AsyncStream<ChatSocket>.Continuation
     ) async {
@@ -97,25 +100,25 @@ struct ChatSession: Sendable {
     }
 
     private func unreachable(_ error: any Error) -> String {
-        "sluice: no gateway answers at \(address): \(ConnectFailure.reason(of: error)) (start one with sluice dev, or say where it is with --url or SLUICE_LISTEN)"
+        "sluice: no gateway answers at \(address): \(ConnectFailure.reason(of: error)) (start one with sluice dev, or set its address with --url or SLUICE_LISTEN)"
     }
 }
 
-/// Why nothing could be connected to, in the system's words instead of the library's.
+/// The system's description of a failed connection.
 private enum ConnectFailure {
     static func reason(of error: any Error) -> String {
         guard let failure = error as? NIOConnectionError else {
             return (error as? IOError).map { text(of: $0) } ?? "\(error)"
         }
         if let error = failure.connectionErrors.last?.error { return reason(of: error) }
-        return "the name \(failure.host) is not known"
+        return "the host name \(failure.host) is unknown"
     }
 
     private static func text(of error: IOError) -> String { String(cString: strerror(error.errnoCode)) }
 }
 
 enum MonotonicClock {
-    /// Of the monotonic clock.
+    /// CLOCK_MONOTONIC.
     static var nanoseconds: UInt64 {
         var time = timespec()
         clock_gettime(CLOCK_MONOTONIC, &time)
@@ -123,11 +126,11 @@ enum MonotonicClock {
     }
 }
 
-/// What a person, or the next program in a pipe, sees of a conversation.
+/// The output of a conversation: the answer on standard output, notes on standard error.
 private struct ChatView {
     private let terminal = Terminal()
     private let printsJSON: Bool
-    /// The cursor stands behind something that is no line end.
+    /// Whether the last output did not end with a newline.
     private var isInLine = false
     private var showsPrompt = false
 
@@ -137,6 +140,7 @@ private struct ChatView {
         if printsJSON { StandardOutput.writeLine(message) }
     }
 
+    /// Prints the output of an action.
     mutating func show(_ action: ChatMachine.Action) {
         switch action {
         case .answer(let text):
@@ -158,6 +162,7 @@ private struct ChatView {
         showsPrompt = false
     }
 
+    /// Prints a note on a line of its own.
     mutating func note(_ text: String) {
         if showsPrompt { StandardError.write("\n") }
         showsPrompt = false

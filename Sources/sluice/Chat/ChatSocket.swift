@@ -6,30 +6,34 @@ import NIOPosix
 import NIOSSL
 import NIOWebSocket
 
-/// One WebSocket to a gateway.
+/// A client's WebSocket connection to a gateway. Its methods may be called from any thread.
 struct ChatSocket: Sendable {
+    /// An event of the connection.
     enum Event: Sendable {
         case message(JSON)
-        /// The last event. `code` is nil when the connection broke without a close frame.
+        /// The last event. `code` is nil when the connection was lost without a close frame.
         case closed(code: Int?, reason: String)
     }
 
+    /// The server did not upgrade to WebSocket.
     struct Refused: Error, CustomStringConvertible {
-        let description = "the answer was no WebSocket: is it a gateway's address?"
+        let description = "the server did not upgrade to WebSocket; check that this is a gateway's address"
     }
 
+    /// Bytes.
     private static let maximumMessage = 64 << 20
 
     private let channel: any Channel
 
-    /// - Parameter receive: called on the socket's loop, in order.
-    /// - Throws: when nobody answers within 5 s, or not as a gateway.
+    /// Connects and upgrades to WebSocket.
+    /// - Parameter receive: called with the events in order, on the channel's event loop.
+    /// - Throws: when the connection fails or takes longer than 5 s, or when the server does not upgrade.
     static func connect(to address: ChatAddress, receive: @escaping @Sendable (Event) -> Void) async throws -> ChatSocket {
         let channel = try await open(to: address, group: MultiThreadedEventLoopGroup.singleton) { ChatSocketHandler(receive: receive) }
         return ChatSocket(channel: channel)
     }
 
-    /// Upgrades to a WebSocket whose whole messages go to a handler, as `WebSocketFrame`.
+    /// Connects and upgrades to WebSocket. The handler receives complete messages as `WebSocketFrame`.
     static func open(
         to address: ChatAddress, group: any EventLoopGroup, handler: @escaping @Sendable () -> any ChannelHandler
     ) async throws -> any Channel {
@@ -50,7 +54,7 @@ struct ChatSocket: Sendable {
             .connect(host: address.host, port: address.port) { channel in
                 channel.eventLoop.makeCompletedFuture {
                     if let tls {
-                        // A name is verified, and sent so that the server finds its certificate; an address cannot be sent.
+                        // A host name is verified and sent as SNI. SNI does not permit IP addresses.
                         let isName = (try? SocketAddress(ipAddress: address.host, port: 0)) == nil
                         try channel.pipeline.syncOperations.addHandler(
                             NIOSSLClientHandler(context: tls, serverHostname: isName ? address.host : nil))
@@ -67,13 +71,13 @@ struct ChatSocket: Sendable {
         return try await upgrade.get()
     }
 
-    /// What is sent on a closed socket is lost; `closed` tells.
+    /// Sends a message. It is dropped when the socket is closed; `Event.closed` reports that.
     func send(_ message: JSON) {
         let bytes = ByteBuffer(bytes: message.bytes)
         channel.writeAndFlush(WebSocketFrame(fin: true, opcode: .text, maskKey: .random(), data: bytes), promise: nil)
     }
 
-    /// Says goodbye and closes.
+    /// Sends a close frame and closes the connection.
     func close() async {
         var code = channel.allocator.buffer(capacity: 2)
         code.write(webSocketErrorCode: .normalClosure)
@@ -81,12 +85,13 @@ struct ChatSocket: Sendable {
             try await channel.writeAndFlush(WebSocketFrame(fin: true, opcode: .connectionClose, maskKey: .random(), data: code))
             try await channel.close()
         } catch {
-            // It was closed already: that is all that was wanted.
+            // The connection was closed already.
             channel.close(promise: nil)
         }
     }
 }
 
+/// Turns frames into events. Runs on the channel's event loop.
 private final class ChatSocketHandler: ChannelInboundHandler {
     typealias InboundIn = WebSocketFrame
     typealias OutboundOut = WebSocketFrame
@@ -102,7 +107,7 @@ private final class ChatSocketHandler: ChannelInboundHandler {
         var frame = unwrapInboundIn(data)
         switch frame.opcode {
         case .text:
-            // What is no JSON is not the protocol's: nothing can be said about it but that it came.
+            // Messages that are not JSON violate the protocol and are ignored.
             if let json = try? JSON(parsing: frame.unmaskedData.readableBytesView) { receive(.message(json)) }
         case .ping:
             context.writeAndFlush(
@@ -121,10 +126,11 @@ private final class ChatSocketHandler: ChannelInboundHandler {
     }
 
     func channelInactive(context: ChannelHandlerContext) {
-        closed(nil, "the connection broke")
+        closed(nil, "the connection was lost")
         context.fireChannelInactive()
     }
 
+    /// Reports the end of the connection once.
     private func closed(_ code: Int?, _ reason: String) {
         guard !isClosed else { return }
         isClosed = true

@@ -1,13 +1,15 @@
 import Glibc
 import NIOPosix
 
-/// Lines of standard input, read on a thread of their own.
+/// Reads the lines of standard input on a thread of its own.
 ///
-/// Not with stdio: a thread that waits in it holds a lock that the end of the process wants.
+/// Uses read(2) instead of stdio, since a thread that blocks in stdio holds a lock that exit(3) needs.
 enum LineReader {
+    /// Bytes; the rest of a longer line is dropped.
     private static let maximumLine = 1 << 20
 
-    /// - Parameter receive: a line without its end; nil: there is no more. Called on the reading thread.
+    /// Starts reading.
+    /// - Parameter receive: called on the reading thread with each line without its line break; nil: end of input.
     static func start(_ receive: @escaping @Sendable (String?) -> Void) {
         NIOThreadPool.singleton.submit { state in
             guard case .active = state else { return }

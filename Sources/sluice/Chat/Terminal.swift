@@ -1,12 +1,13 @@
 import Glibc
 import Observability
 
-/// What a terminal is told and what it tells.
+/// The properties of the terminal at standard input and output, and text for it.
 struct Terminal: Sendable {
-    /// Both ends are a person's: there are a prompt and colours.
+    /// Whether standard input and standard output are terminals.
     let isInteractive: Bool
+    /// Whether standard output shows colours (`NO_COLOR` turns them off).
     let hasColours: Bool
-    /// Nothing but lines of text can be shown.
+    /// Whether the terminal supports no control sequences (`TERM` is unset or `dumb`).
     let isDumb: Bool
 
     init() {
@@ -18,10 +19,11 @@ struct Terminal: Sendable {
     func dim(_ text: String) -> String { hasColours ? "\u{1B}[2m\(text)\u{1B}[0m" : text }
     func bold(_ text: String) -> String { hasColours ? "\u{1B}[1m\(text)\u{1B}[0m" : text }
 
-    /// Text from outside as one line, without what would steer the terminal or show it in another order.
+    /// Untrusted text as one line, without control characters and marks of text direction.
     static func printable(_ text: String) -> String { printable(text, keepingLines: false) }
 
-    /// - Parameter keepingLines: newlines and tabs stay; other control characters become U+FFFD instead of a space.
+    /// Untrusted text without control characters and marks of text direction.
+    /// - Parameter keepingLines: keep newlines and tabs, and replace other control characters by U+FFFD instead of a space.
     static func printable(_ text: String, keepingLines: Bool) -> String {
         guard text.unicodeScalars.contains(where: \.steersTerminal) else { return text }
         var out = String.UnicodeScalarView()
@@ -29,7 +31,7 @@ struct Terminal: Sendable {
             if !scalar.steersTerminal || keepingLines && (scalar == "\n" || scalar == "\t") {
                 out.append(scalar)
             } else if scalar.value > 0x9F {
-                // Marks of direction have no width: they are left out.
+                // Marks of text direction have no width and are removed.
                 if scalar == "\u{2028}" || scalar == "\u{2029}" { out.append(keepingLines ? "\n" : " ") }
             } else if !(keepingLines && scalar == "\r") {
                 out.append(keepingLines ? "\u{FFFD}" : " ")

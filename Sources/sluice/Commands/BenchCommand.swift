@@ -3,27 +3,30 @@ import JSONCodec
 import Synchronization
 import Upstream
 
+/// `sluice bench`: measurements of a running deployment or of one started for the measurement.
 struct BenchCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "bench",
-        abstract: "Measure a running deployment whose upstream is a simulator, or one started for it.",
+        abstract: "Measure a running deployment that uses the simulator, or one started for the measurement.",
         discussion: """
-            All times are taken on this machine's monotonic clock, which the simulator must share. Other work on the machine is measured with it: compare \
-            what stands beside each other in one table rather than numbers of two runs.
+            All times are from this machine's monotonic clock, so the simulator must run on the same machine. Other load on the machine \
+            affects the results: compare numbers of one table rather than of two runs.
             """,
         subcommands: [
             BenchRelayCommand.self, BenchInterruptCommand.self, BenchJobsCommand.self, BenchFirstTokenCommand.self,
             BenchSocketsCommand.self, BenchAbuseCommand.self,
         ])
 
-    /// Runs a measurement and prints what it found.
+    /// Runs a measurement and prints its report.
+    /// - Parameter capacity: concurrency of the worker of a self-contained deployment.
     static func run(
         _ options: BenchOptions, capacity: Int, _ measure: @escaping @Sendable (BenchDeployment) async throws -> BenchReport
     ) async throws {
         try await run(options, capacity: capacity, kind: .openai, measure).print(asJSON: options.output.json)
     }
 
-    /// Runs a measurement.
+    /// Runs a measurement and returns its report.
+    /// - Parameter kind: dialect between worker and simulator of a self-contained deployment.
     static func run(
         _ options: BenchOptions, capacity: Int, kind: UpstreamConfiguration.Kind,
         _ measure: @escaping @Sendable (BenchDeployment) async throws -> BenchReport
@@ -37,20 +40,21 @@ struct BenchCommand: ParsableCommand {
     }
 }
 
+/// `sluice bench relay`.
 struct BenchRelayCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "relay", abstract: "What a relayed token costs and how late it comes.",
+        commandName: "relay", abstract: "Measure CPU time and lateness per relayed token.",
         discussion:
-            "CPU a token of every process (--process for those of a running deployment), tokens achieved, lateness, memory a stream.")
+            "CPU time per token of every process (--process for those of a running deployment), token rate, lateness, memory per stream.")
 
-    @Option(name: .long, help: "Streams at a time.") var streams = 1_000
-    @Option(name: .long, help: "Milliseconds between two tokens of a stream.") var gap = 100.0
-    @Option(name: .long, help: "How long is measured.") var seconds = 10.0
-    @Option(name: .long, help: "Seconds before that.") var warmUp = 3.0
-    @Flag(name: .long, help: "Through a gateway's WebSocket instead of Redis alone.") var websocket = false
+    @Option(name: .long, help: "Concurrent streams.") var streams = 1_000
+    @Option(name: .long, help: "Interval between tokens of a stream in milliseconds.") var gap = 100.0
+    @Option(name: .long, help: "Duration of the measurement in seconds.") var seconds = 10.0
+    @Option(name: .long, help: "Duration of the warm-up in seconds.") var warmUp = 3.0
+    @Flag(name: .long, help: "Read through a gateway's WebSocket instead of from Redis.") var websocket = false
     @Option(
         name: .long,
-        help: "What the worker speaks to the simulator: openai, dashscope, anthropic or ollama; all: one after the other, and compared.")
+        help: "Dialect between worker and simulator: openai, dashscope, anthropic or ollama; all: compare all of them.")
     var kind = "openai"
     @OptionGroup var options: BenchOptions
 
@@ -59,7 +63,7 @@ struct BenchRelayCommand: AsyncParsableCommand {
             throw ValidationError("--kind may be openai, dashscope, anthropic, ollama or all.")
         }
         guard kind == "openai" || options.selfContained else {
-            throw ValidationError("--kind is for --self-contained: a running worker speaks what its settings say.")
+            throw ValidationError("--kind requires --self-contained, because a running worker's dialect is set by its settings.")
         }
         guard (1...9_000).contains(streams) else {
             throw ValidationError("--streams may be 1 to 9000 (the simulator remembers 10,000 requests).")
@@ -93,29 +97,32 @@ struct BenchRelayCommand: AsyncParsableCommand {
     }
 }
 
+/// `sluice bench interrupt`.
 struct BenchInterruptCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "interrupt", abstract: "How fast an interrupt closes the upstream's connection, and what is generated after it.",
-        discussion: "By Redis alone (SET and PUBLISH) and by INTERRUPT on a WebSocket, with the bare time of a PUBLISH measured in between."
+        commandName: "interrupt", abstract: "Measure how fast an interrupt closes the upstream connection, and tokens generated after it.",
+        discussion:
+            "Interrupts are sent through Redis (SET and PUBLISH) and as INTERRUPT on a WebSocket; the latency of a plain PUBLISH is measured too."
     )
 
-    @Option(name: .long, help: "Interrupts of each kind.") var count = 200
-    @Option(name: .long, help: "Milliseconds between two tokens of an interrupted stream.") var gap = 20.0
+    @Option(name: .long, help: "Number of interrupts of each kind.") var count = 200
+    @Option(name: .long, help: "Interval between tokens of an interrupted stream in milliseconds.") var gap = 20.0
     @Option(
         name: .long,
-        help: ArgumentHelp("Other streams and the milliseconds between their tokens, such as 1000x40.", valueName: "streams x ms"))
+        help: ArgumentHelp("Background streams and the milliseconds between their tokens, such as 1000x40.", valueName: "streams x ms"))
     var load: String?
-    @Flag(name: .long, inversion: .prefixedNo, help: "Measure through a gateway's WebSocket too.") var websocket = true
+    @Flag(name: .long, inversion: .prefixedNo, help: "Also measure through a gateway's WebSocket.") var websocket = true
     @OptionGroup var options: BenchOptions
 
     func validate() throws {
         guard (1...5_000).contains(count) else { throw ValidationError("--count may be 1 to 5000.") }
         guard gap > 0, gap <= 10_000 else { throw ValidationError("--gap may be more than 0 and at most 10000.") }
         if let load, Self.parse(load) == nil {
-            throw ValidationError("--load wants streams (at most 9000) and milliseconds, such as 1000x40.")
+            throw ValidationError("--load must be streams (at most 9000) x milliseconds, such as 1000x40.")
         }
     }
 
+    /// `streams x ms`; nil when the text is invalid.
     private static func parse(_ text: String) -> (streams: Int, gap: Double)? {
         let sides = text.split(separator: "x", maxSplits: 1)
         guard sides.count == 2, let streams = Int(sides[0]), let gap = Double(sides[1]), (1...9_000).contains(streams), gap > 0 else {
@@ -132,14 +139,16 @@ struct BenchInterruptCommand: AsyncParsableCommand {
     }
 }
 
+/// `sluice bench jobs`.
 struct BenchJobsCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "jobs", abstract: "How many one-token jobs go through in a second.",
-        discussion: "From XADD to the last event on the job's channel, which is subscribed to before and unsubscribed from after each job.")
+        commandName: "jobs", abstract: "Measure the throughput of one-token jobs.",
+        discussion:
+            "A job is measured from XADD to the last event on its channel. Each job subscribes to and unsubscribes from its channel.")
 
-    @Option(name: .long, help: "Jobs in flight at a time.") var inFlight = 256
-    @Option(name: .long, help: "How long is measured.") var seconds = 10.0
-    @Option(name: .long, help: "Seconds before that.") var warmUp = 3.0
+    @Option(name: .long, help: "Concurrent jobs.") var inFlight = 256
+    @Option(name: .long, help: "Duration of the measurement in seconds.") var seconds = 10.0
+    @Option(name: .long, help: "Duration of the warm-up in seconds.") var warmUp = 3.0
     @OptionGroup var options: BenchOptions
 
     func validate() throws {
@@ -157,12 +166,13 @@ struct BenchJobsCommand: AsyncParsableCommand {
     }
 }
 
+/// `sluice bench ttft`.
 struct BenchFirstTokenCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "ttft", abstract: "What is added to the time to the first token, against direct calls to the simulator.")
+        commandName: "ttft", abstract: "Measure the time to first token compared with direct calls to the simulator.")
 
-    @Option(name: .long, help: "Requests on each path.") var count = 500
-    @Flag(name: .long, inversion: .prefixedNo, help: "Measure through a gateway's WebSocket too.") var websocket = true
+    @Option(name: .long, help: "Number of requests on each path.") var count = 500
+    @Flag(name: .long, inversion: .prefixedNo, help: "Also measure through a gateway's WebSocket.") var websocket = true
     @OptionGroup var options: BenchOptions
 
     func validate() throws {
@@ -177,13 +187,14 @@ struct BenchFirstTokenCommand: AsyncParsableCommand {
     }
 }
 
+/// `sluice bench sockets`.
 struct BenchSocketsCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "sockets", abstract: "What WebSockets cost on which nothing is said: memory each, and CPU of all.",
-        discussion: "Resident memory is that of the gateway's process (--process for one of a running deployment).")
+        commandName: "sockets", abstract: "Measure memory per idle WebSocket, and CPU time of all of them.",
+        discussion: "Reports the resident memory of the gateway's process (--process for one of a running deployment).")
 
-    @Option(name: .long, help: "Sockets.") var count = 2_000
-    @Option(name: .long, help: "How long nothing is said; heartbeats come every 25 s.") var seconds = 10.0
+    @Option(name: .long, help: "Number of WebSockets.") var count = 2_000
+    @Option(name: .long, help: "Duration of the measurement in seconds; heartbeats are sent every 25 s.") var seconds = 10.0
     @OptionGroup var options: BenchOptions
 
     func validate() throws {

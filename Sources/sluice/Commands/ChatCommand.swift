@@ -1,25 +1,28 @@
 import ArgumentParser
 import JSONCodec
 
+/// `sluice chat`: a terminal client of a gateway.
 struct ChatCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "chat",
-        abstract: "Talk to a model through a gateway, in the terminal.",
+        abstract: "Chat with a model through a gateway, in the terminal.",
         discussion: """
-            Without a prompt every line of standard input is a question. Ctrl-C stops the answer that is being written and shows what that saved; at the \
-            prompt, Ctrl-C or Ctrl-D leaves. The gateway is that of --url, else the one that SLUICE_LISTEN names, else 127.0.0.1:8080.
+            Without a prompt argument, every line of standard input is a prompt. Ctrl-C interrupts the running answer and shows how many tokens that \
+            saved; at the prompt, Ctrl-C or Ctrl-D quits. The gateway's address is --url, else SLUICE_LISTEN, else 127.0.0.1:8080.
             """)
 
-    @Argument(help: "One question; leaves after its answer.") var prompt: String?
-    @Option(name: .long, help: ArgumentHelp("The gateway's WebSocket.", valueName: "ws://host:port/path")) var url: String?
-    @Option(name: .long, help: "The key to come in with (SLUICE_API_KEY says it without showing it to other users of the machine).")
+    @Argument(help: "A single prompt; the command ends after its answer.") var prompt: String?
+    @Option(name: .long, help: ArgumentHelp("The gateway's WebSocket address.", valueName: "ws://host:port/path")) var url: String?
+    @Option(name: .long, help: "The API key (SLUICE_API_KEY keeps it out of the process list).")
     var key: String?
-    @Option(name: .long, help: "The model to ask; else the gateway's default.") var model: String?
+    @Option(name: .long, help: "The model (default: the gateway's default model).") var model: String?
     @OptionGroup var settings: SettingsOptions
-    @Flag(name: .long, help: "Print every message of the gateway as a line of JSON, and the receipt of an interrupt.") var json = false
+    @Flag(name: .long, help: "Print every message of the gateway and the receipt of an interrupt as lines of JSON.") var json = false
 
     func validate() throws {
-        if let url, ChatAddress(url) == nil { throw ValidationError("--url wants an address such as ws://127.0.0.1:8080, not \"\(url)\".") }
+        if let url, ChatAddress(url) == nil {
+            throw ValidationError("--url must be an address such as ws://127.0.0.1:8080, not \"\(url)\".")
+        }
         if let prompt, prompt.allSatisfy(\.isWhitespace) { throw ValidationError("The prompt is empty.") }
     }
 

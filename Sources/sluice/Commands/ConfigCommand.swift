@@ -2,18 +2,20 @@ import ArgumentParser
 import Contract
 import JSONCodec
 
+/// `sluice config`.
 struct ConfigCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "config", abstract: "Look at the settings.", subcommands: [ConfigCheckCommand.self])
+        commandName: "config", abstract: "Inspect the settings.", subcommands: [ConfigCheckCommand.self])
 }
 
+/// `sluice config check`.
 struct ConfigCheckCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "check",
-        abstract: "Print every setting with its value and where it comes from, and every fault.",
+        abstract: "Print every setting with its value and source, and report invalid settings.",
         discussion: """
-            Settings go to standard output with secrets redacted; faults to standard error, one a line, and then the exit status is 2. \
-            A name that begins with SLUICE_ and is no setting is a fault. With --node, what that node cannot start without is checked, too.
+            Settings go to standard output with secrets redacted. Faults go to standard error, one per line; then the exit status is 2. \
+            An unknown name with the prefix SLUICE_ is a fault. With --node, the settings that this node requires are checked too.
             """)
 
     enum Node: String, ExpressibleByArgument, CaseIterable {
@@ -22,9 +24,9 @@ struct ConfigCheckCommand: ParsableCommand {
 
     @OptionGroup var settings: SettingsOptions
     @OptionGroup var output: JSONOption
-    @Option(name: .long, help: "Check for one kind of node.")
+    @Option(name: .long, help: "Check the settings of one kind of node.")
     var node: Node?
-    @Flag(name: .long, help: "Also print what each setting means and may be.")
+    @Flag(name: .long, help: "Also print the description and the valid values of each setting.")
     var verbose = false
 
     func run() throws {
@@ -34,6 +36,8 @@ struct ConfigCheckCommand: ParsableCommand {
         guard faults.isEmpty else { throw SettingFaults(faults: faults) }
     }
 
+    /// All faults, including those of names that are no settings.
+    /// - Parameter node: also check what this node requires.
     static func faults(of source: SettingsSource, node: Node?) -> [SettingFault] {
         var reader = SettingsReader(source)
         reader.add(source.unknownFaults)
@@ -50,11 +54,13 @@ struct ConfigCheckCommand: ParsableCommand {
         return reader.faults
     }
 
+    /// The settings that the command prints.
     private var shown: [Setting] {
         guard let node else { return SettingTable.all }
         return SettingTable.all.filter { $0.readers.contains(node == .gateway ? .gateway : .worker) }
     }
 
+    /// The settings as text.
     private func table(_ source: SettingsSource) -> String {
         var table = TextTable(header: ["SETTING", "VALUE", "SOURCE"] + (verbose ? ["MEANING"] : []))
         for setting in shown {
@@ -66,6 +72,7 @@ struct ConfigCheckCommand: ParsableCommand {
         return table.text
     }
 
+    /// The settings and faults as JSON.
     private func json(_ source: SettingsSource, _ faults: [SettingFault]) -> JSON {
         let settings = shown.map { setting -> JSON in
             let value = source.value(setting.name)

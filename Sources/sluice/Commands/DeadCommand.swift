@@ -4,17 +4,19 @@ import JSONCodec
 import Observability
 import Support
 
+/// `sluice dead`.
 struct DeadCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "dead", abstract: "Look at the jobs that were given up.",
+        commandName: "dead", abstract: "List, retry and purge dead letters.",
         subcommands: [DeadListCommand.self, DeadRetryCommand.self, DeadPurgeCommand.self])
 }
 
+/// `sluice dead list`.
 struct DeadListCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "list", abstract: "List dead letters, the newest first, without their prompts.")
+        commandName: "list", abstract: "List dead letters without their prompts, newest first.")
 
-    @Option(name: .long, help: "At most so many.") var limit = 50
+    @Option(name: .long, help: "Maximum number of dead letters.") var limit = 50
     @OptionGroup var settings: SettingsOptions
     @OptionGroup var output: JSONOption
 
@@ -42,17 +44,18 @@ struct DeadListCommand: AsyncParsableCommand {
     }
 }
 
+/// `sluice dead retry`. Continues after a job that cannot be retried; the exit status is then 1.
 struct DeadRetryCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "retry", abstract: "Submit dead jobs again, as new jobs, and remove their letters.")
+        commandName: "retry", abstract: "Resubmit dead jobs as new jobs and remove their dead letters.")
 
-    @Argument(help: "Ids of jobs, as sluice dead list shows them.") var ids: [String] = []
-    @Flag(name: .long, help: "All of them, at most 10,000 at a time.") var all = false
+    @Argument(help: "Job ids as shown by sluice dead list.") var ids: [String] = []
+    @Flag(name: .long, help: "Retry all dead letters, at most 10,000 at a time.") var all = false
     @OptionGroup var settings: SettingsOptions
     @OptionGroup var output: JSONOption
 
     func validate() throws {
-        guard all != !ids.isEmpty else { throw ValidationError("Name jobs, or say --all.") }
+        guard all != !ids.isEmpty else { throw ValidationError("Name job ids or use --all, not both.") }
     }
 
     func run() async throws {
@@ -86,31 +89,32 @@ struct DeadRetryCommand: AsyncParsableCommand {
     }
 }
 
-/// What is said of a retry.
+/// The output of retries.
 enum Retry {
     static func refusal(_ id: String) -> String {
-        "sluice: there is no dead letter of \(Terminal.printable(id)), so it cannot be retried: only a dead letter still holds what was asked\n"
+        "sluice: there is no dead letter of \(Terminal.printable(id)), so it cannot be retried: only a dead letter contains the prompt\n"
     }
 
     static func tell(_ id: JobID, of letter: DeadLetter, json: Bool) {
         if json {
             StandardOutput.writeLine(["id": .string(id.rawValue), "retry_of": letter.id.map(JSON.string) ?? .null])
         } else {
-            StandardOutput.write("\(Terminal.printable(letter.id ?? letter.entry)) was submitted again as \(id)\n")
+            StandardOutput.write("\(Terminal.printable(letter.id ?? letter.entry)) was resubmitted as \(id)\n")
         }
     }
 }
 
+/// `sluice dead purge`.
 struct DeadPurgeCommand: AsyncParsableCommand {
-    static let configuration = CommandConfiguration(commandName: "purge", abstract: "Remove dead letters for good, with their prompts.")
+    static let configuration = CommandConfiguration(commandName: "purge", abstract: "Delete dead letters and their prompts permanently.")
 
-    @Argument(help: "Ids of jobs, as sluice dead list shows them.") var ids: [String] = []
-    @Flag(name: .long, help: "All of them.") var all = false
+    @Argument(help: "Job ids as shown by sluice dead list.") var ids: [String] = []
+    @Flag(name: .long, help: "Delete all dead letters.") var all = false
     @OptionGroup var settings: SettingsOptions
     @OptionGroup var output: JSONOption
 
     func validate() throws {
-        guard all != !ids.isEmpty else { throw ValidationError("Name jobs, or say --all.") }
+        guard all != !ids.isEmpty else { throw ValidationError("Name job ids or use --all, not both.") }
     }
 
     func run() async throws {

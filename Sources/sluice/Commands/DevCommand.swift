@@ -8,28 +8,29 @@ import ServiceLifecycle
 import Simulator
 import Worker
 
+/// `sluice dev`: a complete deployment in one process, with a private Redis.
 struct DevCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "dev",
-        abstract: "Run everything on this machine: Redis, a gateway, a worker and a simulated model.",
+        abstract: "Run a complete deployment on this machine: Redis, a gateway, a worker and a simulated model.",
         discussion: """
-            Needs redis-server and nothing else: it starts one of its own in a temporary folder. With SLUICE_UPSTREAM_URL (and SLUICE_UPSTREAM_KEY) or \
-            SLUICE_UPSTREAMS_FILE set, that model is asked instead of the simulated one. Listens on 127.0.0.1:8080 or SLUICE_LISTEN, or on the next free \
-            port. Everybody on this machine may come in. Ctrl-C ends everything.
+            Requires only redis-server, which it starts in a temporary folder. With SLUICE_UPSTREAM_URL (and SLUICE_UPSTREAM_KEY) or \
+            SLUICE_UPSTREAMS_FILE, that upstream is used instead of the simulator. Listens on 127.0.0.1:8080 or SLUICE_LISTEN, or on the next free \
+            port. Clients of this machine need no key. Ctrl-C ends everything.
             """)
 
     @OptionGroup var settings: SettingsOptions
 
     func run() async throws {
         var source = settings.source
-        // A screen that can be read, and an end that is not waited for.
+        // Few log lines and a quick end suit a terminal.
         source.propose("SLUICE_LOG_LEVEL", "warning")
         source.propose("SLUICE_DRAIN_TIMEOUT", "2s")
         source.propose("SLUICE_DRAIN_NOTICE", "0s")
         for name in SettingsReader.waysIn { source.remove(name) }
         source.override("SLUICE_AUTH", "none")
         source.propose("SLUICE_ADMIN_KEY", "dev-\(String(UInt64.random(in: .min ... .max), radix: 36))-operator")
-        // Judged before anything is started; what is still to be decided is put in afterwards.
+        // Settings are checked before anything is started. The addresses of Redis and the simulator are set afterwards.
         var reader = SettingsReader(source)
         let logging = reader.logging()
         let wanted = reader.address("SLUICE_LISTEN")
@@ -38,7 +39,8 @@ struct DevCommand: AsyncParsableCommand {
         try reader.finish()
         guard let wanted else { return }
         guard let listen = await FreePort.find(from: wanted) else {
-            throw CommandFailure(.failed, "sluice: neither \(wanted) nor any of the ports after it can be listened on; set SLUICE_LISTEN")
+            throw CommandFailure(
+                .failed, "sluice: cannot listen on \(wanted) or any of the next ports; set SLUICE_LISTEN to a free address")
         }
         source.override("SLUICE_LISTEN", listen.description)
         if listen.port != wanted.port, wanted.port != 0 {
@@ -54,7 +56,7 @@ struct DevCommand: AsyncParsableCommand {
     }
 }
 
-/// All nodes in one process.
+/// A worker, a gateway and, without an upstream, the simulator in this process.
 private struct DevDeployment: Sendable {
     let source: SettingsSource
     let listen: ListenAddress
@@ -91,6 +93,7 @@ private struct DevDeployment: Sendable {
         try result.get()
     }
 
+    /// The text that is printed when the deployment is ready: addresses, the dashboard's key, the upstream.
     private func welcome(_ source: SettingsSource, hasUpstream: Bool) -> String {
         let upstream =
             hasUpstream
@@ -100,7 +103,7 @@ private struct DevDeployment: Sendable {
         let here = ChatAddress(listening: listen)
         let chat = listen == ListenAddress("127.0.0.1:8080") ? "sluice chat" : "sluice chat --url \(here)"
         return """
-            Sluice is running, for this machine only.
+            Sluice is running and accepts clients of this machine only.
 
               chat page    http://\(here.authority)/
               dashboard    http://\(here.authority)/dashboard  key \(source.value("SLUICE_ADMIN_KEY")?.text ?? "")
@@ -116,7 +119,7 @@ private struct DevDeployment: Sendable {
     }
 }
 
-/// Says that everything is ready, once it is.
+/// Prints the welcome text when the gateway is ready; fails after 30 s without readiness.
 private struct Announcement: Service {
     private static let deadline = Duration.seconds(30)
 
@@ -130,7 +133,8 @@ private struct Announcement: Service {
                 while !(await ReadinessProbe.isReady(listen)) {
                     guard start.duration(to: .now) < Self.deadline else {
                         throw CommandFailure(
-                            .failed, "sluice: the gateway on \(listen) did not get ready within 30 s (SLUICE_LOG_LEVEL=info says more)")
+                            .failed,
+                            "sluice: the gateway on \(listen) did not become ready within 30 s (set SLUICE_LOG_LEVEL=info for details)")
                     }
                     try await Task.sleep(for: .milliseconds(50))
                 }
@@ -144,6 +148,7 @@ private struct Announcement: Service {
 }
 
 extension Logger {
+    /// This logger with the node's kind and name as metadata.
     fileprivate func named(_ kind: String, _ name: String) -> Logger {
         var logger = self
         logger[metadataKey: kind] = "\(name)"

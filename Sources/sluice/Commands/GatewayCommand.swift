@@ -1,13 +1,14 @@
 import ArgumentParser
 import Gateway
 
+/// `sluice gateway`.
 struct GatewayCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "gateway",
-        abstract: "Run a gateway: clients come in by WebSocket and HTTP, jobs go to Redis.",
+        abstract: "Run a gateway: accepts WebSocket and HTTP clients and submits their jobs to Redis.",
         discussion: """
-            Listens on SLUICE_LISTEN (127.0.0.1:8080). Who may come in is set by SLUICE_API_KEYS, SLUICE_JWT_KEY_FILE, SLUICE_JWT_JWKS_FILE or \
-            SLUICE_ACCOUNTS_FILE, or by SLUICE_AUTH=none; with none of them it does not start. SIGTERM or SIGINT drains it, a second one stops it at once.
+            Listens on SLUICE_LISTEN (127.0.0.1:8080). Authentication is set by SLUICE_API_KEYS, SLUICE_JWT_KEY_FILE, SLUICE_JWT_JWKS_FILE or \
+            SLUICE_ACCOUNTS_FILE, or by SLUICE_AUTH=none; one of them is required. SIGTERM or SIGINT drains the gateway; a second one stops it at once.
             """)
 
     @OptionGroup var settings: SettingsOptions

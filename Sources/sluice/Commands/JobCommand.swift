@@ -3,9 +3,10 @@ import Contract
 import JSONCodec
 import JobQueue
 
+/// `sluice job`.
 struct JobCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "job", abstract: "Look at jobs, stop them, try them again.",
+        commandName: "job", abstract: "List, show, interrupt and retry jobs.",
         subcommands: [JobListCommand.self, JobShowCommand.self, JobTailCommand.self, JobInterruptCommand.self, JobRetryCommand.self])
 }
 
@@ -13,23 +14,24 @@ extension JobID: ExpressibleByArgument {
     package init?(argument: String) { self.init(argument) }
 }
 
+/// `sluice job interrupt`.
 struct JobInterruptCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "interrupt",
-        abstract: "Stop a job: its worker closes the upstream's connection.",
+        abstract: "Interrupt a job: its worker closes the upstream connection.",
         discussion: """
-            The wish is stored and published whatever is known of the job, so that one that was submitted by hand and not yet claimed never runs. \
-            A job that has ended is left as it is, which is no error.
+            The interrupt key is stored and published even for an unknown job, so that a job that was added to the queue directly and is not \
+            claimed yet never runs. A job that has ended does not change; this is not an error.
             """)
 
     @Argument(help: "The job's id.") var id: JobID
-    @Option(name: .long, help: "Why, as the job's last event will tell.") var reason = InterruptReason.userStop
+    @Option(name: .long, help: "The reason, reported in the job's last event.") var reason = InterruptReason.userStop
     @OptionGroup var settings: SettingsOptions
     @OptionGroup var output: JSONOption
 
     func validate() throws {
         guard Interrupt.isReason(reason) else {
-            throw ValidationError("--reason may be 1 to \(Interrupt.maximumReasonLength) of A-Z a-z 0-9 _ . -.")
+            throw ValidationError("--reason must be 1 to \(Interrupt.maximumReasonLength) characters of A-Z a-z 0-9 _ . -.")
         }
     }
 
@@ -43,7 +45,7 @@ struct JobInterruptCommand: AsyncParsableCommand {
         } else if answer.stored {
             StandardOutput.write(
                 answer.state == nil
-                    ? "\(id) has no record; should it be claimed, it will be interrupted\n"
+                    ? "\(id) has no record; it will be interrupted if a worker claims it\n"
                     : "\(id) was \(state) and is being interrupted\n")
         } else {
             StandardOutput.write("\(id) is \(state) already\n")
@@ -51,11 +53,13 @@ struct JobInterruptCommand: AsyncParsableCommand {
     }
 }
 
+/// `sluice job retry`.
 struct JobRetryCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "retry",
-        abstract: "Submit a dead job again, as a new job.",
-        discussion: "Only a job with a dead letter can be retried: nothing else still holds what was asked. The letter is removed.")
+        abstract: "Resubmit a dead job as a new job.",
+        discussion: "Only a job with a dead letter can be retried, because the dead letter contains the prompt. The dead letter is removed."
+    )
 
     @Argument(help: "The dead job's id.") var id: String
     @OptionGroup var settings: SettingsOptions

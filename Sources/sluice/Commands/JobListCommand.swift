@@ -6,15 +6,17 @@ import Observability
 import RedisClient
 import Support
 
+/// `sluice job list`.
 struct JobListCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "list",
-        abstract: "List jobs that have a record, the newest first.",
+        abstract: "List jobs that have a record, newest first.",
         discussion:
-            "A record goes SLUICE_RETENTION after the job's end; a job that was submitted by hand has none until a worker claims it.")
+            "A record expires SLUICE_RETENTION after the job's end. A job that was added to the queue directly has no record until a worker claims it."
+    )
 
     @Option(name: .long, help: "Only jobs in this state: queued, running, finished, interrupted or failed.") var state: JobState?
-    @Option(name: .long, help: "At most so many.") var limit = 50
+    @Option(name: .long, help: "Maximum number of jobs.") var limit = 50
     @OptionGroup var settings: SettingsOptions
     @OptionGroup var output: JSONOption
 
@@ -35,9 +37,10 @@ struct JobListCommand: AsyncParsableCommand {
         var table = TextTable(header: ["JOB", "STATE", "CLASS", "MODEL", "ATTEMPT", "WORKER", "SUBMITTED", "TOOK", "CODE"])
         for job in jobs { table.add(job.cells) }
         StandardOutput.write(table.text)
-        if isCut { StandardError.write("(there are more; --limit says how many are shown)\n") }
+        if isCut { StandardError.write("(more jobs exist; --limit sets how many are shown)\n") }
     }
 
+    /// One listed job.
     struct Listed: Sendable {
         let id: String
         let record: JobRecord
@@ -57,11 +60,13 @@ struct JobListCommand: AsyncParsableCommand {
         }
     }
 
+    /// Reads the records of all partitions, newest first.
+    /// - Returns: the jobs, and whether more may exist.
     private static func read(_ deployment: Deployment, state: JobState?, limit: Int) async throws(RedisError) -> ([Listed], Bool) {
         var jobs: [Listed] = []
         var isCut = false
         for partition in 0..<deployment.keys.partitions {
-            // With a state to look for, how many keys will do is not known before they are read.
+            // With a state filter, the number of keys to read is unknown in advance.
             let prefix = deployment.keys.recordPrefix(partition: partition)
             let (keys, more) = try await deployment.keys(matching: prefix + "*", limit: state == nil ? max(limit, 10_000) : 100_000)
             isCut = isCut || more
@@ -71,7 +76,7 @@ struct JobListCommand: AsyncParsableCommand {
                 for key in page { pipeline.append("HGETALL", .string(key)) }
                 for (key, reply) in zip(page, try await deployment.redis.send(pipeline)) {
                     var fields = reply.fields
-                    // Between the nodes only.
+                    // Internal fields of the nodes.
                     fields["token"] = nil
                     fields["entry"] = nil
                     let record = JobRecord(fields: fields)
@@ -88,6 +93,6 @@ struct JobListCommand: AsyncParsableCommand {
 extension JobState: ExpressibleByArgument {}
 
 extension Keys {
-    /// What stands before the id in the key of a record.
+    /// The key of a record without the job's id.
     func recordPrefix(partition: Int) -> String { queue(.standard, partition: partition).replacing("queue:standard", with: "job:") }
 }

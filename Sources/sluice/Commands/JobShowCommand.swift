@@ -2,11 +2,12 @@ import ArgumentParser
 import Contract
 import JobQueue
 
+/// `sluice job show`.
 struct JobShowCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "show",
-        abstract: "Tell a job's whole story: who took it, when, what it produced, how it ended.",
-        discussion: "Never shows the prompt: Redis does not hold it once the job is claimed and done. sluice job tail prints the answer.")
+        abstract: "Show a job's history: its worker, times, output and result.",
+        discussion: "The prompt is never shown; Redis deletes it when the job ends. sluice job tail prints the answer.")
 
     @Argument(help: "The job's id.") var id: JobID
     @OptionGroup var settings: SettingsOptions
@@ -19,8 +20,9 @@ struct JobShowCommand: AsyncParsableCommand {
     }
 }
 
+/// The error message for a job without record, events and interrupt.
 enum UnknownJob {
     static func message(_ id: JobID) -> String {
-        "sluice: nothing is known of \(Terminal.printable(id.rawValue)): it was never submitted, not yet claimed (when submitted by hand), or ended longer ago than SLUICE_RETENTION"
+        "sluice: the job \(Terminal.printable(id.rawValue)) is unknown: it was never submitted, was added to the queue directly and is not claimed yet, or ended longer ago than SLUICE_RETENTION"
     }
 }

@@ -2,14 +2,15 @@ import ArgumentParser
 import Contract
 import JobQueue
 
+/// `sluice job tail`.
 struct JobTailCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "tail",
-        abstract: "Print a job's answer from its beginning, and go on while it is written.",
-        discussion: "Text goes to standard output, what else happens to standard error. With --json every event is one line.")
+        abstract: "Print a job's answer from its beginning and follow it until its end.",
+        discussion: "Text goes to standard output, other events to standard error. With --json every event is one line on standard output.")
 
     @Argument(help: "The job's id.") var id: JobID
-    @Flag(name: .long, help: "Wait for a job that is not known yet.") var wait = false
+    @Flag(name: .long, help: "Wait for a job that does not exist yet.") var wait = false
     @OptionGroup var settings: SettingsOptions
     @OptionGroup var output: JSONOption
 
@@ -17,7 +18,7 @@ struct JobTailCommand: AsyncParsableCommand {
         try await Deployment.with(settings) { deployment in
             if !wait, try await deployment.queue.story(of: id) == nil { throw CommandFailure(.failed, UnknownJob.message(id)) }
             try await deployment.withFeed { feed in
-                // Bounded by SLUICE_LOG_MAX, which no job's events exceed.
+                // Unbounded buffering is safe: the events of a job do not exceed SLUICE_LOG_MAX bytes.
                 let (events, continuation) = AsyncStream.makeStream(of: [LoggedEvent].self)
                 let following = try await feed.follow(id, after: nil) { batch in
                     continuation.yield(batch)
@@ -31,6 +32,7 @@ struct JobTailCommand: AsyncParsableCommand {
         }
     }
 
+    /// Prints one event.
     private func show(_ logged: LoggedEvent) {
         if output.json {
             StandardOutput.writeLine(escaping: String(decoding: logged.json, as: UTF8.self))

@@ -4,23 +4,24 @@ import NIOPosix
 import ServiceLifecycle
 import Simulator
 
+/// `sluice simulate`.
 struct SimulateCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "simulate",
         abstract: "Run a simulated model provider, for trials, tests and measurements.",
         discussion: """
-            Its models are steered by their names: sim-n50-g20 answers with 50 tokens, one every 20 ms; -f500 waits 500 ms before the first, -e429 answers \
-            with that error, -k10 drops the connection after ten tokens, -h10 goes silent. Any other name answers with a paragraph about what was asked. \
-            GET /sim/requests tells what became of each request.
+            The model name sets the behaviour: sim-n50-g20 answers with 50 tokens, one every 20 ms; -f500 waits 500 ms before the first token, -e429 \
+            answers with that error, -k10 drops the connection after ten tokens, -h10 stops sending after ten tokens. Other names answer with a paragraph \
+            about the prompt. GET /sim/requests lists all requests and their outcome.
             """)
 
     @OptionGroup var settings: SettingsOptions
-    @Option(name: .long, help: ArgumentHelp("Where to listen.", valueName: "host:port"))
+    @Option(name: .long, help: ArgumentHelp("The address to listen on.", valueName: "host:port"))
     var listen = "127.0.0.1:9090"
 
     func validate() throws {
         guard ListenAddress(listen) != nil else {
-            throw ValidationError("--listen wants an address such as 127.0.0.1:9090, not \"\(listen)\".")
+            throw ValidationError("--listen must be an address such as 127.0.0.1:9090, not \"\(listen)\".")
         }
     }
 
@@ -35,7 +36,9 @@ struct SimulateCommand: AsyncParsableCommand {
     }
 }
 
-/// The simulator as a service: it serves until it is told to end, and then at once.
+/// The simulator as a service. It ends at once on graceful shutdown and on cancellation.
+///
+/// `run()` throws `CommandFailure` when the address cannot be bound.
 struct SimulatorService: Service {
     let address: ListenAddress
     let logger: Logger
@@ -50,7 +53,7 @@ struct SimulatorService: Service {
         } catch {
             throw CommandFailure(.failed, "sluice: cannot listen on \(address): \(error)")
         }
-        // Cancellation and graceful shutdown are the same here: there is nothing to drain.
+        // There is nothing to drain, so a graceful shutdown is a cancellation.
         await cancelWhenGracefulShutdown {
             while !Task.isCancelled { try? await Task.sleep(for: .seconds(86_400)) }
         }

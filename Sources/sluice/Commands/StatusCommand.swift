@@ -1,11 +1,12 @@
 import ArgumentParser
 import JobQueue
 
+/// `sluice status`.
 struct StatusCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "status",
-        abstract: "Show queues, workers and gateways as they are now.",
-        discussion: "WAITING jobs are in nobody's hands, RUNNING ones in a worker's.")
+        abstract: "Show the current state of queues, workers and gateways.",
+        discussion: "WAITING jobs are not claimed yet; RUNNING jobs are claimed by a worker.")
 
     @OptionGroup var settings: SettingsOptions
     @OptionGroup var output: JSONOption

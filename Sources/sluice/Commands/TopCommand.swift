@@ -1,17 +1,18 @@
 import ArgumentParser
 import JobQueue
 
+/// `sluice top`.
 struct TopCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "top",
-        abstract: "Watch queues, workers, rates, latencies and the slowest jobs, live; pause, drain and interrupt by key.",
+        abstract: "Watch queues, workers, rates, latencies and the slowest jobs live; pause, drain and interrupt by key.",
         discussion: """
-            Needs Redis and nothing else. Rates are those of the last ten seconds, latencies those of the last minute. Where standard output is no \
-            terminal one picture is printed as text; --json prints a snapshot a line until it is stopped. NO_COLOR turns colours off.
+            Requires only Redis. Rates cover the last ten seconds, latencies the last minute. If standard output is not a terminal, one snapshot is \
+            printed as text. --json prints one snapshot per line until the command is stopped. NO_COLOR turns colours off.
             """)
 
-    @Option(name: .long, help: "Time between two snapshots, such as 500ms or 2s.") var interval = "1s"
-    @Option(name: .long, help: "With --json or without a terminal: end after so many snapshots.") var count: Int?
+    @Option(name: .long, help: "Interval between snapshots, such as 500ms or 2s.") var interval = "1s"
+    @Option(name: .long, help: "Number of snapshots to print, with --json or without a terminal.") var count: Int?
     @OptionGroup var settings: SettingsOptions
     @OptionGroup var output: JSONOption
 
@@ -42,7 +43,8 @@ struct TopCommand: AsyncParsableCommand {
         }
     }
 
-    /// Until it has printed enough, or nobody reads any more.
+    /// Prints snapshots until the count is reached or the output is closed.
+    /// - Parameter write: returns false when the output is closed.
     private static func print(
         _ first: DeploymentSnapshot, of deployment: Deployment, every interval: Duration, count: Int,
         _ write: (DeploymentSnapshot) -> Bool
@@ -55,7 +57,7 @@ struct TopCommand: AsyncParsableCommand {
         }
     }
 
-    /// The screen's picture for a pipe: all lines that there are, no keys.
+    /// One frame as plain text, with all rows and without the line of keys.
     static func text(_ snapshot: DeploymentSnapshot, place: String) -> String {
         var machine = TopMachine()
         _ = machine.receive(.snapshot(snapshot))

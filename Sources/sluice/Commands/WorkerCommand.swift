@@ -1,14 +1,15 @@
 import ArgumentParser
 import Worker
 
+/// `sluice worker`.
 struct WorkerCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "worker",
-        abstract: "Run a worker: takes jobs from Redis and streams them from the model's provider.",
+        abstract: "Run a worker: claims jobs from Redis and streams their answers from the upstreams.",
         discussion: """
-            Who is asked stands in SLUICE_UPSTREAM_URL and SLUICE_UPSTREAM_KEY, or in SLUICE_UPSTREAMS_FILE. SIGHUP reads that file \
-            again, for jobs that begin from then on. SIGTERM or SIGINT drains it: what runs may \
-            end within SLUICE_DRAIN_TIMEOUT, the rest is handed back; a second one stops it at once.
+            Upstreams are set by SLUICE_UPSTREAM_URL and SLUICE_UPSTREAM_KEY, or by SLUICE_UPSTREAMS_FILE. SIGHUP reloads that file for \
+            jobs that start afterwards. SIGTERM or SIGINT drains the worker: running jobs may end within SLUICE_DRAIN_TIMEOUT, the rest is \
+            handed back. A second signal stops it at once.
             """)
 
     @OptionGroup var settings: SettingsOptions

@@ -2,14 +2,16 @@ import ArgumentParser
 import JSONCodec
 import JobQueue
 
+/// `sluice worker-drain`.
 struct WorkerDrainCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "worker-drain",
-        abstract: "Ask a worker to drain and end, as SIGTERM does.",
+        abstract: "Make a worker drain and end, as SIGTERM does.",
         discussion:
-            "It notices within a third of SLUICE_LEASE, finishes what it runs within its SLUICE_DRAIN_TIMEOUT and hands back the rest.")
+            "The worker notices within a third of SLUICE_LEASE, finishes running jobs within its SLUICE_DRAIN_TIMEOUT and hands back the rest."
+    )
 
-    @Argument(help: "The worker's name, as sluice status shows it.") var name: String
+    @Argument(help: "The worker's name as shown by sluice status.") var name: String
     @OptionGroup var settings: SettingsOptions
     @OptionGroup var output: JSONOption
 

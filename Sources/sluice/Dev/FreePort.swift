@@ -1,13 +1,13 @@
 import NIOCore
 import NIOPosix
 
-/// Looks whether an address can be listened on, by listening on it for a moment.
+/// Finds a free port by binding and closing a listener.
 enum FreePort {
-    /// How many ports after the wanted one are tried.
+    /// Number of ports to try.
     private static let tries = 50
 
-    /// The address, or with the next port after it that is free; nil when there is none. Somebody may take it before it is used: then
-    /// listening fails, and says so.
+    /// The address with its own port, or with the next free one; nil when all tried ports are in use. Another process may take the port
+    /// before the caller binds it; then the caller's bind fails.
     static func find(from address: ListenAddress) async -> ListenAddress? {
         for port in address.port..<min(65_536, address.port + tries) {
             let candidate = ListenAddress(host: address.host, port: port)
@@ -16,7 +16,8 @@ enum FreePort {
         return nil
     }
 
-    /// The port that was bound; nil: it is taken, or may not be used.
+    /// Binds the address for a moment.
+    /// - Returns: the bound port; nil when it is in use or not permitted.
     private static func listen(_ address: ListenAddress) async -> Int? {
         do {
             let channel = try await ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)

@@ -5,21 +5,23 @@ import RedisClient
 import Subprocess
 import SystemPackage
 
-/// A redis-server of our own, on a socket in a temporary folder, which does not outlive us however we end.
+/// A redis-server on a Unix socket in a temporary folder. It ends with this process, even after SIGKILL.
 ///
-/// A shell stands between: it waits for the end of its standard input, a pipe of which we alone hold the other end. The kernel closes that
-/// end when we are gone, be it by kill -9; then the shell ends the server and removes the folder.
+/// The server is the child of a shell that reads its standard input, a pipe whose writing end only this process holds. The kernel closes
+/// that end when this process ends; then the shell ends the server and removes the folder.
 struct PrivateRedis: Sendable {
     /// The path of the server's socket.
     let socket: String
+    /// The temporary folder, with the server's log.
     let folder: String
 
     var url: String { "unix://\(socket)" }
 
+    /// Timeout for the first PING.
     private static let readyDeadline = TimeAmount.seconds(10)
 
-    /// Without a word about the session's terminal, whose Ctrl-C is for us alone: we say when it is time.
-    private static let guardian = """
+    /// The shell script. Its arguments are the folder, the server and the server's arguments.
+    private static let supervisorScript = """
         folder=$1; shift
         "$@" >"$folder/redis.log" 2>&1 &
         server=$!
@@ -29,28 +31,29 @@ struct PrivateRedis: Sendable {
         end
         """
 
-    /// Starts the server, calls `body` when it answers, and ends it afterwards.
-    /// - Throws: `CommandFailure`, status 69 when there is no redis-server; what `body` throws.
+    /// Starts the server, calls `body` when the server answers and ends the server afterwards.
+    /// - Throws: `CommandFailure` when the server cannot be started, with status 69 when redis-server is missing; errors of `body`.
     static func with(_ body: @escaping @Sendable (PrivateRedis) async throws -> Void) async throws {
         guard let server = executable(["redis-server", "valkey-server"]) else {
             throw CommandFailure(
                 .unavailable,
                 """
-                sluice: sluice dev starts a redis-server of its own, and there is none on this machine.
+                sluice: sluice dev starts a redis-server of its own, but redis-server is not installed on this machine.
                 Install it (Debian, Ubuntu: apt-get install redis-server; Fedora: dnf install redis; macOS: brew install redis; Alpine: apk add redis), \
-                or run nodes against a Redis elsewhere: sluice gateway, sluice worker, with SLUICE_REDIS_URL.
+                or use another Redis: run sluice gateway and sluice worker with SLUICE_REDIS_URL.
                 """)
         }
         let folder = try temporaryFolder()
         let redis = PrivateRedis(socket: folder + "/redis.sock", folder: folder)
         let arguments = [
-            "-c", guardian, "sluice-dev-redis", folder, server, "--port", "0", "--unixsocket", redis.socket, "--unixsocketperm", "700",
+            "-c", supervisorScript, "sluice-dev-redis", folder, server, "--port", "0", "--unixsocket", redis.socket, "--unixsocketperm",
+            "700",
             "--save", "", "--appendonly", "no", "--dir", folder, "--maxmemory-policy", "noeviction", "--daemonize", "no",
         ]
         var options = PlatformOptions()
-        // Its own process group: Ctrl-C in the terminal must not end it before the nodes that need it.
+        // Its own process group, so that Ctrl-C in the terminal does not end Redis before the nodes that need it.
         options.processGroupID = 0
-        // Not killed outright: the shell would leave the server behind.
+        // Not SIGKILL, which would leave the server running.
         options.teardownSequence = [.gracefulShutDown(allowedDurationToNextStep: .seconds(10))]
         let outcome = try await Subprocess.run(
             .path("/bin/sh"), arguments: Arguments(arguments), platformOptions: options, input: .inputWriter, output: .discarded,
@@ -66,6 +69,7 @@ struct PrivateRedis: Sendable {
         try outcome.closureResult.get()
     }
 
+    /// Waits for the answer to a PING.
     private func waitUntilReady() async throws {
         var settings = RedisSettings()
         settings.commandTimeout = Self.readyDeadline
@@ -85,6 +89,7 @@ struct PrivateRedis: Sendable {
         }
     }
 
+    /// The path of the first of these programs that is in `PATH` or a usual folder.
     private static func executable(_ names: [String]) -> String? {
         let path = getenv("PATH").map { String(cString: $0) } ?? "/usr/bin:/bin"
         let folders: [String] = path.split(separator: ":").map { String($0) } + ["/usr/sbin", "/usr/local/bin", "/opt/homebrew/bin"]
@@ -97,13 +102,13 @@ struct PrivateRedis: Sendable {
         return nil
     }
 
-    /// Only ours, and short: the path of a socket has at most 107 bytes.
+    /// Creates a folder for this user only. Its path is short, because the path of a Unix socket has at most 107 bytes.
     private static func temporaryFolder() throws -> String {
         let given = getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp"
         let base = given.utf8.count <= 60 && access(given, W_OK) == 0 ? given : "/tmp"
         var template = Array("\(base)/sluice-dev-XXXXXX".utf8CString)
         guard mkdtemp(&template) != nil else {
-            throw CommandFailure(.failed, "sluice: no temporary folder can be made in \(base): \(String(cString: strerror(errno)))")
+            throw CommandFailure(.failed, "sluice: cannot create a temporary folder in \(base): \(String(cString: strerror(errno)))")
         }
         return String(decoding: template.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
     }

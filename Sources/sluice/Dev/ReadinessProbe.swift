@@ -1,12 +1,12 @@
 import NIOCore
 import NIOPosix
 
-/// Asks a node over HTTP whether it is ready.
+/// Checks over HTTP whether a node is ready.
 enum ReadinessProbe {
-    /// Whether `GET /readyz` is answered with 200.
+    /// Whether `GET /readyz` returns 200.
     static func isReady(_ address: ListenAddress) async -> Bool { await answers(address, "/readyz") }
 
-    /// Whether a path is answered with 200.
+    /// Whether `GET` of a path returns 200. False also when the connection fails; connecting times out after 1 s.
     static func answers(_ address: ListenAddress, _ path: String) async -> Bool {
         let host = ChatAddress(listening: address).host
         do {

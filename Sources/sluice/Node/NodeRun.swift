@@ -3,19 +3,22 @@ import Logging
 import ServiceLifecycle
 import UnixSignals
 
-/// Runs services, in the order in which they depend on one another, until a signal or the failure of one of them.
+/// Runs services in dependency order until a signal or until one of them ends or fails.
 ///
-/// The first SIGTERM or SIGINT drains them in reverse order. The second one stops them: they are cancelled and given half a second for what
-/// cannot be left undone, then the process ends whatever they do.
+/// The first SIGTERM or SIGINT shuts the services down gracefully in reverse order. The second one cancels them; half a second later the
+/// process exits in any case.
 struct NodeRun: Sendable {
-    private static let lastMoment = Duration.milliseconds(500)
+    /// Time from the cancellation to the forced exit.
+    private static let exitDelay = Duration.milliseconds(500)
 
     let services: [any Service]
     let logger: Logger
 
+    /// Returns after a graceful shutdown.
+    /// - Throws: `CommandFailure` when a service failed or the services were stopped by a second signal.
     func run() async throws {
         let signals = await UnixSignalsSequence(trapping: .sigterm, .sigint)
-        // The group's own lines tell of its inner steps; only what goes wrong in it matters here.
+        // The group logs its internal steps; only its errors are of interest.
         var quiet = logger
         quiet.logLevel = max(logger.logLevel, .error)
         let group = ServiceGroup(
@@ -38,7 +41,7 @@ struct NodeRun: Sendable {
                     result = wasStopped ? .failure(CommandFailure(.failed, "")) : ended
                     tasks.cancelAll()
                 } else if !Task.isCancelled {
-                    // The listener ended first: the second signal.
+                    // The listener ended first, so the second signal has arrived.
                     wasStopped = true
                     tasks.cancelAll()
                 }
@@ -54,7 +57,7 @@ struct NodeRun: Sendable {
         logger.info("node ended")
     }
 
-    /// Returns after the second signal, or when it is cancelled.
+    /// Shuts the group down at the first signal. Returns after the second signal or on cancellation.
     private func listen(to signals: UnixSignalsSequence, group: ServiceGroup) async {
         var isDraining = false
         for await signal in signals {
@@ -66,8 +69,8 @@ struct NodeRun: Sendable {
             }
             logger.warning("stopping at once", metadata: ["signal": "\(signal)"])
             Task.detached {
-                try? await Task.sleep(for: Self.lastMoment)
-                // Without the handlers of exit(3), which other threads may be in the middle of using.
+                try? await Task.sleep(for: Self.exitDelay)
+                // Not exit(3): its handlers may free objects that other threads are using.
                 _exit(ExitStatus.failed.rawValue)
             }
             return

@@ -2,9 +2,10 @@ import Glibc
 import Logging
 import Observability
 
-/// What every node does before anything else.
+/// The first steps of every node.
 enum NodeStart {
-    /// Starts logs and metrics, raises the limit of descriptors, and writes the line that says what is starting and with which settings.
+    /// Starts logging and metrics, raises the file descriptor limit and logs the node's version and effective settings.
+    /// - Returns: the node's logger, with its kind and name as metadata.
     static func begin(
         _ kind: Setting.Reader, name: String, source: SettingsSource, logging: (level: Logger.Level, format: LogFormat)
     ) -> Logger {
@@ -26,10 +27,10 @@ enum NodeStart {
         return logger
     }
 
-    /// SIGHUP asks a node to read files again and never ends it, whether or not it has any. Who reads files installs a handler of its own.
+    /// Ignores SIGHUP, which must not end a node. Services that reload files at SIGHUP install their own handlers.
     static func ignoreHangUp() { signal(SIGHUP, SIG_IGN) }
 
-    /// Every setting that this kind of node reads and that has a value, secrets redacted.
+    /// The settings with a value that this kind of node reads, with secrets redacted.
     static func effectiveSettings(of source: SettingsSource, for kind: Setting.Reader) -> Logger.Metadata {
         var facts: Logger.Metadata = [:]
         for setting in SettingTable.all where setting.readers.contains(kind) {
@@ -39,7 +40,8 @@ enum NodeStart {
         return facts
     }
 
-    /// Every client and every upstream takes a descriptor; shells hand out few by default. Returns how many there may be.
+    /// Raises the soft limit of file descriptors to the hard limit. Every client and every upstream connection uses a descriptor.
+    /// - Returns: the resulting limit; 0: unknown.
     @discardableResult
     static func raiseDescriptorLimit() -> UInt64 {
         var limit = rlimit()

@@ -4,11 +4,11 @@ import UnixSignals
 import Upstream
 import Worker
 
-/// Reads `SLUICE_UPSTREAMS_FILE` again at SIGHUP. A file with faults changes nothing.
+/// Reloads `SLUICE_UPSTREAMS_FILE` at SIGHUP. A file with faults is rejected as a whole.
 struct UpstreamsReload: Service {
-    /// Nil: there is no such file, and SIGHUP does nothing.
+    /// Nil: the setting is unset, and SIGHUP only logs a warning.
     let path: String?
-    /// Where an upstream's `key_env` is looked up.
+    /// The environment that an upstream's `key_env` refers to.
     let environment: [String: String]
     let feed: UpstreamsFeed
     let logger: Logger
@@ -17,6 +17,7 @@ struct UpstreamsReload: Service {
         for await _ in await UnixSignalsSequence(trapping: .sighup).cancelOnGracefulShutdown() { reload() }
     }
 
+    /// Reads the file and replaces the worker's upstreams.
     private func reload() {
         guard let path else { return logger.warning("nothing to reload: SLUICE_UPSTREAMS_FILE is not set") }
         let file = UpstreamsFile(path: path, environment: environment)

@@ -5,21 +5,24 @@ import Observability
 import RedisClient
 import Support
 
-/// A job that was given up, with what was asked: after its record has expired, the only place that still holds the prompt.
+/// A job that is not retried any more. It contains the prompt, also after the job's record has expired.
 struct DeadLetter: Sendable {
     let partition: Int
-    /// Of the entry in the stream.
+    /// The id of the entry in the stream.
     let entry: String
     let fields: [String: String]
 
+    /// Nil when the entry does not contain a valid job.
     var job: Job? { fields["job"].flatMap { try? Job(parsing: $0.utf8) } }
-    /// Of the job, where it can be told.
+    /// The job's id, also of JSON that is no valid job; nil when there is none.
     var id: String? { job?.id.rawValue ?? fields["job"].flatMap { try? JSON(parsing: $0) }?["id"]?.string }
     var code: String { fields["code"] ?? "" }
     var message: String { fields["message"] ?? "" }
     var crashes: Int { fields["crashes"].flatMap { Int($0)?.boundedCount } ?? 0 }
+    /// The time of the entry.
     var died: Timestamp? { entry.split(separator: "-").first.flatMap { Int64($0) }.map { Timestamp(milliseconds: $0) } }
 
+    /// Nil when the reply is not a stream entry.
     init?(partition: Int, _ reply: RESPValue) {
         guard let pair = reply.array, pair.count == 2, let entry = pair[0].string else { return nil }
         self.partition = partition
@@ -27,7 +30,7 @@ struct DeadLetter: Sendable {
         fields = pair[1].fields
     }
 
-    /// Never the prompt: a listing is shown around.
+    /// The letter for listings, without the prompt.
     var json: JSON {
         [
             "entry": .string(entry), "partition": .integer(partition), "id": id.map(JSON.string) ?? .null, "code": .string(code),
@@ -40,6 +43,7 @@ struct DeadLetter: Sendable {
 
 /// The dead letters of all partitions.
 struct DeadLetters: Sendable {
+    /// Entries per command.
     private static let page = 100
 
     let deployment: Deployment
@@ -48,7 +52,7 @@ struct DeadLetters: Sendable {
 
     private func key(_ partition: Int) -> String { deployment.keys.dead(partition: partition) }
 
-    /// The newest first.
+    /// The newest letters of all partitions, newest first.
     func list(limit: Int) async throws(RedisError) -> [DeadLetter] {
         var letters: [DeadLetter] = []
         for partition in 0..<deployment.keys.partitions {
@@ -58,7 +62,7 @@ struct DeadLetters: Sendable {
         return Array(letters.sorted { ($0.died?.milliseconds ?? 0) > ($1.died?.milliseconds ?? 0) }.prefix(limit))
     }
 
-    /// By the job's id, or by the entry's as a listing shows it. Reads the letters page by page.
+    /// Finds a letter by the job's id or the entry's id. Reads the letters of all partitions in pages.
     func find(_ id: String) async throws(RedisError) -> DeadLetter? {
         for partition in 0..<deployment.keys.partitions {
             var end = "+"
@@ -73,21 +77,22 @@ struct DeadLetters: Sendable {
         return nil
     }
 
-    /// Makes a new job of a dead one and removes its letter.
+    /// Submits the job of a letter as a new job and removes the letter.
     ///
-    /// A second operator, or a second try after a lost answer, gets the job that the first one made: the letter's place is the submission's
-    /// idempotency key.
+    /// The submission's idempotency key is derived from the entry, so a concurrent or repeated retry returns the job of the first one.
     /// - Returns: the new job's id.
+    /// - Throws: `RedisError`; `CommandFailure` when the letter contains no job or the queue is full.
     func retry(_ letter: DeadLetter) async throws -> JobID {
         guard var job = letter.job else {
-            throw CommandFailure(.failed, "sluice: the dead letter \(letter.entry) holds no job that could be retried: \(letter.message)")
+            throw CommandFailure(
+                .failed, "sluice: the dead letter \(letter.entry) contains no valid job, so it cannot be retried: \(letter.message)")
         }
         let key = "retry-\(letter.partition)-\(letter.entry)"
-        // An idempotency key lies in the partition of its own hash, and the job's id must be made there.
+        // The idempotency key's hash selects the partition, and the new id must be of the same partition.
         let partition = Int(Partition.crc16("\(job.owner ?? ""):\(key)".utf8)) % deployment.keys.partitions
         job.retryOf = job.id.rawValue
         job.id = JobID(partition: partition, milliseconds: UInt64(Timestamp.now.milliseconds))
-        // Its time was over when it died or soon after; the operator wants it all the same.
+        // The deadline may have passed, so it must not apply to the retry.
         job.deadlineMilliseconds = nil
         var options = SubmitOptions()
         options.idempotency = (key: key, digest: letter.entry)
@@ -95,17 +100,19 @@ struct DeadLetters: Sendable {
         switch try await deployment.queue.submit(job, options: options) {
         case .accepted: id = job.id
         case .repeated(let earlier): id = earlier
-        case .full: throw CommandFailure(.failed, "sluice: the queue \(job.priority.rawValue) is full; the dead letter stays where it is")
+        case .full:
+            throw CommandFailure(.failed, "sluice: the queue \(job.priority.rawValue) is full, so the dead letter was kept; retry later")
         case .ownerFull:
-            throw CommandFailure(.failed, "sluice: too many jobs of its owner are waiting; the dead letter stays where it is")
+            throw CommandFailure(.failed, "sluice: too many jobs of its owner are waiting, so the dead letter was kept; retry later")
         case .conflict, .exists, .sessionLost, .sessionUnsaved:
-            throw CommandFailure(.failed, "sluice: the dead letter \(letter.entry) was retried as something else before")
+            throw CommandFailure(.failed, "sluice: the dead letter \(letter.entry) was retried before with a different job")
         }
         _ = try await remove([letter])
         return id
     }
 
-    /// How many there were.
+    /// Deletes letters.
+    /// - Returns: the number of deleted letters.
     func remove(_ letters: [DeadLetter]) async throws(RedisError) -> Int {
         var count = 0
         for letter in letters {
@@ -114,7 +121,8 @@ struct DeadLetters: Sendable {
         return count
     }
 
-    /// Removes them all; how many there were.
+    /// Deletes all letters.
+    /// - Returns: the number of deleted letters.
     func purge() async throws(RedisError) -> Int {
         var count = 0
         for partition in 0..<deployment.keys.partitions {

@@ -5,10 +5,10 @@ import NIOCore
 import NIOPosix
 import RedisClient
 
-/// An operator's way into a deployment: Redis, and nothing else, so that it works when no node does.
+/// A connection of an operator command to a deployment. It uses Redis only, so that it works while no node is running.
 struct Deployment: Sendable {
-    /// How long a command may wait for Redis, connecting included.
-    private static let patience = TimeAmount.seconds(4)
+    /// Timeout of a Redis command, and of connecting.
+    private static let timeout = TimeAmount.seconds(4)
 
     let queue: JobQueue
     let url: RedisURL
@@ -17,18 +17,18 @@ struct Deployment: Sendable {
     var redis: RedisClient { queue.redis }
     var keys: Keys { queue.keys }
 
-    /// Connects, calls `body`, disconnects.
-    /// - Throws: `CommandFailure`; status 69 when Redis is out of reach.
+    /// Connects to Redis, calls `body` and disconnects.
+    /// - Throws: `SettingFaults`; `CommandFailure` for Redis errors, with status 69 when Redis is unreachable; errors of `body`.
     static func with<Result: Sendable>(
         _ options: SettingsOptions, _ body: @Sendable (Deployment) async throws -> Result
     ) async throws -> Result {
         var reader = SettingsReader(options.source)
         let found = reader.deployment()
         try reader.finish()
-        guard let found else { throw CommandFailure(.usage, "SLUICE_REDIS_URL cannot be used") }
+        guard let found else { throw CommandFailure(.usage, "SLUICE_REDIS_URL is invalid") }
         var settings = found.redis
-        settings.connectTimeout = patience
-        settings.commandTimeout = patience
+        settings.connectTimeout = timeout
+        settings.commandTimeout = timeout
         let redis = RedisClient(
             url: found.redisURL, settings: settings, eventLoop: MultiThreadedEventLoopGroup.singleton.next(), name: "operator",
             logger: .silent)
@@ -45,7 +45,7 @@ struct Deployment: Sendable {
         }
     }
 
-    /// Calls `body` with a feed of jobs' events.
+    /// Connects a subscriber, calls `body` with an event feed and disconnects.
     func withFeed<Result: Sendable>(_ body: (EventFeed) async throws -> Result) async throws -> Result {
         let subscriber = RedisSubscriber(url: url, settings: settings, eventLoop: redis.eventLoop, name: "operator", logger: .silent)
         let connection = Task { await subscriber.run() }
@@ -56,10 +56,11 @@ struct Deployment: Sendable {
         return try await body(EventFeed(queue: queue, subscriber: subscriber, eventLoop: redis.eventLoop, logger: .silent))
     }
 
+    /// The error of a command for an error of Redis.
     private func failure(_ error: RedisError) -> CommandFailure {
         switch error.code {
         case .unavailable, .connectionLost, .timeout, .shutdown:
-            CommandFailure(.unavailable, "sluice: Redis at \(url) is out of reach: \(error.message) (SLUICE_REDIS_URL says where it is)")
+            CommandFailure(.unavailable, "sluice: Redis at \(url) is unreachable: \(error.message) (SLUICE_REDIS_URL sets its address)")
         default:
             CommandFailure(.failed, "sluice: Redis at \(url): \(error.message)")
         }
@@ -67,13 +68,13 @@ struct Deployment: Sendable {
 }
 
 extension Logger {
-    /// Commands tell what they have to tell themselves.
+    /// A logger without output. Commands print their own messages.
     static let silent = Logger(label: "silent") { _ in SwiftLogNoOpLogHandler() }
 }
 
 extension Deployment {
-    /// Keys that match a pattern, looking at a bounded part of Redis.
-    /// - Returns: whether there may be more than those found.
+    /// Finds keys by pattern with at most 2,000 SCAN commands.
+    /// - Returns: the sorted keys, and whether more may exist. There may be more keys than `limit`.
     func keys(matching pattern: String, limit: Int) async throws(RedisError) -> (keys: [String], isCut: Bool) {
         var found: Set<String> = []
         var cursor = "0"

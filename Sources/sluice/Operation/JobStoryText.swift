@@ -3,7 +3,7 @@ import JobQueue
 import Observability
 import Support
 
-/// The story as a person reads it.
+/// A job's story as text for `sluice job show`.
 extension JobStory {
     var text: String {
         var out = Terminal.printable("\(id)  \(record?.fields["state"] ?? "without a record")") + "\n\n"
@@ -14,7 +14,7 @@ extension JobStory {
             if let value = record?.fields[name] { facts.add(["  " + name.replacing("_", with: " "), value]) }
         }
         if let usage = record?.usage { facts.add(["  usage", Self.text(usage)]) }
-        if let interrupt { facts.add(["  interrupt", "asked for, " + interrupt.reason]) }
+        if let interrupt { facts.add(["  interrupt", "requested, " + interrupt.reason]) }
         out += facts.text.drop { $0 == "\n" } + "\n"
         out += times + "\n"
         var log = TextTable(header: ["  EVENT", "TYPE", "WHAT"])
@@ -26,7 +26,7 @@ extension JobStory {
         return out + (steps.isEmpty ? "  no events\n" : log.text)
     }
 
-    /// The moments in the record, each with the time since the one before.
+    /// The timestamps of the record, each with the time since the previous one.
     private var times: String {
         var table = TextTable(header: [])
         var previous: Int?

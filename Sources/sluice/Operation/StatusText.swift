@@ -2,7 +2,7 @@ import Contract
 import JobQueue
 import Support
 
-/// The state of a deployment as `sluice status` prints it.
+/// A deployment's state as text for `sluice status`.
 extension DeploymentSnapshot {
     var text: String {
         var table = TextTable(header: ["QUEUE", "WAITING", "RUNNING", "OLDEST WAIT", "STATE"])
@@ -15,6 +15,7 @@ extension DeploymentSnapshot {
         return "\(table.text)\n\(workerText)\n\(gatewayText)\ndead letters: \(dead)\n"
     }
 
+    /// The workers, and the latencies of the last minute.
     private var workerText: String {
         guard !workers.isEmpty else { return "no worker is running\n" }
         var table = TextTable(header: ["WORKER", "IN FLIGHT", "CAPACITY", "TOKENS/S", "JOBS/S", "STATE", "VERSION", "UP"])
@@ -49,7 +50,8 @@ extension DeploymentSnapshot {
         return table.text
     }
 
-    /// A node's clock may be off Redis'.
+    /// The time since the start of a node. Not negative, although the node's clock may differ from that of Redis.
+    /// - Parameter started: Unix time in milliseconds; 0: unknown.
     func uptime(since started: Int) -> String {
         started == 0 ? "-" : Quantity.span(milliseconds: max(0, milliseconds.saturatingSubtracting(started)))
     }

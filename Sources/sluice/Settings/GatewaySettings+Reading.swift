@@ -2,6 +2,7 @@ import Gateway
 import Observability
 
 extension SettingsReader {
+    /// The gateway's settings; unset ones keep the defaults of `GatewaySettings`.
     mutating func gateway() -> GatewaySettings {
         var gateway = GatewaySettings()
         if let address = address("SLUICE_LISTEN") {
@@ -20,12 +21,13 @@ extension SettingsReader {
         for (one, other) in [
             ("SLUICE_TLS_CERTIFICATE_FILE", "SLUICE_TLS_KEY_FILE"), ("SLUICE_TLS_KEY_FILE", "SLUICE_TLS_CERTIFICATE_FILE"),
         ] where source.value(one) != nil && source.value(other) == nil {
-            fault(one, "it is set without \(other)", "set both or none")
+            fault(one, "it is set without \(other)", "set both or neither")
         }
         gateway.authentication = authentication(host: gateway.host)
         return gateway
     }
 
+    /// Reads the timeouts and intervals.
     private mutating func readTimes(into gateway: inout GatewaySettings) {
         if let value = duration("SLUICE_HEARTBEAT") { gateway.heartbeat = value }
         if let value = duration("SLUICE_GRACE") { gateway.grace = value }
@@ -39,6 +41,7 @@ extension SettingsReader {
         if let value = duration("SLUICE_LEASE") { gateway.lease = value }
     }
 
+    /// Reads the limits of sizes, counts and rates.
     private mutating func readLimits(into gateway: inout GatewaySettings) {
         if let value = integer("SLUICE_MAX_MESSAGE") { gateway.messageMaximum = value }
         if let value = integer("SLUICE_MAX_JSON_DEPTH") { gateway.jsonDepthMaximum = value }
@@ -63,6 +66,8 @@ extension SettingsReader {
         if let value = integer("SLUICE_MAX_SESSION_BYTES_PER_TENANT") { gateway.sessionBytesPerTenant = value }
     }
 
+    /// The authentication settings.
+    /// - Parameter host: the listen address, which decides whether `SLUICE_AUTH=none` is allowed.
     private mutating func authentication(host: String) -> AuthenticationSettings {
         var settings = AuthenticationSettings()
         settings.apiKeys = text("SLUICE_API_KEYS")
@@ -83,26 +88,26 @@ extension SettingsReader {
 }
 
 extension SettingsReader {
-    /// The settings that say who may come in.
+    /// The authentication methods; at least one of them must be set.
     static let waysIn = [
         "SLUICE_API_KEYS", "SLUICE_API_KEYS_FILE", "SLUICE_JWT_KEY_FILE", "SLUICE_JWT_JWKS_FILE", "SLUICE_ACCOUNTS_FILE", "SLUICE_AUTH",
     ]
 
-    /// A gateway that would let in nobody, or everybody by mistake, does not start.
+    /// Adds a fault when no authentication method is set. Without this a gateway would reject every client, or accept all by mistake.
     mutating func requireAuthentication(_ gateway: GatewaySettings) {
         guard Self.waysIn.contains(where: { source.value($0) != nil }) else {
             return fault(
-                nil, "nothing says who may come in",
-                "set SLUICE_API_KEYS=tenant:key (or one of \(Self.waysIn.dropFirst().dropLast().joined(separator: ", "))), or SLUICE_AUTH=none for this machine only"
+                nil, "no authentication method is set",
+                "set SLUICE_API_KEYS=tenant:key (or one of \(Self.waysIn.dropFirst().dropLast().joined(separator: ", "))), or SLUICE_AUTH=none to accept clients of this machine without a key"
             )
         }
         checkAuthentication(gateway)
     }
 
-    /// Keys, accounts and the like as the gateway itself will read them.
+    /// Parses keys, accounts and tokens' settings as the gateway will, and adds a fault when that fails.
     mutating func checkAuthentication(_ gateway: GatewaySettings) {
         do { _ = try Authenticator(settings: gateway.authentication, logger: .silent) } catch {
-            // A file that cannot be read is a fault already; that nothing is set matters to a gateway alone.
+            // An unreadable file is reported already. A missing method is an error for gateways only, not for `config check`.
             guard error.code != .unreadableFile, error.code != .noMethod else { return }
             fault(nil, error.message, "")
         }

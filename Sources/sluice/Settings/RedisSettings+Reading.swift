@@ -2,7 +2,7 @@ import Contract
 import JobQueue
 import RedisClient
 
-/// Where the queue is and what it is told: the same for every node of a deployment.
+/// The settings that every node of a deployment shares: the address of Redis and the queue's limits.
 struct DeploymentSettings: Sendable {
     var queue: QueueSettings
     var redisURL: RedisURL
@@ -10,7 +10,7 @@ struct DeploymentSettings: Sendable {
 }
 
 extension SettingsReader {
-    /// Nil when there are faults.
+    /// The shared settings; nil when the address of Redis is invalid.
     mutating func deployment() -> DeploymentSettings? {
         let queue = queue()
         var redis = RedisSettings()
@@ -26,11 +26,14 @@ extension SettingsReader {
         }
     }
 
+    /// The queue's settings; unset ones keep the defaults of `QueueSettings`.
     mutating func queue() -> QueueSettings {
         var queue = QueueSettings()
         let namespace = text("SLUICE_NAMESPACE") ?? queue.keys.namespace
         if namespace.utf8.count > 100 || namespace.contains(where: { "{}*?[]^\\".contains($0) || $0.isWhitespace }) {
-            fault("SLUICE_NAMESPACE", "it cannot be part of a key", "write at most 100 characters without spaces, braces and * ? [ ] ^ \\")
+            fault(
+                "SLUICE_NAMESPACE", "it is not valid in a Redis key", "write at most 100 characters without spaces, braces and * ? [ ] ^ \\"
+            )
         }
         queue.keys = Keys(namespace: namespace, partitions: integer("SLUICE_PARTITIONS") ?? 1)
         if let lease = duration("SLUICE_LEASE") { queue.lease = lease }

@@ -1,40 +1,41 @@
-/// One `SLUICE_*` setting: everything that is known of it before it has a value.
+/// The definition of one `SLUICE_*` setting: name, type, default, readers and description.
 struct Setting: Sendable {
-    /// Who reads it. A deployment may give all nodes one file: a setting of another node is no fault.
+    /// A kind of process that reads the setting. All nodes may share one file, so a setting of another kind of node is not a fault.
     enum Reader: String, Sendable, CaseIterable {
         case gateway, worker, simulator, chat
-        /// The commands that operate a deployment through Redis.
+        /// The operator commands, which use Redis only.
         case operation
     }
 
+    /// The type of a value and its permitted range.
     enum Kind: Sendable {
         case text
         /// One of these words.
         case choice([String])
         case integer(ClosedRange<Int>)
         case duration(ClosedRange<Duration>)
-        /// Bytes.
+        /// A size in bytes.
         case size(ClosedRange<Int>)
         /// `1`, `true`, `yes`, `on` or `0`, `false`, `no`, `off`.
         case flag
         /// `host:port`.
         case address
-        /// The path of a file that can be read.
+        /// The path of a readable file.
         case file
         /// A URL with one of these schemes.
         case url([String])
-        /// Separated by commas.
+        /// Values separated by commas.
         case list
     }
 
     let name: String
     let kind: Kind
-    /// As one would write it; nil: unset.
+    /// The default as text; nil: unset.
     let standard: String?
-    /// Its value appears nowhere: not in `config check`, a log or an error.
+    /// Whether the value is redacted in `config check`, logs and errors.
     let isSecret: Bool
     let readers: Set<Reader>
-    /// One sentence for people, with the unit where the kind does not say it.
+    /// A one-sentence description for `config check --verbose`, with the unit where the kind does not imply it.
     let meaning: String
 
     init(
@@ -50,7 +51,7 @@ struct Setting: Sendable {
 }
 
 extension Setting.Kind {
-    /// What may be written, for the table and for faults.
+    /// A description of the valid values, for `config check` and for faults.
     var expectation: String {
         switch self {
         case .text: "text"

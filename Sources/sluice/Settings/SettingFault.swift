@@ -1,6 +1,6 @@
-/// Why a setting cannot be used: what, where, and how to mend it, on one line.
+/// A problem with a setting: what is wrong, where, and how to fix it, on one line.
 struct SettingFault: Error, Sendable, Hashable, CustomStringConvertible {
-    /// The setting, or nil when it is about a file as a whole.
+    /// The setting's name; nil when the problem concerns a file.
     var name: String?
     var origin: SettingOrigin?
     var problem: String
@@ -13,19 +13,19 @@ struct SettingFault: Error, Sendable, Hashable, CustomStringConvertible {
     }
 }
 
-/// All faults of a configuration together: whoever mends it wants to see them at once.
+/// All faults of a configuration, so that they can be fixed in one pass.
 struct SettingFaults: Error, Sendable, CustomStringConvertible {
     let faults: [SettingFault]
 
     var description: String { faults.map(\.description).joined(separator: "\n") }
 }
 
-/// Where a value comes from.
+/// The source of a value.
 enum SettingOrigin: Sendable, Hashable, CustomStringConvertible {
     case standard
     case environment
     case file(String, line: Int)
-    /// Set by a command for itself, such as `--listen`.
+    /// Set by the command itself, such as by `sluice dev`.
     case commandLine
 
     var description: String {

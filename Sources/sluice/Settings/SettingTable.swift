@@ -1,198 +1,222 @@
 import JSONCodec
 
-/// Every setting there is, once. `sluice config check` prints this table with the values that are in force.
+/// The definitions of all settings. `sluice config check` prints this table with the effective values.
 enum SettingTable {
     private static let nodes: Set<Setting.Reader> = [.gateway, .worker]
-    private static let everyone: Set<Setting.Reader> = [.gateway, .worker, .operation]
+    /// Readers of the settings that a whole deployment shares.
+    private static let shared: Set<Setting.Reader> = [.gateway, .worker, .operation]
     private static let day = Duration.seconds(86_400)
 
     static let all: [Setting] = [
         // Redis and the queue: the same on every node of a deployment.
         Setting(
-            "SLUICE_REDIS_URL", .url(["redis", "rediss", "unix", "redis+sentinel", "redis+cluster"]), "redis://127.0.0.1:6379", everyone,
-            "Where Redis is."),
-        Setting("SLUICE_REDIS_CA_FILE", .file, nil, everyone, "PEM file of the authorities to trust for rediss:// (else the system's)."),
-        Setting("SLUICE_NAMESPACE", .text, "sluice", everyone, "The first part of every key and channel in Redis."),
-        Setting("SLUICE_PARTITIONS", .integer(1...1_024), "1", everyone, "Hash tags over which Redis Cluster may spread jobs."),
+            "SLUICE_REDIS_URL", .url(["redis", "rediss", "unix", "redis+sentinel", "redis+cluster"]), "redis://127.0.0.1:6379", shared,
+            "URL of Redis: standalone, Unix socket, Sentinel or Cluster."),
         Setting(
-            "SLUICE_LEASE", .duration(.milliseconds(300) ... .seconds(3_600)), "15s", everyone,
-            "A worker that is not heard of for so long has lost its jobs; a beat is a third of it."),
-        Setting("SLUICE_RETENTION", .duration(.seconds(1)...(day * 30)), "600s", everyone, "How long record and log outlive a job."),
-        Setting("SLUICE_QUEUE_MAX", .integer(1...10_000_000), "10000", everyone, "Waiting jobs per class before new ones are refused."),
+            "SLUICE_REDIS_CA_FILE", .file, nil, shared, "PEM file of trusted certificate authorities for rediss:// (default: the system's)."
+        ),
+        Setting("SLUICE_NAMESPACE", .text, "sluice", shared, "Prefix of every key and channel in Redis."),
         Setting(
-            "SLUICE_QUEUE_MAX_PER_TENANT", .integer(0...10_000_000), "5000", everyone,
-            "Waiting jobs of one tenant, all classes together, before its new ones are refused (0: no limit)."),
+            "SLUICE_PARTITIONS", .integer(1...1_024), "1", shared,
+            "Number of partitions (hash tags) that Redis Cluster can distribute jobs over."),
         Setting(
-            "SLUICE_QUEUE_MAX_BYTES", .size(1_024...(1 << 40)), "256MiB", everyone,
-            "Bytes of waiting and running jobs per class and partition before new ones are refused."),
+            "SLUICE_LEASE", .duration(.milliseconds(300) ... .seconds(3_600)), "15s", shared,
+            "Time a worker owns a job without renewing its lease; leases are renewed every third of it."),
         Setting(
-            "SLUICE_QUEUE_MAX_BYTES_PER_TENANT", .size(0...(1 << 40)), "64MiB", everyone,
-            "Bytes of one tenant's waiting and running jobs per partition before its new ones are refused (0: no limit)."),
+            "SLUICE_RETENTION", .duration(.seconds(1)...(day * 30)), "600s", shared,
+            "How long a job's record and event log are kept after its end."),
         Setting(
-            "SLUICE_LOG_MAX", .size(1_024...(256 << 20)), "16MiB", everyone,
-            "Bytes of events that one job may log; beyond it the job fails."),
-        Setting("SLUICE_DEAD_MAX", .integer(0...1_000_000), "10000", everyone, "Dead letters kept."),
+            "SLUICE_QUEUE_MAX", .integer(1...10_000_000), "10000", shared,
+            "Maximum waiting jobs per class and partition; beyond it new jobs are rejected."),
         Setting(
-            "SLUICE_DEAD_MAX_BYTES", .size(1_024...(1 << 40)), "256MiB", everyone,
-            "Bytes of dead letters kept per partition; the oldest ones are deleted first."),
-        Setting("SLUICE_MAX_CRASHES", .integer(1...100), "3", everyone, "Lost workers after which a job is given up."),
+            "SLUICE_QUEUE_MAX_PER_TENANT", .integer(0...10_000_000), "5000", shared,
+            "Maximum waiting jobs per tenant and partition, in all classes; beyond it new jobs are rejected (0: no limit)."),
+        Setting(
+            "SLUICE_QUEUE_MAX_BYTES", .size(1_024...(1 << 40)), "256MiB", shared,
+            "Maximum bytes of waiting and running jobs per class and partition; beyond it new jobs are rejected."),
+        Setting(
+            "SLUICE_QUEUE_MAX_BYTES_PER_TENANT", .size(0...(1 << 40)), "64MiB", shared,
+            "Maximum bytes of waiting and running jobs per tenant and partition; beyond it new jobs are rejected (0: no limit)."),
+        Setting(
+            "SLUICE_LOG_MAX", .size(1_024...(256 << 20)), "16MiB", shared,
+            "Maximum size of a job's event log; beyond it the job fails."),
+        Setting("SLUICE_DEAD_MAX", .integer(0...1_000_000), "10000", shared, "Maximum number of dead letters per partition."),
+        Setting(
+            "SLUICE_DEAD_MAX_BYTES", .size(1_024...(1 << 40)), "256MiB", shared,
+            "Maximum bytes of dead letters per partition; the oldest ones are deleted first."),
+        Setting("SLUICE_MAX_CRASHES", .integer(1...100), "3", shared, "Number of lost workers after which a job becomes a dead letter."),
 
         // Worker.
-        Setting("SLUICE_WORKER_NAME", .text, nil, [.worker], "The consumer's name in Redis (else host-pid-random)."),
-        Setting("SLUICE_CONCURRENCY", .integer(1...100_000), "256", [.worker], "Jobs in flight per worker."),
+        Setting("SLUICE_WORKER_NAME", .text, nil, [.worker], "The worker's consumer name in Redis (default: host-pid-random)."),
+        Setting("SLUICE_CONCURRENCY", .integer(1...100_000), "256", [.worker], "Maximum running jobs per worker."),
         Setting(
-            "SLUICE_DRAIN_TIMEOUT", .duration(.zero ... .seconds(86_400)), "25s", nodes, "How long running work may go on after SIGTERM."),
-        Setting("SLUICE_RETRIES", .integer(0...100), "3", [.worker], "Further tries at an upstream before the first token."),
-        Setting("SLUICE_CONNECT_TIMEOUT", .duration(.milliseconds(1)...day), "5s", [.worker], "DNS, connect and TLS together."),
+            "SLUICE_DRAIN_TIMEOUT", .duration(.zero ... .seconds(86_400)), "25s", nodes,
+            "How long running jobs and requests may continue after SIGTERM."),
+        Setting("SLUICE_RETRIES", .integer(0...100), "3", [.worker], "Maximum retries of an upstream request before the first token."),
+        Setting(
+            "SLUICE_CONNECT_TIMEOUT", .duration(.milliseconds(1)...day), "5s", [.worker],
+            "Timeout for DNS, TCP and TLS of an upstream connection."),
         Setting(
             "SLUICE_FIRST_TOKEN_TIMEOUT", .duration(.milliseconds(1)...day), "30s", [.worker],
-            "From the request to the first output, unless the job says otherwise."),
+            "Timeout from the request to the first output; a job may override it."),
         Setting(
             "SLUICE_IDLE_TIMEOUT", .duration(.milliseconds(1)...day), "30s", [.worker],
-            "Between two pieces of output, unless the job says otherwise."),
+            "Timeout between two chunks of output; a job may override it."),
         Setting(
             "SLUICE_TOTAL_TIMEOUT", .duration(.milliseconds(1)...day), "10m", [.worker],
-            "For a whole answer, unless the job says otherwise."),
-        Setting("SLUICE_DEFAULT_MODEL", .text, "qwen-plus", nodes, "The model of a request that names none."),
+            "Timeout for a complete answer; a job may override it."),
+        Setting("SLUICE_DEFAULT_MODEL", .text, "qwen-plus", nodes, "The model for requests that do not name one."),
         Setting(
-            "SLUICE_METRICS_LISTEN", .address, nil, [.worker], "Where a worker answers /healthz, /readyz and /metrics (unset: nowhere)."),
+            "SLUICE_METRICS_LISTEN", .address, nil, [.worker], "Address of a worker's /healthz, /readyz and /metrics (unset: off)."),
 
         // The one upstream, or several by file.
         Setting(
             "SLUICE_UPSTREAM_KIND", .choice(["openai", "dashscope", "anthropic", "ollama"]), "openai", [.worker],
-            "What the upstream speaks."),
-        Setting("SLUICE_UPSTREAM_URL", .url(["http", "https"]), nil, [.worker], "One upstream that takes every model name, as …/v1."),
-        Setting("SLUICE_UPSTREAM_KEY", .text, nil, [.worker], isSecret: true, "Its key."),
-        Setting("SLUICE_UPSTREAM_KEY_FILE", .file, nil, [.worker], "A file that holds its key."),
+            "The upstream's API dialect."),
+        Setting(
+            "SLUICE_UPSTREAM_URL", .url(["http", "https"]), nil, [.worker],
+            "Base URL of a single upstream that serves every model, such as https://host/v1."),
+        Setting("SLUICE_UPSTREAM_KEY", .text, nil, [.worker], isSecret: true, "The upstream's API key."),
+        Setting("SLUICE_UPSTREAM_KEY_FILE", .file, nil, [.worker], "File that contains the upstream's API key."),
         Setting(
             "SLUICE_UPSTREAM_PREFIX", .choice(["none", "partial", "prefix", "continue"]), nil, [.worker],
-            "How an answer is continued (else none; dashscope: partial)."),
-        Setting("SLUICE_UPSTREAMS_FILE", .file, nil, [.worker], "YAML or JSON with a list of upstreams, instead of the one above."),
+            "How the upstream is asked to continue a partial answer (default: none; dashscope: partial)."),
         Setting(
-            "SLUICE_UPSTREAM_CA_FILE", .file, nil, [.worker], "PEM file of the authorities to trust for upstreams (else the system's)."),
-        Setting("SLUICE_UPSTREAM_HTTP2", .flag, "off", [.worker], "Speak HTTP/2 to upstreams that offer it."),
+            "SLUICE_UPSTREAMS_FILE", .file, nil, [.worker], "YAML or JSON file with a list of upstreams, instead of SLUICE_UPSTREAM_URL."),
+        Setting(
+            "SLUICE_UPSTREAM_CA_FILE", .file, nil, [.worker],
+            "PEM file of trusted certificate authorities for upstreams (default: the system's)."),
+        Setting("SLUICE_UPSTREAM_HTTP2", .flag, "off", [.worker], "Use HTTP/2 with upstreams that support it."),
 
         // Speech.
-        Setting("SLUICE_SPEECH_KIND", .choice(["openai", "dashscope"]), nil, [.worker], "What the speech upstream speaks (else openai)."),
-        Setting("SLUICE_SPEECH_URL", .url(["http", "https"]), nil, [.worker], "The speech upstream."),
-        Setting("SLUICE_SPEECH_KEY", .text, nil, [.worker], isSecret: true, "Its key."),
-        Setting("SLUICE_SPEECH_MODEL", .text, nil, [.worker], "Its model, unless the job names one."),
-        Setting("SLUICE_SPEECH_VOICE", .text, nil, [.worker], "Its voice, unless the job names one."),
+        Setting("SLUICE_SPEECH_KIND", .choice(["openai", "dashscope"]), nil, [.worker], "The speech upstream's API (default: openai)."),
+        Setting("SLUICE_SPEECH_URL", .url(["http", "https"]), nil, [.worker], "Base URL of the speech upstream (unset: no speech)."),
+        Setting("SLUICE_SPEECH_KEY", .text, nil, [.worker], isSecret: true, "The speech upstream's API key."),
+        Setting("SLUICE_SPEECH_MODEL", .text, nil, [.worker], "Speech model; a job may override it."),
+        Setting("SLUICE_SPEECH_VOICE", .text, nil, [.worker], "Voice; a job may override it."),
         Setting(
             "SLUICE_SPEECH_CONCURRENCY", .integer(1...100_000), "256", [.worker],
-            "Sentences that a worker has synthesized at once; others wait."),
+            "Maximum concurrent speech requests per worker, one per sentence; further sentences wait."),
 
         // Gateway.
-        Setting("SLUICE_LISTEN", .address, "127.0.0.1:8080", [.gateway, .chat], "Where the gateway listens."),
-        Setting("SLUICE_GATEWAY_NAME", .text, nil, [.gateway], "The gateway's name in Redis (else host-pid-random)."),
-        Setting("SLUICE_AUTH", .choice(["none"]), nil, [.gateway], "none: everybody may come in, from this machine only."),
-        Setting("SLUICE_AUTH_NONE_ANYWHERE", .flag, "off", [.gateway], "Allow SLUICE_AUTH=none on other addresses than loopback."),
-        Setting("SLUICE_API_KEYS", .list, nil, [.gateway], isSecret: true, "tenant:key, … with keys of at least 16 bytes."),
-        Setting("SLUICE_API_KEYS_FILE", .file, nil, [.gateway], "A file of tenant:key lines."),
-        Setting("SLUICE_JWT_KEY_FILE", .file, nil, [.gateway], "The key that tokens are signed with."),
-        Setting("SLUICE_JWT_JWKS_FILE", .file, nil, [.gateway], "The keys that tokens are signed with, as a JSON Web Key Set."),
-        Setting("SLUICE_JWT_ISSUER", .text, nil, [.gateway], "The iss that a token must have."),
-        Setting("SLUICE_JWT_AUDIENCE", .text, nil, [.gateway], "The aud that a token must have."),
-        Setting("SLUICE_JWT_REQUIRE_EXP", .flag, "on", [.gateway], "Refuse tokens without exp, which would be valid for ever."),
-        Setting("SLUICE_ACCOUNTS_FILE", .file, nil, [.gateway], "A file of lines tenant:account:hash (bcrypt or scrypt)."),
-        Setting("SLUICE_ADMIN_KEY", .text, nil, [.gateway], isSecret: true, "Opens the dashboard and its actions (unset: off)."),
+        Setting("SLUICE_LISTEN", .address, "127.0.0.1:8080", [.gateway, .chat], "Address that the gateway listens on."),
+        Setting("SLUICE_GATEWAY_NAME", .text, nil, [.gateway], "The gateway's name in Redis (default: host-pid-random)."),
+        Setting("SLUICE_AUTH", .choice(["none"]), nil, [.gateway], "none: no authentication; only on a loopback address."),
+        Setting("SLUICE_AUTH_NONE_ANYWHERE", .flag, "off", [.gateway], "Allow SLUICE_AUTH=none on addresses other than loopback."),
         Setting(
-            "SLUICE_VIEWER_KEY", .text, nil, [.gateway], isSecret: true, "Opens the dashboard without its actions (unset: off)."),
-        Setting("SLUICE_ALLOWED_ORIGINS", .list, nil, [.gateway], "Origins that browsers may connect from (unset: the same host)."),
+            "SLUICE_API_KEYS", .list, nil, [.gateway], isSecret: true,
+            "API keys as tenant:key, separated by commas; keys have at least 16 bytes."),
+        Setting("SLUICE_API_KEYS_FILE", .file, nil, [.gateway], "File of API keys as tenant:key lines."),
+        Setting("SLUICE_JWT_KEY_FILE", .file, nil, [.gateway], "Key that verifies the signatures of JSON Web Tokens."),
+        Setting("SLUICE_JWT_JWKS_FILE", .file, nil, [.gateway], "JSON Web Key Set that verifies the signatures of JSON Web Tokens."),
+        Setting("SLUICE_JWT_ISSUER", .text, nil, [.gateway], "Required iss claim of a token."),
+        Setting("SLUICE_JWT_AUDIENCE", .text, nil, [.gateway], "Required aud claim of a token."),
+        Setting("SLUICE_JWT_REQUIRE_EXP", .flag, "on", [.gateway], "Reject tokens without exp, which would never expire."),
+        Setting("SLUICE_ACCOUNTS_FILE", .file, nil, [.gateway], "File of accounts as tenant:account:hash lines (bcrypt or scrypt)."),
+        Setting("SLUICE_ADMIN_KEY", .text, nil, [.gateway], isSecret: true, "Key to the dashboard and its actions (unset: off)."),
+        Setting(
+            "SLUICE_VIEWER_KEY", .text, nil, [.gateway], isSecret: true, "Key to the dashboard without its actions (unset: off)."),
+        Setting("SLUICE_ALLOWED_ORIGINS", .list, nil, [.gateway], "Allowed Origin headers of browsers (unset: the same host)."),
         Setting(
             "SLUICE_GRACE", .duration(.zero ... .seconds(3_600)), "10s", [.gateway],
-            "How long a lost socket's requests wait for their client."),
+            "How long the requests of a lost WebSocket continue before they are interrupted, unless the client resumes them."),
         Setting(
-            "SLUICE_HEARTBEAT", .duration(.milliseconds(100) ... .seconds(3_600)), "25s", [.gateway], "Between two heartbeats on a socket."),
+            "SLUICE_HEARTBEAT", .duration(.milliseconds(100) ... .seconds(3_600)), "25s", [.gateway],
+            "Interval between heartbeats on a WebSocket."),
         Setting(
             "SLUICE_SESSION_TIMEOUT", .duration(.seconds(1)...(day * 30)), "1h", [.gateway],
-            "A session ends so long after its last request."),
+            "How long a session is kept after its last request."),
         Setting(
             "SLUICE_SESSION_WARNING", .duration(.zero...(day * 30)), "5m", [.gateway],
-            "How long before a session's end its client is warned; at most half of its time."),
-        Setting("SLUICE_HISTORY_TURNS", .integer(0...1_000), "20", [.gateway], "Turns that a session remembers (0: none)."),
+            "How long before a session's end the client is warned; at most half of SLUICE_SESSION_TIMEOUT."),
+        Setting("SLUICE_HISTORY_TURNS", .integer(0...1_000), "20", [.gateway], "Maximum turns in a session's history (0: none)."),
         Setting(
-            "SLUICE_HISTORY_MAX", .size(0...(16 << 20)), "256KiB", [.gateway], "Bytes that a session remembers; the oldest turns go first."),
+            "SLUICE_HISTORY_MAX", .size(0...(16 << 20)), "256KiB", [.gateway],
+            "Maximum size of a session's history; the oldest turns are dropped first."),
         Setting(
             "SLUICE_HANDSHAKE_TIMEOUT", .duration(.milliseconds(10) ... .seconds(600)), "5s", [.gateway],
-            "From the connection to the head of its first request."),
+            "Timeout from the connection to the end of the first request's head."),
         Setting(
             "SLUICE_BODY_TIMEOUT", .duration(.milliseconds(10) ... .seconds(3_600)), "30s", [.gateway],
-            "For the body of an HTTP request; then 408."),
+            "Timeout for the body of an HTTP request; beyond it 408."),
         Setting(
             "SLUICE_DRAIN_NOTICE", .duration(.zero ... .seconds(3_600)), "2s", [.gateway],
-            "How long a drain lasts at least, so that probes see it; at most SLUICE_DRAIN_TIMEOUT."),
+            "Minimum duration of a drain, so that readiness probes notice it; at most SLUICE_DRAIN_TIMEOUT."),
         Setting(
             "SLUICE_REGISTER_TIMEOUT", .duration(.milliseconds(10) ... .seconds(600)), "10s", [.gateway],
-            "From the upgrade to REGISTER; then close 4408."),
+            "Timeout from the WebSocket upgrade to REGISTER; beyond it close 4408."),
         Setting(
-            "SLUICE_MAX_MESSAGE", .size(1_024...(64 << 20)), "1MiB", [.gateway], "The longest message of a client; beyond it close 1009."),
-        Setting("SLUICE_MAX_JSON_DEPTH", .integer(4...1_000), "32", [.gateway], "How deep a message's JSON may be nested."),
-        Setting("SLUICE_MAX_HEADER", .size(1_024...(1 << 20)), "16KiB", [.gateway], "Bytes of a request's head."),
-        Setting("SLUICE_MAX_OUTGOING", .size(4_096...(1 << 30)), "1MB", [.gateway], "Unsent bytes of one socket; beyond it close 4430."),
+            "SLUICE_MAX_MESSAGE", .size(1_024...(64 << 20)), "1MiB", [.gateway],
+            "Maximum size of a client's message; beyond it close 1009."),
+        Setting("SLUICE_MAX_JSON_DEPTH", .integer(4...1_000), "32", [.gateway], "Maximum nesting depth of a message's JSON."),
+        Setting("SLUICE_MAX_HEADER", .size(1_024...(1 << 20)), "16KiB", [.gateway], "Maximum size of an HTTP request's head."),
+        Setting(
+            "SLUICE_MAX_OUTGOING", .size(4_096...(1 << 30)), "1MB", [.gateway],
+            "Maximum unsent bytes of one WebSocket; beyond it close 4430."),
         Setting(
             "SLUICE_MAX_UNSENT_BYTES_PER_TENANT", .size(0...(1 << 40)), "64MiB", [.gateway],
-            "Unsent bytes of all connections of one tenant (0: no limit); beyond it the one that is written to is closed."),
-        Setting("SLUICE_MAX_REQUESTS", .integer(1...100_000), "64", [.gateway], "Running requests of one session."),
+            "Maximum unsent bytes of all connections of one tenant (0: no limit); beyond it the connection being written to is closed."),
+        Setting("SLUICE_MAX_REQUESTS", .integer(1...100_000), "64", [.gateway], "Maximum running requests of one session."),
         Setting(
             "SLUICE_MAX_REQUESTS_PER_TENANT", .integer(0...1_000_000), "10000", [.gateway],
-            "Running requests of one tenant on one gateway (0: no limit); beyond it RATE_LIMITED or 429."),
+            "Maximum running requests per tenant and gateway (0: no limit); beyond it RATE_LIMITED or 429."),
         Setting(
             "SLUICE_MAX_STREAMS_PER_TENANT", .integer(0...1_000_000), "1000", [.gateway],
-            "Event streams of one tenant on one gateway (0: no limit); beyond it 429."),
+            "Maximum event streams per tenant and gateway (0: no limit); beyond it 429."),
         Setting(
             "SLUICE_MAX_HTTP_REQUESTS_PER_TENANT", .integer(0...1_000_000), "1000", [.gateway],
-            "HTTP requests of one tenant that wait for their answer, completions and streams not counted (0: no limit); beyond it 429."),
+            "Maximum pending HTTP requests per tenant, without completions and event streams (0: no limit); beyond it 429."),
         Setting(
             "SLUICE_MAX_BODY_BYTES_PER_TENANT", .size(0...(16 << 30)), "16MiB", [.gateway],
-            "Bytes of request bodies held for one tenant on one gateway (0: no limit); beyond it 429."),
+            "Maximum bytes of buffered request bodies per tenant and gateway (0: no limit); beyond it 429."),
         Setting(
             "SLUICE_MAX_MESSAGES_PER_SECOND", .integer(0...1_000_000), "20000", [.gateway],
-            "Frames of one socket a second (0: no limit); beyond it close 4429."),
+            "Maximum frames per second on one WebSocket (0: no limit); beyond it close 4429."),
         Setting(
             "SLUICE_MAX_BYTES_PER_SECOND", .size(0...(1 << 40)), "32MiB", [.gateway],
-            "Bytes a second that one tenant's sockets may make a gateway read and write (0: no limit); beyond it they are read more slowly."
+            "Maximum bytes read and written per second for a tenant's WebSockets (0: no limit); beyond it reads are throttled."
         ),
         Setting(
             "SLUICE_MAX_BYTES_PER_TENANT", .size(0...(1 << 40)), "64MiB", [.gateway],
-            "Bytes of one tenant's messages that a gateway holds (0: no limit); beyond it RATE_LIMITED."),
-        Setting("SLUICE_SESSION_MAX", .size(1_024...(16 << 20)), "64KiB", [.gateway], "Bytes of one session's settings as JSON."),
+            "Maximum bytes of a tenant's messages that a gateway buffers (0: no limit); beyond it RATE_LIMITED."),
+        Setting("SLUICE_SESSION_MAX", .size(1_024...(16 << 20)), "64KiB", [.gateway], "Maximum size of one session's settings as JSON."),
         Setting(
             "SLUICE_MAX_SESSIONS_PER_TENANT", .integer(0...100_000_000), "100000", [.gateway],
-            "Sessions of one tenant in Redis (0: no limit); beyond it RATE_LIMITED."),
+            "Maximum sessions per tenant in Redis (0: no limit); beyond it RATE_LIMITED."),
         Setting(
             "SLUICE_MAX_SESSION_BYTES_PER_TENANT", .size(0...(1 << 40)), "256MiB", [.gateway],
-            "Bytes of one tenant's sessions in Redis (0: no limit); beyond it RATE_LIMITED."),
-        Setting("SLUICE_MAX_SOCKETS", .integer(1...1_000_000), "10000", [.gateway], "WebSockets of one gateway."),
+            "Maximum bytes of a tenant's sessions in Redis (0: no limit); beyond it RATE_LIMITED."),
+        Setting("SLUICE_MAX_SOCKETS", .integer(1...1_000_000), "10000", [.gateway], "Maximum WebSockets per gateway."),
         Setting(
             "SLUICE_MAX_SOCKETS_PER_TENANT", .integer(0...1_000_000), nil, [.gateway],
-            "WebSockets of one tenant (else half of SLUICE_MAX_SOCKETS; 0: no limit)."),
+            "Maximum WebSockets per tenant (default: half of SLUICE_MAX_SOCKETS; 0: no limit)."),
         Setting(
             "SLUICE_MAX_SOCKETS_PER_ADDRESS", .integer(0...1_000_000), nil, [.gateway],
-            "WebSockets of one address (else a quarter of SLUICE_MAX_SOCKETS; 0: no limit, as behind a proxy)."),
-        Setting("SLUICE_TLS_CERTIFICATE_FILE", .file, nil, [.gateway], "PEM file of the listener's certificate and those above it."),
-        Setting("SLUICE_TLS_KEY_FILE", .file, nil, [.gateway], "PEM file of the certificate's key."),
+            "Maximum WebSockets per client address (default: a quarter of SLUICE_MAX_SOCKETS; 0: no limit, for use behind a proxy)."),
+        Setting("SLUICE_TLS_CERTIFICATE_FILE", .file, nil, [.gateway], "PEM file of the listener's certificate chain."),
+        Setting("SLUICE_TLS_KEY_FILE", .file, nil, [.gateway], "PEM file of the certificate's private key."),
 
         // Commands.
-        Setting("SLUICE_API_KEY", .text, nil, [.chat], isSecret: true, "The key with which sluice chat comes in."),
+        Setting("SLUICE_API_KEY", .text, nil, [.chat], isSecret: true, "API key of sluice chat."),
 
         // Logs.
         Setting(
             "SLUICE_LOG_LEVEL", .choice(["trace", "debug", "info", "notice", "warning", "error", "critical"]), "info",
-            [.gateway, .worker, .simulator], "What is logged, to standard error."),
-        Setting("SLUICE_LOG_FORMAT", .choice(["text", "json"]), "text", [.gateway, .worker, .simulator], "How a log line is written."),
+            [.gateway, .worker, .simulator], "Minimum level of log messages; logs go to standard error."),
+        Setting("SLUICE_LOG_FORMAT", .choice(["text", "json"]), "text", [.gateway, .worker, .simulator], "Format of log lines."),
     ]
 
     private static let byName = Dictionary(uniqueKeysWithValues: all.map { ($0.name, $0) })
 
+    /// The definition of a setting; nil when there is no such setting.
     static func named(_ name: String) -> Setting? { byName[name] }
 
-    /// The setting's name that needs the fewest changes, if they are few.
+    /// The most similar setting name, at an edit distance of at most 4.
     static func nearest(to name: String) -> String? {
         all.map { ($0.name, distance($0.name, name.uppercased())) }.min { $0.1 < $1.1 }.flatMap { $0.1 <= 4 ? $0.0 : nil }
     }
 
-    /// Insertions, removals and replacements that lead from one to the other (Levenshtein).
+    /// The Levenshtein distance of two names in bytes.
     private static func distance(_ left: String, _ right: String) -> Int {
         let left = Array(left.utf8), right = Array(right.utf8.prefix(100))
         var row = Array(0...right.count)

@@ -1,7 +1,7 @@
-/// Where a node listens.
+/// A host and port to listen on.
 struct ListenAddress: Sendable, Hashable, CustomStringConvertible {
     var host: String
-    /// 0: any free one.
+    /// 0: any free port.
     var port: Int
 
     /// `host:port` or `[IPv6]:port`; nil for anything else.
@@ -27,7 +27,7 @@ struct ListenAddress: Sendable, Hashable, CustomStringConvertible {
     var description: String { host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)" }
 }
 
-/// How settings' values are written. Pure: text in, value out, nil when it is not one.
+/// Parsing and formatting of setting values. Parsers return nil for invalid text.
 enum SettingValue {
     private static let durationUnits: [(suffix: String, nanoseconds: Double)] = [
         ("ms", 1e6), ("us", 1e3), ("s", 1e9), ("m", 60e9), ("h", 3_600e9), ("d", 86_400e9), ("", 1e9),
@@ -56,6 +56,7 @@ enum SettingValue {
         return nil
     }
 
+    /// `1`, `true`, `yes`, `on` or `0`, `false`, `no`, `off`, in any case.
     static func flag(_ text: String) -> Bool? {
         switch text.lowercased() {
         case "1", "true", "yes", "on": true
@@ -64,18 +65,19 @@ enum SettingValue {
         }
     }
 
-    /// Entries without the white space around them; empty ones are dropped.
+    /// Entries separated by commas, without surrounding white space; empty entries are dropped.
     static func list(_ text: String) -> [String] {
         text.split(separator: ",").map { trimmed($0) }.filter { !$0.isEmpty }
     }
 
+    /// The text without leading and trailing white space.
     static func trimmed(_ text: some StringProtocol) -> String {
         let start = text.firstIndex { !$0.isWhitespace } ?? text.endIndex
         guard let last = text.lastIndex(where: { !$0.isWhitespace }) else { return "" }
         return String(text[start...last])
     }
 
-    /// Digits with at most one point: no sign, no exponent, no `inf`.
+    /// A decimal number of digits with at most one point: no sign, exponent or `inf`.
     private static func number(_ text: Substring) -> Double? {
         guard let first = text.utf8.first, first &- 0x30 < 10, let last = text.utf8.last, last &- 0x30 < 10,
             text.utf8.count <= 20, text.utf8.allSatisfy({ $0 &- 0x30 < 10 || $0 == UInt8(ascii: ".") })
@@ -83,7 +85,7 @@ enum SettingValue {
         return Double(text)
     }
 
-    /// The shortest way to write it.
+    /// The duration in the largest unit that divides it, such as `90s` or `5m`; microseconds are the smallest unit.
     static func text(_ duration: Duration) -> String {
         let (seconds, attoseconds) = duration.components
         let microseconds = seconds * 1_000_000 + attoseconds / 1_000_000_000_000
@@ -94,6 +96,7 @@ enum SettingValue {
         return microseconds == 0 ? "0s" : "\(microseconds)us"
     }
 
+    /// The size in the largest binary unit that divides it.
     static func text(bytes: Int) -> String {
         for (suffix, unit) in [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)] where bytes != 0 && bytes % unit == 0 {
             return "\(bytes / unit)\(suffix)"
@@ -101,12 +104,12 @@ enum SettingValue {
         return "\(bytes)"
     }
 
-    /// A URL as it may be shown: without password, query and fragment, which may hold keys. Works on what is no URL, too.
+    /// The URL without password, query and fragment, which may hold secrets. Also safe for text that is not a valid URL.
     static func withoutSecrets(url: String) -> String {
         var text = url[...]
         if let tail = text.firstIndex(where: { $0 == "?" || $0 == "#" }) { text = text[..<tail] + "?redacted" }
         guard let scheme = text.firstRange(of: "://") else { return text.contains("@") ? "redacted" : String(text) }
-        // A password may hold any character, "/" and "@" too: everything up to the last "@" is taken for credentials.
+        // A password may contain any character, including "/" and "@": everything up to the last "@" is treated as credentials.
         guard let at = text.lastIndex(of: "@"), at >= scheme.upperBound else { return String(text) }
         let user = text[scheme.upperBound..<at].split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false).first ?? ""
         return text[..<scheme.upperBound] + user + ":redacted" + text[at...]

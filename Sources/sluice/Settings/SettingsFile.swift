@@ -1,10 +1,12 @@
-/// A file of lines `NAME=value`, as `--config` names it.
+/// The parser of a `--config` file of `NAME=value` lines.
 ///
-/// `#` begins a comment at a line's start or after white space. A value may stand in quotes: in `'…'` everything is literal, in `"…"` `\"`,
-/// `\\` and `\n` are escapes. `export NAME=value` is read like `NAME=value`, so that a shell can read the same file.
+/// `#` begins a comment at the start of a line or after white space. A value may be quoted: in `'…'` everything is literal; in `"…"` the
+/// escapes are `\"`, `\\` and `\n`. `export NAME=value` is accepted, so that a shell can source the same file.
 struct SettingsFile: Sendable {
+    /// Bytes.
     static let maximumSize = 1 << 20
 
+    /// One assignment.
     struct Line: Sendable, Hashable {
         let name: String
         let value: String
@@ -15,14 +17,15 @@ struct SettingsFile: Sendable {
     private(set) var faults: [SettingFault] = []
     private let path: String
 
-    /// - Parameter path: for faults only.
+    /// Parses the text of a file.
+    /// - Parameter path: used in faults only.
     init(parsing text: String, path: String) {
         self.path = path
         var first: [String: Int] = [:]
         for (index, line) in text.split(separator: "\n", omittingEmptySubsequences: false).enumerated() {
             guard let parsed = parse(SettingValue.trimmed(line), number: index + 1) else { continue }
             if let earlier = first[parsed.name] {
-                fault(index + 1, "\(parsed.name) is set a second time", "it stands in line \(earlier) already: remove one of them")
+                fault(index + 1, "\(parsed.name) is set a second time", "the first assignment is in line \(earlier): remove one of them")
             } else {
                 first[parsed.name] = index + 1
                 lines.append(parsed)
@@ -30,6 +33,7 @@ struct SettingsFile: Sendable {
         }
     }
 
+    /// Reads and parses a file. An unreadable file becomes a fault.
     init(path: String) {
         switch FileContents.read(path, limit: Self.maximumSize) {
         case .success(let bytes):
@@ -49,11 +53,12 @@ struct SettingsFile: Sendable {
         faults.append(SettingFault(name: nil, origin: .file(path, line: line), problem: problem, remedy: remedy))
     }
 
+    /// Parses one trimmed line; nil for blank lines, comments and faulty lines.
     private mutating func parse(_ line: String, number: Int) -> Line? {
         guard !line.isEmpty, !line.hasPrefix("#") else { return nil }
         let assignment = line.hasPrefix("export ") ? SettingValue.trimmed(line.dropFirst(7)) : line
         guard let equals = assignment.firstIndex(of: "=") else {
-            // The line itself may be a secret that lost its name: it is not repeated.
+            // The line may be a secret without its name, so the fault does not quote it.
             fault(number, "the line has no \"=\"", "write NAME=value")
             return nil
         }
@@ -61,7 +66,7 @@ struct SettingsFile: Sendable {
         guard let initial = name.utf8.first, !(initial &- 0x30 < 10),
             name.utf8.allSatisfy({ ($0 | 0x20) &- 0x61 < 26 || $0 &- 0x30 < 10 || $0 == UInt8(ascii: "_") })
         else {
-            fault(number, "what stands before \"=\" is not a setting's name", "write NAME=value, the name in letters, digits and _")
+            fault(number, "the text before \"=\" is not a setting name", "write NAME=value with a name of letters, digits and _")
             return nil
         }
         switch Self.value(SettingValue.trimmed(assignment[assignment.index(after: equals)...])) {
@@ -77,9 +82,10 @@ struct SettingsFile: Sendable {
         let remedy: String
     }
 
+    /// The value after `=`, unquoted and without a trailing comment.
     private static func value(_ text: String) -> Result<String, ValueError> {
         guard let quote = text.first, quote == "\"" || quote == "'" else {
-            // A comment needs white space before it: a password may hold "#".
+            // A comment must follow white space, because a password may contain "#".
             var end = text.startIndex
             var previous: Character = " "
             while end < text.endIndex, !(text[end] == "#" && previous.isWhitespace) {

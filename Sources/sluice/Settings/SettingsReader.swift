@@ -1,35 +1,37 @@
-/// Turns texts into values by the table and collects every fault on the way instead of stopping at the first.
+/// Parses setting values by their definitions in `SettingTable`. Collects all faults instead of stopping at the first one.
 struct SettingsReader {
     let source: SettingsSource
     private(set) var faults: [SettingFault]
-    /// A setting that is read twice is faulted once.
-    private var judged: Set<String> = []
+    /// Settings with a reported fault, so that reading one twice reports it once.
+    private var reported: Set<String> = []
 
     init(_ source: SettingsSource) {
         self.source = source
         faults = source.faults
     }
 
+    /// Adds a fault unless the same one was added already.
     mutating func fault(_ name: String?, _ problem: String, _ remedy: String, origin: SettingOrigin? = nil) {
         let fault = SettingFault(name: name, origin: origin ?? name.flatMap { source.value($0)?.origin }, problem: problem, remedy: remedy)
         if !faults.contains(fault) { faults.append(fault) }
     }
 
+    /// Adds the faults that were not added already.
     mutating func add(_ more: [SettingFault]) {
         for fault in more where !faults.contains(fault) { faults.append(fault) }
     }
 
-    /// Throws all faults that were collected, if there are any.
+    /// Throws `SettingFaults` if there are any faults.
     func finish() throws(SettingFaults) {
         guard faults.isEmpty else { throw SettingFaults(faults: faults) }
     }
 
-    /// Judges every setting by its kind, whoever reads it.
+    /// Parses every setting, regardless of its readers.
     mutating func checkAll() {
         for setting in SettingTable.all { _ = parsed(setting.name) }
     }
 
-    // MARK: By kind. Nil when there is no value, or none that can be used (then there is a fault).
+    // MARK: Values by kind. Nil when the setting is unset, or invalid; the latter adds a fault.
 
     mutating func text(_ name: String) -> String? { parsed(name) == nil ? nil : source.value(name)?.text }
 
@@ -51,14 +53,15 @@ struct SettingsReader {
         case address(ListenAddress)
     }
 
+    /// The parsed value; nil when unset or invalid. An invalid value adds a fault.
     private mutating func parsed(_ name: String) -> Parsed? {
         guard let setting = SettingTable.named(name) else {
-            fault(name, "there is no such setting", "this is a mistake in sluice itself")
+            fault(name, "there is no such setting", "this is a bug in sluice")
             return nil
         }
         guard let value = source.value(name) else { return nil }
         if let parsed = Self.parse(value.text, as: setting.kind) { return parsed }
-        if judged.insert(name).inserted {
+        if reported.insert(name).inserted {
             if case .file = setting.kind {
                 fault(name, "the file \(value.text) cannot be read", "name a file that the process may read")
             } else {
@@ -69,6 +72,7 @@ struct SettingsReader {
         return nil
     }
 
+    /// Nil when the text is not a valid value of this kind.
     private static func parse(_ text: String, as kind: Setting.Kind) -> Parsed? {
         switch kind {
         case .text, .list: .text

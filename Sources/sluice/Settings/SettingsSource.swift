@@ -1,21 +1,23 @@
 import Glibc
 
-/// The values that were given, with where each comes from: the environment over a `--config` file over the defaults. Not yet judged.
+/// The unparsed values of settings with their origins. The environment takes precedence over the `--config` file, both over the defaults.
 struct SettingsSource: Sendable {
+    /// A value as text, with its origin.
     struct Value: Sendable, Hashable {
         let text: String
         let origin: SettingOrigin
     }
 
-    /// What was given, by name; defaults are not in it.
+    /// Values that were set, by name; without defaults.
     private(set) var given: [String: Value] = [:]
-    /// Names that begin with SLUICE_ or stand in the file, and that are no settings.
+    /// Unknown names in the file, and unknown names with the prefix `SLUICE_` in the environment.
     private(set) var unknown: [(name: String, origin: SettingOrigin)] = []
-    /// Of the file as a whole.
+    /// Faults of the `--config` file.
     private(set) var faults: [SettingFault] = []
-    /// The whole environment, where an upstream's `key_env` is looked up.
+    /// The whole environment; an upstream's `key_env` refers to it.
     let environment: [String: String]
 
+    /// Reads the file and the environment.
     /// - Parameter file: the path of a file of `NAME=value` lines.
     init(environment: [String: String] = SettingsSource.processEnvironment, file path: String? = nil) {
         self.environment = environment
@@ -29,31 +31,32 @@ struct SettingsSource: Sendable {
         }
     }
 
-    /// An empty value counts as not given: compose files and shells set variables that way.
+    /// Records a value. An empty value counts as unset, because compose files and shells set variables that way.
     private mutating func take(_ name: String, _ text: String, _ origin: SettingOrigin) {
         guard SettingTable.named(name) != nil else { return unknown.append((name, origin)) }
         let text = SettingValue.trimmed(text)
         if !text.isEmpty { given[name] = Value(text: text, origin: origin) }
     }
 
-    /// Sets what a command decides itself; it goes before everything else.
+    /// Sets a value that takes precedence over the environment and the file.
     mutating func override(_ name: String, _ text: String) {
         given[name] = Value(text: text, origin: .commandLine)
     }
 
-    /// Forgets what was given; the default counts again.
+    /// Removes a value, so that the default applies.
     mutating func remove(_ name: String) { given[name] = nil }
 
-    /// Gives a value only where none was given.
+    /// Sets a value unless one was set.
     mutating func propose(_ name: String, _ text: String) {
         if given[name] == nil { override(name, text) }
     }
 
-    /// What counts: as given, else the default; nil when there is neither.
+    /// The value that was set, else the default; nil when there is neither.
     func value(_ name: String) -> Value? {
         given[name] ?? SettingTable.named(name)?.standard.map { Value(text: $0, origin: .standard) }
     }
 
+    /// The environment of this process.
     static var processEnvironment: [String: String] {
         var result: [String: String] = [:]
         var entry = environ
@@ -67,7 +70,7 @@ struct SettingsSource: Sendable {
 }
 
 extension SettingsSource {
-    /// The unknown names as faults, each with the nearest name that there is.
+    /// The unknown names as faults, each with the most similar known name.
     var unknownFaults: [SettingFault] {
         unknown.map { name, origin in
             let near = SettingTable.nearest(to: name).map { "did you mean \($0)?" } ?? "remove it (sluice config check lists all settings)"
@@ -75,7 +78,7 @@ extension SettingsSource {
         }
     }
 
-    /// How a value may be shown.
+    /// The value as displayed: secrets are redacted, and passwords are removed from URLs.
     static func shown(_ text: String, of setting: Setting) -> String {
         if setting.isSecret { return "redacted" }
         if case .url = setting.kind { return SettingValue.withoutSecrets(url: text) }

@@ -5,9 +5,9 @@ import Support
 import Upstream
 import Yams
 
-/// Reads `SLUICE_UPSTREAMS_FILE`: YAML, or JSON, which is YAML too. Every fault names its line; a field that is not known is refused by
-/// name.
+/// The parser of `SLUICE_UPSTREAMS_FILE`, which is YAML or JSON (a subset of YAML). Every fault names its line. Unknown fields are faults.
 struct UpstreamsFile {
+    /// Bytes.
     static let maximumSize = 1 << 20
     static let maximumUpstreams = 1_000
     private static let fields = [
@@ -17,11 +17,12 @@ struct UpstreamsFile {
     private(set) var upstreams: [UpstreamConfiguration] = []
     private(set) var faults: [SettingFault] = []
     private let path: String
-    /// Where `key_env` is looked up.
+    /// The environment that `key_env` refers to.
     private let environment: [String: String]
-    /// The lines in which the upstreams stand, for what can be judged only when all are known.
+    /// The line of each upstream, for faults that are found after all upstreams are read.
     private var lines: [Int] = []
 
+    /// Reads and parses a file. An unreadable file becomes a fault.
     init(path: String, environment: [String: String]) {
         self.path = path
         self.environment = environment
@@ -31,6 +32,7 @@ struct UpstreamsFile {
         }
     }
 
+    /// - Parameter path: used in faults, and to resolve a relative `key_file`.
     init(parsing text: String, path: String, environment: [String: String]) {
         self.path = path
         self.environment = environment
@@ -46,7 +48,7 @@ struct UpstreamsFile {
         do {
             root = try Yams.compose(yaml: text)
         } catch let error as YamlError {
-            return fault(Self.line(of: error), "it is neither YAML nor JSON: \(Self.reason(of: error))", "mend the syntax there")
+            return fault(Self.line(of: error), "it is neither YAML nor JSON: \(Self.reason(of: error))", "fix the syntax in this line")
         } catch {
             return fault(0, "it is neither YAML nor JSON", "write a list \"upstreams\"")
         }
@@ -54,7 +56,7 @@ struct UpstreamsFile {
             return fault(0, "there is no list \"upstreams\" in it", "write \"upstreams:\" and a list under it")
         }
         for (key, _) in mapping where key.string != "upstreams" {
-            fault(key.line, "unknown field \"\(key.shown)\"", "the file holds one list, \"upstreams\"")
+            fault(key.line, "unknown field \"\(key.shown)\"", "the file contains one list, \"upstreams\"")
         }
         guard let node = root["upstreams"], case .sequence(let list) = node, !list.isEmpty else {
             return fault(root["upstreams"]?.line ?? 0, "\"upstreams\" is not a list of at least one upstream", "list at least one upstream")
@@ -63,12 +65,13 @@ struct UpstreamsFile {
             return fault(node.line, "there are \(list.count) upstreams", "list at most \(Self.maximumUpstreams)")
         }
         for entry in list { readUpstream(entry) }
-        judgeNames()
+        checkNames()
     }
 
+    /// Reads one entry of the list. A faulty entry is added too, so that later checks can report further faults.
     private mutating func readUpstream(_ node: Node) {
         guard case .mapping(let mapping) = node else {
-            return fault(node.line, "an upstream is not a group of fields", "write at least name and url")
+            return fault(node.line, "an upstream is not a mapping of fields", "write at least name and url")
         }
         for (key, _) in mapping where !Self.fields.contains(key.string ?? "") {
             fault(key.line, "unknown field \"\(key.shown)\"", "an upstream has " + Self.fields.joined(separator: ", "))
@@ -77,7 +80,7 @@ struct UpstreamsFile {
         if name.isEmpty || name.utf8.count > 100 || name.contains(where: \.isWhitespace)
             || name.unicodeScalars.contains(where: \.steersTerminal)
         {
-            fault(node["name"]?.line ?? node.line, "the upstream has no usable name", "give it one of 1 to 100 bytes without spaces")
+            fault(node["name"]?.line ?? node.line, "the upstream has no usable name", "give it a name of 1 to 100 bytes without spaces")
         }
         let url = string("url", in: node) ?? ""
         if let problem = Self.problem(ofURL: url) {
@@ -98,35 +101,36 @@ struct UpstreamsFile {
                 "give models shorter names")
         }
         if upstream.models.isEmpty {
-            // To the router, an upstream without models takes every model; in a file, a model that is not listed is unknown.
+            // For the router an upstream without models serves every model. In a file, models must be listed.
             upstream.models = upstream.aliases.keys.sorted()
-            if upstream.models.isEmpty { fault(node.line, "\(name): no models are listed", "list in \"models\" those it is to serve") }
+            if upstream.models.isEmpty { fault(node.line, "\(name): no models are listed", "list the models that it serves in \"models\"") }
         }
         upstreams.append(upstream)
         lines.append(node.line)
     }
 
-    /// What keeps an address from being called; nil when nothing does.
+    /// Why a URL cannot be used, and how to fix it; nil for a usable URL.
     private static func problem(ofURL url: String) -> (problem: String, remedy: String)? {
-        let unusable = (problem: "the upstream has no usable url", remedy: "write one that begins with http:// or https://")
+        let unusable = (problem: "the upstream has no usable url", remedy: "write a URL that begins with http:// or https://")
         guard let scheme = ["http://", "https://"].first(where: { url.hasPrefix($0) }), !url.contains(where: \.isWhitespace) else {
             return unusable
         }
         let authority = url.dropFirst(scheme.count).prefix { $0 != "/" && $0 != "?" && $0 != "#" }
         guard !authority.contains("@") else {
-            return ("its url holds a name or a password", "keep secrets out of this file: use key_file or key_env")
+            return ("its url contains a user name or a password", "keep secrets out of this file: use key_file or key_env")
         }
-        // An address of IPv6 stands in brackets, and has colons of its own.
+        // An IPv6 address is in brackets and contains colons.
         let host = authority.hasPrefix("[") ? authority.prefix { $0 != "]" } + "]" : authority.prefix { $0 != ":" }
         let port = authority.dropFirst(host.count)
         guard host.count > (host.hasPrefix("[") ? 2 : 0) else { return ("its url has no host", unusable.remedy) }
         guard port.isEmpty || port.first == ":" && Int(port.dropFirst()).map({ (1...65_535).contains($0) }) == true else {
-            return ("the port in its url is none", "write one from 1 to 65535")
+            return ("the port in its url is invalid", "write a port from 1 to 65535")
         }
         return nil
     }
 
-    private mutating func judgeNames() {
+    /// Checks that names are unique and fallbacks refer to other upstreams of the file.
+    private mutating func checkNames() {
         var seen: Set<String> = []
         let names = Set(upstreams.map(\.name))
         for (upstream, line) in zip(upstreams, lines) where !upstream.name.isEmpty {
@@ -140,22 +144,24 @@ struct UpstreamsFile {
                     "name another upstream of this file")
             }
             if Set(upstream.fallback).count < upstream.fallback.count {
-                fault(line, "\(upstream.name): a fallback is listed twice", "list each once, in the order in which they are tried")
+                fault(line, "\(upstream.name): a fallback is listed twice", "list each fallback once, in the order in which they are tried")
             }
         }
     }
 
     // MARK: Fields
 
+    /// A scalar field as trimmed text; nil when it is missing or null.
     private mutating func string(_ field: String, in node: Node) -> String? {
         guard let value = node[field], !value.isNull else { return nil }
         guard let scalar = value.scalar else {
-            fault(value.line, "\"\(field)\" is not a text", "write one value")
+            fault(value.line, "\"\(field)\" is not a string", "write one value")
             return nil
         }
         return SettingValue.trimmed(scalar.string)
     }
 
+    /// A field whose value is one of a fixed set of words.
     private mutating func word<Word: RawRepresentable & CaseIterable>(_ field: String, in node: Node, of name: String) -> Word?
     where Word.RawValue == String {
         guard let text = string(field, in: node) else { return nil }
@@ -166,19 +172,21 @@ struct UpstreamsFile {
         return nil
     }
 
+    /// A field whose value is a list of scalars; empty when it is missing or null.
     private mutating func strings(_ field: String, in node: Node, of name: String) -> [String] {
         guard let value = node[field], !value.isNull else { return [] }
         guard case .sequence(let sequence) = value, sequence.allSatisfy({ $0.scalar != nil && !$0.isNull }) else {
-            fault(value.line, "\(name): \(field) is not a list of texts", "write [a, b]")
+            fault(value.line, "\(name): \(field) is not a list of strings", "write [a, b]")
             return []
         }
         return sequence.compactMap { $0.scalar?.string }.filter { !$0.isEmpty }
     }
 
+    /// The models by alias.
     private mutating func aliases(in node: Node, of name: String) -> [String: String] {
         guard let value = node["aliases"], !value.isNull else { return [:] }
         guard case .mapping(let mapping) = value else {
-            fault(value.line, "\(name): aliases is not a group of name: model", "write {name: model}")
+            fault(value.line, "\(name): aliases is not a mapping of names to models", "write {name: model}")
             return [:]
         }
         var result: [String: String] = [:]
@@ -192,14 +200,16 @@ struct UpstreamsFile {
         return result
     }
 
+    /// A whole number from 1 to 10,000,000.
     private mutating func count(_ field: String, in node: Node, of name: String) -> Int? {
         guard let text = string(field, in: node) else { return nil }
         if let number = Int(text), (1...10_000_000).contains(number) { return number }
-        fault(node[field]?.line ?? 0, "\(name): \(field) is not a whole number from 1", "write such a number or leave it out")
+        fault(node[field]?.line ?? 0, "\(name): \(field) is not a whole number from 1", "write a whole number from 1 or omit the field")
         return nil
     }
 
-    /// The key itself never stands in the file: such files are shown around and checked in.
+    /// The API key that `key_file` or `key_env` refers to. The file cannot contain the key itself, because such files are shared and
+    /// committed.
     private mutating func key(in node: Node, of name: String) -> String? {
         let file = string("key_file", in: node)
         let variable = string("key_env", in: node)
@@ -207,12 +217,13 @@ struct UpstreamsFile {
             fault(node["key_env"]?.line ?? node.line, "\(name): key_file and key_env are both given", "keep one of them")
         }
         if let file {
-            // A relative path is meant as seen from the file that it stands in.
+            // A relative path is relative to the folder of the upstreams file.
             let folder = path.lastIndex(of: "/").map { String(path[...$0]) } ?? ""
             switch FileContents.readKey(file.hasPrefix("/") ? file : folder + file) {
             case .success(let key): return key
             case .failure(let error):
-                fault(node["key_file"]?.line ?? 0, "\(name): key_file \(file) cannot be used: \(error)", "name a file that holds the key")
+                fault(
+                    node["key_file"]?.line ?? 0, "\(name): key_file \(file) cannot be used: \(error)", "name a file that contains the key")
             }
         } else if let variable {
             if let key = environment[variable].map({ SettingValue.trimmed($0) }), !key.isEmpty { return key }
@@ -225,6 +236,7 @@ struct UpstreamsFile {
 
     // MARK: Errors of the YAML library
 
+    /// The line of a YAML error; 0: unknown.
     private static func line(of error: YamlError) -> Int {
         switch error {
         case .scanner(_, _, let mark, _), .parser(_, _, let mark, _), .composer(_, _, let mark, _): mark.line
@@ -232,18 +244,20 @@ struct UpstreamsFile {
         }
     }
 
-    /// Without the excerpt that the library would add.
+    /// The reason without the excerpt of the file that the library adds, since it may contain secrets.
     private static func reason(of error: YamlError) -> String {
         switch error {
         case .scanner(_, let problem, _, _), .parser(_, let problem, _, _), .composer(_, let problem, _, _): problem
-        case .duplicatedKeysInMapping: "a field stands twice"
+        case .duplicatedKeysInMapping: "a field occurs twice"
         default: "it cannot be read"
         }
     }
 }
 
 extension Node {
+    /// 0: unknown.
     fileprivate var line: Int { mark?.line ?? 0 }
+    /// The scalar's text for a fault, cut to 60 bytes.
     fileprivate var shown: String { String((scalar?.string ?? "?").cut(toBytes: 60)) }
     fileprivate var isNull: Bool { scalar.map { $0.style == .plain && ["", "~", "null", "Null", "NULL"].contains($0.string) } ?? false }
 }

@@ -3,6 +3,7 @@ import Upstream
 import Worker
 
 extension SettingsReader {
+    /// The worker's settings; unset ones keep the defaults of `WorkerSettings`.
     mutating func worker() -> WorkerSettings {
         var worker = WorkerSettings(name: nodeName("SLUICE_WORKER_NAME"))
         if let concurrency = integer("SLUICE_CONCURRENCY") { worker.concurrency = concurrency }
@@ -23,7 +24,7 @@ extension SettingsReader {
         return worker
     }
 
-    /// The one upstream of the environment, or those of the file; none when neither is set.
+    /// The upstreams of `SLUICE_UPSTREAMS_FILE`, or the one of `SLUICE_UPSTREAM_URL`; empty when neither is set.
     mutating func upstreams() -> [UpstreamConfiguration] {
         let key = upstreamKey()
         guard let path = text("SLUICE_UPSTREAMS_FILE") else {
@@ -34,42 +35,43 @@ extension SettingsReader {
             return [upstream]
         }
         if source.value("SLUICE_UPSTREAM_URL") != nil {
-            fault("SLUICE_UPSTREAMS_FILE", "it is set beside SLUICE_UPSTREAM_URL", "keep one of them: a file of upstreams or a single one")
+            fault("SLUICE_UPSTREAMS_FILE", "it is set together with SLUICE_UPSTREAM_URL", "keep one of them")
         }
         let file = UpstreamsFile(path: path, environment: source.environment)
         add(file.faults)
         return file.upstreams
     }
 
-    /// Who speaks; nil when no address is set.
+    /// The speech upstream; nil when `SLUICE_SPEECH_URL` is unset.
     private mutating func speech() -> SpeechConfiguration? {
         let (key, model, voice) = (text("SLUICE_SPEECH_KEY"), text("SLUICE_SPEECH_MODEL"), text("SLUICE_SPEECH_VOICE"))
         let kind = text("SLUICE_SPEECH_KIND").flatMap(SpeechConfiguration.Kind.init)
         guard let url = text("SLUICE_SPEECH_URL") else {
             if kind != nil, source.value("SLUICE_SPEECH_URL") == nil {
-                fault("SLUICE_SPEECH_KIND", "it is set without SLUICE_SPEECH_URL", "set the speech upstream's address, too")
+                fault("SLUICE_SPEECH_KIND", "it is set without SLUICE_SPEECH_URL", "set the speech upstream's URL too")
             }
             return nil
         }
         return SpeechConfiguration(kind: kind ?? .openai, url: url, key: key, model: model, voice: voice)
     }
 
-    /// A worker that has nobody to ask cannot do a single job.
+    /// Adds a fault when no upstream is set, because a worker cannot run jobs without one.
     mutating func requireUpstream() {
         guard source.value("SLUICE_UPSTREAM_URL") == nil, source.value("SLUICE_UPSTREAMS_FILE") == nil else { return }
         fault("SLUICE_UPSTREAM_URL", "no upstream is set", "set it (such as https://host/v1) or SLUICE_UPSTREAMS_FILE")
     }
 
+    /// The key of `SLUICE_UPSTREAM_KEY` or `SLUICE_UPSTREAM_KEY_FILE`; nil when neither is set.
     private mutating func upstreamKey() -> String? {
         let key = text("SLUICE_UPSTREAM_KEY")
         guard let path = text("SLUICE_UPSTREAM_KEY_FILE") else { return key }
         if key != nil {
-            fault("SLUICE_UPSTREAM_KEY_FILE", "it is set beside SLUICE_UPSTREAM_KEY", "keep one of them")
+            fault("SLUICE_UPSTREAM_KEY_FILE", "it is set together with SLUICE_UPSTREAM_KEY", "keep one of them")
         }
         switch FileContents.readKey(path) {
         case .success(let key): return key
         case .failure(let error):
-            fault("SLUICE_UPSTREAM_KEY_FILE", "the file \(path) cannot be used: \(error)", "name a file that holds the key")
+            fault("SLUICE_UPSTREAM_KEY_FILE", "the file \(path) cannot be used: \(error)", "name a file that contains the key")
             return nil
         }
     }

@@ -1,5 +1,6 @@
-/// A line of a screen: pieces of text and how they are shown. Text is made printable: much of it comes from outside.
+/// One line of a screen, as pieces of text with styles. Control characters are removed, since much of the text comes from Redis.
 struct StyledLine: Equatable, Sendable {
+    /// The SGR control sequence of a style (ECMA-48).
     enum Style: String, Sendable {
         case plain = ""
         case dim = "\u{1B}[2m"
@@ -27,7 +28,7 @@ struct StyledLine: Equatable, Sendable {
     var text: String { pieces.map(\.text).joined() }
     var width: Int { pieces.reduce(0) { $0 + Cells.width(of: $1.text) } }
 
-    /// As many cells as the screen has, no more.
+    /// The line, cut to a number of cells.
     func cut(to columns: Int) -> StyledLine {
         var line = StyledLine()
         var left = columns
@@ -39,26 +40,27 @@ struct StyledLine: Equatable, Sendable {
         return line
     }
 
-    /// The whole line in one style, to its end at `columns`.
+    /// The whole line in one style, padded to `columns` cells.
     func filled(to columns: Int, _ style: Style) -> StyledLine {
         let text = text
         return StyledLine(text + String(repeating: " ", count: max(0, columns - Cells.width(of: text))), style)
     }
 
-    /// For a terminal; without colours it is the text alone.
+    /// The line for a terminal, with control sequences if it has colours.
     func rendered(hasColours: Bool) -> String {
         guard hasColours else { return text }
         return pieces.map { $0.style == .plain ? $0.text : $0.style.rawValue + $0.text + "\u{1B}[0m" }.joined()
     }
 }
 
-/// How much room text takes on a terminal.
+/// The width of text in terminal cells.
 enum Cells {
+    /// The width in cells.
     static func width(of text: String) -> Int {
         text.utf8.count == text.count ? text.utf8.count : text.reduce(0) { $0 + width(of: $1) }
     }
 
-    /// Two for what East Asian fonts draw wide (Unicode Standard Annex 11, the blocks that occur in names).
+    /// Two for wide characters (Unicode Standard Annex 11; only the blocks that are likely in names), else one.
     private static func width(of character: Character) -> Int {
         guard let value = character.unicodeScalars.first?.value else { return 0 }
         switch value {
@@ -69,7 +71,7 @@ enum Cells {
         }
     }
 
-    /// Exactly `columns` cells: cut with an ellipsis, or padded.
+    /// The text in exactly `columns` cells: cut with an ellipsis, or padded.
     static func fit(_ text: String, _ columns: Int, alignedRight: Bool = false) -> String {
         guard columns > 0 else { return "" }
         let whole = width(of: text)

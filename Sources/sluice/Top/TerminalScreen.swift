@@ -1,26 +1,29 @@
 import Glibc
 
-/// The whole terminal for a while: the other screen, no cursor, keys as they are pressed. Whoever opens it closes it, on every way out.
+/// The terminal in full-screen mode: alternate screen, hidden cursor, unbuffered keys. `deinit` restores the terminal.
 struct TerminalScreen: ~Copyable {
+    /// Alternate screen, cursor off, line wrap off, clear (xterm control sequences).
     private static let enter = "\u{1B}[?1049h\u{1B}[?25l\u{1B}[?7l\u{1B}[2J"
     private static let leave = "\u{1B}[?7h\u{1B}[?25h\u{1B}[?1049l"
 
+    /// The attributes to restore.
     private let before: termios
     private let hasColours: Bool
 
-    /// - Throws: when standard input is no terminal.
+    /// Switches the terminal to full-screen mode.
+    /// - Throws: `CommandFailure` when standard input is not a terminal.
     static func open(hasColours: Bool) throws(CommandFailure) -> TerminalScreen {
         var attributes = termios()
         guard tcgetattr(STDIN_FILENO, &attributes) == 0 else {
-            throw CommandFailure(.failed, "sluice: the terminal cannot be read: \(String(cString: strerror(errno)))")
+            throw CommandFailure(.failed, "sluice: cannot read the terminal's attributes: \(String(cString: strerror(errno)))")
         }
         let before = attributes
-        // Keys one by one, unseen; Ctrl-C is a key too, so that nothing ends the process with the terminal in this state.
+        // Unbuffered keys without echo. Ctrl-C is read as a key, so that SIGINT cannot end the process before the terminal is restored.
         attributes.c_lflag &= ~tcflag_t(ICANON | ECHO | ISIG | IEXTEN)
         attributes.c_iflag &= ~tcflag_t(IXON | ICRNL)
         attributes.c_cc.16 = 0
         guard tcsetattr(STDIN_FILENO, TCSAFLUSH, &attributes) == 0 else {
-            throw CommandFailure(.failed, "sluice: the terminal cannot be set: \(String(cString: strerror(errno)))")
+            throw CommandFailure(.failed, "sluice: cannot set the terminal's attributes: \(String(cString: strerror(errno)))")
         }
         StandardOutput.write(enter)
         return TerminalScreen(before: before, hasColours: hasColours)
@@ -37,17 +40,17 @@ struct TerminalScreen: ~Copyable {
         tcsetattr(STDIN_FILENO, TCSAFLUSH, &attributes)
     }
 
-    /// What the terminal says of itself; 80×24 when it does not know.
+    /// The terminal's current size; 80×24 when it is unknown.
     static var size: TopFrame.Size {
         var window = winsize()
         guard ioctl(STDOUT_FILENO, UInt(TIOCGWINSZ), &window) == 0, window.ws_col > 0, window.ws_row > 0 else { return TopFrame.Size() }
         return TopFrame.Size(columns: Int(window.ws_col), rows: Int(window.ws_row))
     }
 
-    /// In one write, over what was there: nothing flickers.
+    /// Draws a frame over the previous one in a single write, which avoids flicker.
     func draw(_ lines: [StyledLine]) {
         let columns = Self.size.columns
-        // After its last cell was written the cursor still stands on it: clearing the rest of a full line would take that cell away.
+        // After a full line the cursor is still on the last cell, so clearing to the end of the line would erase that cell.
         let text = lines.map { $0.rendered(hasColours: hasColours) + ($0.width < columns ? "\u{1B}[K" : "") }.joined(separator: "\r\n")
         StandardOutput.write("\u{1B}[H\(text)")
     }

@@ -3,35 +3,37 @@ import JobQueue
 import Observability
 import Support
 
-/// One picture of `sluice top`: a function of what the machine knows and of the screen's size. Fits 80×24.
+/// One frame of `sluice top`, computed from the machine's state and the screen's size. Designed for 80×24.
 struct TopFrame {
+    /// The size of a screen in cells.
     struct Size: Equatable, Sendable {
         var columns = 80
         var rows = 24
     }
 
+    /// The minimum size.
     static let least = Size(columns: 60, rows: 14)
-    /// Lines above the workers' heading, and at the end.
+    /// Lines above the heading of the workers, and lines at the end.
     private static let head = 7
     private static let foot = 2
-    /// A wait of so many milliseconds is worth a look.
+    /// Milliseconds; longer waits of a queue are highlighted.
     private static let longWait = 10_000
-    /// Microseconds: an interrupt that takes longer is not normal.
+    /// Microseconds; a longer p99 of interrupts is highlighted.
     private static let slowInterrupt = 100_000
 
     let machine: TopMachine
     let size: Size
-    /// Where Redis is, without its password.
+    /// The address of Redis without the password.
     let place: String
-    /// Whether there are keys that act on a chosen line.
+    /// Whether the selected line is marked.
     var hasCursor = true
 
-    /// Never more lines, nor longer ones, than the screen has.
+    /// The lines of the frame, at most as many and as long as the screen allows.
     var lines: [StyledLine] {
         guard size.columns >= Self.least.columns, size.rows >= Self.least.rows else {
             return [StyledLine("at least \(Self.least.columns)×\(Self.least.rows), please (q quits)").cut(to: size.columns)]
         }
-        guard let snapshot = machine.snapshot else { return [StyledLine(machine.trouble ?? "reading").cut(to: size.columns)] }
+        guard let snapshot = machine.snapshot else { return [StyledLine(machine.trouble ?? "reading from Redis").cut(to: size.columns)] }
         var lines = [title(snapshot), rates(snapshot), endings(snapshot)]
         lines += queues(snapshot)
         let (workerRows, jobRows) = shares(snapshot)
@@ -40,20 +42,21 @@ struct TopFrame {
         let blank = max(0, size.rows - Self.foot - lines.count)
         lines += Array(repeating: StyledLine(), count: blank)
         lines += [notice, keys]
-        // A frame covers all of the one before.
+        // Always all rows, so that the frame covers the previous one.
         return lines.prefix(size.rows).map { $0.cut(to: size.columns) }
     }
 
-    /// How many lines the two lists get below their headings.
+    /// The number of lines of the two lists, without headings.
     private func shares(_ snapshot: DeploymentSnapshot) -> (workers: Int, jobs: Int) {
-        let room = size.rows - Self.head - 2 - Self.foot
+        let available = size.rows - Self.head - 2 - Self.foot
         let (workers, jobs) = (max(1, snapshot.workers.count), max(1, snapshot.slowest.count))
-        let forWorkers = min(workers, max(room / 2, room - jobs))
-        return (forWorkers, min(jobs, room - forWorkers))
+        let forWorkers = min(workers, max(available / 2, available - jobs))
+        return (forWorkers, min(jobs, available - forWorkers))
     }
 
     // MARK: the head
 
+    /// The first line: Redis, the number of nodes, the time of the snapshot.
     private func title(_ snapshot: DeploymentSnapshot) -> StyledLine {
         func count(_ number: Int, _ name: String) -> String { "\(number) \(name)\(number == 1 ? "" : "s")" }
         let time = Timestamp(milliseconds: Int64(snapshot.milliseconds)).description.dropFirst(11).prefix(8)
@@ -62,6 +65,7 @@ struct TopFrame {
         return StyledLine(left + " " + right).filled(to: size.columns, .selected)
     }
 
+    /// Token and job rates, and used slots.
     private func rates(_ snapshot: DeploymentSnapshot) -> StyledLine {
         var line = StyledLine(" tokens/s ", .dim)
         line.add(Cells.fit(Quantity.rate(snapshot.tokensPerSecond), 8), .bold)
@@ -74,6 +78,7 @@ struct TopFrame {
         return line
     }
 
+    /// Ended jobs by outcome, and dead letters.
     private func endings(_ snapshot: DeploymentSnapshot) -> StyledLine {
         let all = snapshot.finished + snapshot.interrupted + snapshot.failed
         var line = StyledLine(" ended    ", .dim)
@@ -87,7 +92,7 @@ struct TopFrame {
         return line
     }
 
-    /// A chart of one line, from nothing to the greatest value.
+    /// A one-line bar chart, scaled from zero to the maximum.
     static func spark(_ values: [Double]) -> String {
         let greatest = values.max() ?? 0
         return String(
@@ -97,8 +102,9 @@ struct TopFrame {
             })
     }
 
-    // MARK: queues, with latencies beside them
+    // MARK: queues and latencies
 
+    /// One line per queue, followed by one of the latencies.
     private func queues(_ snapshot: DeploymentSnapshot) -> [StyledLine] {
         var heading = StyledLine(Self.queueColumns("  QUEUE", "WAITING", "RUNNING", "OLDEST", "STATE"), .heading)
         heading.add(Self.latencyColumns("LAST MINUTE", "P50", "P99", "COUNT"), .heading)
@@ -137,6 +143,7 @@ struct TopFrame {
 
     // MARK: workers
 
+    /// The heading and the visible workers.
     private func workers(_ snapshot: DeploymentSnapshot, _ rows: Int) -> [StyledLine] {
         let name = max(16, size.columns - 2 - 12 - 10 - 9 - 9 - 11 - 7)
         func columns(_ first: String, _ slots: String, _ bar: String, _ tokens: String, _ jobs: String, _ state: String, _ up: String)
@@ -167,15 +174,17 @@ struct TopFrame {
         return lines
     }
 
+    /// A bar of `width` cells that shows a share of the whole.
     static func bar(_ value: Int, of whole: Int, _ width: Int) -> String {
         guard whole > 0 else { return "" }
-        // Something is never shown as nothing.
+        // A value above zero has at least one cell.
         let filled = value == 0 ? 0 : min(width, max(1, Int((Double(value) / Double(whole) * Double(width)).rounded())))
         return String(repeating: "█", count: filled) + String(repeating: "·", count: width - filled)
     }
 
     // MARK: jobs
 
+    /// The heading and the visible jobs, slowest first.
     private func jobs(_ snapshot: DeploymentSnapshot, _ rows: Int) -> [StyledLine] {
         let rest = size.columns - 32 - 6 - 12 - 7 - 2
         let worker = min(24, rest / 2 + 1)
@@ -203,13 +212,13 @@ struct TopFrame {
         return lines
     }
 
-    // MARK: what they share
+    // MARK: common parts
 
     private func marker(_ row: TopMachine.Row) -> String { isChosen(row) ? "> " : "  " }
 
     private func isChosen(_ row: TopMachine.Row) -> Bool { hasCursor && machine.selected == row }
 
-    /// The part of a list that is shown: with the chosen line in it.
+    /// The visible part of a list, which includes the selected line.
     private func window(_ section: TopMachine.Section, _ rows: Int) -> Range<Int> {
         let list = machine.rows(of: section)
         let chosen = list.firstIndex(of: machine.selected) ?? 0
@@ -217,8 +226,10 @@ struct TopFrame {
         return start..<min(list.count, start + rows)
     }
 
+    /// How much of a list is visible; empty if all of it is.
     private static func part(_ shown: Int, _ all: Int) -> String { shown < all ? " (\(shown) of \(all))" : "" }
 
+    /// The question, the problem or the message above the line of keys.
     private var notice: StyledLine {
         if let question = machine.question { return StyledLine(" \(question.text)  y/n", .warning) }
         if let trouble = machine.trouble { return StyledLine(" \(trouble)", .alarm) }

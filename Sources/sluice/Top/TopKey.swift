@@ -1,10 +1,10 @@
-/// What a key on a terminal means to `sluice top`.
+/// A key press in `sluice top`.
 enum TopKey: Equatable, Sendable {
     case up
     case down
     case pageUp
     case pageDown
-    /// Tab: to the next list.
+    /// Tab: go to the next list.
     case next
     case escape
     /// Ctrl-C or Ctrl-D.
@@ -12,11 +12,12 @@ enum TopKey: Equatable, Sendable {
     case character(Character)
 }
 
-/// Turns a terminal's bytes into keys (ECMA-48 control sequences as xterm and its like send them).
+/// Decodes the bytes of a terminal into keys (ECMA-48 control sequences as sent by xterm and compatible terminals).
 struct TopKeyDecoder {
     private static let escape: UInt8 = 0x1B
 
-    /// - Parameter bytes: as one read gave them. A lone escape at their end is the key of that name: sequences come in one piece.
+    /// - Parameter bytes: the result of one read. An escape byte at its end is the Escape key, since terminals write a control sequence in
+    ///   one piece.
     static func keys(in bytes: [UInt8]) -> [TopKey] {
         var keys: [TopKey] = []
         var index = 0
@@ -45,6 +46,7 @@ struct TopKeyDecoder {
         return keys
     }
 
+    /// The key of a control sequence; nil for sequences that are not used.
     private static func sequence(parameters: ArraySlice<UInt8>, last: UInt8) -> TopKey? {
         switch last {
         case UInt8(ascii: "A"): .up

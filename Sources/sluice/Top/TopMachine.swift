@@ -1,11 +1,12 @@
 import Contract
 import JobQueue
 
-/// What `sluice top` knows and what its keys do: no terminal, no Redis, no clock.
+/// The state of `sluice top` and the effects of its keys, without I/O.
 struct TopMachine: Sendable {
+    /// A list on the screen.
     enum Section: Int, CaseIterable, Sendable { case queues, workers, jobs }
 
-    /// A line that can be chosen. By name, not by place: lists move, and an action must not hit what moved under the cursor.
+    /// A line that can be selected. Identified by name instead of position, since rows move and an action must not affect another row.
     enum Row: Hashable, Sendable {
         case queue(JobClass)
         case worker(String)
@@ -22,10 +23,10 @@ struct TopMachine: Sendable {
 
     enum Input: Sendable {
         case snapshot(DeploymentSnapshot)
-        /// Redis did not answer; why.
+        /// Redis did not answer, for this reason.
         case unreachable(String)
         case key(TopKey)
-        /// What an action came to, for people.
+        /// The outcome of an action, for people.
         case told(String)
     }
 
@@ -37,32 +38,36 @@ struct TopMachine: Sendable {
         case quit
     }
 
+    /// An action that requires confirmation.
     struct Question: Equatable, Sendable {
         let text: String
         let action: Action
     }
 
-    /// Snapshots remembered, for the small chart.
-    private static let remembered = 120
+    /// Number of snapshots in `history`.
+    private static let historyLength = 120
+    /// Rows that Page Up and Page Down move by.
     private static let page = 10
 
     private(set) var history: [DeploymentSnapshot] = []
     private(set) var selected = Row.queue(.interactive)
-    /// Asked before anything is done to the deployment.
+    /// The pending confirmation of an action.
     private(set) var question: Question?
     private(set) var message: String?
-    /// Why the newest snapshot is not new.
+    /// Why the latest snapshot is outdated; nil when it is current.
     private(set) var trouble: String?
 
     var snapshot: DeploymentSnapshot? { history.last }
 
+    /// Applies an input.
+    /// - Returns: the action to carry out.
     mutating func receive(_ input: Input) -> Action {
         switch input {
         case .snapshot(let snapshot):
             history.append(snapshot)
-            if history.count > Self.remembered { history.removeFirst() }
+            if history.count > Self.historyLength { history.removeFirst() }
             trouble = nil
-            keepSelection()
+            restoreSelection()
             return .none
         case .unreachable(let reason):
             trouble = reason
@@ -70,10 +75,11 @@ struct TopMachine: Sendable {
         case .told(let text):
             message = text
             return .none
-        case .key(let key): return pressed(key)
+        case .key(let key): return handle(key)
         }
     }
 
+    /// The rows of a list in screen order.
     func rows(of section: Section) -> [Row] {
         guard let snapshot else { return [] }
         switch section {
@@ -85,24 +91,25 @@ struct TopMachine: Sendable {
 
     private var allRows: [Row] { Section.allCases.flatMap { rows(of: $0) } }
 
-    /// What is gone gives the cursor to the first line of its list, or of the first list that has any.
-    private mutating func keepSelection() {
+    /// When the selected row has disappeared, selects the first row of its list, or of the first list that is not empty.
+    private mutating func restoreSelection() {
         let list = rows(of: selected.section)
         guard !list.contains(selected) else { return }
-        // An action that was asked for something that is gone is not to be done to what stands there now.
+        // The pending action refers to a row that has disappeared and must not be applied to another row.
         question = nil
         selected = list.first ?? allRows.first ?? selected
     }
 
     // MARK: keys
 
-    private mutating func pressed(_ key: TopKey) -> Action {
+    /// Handles a key. While a question is pending, only `y` confirms its action.
+    private mutating func handle(_ key: TopKey) -> Action {
         message = nil
         if let question {
             self.question = nil
             if key == .character("y") || key == .character("Y") { return question.action }
             if key == .end { return .quit }
-            message = "nothing was done"
+            message = "cancelled"
             return .none
         }
         switch key {
@@ -126,6 +133,7 @@ struct TopMachine: Sendable {
         selected = rows[min(max(0, index + step), rows.count - 1)]
     }
 
+    /// Selects the first row of the next list that is not empty.
     private mutating func nextSection() {
         let count = Section.allCases.count
         for offset in 1...count {
@@ -143,7 +151,7 @@ struct TopMachine: Sendable {
             return
         }
         question = Question(
-            text: queue.isPaused ? "Resume \(priority.rawValue)?" : "Pause \(priority.rawValue)? Workers take no more of its jobs.",
+            text: queue.isPaused ? "Resume \(priority.rawValue)?" : "Pause \(priority.rawValue)? Workers will claim no more of its jobs.",
             action: .pause(priority, !queue.isPaused))
     }
 
@@ -152,7 +160,7 @@ struct TopMachine: Sendable {
             message = "d drains a worker: choose one first (Tab)"
             return
         }
-        question = Question(text: "Drain \(Terminal.printable(name))? It takes nothing new, and ends.", action: .drain(name))
+        question = Question(text: "Drain \(Terminal.printable(name))? It claims no new jobs and ends.", action: .drain(name))
     }
 
     private mutating func askToInterrupt() {

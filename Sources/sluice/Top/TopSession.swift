@@ -5,7 +5,7 @@ import NIOPosix
 import RedisClient
 import UnixSignals
 
-/// `sluice top` on a terminal: snapshots and keys go into the machine, its frames onto the screen, its actions to Redis.
+/// `sluice top` on a terminal. Feeds snapshots and keys to the machine, draws its frames and sends its actions to Redis.
 struct TopSession: Sendable {
     private enum Event: Sendable {
         case input(TopMachine.Input)
@@ -17,10 +17,11 @@ struct TopSession: Sendable {
     let interval: Duration
     let hasColours: Bool
 
+    /// Runs until the user quits, a signal arrives or the terminal is closed.
     func run(first: DeploymentSnapshot) async throws {
         let signals = await UnixSignalsSequence(trapping: .sigint, .sigterm, .sighup, .sigwinch)
         let (events, source) = AsyncStream.makeStream(of: Event.self, bufferingPolicy: .bufferingNewest(1_000))
-        // Closed by its end, whichever way this function is left.
+        // Its deinit restores the terminal on every exit from this function.
         let screen = try TerminalScreen.open(hasColours: hasColours)
         Self.readKeys { source.yield($0) }
         await withTaskGroup(of: Void.self) { tasks in
@@ -39,7 +40,7 @@ struct TopSession: Sendable {
                 case .input(let input):
                     let action = machine.receive(input)
                     if action == .quit { return }
-                    // Redis may take its time; keys and frames go on.
+                    // In a task of its own, so that a slow Redis does not block keys and frames.
                     if action != .none { tasks.addTask { await carryOut(action) { source.yield(.input($0)) } } }
                 }
                 screen.draw(frame(machine))
@@ -51,46 +52,48 @@ struct TopSession: Sendable {
         TopFrame(machine: machine, size: TerminalScreen.size, place: "\(deployment.url)").lines
     }
 
-    private func readSnapshots(_ tell: @Sendable (TopMachine.Input) -> Void) async {
+    /// Reads a snapshot after every interval until cancelled.
+    private func readSnapshots(_ send: @Sendable (TopMachine.Input) -> Void) async {
         while true {
             do { try await Task.sleep(for: interval) } catch { return }
-            tell(await read())
+            send(await read())
         }
     }
 
     private func read() async -> TopMachine.Input {
         do { return .snapshot(try await deployment.queue.snapshot()) } catch {
-            return .unreachable("Redis does not answer, this is old: \(error.message)")
+            return .unreachable("Redis does not answer, the data is outdated: \(error.message)")
         }
     }
 
-    private func carryOut(_ action: TopMachine.Action, _ tell: @Sendable (TopMachine.Input) -> Void) async {
+    private func carryOut(_ action: TopMachine.Action, _ send: @Sendable (TopMachine.Input) -> Void) async {
         do {
-            tell(.told(try await TopOperation.carryOut(action, on: deployment.queue)))
-            tell(await read())
+            send(.told(try await TopOperation.carryOut(action, on: deployment.queue)))
+            send(await read())
         } catch {
-            tell(.told("that failed: \(error.message)"))
+            send(.told("failed: \(error.message)"))
         }
     }
 
-    /// On a thread of its own, until the terminal is gone.
-    private static func readKeys(_ tell: @escaping @Sendable (Event) -> Void) {
+    /// Reads keys on a thread of its own until the terminal is closed.
+    private static func readKeys(_ send: @escaping @Sendable (Event) -> Void) {
         NIOThreadPool.singleton.submit { state in
             guard case .active = state else { return }
             var chunk = [UInt8](repeating: 0, count: 256)
             while true {
                 let count = chunk.withUnsafeMutableBytes { Glibc.read(STDIN_FILENO, $0.baseAddress, $0.count) }
                 if count < 0, errno == EINTR { continue }
-                guard count > 0 else { return tell(.end) }
-                for key in TopKeyDecoder.keys(in: Array(chunk[..<count])) { tell(.input(.key(key))) }
+                guard count > 0 else { return send(.end) }
+                for key in TopKeyDecoder.keys(in: Array(chunk[..<count])) { send(.input(.key(key))) }
             }
         }
     }
 }
 
-/// What a key's action does to the deployment.
+/// The actions of `sluice top` on the deployment.
 enum TopOperation {
-    /// - Returns: what was done, for people.
+    /// Carries out an action.
+    /// - Returns: the outcome, for people.
     static func carryOut(_ action: TopMachine.Action, on queue: JobQueue) async throws(RedisError) -> String {
         switch action {
         case .none, .quit: return ""
@@ -100,7 +103,7 @@ enum TopOperation {
         case .drain(let name):
             return try await queue.drain(worker: name) ? "\(name) was asked to drain" : "\(name) is gone"
         case .interrupt(let text):
-            guard let id = JobID(text) else { return "\(text) is no job's id" }
+            guard let id = JobID(text) else { return "\(text) is not a job id" }
             let answer = try await queue.interrupt(id, reason: InterruptReason.userStop, owner: nil)
             let state = answer.state?.rawValue ?? "unknown"
             return answer.stored ? "\(id) is being interrupted" : "\(id) is \(state) already"
