@@ -75,7 +75,11 @@ struct OllamaAdapter: UpstreamAdapter {
                 object["tool_calls"] = .array(
                     message.calls.map { call in
                         names[call.id] = call.name
-                        return ["function": ["name": .string(call.name), "arguments": (try? JSON(parsing: call.arguments, rules: .lenient)) ?? [:]]]
+                        return [
+                            "function": [
+                                "name": .string(call.name), "arguments": (try? JSON(parsing: call.arguments, rules: .lenient)) ?? [:],
+                            ]
+                        ]
                     })
             }
             translated.append(.object(object))
