@@ -130,7 +130,8 @@ let package = Package(
                 .product(name: "NIOHTTP1", package: nio),
                 .product(name: "NIOWebSocket", package: nio),
             ], path: "Tests/TestSupport", swiftSettings: settings),
-        .testTarget(name: "ContractTests", dependencies: ["Support", "JSONCodec", "Contract"], swiftSettings: settings),
+        .testTarget(
+            name: "ContractTests", dependencies: ["Support", "JSONCodec", "Contract", "TestSupport"], swiftSettings: settings),
         .testTarget(
             name: "RedisClientTests", dependencies: ["RedisClient", "TestSupport", .product(name: "NIOEmbedded", package: nio)],
             swiftSettings: settings),
@@ -141,7 +142,8 @@ let package = Package(
                 .product(name: "NIOConcurrencyHelpers", package: nio),
             ], swiftSettings: settings),
         .testTarget(
-            name: "WorkerTests", dependencies: ["Support", "JSONCodec", "Contract", "JobQueue", "RedisClient", "Upstream", "Worker"],
+            name: "WorkerTests",
+            dependencies: ["Support", "JSONCodec", "Contract", "JobQueue", "RedisClient", "Upstream", "Worker", "TestSupport"],
             swiftSettings: settings),
         .testTarget(
             name: "UpstreamTests",

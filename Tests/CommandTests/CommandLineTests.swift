@@ -66,13 +66,11 @@ struct CommandLineTests {
         ["worker-drain", "w"],
     ])
     func `an unreachable Redis is status 69`(arguments: [String]) async throws {
-        let start = ContinuousClock.now
         let outcome = try await run(arguments, ["SLUICE_REDIS_URL": "redis://u:canary-9@127.0.0.1:1"])
         #expect(outcome.status == .exited(69))
         #expect(outcome.errors.split(separator: "\n").count == 1)
         #expect(outcome.errors.contains("redis://u@127.0.0.1:1"))
         #expect(!outcome.errors.contains("canary-9"))
-        #expect(start.duration(to: .now) < .seconds(30))
     }
 
     @Test func `an unreachable gateway is status 69`() async throws {

@@ -8,7 +8,7 @@ import Testing
 @testable import sluice
 
 /// The DocC catalogs and the README mention only existing names, and all names are documented.
-@Suite("Documentation")
+@Suite("Documentation", .serialized, .cpuBound)
 struct DocumentationTests {
     private static let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
     private static let modules = ["Contract", "Gateway", "JobQueue", "Worker", "sluice"]

@@ -10,7 +10,7 @@ import Testing
 
 /// The operator commands remove control characters from mutated values in Redis. `SLUICE_FUZZ_INPUTS` (300) and `SLUICE_FUZZ_SEED` (1)
 /// select the inputs.
-@Suite("Output of values from Redis")
+@Suite("Output of values from Redis", .serialized, .cpuBound)
 struct RedisTextFuzzTests {
     private static let record = [
         "state": "running", "model": "m", "class": "standard", "owner": "t", "attempt": "2", "submitted_ms": "1763800000000",

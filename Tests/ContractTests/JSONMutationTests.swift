@@ -1,9 +1,11 @@
 import Contract
 import Foundation
 import JSONCodec
+import TestSupport
 import Testing
 
 /// The scanner against Foundation's parser, on texts that seeded mutations have broken more or less.
+@Suite(.serialized, .cpuBound)
 struct JSONMutationTests {
     private static let seeds = [
         Samples.rich, #"{"id":"1-2","type":"text","text":" w1"}"#, #"[1,2.50,-3e2,"\ud83d\udc3c",null,true,{"a":[]}]"#,

@@ -2,12 +2,14 @@ import Contract
 import JSONCodec
 import NIOCore
 import RedisClient
+import TestSupport
 import Testing
 
 @testable import Gateway
 
 /// The limits of messages and session records, and the cost of the largest allowed ones.
-@Suite struct MessageBoundTests {
+@Suite(.serialized, .cpuBound)
+struct MessageBoundTests {
     private static func x(_ count: Int) -> JSON { .string(String(repeating: "x", count: count)) }
 
     private static func refusal(_ body: () throws -> Void) throws -> ProtocolError {

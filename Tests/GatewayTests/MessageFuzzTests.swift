@@ -10,8 +10,9 @@ import Testing
 
 /// Fuzz tests with seeded messages for the gateway's decoders. `SLUICE_FUZZ_INPUTS` sets the number of inputs and `SLUICE_FUZZ_SEED` the
 /// seed.
-@Suite(.timeLimit(.minutes(30))) struct MessageFuzzTests {
-    private let inputs = FuzzSettings.inputs(4_000)
+@Suite(.serialized, .cpuBound, .timeLimit(.minutes(30)))
+struct MessageFuzzTests {
+    private let inputs = FuzzSettings.inputs(1_500)
     private let seed = FuzzSettings.seed
 
     private static func frame(_ opcode: WebSocketOpcode, _ bytes: [UInt8], fin: Bool) -> WebSocketFrame {

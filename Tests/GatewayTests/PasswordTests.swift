@@ -74,7 +74,8 @@ import Testing
     }
 }
 
-@Suite struct PasswordVerificationTests {
+@Suite(.serialized, .cpuBound)
+struct PasswordVerificationTests {
     /// The bcrypt hashes of "U*U" at cost 5 and of another password at cost 8.
     private static let cheap = "$2b$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW"
     private static let expensive = "$2b$08$abcdefghijklmnopqrstuu5s2v8.iXieOjg/.AySBTTZIIVFJeBui"

@@ -10,7 +10,8 @@ import Testing
 
 /// Fuzzes all values that nodes read from Redis. A trap ends the test process; accepted values must be in range. `SLUICE_FUZZ_INPUTS`
 /// (default 1,000) and `SLUICE_FUZZ_SEED` (default 1) select the inputs.
-@Suite struct RedisValueFuzzTests {
+@Suite(.serialized, .cpuBound)
+struct RedisValueFuzzTests {
     private static let job = #"""
         {"id":"p0-01ARZ3NDEKTSV4RRFFQ69G5FAV","session":"p0-S","owner":"tenant-a","class":"interactive","request":{"model":"m","messages":
         [{"role":"user","content":"hi"}],"temperature":0.7},"speech":{"model":"t","voice":"v","format":"pcm"},"deadline_ms":1763800000000,
@@ -55,19 +56,19 @@ import Testing
     @Test func `jobs are read or refused`() async throws {
         let sample = try JSON(parsing: Self.job)
         var read = 0
-        await Fuzz.run(1_000) { mutator, number in
+        await Fuzz.run(400) { mutator, number in
             guard let job = try? Job(parsing: mutator.json(sample)) else { return }
             read += 1
             let names = [job.id.rawValue, job.session, job.owner, job.retryOf].compactMap { $0?.utf8.count }
             check(names.allSatisfy { $0 <= 128 } && job.model?.utf8.count ?? 0 <= 256, number)
             check((try? Job(parsing: job.json.bytes)) == job, number)
         }
-        #expect(read > Fuzz.inputs(1_000) / 20)
+        #expect(read > Fuzz.inputs(400) / 20)
     }
 
     @Test func `events are read or refused, and pass through the sequence`() async {
         var read = 0
-        await Fuzz.run(1_000) { mutator, number in
+        await Fuzz.run(400) { mutator, number in
             let samples = (0..<4).map { _ in mutator.pick(Self.events) }
             let text = "[" + samples.map { String(decoding: mutator.json($0), as: UTF8.self) }.joined(separator: ",") + "]"
             let bytes = Array((mutator.oneIn(2) ? text : JSON.array(samples).text).utf8)
@@ -86,11 +87,11 @@ import Testing
             let story = JobStory(id: QueueFixture.job().id, record: nil, events: events, interrupt: nil)
             check(!story.json.bytes.isEmpty, number)
         }
-        #expect(read > Fuzz.inputs(1_000) / 20)
+        #expect(read > Fuzz.inputs(400) / 20)
     }
 
     @Test func `ids, interrupts and usage are read or refused`() async {
-        await Fuzz.run(1_000) { mutator, number in
+        await Fuzz.run(400) { mutator, number in
             if let id = EventID(mutator.text("12-345")) {
                 check(Self.counts.contains(id.attempt) && id.next > id && id.nextAttempt > id, number)
             }
@@ -107,7 +108,7 @@ import Testing
     }
 
     @Test func `records and heartbeats are read`() async {
-        await Fuzz.run(1_000) { mutator, number in
+        await Fuzz.run(400) { mutator, number in
             if let record = JobRecord(Self.hash(mutator.fields(Self.record))) {
                 check(Self.counts.contains(record.attempt) && Self.counts.contains(record.count("submitted_ms") ?? 0), number)
                 check(!JobStory.json(id: "x", record: record).bytes.isEmpty && record.usage?.promptTokens ?? 0 >= 0, number)

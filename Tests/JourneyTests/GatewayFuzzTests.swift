@@ -8,7 +8,7 @@ extension Journeys {
     /// Seeded rubbish at a gateway. `SLUICE_FUZZ_INPUTS` says how much of it, `SLUICE_FUZZ_SEED` which.
     @Suite(.timeLimit(.minutes(30))) struct GatewayFuzzTests {
         @Test func `mutated frames and heads neither end a gateway nor make it grow`() async throws {
-            let frames = FuzzSettings.inputs(12_000)
+            let frames = FuzzSettings.inputs(6_000)
             let seed = FuzzSettings.seed
             try await withLab(simulator: false) { lab in
                 let gateway = try await lab.gateway(

@@ -4,7 +4,8 @@ import TestSupport
 import Testing
 
 /// Seeded HTTP requests at a gateway, outside of the journeys for their time limit. `SLUICE_FUZZ_INPUTS` (4,000) says how many, `SLUICE_FUZZ_SEED` (1) which.
-@Suite(.timeLimit(.minutes(60))) struct HTTPFuzzTests {
+@Suite(.serialized, .cpuBound, .timeLimit(.minutes(60)))
+struct HTTPFuzzTests {
     private static let threads = 2
     /// Requests of one connection.
     private static let batch = 16

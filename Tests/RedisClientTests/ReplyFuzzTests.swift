@@ -7,11 +7,12 @@ import Testing
 
 /// Seeded rubbish at the reader of replies and at subscriptions. `SLUICE_FUZZ_INPUTS` (4,000) says how much of it, `SLUICE_FUZZ_SEED` (1)
 /// which.
-@Suite struct ReplyFuzzTests {
+@Suite(.serialized, .cpuBound)
+struct ReplyFuzzTests {
     private static func setting(_ name: String, _ value: Int) -> Int {
         ProcessInfo.processInfo.environment[name].flatMap { Int($0) } ?? value
     }
-    private static let inputs = setting("SLUICE_FUZZ_INPUTS", 4_000)
+    private static let inputs = setting("SLUICE_FUZZ_INPUTS", 1_500)
     private static let seed = UInt64(setting("SLUICE_FUZZ_SEED", 1))
     /// Small, so that lengths about it are met often.
     private static let replyMaximum = 4_096

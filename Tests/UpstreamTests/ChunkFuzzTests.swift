@@ -1,11 +1,13 @@
 import Contract
 import Foundation
 import JSONCodec
+import TestSupport
 import Testing
 
 @testable import Upstream
 
 /// The chunk scanner beside `JSONDecoder`, on mutations of real chunks.
+@Suite(.serialized, .cpuBound)
 struct ChunkFuzzTests {
     private struct Reference: Decodable {
         struct Choice: Decodable {

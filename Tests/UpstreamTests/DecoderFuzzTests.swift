@@ -8,7 +8,8 @@ import Testing
 /// Every dialect's decoder on nearly right answers: it never traps, what it tells is bounded, and the slicing of the bytes changes nothing.
 ///
 /// `SLUICE_FUZZ_INPUTS` (per dialect) and `SLUICE_FUZZ_SEED` choose how many inputs and which.
-@Suite struct DecoderFuzzTests {
+@Suite(.serialized, .cpuBound)
+struct DecoderFuzzTests {
     /// What one answer came to.
     fileprivate struct Outcome: Equatable {
         var text = ""
@@ -82,7 +83,7 @@ import Testing
 
     @Test(arguments: FuzzGrammar.Dialect.allCases)
     func decoders(_ dialect: FuzzGrammar.Dialect) async {
-        let inputs = FuzzSettings.inputs(500)
+        let inputs = FuzzSettings.inputs(300)
         var complete = 0
         for index in 0..<inputs {
             // Every test shares a thread or two with this one.

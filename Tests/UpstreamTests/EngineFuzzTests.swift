@@ -9,7 +9,8 @@ import Testing
 /// serves the next one.
 ///
 /// A hundredth of `SLUICE_FUZZ_INPUTS` is tried here; `SLUICE_FUZZ_SEED` chooses which.
-@Suite(.serialized) struct EngineFuzzTests {
+@Suite(.serialized, .cpuBound)
+struct EngineFuzzTests {
     private static let statusLines = [
         "HTTP/1.1 200 OK", "HTTP/1.1 200 OK", "HTTP/1.1 200 OK", "HTTP/1.1 200", "HTTP/1.0 200 OK", "http/1.1 200 OK", "HTTP/2 200",
         "HTTP/1.1 2000 OK", "HTTP/1.1 -1 OK", "HTTP/1.1  200 OK", "HTTP/1.1\t200 OK", "HTTP/1.1 99 Low", "HTTP/1.1 999 High",
@@ -98,7 +99,7 @@ import Testing
 
     private static func run(_ dialect: FuzzGrammar.Dialect) async throws {
         let server = try await RawServer { answer($0, dialect) }
-        let inputs = FuzzSettings.inputs(10_000) / 100
+        let inputs = FuzzSettings.inputs(3_000) / 100
         try await Caller.with { caller in
             for index in 0..<inputs {
                 let id = try #require(JobID("p0-fuzz-\(index)"))

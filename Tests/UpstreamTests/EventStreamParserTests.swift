@@ -1,8 +1,10 @@
 import Contract
+import TestSupport
 import Testing
 
 @testable import Upstream
 
+@Suite(.serialized, .cpuBound)
 struct EventStreamParserTests {
     struct Event: Equatable, Sendable, CustomStringConvertible {
         var name = ""

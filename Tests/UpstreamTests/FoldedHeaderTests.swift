@@ -10,7 +10,7 @@ import Testing
 ///
 /// libcurl 7.88.1 keeps a pointer to the last header of the previous response in an easy handle, `curl_easy_reset` does not clear it, and a
 /// continuation that comes as the first header line is appended to the memory behind it.
-@Suite(.serialized, .timeLimit(.minutes(2)))
+@Suite(.serialized, .cpuBound, .timeLimit(.minutes(2)))
 struct FoldedHeaderTests {
     /// Sends an ordinary answer and a folded one in turn, on connections that are kept between them.
     private static func script(_ exchange: RawServer.Exchange, folded: String, count: NIOLockedValueBox<Int>) {

@@ -1,13 +1,14 @@
 import Contract
 import JSONCodec
 import Support
+import TestSupport
 import Testing
 
 @testable import Upstream
 
 /// The largest inputs that are let in, and numbers and names beyond what is. A pass that is not linear would exceed the time limit many
 /// times over.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.serialized, .cpuBound, .timeLimit(.minutes(1)))
 struct OutsideBoundsTests {
     private static func request(members: [JSONObject.Member]) -> GenerationRequest {
         var request = GenerationRequest.hello

@@ -1,8 +1,10 @@
+import TestSupport
 import Testing
 
 @testable import Worker
 
-@Suite struct SentenceCutterTests {
+@Suite(.serialized, .cpuBound)
+struct SentenceCutterTests {
     private static func cut(_ text: String, slices: [Int] = []) -> [String] {
         var cutter = SentenceCutter()
         var pieces: [String] = []
