@@ -61,9 +61,14 @@ struct EventSequence {
         return .fill(after: last)
     }
 
-    /// What the log held. The events held back are judged again behind it.
+    /// A part of what the log held; the next one follows.
+    mutating func filledInPart(_ events: [LoggedEvent]) -> [LoggedEvent] {
+        accept(events.filter { event in last.map { event.id > $0 } ?? true })
+    }
+
+    /// What the log held, or the last part of it. The events held back are judged again behind it.
     mutating func filled(_ events: [LoggedEvent]) -> [LoggedEvent] {
-        var delivered = accept(events.filter { event in last.map { event.id > $0 } ?? true })
+        var delivered = filledInPart(events)
         let waiting = held
         held = []
         filling = false

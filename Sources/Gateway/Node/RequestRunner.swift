@@ -6,7 +6,7 @@ import RedisClient
 
 /// From REQUEST to the job's end: submitting, relaying, resuming.
 extension SessionHost {
-    private struct Subject {
+    struct Subject {
         let host: SessionHost
         let session: Session
         let request: RunningRequest
@@ -17,7 +17,7 @@ extension SessionHost {
         case refused(ProtocolError)
     }
 
-    private static let busy = ProtocolError(.serverBusy, "Redis is out of reach; try again", detail: "overloaded", retryable: true)
+    static let busy = ProtocolError(.serverBusy, "Redis is out of reach; try again", detail: "overloaded", retryable: true)
 
     private static let full = ProtocolError(.serverBusy, "the queue is full; try again later", detail: "overloaded", retryable: true)
 
@@ -112,7 +112,7 @@ extension SessionHost {
     }
 
     /// Nothing runs: the client may use the request's id again.
-    private func refuse(_ subject: Subject, _ error: ProtocolError) {
+    func refuse(_ subject: Subject, _ error: ProtocolError) {
         let (session, request) = (subject.session, subject.request)
         guard session.remove(request) else { return }
         stopFollowing(request)
@@ -128,13 +128,13 @@ extension SessionHost {
 
     // MARK: relaying
 
-    private func receiver(_ subject: Subject) -> @Sendable ([LoggedEvent]) -> Void {
+    func receiver(_ subject: Subject) -> @Sendable ([LoggedEvent]) -> Void {
         let bound = NIOLoopBound(subject, eventLoop: eventLoop)
         let generation = subject.request.generation
         return { events in bound.value.host.receive(events, bound.value, generation) }
     }
 
-    private func receive(_ events: [LoggedEvent], _ subject: Subject, _ generation: Int) {
+    func receive(_ events: [LoggedEvent], _ subject: Subject, _ generation: Int) {
         let (session, request) = (subject.session, subject.request)
         guard !session.isOver, request.generation == generation, request.machine.ending == nil else { return }
         let socket = request.isMuted ? nil : session.socket
@@ -189,64 +189,6 @@ extension SessionHost {
             replay(request, in: session)
         } else if let ended {
             replay(ended, after: payload.after, in: session)
-        }
-    }
-
-    /// Follows a job from its beginning, so that the whole answer is known; tries until Redis answers.
-    func replay(_ request: RunningRequest, in session: Session) {
-        let old = request.following
-        request.following = nil
-        let subject = Subject(host: self, session: session, request: request)
-        let receive = receiver(subject)
-        let generation = request.generation
-        let (feed, queue, id) = (context.feed, context.queue, request.jobID)
-        let isSubmitting = request.phase == .submitting
-        session.replays += 1
-        context.await({ () -> (following: Following, isThere: Bool)? in
-            await Patience.seconds(600).until { () async throws(RedisError) in
-                let isThere = isSubmitting ? true : try await queue.record(id) != nil
-                return (try await feed.follow(id, after: nil, receive: receive), isThere)
-            }
-        }) { answer in
-            session.replays -= 1
-            if let old { subject.host.context.feed.stop(old) }
-            guard let answer else { return }
-            guard request.generation == generation, !session.isOver, session.running.contains(where: { $0 === request }) else {
-                return subject.host.context.feed.stop(answer.following)
-            }
-            request.following = answer.following
-            // Its gateway died before the job was submitted, or the job ended so long ago that its record is gone.
-            if !answer.isThere {
-                subject.host.refuse(subject, ProtocolError(.internalError, "the request was lost", detail: "internal", retryable: true))
-            }
-        }
-    }
-
-    /// An ended request is replayed from its log, as long as that is kept.
-    private func replay(_ ended: EndedRequest, after: EventID?, in session: Session) {
-        let queue = context.queue
-        let host = self
-        session.replays += 1
-        context.await({ () -> Result<[LoggedEvent], RedisError> in
-            do throws(RedisError) { return .success(try await queue.log(ended.jobID, after: nil)) } catch { return .failure(error) }
-        }) { result in
-            session.replays -= 1
-            guard let socket = session.socket else { return }
-            switch result {
-            case .failure:
-                var error = Self.busy
-                error.requestID = ended.id
-                socket.send(error)
-            case .success(let events):
-                guard events.last?.event.isTerminal == true else {
-                    return socket.send(ProtocolError(.sessionInvalid, "the request is not kept any more", requestID: ended.id))
-                }
-                var machine = RelayMachine(
-                    requestID: ended.id, jobID: ended.jobID, sessionID: session.id, wantsReasoning: session.settings.wantsReasoning,
-                    speaks: session.settings.requiresSpeech, known: after)
-                machine.receive(events, milliseconds: WallClock.milliseconds) { socket.send($0) }
-                host.context.logger.debug("ended request replayed", metadata: ["job": "\(ended.jobID)"])
-            }
         }
     }
 }

@@ -1,3 +1,5 @@
+import NIOCore
+
 /// What one tenant's sockets and sessions cost this gateway, or those of one address that are not registered yet. Lives on the event loop.
 ///
 /// Time is shared by an allowance of bytes a second: received, parsed and written because of what was received. A socket whose account is in
@@ -8,6 +10,11 @@ final class TrafficAccount {
     /// A socket may hold so much whatever the others of its account hold.
     static let reserve = 16 << 10
 
+    /// Logs that are read for replays at a time; others wait in line.
+    private static let maximumReads = 8
+
+    private var reads = 0
+    private var waitingReads = CircularBuffer<() -> Void>()
     private(set) var held = 0
     /// Registered sockets.
     private(set) var sockets = 0
@@ -29,6 +36,20 @@ final class TrafficAccount {
 
     /// Milliseconds until sockets of this account are read again; 0: now.
     var debt: Int { allowance.debt(milliseconds: WallClock.milliseconds) }
+
+    /// Calls `body` when it may read a page of a log; `endRead` must follow.
+    func beginRead(_ body: @escaping () -> Void) {
+        guard reads == Self.maximumReads else {
+            reads += 1
+            return body()
+        }
+        waitingReads.append(body)
+    }
+
+    func endRead() {
+        guard let next = waitingReads.popFirst() else { return reads -= 1 }
+        next()
+    }
 
     // MARK: memory
 
