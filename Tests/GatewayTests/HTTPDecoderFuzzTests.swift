@@ -21,7 +21,7 @@ struct HTTPDecoderFuzzTests {
         let seed = UInt64(Self.setting("SLUICE_FUZZ_SEED", 1))
         for number in 0..<Self.setting("SLUICE_FUZZ_INPUTS", 300) {
             if number % 64 == 0 { await Task.yield() }
-            var grammar = HTTPGrammar(keys: ["tenant-a-test-key"], seed: seed &* 0x3000_0000 &+ UInt64(number))
+            var grammar = HTTPGrammar(keys: ["tenant-a-test-key"], seed: seed &* 0x1_0000_0000 &+ UInt64(number))
             try body(&grammar, "seed \(seed), input \(number)")
         }
     }

@@ -1,3 +1,5 @@
+import NIOCore
+
 /// Limits the processing time, memory and sockets of one tenant, or of the unregistered sockets of one address. Confined to the event loop.
 ///
 /// Processing time is limited by a token bucket of bytes per second: received, parsed, and written in consequence. Sockets whose account is
@@ -8,6 +10,11 @@ final class TrafficAccount {
     /// Bytes that each socket may hold even when its account is over its limit.
     static let reserve = 16 << 10
 
+    /// Maximum concurrent reads of log pages for replays; further ones wait in order.
+    private static let maximumReads = 8
+
+    private var reads = 0
+    private var waitingReads = CircularBuffer<() -> Void>()
     /// Bytes held now.
     private(set) var held = 0
     /// Registered sockets.
@@ -31,6 +38,21 @@ final class TrafficAccount {
 
     /// Milliseconds until the sockets of this account are read again; 0 when they are not throttled.
     var debt: Int { allowance.debt(milliseconds: WallClock.milliseconds) }
+
+    /// Calls `body` when it may read a page of a log, at once or later. `endRead` must follow.
+    func beginRead(_ body: @escaping () -> Void) {
+        guard reads == Self.maximumReads else {
+            reads += 1
+            return body()
+        }
+        waitingReads.append(body)
+    }
+
+    /// Ends a read that `beginRead` allowed, and starts the next waiting one.
+    func endRead() {
+        guard let next = waitingReads.popFirst() else { return reads -= 1 }
+        next()
+    }
 
     // MARK: memory
 

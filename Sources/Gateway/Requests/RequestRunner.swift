@@ -7,7 +7,7 @@ import RedisClient
 /// Processing of requests: submits their jobs, relays the events to the client, and replays them on RESUME.
 extension SessionHost {
     /// A request with its session and host, for closures. Confined to the event loop.
-    private struct Subject {
+    struct Subject {
         let host: SessionHost
         let session: Session
         let request: RunningRequest
@@ -19,7 +19,7 @@ extension SessionHost {
         case refused(ProtocolError)
     }
 
-    private static let busy = ProtocolError(.serverBusy, "Redis is not reachable; try again", detail: "overloaded", retryable: true)
+    static let busy = ProtocolError(.serverBusy, "Redis is not reachable; try again", detail: "overloaded", retryable: true)
 
     private static let full = ProtocolError(.serverBusy, "the queue is full; try again later", detail: "overloaded", retryable: true)
 
@@ -118,7 +118,7 @@ extension SessionHost {
     }
 
     /// Rejects a request whose job does not run. The client may use its request id again.
-    private func refuse(_ subject: Subject, _ error: ProtocolError) {
+    func refuse(_ subject: Subject, _ error: ProtocolError) {
         let (session, request) = (subject.session, subject.request)
         guard session.remove(request) else { return }
         stopFollowing(request)
@@ -135,14 +135,14 @@ extension SessionHost {
     // MARK: relaying
 
     /// - Returns: a handler for the job's events, valid until the request's next RESUME (`generation`).
-    private func receiver(_ subject: Subject) -> @Sendable ([LoggedEvent]) -> Void {
+    func receiver(_ subject: Subject) -> @Sendable ([LoggedEvent]) -> Void {
         let bound = NIOLoopBound(subject, eventLoop: eventLoop)
         let generation = subject.request.generation
         return { events in bound.value.host.receive(events, bound.value, generation) }
     }
 
     /// Relays events to the client and ends the request on its terminal event.
-    private func receive(_ events: [LoggedEvent], _ subject: Subject, _ generation: Int) {
+    func receive(_ events: [LoggedEvent], _ subject: Subject, _ generation: Int) {
         let (session, request) = (subject.session, subject.request)
         guard !session.isOver, request.generation == generation, request.machine.ending == nil else { return }
         let socket = request.isMuted ? nil : session.socket
@@ -199,64 +199,6 @@ extension SessionHost {
             replay(request, in: session)
         } else if let ended {
             replay(ended, after: payload.after, in: session)
-        }
-    }
-
-    /// Follows a job from its beginning, so that the answer is complete. Retries for 10 minutes while Redis is not reachable.
-    func replay(_ request: RunningRequest, in session: Session) {
-        let old = request.following
-        request.following = nil
-        let subject = Subject(host: self, session: session, request: request)
-        let receive = receiver(subject)
-        let generation = request.generation
-        let (feed, queue, id) = (context.feed, context.queue, request.jobID)
-        let isSubmitting = request.phase == .submitting
-        session.replays += 1
-        context.await({ () -> (following: Following, isThere: Bool)? in
-            await Patience.seconds(600).until { () async throws(RedisError) in
-                let isThere = isSubmitting ? true : try await queue.record(id) != nil
-                return (try await feed.follow(id, after: nil, receive: receive), isThere)
-            }
-        }) { answer in
-            session.replays -= 1
-            if let old { subject.host.context.feed.stop(old) }
-            guard let answer else { return }
-            guard request.generation == generation, !session.isOver, session.running.contains(where: { $0 === request }) else {
-                return subject.host.context.feed.stop(answer.following)
-            }
-            request.following = answer.following
-            // The previous gateway died before it submitted the job, or the job's record has expired.
-            if !answer.isThere {
-                subject.host.refuse(subject, ProtocolError(.internalError, "the request was lost", detail: "internal", retryable: true))
-            }
-        }
-    }
-
-    /// Replays an ended request from its event log, unless the log has expired.
-    private func replay(_ ended: EndedRequest, after: EventID?, in session: Session) {
-        let queue = context.queue
-        let host = self
-        session.replays += 1
-        context.await({ () -> Result<[LoggedEvent], RedisError> in
-            do throws(RedisError) { return .success(try await queue.log(ended.jobID, after: nil)) } catch { return .failure(error) }
-        }) { result in
-            session.replays -= 1
-            guard let socket = session.socket else { return }
-            switch result {
-            case .failure:
-                var error = Self.busy
-                error.requestID = ended.id
-                socket.send(error)
-            case .success(let events):
-                guard events.last?.event.isTerminal == true else {
-                    return socket.send(ProtocolError(.sessionInvalid, "the request's event log has expired", requestID: ended.id))
-                }
-                var machine = RelayMachine(
-                    requestID: ended.id, jobID: ended.jobID, sessionID: session.id, wantsReasoning: session.settings.wantsReasoning,
-                    speaks: session.settings.requiresSpeech, known: after)
-                machine.receive(events, milliseconds: WallClock.milliseconds) { socket.send($0) }
-                host.context.logger.debug("ended request replayed", metadata: ["job": "\(ended.jobID)"])
-            }
         }
     }
 }

@@ -178,12 +178,19 @@ package actor EventFeed {
         }
     }
 
-    /// Reads the log after `after` and delivers the missing events.
+    /// Maximum bytes of a log that are held at a time.
+    private static let pageSize = 256 << 10
+
+    /// Reads the log after `after` page by page and delivers the missing events.
     private func fill(_ id: JobID, number: UInt64, after: EventID?) async {
         do {
-            let events = try await queue.log(id, after: after)
+            var page = try await queue.logPage(id, after: after?.description, size: Self.pageSize)
+            while !page.isLast, let end = page.end, let follower = follower(id, number) {
+                deliver(follower.sequence.filledInPart(page.events), of: id, to: follower)
+                page = try await queue.logPage(id, after: end, size: Self.pageSize)
+            }
             guard let follower = follower(id, number) else { return }
-            deliver(follower.sequence.filled(events), of: id, to: follower)
+            deliver(follower.sequence.filled(page.events), of: id, to: follower)
             if follower.sequence.hasGap { act(follower.sequence.suspect(), on: id, follower) }
         } catch {
             // Redis is unavailable, which its connection has logged. The next check retries.

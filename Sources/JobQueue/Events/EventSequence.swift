@@ -62,10 +62,16 @@ struct EventSequence {
         return .fill(after: last)
     }
 
-    /// Accepts the events read from the log, then the held live events that continue them.
+    /// Accepts a page of events read from the log when another page follows.
+    /// - Returns: the events to deliver.
+    mutating func filledInPart(_ events: [LoggedEvent]) -> [LoggedEvent] {
+        accept(events.filter { event in last.map { event.id > $0 } ?? true })
+    }
+
+    /// Accepts the last page of events read from the log, then the held live events that continue it.
     /// - Returns: the events to deliver.
     mutating func filled(_ events: [LoggedEvent]) -> [LoggedEvent] {
-        var delivered = accept(events.filter { event in last.map { event.id > $0 } ?? true })
+        var delivered = filledInPart(events)
         let waiting = held
         held = []
         filling = false
