@@ -1,28 +1,28 @@
 import NIOConcurrencyHelpers
 
-/// Bytes that each tenant's clients have not taken yet: in WebSockets, event streams and completions. Can be used from any thread.
+/// Counts the unsent bytes of each tenant's WebSockets, event streams and completions. Thread-safe.
 ///
-/// A connection is counted only while it holds more than a little, so that clients that keep up cost nothing.
+/// A connection is counted only while it is above a small threshold, so that clients that read fast enough cost nothing.
 final class UnsentOutput: Sendable {
-    /// The share of one tenant.
+    /// The count of one tenant.
     struct Tenant: Sendable {
         fileprivate let name: String
         fileprivate let output: UnsentOutput
 
-        /// Changes what the tenant's connections hold.
-        /// - Returns: whether all of them together are within the tenant's limit. The change is counted in either case.
+        /// Adds `bytes`, which may be negative.
+        /// - Returns: whether the tenant is within its limit afterwards. The change is counted in either case.
         func change(by bytes: Int) -> Bool { output.change(name, by: bytes) }
     }
 
     private let maximum: Int
     private let bytes = NIOLockedValueBox<[String: Int]>([:])
 
-    /// - Parameter maximum: bytes of one tenant; 0: no limit.
+    /// - Parameter maximum: maximum unsent bytes of one tenant; 0: no limit.
     init(maximum: Int) { self.maximum = maximum }
 
     func tenant(_ name: String) -> Tenant { Tenant(name: name, output: self) }
 
-    /// Bytes that are counted for a tenant.
+    /// Unsent bytes counted for a tenant.
     func held(by tenant: String) -> Int { bytes.withLockedValue { $0[tenant] ?? 0 } }
 
     private func change(_ tenant: String, by change: Int) -> Bool {

@@ -4,13 +4,14 @@ import Logging
 import NIOCore
 import RedisClient
 
-/// Reading requests again from their jobs' logs, page by page, no faster than the client reads.
+/// Replay of requests from the event logs of their jobs: page by page, at most as fast as the client reads.
 extension SessionHost {
-    /// Bytes of a log that one replay holds at a time.
+    /// Maximum bytes of a log that one replay holds.
     private static let replayPage = 32 << 10
     private static let replayPatience = Patience.seconds(600)
 
-    /// Reads a request from the beginning, so that the whole answer is known, then goes on live; tries until Redis answers.
+    /// Replays a running request from its first event, so that the answer is complete, and then follows it live. Retries for 10 minutes while
+    /// Redis is unreachable.
     func replay(_ request: RunningRequest, in session: Session) {
         let old = request.following
         request.following = nil
@@ -41,15 +42,15 @@ extension SessionHost {
                 return
             }
             request.following = answer.following
-            // Its gateway died before the job was submitted, or the job ended so long ago that its record is gone.
+            // The previous gateway died before it submitted the job, or the job's record has expired.
             if !answer.isThere {
                 subject.host.refuse(subject, ProtocolError(.internalError, "the request was lost", detail: "internal", retryable: true))
             }
         }
     }
 
-    /// Relays what the log holds up to its end, or until the replay is not wanted any more.
-    /// - Returns: the last event; nil: there was none.
+    /// Relays the events of the log up to its end, or until the replay becomes obsolete.
+    /// - Returns: the id of the last event; nil when there was none.
     private static func catchUp(_ bound: NIOLoopBound<Subject>, _ generation: Int, _ queue: JobQueue) async -> EventID? {
         let id = bound.value.request.jobID
         var (after, cursor): (EventID?, String?) = (nil, nil)
@@ -69,14 +70,14 @@ extension SessionHost {
         }
     }
 
-    /// Waits until the client has read what was sent, and the session's account may read another page.
+    /// Waits until the client has read the previous output and the session's account allows another page.
     private static func beginRead(_ bound: NIOLoopBound<(socket: AgentSocket?, account: TrafficAccount)>) async {
         if bound.value.socket != nil {
             await withCheckedContinuation { continuation in bound.value.socket?.whenRead { continuation.resume() } }
         }
         await withCheckedContinuation { continuation in bound.value.account.beginRead { continuation.resume() } }
         while bound.value.account.debt > 0 {
-            // Cancelled: the gateway ends.
+            // Cancelled because the gateway shuts down.
             do { try await Task.sleep(for: .milliseconds(bound.value.account.debt)) } catch { break }
         }
         bound.value.account.charge(replayPage)
@@ -84,12 +85,12 @@ extension SessionHost {
 
     private enum ReplayEnd: Sendable {
         case whole
-        /// Its socket is gone.
+        /// The socket is closed or replaced.
         case abandoned
         case failed(ProtocolError)
     }
 
-    /// An ended request as it is sent again.
+    /// State of the replay of an ended request.
     private final class EndedReplay {
         let session: Session
         let socket: AgentSocket
@@ -104,7 +105,7 @@ extension SessionHost {
 
         var isWanted: Bool { session.socket === socket }
 
-        /// - Returns: false when the tenant holds too much: the machine remembers the answer.
+        /// - Returns: false when the tenant's limit of held bytes is exceeded; the machine keeps the whole answer.
         func relay(_ events: [LoggedEvent]) -> Bool {
             machine.receive(events, milliseconds: WallClock.milliseconds) { [socket] in socket.send($0) }
             let more = machine.answer.utf8.count - held
@@ -117,7 +118,7 @@ extension SessionHost {
         func end() { session.account.release(held) }
     }
 
-    /// An ended request is replayed from its log, as long as that is kept.
+    /// Replays an ended request from its event log, unless the log has expired.
     func replay(_ ended: EndedRequest, after: EventID?, in session: Session) {
         guard let socket = session.socket else { return }
         let machine = RelayMachine(
@@ -154,7 +155,7 @@ extension SessionHost {
             }
             if bound.value.machine.ending != nil { return .whole }
             guard !page.isLast, let end = page.end else {
-                return .failed(ProtocolError(.sessionInvalid, "the request is not kept any more"))
+                return .failed(ProtocolError(.sessionInvalid, "the request's event log has expired"))
             }
             cursor = end
         }
@@ -162,7 +163,7 @@ extension SessionHost {
 }
 
 extension SessionHost.Subject {
-    /// The request runs on, and no RESUME came since.
+    /// Whether the request is still running and no later RESUME replaced this replay.
     fileprivate func isWanted(_ generation: Int) -> Bool {
         request.generation == generation && !session.isOver && session.running.contains { $0 === request }
     }

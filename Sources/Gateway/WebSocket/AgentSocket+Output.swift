@@ -1,21 +1,21 @@
 import NIOCore
 
-/// What the client has not read yet.
+/// State of a socket's unsent output.
 struct SocketOutput {
-    /// Unsent bytes from which on a socket is watched and counted.
+    /// Unsent bytes above which a socket is watched and counted.
     static let watchedSize = 16 << 10
 
-    /// More than `watchedSize` is unsent, and the kernel takes no more for now.
+    /// Whether more than `watchedSize` bytes are unsent because the kernel's buffer is full.
     var isWatched = false
-    /// Unsent bytes, as measured last, and those written since; 0 while the socket is not watched.
+    /// Unsent bytes at the last measurement plus the bytes written since; 0 while the socket is not watched.
     var unsent = 0
-    /// Whose account `unsent` counts in; nil: the socket was never registered.
+    /// The tenant whose count includes `unsent`; nil when the socket was never registered.
     var tenant: UnsentOutput.Tenant?
-    /// Called when the socket is not watched any more.
+    /// Handlers that are called once the socket is no longer watched.
     var waiting: [() -> Void] = []
 }
 
-/// Bounds what is written to a client that does not read, and holds writers back that can wait.
+/// Limits the unsent output of a client that reads slowly, and delays writers that can wait.
 extension AgentSocket {
     private var isOpen: Bool {
         switch state {
@@ -24,12 +24,12 @@ extension AgentSocket {
         }
     }
 
-    /// Calls `body` when the client has read nearly all that was sent, or never will; at once if nothing is unread.
+    /// Calls `body` once the client has read most of the output or the socket is closing; immediately when the socket is not watched.
     func whenRead(_ body: @escaping () -> Void) {
         if output.isWatched, isOpen { output.waiting.append(body) } else { body() }
     }
 
-    /// The channel's writability changed.
+    /// Handles a change of the channel's writability.
     func watchOutput(_ channel: any Channel) {
         output.isWatched = !channel.isWritable
         measureOutput(channel)
@@ -39,12 +39,13 @@ extension AgentSocket {
     /// Counts bytes that were written to a watched socket, and closes it when it or its tenant holds too much.
     func wrote(_ bytes: Int, _ context: ChannelHandlerContext) {
         guard !setUnsent(output.unsent + bytes) else { return }
-        // What was written since the last flush is no sign of a slow reader.
+        // Unflushed data does not mean that the reader is slow, so flush before judging.
         context.flush()
         guard output.isWatched, !measureOutput(context.channel) else { return }
-        close(.tooSlow, output.unsent > settings.outgoingMaximum ? "too much is unread" : "too much of this tenant is unread")
+        close(.tooSlow, output.unsent > settings.outgoingMaximum ? "too much unread output" : "too much unread output of this tenant")
     }
 
+    /// Updates the count of unsent bytes from the channel.
     /// - Returns: whether the socket and its tenant are within their limits.
     @discardableResult
     func measureOutput(_ channel: any Channel) -> Bool {
@@ -57,7 +58,7 @@ extension AgentSocket {
         }
     }
 
-    /// The socket takes nothing more.
+    /// Stops counting when the socket closes.
     func leaveOutput() {
         output.isWatched = false
         _ = setUnsent(0)
@@ -71,7 +72,7 @@ extension AgentSocket {
     }
 
     private func setUnsent(_ bytes: Int) -> Bool {
-        // Once it is closing, the socket has no session any more.
+        // A closing socket has no session, so the tenant is kept here.
         if output.tenant == nil { output.tenant = session.map { node.context.unsent.tenant($0.owner) } }
         let change = bytes - output.unsent
         output.unsent = bytes
