@@ -20,7 +20,7 @@ final class GatewayNode {
         host = SessionHost(context: context)
         flushes = FlushList(eventLoop: context.eventLoop)
         ledger = SocketLedger(settings: context.settings)
-        connections = ConnectionLedger(settings: context.settings)
+        connections = ConnectionLedger(settings: context.settings, descriptors: ProbeReserve.ordinaryDescriptors())
     }
 
     // MARK: draining

@@ -11,7 +11,7 @@ import Testing
 private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false)
 
 /// The cost of messages in Redis commands and in memory, and the limits on it. Serialized: the tests stop their Redis.
-@Suite(.serialized, .redis, .timeLimit(.minutes(1))) struct CostTests {
+@Suite(.serialized, .redis, .timeLimit(.minutes(3))) struct CostTests {
     private static func text(_ count: Int) -> JSON { .string(String(repeating: "x", count: count)) }
 
     /// Script calls in Redis so far, of all clients.

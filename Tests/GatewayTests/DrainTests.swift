@@ -10,7 +10,7 @@ import Testing
 private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false)
 
 /// The drain after SIGTERM as clients and load balancers observe it.
-@Suite(.redis, .timeLimit(.minutes(1))) struct DrainTests {
+@Suite(.redis, .timeLimit(.minutes(3))) struct DrainTests {
     private static let upgrade =
         "GET /ws/agent/stream HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
         + "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"

@@ -7,7 +7,7 @@ import Testing
 @testable import Gateway
 
 /// Completion and cancellation of background tasks.
-@Suite(.timeLimit(.minutes(1))) struct ErrandsTests {
+@Suite(.timeLimit(.minutes(3))) struct ErrandsTests {
     @Test func `settle waits for running tasks`() async throws {
         let errands = Errands()
         let (open, door) = AsyncStream.makeStream(of: Void.self)

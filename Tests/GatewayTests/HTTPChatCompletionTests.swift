@@ -137,7 +137,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
                 throw NothingCame(description: "the subscription ended")
             }
             group.addTask {
-                try await Task.sleep(for: .seconds(15))
+                try await Task.sleep(for: .seconds(40))
                 throw NothingCame(description: "no message on the cancel channel within 15 s")
             }
             defer { group.cancelAll() }

@@ -34,7 +34,7 @@ struct HTTPLab: Sendable {
     }
 
     /// Claims the next waiting job.
-    func claim(deadline: Duration = .seconds(15)) async throws -> PlayedJob {
+    func claim(deadline: Duration = .seconds(40)) async throws -> PlayedJob {
         let consumer = JobConsumer(redis: queue.redis, blocking: blocking, settings: queue.settings, worker: "played", token: "t")
         try await consumer.createGroups()
         return try await until("a job in the queue", deadline: deadline) {
@@ -88,7 +88,8 @@ actor PlayedJob {
 
 /// Runs `body` with a gateway's router that serves on a free port.
 func withHTTPLab(
-    settings fill: (inout GatewaySettings) -> Void = { _ in }, queueMaximum: Int = 100, _ body: (HTTPLab) async throws -> Void
+    settings fill: (inout GatewaySettings) -> Void = { _ in }, queueMaximum: Int = 100, redis redisSettings: RedisSettings = .forTests,
+    _ body: (HTTPLab) async throws -> Void
 ) async throws {
     let group = MultiThreadedEventLoopGroup.singleton
     let loop = group.next()
@@ -98,7 +99,7 @@ func withHTTPLab(
     queueSettings.keys = Keys(namespace: namespace)
     queueSettings.queueMaximum = queueMaximum
     let url = try RedisURL(PrivateRedis.current.url)
-    let client = RedisClient(url: url, settings: .forTests, eventLoop: loop, name: "commands", logger: logger)
+    let client = RedisClient(url: url, settings: redisSettings, eventLoop: loop, name: "commands", logger: logger)
     let blocking = RedisClient(url: url, settings: .forTests, eventLoop: loop, name: "blocking", logger: logger)
     let subscriber = RedisSubscriber(url: url, settings: .forTests, eventLoop: loop, name: "events", logger: logger)
     var settings = GatewaySettings()

@@ -4,6 +4,7 @@ import JSONCodec
 import JobQueue
 import NIOCore
 import NIOHTTP1
+import RedisClient
 import TestSupport
 import Testing
 
@@ -153,7 +154,9 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
     }
 
     @Test(.redis) func `a submission with an unknown result never runs`() async throws {
-        try await withHTTPLab { lab in
+        var redisSettings = RedisSettings.forTests
+        redisSettings.commandTimeout = .seconds(3)
+        try await withHTTPLab(redis: redisSettings) { lab in
             PrivateRedis.current.freeze()
             let answer = try await HTTPCall.send(
                 .POST, lab.port, "/v1/jobs", headers: ["authorization": "Bearer tenant-a-test-key"], body: #"{"request":{}}"#,

@@ -10,7 +10,7 @@ import Testing
 private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false)
 
 /// The limits that protect clients from each other.
-@Suite(.redis, .timeLimit(.minutes(1))) struct LimitTests {
+@Suite(.redis, .timeLimit(.minutes(3))) struct LimitTests {
     private static let chat: JSON = ["model": "m", "messages": [["role": "user", "content": "x"]]]
 
     @Test func `running requests of a tenant are limited over sockets and HTTP together`() async throws {
@@ -32,10 +32,10 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
             let theirs = try await other.request("x", model: "m")
             let third = try await lab.claim()
             try await third.end(.finished(.stop, usage))
-            _ = try await other.state.wait(deadline: .seconds(15), { _ in "its end" }) { $0.requests[theirs.id]?.end }
+            _ = try await other.state.wait(deadline: .seconds(40), { _ in "its end" }) { $0.requests[theirs.id]?.end }
             // A request that ends, or whose client disconnects, is no longer counted; completions count as well.
             try await job.end(.finished(.stop, usage))
-            _ = try await one.state.wait(deadline: .seconds(15), { _ in "its end" }) { $0.requests[first.id]?.end }
+            _ = try await one.state.wait(deadline: .seconds(40), { _ in "its end" }) { $0.requests[first.id]?.end }
             let leaving = try await RawHTTPConnection(gateway.port)
             try await leaving.request("POST", "/v1/chat/completions", body: Self.chat.text)
             let completion = try await lab.claim()
@@ -46,7 +46,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
                 (try await one.request("x", model: "m"), try await lab.claim(deadline: .milliseconds(300)))
             }
             try await last.end(.finished(.stop, usage))
-            _ = try await one.state.wait(deadline: .seconds(15), { _ in "its end" }) { $0.requests[again.id]?.end }
+            _ = try await one.state.wait(deadline: .seconds(40), { _ in "its end" }) { $0.requests[again.id]?.end }
             try await second.end(.finished(.stop, usage))
             for client in [one, two, other] { await client.close() }
         }
@@ -116,7 +116,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
             // The socket was closed during the flood. On a slow machine the close frame may have been dropped by then, which gives 1006.
             #expect([4430, 1006].contains(try await stalled.closed()))
             try await job.end(.finished(.stop, usage))
-            let end = try await active.state.wait(deadline: .seconds(15), { _ in "its end" }) { $0.requests[request.id]?.end }
+            let end = try await active.state.wait(deadline: .seconds(40), { _ in "its end" }) { $0.requests[request.id]?.end }
             #expect(end == .finished && active.problems.isEmpty)
             try await flood.end(.finished(.stop, usage))
             await active.close()
@@ -156,7 +156,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
             try await other.job.end(.finished(.stop, usage))
             for (client, _) in slow + [other] { try await client.goOnReading() }
             for (client, _) in slow { #expect([4430, 1006].contains(try await client.closed())) }
-            try await other.client.state.wait(deadline: .seconds(15), { "its end, \($0)" }) { $0.requests.values.first?.end }
+            try await other.client.state.wait(deadline: .seconds(40), { "its end, \($0)" }) { $0.requests.values.first?.end }
             for (_, job) in slow { try await job.end(.finished(.stop, usage)) }
             await healthy.close()
             await other.client.close()
@@ -170,12 +170,12 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
             let request = try await client.request("x", model: "m")
             let job = try await lab.claim()
             try await job.write(.upstream(name: "u", model: "m"), .text("one"), .text(" two"))
-            let half = try await client.state.wait(deadline: .seconds(15), { _ in "its text" }) { state in
+            let half = try await client.state.wait(deadline: .seconds(40), { _ in "its text" }) { state in
                 state.requests[request.id].flatMap { $0.text == "one two" ? $0.lastEvent : nil }
             }
             try await job.write(.text(" three"))
             try await job.end(.finished(.stop, usage))
-            _ = try await client.state.wait(deadline: .seconds(15), { _ in "its end" }) { $0.requests[request.id]?.end }
+            _ = try await client.state.wait(deadline: .seconds(40), { _ in "its end" }) { $0.requests[request.id]?.end }
             let session = client.state.value.session
             await client.close()
 
@@ -189,7 +189,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
                 payload["request_id"] = .string(request.id)
                 payload["last_event_id"] = after.map { .string($0.description) }
                 try await back.send("RESUME", .object(payload))
-                let end = try await back.state.wait(deadline: .seconds(15), { "its end, \($0)" }) { $0.requests[request.id]?.end }
+                let end = try await back.state.wait(deadline: .seconds(40), { "its end, \($0)" }) { $0.requests[request.id]?.end }
                 #expect(end == .finished && back.state.value.requests[request.id]?.text == text)
                 #expect(back.problems.isEmpty, "\(back.problems)")
                 await back.close()

@@ -7,7 +7,7 @@ import Testing
 
 /// Malformed and unusual requests at the listener. The connection is closed after the response exactly when its further bytes cannot be
 /// trusted.
-@Suite(.redis, .timeLimit(.minutes(1))) struct RequestGuardTests {
+@Suite(.redis, .timeLimit(.minutes(3))) struct RequestGuardTests {
     private struct Case: Sendable {
         let name: String
         let request: String

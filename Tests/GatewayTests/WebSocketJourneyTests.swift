@@ -12,7 +12,7 @@ import Testing
 private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false)
 
 private func ended(_ request: ClientRequest, on client: WebSocketClient) async throws {
-    _ = try await client.state.wait(deadline: .seconds(15), { "the end of \(request.id), \($0)" }) { $0.requests[request.id]?.end }
+    _ = try await client.state.wait(deadline: .seconds(40), { "the end of \(request.id), \($0)" }) { $0.requests[request.id]?.end }
 }
 
 /// Gateways as clients observe them, with a real Redis. The test acts as the worker.
@@ -172,7 +172,7 @@ private func ended(_ request: ClientRequest, on client: WebSocketClient) async t
             let request = try await client.request("x", model: "m")
             let job = try await lab.claim()
             try await job.write(.upstream(name: "u", model: "m"), .text("he"))
-            _ = try await client.state.wait(deadline: .seconds(15), { "text, \($0)" }) { $0.requests[request.id]?.lastEvent }
+            _ = try await client.state.wait(deadline: .seconds(40), { "text, \($0)" }) { $0.requests[request.id]?.lastEvent }
             await client.abort()
             try await job.write(.text("ll"))
             // Another tenant receives the response for an unknown session.

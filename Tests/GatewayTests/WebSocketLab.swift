@@ -52,7 +52,7 @@ struct WebSocketLab: Sendable {
         service.onListening = { port in ports.update { $0 = port } }
         let group = ServiceGroup(services: [service], logger: logger)
         let task = Task { try await group.run() }
-        let port = try await ports.wait(deadline: .seconds(15), { _ in "the gateway to listen" }) { $0 }
+        let port = try await ports.wait(deadline: .seconds(40), { _ in "the gateway to listen" }) { $0 }
         let gateway = Gateway(port: port, name: name, group: group, task: task)
         running.update { $0.append(gateway) }
         try await until("the gateway to be ready") { try await HTTPCall.get(port, "/readyz").status == 200 }
@@ -72,7 +72,7 @@ struct WebSocketLab: Sendable {
     }
 
     /// Claims the next waiting job.
-    func claim(deadline: Duration = .seconds(15)) async throws -> PlayedJob {
+    func claim(deadline: Duration = .seconds(40)) async throws -> PlayedJob {
         let consumer = JobConsumer(redis: queue.redis, blocking: blocking, settings: queue.settings, worker: "played", token: "t")
         try await consumer.createGroups()
         return try await until("a job in the queue", deadline: deadline) {

@@ -3,7 +3,7 @@ import Foundation
 import TestSupport
 import Testing
 
-/// Seeded HTTP requests at a gateway, outside of the journeys for their time limit. `SLUICE_FUZZ_INPUTS` (4,000) says how many, `SLUICE_FUZZ_SEED` (1) which.
+/// Seeded HTTP requests at a gateway, outside of the journeys for their time limit. `SLUICE_FUZZ_INPUTS` (1,000) says how many, `SLUICE_FUZZ_SEED` (1) which.
 @Suite(.serialized, .cpuBound, .timeLimit(.minutes(60)))
 struct HTTPFuzzTests {
     private static let threads = 2
@@ -15,7 +15,7 @@ struct HTTPFuzzTests {
     }
 
     @Test func `requests of any shape leave a gateway answering`() async throws {
-        let inputs = Self.setting("SLUICE_FUZZ_INPUTS", 4_000)
+        let inputs = Self.setting("SLUICE_FUZZ_INPUTS", 1_000)
         let seed = UInt64(Self.setting("SLUICE_FUZZ_SEED", 1))
         try await withLab(simulator: false) { lab in
             let admin = "admin-" + lab.key

@@ -120,9 +120,9 @@ extension Journeys {
                 try await front.publish(interrupt: "never-was")
                 let before = job.heard.text.utf8.count
                 try await until("more output after the rubbish") { job.heard.text.utf8.count > before }
-                #expect(try await front.publish(interrupt: job.id, reason: "by hand") == 2, "every worker listens")
+                #expect(try await front.publish(interrupt: job.id, reason: "by-hand") == 2, "every worker listens")
                 let end = try await job.ended(deadline: .seconds(5))
-                #expect(end["type"] == "interrupted" && end["reason"] == "by hand" && end["phase"] == "streaming")
+                #expect(end["type"] == "interrupted" && end["reason"] == "by-hand" && end["phase"] == "streaming")
                 #expect(end["latency_us"]?.integer != nil)
                 #expect(try await lab.endedRequest(model: model).end == .clientClosed)
                 let log = try await job.log()

@@ -8,8 +8,9 @@ extension Journeys {
     /// What one tenant or address that attacks may cost: the gateway 256 MiB, Redis its quota, another tenant 250 ms (p99). The small form
     /// of `sluice bench abuse`, each attack on a deployment of its own with default limits.
     @Suite struct ResourcePromiseTests {
-        /// A debug build on a shared machine takes several times as long as a release build on its own: four times the promise.
-        private static let slack = 4.0
+        /// The promise is one of release builds. A debug build on a shared machine takes about ten times as long; the stalls that this test
+        /// is for lasted 7 to 60 seconds.
+        private static let slack = 12.0
         private static let addedLatency = 250.0 * slack
         private static let gatewayBytes = 256 << 20
         private static let redisBytes = 128 << 20

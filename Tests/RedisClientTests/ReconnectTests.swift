@@ -98,7 +98,7 @@ import Testing
         try await withRedis { server in
             let proxy = try await FaultProxy.start(to: server.port)
             var settings = RedisSettings.forTests
-            settings.silence = .seconds(2)
+            settings.silence = .seconds(4)
             let log = CapturedLog()
             try await withClient("redis://127.0.0.1:\(proxy.port)", settings: settings, log: log) { redis in
                 #expect(try await redis.send("PING") == .simple("PONG"))

@@ -156,11 +156,11 @@ import Testing
 
     @Test func aBlockingReadOutlastsTheSilence() async throws {
         var settings = RedisSettings()
-        settings.silence = .milliseconds(500)
-        settings.commandTimeout = .seconds(1)
+        settings.silence = .seconds(2)
+        settings.commandTimeout = .seconds(4)
         let log = CapturedLog()
         try await withClient(url, settings: settings, log: log) { redis in
-            let seen = try await redis.send("BLPOP", "nothing", "2", timeout: .seconds(10))
+            let seen = try await redis.send("BLPOP", "nothing", "6", timeout: .seconds(30))
             #expect(seen == .null)
             #expect(try await redis.send("PING") == .simple("PONG"))
         }

@@ -4,7 +4,7 @@ import Simulator
 import Testing
 
 /// What becomes of requests whose clients leave, are slow, or write nonsense.
-@Suite(.timeLimit(.minutes(1))) struct ClientTests {
+@Suite(.timeLimit(.minutes(3))) struct ClientTests {
     @Test func aClientThatLeavesEndsItsAnswer() async throws {
         try await withSimulator { port in
             let client = try await RawClient(port: port)
@@ -23,7 +23,7 @@ import Testing
     @Test func aModelThatOutlivesItsClientGoesOnCounting() async throws {
         try await withSimulator { port in
             let client = try await RawClient(port: port)
-            try await client.send(Ask.chat("sim-n3-g1500-z", tag: "zombie"))
+            try await client.send(Ask.chat("sim-n3-g4000-z", tag: "zombie"))
             try await client.waitFor(" w0")
             try await client.close()
             let left = try await Watch.request(port, tag: "zombie") { $0["client_left_ns"]?.integer != nil || $0["how"] != .null }

@@ -4,7 +4,7 @@ import Simulator
 import Testing
 
 /// The other dialects, byte for byte where it matters.
-@Suite(.timeLimit(.minutes(1))) struct DialectTests {
+@Suite(.timeLimit(.minutes(3))) struct DialectTests {
     private static let generation = "/api/v1/services/aigc/text-generation/generation"
     private static let speech = "/api/v1/services/aigc/multimodal-generation/generation"
 

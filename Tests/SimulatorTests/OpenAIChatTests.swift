@@ -3,7 +3,7 @@ import JSONCodec
 import Simulator
 import Testing
 
-@Suite(.timeLimit(.minutes(1))) struct OpenAIChatTests {
+@Suite(.timeLimit(.minutes(3))) struct OpenAIChatTests {
     @Test func streamsWordsThenReasonUsageAndMark() async throws {
         try await withSimulator { port in
             let client = try await RawClient(port: port)

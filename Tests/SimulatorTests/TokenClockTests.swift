@@ -4,7 +4,7 @@ import Testing
 
 @testable import Simulator
 
-@Suite(.timeLimit(.minutes(1))) struct TokenClockTests {
+@Suite(.timeLimit(.minutes(3))) struct TokenClockTests {
     /// What fired, in order; all of it on one loop.
     private final class Firings {
         var order: [(due: UInt64, at: UInt64)] = []

@@ -14,7 +14,7 @@ package struct HTTPAnswer: Sendable {
 
 /// One HTTP/1.1 request on a connection of its own to a port of the loopback address.
 package enum HTTPCall {
-    package static func get(_ port: Int, _ path: String, headers: [String: String] = [:], deadline: TimeAmount = .seconds(10)) async throws
+    package static func get(_ port: Int, _ path: String, headers: [String: String] = [:], deadline: TimeAmount = .seconds(40)) async throws
         -> HTTPAnswer
     {
         try await send(.GET, port, path, headers: headers, deadline: deadline)
@@ -26,13 +26,13 @@ package enum HTTPCall {
 
     package static func send(
         _ method: HTTPMethod, _ port: Int, _ path: String, headers: [String: String] = [:], body: String = "",
-        deadline: TimeAmount = .seconds(10)
+        deadline: TimeAmount = .seconds(40)
     ) async throws -> HTTPAnswer {
         let loop = MultiThreadedEventLoopGroup.singleton.any()
         let promise = loop.makePromise(of: HTTPAnswer.self)
         let channel: any Channel
         do {
-            channel = try await ClientBootstrap(group: loop).connectTimeout(.seconds(5))
+            channel = try await ClientBootstrap(group: loop).connectTimeout(.seconds(30))
                 .channelInitializer { channel in
                     channel.eventLoop.makeCompletedFuture {
                         try channel.pipeline.syncOperations.addHTTPClientHandlers()

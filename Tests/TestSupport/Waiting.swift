@@ -12,7 +12,7 @@ package struct WaitedInVain: Error, CustomStringConvertible {
 /// An error of the probe counts as "not yet"; the last one is reported after the deadline.
 @discardableResult
 package func until<Value>(
-    _ what: String, deadline: Duration = .seconds(15), every: Duration = .milliseconds(5), isolation: isolated (any Actor)? = #isolation,
+    _ what: String, deadline: Duration = .seconds(40), every: Duration = .milliseconds(5), isolation: isolated (any Actor)? = #isolation,
     _ probe: () async throws -> Value?
 ) async throws -> Value {
     let end = ContinuousClock.now + deadline
@@ -27,7 +27,7 @@ package func until<Value>(
 }
 
 package func until(
-    _ what: String, deadline: Duration = .seconds(15), every: Duration = .milliseconds(5), isolation: isolated (any Actor)? = #isolation,
+    _ what: String, deadline: Duration = .seconds(40), every: Duration = .milliseconds(5), isolation: isolated (any Actor)? = #isolation,
     _ probe: () async throws -> Bool
 ) async throws {
     let _: Bool = try await until(what, deadline: deadline, every: every) { try await probe() ? true : nil }

@@ -174,7 +174,7 @@ package final class WebSocketClient: Sendable {
     /// Waits for and removes the first frame of this type that belongs to no request.
     @discardableResult
     package func expect(
-        _ type: String, deadline: Duration = .seconds(15), where matches: @Sendable (JSON) -> Bool = { _ in true }
+        _ type: String, deadline: Duration = .seconds(40), where matches: @Sendable (JSON) -> Bool = { _ in true }
     ) async throws -> Frame {
         try await state.wait(deadline: deadline, { "a frame \(type); there are \($0.waiting.suffix(3)), close code \($0.closeCode ?? 0)" })
         { state in
@@ -189,7 +189,7 @@ package final class WebSocketClient: Sendable {
     }
 
     /// Waits until the server closes the connection.
-    package func closed(deadline: Duration = .seconds(15)) async throws -> Int {
+    package func closed(deadline: Duration = .seconds(40)) async throws -> Int {
         try await state.wait(deadline: deadline, { "the socket's end; there are \($0.waiting.suffix(3))" }) { $0.closeCode }
     }
 

@@ -6,7 +6,7 @@ import Testing
 @testable import Upstream
 
 /// Names and addresses: both families, whichever of them answers.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(3)))
 struct AddressTests {
     private static func stream(_ exchange: RawServer.Exchange) {
         exchange.beginStream()

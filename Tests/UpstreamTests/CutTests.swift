@@ -7,7 +7,7 @@ import Testing
 @testable import Upstream
 
 /// A job's connection cut from a thread that is not the loop's.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(3)))
 struct CutTests {
     private let job = GenerationRequest.hello.jobID
 

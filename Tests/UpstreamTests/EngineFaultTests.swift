@@ -6,7 +6,7 @@ import Testing
 @testable import Upstream
 
 /// What goes wrong with an upstream, and the one failure that it ends in.
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(3)))
 struct EngineFaultTests {
     @Test func refused() async throws {
         let server = try await RawServer(EngineScript.stream)

@@ -90,7 +90,7 @@ struct EngineFuzzTests {
         exchange.channel.writeAndFlush(ByteBuffer(bytes: rest)).whenComplete { _ in exchange.close() }
     }
 
-    @Test(.timeLimit(.minutes(1)), .enabled(if: ProcessInfoInputs.areUsual), arguments: FuzzGrammar.Dialect.allCases)
+    @Test(.timeLimit(.minutes(3)), .enabled(if: ProcessInfoInputs.areUsual), arguments: FuzzGrammar.Dialect.allCases)
     func responses(_ dialect: FuzzGrammar.Dialect) async throws { try await Self.run(dialect) }
 
     /// Without a limit of time.

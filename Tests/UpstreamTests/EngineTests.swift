@@ -6,7 +6,7 @@ import Testing
 
 @testable import Upstream
 
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(3)))
 struct EngineTests {
     @Test func aWholeAnswer() async throws {
         let server = try await RawServer(EngineScript.stream)

@@ -35,7 +35,7 @@ private actor Standing {
     func run(_ body: @Sendable (isolated Standing) -> Void) { body(self) }
 }
 
-@Suite(.timeLimit(.minutes(1)))
+@Suite(.timeLimit(.minutes(3)))
 struct EpollLoopTests {
     private static func with(_ body: (EpollLoop) async throws -> Void) async throws {
         let loop = try EpollLoop(name: "test")

@@ -8,7 +8,7 @@ import Testing
 
 /// The largest inputs that are let in, and numbers and names beyond what is. A pass that is not linear would exceed the time limit many
 /// times over.
-@Suite(.serialized, .cpuBound, .timeLimit(.minutes(1)))
+@Suite(.serialized, .cpuBound, .timeLimit(.minutes(3)))
 struct OutsideBoundsTests {
     private static func request(members: [JSONObject.Member]) -> GenerationRequest {
         var request = GenerationRequest.hello

@@ -10,7 +10,7 @@ import Testing
 private let answer =
     #"data: {"choices":[{"index":0,"delta":{"content":"Hello"},"finish_reason":"stop"}]}"# + "\n\ndata: [DONE]\n\n"
 
-@Suite(.enabled("needs openssl") { CertificateAuthority.isPossible }, .timeLimit(.minutes(1)))
+@Suite(.enabled("needs openssl") { CertificateAuthority.isPossible }, .timeLimit(.minutes(3)))
 struct TLSTests {
     private static func stream(_ exchange: RawServer.Exchange) {
         exchange.beginStream()

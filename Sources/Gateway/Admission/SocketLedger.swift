@@ -41,25 +41,28 @@ struct AddressShares {
 final class ConnectionLedger {
     /// Connections reserved for addresses with fewer than `reservedPerAddress`, so that load balancer probes and operators can connect when
     /// others use up the rest.
-    static let reserved = 100
+    private let reserved: Int
     static let reservedPerAddress = 4
 
     private var count = 0
     private let maximum: Int
     private var addresses: AddressShares
 
-    /// Allows as many plain HTTP connections as WebSockets, plus some for probes and connections during their handshake.
-    init(settings: GatewaySettings) {
-        maximum = 2 * settings.socketsMaximum + 1_000
+    /// Allows as many plain HTTP connections as WebSockets, plus some for probes and connections during their handshake, but no more than the
+    /// process has file descriptors for. One address gets at most half of them.
+    /// - Parameter descriptors: file descriptors available to ordinary connections.
+    init(settings: GatewaySettings, descriptors: Int = .max) {
+        maximum = max(1, min(2 * settings.socketsMaximum + 1_000, descriptors))
+        reserved = min(100, maximum / 4)
         let share = settings.addressShare
-        addresses = AddressShares(maximum: share == 0 ? 0 : 2 * share + 250)
+        addresses = AddressShares(maximum: share == 0 ? 0 : min(2 * share + 250, max(1, maximum / 2)))
     }
 
     /// Counts a connection until it closes.
     /// - Returns: false when a limit is reached; then only probes are answered on the connection (`ProbeReserve`).
     func admit(_ channel: any Channel) -> Bool {
         let address = channel.remoteAddress?.ipAddress ?? ""
-        let isReserved = count >= maximum - Self.reserved && addresses.count(address) >= Self.reservedPerAddress
+        let isReserved = count >= maximum - reserved && addresses.count(address) >= Self.reservedPerAddress
         guard count < maximum, !isReserved, !addresses.isFull(address) else {
             Refusals.count(.upgrade, code: count < maximum && !isReserved ? "too_many_connections_of_address" : "too_many_connections")
             return false

@@ -21,10 +21,13 @@ final class ProbeReserve {
     private var channels: [ObjectIdentifier: any Channel] = [:]
 
     /// - Parameter descriptors: the process's limit of open file descriptors.
-    init(descriptors: Int = ProbeReserve.descriptorLimit) { descriptorMaximum = max(64, descriptors - Self.reservedDescriptors) }
+    init(descriptors: Int = ProbeReserve.descriptorLimit) { descriptorMaximum = Self.ordinaryDescriptors(of: descriptors) }
+
+    /// File descriptors available to ordinary connections, out of the process's limit.
+    static func ordinaryDescriptors(of limit: Int = ProbeReserve.descriptorLimit) -> Int { max(64, limit - reservedDescriptors) }
 
     /// The soft limit of `RLIMIT_NOFILE`; 1,024 if it cannot be read.
-    private static var descriptorLimit: Int {
+    static var descriptorLimit: Int {
         var limit = rlimit()
         guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return 1_024 }
         return Int(clamping: limit.rlim_cur)
