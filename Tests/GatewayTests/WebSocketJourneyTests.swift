@@ -79,7 +79,7 @@ private func ended(_ request: ClientRequest, on client: WebSocketClient) async t
         try await withWebSocketLab { lab in
             let gateway = try await lab.gateway { settings in
                 settings.messageMaximum = 1_000
-                settings.registerTimeout = .seconds(1)
+                settings.registerTimeout = .seconds(5)
                 settings.messagesPerSecond = 20
                 settings.socketsPerAddress = 1
             }
