@@ -166,6 +166,7 @@ let package = Package(
             dependencies: [
                 "sluice", "Support", "JSONCodec", "Contract", "JobQueue", "Observability", "RedisClient", "Upstream", "TestSupport",
                 .product(name: "Yams", package: "Yams"), .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: settings),
         .testTarget(

@@ -1,6 +1,7 @@
 import Contract
 import Gateway
 import JobQueue
+import Logging
 import Testing
 import Upstream
 import Worker

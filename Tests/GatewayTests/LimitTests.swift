@@ -156,7 +156,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
             try await other.job.end(.finished(.stop, usage))
             for (client, _) in slow + [other] { try await client.goOnReading() }
             for (client, _) in slow { #expect([4430, 1006].contains(try await client.closed())) }
-            try await other.client.state.wait(deadline: .seconds(40), { "its end, \($0)" }) { $0.requests.values.first?.end }
+            _ = try await other.client.state.wait(deadline: .seconds(40), { "its end, \($0)" }) { $0.requests.values.first?.end }
             for (_, job) in slow { try await job.end(.finished(.stop, usage)) }
             await healthy.close()
             await other.client.close()
