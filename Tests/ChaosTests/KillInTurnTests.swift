@@ -57,7 +57,6 @@ extension Chaos {
                 #expect(checker.figures.jobs == streams && outcomes.count == streams)
                 #expect(checker.figures.failed == 0 && checker.figures.fewestTerminals == 1 && checker.figures.mostTerminals == 1)
                 #expect(checker.figures.interrupted <= (streams + 7) / 8)
-                #expect(checker.figures.attempts >= streams)
                 print(
                     "kill in turn: \(streams) streams, \(checker.figures.finished) whole, \(checker.figures.interrupted) interrupted as asked, "
                         + "\(checker.figures.attempts) attempts")

@@ -138,7 +138,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
             }
             group.addTask {
                 try await Task.sleep(for: .seconds(40))
-                throw NothingCame(description: "no message on the cancel channel within 15 s")
+                throw NothingCame(description: "no message on the cancel channel within 40 s")
             }
             defer { group.cancelAll() }
             return try await group.next() ?? ""
