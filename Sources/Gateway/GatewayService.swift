@@ -36,7 +36,7 @@ package struct GatewayService: Service {
     /// The components of one run.
     private struct Parts {
         let context: GatewayContext
-        let node: NIOLoopBound<GatewayNode>
+        let node: NIOLoopBound<GatewayState>
         let subscriber: RedisSubscriber
         let server: Server<GatewayChannel>
         let certificates: CertificateBox?
@@ -66,11 +66,11 @@ package struct GatewayService: Service {
     private struct RunningTasks {
         let server: Task<Void, any Error>
         let connections: Task<Void, Never>
-        let beat: GatewayBeat
+        let beat: GatewayHeartbeat
         let beating: Task<Void, Never>
 
         init(_ parts: Parts) {
-            let beat = GatewayBeat(node: parts.node, context: parts.context)
+            let beat = GatewayHeartbeat(node: parts.node, context: parts.context)
             self.beat = beat
             // Detached from the service's graceful shutdown, which would close the listener before the drain is over.
             server = Task.detached { try await parts.server.run() }
@@ -86,20 +86,20 @@ package struct GatewayService: Service {
     /// Stops all tasks in order: listener, sockets, background tasks, Redis connections. No task may resume on the event loop after this
     /// returns, since the loop shuts down next.
     private func stop(_ parts: Parts, _ running: RunningTasks) async {
-        let errands = parts.context.errands
+        let backgroundTasks = parts.context.backgroundTasks
         running.server.cancel()
         running.beating.cancel()
         // `serve` has already reported the server's error, if any.
         _ = await running.server.result
         let node = parts.node
         parts.context.eventLoop.execute { node.value.abort() }
-        await errands.settle(within: Self.interruptAllowance)
-        errands.cancel()
+        await backgroundTasks.finish(within: Self.interruptAllowance)
+        backgroundTasks.cancel()
         parts.context.queue.redis.shutdown()
         parts.subscriber.shutdown()
         await running.connections.value
         await running.beating.value
-        await errands.settle(within: .seconds(1))
+        await backgroundTasks.finish(within: .seconds(1))
     }
 
     /// Creates all components on one event loop of `group`.
@@ -117,13 +117,13 @@ package struct GatewayService: Service {
             url: redisURL, settings: redisSettings, eventLoop: eventLoop, name: "commands", logger: logger)
         let subscriber = RedisSubscriber(
             url: redisURL, settings: redisSettings, eventLoop: eventLoop, name: "events", logger: logger)
-        let queue = JobQueue(redis: redis, settings: queueSettings)
+        let queue = JobProducer(redis: redis, settings: queueSettings)
         let context = GatewayContext(
             settings: settings, queue: queue,
             feed: EventFeed(queue: queue, subscriber: subscriber, eventLoop: eventLoop, logger: logger), authenticator: authenticator,
             eventLoop: eventLoop,
             readiness: Readiness(isRedisReachable: { redis.isConnected }, isSubscriptionAlive: { subscriber.isAlive }), logger: logger)
-        let node = try await eventLoop.submit { NIOLoopBound(GatewayNode(context: context), eventLoop: eventLoop) }.get()
+        let node = try await eventLoop.submit { NIOLoopBound(GatewayState(context: context), eventLoop: eventLoop) }.get()
         let channel = GatewayChannel(
             node: node, settings: settings, certificates: certificates,
             responder: GatewayResponder.make(makeRouter(context).buildResponder(), readiness: context.readiness, logger: logger))
@@ -133,7 +133,9 @@ package struct GatewayService: Service {
         serverLogger.logLevel = max(logger.logLevel, .warning)
         let server = Server(
             childChannelSetup: channel,
-            configuration: ServerConfiguration(address: .hostname(settings.host, port: settings.port), serverName: "sluice"),
+            // A flood of connections must not fill the kernel's queue, in which those of all clients wait to be accepted.
+            configuration: ServerConfiguration(
+                address: .hostname(settings.host, port: settings.port), serverName: "sluice", backlog: 4_096),
             onServerRunning: { [logger, settings] channel in
                 let port = channel.localAddress?.port ?? settings.port
                 logger.info("gateway listening", metadata: ["host": "\(settings.host)", "port": "\(port)", "gateway": "\(name)"])
@@ -191,11 +193,11 @@ package struct GatewayService: Service {
 
     /// Sets readiness to not ready, waits for running requests up to the drain timeout, then closes the listener. Lasts at least the drain
     /// notice, so that load balancers see the failing probe before the port closes.
-    private func drain(_ parts: Parts, _ beat: GatewayBeat) async {
+    private func drain(_ parts: Parts, _ beat: GatewayHeartbeat) async {
         parts.context.readiness.startDraining()
         let start = ContinuousClock.now
         let deadline = start + settings.drainTimeout + Self.shutdownAllowance
-        await runUntil(deadline, parts.context.errands) {
+        await runUntil(deadline, parts.context.backgroundTasks) {
             let node = parts.node
             await withCheckedContinuation { (done: CheckedContinuation<Void, Never>) in
                 parts.context.eventLoop.execute { node.value.drain { done.resume() } }
@@ -203,7 +205,7 @@ package struct GatewayService: Service {
         }
         // Until then probes are answered and new sockets rejected with 503. A second signal cancels this sleep.
         try? await Task.sleep(until: start + min(settings.drainNotice, settings.drainTimeout), clock: .continuous)
-        await runUntil(max(deadline, .now + Self.shutdownAllowance), parts.context.errands) {
+        await runUntil(max(deadline, .now + Self.shutdownAllowance), parts.context.backgroundTasks) {
             do { try await parts.server.shutdownGracefully() } catch {
                 parts.context.logger.debug("listener shutdown failed", metadata: ["error": "\(error)"])
             }
@@ -213,9 +215,11 @@ package struct GatewayService: Service {
     }
 
     /// Runs `body` in the background and waits for it until the deadline or cancellation. It continues in the background after that.
-    private func runUntil(_ deadline: ContinuousClock.Instant, _ errands: Errands, _ body: @escaping @Sendable () async -> Void) async {
+    private func runUntil(
+        _ deadline: ContinuousClock.Instant, _ backgroundTasks: BackgroundTasks, _ body: @escaping @Sendable () async -> Void
+    ) async {
         let (ended, end) = AsyncStream.makeStream(of: Void.self)
-        errands.start {
+        backgroundTasks.start {
             await body()
             end.finish()
         }

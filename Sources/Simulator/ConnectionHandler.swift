@@ -17,7 +17,7 @@ final class ConnectionHandler: ChannelInboundHandler, AnswerSink {
     private let logger: Logger
     private var requests: RequestAssembler
     private var context: ChannelHandlerContext?
-    private var generation: Generation?
+    private var generation: SimulatedGeneration?
     /// Properties of the current request: whether to keep the connection open after it, and whether the client uses HTTP/1.0.
     private var keepsAlive = true
     private var isHTTP10 = false
@@ -126,7 +126,7 @@ final class ConnectionHandler: ChannelInboundHandler, AnswerSink {
             tag: String(tag.prefix(200)), model: ask.model, path: path, traceparent: String(trace.prefix(200)), at: request.accepted)
         let form = dialect.form(of: answer, to: ask, number: record.number)
         let status = script.errorStatus
-        let generation = Generation(
+        let generation = SimulatedGeneration(
             script: script, answer: answer, form: form,
             error: status.map { dialect.error(status: $0, message: ErrorStatus.message($0), number: record.number) } ?? [],
             streamed: ask.stream, chunked: !isHTTP10, record: record, ledger: ledger, clock: clock, sink: self)

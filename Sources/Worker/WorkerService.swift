@@ -57,7 +57,7 @@ package struct WorkerService: Service {
         }
         upstreams.connect { room.reload($0) }
         let drain = DrainSignal()
-        let keeper = LeaseKeeper(
+        let keeper = LeaseRenewer(
             consumer: consumer, room: room, claimer: claimer, capacity: settings.concurrency, metrics: metrics, logger: logger,
             clock: clock,
             drainAsked: { drain.begin() })
@@ -79,7 +79,7 @@ package struct WorkerService: Service {
             if !subscriber.isAlive { return "the cancel subscription is not alive" }
             return nil
         }
-        let watch = LoopWatch(eventLoop: eventLoop, loop: loop, metrics: metrics).start()
+        let watch = EventLoopLagProbe(eventLoop: eventLoop, loop: loop, metrics: metrics).start()
         defer { watch.cancel() }
         try await withThrowingTaskGroup(of: Void.self) { tasks in
             tasks.addTask { await commands.run() }
@@ -123,7 +123,7 @@ package struct WorkerService: Service {
 
     /// Claims and runs jobs until the drain is complete.
     private func work(
-        consumer: JobConsumer, room: GenerationRoom, claimer: Claimer, keeper: LeaseKeeper, reporter: StatusReporter,
+        consumer: JobConsumer, room: GenerationRoom, claimer: Claimer, keeper: LeaseRenewer, reporter: StatusReporter,
         listener: InterruptListener, eventLoop: any EventLoop, drain: DrainSignal
     ) async throws {
         try await withGracefulShutdownHandler {
@@ -170,16 +170,16 @@ package struct WorkerService: Service {
     /// Creates the consumer groups, retrying every 200 ms until Redis accepts.
     /// - Returns: false when a drain began before the groups were created.
     private func createGroups(_ consumer: JobConsumer, unless drain: DrainSignal) async throws -> Bool {
-        var errorLog = Complaint("Redis refuses to make consumer groups", over: "consumer groups are made")
+        var errorLog = OnceLogger("Redis refuses to make consumer groups", over: "consumer groups are made")
         while !drain.hasBegun {
             do {
                 try await consumer.createGroups()
-                errorLog.settle(logger)
+                errorLog.recovered(logger)
                 return true
             } catch {
                 try Task.checkCancellation()
                 // Redis is unreachable (its connection logs that once) or rejects the command. Claiming cannot work without the groups.
-                if error.code == .server { errorLog.raise(error, logger) }
+                if error.code == .server { errorLog.failed(error, logger) }
                 try await Task.sleep(for: .milliseconds(200))
             }
         }

@@ -13,7 +13,7 @@ import TestSupport
 /// A test fixture: the router behind a real server, with the suite's Redis. The test acts as the worker.
 struct HTTPLab: Sendable {
     let port: Int
-    let queue: JobQueue
+    let queue: JobProducer
     let readiness: Readiness
     let blocking: RedisClient
     let namespace: String
@@ -51,11 +51,11 @@ struct HTTPLab: Sendable {
 actor PlayedJob {
     nonisolated let job: Job
     private let claim: Claim
-    private let queue: JobQueue
+    private let queue: JobProducer
     private let output: OutputCommands
     private var sequence = 0
 
-    init(claim: Claim, queue: JobQueue) {
+    init(claim: Claim, queue: JobProducer) {
         job = claim.job
         self.claim = claim
         self.queue = queue
@@ -108,7 +108,7 @@ func withHTTPLab(
     // A busy machine may schedule a client late.
     settings.handshakeTimeout = .seconds(30)
     fill(&settings)
-    let queue = JobQueue(redis: client, settings: queueSettings)
+    let queue = JobProducer(redis: client, settings: queueSettings)
     let readiness = Readiness(isRedisReachable: { client.isConnected }, isSubscriptionAlive: { subscriber.isAlive })
     let context = GatewayContext(
         settings: settings, queue: queue, feed: EventFeed(queue: queue, subscriber: subscriber, eventLoop: loop, logger: logger),

@@ -23,7 +23,7 @@ private let usage = Usage(promptTokens: 3, completionTokens: 4, estimated: false
         (.deadlineExceeded, 504, "timeout_error"),
     ])
     func `a job's failure as an HTTP status`(code: FailureCode, status: Int, type: String) {
-        let failure = HTTPFailure(Failure(code, "why"))
+        let failure = HTTPErrorResponse(Failure(code, "why"))
         #expect(failure.status.code == status)
         #expect((failure.headers[.retryAfter] != nil) == (status == 429 || status == 503))
         #expect(failure.json == ["error": ["message": "why", "type": .string(type), "code": .string(code.rawValue)]])
@@ -48,7 +48,7 @@ private let usage = Usage(promptTokens: 3, completionTokens: 4, estimated: false
     ])
     func `the error for an invalid job names the field`(body: String, named: String) {
         #expect { try JobSubmission.job(parsing: Array(body.utf8), id: job, owner: "a", maximumDepth: 32) } throws: { error in
-            guard let failure = error as? HTTPFailure else { return false }
+            guard let failure = error as? HTTPErrorResponse else { return false }
             return failure.status == .badRequest && failure.message.contains(named)
         }
     }
@@ -92,7 +92,7 @@ private let usage = Usage(promptTokens: 3, completionTokens: 4, estimated: false
     ])
     func `invalid completion requests`(body: String, named: String) {
         #expect { try ChatCompletionRequest(parsing: Array(body.utf8), maximumDepth: 32) } throws: { error in
-            (error as? HTTPFailure)?.status == .badRequest && (error as? HTTPFailure)?.message.contains(named) ?? false
+            (error as? HTTPErrorResponse)?.status == .badRequest && (error as? HTTPErrorResponse)?.message.contains(named) ?? false
         }
     }
 
@@ -117,7 +117,7 @@ private let usage = Usage(promptTokens: 3, completionTokens: 4, estimated: false
 
     @Test(arguments: [("1-0", true), ("2-17", true), ("", true), ("1", false), ("x-y", false), ("1-0\n", false)])
     func `values of Last-Event-ID`(header: String, isFine: Bool) {
-        let result = Result { () throws(HTTPFailure) in try JobEventRoute.lastEventID(header) }
+        let result = Result { () throws(HTTPErrorResponse) in try JobEventRoute.lastEventID(header) }
         #expect(result.map { $0?.description ?? "" } == (isFine ? .success(header) : .failure(.invalidEventID)))
     }
 }
@@ -226,7 +226,7 @@ private let usage = Usage(promptTokens: 3, completionTokens: 4, estimated: false
         #expect(body["choices"]?[0]?["finish_reason"] == "tool_calls")
         #expect(body["usage"]?["total_tokens"] == 7)
         var failing = ChatCompletion(model: "")
-        #expect(throws: HTTPFailure(Failure(.overloaded, "busy"))) { try failing.take(.failed(Failure(.overloaded, "busy"), usage)) }
+        #expect(throws: HTTPErrorResponse(Failure(.overloaded, "busy"))) { try failing.take(.failed(Failure(.overloaded, "busy"), usage)) }
     }
 }
 

@@ -25,18 +25,18 @@ import Testing
             })
         let one = try shares.request(of: "a")
         var two: HTTPShare? = try shares.request(of: "a")
-        #expect(throws: HTTPFailure.tooManyUnderWay) { try shares.request(of: "a") }
+        #expect(throws: HTTPErrorResponse.tooManyUnderWay) { try shares.request(of: "a") }
         let other = try shares.request(of: "b")
         try one.hold(6)
-        #expect(throws: HTTPFailure.tooManyBytes) { try two?.hold(5) }
-        #expect(throws: HTTPFailure.tooManyBytes) { try two?.hold(Int.max) }
+        #expect(throws: HTTPErrorResponse.tooManyBytes) { try two?.hold(5) }
+        #expect(throws: HTTPErrorResponse.tooManyBytes) { try two?.hold(Int.max) }
         try other.hold(10)
         two = nil
         one.release()
         one.release()
         #expect(shares.held(by: "a") == HTTPShares.Held())
         let stream = try shares.stream(of: "a")
-        #expect(throws: HTTPFailure.tooManyStreams) { try shares.stream(of: "a") }
+        #expect(throws: HTTPErrorResponse.tooManyStreams) { try shares.stream(of: "a") }
         stream.release()
         other.release()
         #expect(shares.held(by: "b") == HTTPShares.Held())

@@ -76,7 +76,7 @@ struct MessageFuzzTests {
                 let stored = settings.json
                 #expect(stored.bytes.count <= SessionSettings.defaultMaximumSize)
                 #expect(SessionSettings(stored: stored) == settings, "what is stored is what is read")
-                let body = ChatRequest.body(
+                let body = GenerationRequest.body(
                     settings: settings, history: ChatHistory(maximumTurns: 1, maximumSize: 1), text: request.text, model: request.model)
                 #expect(body["messages"]?.array?.isEmpty == false)
             case .interrupt:

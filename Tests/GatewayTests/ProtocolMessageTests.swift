@@ -198,12 +198,12 @@ import Testing
 
     @Test func `request bodies`() throws {
         var history = ChatHistory(maximumTurns: 20, maximumSize: 1_000)
-        let plain = ChatRequest.body(settings: SessionSettings(), history: history, text: "hi", model: nil)
+        let plain = GenerationRequest.body(settings: SessionSettings(), history: history, text: "hi", model: nil)
         #expect(JSON.object(plain).text == #"{"messages":[{"role":"user","content":"hi"}]}"#)
         history.append(user: "one", answer: "first")
         let settings = try Self.apply(
             #"{"function_calling":[{"name":"f"}],"update_session":{"systemPrompt":"R"}}"#, to: SessionSettings())
-        let full = ChatRequest.body(settings: settings, history: history, text: "two", model: "m")
+        let full = GenerationRequest.body(settings: settings, history: history, text: "two", model: "m")
         #expect(full["model"] == "m" && full["tools"]?.array?.count == 1)
         #expect(full["messages"]?.array?.map { $0["role"]?.string ?? "" } == ["system", "user", "assistant", "user"])
     }

@@ -22,11 +22,11 @@ struct WebSocketLab: Sendable {
         func drain() async { await group.triggerGracefulShutdown() }
     }
 
-    let queue: JobQueue
+    let queue: JobProducer
     private let blocking: RedisClient
     private let running = Observed<[Gateway]>([])
 
-    fileprivate init(queue: JobQueue, blocking: RedisClient) {
+    fileprivate init(queue: JobProducer, blocking: RedisClient) {
         self.queue = queue
         self.blocking = blocking
     }
@@ -105,7 +105,7 @@ func withWebSocketLab(_ body: (WebSocketLab) async throws -> Void) async throws 
     try await withThrowingTaskGroup(of: Void.self) { tasks in
         tasks.addTask { await client.run() }
         tasks.addTask { await blocking.run() }
-        let lab = WebSocketLab(queue: JobQueue(redis: client, settings: settings), blocking: blocking)
+        let lab = WebSocketLab(queue: JobProducer(redis: client, settings: settings), blocking: blocking)
         let result: Result<Void, any Error>
         do { result = .success(try await body(lab)) } catch { result = .failure(error) }
         await lab.stop()

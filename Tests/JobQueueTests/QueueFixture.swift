@@ -11,7 +11,7 @@ import TestSupport
 /// Producer and consumer of a queue, with a private redis-server.
 struct QueueFixture {
     let redis: PrivateRedis
-    let queue: JobQueue
+    let queue: JobProducer
     let consumer: JobConsumer
     let feed: EventFeed
     let keys: Keys
@@ -27,7 +27,7 @@ struct QueueFixture {
             let client = { RedisClient(url: url, settings: .forTests, eventLoop: group.next(), name: $0, logger: logger) }
             let (commands, blocking) = (client("commands"), client("blocking"))
             let subscriber = RedisSubscriber(url: url, settings: .forTests, eventLoop: group.next(), name: "feed", logger: logger)
-            let queue = JobQueue(redis: commands, settings: settings)
+            let queue = JobProducer(redis: commands, settings: settings)
             let fixture = QueueFixture(
                 redis: redis, queue: queue,
                 consumer: JobConsumer(redis: commands, blocking: blocking, settings: settings, worker: "w1", token: "t1"),

@@ -61,7 +61,7 @@ extension Journeys {
             for probe in ["request", "models", "health", "login"] {
                 guard let waits = finding[probe] else { continue }
                 let failures = try #require(waits["failures"]?.integer)
-                if failures > 0 { problems.append("\(failures) \(probe) probes failed") }
+                if failures > 0 { problems.append("\(failures) \(probe) probes failed: \(waits["first_failure"]?.string ?? "")") }
                 // A log-in waits for its turn among the attacker's: it has to succeed.
                 guard probe != "login" else { continue }
                 // Medians of the p99s of three windows.

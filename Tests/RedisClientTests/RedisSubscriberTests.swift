@@ -21,14 +21,16 @@ import Testing
             }
         }
 
+        func count(_ event: String) -> Int { events.value.count { $0 == event } }
+
         func wait(_ event: String, times: Int = 1) async throws {
-            _ = try await events.wait(deadline: .seconds(15), { "\(times) × \(event) in \($0.suffix(20))" }) { events in
+            _ = try await events.wait(deadline: .seconds(40), { "\(times) × \(event) in \($0.suffix(20))" }) { events in
                 events.count { $0 == event } >= times ? true : nil
             }
         }
 
         func wait(where matches: @escaping @Sendable (String) -> Bool, times: Int) async throws {
-            _ = try await events.wait(deadline: .seconds(15), { "\(times) events, \($0.count)" }) { events in
+            _ = try await events.wait(deadline: .seconds(40), { "\(times) events, \($0.count)" }) { events in
                 events.count(where: matches) >= times ? true : nil
             }
         }
@@ -111,12 +113,13 @@ import Testing
                 }
                 #expect(proxy.accepted == connections)
                 try await until("alive") { subscriber.isAlive }
+                let (losses, confirmations) = (told.count("a lost"), told.count("a subscribed"))
                 proxy.set { $0.silent = true }
-                try await told.wait("a lost", times: connections)
+                try await told.wait("a lost", times: losses + 1)
                 #expect(!subscriber.isAlive)
                 #expect(try await log.wait(for: "redis connection lost").metadata.contains("PING"))
                 proxy.heal()
-                try await told.wait("a subscribed", times: connections + 1)
+                try await told.wait("a subscribed", times: confirmations + 1)
                 try await until("alive") { subscriber.isAlive }
             }
             await proxy.close()

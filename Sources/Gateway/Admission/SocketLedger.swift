@@ -80,7 +80,7 @@ final class ConnectionLedger {
 
 /// The open WebSockets, with their number per address. Confined to the event loop.
 final class SocketLedger {
-    private(set) var sockets: [ObjectIdentifier: AgentSocket] = [:]
+    private(set) var sockets: [ObjectIdentifier: ClientSocket] = [:]
     private var addresses: AddressShares
     private let maximum: Int
     private let gauge = Gauge(label: "sluice_gateway_sockets")
@@ -97,14 +97,14 @@ final class SocketLedger {
     func isFull(address: String) -> Bool { addresses.isFull(address) }
 
     /// Counts an open socket.
-    func add(_ socket: AgentSocket) {
+    func add(_ socket: ClientSocket) {
         sockets[ObjectIdentifier(socket)] = socket
         addresses.add(socket.address)
         gauge.record(count)
     }
 
     /// Removes a closed socket; ignored when it was removed before.
-    func remove(_ socket: AgentSocket) {
+    func remove(_ socket: ClientSocket) {
         guard sockets.removeValue(forKey: ObjectIdentifier(socket)) != nil else { return }
         addresses.remove(socket.address)
         gauge.record(count)

@@ -16,19 +16,19 @@ struct ChatCompletionRequest: Sendable, Equatable {
 
     /// - Parameter maximumDepth: maximum nesting depth of the JSON.
     /// - Throws: status 400 with the name of the invalid field.
-    init(parsing bytes: [UInt8], maximumDepth: Int) throws(HTTPFailure) {
+    init(parsing bytes: [UInt8], maximumDepth: Int) throws(HTTPErrorResponse) {
         let json: JSON
         do { json = try JSON(parsing: bytes, maximumDepth: maximumDepth) } catch {
-            throw HTTPFailure.invalid("the body is not JSON: \(error)")
+            throw HTTPErrorResponse.invalid("the body is not JSON: \(error)")
         }
-        guard case .object(let body) = json else { throw HTTPFailure.invalid("the body is not a JSON object") }
+        guard case .object(let body) = json else { throw HTTPErrorResponse.invalid("the body is not a JSON object") }
         guard let messages = body["messages"]?.array, !messages.isEmpty, messages.allSatisfy({ $0.object != nil }) else {
-            throw HTTPFailure.invalid("\"messages\" must be a list of at least one message object")
+            throw HTTPErrorResponse.invalid("\"messages\" must be a list of at least one message object")
         }
         switch body["n"] {
         case nil, .null: break
         case .some(let number) where number.integer == 1: break
-        default: throw HTTPFailure.invalid("\"n\" must be 1", code: "unsupported_parameter")
+        default: throw HTTPErrorResponse.invalid("\"n\" must be 1", code: "unsupported_parameter")
         }
         self.body = body
         let (includesUsage, model): (Bool, String?)
@@ -36,22 +36,22 @@ struct ChatCompletionRequest: Sendable, Equatable {
         switch body["stream_options"] {
         case nil, .null: includesUsage = false
         case .object(let options): includesUsage = try Self.flag(options["include_usage"], name: "stream_options.include_usage")
-        default: throw HTTPFailure.invalid("\"stream_options\" must be an object")
+        default: throw HTTPErrorResponse.invalid("\"stream_options\" must be an object")
         }
         switch body["model"] {
         case nil, .null: model = nil
         case .string(let name) where name.utf8.count > NameLimit.model:
-            throw HTTPFailure.invalid("\"model\" is longer than \(NameLimit.model) bytes")
+            throw HTTPErrorResponse.invalid("\"model\" is longer than \(NameLimit.model) bytes")
         case .string(let name): model = name.isEmpty ? nil : name
-        default: throw HTTPFailure.invalid("\"model\" must be a string")
+        default: throw HTTPErrorResponse.invalid("\"model\" must be a string")
         }
         options = Options(streams: streams, includesUsage: includesUsage, model: model)
     }
 
     /// The value of an optional Boolean field; false when it is absent or null.
-    private static func flag(_ value: JSON?, name: String) throws(HTTPFailure) -> Bool {
+    private static func flag(_ value: JSON?, name: String) throws(HTTPErrorResponse) -> Bool {
         guard let value, !value.isNull else { return false }
-        guard let flag = value.bool else { throw HTTPFailure.invalid("\"\(name)\" must be true or false") }
+        guard let flag = value.bool else { throw HTTPErrorResponse.invalid("\"\(name)\" must be true or false") }
         return flag
     }
 }

@@ -15,9 +15,9 @@ struct ChatCompletionRoute: Sendable {
     @Sendable
     private func complete(_ request: Request, _ requestContext: GatewayRequestContext) async throws -> Response {
         let owner = try requestContext.requireTenant().name
-        guard !context.readiness.isDraining else { throw HTTPFailure.draining }
+        guard !context.readiness.isDraining else { throw HTTPErrorResponse.draining }
         let (run, chat) = try await submit(request, requestContext, owner: owner)
-        do throws(HTTPFailure) {
+        do throws(HTTPErrorResponse) {
             return chat.streams ? try await stream(run, chat) : try await collect(run, chat)
         } catch {
             throw error.of(run.id)
@@ -28,7 +28,7 @@ struct ChatCompletionRoute: Sendable {
     /// - Throws: status 400, 408, 413, 429 or 503; see `ChatCompletionRequest.init`, `Request.collect` and `CompletionRun.start`.
     private func submit(
         _ request: Request, _ requestContext: GatewayRequestContext, owner: String
-    ) async throws(HTTPFailure) -> (CompletionRun, ChatCompletionRequest.Options) {
+    ) async throws(HTTPErrorResponse) -> (CompletionRun, ChatCompletionRequest.Options) {
         let body = try await request.collect(upTo: context.settings.messageMaximum, requestContext.share)
         let chat = try ChatCompletionRequest(parsing: body, maximumDepth: context.settings.jsonDepthMaximum)
         let partition = Int.random(in: 0..<context.queue.keys.partitions)
@@ -36,13 +36,13 @@ struct ChatCompletionRoute: Sendable {
         var job = Job(id: id, priority: .interactive, request: chat.body, owner: owner)
         job.traceparent = request.traceparent
         let run = CompletionRun(id: id, owner: owner, context: context, channel: requestContext.channel)
-        do throws(HTTPFailure) { try await run.start(job) } catch { throw error.of(id) }
+        do throws(HTTPErrorResponse) { try await run.start(job) } catch { throw error.of(id) }
         requestContext.share?.release()
         return (run, chat.options)
     }
 
     /// Collects the whole completion and responds with it as one JSON object.
-    private func collect(_ run: CompletionRun, _ chat: ChatCompletionRequest.Options) async throws(HTTPFailure) -> Response {
+    private func collect(_ run: CompletionRun, _ chat: ChatCompletionRequest.Options) async throws(HTTPErrorResponse) -> Response {
         var completion = ChatCompletion(model: chat.model ?? "")
         while true {
             for event in try await events(run) {
@@ -62,13 +62,13 @@ struct ChatCompletionRoute: Sendable {
 
     /// Streams the completion as server-sent events. The response head waits for the first output, so that an earlier failure is reported
     /// as an HTTP status.
-    private func stream(_ run: CompletionRun, _ chat: ChatCompletionRequest.Options) async throws(HTTPFailure) -> Response {
+    private func stream(_ run: CompletionRun, _ chat: ChatCompletionRequest.Options) async throws(HTTPErrorResponse) -> Response {
         var early: [LoggedEvent] = []
         repeat {
             early += try await events(run)
             if let failure = early.firstFailure {
                 run.finish()
-                throw HTTPFailure(failure)
+                throw HTTPErrorResponse(failure)
             }
         } while !early.contains { $0.event.isOutput || $0.event.isTerminal }
         let completion = ChatCompletionStream(
@@ -116,7 +116,7 @@ struct ChatCompletionRoute: Sendable {
 
     /// The next events, before any output was written to the client.
     /// - Throws: 408 `client_gone` when the client disconnected; the job is interrupted then.
-    private func events(_ run: CompletionRun) async throws(HTTPFailure) -> [LoggedEvent] {
+    private func events(_ run: CompletionRun) async throws(HTTPErrorResponse) -> [LoggedEvent] {
         while true {
             switch await run.inbox.next() {
             case .events(let events): return events
@@ -124,7 +124,7 @@ struct ChatCompletionRoute: Sendable {
             case .clientGone, .tooSlow, .behind:
                 run.abandon()
                 // The client is gone, but a proxy in front may log the status.
-                throw HTTPFailure(.requestTimeout, code: "client_gone", "the client closed the connection")
+                throw HTTPErrorResponse(.requestTimeout, code: "client_gone", "the client closed the connection")
             }
         }
     }
@@ -151,9 +151,9 @@ extension [LoggedEvent] {
     }
 }
 
-extension HTTPFailure {
+extension HTTPErrorResponse {
     /// A copy of the failure with the job's id in its headers.
-    fileprivate func of(_ id: JobID) -> HTTPFailure {
+    fileprivate func of(_ id: JobID) -> HTTPErrorResponse {
         var failure = self
         failure.headers[.job] = id.rawValue
         return failure

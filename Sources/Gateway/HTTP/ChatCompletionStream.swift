@@ -43,7 +43,8 @@ struct ChatCompletionStream {
         case .restarted, .resumed:
             guard hasRole else { break }
             appendError(
-                HTTPFailure(Failure(.workerLost, "the worker was lost and generation restarted after output was sent; retry the request")),
+                HTTPErrorResponse(
+                    Failure(.workerLost, "the worker was lost and generation restarted after output was sent; retry the request")),
                 to: &out)
             return .giveUp
         case .text(let text):
@@ -65,7 +66,7 @@ struct ChatCompletionStream {
             close(reason: ChatCompletion.interrupted, usage: interruption.usage, out: &out)
             return .end
         case .failed(let failure, _):
-            appendError(HTTPFailure(failure), to: &out)
+            appendError(HTTPErrorResponse(failure), to: &out)
             return .end
         }
         return .goOn
@@ -112,7 +113,7 @@ struct ChatCompletionStream {
     }
 
     /// Appends an error chunk. No `[DONE]` follows it, so that a client cannot mistake a truncated answer for a complete one.
-    private func appendError(_ failure: HTTPFailure, to out: inout [UInt8]) {
+    private func appendError(_ failure: HTTPErrorResponse, to out: inout [UInt8]) {
         ServerSentEvents.appendData(failure.json.bytes, to: &out)
     }
 }
@@ -137,7 +138,7 @@ struct ChatCompletion {
     /// Adds an event to the completion.
     /// - Returns: whether the event was the terminal one.
     /// - Throws: the HTTP form of the job's failure.
-    mutating func take(_ event: GenerationEvent) throws(HTTPFailure) -> Bool {
+    mutating func take(_ event: GenerationEvent) throws(HTTPErrorResponse) -> Bool {
         switch event {
         case .started, .audio: return false
         case .resumed(let offset):
@@ -154,7 +155,7 @@ struct ChatCompletion {
         case .toolCall(let call): calls.append(call)
         case .finished(let reason, let usage): ending = (reason.rawValue, usage)
         case .interrupted(let interruption): ending = (Self.interrupted, interruption.usage)
-        case .failed(let failure, _): throw HTTPFailure(failure)
+        case .failed(let failure, _): throw HTTPErrorResponse(failure)
         }
         return ending != nil
     }

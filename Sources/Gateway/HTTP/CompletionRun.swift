@@ -49,10 +49,10 @@ final class CompletionRun: Sendable {
     /// Subscribes to the job's events and then submits the job.
     /// - Throws: 429 when the queue is full or the tenant has reached its limit of running requests, 503 when Redis is unreachable. The run
     ///   is over then.
-    func start(_ job: Job) async throws(HTTPFailure) {
+    func start(_ job: Job) async throws(HTTPErrorResponse) {
         guard context.tenants.admit(owner) else {
             finish()
-            throw HTTPFailure.tooManyRunning
+            throw HTTPErrorResponse.tooManyRunning
         }
         state.withLockedValue { $0.isCounted = true }
         context.completions.insert(id)
@@ -70,24 +70,26 @@ final class CompletionRun: Sendable {
             options.gateway = context.settings.name
             // If this gateway crashes, the node that detects the crash interrupts the job.
             options.endsWithGateway = true
-            switch try await context.queue.submitSurely(job, options: options, patience: .seconds(0), errands: context.errands) {
+            switch try await context.queue.submitSurely(
+                job, options: options, patience: .seconds(0), backgroundTasks: context.backgroundTasks)
+            {
             case .accepted, .exists, .repeated, .conflict, .sessionLost, .sessionUnsaved: break
             case .full:
                 finish()
-                throw HTTPFailure.queueFull
+                throw HTTPErrorResponse.queueFull
             case .ownerFull:
                 finish()
-                throw HTTPFailure.tooManyWaiting
+                throw HTTPErrorResponse.tooManyWaiting
             }
         } catch let error as RedisError {
             finish()
-            throw HTTPFailure.redis(error)
-        } catch let failure as HTTPFailure {
+            throw HTTPErrorResponse.redis(error)
+        } catch let failure as HTTPErrorResponse {
             throw failure
         } catch {
-            throw HTTPFailure(.badGateway, code: "internal", "submitting the job failed; retry the request")
+            throw HTTPErrorResponse(.badGateway, code: "internal", "submitting the job failed; retry the request")
         }
-        context.tellSubmitted(job)
+        context.logSubmitted(job)
         if markSubmitted() { interrupt() }
     }
 
@@ -111,8 +113,8 @@ final class CompletionRun: Sendable {
     func finish() {
         close(abandoning: false)
         guard context.completions.remove(id) else { return }
-        context.errands.start { [id, context] in
-            await Patience.seconds(600).until { () async throws(RedisError) in
+        context.backgroundTasks.start { [id, context] in
+            await RetryPolicy.seconds(600).run { () async throws(RedisError) in
                 try await context.queue.forgetRequest(id, of: context.settings.name)
             }
         }
@@ -165,8 +167,8 @@ final class CompletionRun: Sendable {
 
     /// Sends the interrupt in the background and retries it for up to 10 minutes while Redis is unreachable.
     private func interrupt() {
-        context.errands.start { [id, owner, context] in
-            let answer = await Patience.seconds(600).until { () async throws(RedisError) in
+        context.backgroundTasks.start { [id, owner, context] in
+            let answer = await RetryPolicy.seconds(600).run { () async throws(RedisError) in
                 let answer = try await context.queue.interrupt(id, reason: InterruptReason.clientGone, owner: owner)
                 try await context.queue.forgetRequest(id, of: context.settings.name)
                 return answer

@@ -24,8 +24,8 @@ package struct GatewayRequestContext: RequestContext {
 
     /// The authenticated tenant.
     /// - Throws: 401 on a route that lacks `AuthenticationMiddleware`, so that such a mistake cannot expose another tenant's jobs.
-    func requireTenant() throws(HTTPFailure) -> Tenant {
-        guard let tenant else { throw HTTPFailure.unauthenticated(given: false) }
+    func requireTenant() throws(HTTPErrorResponse) -> Tenant {
+        guard let tenant else { throw HTTPErrorResponse.unauthenticated(given: false) }
         return tenant
     }
 }

@@ -27,15 +27,15 @@ final class HTTPShares: Sendable {
 
     /// Counts a request until the returned share is released.
     /// - Throws: 429 when the tenant has reached its limit of open requests.
-    func request(of tenant: String) throws(HTTPFailure) -> HTTPShare {
-        guard add(1, to: \.requests, of: tenant, maximum: requestMaximum) else { throw HTTPFailure.tooManyUnderWay }
+    func request(of tenant: String) throws(HTTPErrorResponse) -> HTTPShare {
+        guard add(1, to: \.requests, of: tenant, maximum: requestMaximum) else { throw HTTPErrorResponse.tooManyUnderWay }
         return HTTPShare(of: tenant, in: self, holding: Held(requests: 1))
     }
 
     /// Counts an event stream until the returned share is released.
     /// - Throws: 429 when the tenant has reached its limit of event streams.
-    func stream(of tenant: String) throws(HTTPFailure) -> HTTPShare {
-        guard add(1, to: \.streams, of: tenant, maximum: streamMaximum) else { throw HTTPFailure.tooManyStreams }
+    func stream(of tenant: String) throws(HTTPErrorResponse) -> HTTPShare {
+        guard add(1, to: \.streams, of: tenant, maximum: streamMaximum) else { throw HTTPErrorResponse.tooManyStreams }
         return HTTPShare(of: tenant, in: self, holding: Held(streams: 1))
     }
 
@@ -79,8 +79,8 @@ final class HTTPShare: Sendable {
 
     /// Counts bytes of the request body.
     /// - Throws: 429 when the tenant's bodies would exceed their limit.
-    func hold(_ bytes: Int) throws(HTTPFailure) {
-        guard shares.hold(bytes, for: tenant) else { throw HTTPFailure.tooManyBytes }
+    func hold(_ bytes: Int) throws(HTTPErrorResponse) {
+        guard shares.hold(bytes, for: tenant) else { throw HTTPErrorResponse.tooManyBytes }
         held.withLockedValue { $0.bodyBytes += bytes }
     }
 

@@ -56,9 +56,9 @@ struct JobEventRoute: Sendable {
 
     /// Parses `Last-Event-ID`. A missing or empty header (a new EventSource may send one) gives nil.
     /// - Throws: 400 for an invalid id.
-    static func lastEventID(_ header: String?) throws(HTTPFailure) -> EventID? {
+    static func lastEventID(_ header: String?) throws(HTTPErrorResponse) -> EventID? {
         guard let header, !header.isEmpty else { return nil }
-        guard let id = EventID(header) else { throw HTTPFailure.invalidEventID }
+        guard let id = EventID(header) else { throw HTTPErrorResponse.invalidEventID }
         return id
     }
 

@@ -20,7 +20,7 @@ struct JobRoutes: Sendable {
     @Sendable
     private func submit(_ request: Request, _ requestContext: GatewayRequestContext) async throws -> Response {
         let owner = try requestContext.requireTenant().name
-        guard !context.readiness.isDraining else { throw HTTPFailure.draining }
+        guard !context.readiness.isDraining else { throw HTTPErrorResponse.draining }
         let body = try await request.collect(upTo: context.settings.messageMaximum, requestContext.share)
         let partitions = context.queue.keys.partitions
         var options = SubmitOptions()
@@ -28,7 +28,7 @@ struct JobRoutes: Sendable {
         var partition = Int.random(in: 0..<partitions)
         if let header = request.headers[.idempotencyKey] {
             guard let key = JobSubmission.idempotencyKey(header, owner: owner) else {
-                throw HTTPFailure.invalid("Idempotency-Key must be 1 to \(JobSubmission.maximumKeyLength) printable ASCII characters")
+                throw HTTPErrorResponse.invalid("Idempotency-Key must be 1 to \(JobSubmission.maximumKeyLength) printable ASCII characters")
             }
             options.idempotency = (key, JobSubmission.digest(body))
             partition = JobSubmission.partition(owner: owner, key: key, of: partitions)
@@ -36,23 +36,24 @@ struct JobRoutes: Sendable {
         let id = JobID(partition: partition, milliseconds: RequestClock.milliseconds)
         var job = try JobSubmission.job(parsing: body, id: id, owner: owner, maximumDepth: context.settings.jsonDepthMaximum)
         if job.traceparent == nil { job.traceparent = request.traceparent }
-        let (queue, errands, submitted) = (context.queue, context.errands, context.submitted)
-        guard await submitted.admit(id, of: owner, queue: queue) else { throw HTTPFailure.tooManyRunning }
+        let (queue, backgroundTasks, submitted) = (context.queue, context.backgroundTasks, context.submitted)
+        guard await submitted.admit(id, of: owner, queue: queue) else { throw HTTPErrorResponse.tooManyRunning }
         var isQueued = false
         defer { if !isQueued { submitted.remove(id, of: owner) } }
         let submission = try await askingRedis { [job, options] () throws(RedisError) in
-            try await queue.submitSurely(job, options: options, patience: .seconds(0), errands: errands)
+            try await queue.submitSurely(job, options: options, patience: .seconds(0), backgroundTasks: backgroundTasks)
         }
         switch submission {
         case .accepted, .exists:
             isQueued = true
-            context.tellSubmitted(job)
+            context.logSubmitted(job)
             return Self.accepted(id)
         case .repeated(let first): return Self.accepted(first)
-        case .full: throw HTTPFailure.queueFull
-        case .ownerFull: throw HTTPFailure.tooManyWaiting
+        case .full: throw HTTPErrorResponse.queueFull
+        case .ownerFull: throw HTTPErrorResponse.tooManyWaiting
         case .conflict, .sessionLost, .sessionUnsaved:
-            throw HTTPFailure(.conflict, code: "idempotency_conflict", "this Idempotency-Key was used with a different body; use a new key")
+            throw HTTPErrorResponse(
+                .conflict, code: "idempotency_conflict", "this Idempotency-Key was used with a different body; use a new key")
         }
     }
 
@@ -95,27 +96,27 @@ struct JobRoutes: Sendable {
 
     /// Parses the interrupt reason. An empty body, or one without `reason`, means `InterruptReason.userStop`.
     /// - Throws: 400 for an invalid body or reason.
-    static func reason(parsing body: [UInt8]) throws(HTTPFailure) -> String {
+    static func reason(parsing body: [UInt8]) throws(HTTPErrorResponse) -> String {
         guard !body.isEmpty else { return InterruptReason.userStop }
         guard let object = (try? JSON(parsing: body, maximumDepth: 8))?.object else {
-            throw HTTPFailure.invalid("the body is not a JSON object")
+            throw HTTPErrorResponse.invalid("the body is not a JSON object")
         }
         switch object["reason"] {
         case nil, .null: return InterruptReason.userStop
         case .string(let reason) where Interrupt.isReason(reason): return reason
-        default: throw HTTPFailure.invalid("\"reason\" must be 1 to \(Interrupt.maximumReasonLength) characters of A-Z a-z 0-9 _ . -")
+        default: throw HTTPErrorResponse.invalid("\"reason\" must be 1 to \(Interrupt.maximumReasonLength) characters of A-Z a-z 0-9 _ . -")
         }
     }
 }
 
 extension GatewayContext {
     /// The record of the job in the request's path.
-    /// - Throws: `HTTPFailure.unknownJob` when the job does not exist or has another owner or none; 503 when Redis is unreachable.
+    /// - Throws: `HTTPErrorResponse.unknownJob` when the job does not exist or has another owner or none; 503 when Redis is unreachable.
     func ownRecord(_ requestContext: GatewayRequestContext) async throws -> (JobID, JobRecord) {
         let owner = try requestContext.requireTenant().name
-        guard let id = JobID(requestContext.jobParameter) else { throw HTTPFailure.unknownJob }
+        guard let id = JobID(requestContext.jobParameter) else { throw HTTPErrorResponse.unknownJob }
         let record = try await askingRedis { () throws(RedisError) in try await queue.record(id) }
-        guard let record, record.owner == owner else { throw HTTPFailure.unknownJob }
+        guard let record, record.owner == owner else { throw HTTPErrorResponse.unknownJob }
         return (id, record)
     }
 }

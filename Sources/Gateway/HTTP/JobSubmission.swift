@@ -11,20 +11,22 @@ enum JobSubmission {
 
     /// Parses the body as a job with this id and owner.
     /// - Throws: status 400 with the name of the invalid field.
-    static func job(parsing body: [UInt8], id: JobID, owner: String, maximumDepth: Int) throws(HTTPFailure) -> Job {
+    static func job(parsing body: [UInt8], id: JobID, owner: String, maximumDepth: Int) throws(HTTPErrorResponse) -> Job {
         let json: JSON
         do { json = try JSON(parsing: body, maximumDepth: maximumDepth) } catch {
-            throw HTTPFailure.invalid("the body is not JSON: \(error)")
+            throw HTTPErrorResponse.invalid("the body is not JSON: \(error)")
         }
-        guard case .object(var object) = json else { throw HTTPFailure.invalid("the body is not a JSON object") }
-        for name in forbidden where object[name] != nil { throw HTTPFailure.invalid("\"\(name)\" must not be set; the gateway sets it") }
+        guard case .object(var object) = json else { throw HTTPErrorResponse.invalid("the body is not a JSON object") }
+        for name in forbidden where object[name] != nil {
+            throw HTTPErrorResponse.invalid("\"\(name)\" must not be set; the gateway sets it")
+        }
         object["id"] = .string(id.rawValue)
         do {
             var job = try Job(.object(object))
             job.owner = owner
             return job
         } catch {
-            throw HTTPFailure.invalid(error.reason)
+            throw HTTPErrorResponse.invalid(error.reason)
         }
     }
 

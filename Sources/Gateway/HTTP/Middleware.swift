@@ -3,7 +3,7 @@ import Hummingbird
 import Logging
 import NIOCore
 
-/// Converts every thrown error into an `HTTPFailure` and counts it, so that all error responses have the same JSON form.
+/// Converts every thrown error into an `HTTPErrorResponse` and counts it, so that all error responses have the same JSON form.
 struct FailureMiddleware: RouterMiddleware {
     typealias Context = GatewayRequestContext
 
@@ -16,24 +16,24 @@ struct FailureMiddleware: RouterMiddleware {
         }
     }
 
-    /// Calls the next handler and maps its error to an `HTTPFailure`.
+    /// Calls the next handler and maps its error to an `HTTPErrorResponse`.
     private func answer(
         _ request: Request, context: GatewayRequestContext, next: @concurrent (Request, GatewayRequestContext) async throws -> Response
-    ) async throws(HTTPFailure) -> Response {
+    ) async throws(HTTPErrorResponse) -> Response {
         do {
             return try await next(request, context)
-        } catch let failure as HTTPFailure {
+        } catch let failure as HTTPErrorResponse {
             throw failure
         } catch let error as HTTPError where error.status == .notFound {
-            throw HTTPFailure(
+            throw HTTPErrorResponse(
                 .notFound, code: "not_found", "no such route: \(request.method.rawValue) \(request.uri.path.prefix(200))")
         } catch let error as any HTTPResponseError {
-            throw HTTPFailure(error.status, code: "invalid_request", error.status.reasonPhrase)
+            throw HTTPErrorResponse(error.status, code: "invalid_request", error.status.reasonPhrase)
         } catch is CancellationError {
-            throw HTTPFailure.draining
+            throw HTTPErrorResponse.draining
         } catch {
             context.logger.error("request failed unexpectedly", metadata: ["path": "\(request.uri.path)", "error": "\(error)"])
-            throw HTTPFailure(.internalServerError, code: "internal", "internal error; see the gateway's log")
+            throw HTTPErrorResponse(.internalServerError, code: "internal", "internal error; see the gateway's log")
         }
     }
 }
@@ -52,11 +52,11 @@ struct AuthenticationMiddleware: RouterMiddleware {
         // Without authentication, any page in the user's browser could send jobs to a gateway on this machine. With authentication it
         // cannot: an Authorization header requires a CORS preflight, which the gateway does not accept.
         if authenticator.isOpen, !origins.allows(origin: request.headers[.origin], host: request.head.authority) {
-            throw HTTPFailure(.forbidden, code: "origin_refused", "pages of this origin are not allowed to use the gateway")
+            throw HTTPErrorResponse(.forbidden, code: "origin_refused", "pages of this origin are not allowed to use the gateway")
         }
         let token = Self.bearer(request.headers[.authorization])
         guard let tenant = await authenticator.authenticate(.bearer(token ?? ""), from: context.address) else {
-            throw HTTPFailure.unauthenticated(given: token != nil)
+            throw HTTPErrorResponse.unauthenticated(given: token != nil)
         }
         var context = context
         context.tenant = tenant

@@ -39,7 +39,7 @@ extension Router<GatewayRequestContext> {
             let list = allowed.map(\.rawValue).joined(separator: ", ")
             for method in all where !allowed.contains(method) {
                 on(path, method: method) { request, _ -> Response in
-                    var failure = HTTPFailure(
+                    var failure = HTTPErrorResponse(
                         .methodNotAllowed, code: "method_not_allowed", "\(request.method.rawValue) is not allowed here; allowed: \(list)")
                     failure.headers[.allow] = list
                     throw failure
@@ -54,22 +54,22 @@ extension Request {
     /// - Parameter maximum: maximum size, in bytes.
     /// - Throws: 413 when the body is larger than `maximum`, 429 when the tenant's bodies exceed their quota, 408 when it is not received
     ///   in time, 400 when the client aborts it.
-    func collect(upTo maximum: Int, _ share: HTTPShare?) async throws(HTTPFailure) -> [UInt8] {
-        if let length = headers[.contentLength].flatMap({ Int($0) }), length > maximum { throw HTTPFailure.tooLarge(maximum) }
+    func collect(upTo maximum: Int, _ share: HTTPShare?) async throws(HTTPErrorResponse) -> [UInt8] {
+        if let length = headers[.contentLength].flatMap({ Int($0) }), length > maximum { throw HTTPErrorResponse.tooLarge(maximum) }
         do {
             var bytes: [UInt8] = []
             for try await part in body {
-                guard part.readableBytes <= maximum - bytes.count else { throw HTTPFailure.tooLarge(maximum) }
+                guard part.readableBytes <= maximum - bytes.count else { throw HTTPErrorResponse.tooLarge(maximum) }
                 try share?.hold(part.readableBytes)
                 bytes += part.readableBytesView
             }
             return bytes
-        } catch let failure as HTTPFailure {
+        } catch let failure as HTTPErrorResponse {
             throw failure
         } catch is RequestGuard.BodyTimeout {
-            throw HTTPFailure(.requestTimeout, code: "body_timeout", "the body was not received in time")
+            throw HTTPErrorResponse(.requestTimeout, code: "body_timeout", "the body was not received in time")
         } catch {
-            throw HTTPFailure.invalid("the body ended before it was complete")
+            throw HTTPErrorResponse.invalid("the body ended before it was complete")
         }
     }
 }

@@ -19,7 +19,7 @@ struct GatewayChannel: ServerChildChannel, HTTPChannelHandler {
 
     /// The protocol of a connection after its first request.
     enum Negotiated: Sendable {
-        /// Handled by the `AgentSocket` in the pipeline.
+        /// Handled by the `ClientSocket` in the pipeline.
         case webSocket
         case http(HTTPStream)
         /// Above the limit of open connections; handled by `ProbeReserve`.
@@ -35,13 +35,13 @@ struct GatewayChannel: ServerChildChannel, HTTPChannelHandler {
     private static let idleTimeout = Duration.seconds(75)
 
     let responder: HTTPChannelHandler.Responder
-    private let node: NIOLoopBound<GatewayNode>
+    private let node: NIOLoopBound<GatewayState>
     private let settings: GatewaySettings
     private let origins: OriginRule
     private let certificates: CertificateBox?
 
     init(
-        node: NIOLoopBound<GatewayNode>, settings: GatewaySettings, certificates: CertificateBox?,
+        node: NIOLoopBound<GatewayState>, settings: GatewaySettings, certificates: CertificateBox?,
         responder: @escaping HTTPChannelHandler.Responder
     ) {
         self.node = node
@@ -111,7 +111,7 @@ struct GatewayChannel: ServerChildChannel, HTTPChannelHandler {
         channel.eventLoop.makeCompletedFuture {
             let high = min(settings.outgoingMaximum, SocketOutput.watchedSize)
             try channel.syncOptions?.setOption(.writeBufferWaterMark, value: .init(low: high / 2, high: high))
-            let socket = AgentSocket(node: node.value, address: Self.address(channel))
+            let socket = ClientSocket(node: node.value, address: Self.address(channel))
             socket.traceparent = head.headers.first(name: "traceparent").flatMap(TraceParent.init)?.text
             try channel.pipeline.syncOperations.addHandler(socket)
             return .webSocket

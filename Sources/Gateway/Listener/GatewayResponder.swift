@@ -14,7 +14,7 @@ enum GatewayResponder {
             var response: Response
             if request.uri.path == GatewayChannel.path {
                 // The request has no upgrade, or not a valid one (RFC 6455, 4.2.1); valid upgrades do not reach the router.
-                var failure = HTTPFailure(
+                var failure = HTTPErrorResponse(
                     .upgradeRequired, code: "upgrade_required",
                     "this path needs a WebSocket upgrade (RFC 6455, version 13) as the first request of a connection"
                 )

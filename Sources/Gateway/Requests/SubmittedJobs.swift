@@ -19,7 +19,7 @@ final class SubmittedJobs: Sendable {
 
     /// Counts one more job. When the tenant is at its limit, first removes jobs that have ended.
     /// - Returns: false when the tenant is still at its limit.
-    func admit(_ id: JobID, of tenant: String, queue: JobQueue) async -> Bool {
+    func admit(_ id: JobID, of tenant: String, queue: JobProducer) async -> Bool {
         // Without a limit nothing is counted.
         guard tenants.maximum > 0 else { return true }
         if !tenants.admitSubmitted(tenant) {
@@ -35,12 +35,12 @@ final class SubmittedJobs: Sendable {
 
     /// Removes ended jobs of all tenants at their limit. Called at every gateway heartbeat, because requests on sockets and completions are
     /// admitted without reading Redis.
-    func lookAtFull(_ queue: JobQueue) async {
+    func lookAtFull(_ queue: JobProducer) async {
         for tenant in jobs.withLockedValue({ Array($0.keys) }) where !tenants.hasRoom(tenant) { await removeEnded(of: tenant, queue) }
     }
 
     /// Reads the states of the tenant's oldest jobs and removes those that have ended.
-    private func removeEnded(of tenant: String, _ queue: JobQueue) async {
+    private func removeEnded(of tenant: String, _ queue: JobProducer) async {
         let oldest = jobs.withLockedValue { Array($0[tenant, default: []].prefix(Self.batch)) }
         guard !oldest.isEmpty else { return }
         var pipeline = RedisPipeline()

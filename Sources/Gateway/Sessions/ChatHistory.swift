@@ -59,7 +59,7 @@ struct ChatHistory: Sendable, Hashable {
 }
 
 /// Builds the request body of a job from its session.
-enum ChatRequest {
+enum GenerationRequest {
     /// - Returns: a chat completion request in OpenAI's form.
     static func body(settings: SessionSettings, history: ChatHistory, text: String, model: String?) -> JSONObject {
         var messages: [JSON] = []

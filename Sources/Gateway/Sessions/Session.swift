@@ -28,7 +28,7 @@ final class Session {
     /// Milliseconds since 1970; the expiry is counted from here.
     var lastRequestMilliseconds: Int
     /// Nil while the client is disconnected.
-    weak var socket: AgentSocket?
+    weak var socket: ClientSocket?
     /// Interrupts the running requests after the grace period. Set while the client is disconnected and requests are running.
     var graceTimer: Scheduled<Void>?
     /// Changes not yet written to Redis.

@@ -30,7 +30,7 @@ struct DashboardRoutes: Sendable {
         group.post("queues/:class/resume") { _, requestContext in try await self.pause(requestContext, false) }
     }
 
-    static let off = HTTPFailure(
+    static let off = HTTPErrorResponse(
         .notFound, code: "dashboard_off", "the dashboard is disabled: set SLUICE_ADMIN_KEY (or SLUICE_VIEWER_KEY) to enable it")
 
     private static let uncached: HTTPFields = [.cacheControl: "no-store"]
@@ -47,9 +47,9 @@ struct DashboardRoutes: Sendable {
 
     @Sendable
     private func job(_ request: Request, _ requestContext: GatewayRequestContext) async throws -> Response {
-        guard let id = JobID(requestContext.jobParameter) else { throw HTTPFailure.unknownJob }
+        guard let id = JobID(requestContext.jobParameter) else { throw HTTPErrorResponse.unknownJob }
         let story = try await askingRedis { () throws(RedisError) in try await context.queue.story(of: id) }
-        guard let story else { throw HTTPFailure.unknownJob }
+        guard let story else { throw HTTPErrorResponse.unknownJob }
         return .json(story.json, headers: Self.uncached)
     }
 
@@ -75,7 +75,7 @@ struct DashboardRoutes: Sendable {
         try requestContext.requireAdmin()
         let name = requestContext.parameter("name")
         guard try await askingRedis({ () throws(RedisError) in try await context.queue.drain(worker: name) }) else {
-            throw HTTPFailure(.notFound, code: "worker_not_found", "no such worker is running")
+            throw HTTPErrorResponse(.notFound, code: "worker_not_found", "no such worker is running")
         }
         log("operator asked a worker to drain", ["worker": "\(name)"])
         return .json(["worker": .string(name), "drain": true])
@@ -84,7 +84,7 @@ struct DashboardRoutes: Sendable {
     private func pause(_ requestContext: GatewayRequestContext, _ isPaused: Bool) async throws -> Response {
         try requestContext.requireAdmin()
         guard let priority = JobClass(rawValue: requestContext.parameter("class")) else {
-            throw HTTPFailure(.notFound, code: "queue_not_found", "a queue is interactive, standard or batch")
+            throw HTTPErrorResponse(.notFound, code: "queue_not_found", "a queue is interactive, standard or batch")
         }
         let changed = try await askingRedis { () throws(RedisError) in try await context.queue.pause(priority, isPaused) }
         log(isPaused ? "operator paused a queue" : "operator resumed a queue", ["class": "\(priority.rawValue)"])
@@ -111,12 +111,12 @@ struct OperatorMiddleware: RouterMiddleware {
     ) async throws -> Response {
         guard authenticator.hasOperators else { throw DashboardRoutes.off }
         guard origins.allows(origin: request.headers[.origin], host: request.head.authority) else {
-            throw HTTPFailure(.forbidden, code: "origin_refused", "pages of this origin may not operate the deployment")
+            throw HTTPErrorResponse(.forbidden, code: "origin_refused", "pages of this origin may not operate the deployment")
         }
         let token = AuthenticationMiddleware.bearer(request.headers[.authorization])
         guard let role = token.flatMap({ authenticator.operatorRole(key: $0) }) else {
             if token != nil { await authenticator.refused("an operator's key", from: context.address) }
-            throw HTTPFailure.unauthenticated(given: token != nil)
+            throw HTTPErrorResponse.unauthenticated(given: token != nil)
         }
         var context = context
         context.operatorRole = role
@@ -126,9 +126,9 @@ struct OperatorMiddleware: RouterMiddleware {
 
 extension GatewayRequestContext {
     /// - Throws: 403 `read_only` for a viewer.
-    fileprivate func requireAdmin() throws(HTTPFailure) {
+    fileprivate func requireAdmin() throws(HTTPErrorResponse) {
         guard operatorRole == .admin else {
-            throw HTTPFailure(.forbidden, code: "read_only", "this key is read-only", type: "permission_error")
+            throw HTTPErrorResponse(.forbidden, code: "read_only", "this key is read-only", type: "permission_error")
         }
     }
 }

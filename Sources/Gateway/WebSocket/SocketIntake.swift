@@ -10,12 +10,12 @@ final class SocketIntake: ChannelInboundHandler, RemovableChannelHandler {
     /// Bytes per read. Small, because each of many sockets may hold this much at the same time.
     private static let readSize = 16 << 10
 
-    private let socket: AgentSocket
+    private let socket: ClientSocket
     /// Buffers read but not yet forwarded, because the account is in debt.
     private var delayedBuffers: [ByteBuffer] = []
     private var resumption: Scheduled<Void>?
 
-    init(_ socket: AgentSocket) { self.socket = socket }
+    init(_ socket: ClientSocket) { self.socket = socket }
 
     func handlerAdded(context: ChannelHandlerContext) {
         set(ChannelOptions.recvAllocator, FixedSizeRecvByteBufferAllocator(capacity: Self.readSize), context)

@@ -50,7 +50,7 @@ package actor EventFeed {
     }
 
     private nonisolated let eventLoop: any EventLoop
-    private nonisolated let queue: JobQueue
+    private nonisolated let queue: JobProducer
     private let subscriber: RedisSubscriber
     private let logger: Logger
     private var jobs: [JobID: FollowedJob] = [:]
@@ -61,7 +61,7 @@ package actor EventFeed {
 
     /// - Parameters:
     ///   - subscriber: runs on the same event loop.
-    package init(queue: JobQueue, subscriber: RedisSubscriber, eventLoop: any EventLoop, logger: Logger) {
+    package init(queue: JobProducer, subscriber: RedisSubscriber, eventLoop: any EventLoop, logger: Logger) {
         self.queue = queue
         self.subscriber = subscriber
         self.eventLoop = eventLoop

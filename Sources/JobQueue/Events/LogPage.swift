@@ -11,7 +11,7 @@ package struct LogPage: Sendable {
     package let isLast: Bool
 }
 
-extension JobQueue {
+extension JobProducer {
     /// Reads the next events of a job: at least one entry, if there is any, and as many more as fit into `size`.
     /// - Parameters:
     ///   - after: the entry id after which to start, `LogPage.end` or an event's id; nil to start from the beginning.

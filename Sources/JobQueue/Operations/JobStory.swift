@@ -94,7 +94,7 @@ package struct JobStory: Sendable {
     }
 }
 
-extension JobQueue {
+extension JobProducer {
     /// Reads record, events and interrupt key of a job; nil when Redis has none of them.
     package func story(of id: JobID) async throws(RedisError) -> JobStory? {
         guard id.partition(of: keys.partitions) < keys.partitions else { return nil }

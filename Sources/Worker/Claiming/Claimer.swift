@@ -43,9 +43,9 @@ actor Claimer {
     /// A reply may have been lost, so entries may be pending for this consumer that it never received.
     private var mayHaveLostReply = false
     /// Error logs of queues (by key) whose last read failed. Blocking reads exclude these queues.
-    private var unreadable: [String: Complaint] = [:]
-    private var fetchErrors = Complaint("job fetch rejected by Redis", over: "job fetch accepted by Redis again")
-    private var claimErrors = Complaint("Redis refuses claims", over: "Redis takes claims again")
+    private var unreadable: [String: OnceLogger] = [:]
+    private var fetchErrors = OnceLogger("job fetch rejected by Redis", over: "job fetch accepted by Redis again")
+    private var claimErrors = OnceLogger("Redis refuses claims", over: "Redis takes claims again")
 
     /// Identifies a queue entry.
     private struct Place: Hashable {
@@ -119,7 +119,7 @@ actor Claimer {
                 await pause(.milliseconds(Int64(Self.waitMilliseconds)))
             }
         }
-        fetchErrors.settle(logger)
+        fetchErrors.recovered(logger)
         start(taken, leaseExpired: false)
         // Lets the started claims send their commands before the next read. (Task.yield would switch threads twice.)
         await withCheckedContinuation { continuation in eventLoop.execute { continuation.resume() } }
@@ -156,7 +156,7 @@ actor Claimer {
         // Only an empty result proves that every queue was read: otherwise those after the last entry may have been skipped.
         for priority in classes where taken.entries.isEmpty && !taken.faults.contains(where: { $0.priority == priority }) {
             let key = consumer.keys.queue(priority, partition: partition)
-            if var errorLog = unreadable.removeValue(forKey: key) { errorLog.settle(logger) }
+            if var errorLog = unreadable.removeValue(forKey: key) { errorLog.recovered(logger) }
         }
         for (priority, error) in taken.faults {
             if error.message.contains("NOGROUP") {
@@ -166,8 +166,8 @@ actor Claimer {
             }
             metrics.queueUnreadable(priority)
             let key = consumer.keys.queue(priority, partition: partition)
-            let errorLog = Complaint("a queue cannot be read; the others are served", over: "the queue can be read again")
-            unreadable[key, default: errorLog].raise(error, logger, ["class": "\(priority)", "partition": "\(partition)"])
+            let errorLog = OnceLogger("a queue cannot be read; the others are served", over: "the queue can be read again")
+            unreadable[key, default: errorLog].failed(error, logger, ["class": "\(priority)", "partition": "\(partition)"])
         }
         return taken.entries
     }
@@ -180,7 +180,7 @@ actor Claimer {
                 logger.debug("could not make consumer groups", metadata: ["error": "\(error)"])
             }
         } else if error.code == .server || error.code == .protocolViolation {
-            fetchErrors.raise(error, logger)
+            fetchErrors.failed(error, logger)
         }
         await pause(.milliseconds(Int64.random(in: 20...max(20, min(1_000, 40 << min(failures, 5))))))
     }
@@ -303,7 +303,7 @@ actor Claimer {
             metrics.endedAtClaim(code)
             logger.info(
                 "job ended before it ran",
-                metadata: job.facts(["state": code == nil ? "interrupted" : "failed", "code": "\(code?.rawValue ?? "")"]))
+                metadata: job.logMetadata(["state": code == nil ? "interrupted" : "failed", "code": "\(code?.rawValue ?? "")"]))
         }
         guard case .claimed(let claim) = outcome else { return release(entry) }
         metrics.claims.increment()
@@ -351,11 +351,11 @@ actor Claimer {
         while clock() - begun < lease {
             do {
                 let outcome = try await consumer.claim(job, entry: entry, leaseExpired: leaseExpired)
-                claimErrors.settle(logger)
+                claimErrors.recovered(logger)
                 return outcome
             } catch {
                 tries += 1
-                if error.code == .server { claimErrors.raise(error, logger) }
+                if error.code == .server { claimErrors.failed(error, logger) }
                 mayHaveLostReply = true
                 await pause(.milliseconds(Int64.random(in: 10...(50 << min(tries, 4)))))
             }
@@ -367,7 +367,7 @@ actor Claimer {
     private func log(of id: JobID) async -> [LoggedEvent] {
         for _ in 0..<20 {
             do {
-                return try await JobQueue(redis: consumer.redis, settings: consumer.settings).log(id, after: nil)
+                return try await JobProducer(redis: consumer.redis, settings: consumer.settings).log(id, after: nil)
             } catch { await pause(.milliseconds(100)) }
         }
         return []

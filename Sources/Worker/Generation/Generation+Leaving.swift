@@ -9,7 +9,7 @@ extension Generation {
     func lost() {
         guard !isOver else { return }
         core.logger.warning(
-            "job lost to another attempt; its upstream is closed", metadata: claim.job.facts(["attempt": "\(claim.attempt)"]))
+            "job lost to another attempt; its upstream is closed", metadata: claim.job.logMetadata(["attempt": "\(claim.attempt)"]))
         core.metrics.leasesLost.increment()
         close()
     }

@@ -42,7 +42,7 @@ extension Generation {
             core.metrics.speechFailed.increment()
             core.logger.warning(
                 "speech failed; the text goes on",
-                metadata: claim.job.facts(["code": "\(failure.code.rawValue)", "reason": "\(failure.message)"]))
+                metadata: claim.job.logMetadata(["code": "\(failure.code.rawValue)", "reason": "\(failure.message)"]))
         }
         if let action = machine.spoken() { perform(action) }
     }

@@ -28,7 +28,7 @@ extension Generation {
         guard !isOver else { return }
         let outcome = output.answered(part, replies)
         if outcome == .unsettled {
-            core.logger.debug("write to the event log refused", metadata: claim.job.facts(["replies": "\(replies.prefix(4))"]))
+            core.logger.debug("write to the event log refused", metadata: claim.job.logMetadata(["replies": "\(replies.prefix(4))"]))
         }
         proceed(outcome)
     }

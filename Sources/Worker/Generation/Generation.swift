@@ -239,7 +239,7 @@ final class Generation: UpstreamReceiver {
         if case .failed(let failure) = result {
             core.logger.info(
                 "upstream failed",
-                metadata: claim.job.facts([
+                metadata: claim.job.logMetadata([
                     "code": "\(failure.failure.code.rawValue)", "status": "\(failure.failure.upstreamStatus ?? 0)",
                     "upstream": "\(stops[machine.upstream].upstream.name)", "upstream_request": "\(failure.requestID ?? "")",
                 ]))
@@ -275,7 +275,7 @@ final class Generation: UpstreamReceiver {
         core.metrics.interrupted(phase: phase, hadCall: hadCall, microseconds: latency, usage: usage, maximum: maximum)
         core.logger.info(
             hadCall ? "interrupt closed upstream" : "interrupt ended job",
-            metadata: claim.job.facts(["phase": "\(phase.rawValue)", "latency_us": "\(latency)", "reason": "\(interrupt.reason)"]))
+            metadata: claim.job.logMetadata(["phase": "\(phase.rawValue)", "latency_us": "\(latency)", "reason": "\(interrupt.reason)"]))
         perform(action)
     }
 

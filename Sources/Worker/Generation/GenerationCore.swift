@@ -99,7 +99,7 @@ final class GenerationCore {
             metrics.finished(ending)
             logger.info(
                 "job ended",
-                metadata: generation.claim.job.facts([
+                metadata: generation.claim.job.logMetadata([
                     "state": "\(ending.type)", "attempt": "\(generation.claim.attempt)", "tokens": "\(generation.usage.completionTokens)",
                 ]))
         }

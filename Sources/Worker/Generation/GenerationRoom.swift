@@ -99,7 +99,7 @@ actor GenerationRoom {
         guard let generation = core?.generations[id] else { return }
         do {
             let reply = try await consumer.redis.send("XREVRANGE", .string(consumer.keys.log(id)), "+", "-", "COUNT", 1)
-            generation.settled(newest: JobQueue.firstID(reply))
+            generation.settled(newest: JobProducer.firstID(reply))
         } catch {
             generation.settling = false
             generation.answerLost()
@@ -127,7 +127,7 @@ actor GenerationRoom {
                 let isHandedBack = try await consumer.handBack(generation.renewal)
                 core?.logger.info(
                     isHandedBack ? "job handed back" : "job was taken over before it could be handed back",
-                    metadata: generation.claim.job.facts())
+                    metadata: generation.claim.job.logMetadata)
                 core?.handedBack(generation)
                 return
             } catch {

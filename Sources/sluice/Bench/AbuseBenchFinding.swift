@@ -61,6 +61,7 @@ struct AbuseFinding: Sendable {
             var object = JSONObject()
             object["count"] = .integer(attacked.count)
             object["failures"] = .integer(attacked.failures.count)
+            if let first = attacked.failures.first { object["first_failure"] = .string(first) }
             for (name, measurement) in [("rest", rest), ("attacked", attacked)] {
                 object["\(name)_p50_ms"] = .number(Self.plain(measurement.percentile(50)))
                 object["\(name)_p99_ms"] = .number(Self.plain(measurement.percentile(99)))

@@ -10,7 +10,7 @@ struct Deployment: Sendable {
     /// Timeout of a Redis command, and of connecting.
     private static let timeout = TimeAmount.seconds(4)
 
-    let queue: JobQueue
+    let queue: JobProducer
     let url: RedisURL
     private let settings: RedisSettings
 
@@ -32,7 +32,7 @@ struct Deployment: Sendable {
         let redis = RedisClient(
             url: found.redisURL, settings: settings, eventLoop: MultiThreadedEventLoopGroup.singleton.next(), name: "operator",
             logger: .silent)
-        let deployment = Deployment(queue: JobQueue(redis: redis, settings: found.queue), url: found.redisURL, settings: settings)
+        let deployment = Deployment(queue: JobProducer(redis: redis, settings: found.queue), url: found.redisURL, settings: settings)
         let connection = Task { await redis.run() }
         defer {
             redis.shutdown()

@@ -94,7 +94,7 @@ struct TopSession: Sendable {
 enum TopOperation {
     /// Carries out an action.
     /// - Returns: the outcome, for people.
-    static func carryOut(_ action: TopMachine.Action, on queue: JobQueue) async throws(RedisError) -> String {
+    static func carryOut(_ action: TopMachine.Action, on queue: JobProducer) async throws(RedisError) -> String {
         switch action {
         case .none, .quit: return ""
         case .pause(let priority, let isPaused):

@@ -2,7 +2,7 @@ import Logging
 import RedisClient
 
 /// Logs a repeated Redis error once, and its end once, however often the command is retried in between.
-struct Complaint {
+struct OnceLogger {
     private let refused: Logger.Message
     private let over: Logger.Message
     private var tries = 0
@@ -13,13 +13,13 @@ struct Complaint {
     }
 
     /// Logs the first error of a row at level error; later ones are only counted.
-    mutating func raise(_ error: RedisError, _ logger: Logger, _ facts: Logger.Metadata = [:]) {
+    mutating func failed(_ error: RedisError, _ logger: Logger, _ facts: Logger.Metadata = [:]) {
         if tries == 0 { logger.error(refused, metadata: facts.merging(["error": "\(error)"]) { $1 }) }
         tries += 1
     }
 
     /// Logs the end of a row of errors with their number, and resets the count. Does nothing when there was no error.
-    mutating func settle(_ logger: Logger) {
+    mutating func recovered(_ logger: Logger) {
         guard tries > 0 else { return }
         logger.info(over, metadata: ["refused": "\(tries)"])
         tries = 0

@@ -1,16 +1,16 @@
 import RedisClient
 
 /// Retries an operation with jittered back-off until a timeout, for times when Redis is not reachable.
-struct Patience: Sendable {
+struct RetryPolicy: Sendable {
     private let timeout: Duration
 
-    static func seconds(_ count: Int) -> Patience { Patience(timeout: .seconds(count)) }
+    static func seconds(_ count: Int) -> RetryPolicy { RetryPolicy(timeout: .seconds(count)) }
 
     /// Runs `body` until it succeeds. The delay between attempts starts at 50 ms and doubles up to 2 s; half of it is random, so that nodes
     /// do not retry at the same moment.
     /// - Returns: nil after the timeout, on cancellation, or when the Redis client was shut down.
     @discardableResult
-    func until<Value: Sendable>(_ body: @Sendable () async throws(RedisError) -> Value) async -> Value? {
+    func run<Value: Sendable>(_ body: @Sendable () async throws(RedisError) -> Value) async -> Value? {
         let clock = ContinuousClock()
         let deadline = clock.now + timeout
         var delayMilliseconds = 50

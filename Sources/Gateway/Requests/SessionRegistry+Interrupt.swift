@@ -13,10 +13,10 @@ struct InterruptResult: Sendable, Equatable {
 }
 
 /// Sending of interrupts: from a client's INTERRUPT to the interrupt key in Redis.
-extension SessionHost {
+extension SessionRegistry {
     /// How long a client's acknowledgement waits for Redis, and how long storing the interrupt key is retried after that.
-    private static let answerPatience = Patience.seconds(10)
-    private static let intentPatience = Patience.seconds(600)
+    private static let answerPatience = RetryPolicy.seconds(10)
+    private static let intentPatience = RetryPolicy.seconds(600)
     /// Charged to the session's account for each call to Redis, bytes.
     private static let callCost = 4 << 10
 
@@ -36,11 +36,11 @@ extension SessionHost {
         session.account.charge(Self.callCost)
         let (queue, id, owner) = (context.queue, request.jobID, session.owner)
         var logger = context.logger
-        for (name, fact) in JobFacts.of(id, traceparent: request.traceparent) { logger[metadataKey: name] = fact }
+        for (name, value) in Logger.Metadata.job(id, traceparent: request.traceparent) { logger[metadataKey: name] = value }
         logger[metadataKey: "reason"] = "\(reason)"
         context.await(
             { [logger] () -> InterruptResult? in
-                let answer = await Self.answerPatience.until { () async throws(RedisError) in
+                let answer = await Self.answerPatience.run { () async throws(RedisError) in
                     try await queue.interrupt(id, reason: reason, owner: owner)
                 }
                 GatewayMetrics.interrupted(answer)
@@ -66,7 +66,7 @@ extension SessionHost {
         request.storesIntent = true
         let (queue, id, owner) = (context.queue, request.jobID, session.owner)
         context.await({
-            _ = await Self.intentPatience.until { () async throws(RedisError) in
+            _ = await Self.intentPatience.run { () async throws(RedisError) in
                 try await queue.interrupt(id, reason: reason, owner: owner)
             }
         }) { request.storesIntent = false }

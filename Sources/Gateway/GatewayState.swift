@@ -2,9 +2,9 @@ import Logging
 import NIOCore
 
 /// Owner of all gateway objects that are confined to the event loop.
-final class GatewayNode {
+final class GatewayState {
     let context: GatewayContext
-    let host: SessionHost
+    let host: SessionRegistry
     let flushes: FlushList
     /// Open WebSockets.
     let ledger: SocketLedger
@@ -17,7 +17,7 @@ final class GatewayNode {
 
     init(context: GatewayContext) {
         self.context = context
-        host = SessionHost(context: context)
+        host = SessionRegistry(context: context)
         flushes = FlushList(eventLoop: context.eventLoop)
         ledger = SocketLedger(settings: context.settings)
         connections = ConnectionLedger(settings: context.settings, descriptors: ProbeReserve.ordinaryDescriptors())

@@ -5,7 +5,7 @@ import NIOCore
 import RedisClient
 
 /// The sessions held by this gateway. Opens, resumes, adopts and ends them, and reacts to disconnected clients. Confined to the event loop.
-final class SessionHost {
+final class SessionRegistry {
     let context: GatewayContext
     let store: SessionStore
     let accounts: TrafficAccounts
@@ -79,7 +79,7 @@ final class SessionHost {
 
     /// Makes this gateway the holder of a session. `then` gets nil when the session does not exist or does not match.
     private func claim(
-        _ id: String, owner: String?, holder: String?, then: @escaping (SessionHost, Result<Session?, RedisError>) -> Void
+        _ id: String, owner: String?, holder: String?, then: @escaping (SessionRegistry, Result<Session?, RedisError>) -> Void
     ) {
         // Validate the id and its partition first, because the Redis key is built from them.
         let partition = context.queue.keys.partition(of: id)
@@ -130,7 +130,7 @@ final class SessionHost {
     // MARK: clients and endings
 
     /// Connects a socket to the session. A previous socket is closed with 1001.
-    func attach(_ socket: AgentSocket, to session: Session) {
+    func attach(_ socket: ClientSocket, to session: Session) {
         let old = session.socket
         // Set the new socket before closing the old one, whose `detach` would otherwise start the grace period.
         session.socket = socket
@@ -142,7 +142,7 @@ final class SessionHost {
     }
 
     /// Disconnects a closing socket from the session. Running requests continue for the grace period.
-    func detach(_ socket: AgentSocket, from session: Session) {
+    func detach(_ socket: ClientSocket, from session: Session) {
         guard session.socket === socket || session.socket == nil, !session.isOver else { return }
         session.socket = nil
         left(session)

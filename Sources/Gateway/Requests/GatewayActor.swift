@@ -16,7 +16,7 @@ extension EventLoop {
 }
 
 /// An actor on the gateway's event loop. Tasks that run here reach the sockets and Redis connections without a thread hop.
-actor LoopRoom {
+actor GatewayActor {
     private nonisolated let executor: LoopExecutor
 
     nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
@@ -24,7 +24,7 @@ actor LoopRoom {
     init(_ executor: LoopExecutor) { self.executor = executor }
 
     /// Starts a task that prefers the event loop as its executor.
-    func begin(_ body: @escaping @Sendable (isolated LoopRoom) async -> Void) -> Task<Void, Never> {
+    func begin(_ body: @escaping @Sendable (isolated GatewayActor) async -> Void) -> Task<Void, Never> {
         Task(executorPreference: executor) { await body(self) }
     }
 }
@@ -34,6 +34,6 @@ extension GatewayContext {
     /// request, not per token.
     func await<Value: Sendable>(_ work: @escaping @Sendable () async -> Value, then: @escaping (Value) -> Void) {
         let then = NIOLoopBound(then, eventLoop: eventLoop)
-        errands.start(in: room) { _ in then.value(await work()) }
+        backgroundTasks.start(in: room) { _ in then.value(await work()) }
     }
 }

@@ -7,7 +7,7 @@ import NIOCore
 import RedisClient
 
 /// An error response in the form of the OpenAI API: `{"error":{"message":…,"type":…,"code":…}}`.
-struct HTTPFailure: Error, HTTPResponseError, Sendable, Equatable {
+struct HTTPErrorResponse: Error, HTTPResponseError, Sendable, Equatable {
     var status: HTTPResponse.Status
     var type: String
     var code: String
@@ -49,15 +49,15 @@ struct HTTPFailure: Error, HTTPResponseError, Sendable, Equatable {
     }
 }
 
-extension HTTPFailure {
-    static func invalid(_ message: String, code: String = "invalid_request") -> HTTPFailure {
-        HTTPFailure(.badRequest, code: code, message)
+extension HTTPErrorResponse {
+    static func invalid(_ message: String, code: String = "invalid_request") -> HTTPErrorResponse {
+        HTTPErrorResponse(.badRequest, code: code, message)
     }
 
     /// 401 for a missing or invalid credential.
     /// - Parameter given: whether the request had a credential; decides the `WWW-Authenticate` field (RFC 6750, 3.1).
-    static func unauthenticated(given: Bool) -> HTTPFailure {
-        var failure = HTTPFailure(
+    static func unauthenticated(given: Bool) -> HTTPErrorResponse {
+        var failure = HTTPErrorResponse(
             .unauthorized, code: "invalid_api_key",
             given ? "invalid API key or token" : "an API key or token is required: Authorization: Bearer <key>")
         failure.headers[.wwwAuthenticate] = given ? #"Bearer realm="sluice", error="invalid_token""# : #"Bearer realm="sluice""#
@@ -65,37 +65,37 @@ extension HTTPFailure {
     }
 
     /// 404 for a job that does not exist, belongs to another tenant or has no owner; identical, so that ids cannot be probed.
-    static let unknownJob = HTTPFailure(.notFound, code: "job_not_found", "no such job")
+    static let unknownJob = HTTPErrorResponse(.notFound, code: "job_not_found", "no such job")
 
-    static let invalidEventID = HTTPFailure(
+    static let invalidEventID = HTTPErrorResponse(
         .badRequest, code: "invalid_request", "Last-Event-ID must have the form <attempt>-<seq>")
 
-    static let draining = HTTPFailure(
+    static let draining = HTTPErrorResponse(
         .serviceUnavailable, code: "draining", "this gateway is draining; retry on a new connection")
 
-    static let queueFull = HTTPFailure(.tooManyRequests, code: "server_busy", "the job queue is full; try again later")
+    static let queueFull = HTTPErrorResponse(.tooManyRequests, code: "server_busy", "the job queue is full; try again later")
 
-    static let tooManyWaiting = HTTPFailure(
+    static let tooManyWaiting = HTTPErrorResponse(
         .tooManyRequests, code: "server_busy", "too many of your jobs are waiting; try again when some have started")
 
-    static let tooManyRunning = HTTPFailure(
+    static let tooManyRunning = HTTPErrorResponse(
         .tooManyRequests, code: "rate_limited", "too many of your requests are running; try again when one has ended")
 
-    static let tooManyUnderWay = HTTPFailure(
+    static let tooManyUnderWay = HTTPErrorResponse(
         .tooManyRequests, code: "rate_limited", "too many of your requests are waiting for a response; try again when one has completed")
 
-    static let tooManyBytes = HTTPFailure(
+    static let tooManyBytes = HTTPErrorResponse(
         .tooManyRequests, code: "rate_limited", "the bodies of your open requests are too large in total; try again when one has completed")
 
-    static let tooManyStreams = HTTPFailure(
+    static let tooManyStreams = HTTPErrorResponse(
         .tooManyRequests, code: "too_many_streams", "too many of your event streams are open; close one or wait for one to end")
 
-    static func tooLarge(_ maximum: Int) -> HTTPFailure {
-        HTTPFailure(.contentTooLarge, code: "payload_too_large", "the body is larger than \(maximum) bytes")
+    static func tooLarge(_ maximum: Int) -> HTTPErrorResponse {
+        HTTPErrorResponse(.contentTooLarge, code: "payload_too_large", "the body is larger than \(maximum) bytes")
     }
 
-    static func redis(_ error: RedisError) -> HTTPFailure {
-        HTTPFailure(.serviceUnavailable, code: "service_unavailable", "the job queue is unreachable; try again later")
+    static func redis(_ error: RedisError) -> HTTPErrorResponse {
+        HTTPErrorResponse(.serviceUnavailable, code: "service_unavailable", "the job queue is unreachable; try again later")
     }
 
     /// The HTTP form of a job's failure. An upstream's 400, 404 and 429 are passed on; its 401 and 403 become 502, because they mean that
@@ -126,6 +126,6 @@ extension Response {
 }
 
 /// Runs an operation on Redis and converts its error into a 503.
-func askingRedis<Value>(_ body: () async throws(RedisError) -> Value) async throws(HTTPFailure) -> Value {
-    do { return try await body() } catch { throw HTTPFailure.redis(error) }
+func askingRedis<Value>(_ body: () async throws(RedisError) -> Value) async throws(HTTPErrorResponse) -> Value {
+    do { return try await body() } catch { throw HTTPErrorResponse.redis(error) }
 }

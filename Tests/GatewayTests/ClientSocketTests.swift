@@ -12,7 +12,7 @@ import Testing
 @testable import Gateway
 
 /// Connection limits and writes of a WebSocket, on an embedded channel without a network.
-@Suite struct AgentSocketTests {
+@Suite struct ClientSocketTests {
     /// Counts the writes and flushes of the handler above it.
     private final class Wire: ChannelOutboundHandler {
         typealias OutboundIn = WebSocketFrame
@@ -86,21 +86,21 @@ import Testing
     }
 
     /// A socket in a channel without a network.
-    private static func socket() throws -> (AgentSocket, Wire, EmbeddedChannel) {
+    private static func socket() throws -> (ClientSocket, Wire, EmbeddedChannel) {
         let channel = EmbeddedChannel()
         let loop = channel.embeddedEventLoop
         let logger = Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() })
         let url = try RedisURL("redis://127.0.0.1:1")
         let redis = RedisClient(url: url, settings: .forTests, eventLoop: loop, name: "commands", logger: logger)
         let subscriber = RedisSubscriber(url: url, settings: .forTests, eventLoop: loop, name: "events", logger: logger)
-        let queue = JobQueue(redis: redis, settings: QueueSettings())
+        let queue = JobProducer(redis: redis, settings: QueueSettings())
         let context = GatewayContext(
             settings: GatewaySettings(), queue: queue,
             feed: EventFeed(queue: queue, subscriber: subscriber, eventLoop: loop, logger: logger),
             authenticator: try authenticator { $0.none = true }, eventLoop: loop,
             readiness: Readiness(isRedisReachable: { true }, isSubscriptionAlive: { true }), logger: logger)
         let wire = Wire()
-        let socket = AgentSocket(node: GatewayNode(context: context), address: "")
+        let socket = ClientSocket(node: GatewayState(context: context), address: "")
         try channel.pipeline.syncOperations.addHandlers([wire, socket])
         return (socket, wire, channel)
     }

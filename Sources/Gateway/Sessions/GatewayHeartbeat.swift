@@ -6,7 +6,7 @@ import RedisClient
 
 /// Writes this gateway's heartbeat every third of a lease, and takes over from dead gateways: adopts their sessions with running requests
 /// and interrupts their chat completions, whose clients lost their connection.
-actor GatewayBeat {
+actor GatewayHeartbeat {
     /// Maximum sessions adopted, and completions interrupted, per heartbeat from one partition of one dead gateway.
     private static let batchSize = 500
     /// Consecutive heartbeats for which another gateway must be absent before it counts as dead. More than one, because after an outage of
@@ -19,7 +19,7 @@ actor GatewayBeat {
         let since = ContinuousClock.now
     }
 
-    private let node: NIOLoopBound<GatewayNode>
+    private let node: NIOLoopBound<GatewayState>
     private let context: GatewayContext
     private let heartbeat: NodeHeartbeat
     private let started = WallClock.milliseconds
@@ -32,7 +32,7 @@ actor GatewayBeat {
     private var keys: Keys { context.queue.keys }
     private var name: String { context.settings.name }
 
-    init(node: NIOLoopBound<GatewayNode>, context: GatewayContext) {
+    init(node: NIOLoopBound<GatewayState>, context: GatewayContext) {
         self.node = node
         self.context = context
         heartbeat = NodeHeartbeat(.gateway, name: context.settings.name, keys: context.queue.keys, lease: context.settings.lease)
@@ -131,7 +131,7 @@ actor GatewayBeat {
             count += ids.count
             context.logger.info("interrupting a dead gateway's completions", metadata: ["from": "\(other)", "completions": "\(ids.count)"])
             // In the background, so that the heartbeat is not delayed. Failed interrupts are retried at the next heartbeat.
-            context.errands.start { [queue = context.queue] in
+            context.backgroundTasks.start { [queue = context.queue] in
                 await withDiscardingTaskGroup { tasks in
                     for id in ids {
                         tasks.addTask {

@@ -16,7 +16,7 @@ struct SocketOutput {
 }
 
 /// Limits the unsent output of a client that reads slowly, and delays writers that can wait.
-extension AgentSocket {
+extension ClientSocket {
     private var isOpen: Bool {
         switch state {
         case .closing, .closed: false

@@ -5,10 +5,10 @@ import Logging
 import NIOCore
 import NIOWebSocket
 
-/// The WebSocket of one client: receives frames, sends messages, and enforces its timeouts. AgentSocket+Messages handles the messages.
+/// The WebSocket of one client: receives frames, sends messages, and enforces its timeouts. ClientSocket+Messages handles the messages.
 ///
 /// Confined to the event loop.
-final class AgentSocket: ChannelInboundHandler {
+final class ClientSocket: ChannelInboundHandler {
     typealias InboundIn = WebSocketFrame
     typealias OutboundOut = WebSocketFrame
 
@@ -30,7 +30,7 @@ final class AgentSocket: ChannelInboundHandler {
     /// Time for the peer to read pending data and answer the close frame.
     private static let closingTime = Duration.seconds(3)
 
-    let node: GatewayNode
+    let node: GatewayState
     /// IP address of the peer.
     let address: String
     /// The `traceparent` header of the upgrade request; passed on with all jobs of this socket.
@@ -66,7 +66,7 @@ final class AgentSocket: ChannelInboundHandler {
     var settings: GatewaySettings { node.context.settings }
     var eventLoop: any EventLoop { node.context.eventLoop }
 
-    init(node: GatewayNode, address: String) {
+    init(node: GatewayState, address: String) {
         self.node = node
         self.address = address
         messages = MessageMachine(maximum: node.context.settings.messageMaximum)

@@ -3,7 +3,7 @@ import NIOCore
 import Upstream
 
 /// Measures the scheduling delay of the two event loops of a worker, once per second.
-struct LoopWatch: Sendable {
+struct EventLoopLagProbe: Sendable {
     private static let period = TimeAmount.seconds(1)
 
     let eventLoop: any EventLoop

@@ -5,7 +5,7 @@ import NIOConcurrencyHelpers
 ///
 /// The gateway waits for them before it stops, because a task that resumes on a stopped event loop never completes and its interrupt would
 /// be lost.
-package final class Errands: Sendable {
+package final class BackgroundTasks: Sendable {
     private struct State {
         var tasks: [UInt64: Task<Void, Never>] = [:]
         var next: UInt64 = 0
@@ -27,7 +27,7 @@ package final class Errands: Sendable {
     }
 
     /// Runs `body` on the room's event loop. Must be called on that loop.
-    func start(in room: LoopRoom, _ body: @escaping @Sendable (isolated LoopRoom) async -> Void) {
+    func start(in room: GatewayActor, _ body: @escaping @Sendable (isolated GatewayActor) async -> Void) {
         track { ended in
             room.assumeIsolated { room in
                 room.begin { room in
@@ -62,7 +62,7 @@ package final class Errands: Sendable {
     private var anyTask: Task<Void, Never>? { state.withLockedValue { $0.tasks.values.first } }
 
     /// Waits until no task is running, at most for `limit`. Not shortened when the caller is cancelled.
-    func settle(within limit: Duration) async {
+    func finish(within limit: Duration) async {
         await Task.detached { [self] in
             let (ended, end) = AsyncStream.makeStream(of: Void.self)
             Task.detached { [self] in

@@ -5,7 +5,7 @@ import Logging
 import NIOCore
 
 /// Handling of the client's messages.
-extension AgentSocket {
+extension ClientSocket {
     /// Parses and handles one text message; answers malformed ones with an ERROR.
     func received(_ message: ByteBuffer) {
         let envelope: Envelope

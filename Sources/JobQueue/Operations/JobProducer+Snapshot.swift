@@ -3,7 +3,7 @@ import RedisClient
 import Support
 
 /// Reads the state of a deployment. The number of commands depends on nodes and partitions, never on the number of jobs.
-extension JobQueue {
+extension JobProducer {
     /// Maximum number of workers, and of gateways, in a snapshot.
     private static let nodesShown = 1_000
 
@@ -49,7 +49,7 @@ extension JobQueue {
 
 extension DeploymentSnapshot {
     /// Adds a partition's queues and dead letters to the sums.
-    fileprivate mutating func add(_ partition: Int, of queue: JobQueue) async throws(RedisError) {
+    fileprivate mutating func add(_ partition: Int, of queue: JobProducer) async throws(RedisError) {
         var pipeline = RedisPipeline()
         for found in queues {
             let key = queue.keys.queue(found.priority, partition: partition)

@@ -3,7 +3,7 @@ import NIOCore
 import NIOWebSocket
 
 /// Accounting of the bytes that a socket holds, on the account of its address or tenant.
-extension AgentSocket {
+extension ClientSocket {
     /// Inserts `SocketIntake` before the frame decoder, which would buffer a whole frame before this handler sees any of it.
     func addIntake(_ context: ChannelHandlerContext) {
         let pipeline = context.pipeline.syncOperations

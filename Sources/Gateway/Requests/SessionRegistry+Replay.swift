@@ -5,10 +5,10 @@ import NIOCore
 import RedisClient
 
 /// Replay of requests from the event logs of their jobs: page by page, at most as fast as the client reads.
-extension SessionHost {
+extension SessionRegistry {
     /// Maximum bytes of a log that one replay holds.
     private static let replayPage = 32 << 10
-    private static let replayPatience = Patience.seconds(600)
+    private static let replayPatience = RetryPolicy.seconds(600)
 
     /// Replays a running request from its first event, so that the answer is complete, and then follows it live. Retries for 10 minutes while
     /// Redis is unreachable.
@@ -24,13 +24,13 @@ extension SessionHost {
         context.await({ () -> (following: Following?, isThere: Bool) in
             var after: EventID?
             if !isSubmitting {
-                guard let isThere = await Self.replayPatience.until({ () async throws(RedisError) in try await queue.record(id) != nil })
+                guard let isThere = await Self.replayPatience.run({ () async throws(RedisError) in try await queue.record(id) != nil })
                 else { return (nil, true) }
                 guard isThere else { return (nil, false) }
                 after = await Self.catchUp(bound, generation, queue)
                 guard bound.value.isWanted(generation) else { return (nil, true) }
             }
-            let following = await Self.replayPatience.until { [after] () async throws(RedisError) in
+            let following = await Self.replayPatience.run { [after] () async throws(RedisError) in
                 try await feed.follow(id, after: after, receive: receive)
             }
             return (following, true)
@@ -51,7 +51,7 @@ extension SessionHost {
 
     /// Relays the events of the log up to its end, or until the replay becomes obsolete.
     /// - Returns: the id of the last event; nil when there was none.
-    private static func catchUp(_ bound: NIOLoopBound<Subject>, _ generation: Int, _ queue: JobQueue) async -> EventID? {
+    private static func catchUp(_ bound: NIOLoopBound<Subject>, _ generation: Int, _ queue: JobProducer) async -> EventID? {
         let id = bound.value.request.jobID
         var (after, cursor): (EventID?, String?) = (nil, nil)
         while true {
@@ -59,7 +59,7 @@ extension SessionHost {
             await beginRead(NIOLoopBound((socket, bound.value.session.account), eventLoop: bound.value.host.eventLoop))
             defer { bound.value.session.account.endRead() }
             guard bound.value.isWanted(generation) else { return after }
-            let page = await replayPatience.until { [cursor] () async throws(RedisError) in
+            let page = await replayPatience.run { [cursor] () async throws(RedisError) in
                 try await queue.logPage(id, after: cursor, size: replayPage)
             }
             guard let page else { return after }
@@ -71,7 +71,7 @@ extension SessionHost {
     }
 
     /// Waits until the client has read the previous output and the session's account allows another page.
-    private static func beginRead(_ bound: NIOLoopBound<(socket: AgentSocket?, account: TrafficAccount)>) async {
+    private static func beginRead(_ bound: NIOLoopBound<(socket: ClientSocket?, account: TrafficAccount)>) async {
         if bound.value.socket != nil {
             await withCheckedContinuation { continuation in bound.value.socket?.whenRead { continuation.resume() } }
         }
@@ -93,11 +93,11 @@ extension SessionHost {
     /// State of the replay of an ended request.
     private final class EndedReplay {
         let session: Session
-        let socket: AgentSocket
+        let socket: ClientSocket
         var machine: RelayMachine
         private var held = 0
 
-        init(_ session: Session, _ socket: AgentSocket, _ machine: RelayMachine) {
+        init(_ session: Session, _ socket: ClientSocket, _ machine: RelayMachine) {
             self.session = session
             self.socket = socket
             self.machine = machine
@@ -140,7 +140,7 @@ extension SessionHost {
         }
     }
 
-    private static func send(_ bound: NIOLoopBound<EndedReplay>, of id: JobID, _ queue: JobQueue) async -> ReplayEnd {
+    private static func send(_ bound: NIOLoopBound<EndedReplay>, of id: JobID, _ queue: JobProducer) async -> ReplayEnd {
         var cursor: String?
         while true {
             let (socket, account) = (bound.value.socket, bound.value.session.account)
@@ -162,7 +162,7 @@ extension SessionHost {
     }
 }
 
-extension SessionHost.Subject {
+extension SessionRegistry.Subject {
     /// Whether the request is still running and no later RESUME replaced this replay.
     fileprivate func isWanted(_ generation: Int) -> Bool {
         request.generation == generation && !session.isOver && session.running.contains { $0 === request }

@@ -57,7 +57,7 @@ package struct InterruptAnswer: Sendable, Equatable {
 ///
 /// Every method throws `RedisError`; after `connectionLost` and `timeout` it is unknown whether Redis executed the call. All methods are
 /// safe to repeat with the same arguments: a repeated submission returns `exists`, a repeated interrupt has no further effect.
-package struct JobQueue: Sendable {
+package struct JobProducer: Sendable {
     package let redis: RedisClient
     package let settings: QueueSettings
 

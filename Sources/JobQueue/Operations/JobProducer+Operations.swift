@@ -2,7 +2,7 @@ import Contract
 import RedisClient
 
 /// Operator commands on a deployment, shared by the command line, its live view and the gateway's dashboard.
-extension JobQueue {
+extension JobProducer {
     /// Expiry of a drain request, so that it does not drain a later worker of the same name.
     private static let drainExpirySeconds = 3_600
 

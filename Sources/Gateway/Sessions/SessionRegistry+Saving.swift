@@ -6,7 +6,7 @@ import NIOCore
 
 /// Writing of sessions to Redis. Each session has at most one write of changes in flight; changes made meanwhile are combined into the next
 /// write. Only the field of a new request is written immediately, before its job is submitted.
-extension SessionHost {
+extension SessionRegistry {
     /// How long a session without any REQUEST is kept after its client disconnected; enough for a short network outage.
     private static let unusedTime = Duration.seconds(60)
 
@@ -58,7 +58,7 @@ extension SessionHost {
     /// - Parameter then: called on the event loop, after that.
     func write(
         _ session: Session, _ change: SessionStore.Change, creating: SessionStore.Creation,
-        then: @escaping (SessionHost, SessionStore.Saved) -> Void
+        then: @escaping (SessionRegistry, SessionStore.Saved) -> Void
     ) {
         let bytes = change.size
         session.account.hold(bytes)

@@ -7,7 +7,7 @@ import RedisClient
 
 /// Runs the periodic work of a worker, every renewal interval: renews leases, which also returns interrupt keys, reads operator commands,
 /// measures the queues, and looks for expired leases. Runs on the event loop of the Redis commands.
-actor LeaseKeeper {
+actor LeaseRenewer {
     /// Maximum jobs per call of the renew script, so that it does not block Redis for long.
     private static let renewedAtOnce = 100
 

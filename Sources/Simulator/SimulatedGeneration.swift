@@ -18,7 +18,7 @@ protocol AnswerSink: AnyObject {
 ///
 /// It ends with its last piece or when its client disconnects. A model with `outlivesClient` continues to its last piece after a
 /// disconnect.
-final class Generation: Timed {
+final class SimulatedGeneration: Timed {
     private let script: ModelScript
     private let answer: Answer
     private let form: any AnswerForm

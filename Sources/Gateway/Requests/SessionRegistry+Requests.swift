@@ -5,10 +5,10 @@ import NIOCore
 import RedisClient
 
 /// Processing of requests: submits their jobs, relays the events to the client, and replays them on RESUME.
-extension SessionHost {
+extension SessionRegistry {
     /// A request with its session and host, for closures. Confined to the event loop.
     struct Subject {
-        let host: SessionHost
+        let host: SessionRegistry
         let session: Session
         let request: RunningRequest
     }
@@ -38,7 +38,7 @@ extension SessionHost {
     func start(_ payload: RequestPayload, in session: Session) {
         session.touch()
         let speaks = payload.requiresSpeech ?? session.settings.requiresSpeech
-        let body = ChatRequest.body(settings: session.settings, history: session.history, text: payload.text, model: payload.model)
+        let body = GenerationRequest.body(settings: session.settings, history: session.history, text: payload.text, model: payload.model)
         let jobID = JobID(partition: session.partition, milliseconds: UInt64(session.lastRequestMilliseconds))
         var job = Job(id: jobID, priority: .interactive, request: body, session: session.id, owner: session.owner)
         if speaks { job.speech = Job.Speech() }
@@ -68,7 +68,7 @@ extension SessionHost {
 
     /// Submits the job and handles the outcome. The account holds the request's bytes until Redis answers.
     private func submit(_ job: Job, _ options: SubmitOptions, _ subject: Subject) {
-        let (queue, errands, bound) = (context.queue, context.errands, NIOLoopBound(subject, eventLoop: eventLoop))
+        let (queue, backgroundTasks, bound) = (context.queue, context.backgroundTasks, NIOLoopBound(subject, eventLoop: eventLoop))
         let bytes = subject.session.cost(of: subject.request.text ?? "")
         subject.session.account.hold(bytes)
         subject.session.account.charge(bytes)
@@ -77,18 +77,20 @@ extension SessionHost {
             // Save the request before its job, in the same flush: if this gateway dies, the gateway that adopts the session needs it to
             // resume or interrupt the job. The submission script checks that it was saved.
             bound.value.host.save(bound.value.request, of: bound.value.session)
-            return await Self.attempt(job, options, queue, errands)
+            return await Self.attempt(job, options, queue, backgroundTasks)
         }) { outcome in
             subject.session.account.release(bytes)
-            if case .accepted = outcome { subject.host.context.tellSubmitted(job) }
+            if case .accepted = outcome { subject.host.context.logSubmitted(job) }
             subject.host.submitted(subject, outcome)
         }
     }
 
-    private static func attempt(_ job: Job, _ options: SubmitOptions, _ queue: JobQueue, _ errands: Errands) async -> Outcome {
+    private static func attempt(_ job: Job, _ options: SubmitOptions, _ queue: JobProducer, _ backgroundTasks: BackgroundTasks) async
+        -> Outcome
+    {
         do {
             // A long timeout, because the client stays connected and can interrupt the request meanwhile.
-            switch try await queue.submitSurely(job, options: options, patience: .seconds(30), errands: errands) {
+            switch try await queue.submitSurely(job, options: options, patience: .seconds(30), backgroundTasks: backgroundTasks) {
             case .accepted, .repeated, .exists: return .accepted
             case .full, .conflict: return .refused(full)
             case .ownerFull: return .refused(ownerFull)
