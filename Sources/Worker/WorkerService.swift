@@ -6,6 +6,7 @@ import NIOCore
 import NIOPosix
 import RedisClient
 import ServiceLifecycle
+import Support
 import Upstream
 
 /// One worker process: claims jobs from Redis and runs them against the upstreams.
@@ -215,9 +216,5 @@ package struct WorkerService: Service {
     }
 
     /// The current wall-clock time, milliseconds since 1970.
-    private static var wallMilliseconds: UInt64 {
-        var time = timespec()
-        clock_gettime(CLOCK_REALTIME, &time)
-        return UInt64(time.tv_sec) * 1_000 + UInt64(time.tv_nsec) / 1_000_000
-    }
+    private static var wallMilliseconds: UInt64 { UInt64(WallClock.milliseconds.boundedCount) }
 }
