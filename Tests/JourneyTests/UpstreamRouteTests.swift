@@ -131,7 +131,7 @@ extension Journeys {
                 #expect(Self.upstreams(try await Self.ask(front)) == ["other"])
                 _ = try Self.write(Self.file(lab, first: port, second: port, extra: "colour: green", name: "third"), lab)
                 kill(try #require(worker.processID), SIGHUP)
-                try await until("the worker to have refused it") { worker.log.contains("upstreams not reloaded") }
+                try await until("the worker to have refused it") { worker.log.contains("upstreams reload failed") }
                 #expect(worker.log.contains("colour"))
                 #expect(Self.upstreams(try await Self.ask(front)) == ["other"])
                 await front.close()
