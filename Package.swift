@@ -65,16 +65,21 @@ let package = Package(
             resources: [.embedInCode("Scripts")],
             swiftSettings: settings),
         .target(
+            name: "CurlTransport",
+            dependencies: [
+                "CCurl", "CEpoll", .product(name: "Metrics", package: "swift-metrics"),
+                .product(name: "DequeModule", package: "swift-collections"),
+            ], swiftSettings: settings),
+        .target(
             name: "Upstream",
             dependencies: [
-                "CCurl", "CEpoll", "Support", "JSONCodec", "Contract", .product(name: "Logging", package: "swift-log"),
-                .product(name: "Metrics", package: "swift-metrics"), .product(name: "HeapModule", package: "swift-collections"),
-                .product(name: "DequeModule", package: "swift-collections"),
+                "Support", "JSONCodec", "Contract", "CurlTransport", .product(name: "Logging", package: "swift-log"),
+                .product(name: "Metrics", package: "swift-metrics"),
             ], swiftSettings: settings),
         .target(
             name: "Worker",
             dependencies: core + [
-                "Support", "JSONCodec", "Contract", "RedisClient", "JobQueue", "Upstream",
+                "Support", "JSONCodec", "Contract", "RedisClient", "JobQueue", "CurlTransport", "Upstream",
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
                 .product(name: "Hummingbird", package: "hummingbird"), .product(name: "NIOPosix", package: nio),
                 .product(name: "NIOConcurrencyHelpers", package: nio), .product(name: "Metrics", package: "swift-metrics"),
@@ -110,8 +115,8 @@ let package = Package(
         .executableTarget(
             name: "sluice",
             dependencies: [
-                "Support", "JSONCodec", "Contract", "Observability", "RedisClient", "JobQueue", "Upstream", "Worker", "Gateway",
-                "Simulator",
+                "Support", "JSONCodec", "Contract", "Observability", "RedisClient", "JobQueue", "CurlTransport", "Upstream", "Worker",
+                "Gateway", "Simulator",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
                 .product(name: "UnixSignals", package: "swift-service-lifecycle"),
@@ -148,7 +153,7 @@ let package = Package(
         .testTarget(
             name: "UpstreamTests",
             dependencies: [
-                "Support", "JSONCodec", "Contract", "Upstream", "Simulator", "TestSupport",
+                "Support", "JSONCodec", "Contract", "CurlTransport", "Upstream", "Simulator", "TestSupport",
                 .product(name: "NIOSSL", package: "swift-nio-ssl"),
             ],
             swiftSettings: settings),

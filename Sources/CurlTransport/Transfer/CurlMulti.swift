@@ -1,5 +1,4 @@
 import CCurl
-import Contract
 import DequeModule
 
 /// libcurl's multi-socket interface on an `EpollLoop`. The cost of an event depends on the number of ready sockets, not on all open ones.
@@ -7,14 +6,14 @@ import DequeModule
 ///
 /// libcurl's callbacks only record what happened; delegates are called after libcurl has returned. So a delegate may cancel or start any
 /// transfer, and calls into libcurl are never nested.
-final class CurlMulti: DescriptorHandler {
+package final class CurlMulti: DescriptorHandler {
     /// A transfer that libcurl could not set up; the description holds libcurl's reason.
-    struct SetupError: Error, CustomStringConvertible {
-        let description: String
+    package struct SetupError: Error, CustomStringConvertible {
+        package let description: String
     }
 
     private let loop: EpollLoop
-    private let settings: UpstreamSettings
+    private let settings: TransportSettings
     private let multi: UnsafeMutableRawPointer
     /// TLS sessions shared by all handles: later connections to a host resume the first one's session.
     private let share: UnsafeMutableRawPointer?
@@ -31,7 +30,8 @@ final class CurlMulti: DescriptorHandler {
     private var timer: LoopTimer?
     private var isClosed = false
 
-    init(loop: EpollLoop, settings: UpstreamSettings, sockets: UpstreamSockets) throws(SetupError) {
+    /// - Throws: `SetupError` if libcurl cannot be initialized.
+    package init(loop: EpollLoop, settings: TransportSettings, sockets: UpstreamSockets) throws(SetupError) {
         self.loop = loop
         self.sockets = sockets
         self.settings = settings
@@ -66,9 +66,9 @@ final class CurlMulti: DescriptorHandler {
     var held: Int { active.count + cancelled.count }
 
     /// Starts an exchange. It connects in this turn of the loop, or at the start of the next turn if called from the last batch.
-    /// - Parameter owner: Job whose connection `UpstreamSockets.cut` may shut down.
+    /// - Parameter owner: Id of the job whose connection `UpstreamSockets.cut` may shut down; nil for none.
     /// - Throws: `SetupError` with libcurl's reason. No connection was opened then.
-    func start(_ request: HTTPRequest, owner: JobID?, delegate: any ExchangeDelegate) throws(SetupError) -> CurlTransfer {
+    package func start(_ request: HTTPRequest, owner: String?, delegate: any ExchangeDelegate) throws(SetupError) -> CurlTransfer {
         loop.preconditionOnLoop()
         guard !isClosed else { throw SetupError(description: "the upstream client is closed") }
         guard let transfer = CurlTransfer(progressed: { [unowned self] in enqueue($0) }) else {
@@ -93,7 +93,7 @@ final class CurlMulti: DescriptorHandler {
     ///
     /// libcurl's clean-up takes many times longer than the shutdown. It is deferred to the next turn, which follows without waiting, so
     /// that the caller can report the end of the job first.
-    func remove(_ transfer: CurlTransfer) {
+    package func remove(_ transfer: CurlTransfer) {
         loop.preconditionOnLoop()
         guard transfer.isActive else { return }
         transfer.isActive = false
@@ -128,8 +128,8 @@ final class CurlMulti: DescriptorHandler {
         transfer.dispose()
     }
 
-    /// Pauses or resumes reading of a transfer's response.
-    func setPaused(_ paused: Bool, _ transfer: CurlTransfer) {
+    /// Pauses or resumes reading of a transfer's response (back-pressure). Does nothing on an ended transfer.
+    package func setPaused(_ paused: Bool, _ transfer: CurlTransfer) {
         loop.preconditionOnLoop()
         // Resuming may deliver buffered bytes from inside this call.
         guard transfer.isActive, transfer.outcome == nil else { return }
@@ -138,7 +138,7 @@ final class CurlMulti: DescriptorHandler {
     }
 
     /// Closes every connection. Delegates get no further callbacks.
-    func close() {
+    package func close() {
         loop.preconditionOnLoop()
         guard !isClosed else { return }
         isClosed = true

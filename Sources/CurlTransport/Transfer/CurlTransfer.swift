@@ -1,5 +1,4 @@
 import CCurl
-import Contract
 import Glibc
 
 /// One HTTP exchange and its libcurl easy handle. C types stay inside this type and `CurlMulti`.
@@ -8,7 +7,7 @@ import Glibc
 /// response after that header was freed; if the first header line of the next response begins with white space, it is appended to the freed
 /// header. A new handle costs about 2 µs more than a reset; the multi handle and the share keep connections, TLS sessions and resolved
 /// names.
-final class CurlTransfer {
+package final class CurlTransfer {
     let handle: UnsafeMutableRawPointer
     private var isDisposed = false
     private var headers: UnsafeMutablePointer<curl_slist>?
@@ -19,8 +18,8 @@ final class CurlTransfer {
     private var exceededLimit = false
     private(set) var isConnected = false
 
-    /// Job whose connection `UpstreamSockets` may shut down; nil for none.
-    private(set) var owner: JobID?
+    /// Id of the job whose connection `UpstreamSockets` may shut down; nil for none.
+    private(set) var owner: String?
     /// Socket that the response is read from; -1 if none.
     var descriptor: Int32 = -1
 
@@ -56,15 +55,8 @@ final class CurlTransfer {
         headers = nil
     }
 
-    /// Returns the transfer that a handle belongs to.
-    static func of(_ handle: UnsafeMutableRawPointer) -> CurlTransfer? {
-        var pointer: UnsafeMutableRawPointer?
-        guard sluice_easy_get_pointer(handle, CURLINFO_PRIVATE, &pointer) == CURLE_OK, let pointer else { return nil }
-        return from(pointer)
-    }
-
     /// Whether this exchange opened its connection, instead of reusing an idle one. Meaningful once connected.
-    var isOnNewConnection: Bool {
+    package var isOnNewConnection: Bool {
         var count = 0
         return !isDisposed && sluice_easy_get_long(handle, CURLINFO_NUM_CONNECTS, &count) == CURLE_OK && count > 0
     }
@@ -78,7 +70,7 @@ final class CurlTransfer {
     /// Sets all options of the handle. Called once.
     /// - Returns: nil on success, otherwise libcurl's reason (option refused or out of memory).
     func prepare(
-        _ request: HTTPRequest, owner: JobID?, settings: UpstreamSettings, sockets: UpstreamSockets, share: UnsafeMutableRawPointer?,
+        _ request: HTTPRequest, owner: String?, settings: TransportSettings, sockets: UpstreamSockets, share: UnsafeMutableRawPointer?,
         delegate: any ExchangeDelegate
     ) -> String? {
         self.delegate = delegate
@@ -96,7 +88,6 @@ final class CurlTransfer {
 
         errorBuffer[0] = 0
         set(CURLOPT_ERRORBUFFER, UnsafeMutableRawPointer(errorBuffer.baseAddress))
-        set(CURLOPT_PRIVATE, context)
         set(CURLOPT_URL, request.url)
         set(CURLOPT_PROTOCOLS_STR, "http,https")
         // No proxy from the environment: it would see the key of a plain HTTP upstream, and the operator configures upstream URLs

@@ -1,11 +1,10 @@
 import CCurl
-import Contract
 import Glibc
 import Metrics
 import Synchronization
 
 /// Opens, closes and counts libcurl's sockets and records which socket serves which job. This lets an interrupt shut a job's connection
-/// down from the thread that received it, without waiting for the event loop.
+/// down from the thread that received it, without waiting for the event loop. A job is any unique text here; `Upstream` passes job ids.
 ///
 /// Safe against reuse of descriptor numbers: the lock under which a socket is shut down is also taken to remove a socket from the registry
 /// before it is closed or reassigned.
@@ -14,10 +13,10 @@ package final class UpstreamSockets: Sendable {
         /// Number of open sockets: connecting, in use or idle.
         var open = 0
         /// The socket that each job's response is read from, and the reverse mapping.
-        var sockets: [JobID: Int32] = [:]
-        var owners: [Int32: JobID] = [:]
+        var sockets: [String: Int32] = [:]
+        var owners: [Int32: String] = [:]
         /// Jobs whose connection was cut and whose call has not ended on the loop yet. Bounded by the number of calls.
-        var cut: Set<JobID> = []
+        var cut: Set<String> = []
     }
 
     private let state = Mutex(State())
@@ -34,7 +33,7 @@ package final class UpstreamSockets: Sendable {
     /// Shuts a job's connection down. The upstream sees the end of the stream at once, and data that it still sends is rejected. The caller
     /// must also cancel the job's call on the loop; until then the call reports neither output nor the broken connection.
     /// - Returns: False if no response is being read for the job or the shutdown failed; the loop must then end the call.
-    package func cut(_ job: JobID) -> Bool {
+    package func cut(_ job: String) -> Bool {
         state.withLock { state in
             guard let descriptor = state.sockets.removeValue(forKey: job) else { return false }
             state.owners[descriptor] = nil
@@ -47,7 +46,7 @@ package final class UpstreamSockets: Sendable {
     // MARK: on the event loop
 
     /// Assigns a socket to a job. A socket serves one job, and a job has one socket.
-    func assign(_ descriptor: Int32, to job: JobID) {
+    func assign(_ descriptor: Int32, to job: String) {
         state.withLock { state in
             guard state.owners[descriptor] != job else { return }
             Self.unassign(descriptor, &state)
@@ -64,10 +63,10 @@ package final class UpstreamSockets: Sendable {
     }
 
     /// Whether the job's connection was cut and its call has not ended yet.
-    func wasCut(_ job: JobID) -> Bool { cutCount.load(ordering: .acquiring) > 0 && state.withLock { $0.cut.contains(job) } }
+    package func wasCut(_ job: String) -> Bool { cutCount.load(ordering: .acquiring) > 0 && state.withLock { $0.cut.contains(job) } }
 
     /// Removes the job's entries. Called when its call ends.
-    func callEnded(_ job: JobID) {
+    package func callEnded(_ job: String) {
         state.withLock { state in
             if state.cut.remove(job) != nil { cutCount.store(state.cut.count, ordering: .releasing) }
             if let descriptor = state.sockets.removeValue(forKey: job) { state.owners[descriptor] = nil }
