@@ -2,7 +2,8 @@ import Contract
 import Glibc
 import NIOCore
 import NIOPosix
-import Observability
+import OperatorTools
+import Support
 import Synchronization
 
 /// The limits that a gateway with default settings holds during an attack by one tenant or address.
@@ -18,20 +19,31 @@ struct AbusePromise: Sendable {
 
 /// `sluice bench abuse`: runs an attack against a deployment of its own and compares another tenant's latency during the attack with its
 /// latency at rest.
-struct AbuseBench: Sendable {
-    /// Smaller attacks, for debug builds.
-    var isQuick = false
-    /// Duration of an attack.
-    var seconds = 5.0
-    /// Duration of the measurement before the attack.
-    var restSeconds = 2.0
-    /// Factor for the allowed latency, for debug builds and slow machines.
-    var slack = 1.0
+package struct AbuseBench: Sendable {
+    private let isQuick: Bool
+    private let seconds: Double
+    private let restSeconds: Double
+    private let slack: Double
+    private let environment: [String: String]
+
+    /// - Parameters:
+    ///   - isQuick: smaller attacks, for debug builds.
+    ///   - seconds: duration of an attack.
+    ///   - restSeconds: duration of the measurement before the attack.
+    ///   - slack: factor for the allowed latency, for debug builds and slow machines.
+    ///   - environment: environment of the nodes; names that begin with `SLUICE_` are ignored.
+    package init(isQuick: Bool, seconds: Double, restSeconds: Double, slack: Double, environment: [String: String]) {
+        self.isQuick = isQuick
+        self.seconds = seconds
+        self.restSeconds = restSeconds
+        self.slack = slack
+        self.environment = environment
+    }
 
     /// Runs one attack against a new deployment.
-    func run(_ attack: AbuseAttack) async throws -> AbuseFinding {
+    package func run(_ attack: AbuseAttack) async throws -> AbuseFinding {
         let found = Mutex<AbuseFinding?>(nil)
-        try await AbuseDeployment.with(for: attack) { deployment in
+        try await AbuseDeployment.with(for: attack, environment: environment) { deployment in
             let finding = try await measure(attack, deployment)
             found.withLock { $0 = finding }
         }
@@ -132,7 +144,7 @@ struct MemoryPeak: Sendable {
 
     /// Reads the peak.
     mutating func finish() {
-        guard case .success(let bytes) = FileContents.read("/proc/\(process)/status", limit: 1 << 16) else { return }
+        guard let bytes = try? FileContents.read("/proc/\(process)/status", limit: 1 << 16) else { return }
         for line in String(decoding: bytes, as: UTF8.self).split(separator: "\n") where line.hasPrefix("VmHWM:") {
             let kilobytes = Int(line.dropFirst(6).filter(\.isNumber)) ?? 0
             growth = max(0, kilobytes * 1_024 - before)

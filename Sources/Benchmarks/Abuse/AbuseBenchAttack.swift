@@ -2,12 +2,12 @@ import NIOCore
 import Upstream
 
 /// An attack by which a tenant or an address can try to exhaust a node.
-struct AbuseAttack: Sendable {
+package struct AbuseAttack: Sendable {
     /// Runs a prepared attack. Returns when everything is sent, or runs until its task is cancelled.
     typealias Run = @Sendable () async throws -> Void
 
-    let name: String
-    let summary: String
+    package let name: String
+    package let summary: String
     /// The requests of the victim that are measured.
     var probes: [AbuseVictim.Probe] = [.request, .models, .health]
     /// Whether the limit of memory growth applies to the worker too, because the attack passes through the gateway.
@@ -21,13 +21,13 @@ struct AbuseAttack: Sendable {
     /// Builds the attack's messages and its state in Redis before the measurement.
     let prepare: @Sendable (AbuseTarget) async throws -> Run
 
-    static let all: [AbuseAttack] = [
+    package static let all: [AbuseAttack] = [
         settingsFlood, listedParameters, continuationFlood, abandonedSessions, logInFlood, connectionFlood, unreadReplays, unreadWebSocket,
         largeBodies, doubledNames, queueFlood, promptFlood, interruptFlood, sessionQueryFlood, slotFlood,
     ]
 
     /// The attack of this name; nil when there is none.
-    static func named(_ name: String) -> AbuseAttack? { all.first { $0.name == name } }
+    package static func named(_ name: String) -> AbuseAttack? { all.first { $0.name == name } }
 
     /// Bytes of settings that fit into a message of 1 MiB; fewer for debug builds, which are too slow for that size.
     static func largestSettings(_ target: AbuseTarget) -> Int { target.size(950_000, quick: 240_000) }

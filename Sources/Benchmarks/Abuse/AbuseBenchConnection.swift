@@ -1,5 +1,6 @@
 import NIOCore
 import NIOPosix
+import OperatorTools
 
 /// A TCP connection for raw bytes. Answers are searched for marks instead of decoded, to keep the client's CPU time low.
 final class AbuseConnection: Sendable {

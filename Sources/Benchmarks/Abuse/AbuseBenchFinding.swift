@@ -2,7 +2,7 @@ import Contract
 import JSONCodec
 
 /// The result of one attack: its effect on the nodes and on the other tenant.
-struct AbuseFinding: Sendable {
+package struct AbuseFinding: Sendable {
     let attack: AbuseAttack
     let slack: Double
     /// Messages, requests or connections that reached the gateway.
@@ -23,7 +23,7 @@ struct AbuseFinding: Sendable {
     var failures: [String] { probes.flatMap(\.attacked.failures) }
 
     /// Descriptions of the exceeded limits; empty when all were held.
-    var broken: [String] {
+    package var broken: [String] {
         var broken: [String] = []
         func size(_ name: String, _ bytes: Int, _ limit: Int) {
             if bytes > limit { broken.append("\(name) grew by \(Self.megabytes(bytes)), more than \(Self.megabytes(limit))") }
@@ -46,7 +46,7 @@ struct AbuseFinding: Sendable {
         return broken
     }
 
-    var json: JSON {
+    package var json: JSON {
         var members = JSONObject()
         members["attack"] = .string(attack.name)
         members["kept"] = .bool(broken.isEmpty)
@@ -73,7 +73,7 @@ struct AbuseFinding: Sendable {
     }
 
     /// The result as one line.
-    var text: String {
+    package var text: String {
         var parts = ["gateway +\(Self.megabytes(gatewayBytes))"]
         if attack.aimsAtWorker { parts.append("worker +\(Self.megabytes(workerBytes))") }
         parts.append("Redis +\(Self.megabytes(redisBytes))")

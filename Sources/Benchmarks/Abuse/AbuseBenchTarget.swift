@@ -1,6 +1,8 @@
+import Contract
 import Glibc
 import NIOCore
 import NIOPosix
+import OperatorTools
 import RedisClient
 import Synchronization
 import Upstream
@@ -113,10 +115,11 @@ struct AbuseDeployment: Sendable {
     let workerProcess: Int
 
     /// Starts the deployment, calls `body` and ends the deployment.
+    /// - Parameter environment: environment of the nodes; names that begin with `SLUICE_` are ignored.
     static func with(
-        for attack: AbuseAttack, _ body: @escaping @Sendable (AbuseDeployment) async throws -> Void
+        for attack: AbuseAttack, environment: [String: String], _ body: @escaping @Sendable (AbuseDeployment) async throws -> Void
     ) async throws {
-        NodeStart.raiseDescriptorLimit()
+        DescriptorLimit.raise()
         try await PrivateRedis.with { redis in
             let (simulator, gateway, metrics) = (try await freePort(), try await freePort(), try await freePort())
             let accounts = redis.folder + "/accounts"
@@ -132,13 +135,15 @@ struct AbuseDeployment: Sendable {
             ]
             try await ChildNode.with(
                 "simulator", ["simulate", "--listen", simulator.description], settings: ["SLUICE_LOG_LEVEL": "warning"],
-                folder: redis.folder, isReady: { await ReadinessProbe.answers(simulator, "/healthz") }
+                environment: environment, folder: redis.folder, isReady: { await ReadinessProbe.answers(simulator, "/healthz") }
             ) { simulatorNode in
                 try await ChildNode.with(
-                    "worker", ["worker"], settings: worker, folder: redis.folder, isReady: { await ReadinessProbe.isReady(metrics) }
+                    "worker", ["worker"], settings: worker, environment: environment, folder: redis.folder,
+                    isReady: { await ReadinessProbe.isReady(metrics) }
                 ) { workerNode in
                     try await ChildNode.with(
-                        "gateway", ["gateway"], settings: front, folder: redis.folder, descriptors: attack.descriptors,
+                        "gateway", ["gateway"], settings: front, environment: environment, folder: redis.folder,
+                        descriptors: attack.descriptors,
                         isReady: { await ReadinessProbe.isReady(gateway) }
                     ) { gatewayNode in
                         // Killed instead of drained, since draining an exhausted node would take too long.
@@ -157,13 +162,7 @@ struct AbuseDeployment: Sendable {
         _ redis: PrivateRedis, _ gateway: ListenAddress, _ gatewayProcess: Int, _ workerProcess: Int,
         _ body: @Sendable (AbuseDeployment) async throws -> Void
     ) async throws {
-        var source = SettingsSource(environment: [:])
-        source.override("SLUICE_REDIS_URL", redis.url)
-        var reader = SettingsReader(source)
-        let found = reader.deployment()
-        try reader.finish()
-        guard let found else { throw CommandFailure(.usage, "SLUICE_REDIS_URL is invalid") }
-        try await BenchRedis.with(found) { redis in
+        try await BenchRedis.with(RedisURL(redis.url), RedisSettings(), Keys()) { redis in
             try await body(AbuseDeployment(redis: redis, gateway: gateway, gatewayProcess: gatewayProcess, workerProcess: workerProcess))
         }
     }

@@ -1,5 +1,6 @@
 import NIOCore
 import NIOPosix
+import OperatorTools
 
 /// A tenant within its limits, at an address of its own. Measures its latency during an attack by another tenant.
 struct AbuseVictim: Sendable {

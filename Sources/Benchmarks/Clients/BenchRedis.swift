@@ -1,12 +1,14 @@
 import Contract
 import JSONCodec
-import JobQueue
 import NIOCore
 import NIOPosix
-import Observability
+import OperatorTools
 import RedisClient
+import Support
 
 /// The measuring client's connections to Redis, on one event loop for commands and subscriptions, like a front end without a gateway.
+///
+/// The benchmarks measure Redis itself and the contract of foreign front ends, so they use `RedisClient` instead of `JobQueue`.
 struct BenchRedis: Sendable {
     let client: RedisClient
     let subscriber: RedisSubscriber
@@ -15,13 +17,14 @@ struct BenchRedis: Sendable {
 
     /// Connects, calls `body` and disconnects.
     /// - Throws: `CommandFailure` for errors of Redis; status 69 when it is unreachable.
-    static func with<Result: Sendable>(_ deployment: DeploymentSettings, _ body: (BenchRedis) async throws -> Result) async throws -> Result
-    {
+    static func with<Result: Sendable>(
+        _ url: RedisURL, _ settings: RedisSettings, _ keys: Keys, _ body: (BenchRedis) async throws -> Result
+    ) async throws -> Result {
         let loop = MultiThreadedEventLoopGroup.singleton.next()
-        var settings = deployment.redis
+        var settings = settings
         settings.commandTimeout = .seconds(20)
-        let client = RedisClient(url: deployment.redisURL, settings: settings, eventLoop: loop, name: "bench", logger: .silent)
-        let subscriber = RedisSubscriber(url: deployment.redisURL, settings: settings, eventLoop: loop, name: "bench", logger: .silent)
+        let client = RedisClient(url: url, settings: settings, eventLoop: loop, name: "bench", logger: .silent)
+        let subscriber = RedisSubscriber(url: url, settings: settings, eventLoop: loop, name: "bench", logger: .silent)
         let connections = [Task { await client.run() }, Task { await subscriber.run() }]
         defer {
             client.shutdown()
@@ -30,16 +33,16 @@ struct BenchRedis: Sendable {
         }
         do {
             _ = try await client.send("PING", timeout: .seconds(4))
-            return try await body(BenchRedis(client: client, subscriber: subscriber, keys: deployment.queue.keys))
+            return try await body(BenchRedis(client: client, subscriber: subscriber, keys: keys))
         } catch let error as RedisError {
             let isAway = error.code != .server && error.code != .protocolViolation
-            throw CommandFailure(isAway ? .unavailable : .failed, "sluice: Redis at \(deployment.redisURL): \(error.message)")
+            throw CommandFailure(isAway ? .unavailable : .failed, "sluice: Redis at \(url): \(error.message)")
         }
     }
 
     /// New job ids, distributed over the partitions.
     func newJobs(_ count: Int) -> [JobID] {
-        let now = WallTime.milliseconds
+        let now = UInt64(clamping: WallClock.milliseconds)
         return (0..<count).map { JobID(partition: $0 % keys.partitions, milliseconds: now) }
     }
 
@@ -177,9 +180,4 @@ struct BenchRedis: Sendable {
         for line in info.split(whereSeparator: \.isNewline) where line.hasPrefix(name + ":") { return Int(line.dropFirst(name.count + 1)) }
         return nil
     }
-}
-
-enum WallTime {
-    /// Unix time.
-    static var milliseconds: UInt64 { UInt64(max(0, Timestamp.now.milliseconds)) }
 }

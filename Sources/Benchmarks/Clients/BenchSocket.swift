@@ -3,6 +3,7 @@ import JSONCodec
 import NIOCore
 import NIOWebSocket
 import Observability
+import OperatorTools
 
 /// A registered WebSocket of the measuring client. Request ids are the indices of the reader's streams.
 struct BenchSocket: Sendable {

@@ -1,7 +1,7 @@
-import Contract
 import JSONCodec
 import NIOCore
 import NIOPosix
+import OperatorTools
 
 /// Direct HTTP calls to the simulator on one keep-alive connection: the baseline of the measured paths.
 struct DirectCall: Sendable {

@@ -1,7 +1,7 @@
-import Contract
 import JSONCodec
 import NIOCore
 import NIOPosix
+import OperatorTools
 
 /// A client of the simulator's list of requests.
 struct SimulatorControl: Sendable {

@@ -1,6 +1,8 @@
 import Contract
 import Histogram
 import NIOCore
+import OperatorTools
+import Support
 
 /// The measuring client's state of the streams that it reads. Isolated to its event loop, so that a message costs a scan and a few
 /// additions, without tasks or decoding.

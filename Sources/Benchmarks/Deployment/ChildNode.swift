@@ -1,5 +1,7 @@
 import Glibc
+import OperatorTools
 import Subprocess
+import Support
 import SystemPackage
 
 /// A node in a child process that runs this executable. It ends with this process, even after SIGKILL, by the same means as
@@ -23,17 +25,19 @@ struct ChildNode: Sendable {
 
     /// Starts `sluice <arguments>`, calls `body` when the node is ready and ends the node afterwards.
     /// - Parameters:
-    ///   - settings: all SLUICE_ settings of the node; those of this process are not inherited.
+    ///   - settings: all SLUICE_ settings of the node.
+    ///   - environment: its other environment variables; names that begin with `SLUICE_` are ignored.
     ///   - folder: contains the node's log, which is shown when the node does not become ready.
     ///   - descriptors: the limit of open files; nil: inherited.
     /// - Throws: `CommandFailure` when the node is not ready within 20 s; errors of `body`.
     static func with(
-        _ name: String, _ arguments: [String], settings: [String: String], folder: String, descriptors: Int? = nil,
+        _ name: String, _ arguments: [String], settings: [String: String], environment: [String: String], folder: String,
+        descriptors: Int? = nil,
         isReady: @Sendable () async -> Bool,
         _ body: @escaping @Sendable (ChildNode) async throws -> Void
     ) async throws {
         let (log, pids) = ("\(folder)/\(name).log", "\(folder)/\(name).pid")
-        let environment = SettingsSource.processEnvironment.filter { !$0.key.hasPrefix("SLUICE_") }.merging(settings) { _, new in new }
+        let environment = environment.filter { !$0.key.hasPrefix("SLUICE_") }.merging(settings) { _, new in new }
         var options = PlatformOptions()
         options.processGroupID = 0
         options.teardownSequence = [.gracefulShutDown(allowedDurationToNextStep: .seconds(10))]
@@ -48,16 +52,14 @@ struct ChildNode: Sendable {
                 let start = ContinuousClock.now
                 while !(await isReady()) {
                     guard start.duration(to: .now) < .seconds(20) else {
-                        let output = (try? FileContents.read(log, limit: 1 << 20).get()).map {
+                        let output = (try? FileContents.read(log, limit: 1 << 20)).map {
                             String(decoding: $0.suffix(2_000), as: UTF8.self)
                         }
                         throw CommandFailure(.failed, "sluice: the \(name) did not become ready within 20 s\n\(output ?? "")")
                     }
                     try await Task.sleep(for: .milliseconds(20))
                 }
-                let pid = (try? FileContents.read(pids, limit: 100).get()).flatMap {
-                    Int(SettingValue.trimmed(String(decoding: $0, as: UTF8.self)))
-                }
+                let pid = (try? FileContents.readText(pids, limit: 100)).flatMap { Int($0.prefix { $0 != "\n" }) }
                 return .success(try await body(ChildNode(name: name, pid: pid ?? 0)))
             } catch {
                 return .failure(error)

@@ -1,6 +1,6 @@
-import Contract
 import Histogram
 import JSONCodec
+import OperatorTools
 
 /// A histogram of durations with three significant digits, from 1 ns to 1 h.
 struct Times: Sendable {
@@ -19,16 +19,16 @@ struct Times: Sendable {
 }
 
 /// The result of a measurement, as a table or as JSON with the same values.
-struct BenchReport: Sendable {
+package struct BenchReport: Sendable {
     let measurement: String
     private var settings = JSONObject()
     private var times: [(key: String, title: String, times: Times)] = []
     private var figures: [(key: String, title: String, value: Double, unit: String)] = []
 
-    init(_ measurement: String) { self.measurement = measurement }
+    package init(_ measurement: String) { self.measurement = measurement }
 
     /// Sets a parameter of the measurement.
-    mutating func set(_ name: String, _ value: JSON) { settings[name] = value }
+    package mutating func set(_ name: String, _ value: JSON) { settings[name] = value }
     /// Adds a histogram unless it is empty.
     mutating func add(_ key: String, _ title: String, _ times: Times) {
         if times.count > 0 { self.times.append((key, title, times)) }
@@ -38,7 +38,7 @@ struct BenchReport: Sendable {
 
     func figure(_ key: String) -> Double? { figures.first { $0.key == key }?.value }
 
-    func print(asJSON: Bool) {
+    package func print(asJSON: Bool) {
         if asJSON { StandardOutput.writeLine(json) } else { StandardOutput.write(text) }
     }
 
@@ -100,6 +100,6 @@ struct BenchReport: Sendable {
 }
 
 /// Progress messages on standard error.
-enum Progress {
-    static func say(_ text: String) { StandardError.write("bench: \(text)\n") }
+package enum Progress {
+    package static func say(_ text: String) { StandardError.write("bench: \(text)\n") }
 }

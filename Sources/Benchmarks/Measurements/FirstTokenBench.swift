@@ -1,22 +1,31 @@
 import Contract
 import JSONCodec
 import NIOCore
+import OperatorTools
 import RedisClient
 
 /// `sluice bench ttft`: the time to first token through Redis and through a gateway, compared with direct calls.
 ///
 /// Requests are sequential and alternate between the paths. A plain pub/sub message is measured in each round as a reference for comparing
 /// machines.
-struct FirstTokenBench: Sendable {
-    let deployment: BenchDeployment
-    let count: Int
-    let isThroughWebSocket: Bool
+package struct FirstTokenBench: Sendable {
+    private let deployment: BenchDeployment
+    private let count: Int
+    private let isThroughWebSocket: Bool
+
+    package init(deployment: BenchDeployment, count: Int, isThroughWebSocket: Bool) {
+        self.deployment = deployment
+        self.count = count
+        self.isThroughWebSocket = isThroughWebSocket
+    }
 
     /// Two tokens, so that the cost of a job's end is not part of the time to first token.
     private static let model = SimulatedModel(tokens: 2, gap: 0.3)
     private static let warmUps = 20
 
-    func run() async throws -> BenchReport {
+    /// Measures and returns the report.
+    /// - Throws: `CommandFailure` when a node does not answer or a stream does not end in time.
+    package func run() async throws -> BenchReport {
         let redis = deployment.redis
         let rounds = count + Self.warmUps
         let jobs = redis.newJobs(rounds)

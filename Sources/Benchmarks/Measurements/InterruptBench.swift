@@ -1,17 +1,27 @@
 import Contract
 import JSONCodec
 import NIOCore
+import OperatorTools
 import RedisClient
+import Support
 
 /// `sluice bench interrupt`: the latency of interrupts and the tokens generated after them, with or without other streams.
-struct InterruptBench: Sendable {
-    let deployment: BenchDeployment
-    let count: Int
+package struct InterruptBench: Sendable {
+    private let deployment: BenchDeployment
+    private let count: Int
     /// Interval between tokens of an interrupted stream, milliseconds.
-    let gap: Double
+    private let gap: Double
     /// Background streams and the interval between their tokens in milliseconds. Their output is not read.
-    let load: (streams: Int, gap: Double)?
-    let isThroughWebSocket: Bool
+    private let load: (streams: Int, gap: Double)?
+    private let isThroughWebSocket: Bool
+
+    package init(deployment: BenchDeployment, count: Int, gap: Double, load: (streams: Int, gap: Double)?, isThroughWebSocket: Bool) {
+        self.deployment = deployment
+        self.count = count
+        self.gap = gap
+        self.load = load
+        self.isThroughWebSocket = isThroughWebSocket
+    }
 
     /// Number of concurrent streams to interrupt.
     private static let batch = 10
@@ -27,7 +37,9 @@ struct InterruptBench: Sendable {
         var missed = 0
     }
 
-    func run() async throws -> BenchReport {
+    /// Measures and returns the report.
+    /// - Throws: `CommandFailure` when a node does not answer or a stream does not end in time.
+    package func run() async throws -> BenchReport {
         guard let load else { return try await measure() }
         let redis = deployment.redis
         let others = redis.newJobs(load.streams)

@@ -2,16 +2,27 @@ import Contract
 import Histogram
 import JSONCodec
 import NIOCore
+import OperatorTools
 import RedisClient
+import Support
 
 /// `sluice bench jobs`: the throughput of one-token jobs from submission to their last event.
-struct JobsBench: Sendable {
-    let deployment: BenchDeployment
-    let inFlight: Int
-    let seconds: Double
-    let warmUp: Double
+package struct JobsBench: Sendable {
+    private let deployment: BenchDeployment
+    private let inFlight: Int
+    private let seconds: Double
+    private let warmUp: Double
 
-    func run() async throws -> BenchReport {
+    package init(deployment: BenchDeployment, inFlight: Int, seconds: Double, warmUp: Double) {
+        self.deployment = deployment
+        self.inFlight = inFlight
+        self.seconds = seconds
+        self.warmUp = warmUp
+    }
+
+    /// Measures and returns the report.
+    /// - Throws: `CommandFailure` when a node does not answer or a stream does not end in time.
+    package func run() async throws -> BenchReport {
         let driver = JobDriver(redis: deployment.redis, inFlight: inFlight)
         Progress.say("warming up with \(inFlight) jobs in flight")
         await driver.start()

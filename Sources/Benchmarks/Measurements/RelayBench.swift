@@ -1,21 +1,34 @@
 import Contract
 import JSONCodec
+import OperatorTools
 import RedisClient
+import Support
 
 /// `sluice bench relay`: CPU time and lateness per relayed token, with many streams at a constant rate.
-struct RelayBench: Sendable {
-    let deployment: BenchDeployment
-    let streams: Int
+package struct RelayBench: Sendable {
+    private let deployment: BenchDeployment
+    private let streams: Int
     /// Interval between tokens of a stream, milliseconds.
-    let gap: Double
-    let seconds: Double
-    let warmUp: Double
-    let isThroughWebSocket: Bool
+    private let gap: Double
+    private let seconds: Double
+    private let warmUp: Double
+    private let isThroughWebSocket: Bool
+
+    package init(deployment: BenchDeployment, streams: Int, gap: Double, seconds: Double, warmUp: Double, isThroughWebSocket: Bool) {
+        self.deployment = deployment
+        self.streams = streams
+        self.gap = gap
+        self.seconds = seconds
+        self.warmUp = warmUp
+        self.isThroughWebSocket = isThroughWebSocket
+    }
 
     /// Streams that are read directly from the simulator at the same time. Their lateness is the part of the simulator and the client.
     private static let directStreams = 4
 
-    func run() async throws -> BenchReport {
+    /// Measures and returns the report.
+    /// - Throws: `CommandFailure` when a node does not answer or a stream does not end in time.
+    package func run() async throws -> BenchReport {
         let jobs = deployment.redis.newJobs(streams)
         return try await deployment.redis.ending(isThroughWebSocket ? [] : jobs) { try await relay(jobs) }
     }

@@ -1,11 +1,19 @@
 import Contract
 import JSONCodec
+import OperatorTools
+import Support
 
 /// `sluice bench sockets`: memory and CPU time of idle, registered WebSockets.
-struct SocketBench: Sendable {
-    let deployment: BenchDeployment
-    let sockets: Int
-    let seconds: Double
+package struct SocketBench: Sendable {
+    private let deployment: BenchDeployment
+    private let sockets: Int
+    private let seconds: Double
+
+    package init(deployment: BenchDeployment, sockets: Int, seconds: Double) {
+        self.deployment = deployment
+        self.sockets = sockets
+        self.seconds = seconds
+    }
 
     /// Sockets opened before the measurement, so that one-time costs of the gateway (code, caches, buffers) do not count.
     private static let first = 50
@@ -14,7 +22,9 @@ struct SocketBench: Sendable {
     /// Wait after registrations, for pending work.
     private static let settling = Duration.seconds(2)
 
-    func run() async throws -> BenchReport {
+    /// Measures and returns the report.
+    /// - Throws: `CommandFailure` when a node does not answer or a stream does not end in time.
+    package func run() async throws -> BenchReport {
         let reader = StreamReader(jobs: [], gap: 1, eventLoop: deployment.redis.eventLoop)
         var open = try await connect(Self.first, reader)
         try await Task.sleep(for: Self.settling)

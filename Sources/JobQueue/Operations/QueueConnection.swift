@@ -1,93 +1,84 @@
-import Contract
-import JobQueue
 import Logging
 import NIOCore
 import NIOPosix
 import RedisClient
 
-/// A connection of an operator command to a deployment. It uses Redis only, so that it works while no node is running.
-struct Deployment: Sendable {
-    /// Timeout of a Redis command, and of connecting.
-    private static let timeout = TimeAmount.seconds(4)
-
-    let queue: JobProducer
-    let url: RedisURL
+/// An operator command's connection to the queue. It uses Redis only, so that it works while no node is running.
+package struct QueueConnection: Sendable {
+    /// Sends commands on the connection.
+    package let queue: JobProducer
+    private let url: RedisURL
     private let settings: RedisSettings
 
-    var redis: RedisClient { queue.redis }
-    var keys: Keys { queue.keys }
+    /// The address of Redis without the password.
+    package var address: String { "\(url)" }
 
     /// Connects to Redis, calls `body` and disconnects.
-    /// - Throws: `SettingFaults`; `CommandFailure` for Redis errors, with status 69 when Redis is unreachable; errors of `body`.
-    static func with<Result: Sendable>(
-        _ options: SettingsOptions, _ body: @Sendable (Deployment) async throws -> Result
+    /// - Parameters:
+    ///   - redis: timeouts are replaced by `timeout`.
+    ///   - timeout: maximum time of connecting, and of each command.
+    /// - Throws: `QueueConnectionError` for errors of Redis; other errors of `body`.
+    package static func with<Result: Sendable>(
+        url: RedisURL, redis: RedisSettings = RedisSettings(), queue: QueueSettings = QueueSettings(), timeout: Duration = .seconds(4),
+        _ body: @Sendable (QueueConnection) async throws -> Result
     ) async throws -> Result {
-        var reader = SettingsReader(options.source)
-        let found = reader.deployment()
-        try reader.finish()
-        guard let found else { throw CommandFailure(.usage, "SLUICE_REDIS_URL is invalid") }
-        var settings = found.redis
-        settings.connectTimeout = timeout
-        settings.commandTimeout = timeout
-        let redis = RedisClient(
-            url: found.redisURL, settings: settings, eventLoop: MultiThreadedEventLoopGroup.singleton.next(), name: "operator",
-            logger: .silent)
-        let deployment = Deployment(queue: JobProducer(redis: redis, settings: found.queue), url: found.redisURL, settings: settings)
-        let connection = Task { await redis.run() }
+        var settings = redis
+        settings.connectTimeout = TimeAmount(timeout)
+        settings.commandTimeout = TimeAmount(timeout)
+        let client = RedisClient(
+            url: url, settings: settings, eventLoop: MultiThreadedEventLoopGroup.singleton.next(), name: "operator", logger: silent)
+        let run = Task { await client.run() }
         defer {
-            redis.shutdown()
-            connection.cancel()
+            client.shutdown()
+            run.cancel()
         }
         do {
-            return try await body(deployment)
+            return try await body(QueueConnection(queue: JobProducer(redis: client, settings: queue), url: url, settings: settings))
         } catch let error as RedisError {
-            throw deployment.failure(error)
+            throw QueueConnectionError(error, address: "\(url)")
         }
     }
 
-    /// Connects a subscriber, calls `body` with an event feed and disconnects.
-    func withFeed<Result: Sendable>(_ body: (EventFeed) async throws -> Result) async throws -> Result {
-        let subscriber = RedisSubscriber(url: url, settings: settings, eventLoop: redis.eventLoop, name: "operator", logger: .silent)
-        let connection = Task { await subscriber.run() }
+    /// Waits until a server that is starting answers a PING.
+    /// - Throws: `QueueConnectionError` when the URL is invalid or there is no answer within `timeout`.
+    package static func waitForServer(at url: String, timeout: Duration) async throws {
+        let parsed: RedisURL
+        do throws(RedisError) { parsed = try RedisURL(url) } catch { throw QueueConnectionError(error, address: url) }
+        try await with(url: parsed, timeout: timeout) { _ = try await $0.queue.redis.send("PING") }
+    }
+
+    /// Connects a subscriber, calls `body` with an event feed and disconnects the subscriber.
+    package func withFeed<Result: Sendable>(_ body: (EventFeed) async throws -> Result) async throws -> Result {
+        let eventLoop = queue.redis.eventLoop
+        let subscriber = RedisSubscriber(url: url, settings: settings, eventLoop: eventLoop, name: "operator", logger: Self.silent)
+        let run = Task { await subscriber.run() }
         defer {
             subscriber.shutdown()
-            connection.cancel()
+            run.cancel()
         }
-        return try await body(EventFeed(queue: queue, subscriber: subscriber, eventLoop: redis.eventLoop, logger: .silent))
+        return try await body(EventFeed(queue: queue, subscriber: subscriber, eventLoop: eventLoop, logger: Self.silent))
     }
 
-    /// The error of a command for an error of Redis.
-    private func failure(_ error: RedisError) -> CommandFailure {
-        switch error.code {
-        case .unavailable, .connectionLost, .timeout, .shutdown:
-            CommandFailure(.unavailable, "sluice: Redis at \(url) is unreachable: \(error.message) (SLUICE_REDIS_URL sets its address)")
-        default:
-            CommandFailure(.failed, "sluice: Redis at \(url): \(error.message)")
-        }
-    }
-}
-
-extension Logger {
     /// A logger without output. Commands print their own messages.
-    static let silent = Logger(label: "silent") { _ in SwiftLogNoOpLogHandler() }
+    private static let silent = Logger(label: "silent") { _ in SwiftLogNoOpLogHandler() }
 }
 
-extension Deployment {
-    /// Finds keys by pattern with at most 2,000 SCAN commands.
-    /// - Returns: the sorted keys, and whether more may exist. There may be more keys than `limit`.
-    func keys(matching pattern: String, limit: Int) async throws(RedisError) -> (keys: [String], isCut: Bool) {
-        var found: Set<String> = []
-        var cursor = "0"
-        for _ in 0..<2_000 {
-            let reply = try await redis.send("SCAN", .string(cursor), "MATCH", .string(pattern), "COUNT", 1_000)
-            guard let parts = reply.array, parts.count == 2, let next = parts[0].string else { break }
-            for key in parts[1].array ?? [] {
-                if let key = key.string { found.insert(key) }
-            }
-            if next == "0" { return (found.sorted(), false) }
-            if found.count >= limit { break }
-            cursor = next
+/// An error of Redis during an operator command.
+package struct QueueConnectionError: Error, Sendable, CustomStringConvertible {
+    /// The address of Redis without the password.
+    package let address: String
+    /// Whether there was no answer, as opposed to an answer that is an error.
+    package let isUnreachable: Bool
+    package let message: String
+
+    init(_ error: RedisError, address: String) {
+        self.address = address
+        message = error.message
+        switch error.code {
+        case .unavailable, .connectionLost, .timeout, .shutdown: isUnreachable = true
+        case .invalidURL, .overloaded, .server, .protocolViolation: isUnreachable = false
         }
-        return (found.sorted(), true)
     }
+
+    package var description: String { "Redis at \(address)\(isUnreachable ? " is unreachable" : ""): \(message)" }
 }

@@ -1,15 +1,15 @@
 /// The address of a gateway's WebSocket: `ws://host:port/ws/agent/stream`.
-struct ChatAddress: Sendable, Equatable, CustomStringConvertible {
+package struct ChatAddress: Sendable, Equatable, CustomStringConvertible {
     /// The path of the protocol.
-    static let path = "/ws/agent/stream"
+    package static let path = "/ws/agent/stream"
 
-    var host: String
-    var port: Int
-    var path: String
-    var isSecure: Bool
+    package var host: String
+    package var port: Int
+    package var path: String
+    package var isSecure: Bool
 
     /// Parses a URL with the scheme `ws`, `wss`, `http` or `https`; the default path is the protocol's. Nil for other text.
-    init?(_ text: String) {
+    package init?(_ text: String) {
         let schemes = [("ws://", false, 80), ("wss://", true, 443), ("http://", false, 80), ("https://", true, 443)]
         guard let (scheme, isSecure, standardPort) = schemes.first(where: { text.hasPrefix($0.0) }) else { return nil }
         let rest = text.dropFirst(scheme.count)
@@ -27,13 +27,13 @@ struct ChatAddress: Sendable, Equatable, CustomStringConvertible {
     }
 
     /// The address at which this machine reaches a gateway with this listen address.
-    init(listening address: ListenAddress) {
+    package init(listening address: ListenAddress) {
         host = address.host == "0.0.0.0" ? "127.0.0.1" : address.host == "::" ? "::1" : address.host
         port = address.port
         path = Self.path
         isSecure = false
     }
 
-    var authority: String { ListenAddress(host: host, port: port).description }
-    var description: String { "\(isSecure ? "wss" : "ws")://\(authority)\(path)" }
+    package var authority: String { ListenAddress(host: host, port: port).description }
+    package var description: String { "\(isSecure ? "wss" : "ws")://\(authority)\(path)" }
 }

@@ -5,22 +5,36 @@ import JSONCodec
 import NIOCore
 import NIOPosix
 import Observability
+import Support
 import UnixSignals
 
 /// One conversation in a terminal or between pipes. Carries out the actions of `ChatMachine`.
-struct ChatSession: Sendable {
+package struct ChatSession: Sendable {
     /// Delays before the attempts to reconnect. The first connection is attempted only once.
     private static let waits: [Duration] = [.zero, .milliseconds(250), .milliseconds(500), .seconds(1), .seconds(2), .seconds(4)]
 
-    let address: ChatAddress
-    let key: String?
-    let model: String?
-    let prompt: String?
-    let printsJSON: Bool
+    private let address: ChatAddress
+    private let key: String?
+    private let model: String?
+    private let prompt: String?
+    private let printsJSON: Bool
+
+    /// - Parameters:
+    ///   - key: the API key; nil when the gateway needs none.
+    ///   - model: nil for the gateway's default model.
+    ///   - prompt: the only prompt; nil to read prompts from the lines of standard input.
+    ///   - printsJSON: whether to print the gateway's messages instead of the answers.
+    package init(address: ChatAddress, key: String?, model: String?, prompt: String?, printsJSON: Bool) {
+        self.address = address
+        self.key = key
+        self.model = model
+        self.prompt = prompt
+        self.printsJSON = printsJSON
+    }
 
     /// Returns when the conversation has ended.
     /// - Throws: `CommandFailure` when it ended with an error; status 69 when the gateway is unreachable.
-    func run() async throws {
+    package func run() async throws {
         // Unbounded buffering is safe: the machine limits waiting lines, and frames are consumed as they arrive.
         let (inputs, continuation) = AsyncStream.makeStream(of: ChatMachine.Input.self)
         let signals = await UnixSignalsSequence(trapping: .sigint)
@@ -115,15 +129,6 @@ private enum ConnectFailure {
     }
 
     private static func text(of error: IOError) -> String { String(cString: strerror(error.errnoCode)) }
-}
-
-enum MonotonicClock {
-    /// CLOCK_MONOTONIC.
-    static var nanoseconds: UInt64 {
-        var time = timespec()
-        clock_gettime(CLOCK_MONOTONIC, &time)
-        return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
-    }
 }
 
 /// The output of a conversation: the answer on standard output, notes on standard error.

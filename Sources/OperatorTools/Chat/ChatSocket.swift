@@ -1,4 +1,3 @@
-import Contract
 import JSONCodec
 import NIOCore
 import NIOHTTP1
@@ -7,7 +6,7 @@ import NIOSSL
 import NIOWebSocket
 
 /// A client's WebSocket connection to a gateway. Its methods may be called from any thread.
-struct ChatSocket: Sendable {
+package struct ChatSocket: Sendable {
     /// An event of the connection.
     enum Event: Sendable {
         case message(JSON)
@@ -34,7 +33,7 @@ struct ChatSocket: Sendable {
     }
 
     /// Connects and upgrades to WebSocket. The handler receives complete messages as `WebSocketFrame`.
-    static func open(
+    package static func open(
         to address: ChatAddress, group: any EventLoopGroup, handler: @escaping @Sendable () -> any ChannelHandler
     ) async throws -> any Channel {
         let upgrader = NIOTypedWebSocketClientUpgrader<any Channel>(maxFrameSize: maximumMessage) { channel, _ in

@@ -1,5 +1,5 @@
 /// The exit status of a command.
-enum ExitStatus: Int32, Sendable {
+package enum ExitStatus: Int32, Sendable {
     case done = 0
     /// The command ran and failed.
     case failed = 1
@@ -10,14 +10,14 @@ enum ExitStatus: Int32, Sendable {
 }
 
 /// An error that ends a command with an exit status and a message of one or more lines on standard error.
-struct CommandFailure: Error, Sendable, CustomStringConvertible {
-    let status: ExitStatus
-    let message: String
+package struct CommandFailure: Error, Sendable, CustomStringConvertible {
+    package let status: ExitStatus
+    package let message: String
 
-    init(_ status: ExitStatus, _ message: String) {
+    package init(_ status: ExitStatus, _ message: String) {
         self.status = status
         self.message = message
     }
 
-    var description: String { message }
+    package var description: String { message }
 }

@@ -1,30 +1,30 @@
-import Contract
 import Glibc
 import JSONCodec
+import Logging
 import Observability
 
 /// Standard error: problems and progress.
-enum StandardError {
-    static func write(_ text: String) { Descriptor.write(Array(text.utf8), to: STDERR_FILENO) }
+package enum StandardError {
+    package static func write(_ text: String) { Descriptor.write(Array(text.utf8), to: STDERR_FILENO) }
 }
 
 /// Standard output: a command's result.
-enum StandardOutput {
+package enum StandardOutput {
     /// - Returns: false when the reading end of the pipe is closed.
     @discardableResult
-    static func write(_ text: String) -> Bool { Descriptor.write(Array(text.utf8), to: STDOUT_FILENO) }
+    package static func write(_ text: String) -> Bool { Descriptor.write(Array(text.utf8), to: STDOUT_FILENO) }
 
     /// Writes a value as one line of JSON.
     @discardableResult
-    static func writeLine(_ json: JSON) -> Bool { writeLine(escaping: json.text) }
+    package static func writeLine(_ json: JSON) -> Bool { writeLine(escaping: json.text) }
 
     /// Writes a JSON text as one line.
     /// - Parameter json: one JSON text. Terminal control characters in it are escaped.
     @discardableResult
-    static func writeLine(escaping json: String) -> Bool { write(escaped(json) + "\n") }
+    package static func writeLine(escaping json: String) -> Bool { write(escaped(json) + "\n") }
 
     /// The same JSON with terminal control characters as `\u` escapes. Outside strings JSON contains no such characters but white space.
-    static func escaped(_ json: String) -> String {
+    package static func escaped(_ json: String) -> String {
         guard json.unicodeScalars.contains(where: \.steersTerminal) else { return json }
         var out = String.UnicodeScalarView()
         for scalar in json.unicodeScalars {
@@ -66,17 +66,17 @@ private enum Descriptor {
 
 /// A table of text columns, each as wide as its widest cell; the last column is not padded. Control characters are removed from cells,
 /// since most values come from Redis.
-struct TextTable {
+package struct TextTable {
     private var rows: [[String]]
 
-    init(header: [String]) { rows = [header] }
+    package init(header: [String]) { rows = [header] }
 
-    mutating func add(_ cells: [String]) { rows.append(cells.map(Terminal.printable)) }
+    package mutating func add(_ cells: [String]) { rows.append(cells.map(Terminal.printable)) }
 
-    var isEmpty: Bool { rows.count <= 1 }
+    package var isEmpty: Bool { rows.count <= 1 }
 
     /// The rows as lines, each ending with a newline.
-    var text: String {
+    package var text: String {
         var widths: [Int] = []
         for row in rows {
             for (column, cell) in row.enumerated() {
@@ -90,4 +90,9 @@ struct TextTable {
             }.joined() + "\n"
         }.joined()
     }
+}
+
+extension Logger {
+    /// A logger without output. Commands print their own messages.
+    package static let silent = Logger(label: "silent") { _ in SwiftLogNoOpLogHandler() }
 }

@@ -2,15 +2,15 @@ import Glibc
 import Observability
 
 /// The properties of the terminal at standard input and output, and text for it.
-struct Terminal: Sendable {
+package struct Terminal: Sendable {
     /// Whether standard input and standard output are terminals.
-    let isInteractive: Bool
+    package let isInteractive: Bool
     /// Whether standard output shows colours (`NO_COLOR` turns them off).
-    let hasColours: Bool
+    package let hasColours: Bool
     /// Whether the terminal supports no control sequences (`TERM` is unset or `dumb`).
-    let isDumb: Bool
+    package let isDumb: Bool
 
-    init() {
+    package init() {
         isInteractive = isatty(STDIN_FILENO) == 1 && isatty(STDOUT_FILENO) == 1
         isDumb = getenv("TERM").map { String(cString: $0) == "dumb" } ?? true
         hasColours = isatty(STDOUT_FILENO) == 1 && getenv("NO_COLOR") == nil && !isDumb
@@ -20,11 +20,11 @@ struct Terminal: Sendable {
     func bold(_ text: String) -> String { hasColours ? "\u{1B}[1m\(text)\u{1B}[0m" : text }
 
     /// Untrusted text as one line, without control characters and marks of text direction.
-    static func printable(_ text: String) -> String { printable(text, keepingLines: false) }
+    package static func printable(_ text: String) -> String { printable(text, keepingLines: false) }
 
     /// Untrusted text without control characters and marks of text direction.
     /// - Parameter keepingLines: keep newlines and tabs, and replace other control characters by U+FFFD instead of a space.
-    static func printable(_ text: String, keepingLines: Bool) -> String {
+    package static func printable(_ text: String, keepingLines: Bool) -> String {
         guard text.unicodeScalars.contains(where: \.steersTerminal) else { return text }
         var out = String.UnicodeScalarView()
         for scalar in text.unicodeScalars {

@@ -2,13 +2,13 @@ import NIOCore
 import NIOPosix
 
 /// Finds a free port by binding and closing a listener.
-enum FreePort {
+package enum FreePort {
     /// Number of ports to try.
     private static let tries = 50
 
     /// The address with its own port, or with the next free one; nil when all tried ports are in use. Another process may take the port
     /// before the caller binds it; then the caller's bind fails.
-    static func find(from address: ListenAddress) async -> ListenAddress? {
+    package static func find(from address: ListenAddress) async -> ListenAddress? {
         for port in address.port..<min(65_536, address.port + tries) {
             let candidate = ListenAddress(host: address.host, port: port)
             if let port = await listen(candidate) { return ListenAddress(host: address.host, port: port) }

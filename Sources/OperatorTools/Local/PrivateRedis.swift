@@ -1,24 +1,23 @@
 import Glibc
-import NIOCore
-import NIOPosix
-import RedisClient
+import JobQueue
 import Subprocess
+import Support
 import SystemPackage
 
 /// A redis-server on a Unix socket in a temporary folder. It ends with this process, even after SIGKILL.
 ///
 /// The server is the child of a shell that reads its standard input, a pipe whose writing end only this process holds. The kernel closes
 /// that end when this process ends; then the shell ends the server and removes the folder.
-struct PrivateRedis: Sendable {
+package struct PrivateRedis: Sendable {
     /// The path of the server's socket.
-    let socket: String
+    package let socket: String
     /// The temporary folder, with the server's log.
-    let folder: String
+    package let folder: String
 
-    var url: String { "unix://\(socket)" }
+    package var url: String { "unix://\(socket)" }
 
     /// Timeout for the first PING.
-    private static let readyDeadline = TimeAmount.seconds(10)
+    private static let readyDeadline = Duration.seconds(10)
 
     /// The shell script. Its arguments are the folder, the server and the server's arguments.
     private static let supervisorScript = """
@@ -33,7 +32,7 @@ struct PrivateRedis: Sendable {
 
     /// Starts the server, calls `body` when the server answers and ends the server afterwards.
     /// - Throws: `CommandFailure` when the server cannot be started, with status 69 when redis-server is missing; errors of `body`.
-    static func with(_ body: @escaping @Sendable (PrivateRedis) async throws -> Void) async throws {
+    package static func with(_ body: @escaping @Sendable (PrivateRedis) async throws -> Void) async throws {
         guard let server = executable(["redis-server", "valkey-server"]) else {
             throw CommandFailure(
                 .unavailable,
@@ -71,18 +70,9 @@ struct PrivateRedis: Sendable {
 
     /// Waits for the answer to a PING.
     private func waitUntilReady() async throws {
-        var settings = RedisSettings()
-        settings.commandTimeout = Self.readyDeadline
-        let client = RedisClient(
-            url: try RedisURL(url), settings: settings, eventLoop: MultiThreadedEventLoopGroup.singleton.next(), name: "dev",
-            logger: .silent)
-        let connection = Task { await client.run() }
-        defer {
-            client.shutdown()
-            connection.cancel()
-        }
-        do { _ = try await client.send("PING") } catch {
-            let log = (try? FileContents.read(folder + "/redis.log", limit: 1 << 20).get()).map {
+        do { try await QueueConnection.waitForServer(at: url, timeout: Self.readyDeadline) } catch let error as QueueConnectionError {
+            // The log explains the failure; without it there is only the error.
+            let log = (try? FileContents.read(folder + "/redis.log", limit: 1 << 20)).map {
                 String(decoding: $0.suffix(2_000), as: UTF8.self)
             }
             throw CommandFailure(.unavailable, "sluice: redis-server did not start: \(error.message)\n\(log ?? "")")

@@ -2,12 +2,12 @@ import NIOCore
 import NIOPosix
 
 /// Checks over HTTP whether a node is ready.
-enum ReadinessProbe {
+package enum ReadinessProbe {
     /// Whether `GET /readyz` returns 200.
-    static func isReady(_ address: ListenAddress) async -> Bool { await answers(address, "/readyz") }
+    package static func isReady(_ address: ListenAddress) async -> Bool { await answers(address, "/readyz") }
 
     /// Whether `GET` of a path returns 200. False also when the connection fails; connecting times out after 1 s.
-    static func answers(_ address: ListenAddress, _ path: String) async -> Bool {
+    package static func answers(_ address: ListenAddress, _ path: String) async -> Bool {
         let host = ChatAddress(listening: address).host
         do {
             let channel = try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)

@@ -5,7 +5,7 @@ import Support
 
 /// A job's story as text for `sluice job show`.
 extension JobStory {
-    var text: String {
+    package var text: String {
         var out = Terminal.printable("\(id)  \(record?.fields["state"] ?? "without a record")") + "\n\n"
         var facts = TextTable(header: [])
         for name in [

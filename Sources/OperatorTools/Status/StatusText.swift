@@ -4,7 +4,7 @@ import Support
 
 /// A deployment's state as text for `sluice status`.
 extension DeploymentSnapshot {
-    var text: String {
+    package var text: String {
         var table = TextTable(header: ["QUEUE", "WAITING", "RUNNING", "OLDEST WAIT", "STATE"])
         for queue in queues {
             table.add([

@@ -4,7 +4,7 @@ import Observability
 import Support
 
 /// One frame of `sluice top`, computed from the machine's state and the screen's size. Designed for 80×24.
-struct TopFrame {
+package struct TopFrame {
     /// The size of a screen in cells.
     struct Size: Equatable, Sendable {
         var columns = 80
@@ -245,5 +245,17 @@ struct TopFrame {
             line.add(" \(meaning)   ", .dim)
         }
         return line
+    }
+}
+
+extension TopFrame {
+    /// One frame as plain text, with all rows and without the line of keys.
+    package static func text(_ snapshot: DeploymentSnapshot, place: String) -> String {
+        var machine = TopMachine()
+        _ = machine.receive(.snapshot(snapshot))
+        let rows = snapshot.workers.count + snapshot.slowest.count + least.rows
+        let frame = TopFrame(machine: machine, size: Size(columns: 100, rows: rows), place: place, hasCursor: false)
+        let lines = frame.lines.dropLast(2).map { $0.text.replacing(/\ +$/, with: "") }
+        return lines.joined(separator: "\n").replacing(/\n+$/, with: "") + "\n"
     }
 }

@@ -2,23 +2,29 @@ import Contract
 import Glibc
 import JobQueue
 import NIOPosix
-import RedisClient
 import UnixSignals
 
 /// `sluice top` on a terminal. Feeds snapshots and keys to the machine, draws its frames and sends its actions to Redis.
-struct TopSession: Sendable {
+package struct TopSession: Sendable {
     private enum Event: Sendable {
         case input(TopMachine.Input)
         case resized
         case end
     }
 
-    let deployment: Deployment
-    let interval: Duration
-    let hasColours: Bool
+    private let connection: QueueConnection
+    private let interval: Duration
+    private let hasColours: Bool
+
+    /// - Parameter interval: time between snapshots.
+    package init(connection: QueueConnection, interval: Duration, hasColours: Bool) {
+        self.connection = connection
+        self.interval = interval
+        self.hasColours = hasColours
+    }
 
     /// Runs until the user quits, a signal arrives or the terminal is closed.
-    func run(first: DeploymentSnapshot) async throws {
+    package func run(first: DeploymentSnapshot) async throws {
         let signals = await UnixSignalsSequence(trapping: .sigint, .sigterm, .sighup, .sigwinch)
         let (events, source) = AsyncStream.makeStream(of: Event.self, bufferingPolicy: .bufferingNewest(1_000))
         // Its deinit restores the terminal on every exit from this function.
@@ -49,7 +55,7 @@ struct TopSession: Sendable {
     }
 
     private func frame(_ machine: TopMachine) -> [StyledLine] {
-        TopFrame(machine: machine, size: TerminalScreen.size, place: "\(deployment.url)").lines
+        TopFrame(machine: machine, size: TerminalScreen.size, place: connection.address).lines
     }
 
     /// Reads a snapshot after every interval until cancelled.
@@ -61,17 +67,17 @@ struct TopSession: Sendable {
     }
 
     private func read() async -> TopMachine.Input {
-        do { return .snapshot(try await deployment.queue.snapshot()) } catch {
-            return .unreachable("Redis does not answer, the data is outdated: \(error.message)")
+        do { return .snapshot(try await connection.queue.snapshot()) } catch {
+            return .unreachable("Redis does not answer, the data is outdated: \(error)")
         }
     }
 
     private func carryOut(_ action: TopMachine.Action, _ send: @Sendable (TopMachine.Input) -> Void) async {
         do {
-            send(.told(try await TopOperation.carryOut(action, on: deployment.queue)))
+            send(.told(try await TopOperation.carryOut(action, on: connection.queue)))
             send(await read())
         } catch {
-            send(.told("failed: \(error.message)"))
+            send(.told("failed: \(error)"))
         }
     }
 
@@ -94,7 +100,8 @@ struct TopSession: Sendable {
 enum TopOperation {
     /// Carries out an action.
     /// - Returns: the outcome, for people.
-    static func carryOut(_ action: TopMachine.Action, on queue: JobProducer) async throws(RedisError) -> String {
+    /// - Throws: the errors of `JobProducer`.
+    static func carryOut(_ action: TopMachine.Action, on queue: JobProducer) async throws -> String {
         switch action {
         case .none, .quit: return ""
         case .pause(let priority, let isPaused):
