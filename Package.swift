@@ -61,20 +61,26 @@ let package = Package(
                 .product(name: "Metrics", package: "swift-metrics"),
             ], swiftSettings: settings),
         .target(
-            name: "JobQueue", dependencies: core + ["Support", "JSONCodec", "Contract", "RedisClient"],
+            name: "JobQueue",
+            dependencies: core + ["Support", "JSONCodec", "Contract", "RedisClient", .product(name: "NIOPosix", package: nio)],
             resources: [.embedInCode("Scripts")],
             swiftSettings: settings),
         .target(
+            name: "CurlTransport",
+            dependencies: [
+                "CCurl", "CEpoll", .product(name: "Metrics", package: "swift-metrics"),
+                .product(name: "DequeModule", package: "swift-collections"),
+            ], swiftSettings: settings),
+        .target(
             name: "Upstream",
             dependencies: [
-                "CCurl", "CEpoll", "Support", "JSONCodec", "Contract", .product(name: "Logging", package: "swift-log"),
-                .product(name: "Metrics", package: "swift-metrics"), .product(name: "HeapModule", package: "swift-collections"),
-                .product(name: "DequeModule", package: "swift-collections"),
+                "Support", "JSONCodec", "Contract", "CurlTransport", .product(name: "Logging", package: "swift-log"),
+                .product(name: "Metrics", package: "swift-metrics"),
             ], swiftSettings: settings),
         .target(
             name: "Worker",
             dependencies: core + [
-                "Support", "JSONCodec", "Contract", "RedisClient", "JobQueue", "Upstream",
+                "Support", "JSONCodec", "Contract", "RedisClient", "JobQueue", "CurlTransport", "Upstream",
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
                 .product(name: "Hummingbird", package: "hummingbird"), .product(name: "NIOPosix", package: nio),
                 .product(name: "NIOConcurrencyHelpers", package: nio), .product(name: "Metrics", package: "swift-metrics"),
@@ -107,21 +113,36 @@ let package = Package(
                 "Support", "JSONCodec", "Contract", .product(name: "NIOPosix", package: nio), .product(name: "NIOHTTP1", package: nio),
                 .product(name: "DequeModule", package: "swift-collections"),
             ], swiftSettings: settings),
-        .executableTarget(
-            name: "sluice",
-            dependencies: [
-                "Support", "JSONCodec", "Contract", "Observability", "RedisClient", "JobQueue", "Upstream", "Worker", "Gateway",
-                "Simulator",
-                .product(name: "ArgumentParser", package: "swift-argument-parser"),
-                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+        .target(
+            name: "OperatorTools",
+            dependencies: core + [
+                "Support", "JSONCodec", "Contract", "Observability", "JobQueue",
                 .product(name: "UnixSignals", package: "swift-service-lifecycle"),
                 .product(name: "Subprocess", package: "swift-subprocess"),
                 .product(name: "NIOPosix", package: nio),
                 .product(name: "NIOHTTP1", package: nio),
                 .product(name: "NIOWebSocket", package: nio),
                 .product(name: "NIOSSL", package: "swift-nio-ssl"),
-                .product(name: "Yams", package: "Yams"),
+            ], swiftSettings: settings),
+        .target(
+            name: "Benchmarks",
+            dependencies: core + [
+                "Support", "JSONCodec", "Contract", "Observability", "RedisClient", "Upstream", "OperatorTools",
+                .product(name: "Subprocess", package: "swift-subprocess"),
+                .product(name: "NIOPosix", package: nio),
+                .product(name: "NIOWebSocket", package: nio),
                 .product(name: "Histogram", package: "hdrhistogram-swift"),
+            ], swiftSettings: settings),
+        .executableTarget(
+            name: "sluice",
+            dependencies: core + [
+                "Support", "JSONCodec", "Contract", "Observability", "RedisClient", "JobQueue", "CurlTransport", "Upstream", "Worker",
+                "Gateway", "Simulator", "Benchmarks", "OperatorTools",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+                .product(name: "UnixSignals", package: "swift-service-lifecycle"),
+                .product(name: "NIOPosix", package: nio),
+                .product(name: "Yams", package: "Yams"),
             ], swiftSettings: settings),
         .target(
             name: "TestSupport",
@@ -148,7 +169,7 @@ let package = Package(
         .testTarget(
             name: "UpstreamTests",
             dependencies: [
-                "Support", "JSONCodec", "Contract", "Upstream", "Simulator", "TestSupport",
+                "Support", "JSONCodec", "Contract", "CurlTransport", "Upstream", "Simulator", "TestSupport",
                 .product(name: "NIOSSL", package: "swift-nio-ssl"),
             ],
             swiftSettings: settings),
@@ -164,7 +185,8 @@ let package = Package(
         .testTarget(
             name: "CommandTests",
             dependencies: [
-                "sluice", "Support", "JSONCodec", "Contract", "JobQueue", "Observability", "RedisClient", "Upstream", "TestSupport",
+                "sluice", "Support", "JSONCodec", "Contract", "JobQueue", "Observability", "RedisClient", "CurlTransport", "Upstream",
+                "OperatorTools", "TestSupport",
                 .product(name: "Yams", package: "Yams"), .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ],

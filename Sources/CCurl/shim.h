@@ -33,10 +33,6 @@ static inline CURLcode sluice_easy_set_close_socket(CURL *easy, int (*callback)(
     return curl_easy_setopt(easy, CURLOPT_CLOSESOCKETFUNCTION, callback);
 }
 
-static inline CURLcode sluice_easy_get_pointer(CURL *easy, CURLINFO info, void **value) {
-    return curl_easy_getinfo(easy, info, value);
-}
-
 static inline CURLcode sluice_easy_get_long(CURL *easy, CURLINFO info, long *value) {
     return curl_easy_getinfo(easy, info, value);
 }

@@ -24,6 +24,8 @@ package struct Keys: Sendable, Hashable {
     package func queue(_ priority: JobClass, partition: Int) -> String { tag(partition: partition) + "queue:" + priority.rawValue }
     package func queues(partition: Int) -> [String] { JobClass.allCases.map { queue($0, partition: partition) } }
     package func record(_ id: JobID) -> String { tag(id.rawValue) + "job:" + id.rawValue }
+    /// The key of a partition's records without the job's id.
+    package func recordPrefix(partition: Int) -> String { tag(partition: partition) + "job:" }
     package func log(_ id: JobID) -> String { tag(id.rawValue) + "log:" + id.rawValue }
     /// The output channel.
     package func out(_ id: JobID) -> String { tag(id.rawValue) + "out:" + id.rawValue }

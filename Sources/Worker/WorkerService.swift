@@ -1,4 +1,5 @@
 import Contract
+import CurlTransport
 import Hummingbird
 import JobQueue
 import Logging

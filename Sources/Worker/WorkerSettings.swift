@@ -1,3 +1,4 @@
+import CurlTransport
 import JobQueue
 import Upstream
 
@@ -25,7 +26,7 @@ package struct WorkerSettings: Sendable {
     /// The upstreams in the order of the configuration file. An entry without models and aliases serves every model.
     package var upstreams: [UpstreamConfiguration] = []
     /// Limits and connection settings shared by all upstreams.
-    package var upstreamSettings = UpstreamSettings()
+    package var upstreamSettings = TransportSettings()
     /// `SLUICE_SPEECH_*`: the text-to-speech upstream; nil disables speech.
     package var speech: SpeechConfiguration?
     /// `SLUICE_SPEECH_CONCURRENCY`: maximum number of open synthesis requests, at least 1; further ones wait.

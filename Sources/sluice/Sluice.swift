@@ -1,6 +1,7 @@
 import ArgumentParser
 import Glibc
 import Observability
+import OperatorTools
 
 /// The root command. Maps errors to exit statuses.
 @main

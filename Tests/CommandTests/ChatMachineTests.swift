@@ -2,7 +2,7 @@ import Contract
 import JSONCodec
 import Testing
 
-@testable import sluice
+@testable import OperatorTools
 
 @Suite("Protocol of the terminal client")
 struct ChatMachineTests {

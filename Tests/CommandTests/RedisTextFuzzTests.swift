@@ -1,12 +1,12 @@
 import Contract
 import JSONCodec
-import JobQueue
 import Observability
 import RedisClient
 import TestSupport
 import Testing
 
-@testable import sluice
+@testable import JobQueue
+@testable import OperatorTools
 
 /// The operator commands remove control characters from mutated values in Redis. `SLUICE_FUZZ_INPUTS` (300) and `SLUICE_FUZZ_SEED` (1)
 /// select the inputs.
@@ -29,7 +29,7 @@ struct RedisTextFuzzTests {
             let record = JobRecord(fields: mutator.fields(Self.record))
             let story = JobStory(id: id, record: record, events: [started, event], interrupt: nil)
             var table = TextTable(header: ["A"])
-            table.add(JobListCommand.Listed(id: mutator.text("p0-1"), record: record).cells)
+            table.add(JobList.Item(id: mutator.text("p0-1"), record: record).cells)
             var fields = Dictionary(uniqueKeysWithValues: WorkerReport().fields.map { ($0.name, $0.value) })
             fields["slowest"] = #"[{"id":"a","submitted_ms":1,"model":\#(JSON.string(mutator.text("m")).text)}]"#
             var snapshot = DeploymentSnapshot(milliseconds: 1_763_800_000_000)
@@ -41,9 +41,9 @@ struct RedisTextFuzzTests {
             ]
             .map { .simple($0) }
             let dead = DeadLetter(partition: 0, .array([.simple(mutator.text("17638-0")), .array(letter)]))
-            table.add([dead?.id ?? "", dead?.died?.description ?? "-", dead?.message ?? ""])
+            table.add(dead?.cells ?? [])
             for text in [
-                story.text, table.text, snapshot.text, TopCommand.text(snapshot, place: "redis"), StandardOutput.escaped(story.json.text),
+                story.text, table.text, snapshot.text, TopFrame.text(snapshot, place: "redis"), StandardOutput.escaped(story.json.text),
                 StandardOutput.escaped(snapshot.json.text), StandardOutput.escaped(dead?.json.text ?? ""),
                 Terminal.printable(mutator.text("answer\n"), keepingLines: true),
             ] {

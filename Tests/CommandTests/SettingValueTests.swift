@@ -1,3 +1,4 @@
+import OperatorTools
 import Testing
 
 @testable import sluice

@@ -1,4 +1,5 @@
 import Contract
+import CurlTransport
 import Gateway
 import JobQueue
 import Logging

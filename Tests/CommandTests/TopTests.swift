@@ -4,7 +4,7 @@ import JobQueue
 import Observability
 import Testing
 
-@testable import sluice
+@testable import OperatorTools
 
 @Suite("sluice top, without a terminal")
 struct TopTests {
@@ -184,7 +184,7 @@ struct TopTests {
         snapshot.queues[1].running = .max
         snapshot.queues[2].running = .max
         snapshot.dead = .max
-        for text in [snapshot.text, TopCommand.text(snapshot, place: "redis"), StandardOutput.escaped(snapshot.json.text)] {
+        for text in [snapshot.text, TopFrame.text(snapshot, place: "redis"), StandardOutput.escaped(snapshot.json.text)] {
             #expect(!text.isEmpty && !text.unicodeScalars.contains { $0.steersTerminal && $0 != "\n" })
         }
         #expect(try JSON(parsing: snapshot.json.text, rules: .lenient)["workers"]?.array?.count == 1_100)

@@ -3,6 +3,7 @@ import JSONCodec
 import TestSupport
 import Testing
 
+@testable import CurlTransport
 @testable import Upstream
 
 /// Every dialect's decoder on nearly right answers: it never traps, what it tells is bounded, and the slicing of the bytes changes nothing.

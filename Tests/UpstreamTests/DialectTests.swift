@@ -3,6 +3,7 @@ import JSONCodec
 import TestSupport
 import Testing
 
+@testable import CurlTransport
 @testable import Upstream
 
 /// A recorded-form stream and what it must come out as.

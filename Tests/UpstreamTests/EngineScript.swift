@@ -1,5 +1,6 @@
 import NIOCore
 
+@testable import CurlTransport
 @testable import Upstream
 
 /// What scripted servers of an OpenAI kind say, and one call to them.
@@ -19,7 +20,7 @@ enum EngineScript {
 
     /// Asks a server that answers by a script, once.
     static func ask(
-        settings: UpstreamSettings = UpstreamSettings(), _ script: @escaping RawServer.Script
+        settings: TransportSettings = TransportSettings(), _ script: @escaping RawServer.Script
     ) async throws -> Recording {
         let server = try await RawServer(script)
         let recording = try await Caller.with(settings: settings) { try await $0.ask(.at(server.url)) }

@@ -4,6 +4,7 @@ import NIOCore
 import TestSupport
 import Testing
 
+@testable import CurlTransport
 @testable import Upstream
 
 @Suite(.timeLimit(.minutes(3)))
@@ -222,7 +223,7 @@ struct EngineTests {
 
     @Test func aConnectThatNobodyAnswersEndsAtItsDeadline() async throws {
         let hole = try BlackHole()
-        var settings = UpstreamSettings()
+        var settings = TransportSettings()
         settings.connectTimeout = .milliseconds(80)
         let recording = try await Caller.with(settings: settings) { try await $0.ask(.at("http://127.0.0.1:\(hole.port)")) }
         #expect(recording.failure?.failure.code == .upstreamUnreachable)

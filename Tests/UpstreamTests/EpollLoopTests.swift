@@ -2,7 +2,7 @@ import Glibc
 import NIOConcurrencyHelpers
 import Testing
 
-@testable import Upstream
+@testable import CurlTransport
 
 /// Stands on the loop, and records in what order things happen there.
 private actor Standing {

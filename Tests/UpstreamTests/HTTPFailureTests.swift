@@ -1,6 +1,7 @@
 import Contract
 import Testing
 
+@testable import CurlTransport
 @testable import Upstream
 
 struct HTTPFailureTests {

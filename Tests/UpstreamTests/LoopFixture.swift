@@ -4,6 +4,7 @@ import Logging
 import NIOConcurrencyHelpers
 import Testing
 
+@testable import CurlTransport
 @testable import Upstream
 
 /// A client on a loop of its own, and an actor that stands on that loop as the worker's does.
@@ -13,20 +14,20 @@ actor Caller {
     nonisolated let sockets = UpstreamSockets()
     let client: UpstreamClient
 
-    static func make(settings: UpstreamSettings = UpstreamSettings()) async throws -> Caller {
+    static func make(settings: TransportSettings = TransportSettings()) async throws -> Caller {
         let loop = try EpollLoop(name: "test")
         loop.start()
         return try await Caller(loop: loop, settings: settings)
     }
 
-    private init(loop: EpollLoop, settings: UpstreamSettings) async throws {
+    private init(loop: EpollLoop, settings: TransportSettings) async throws {
         self.loop = loop
         client = try UpstreamClient(loop: loop, settings: settings, sockets: sockets, logger: Logger(label: "test"))
     }
 
     /// Runs with a caller, and leaves neither a socket nor a thread behind.
     static func with<Value: Sendable>(
-        settings: UpstreamSettings = UpstreamSettings(), _ body: @Sendable (Caller) async throws -> Value
+        settings: TransportSettings = TransportSettings(), _ body: @Sendable (Caller) async throws -> Value
     ) async throws -> Value {
         let caller = try await Caller.make(settings: settings)
         let result: Result<Value, any Error>

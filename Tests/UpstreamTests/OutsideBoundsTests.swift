@@ -4,6 +4,7 @@ import Support
 import TestSupport
 import Testing
 
+@testable import CurlTransport
 @testable import Upstream
 
 /// The largest inputs that are let in, and numbers and names beyond what is. A pass that is not linear would exceed the time limit many

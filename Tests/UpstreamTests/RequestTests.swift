@@ -2,6 +2,7 @@ import Contract
 import JSONCodec
 import Testing
 
+@testable import CurlTransport
 @testable import Upstream
 
 struct RequestTests {

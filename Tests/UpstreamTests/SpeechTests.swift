@@ -2,6 +2,7 @@ import Contract
 import Support
 import Testing
 
+@testable import CurlTransport
 @testable import Upstream
 
 @Suite struct SpeechTests {

@@ -5,6 +5,7 @@ import NIOPosix
 import NIOSSL
 import Testing
 
+@testable import CurlTransport
 @testable import Upstream
 
 private let answer =
@@ -21,7 +22,7 @@ struct TLSTests {
     private static func ask(_ server: RawServer, host: String = "localhost", caFile: String?, connectTimeout: Duration = .seconds(5))
         async throws -> Recording
     {
-        var settings = UpstreamSettings()
+        var settings = TransportSettings()
         settings.caFile = caFile
         settings.connectTimeout = connectTimeout
         return try await Caller.with(settings: settings) { try await $0.ask(.at("https://\(host):\(server.port)/v1")) }
@@ -58,7 +59,7 @@ struct TLSTests {
     @Test func oneHandshakeServesManyRequests() async throws {
         try await CertificateAuthority.with { authority in
             let server = try await RawServer(tls: authority.server(names: "DNS:localhost"), Self.stream)
-            var settings = UpstreamSettings()
+            var settings = TransportSettings()
             settings.caFile = authority.file
             try await Caller.with(settings: settings) { caller in
                 for _ in 0..<5 {
@@ -74,7 +75,7 @@ struct TLSTests {
     @Test func http2IsSpokenOnlyWhenSetAndACancelClosesItsConnection() async throws {
         try await CertificateAuthority.with { authority in
             let server = try await HTTP2Server.start(authority.server(names: "DNS:localhost", protocols: ["h2", "http/1.1"]))
-            var settings = UpstreamSettings()
+            var settings = TransportSettings()
             settings.caFile = authority.file
             for isSet in [false, true] {
                 settings.http2 = isSet

@@ -1,4 +1,5 @@
 import Contract
+import CurlTransport
 import Glibc
 
 /// One generation request to an upstream, from connecting until its result. Used on the event loop only.
@@ -59,7 +60,7 @@ package final class UpstreamCall {
         if let drainTimer { client.loop.cancel(drainTimer) }
         drainTimer = nil
         if let transfer { client.remove(transfer) }
-        client.sockets.callEnded(jobID)
+        client.sockets.callEnded(jobID.rawValue)
         transfer = nil
         decoder = nil
         errorBody = []
@@ -90,12 +91,12 @@ package final class UpstreamCall {
 }
 
 extension UpstreamCall: ExchangeDelegate {
-    func exchangeConnected() {
+    package func exchangeConnected() {
         hasConnected = true
         if let transfer { client.metrics.connected(isNew: transfer.isOnNewConnection) }
     }
 
-    func exchangeAnswered(_ head: HTTPResponseHead) -> Bool {
+    package func exchangeAnswered(_ head: HTTPResponseHead) -> Bool {
         self.head = head
         client.metrics.answered(upstream.name, status: head.status)
         guard head.isSuccess else { return !(300..<400).contains(head.status) }
@@ -109,7 +110,7 @@ extension UpstreamCall: ExchangeDelegate {
         }
     }
 
-    func exchangeReceived(_ bytes: UnsafeRawBufferPointer) -> Bool {
+    package func exchangeReceived(_ bytes: UnsafeRawBufferPointer) -> Bool {
         guard failure == nil else { return false }
         guard let decoder else {
             errorBody.append(contentsOf: bytes.prefix(HTTPFailure.keptBodyBytes - errorBody.count))
@@ -124,11 +125,11 @@ extension UpstreamCall: ExchangeDelegate {
         }
     }
 
-    func exchangeProgressed(outcome: ExchangeOutcome?) {
+    package func exchangeProgressed(outcome: ExchangeOutcome?) {
         if outcome != nil { transfer = nil }
         // An interrupt shut the connection down from another thread. The worker's request to cancel this call is already queued on the
         // loop; further output and the connection error are dropped.
-        if client.sockets.wasCut(jobID) { return }
+        if client.sockets.wasCut(jobID.rawValue) { return }
         if let outcome, outcome.kind == .complete, failure == nil, let decoder {
             do throws(Failure) { try decoder.finish(into: &batch) } catch { failure = error }
         }

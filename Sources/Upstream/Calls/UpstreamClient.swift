@@ -1,4 +1,5 @@
 import Contract
+import CurlTransport
 import Logging
 
 /// Sends generation and speech requests to upstreams. Created inside an actor that is pinned to the event loop and used on that loop only.
@@ -14,7 +15,7 @@ package final class UpstreamClient {
 
     /// - Parameter sockets: Registry through which other threads can shut a job's connection down.
     /// - Throws: `CurlMulti.SetupError` if libcurl cannot be initialized.
-    package init(loop: EpollLoop, settings: UpstreamSettings, sockets: UpstreamSockets = UpstreamSockets(), logger: Logger) throws {
+    package init(loop: EpollLoop, settings: TransportSettings, sockets: UpstreamSockets = UpstreamSockets(), logger: Logger) throws {
         self.loop = loop
         self.sockets = sockets
         self.logger = logger
@@ -32,7 +33,7 @@ package final class UpstreamClient {
         let exchange = try adapter.request(request, on: upstream)
         let call = UpstreamCall(client: self, jobID: request.jobID, upstream: upstream, adapter: adapter, receiver: receiver)
         do throws(CurlMulti.SetupError) {
-            call.dialled(try multi.start(exchange, owner: request.jobID, delegate: call))
+            call.dialled(try multi.start(exchange, owner: request.jobID.rawValue, delegate: call))
         } catch {
             logger.error("upstream request setup failed", metadata: ["upstream": "\(upstream.name)", "reason": "\(error)"])
             throw Failure(.internal, "cannot set up the request to upstream \(upstream.name): \(error)")
@@ -77,4 +78,9 @@ package final class UpstreamClient {
         metrics.open(calls.count)
     }
     func ended(_ call: SpeechCall) { speeches[ObjectIdentifier(call)] = nil }
+}
+
+extension UpstreamSockets {
+    /// Shuts the connection of a job's generation call down, from any thread. See `cut(_:)`, which takes the id as text.
+    package func cut(_ job: JobID) -> Bool { cut(job.rawValue) }
 }

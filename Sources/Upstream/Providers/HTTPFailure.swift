@@ -1,4 +1,5 @@
 import Contract
+import CurlTransport
 import Support
 
 /// Maps responses with an error status to failures.

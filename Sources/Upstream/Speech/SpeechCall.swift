@@ -1,4 +1,5 @@
 import Contract
+import CurlTransport
 import Glibc
 
 /// Receives the events of one speech synthesis, synchronously on the event loop. It may cancel the call from inside a callback.
@@ -78,12 +79,12 @@ package final class SpeechCall {
 }
 
 extension SpeechCall: ExchangeDelegate {
-    func exchangeConnected() {
+    package func exchangeConnected() {
         hasConnected = true
         if let transfer { client.metrics.connected(isNew: transfer.isOnNewConnection) }
     }
 
-    func exchangeAnswered(_ head: HTTPResponseHead) -> Bool {
+    package func exchangeAnswered(_ head: HTTPResponseHead) -> Bool {
         self.head = head
         client.metrics.spoke(status: head.status)
         guard head.isSuccess else { return !(300..<400).contains(head.status) }
@@ -96,7 +97,7 @@ extension SpeechCall: ExchangeDelegate {
         }
     }
 
-    func exchangeReceived(_ bytes: UnsafeRawBufferPointer) -> Bool {
+    package func exchangeReceived(_ bytes: UnsafeRawBufferPointer) -> Bool {
         guard failure == nil else { return false }
         guard let decoder else {
             errorBody.append(contentsOf: bytes.prefix(HTTPFailure.keptBodyBytes - errorBody.count))
@@ -111,7 +112,7 @@ extension SpeechCall: ExchangeDelegate {
         }
     }
 
-    func exchangeProgressed(outcome: ExchangeOutcome?) {
+    package func exchangeProgressed(outcome: ExchangeOutcome?) {
         if outcome != nil { transfer = nil }
         if let outcome, outcome.kind == .complete, failure == nil, let decoder {
             do throws(Failure) { try decoder.finish(into: &samples) } catch { failure = error }

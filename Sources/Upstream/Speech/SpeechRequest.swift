@@ -1,4 +1,5 @@
 import Contract
+import CurlTransport
 import JSONCodec
 
 /// A request to synthesize one sentence.

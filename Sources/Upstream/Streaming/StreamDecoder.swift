@@ -1,4 +1,5 @@
 import Contract
+import CurlTransport
 
 /// Decoded output that was not delivered yet.
 struct OutputBatch {

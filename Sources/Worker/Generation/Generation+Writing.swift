@@ -1,4 +1,5 @@
 import Contract
+import CurlTransport
 import JobQueue
 import Logging
 import RedisClient

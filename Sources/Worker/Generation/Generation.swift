@@ -1,5 +1,6 @@
 import Contract
 import CoreMetrics
+import CurlTransport
 import JSONCodec
 import JobQueue
 import Logging

@@ -1,4 +1,5 @@
 import CoreMetrics
+import CurlTransport
 import NIOCore
 import Upstream
 

@@ -1,4 +1,5 @@
 import Contract
+import CurlTransport
 import DequeModule
 import Support
 import Upstream

@@ -1,4 +1,6 @@
 import ArgumentParser
+import Benchmarks
+import OperatorTools
 
 /// `sluice bench abuse`: runs attacks against a deployment of its own.
 struct BenchAbuseCommand: AsyncParsableCommand {
@@ -28,7 +30,8 @@ struct BenchAbuseCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
-        let bench = AbuseBench(isQuick: quick, seconds: seconds, restSeconds: restSeconds, slack: slack)
+        let bench = AbuseBench(
+            isQuick: quick, seconds: seconds, restSeconds: restSeconds, slack: slack, environment: SettingsSource(file: nil).environment)
         var broken: [String] = []
         for attack in attack.isEmpty ? AbuseAttack.all : attack.compactMap(AbuseAttack.named) {
             Progress.say("\(attack.name): \(attack.summary)")

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Benchmarks
 import JSONCodec
 import Synchronization
 import Upstream
@@ -32,7 +33,7 @@ struct BenchCommand: ParsableCommand {
         _ measure: @escaping @Sendable (BenchDeployment) async throws -> BenchReport
     ) async throws -> BenchReport {
         let found = Mutex(BenchReport(""))
-        try await BenchDeployment.with(options, capacity: capacity, kind: kind) { deployment in
+        try await BenchDeployment.with(try options.target, capacity: capacity, kind: kind) { deployment in
             let report = try await measure(deployment)
             found.withLock { $0 = report }
         }

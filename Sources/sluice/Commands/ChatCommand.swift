@@ -1,5 +1,6 @@
 import ArgumentParser
 import JSONCodec
+import OperatorTools
 
 /// `sluice chat`: a terminal client of a gateway.
 struct ChatCommand: AsyncParsableCommand {

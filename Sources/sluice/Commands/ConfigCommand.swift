@@ -1,6 +1,7 @@
 import ArgumentParser
 import Contract
 import JSONCodec
+import OperatorTools
 
 /// `sluice config`.
 struct ConfigCommand: ParsableCommand {

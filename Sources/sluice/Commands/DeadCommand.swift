@@ -1,8 +1,8 @@
 import ArgumentParser
 import Contract
 import JSONCodec
-import Observability
-import Support
+import JobQueue
+import OperatorTools
 
 /// `sluice dead`.
 struct DeadCommand: ParsableCommand {
@@ -25,20 +25,14 @@ struct DeadListCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
-        let letters = try await Deployment.with(settings) { try await DeadLetters(deployment: $0).list(limit: limit) }
+        let letters = try await settings.withQueue { try await $0.queue.deadLetters(limit: limit) }
         if output.json {
             StandardOutput.writeLine(.array(letters.map(\.json)))
         } else if letters.isEmpty {
             StandardOutput.write("no dead letters\n")
         } else {
-            var table = TextTable(header: ["JOB", "DIED", "CODE", "CRASHES", "MODEL", "MESSAGE"])
-            for letter in letters {
-                table.add([
-                    letter.id ?? letter.entry, letter.died?.description ?? "-", letter.code, String(letter.crashes),
-                    letter.job?.model ?? "-",
-                    letter.message.cut(toBytes: 300),
-                ])
-            }
+            var table = TextTable(header: DeadLetter.columns)
+            for letter in letters { table.add(letter.cells) }
             StandardOutput.write(table.text)
         }
     }
@@ -59,15 +53,15 @@ struct DeadRetryCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
-        try await Deployment.with(settings) { deployment in
-            let letters = DeadLetters(deployment: deployment)
+        try await settings.withQueue { connection in
+            let queue = connection.queue
             var failed = 0
             var chosen: [DeadLetter] = []
             if all {
-                chosen = try await letters.list(limit: 10_000).reversed()
+                chosen = try await queue.deadLetters(limit: 10_000).reversed()
             } else {
                 for id in ids {
-                    if let letter = try await letters.find(id) {
+                    if let letter = try await queue.deadLetter(id) {
                         chosen.append(letter)
                     } else {
                         failed += 1
@@ -77,8 +71,7 @@ struct DeadRetryCommand: AsyncParsableCommand {
             }
             for letter in chosen {
                 do {
-                    let id = try await letters.retry(letter)
-                    Retry.tell(id, of: letter, json: output.json)
+                    try await Retry.run(letter, on: queue, json: output.json)
                 } catch let failure as CommandFailure {
                     failed += 1
                     StandardError.write(Terminal.printable(failure.message) + "\n")
@@ -89,13 +82,17 @@ struct DeadRetryCommand: AsyncParsableCommand {
     }
 }
 
-/// The output of retries.
+/// Retries and their output.
 enum Retry {
     static func refusal(_ id: String) -> String {
         "sluice: there is no dead letter of \(Terminal.printable(id)), so it cannot be retried: only a dead letter contains the prompt\n"
     }
 
-    static func tell(_ id: JobID, of letter: DeadLetter, json: Bool) {
+    /// Resubmits the job of a dead letter and prints the new job's id.
+    /// - Throws: `CommandFailure` when the job is refused; errors of the queue.
+    static func run(_ letter: DeadLetter, on queue: JobProducer, json: Bool) async throws {
+        let id: JobID
+        do { id = try await queue.retry(letter) } catch let refusal as DeadLetterRefusal { throw refusal.failure(of: letter) }
         if json {
             StandardOutput.writeLine(["id": .string(id.rawValue), "retry_of": letter.id.map(JSON.string) ?? .null])
         } else {
@@ -118,13 +115,17 @@ struct DeadPurgeCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
-        let (count, missing) = try await Deployment.with(settings) { deployment -> (Int, [String]) in
-            let letters = DeadLetters(deployment: deployment)
-            if all { return (try await letters.purge(), []) }
+        let (count, missing) = try await settings.withQueue { connection -> (Int, [String]) in
+            let queue = connection.queue
+            if all { return (try await queue.purgeDeadLetters(), []) }
             var count = 0
             var missing: [String] = []
             for id in ids {
-                if let letter = try await letters.find(id) { count += try await letters.remove([letter]) } else { missing.append(id) }
+                if let letter = try await queue.deadLetter(id) {
+                    count += try await queue.removeDeadLetters([letter])
+                } else {
+                    missing.append(id)
+                }
             }
             return (count, missing)
         }

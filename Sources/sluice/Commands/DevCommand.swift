@@ -4,6 +4,7 @@ import Logging
 import NIOCore
 import NIOPosix
 import Observability
+import OperatorTools
 import ServiceLifecycle
 import Simulator
 import Worker
@@ -48,7 +49,7 @@ struct DevCommand: AsyncParsableCommand {
         }
         NodeStart.ignoreHangUp()
         Telemetry.start(logLevel: logging.level, logFormat: logging.format)
-        NodeStart.raiseDescriptorLimit()
+        DescriptorLimit.raise()
         let chosen = source
         try await PrivateRedis.with { redis in
             try await DevDeployment(source: chosen, listen: listen, redis: redis).run()

@@ -2,6 +2,7 @@ import ArgumentParser
 import Contract
 import JSONCodec
 import JobQueue
+import OperatorTools
 
 /// `sluice job`.
 struct JobCommand: ParsableCommand {
@@ -36,7 +37,7 @@ struct JobInterruptCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
-        let answer = try await Deployment.with(settings) { try await $0.queue.forceInterrupt(id, reason: reason) }
+        let answer = try await settings.withQueue { try await $0.queue.forceInterrupt(id, reason: reason) }
         let state = answer.state?.rawValue ?? "unknown"
         if output.json {
             StandardOutput.writeLine([
@@ -66,10 +67,9 @@ struct JobRetryCommand: AsyncParsableCommand {
     @OptionGroup var output: JSONOption
 
     func run() async throws {
-        try await Deployment.with(settings) { deployment in
-            let letters = DeadLetters(deployment: deployment)
-            guard let letter = try await letters.find(id) else { throw CommandFailure(.failed, Retry.refusal(id)) }
-            Retry.tell(try await letters.retry(letter), of: letter, json: output.json)
+        try await settings.withQueue { connection in
+            guard let letter = try await connection.queue.deadLetter(id) else { throw CommandFailure(.failed, Retry.refusal(id)) }
+            try await Retry.run(letter, on: connection.queue, json: output.json)
         }
     }
 }

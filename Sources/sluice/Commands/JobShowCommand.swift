@@ -1,6 +1,7 @@
 import ArgumentParser
 import Contract
 import JobQueue
+import OperatorTools
 
 /// `sluice job show`.
 struct JobShowCommand: AsyncParsableCommand {
@@ -14,7 +15,7 @@ struct JobShowCommand: AsyncParsableCommand {
     @OptionGroup var output: JSONOption
 
     func run() async throws {
-        let story = try await Deployment.with(settings) { try await $0.queue.story(of: id) }
+        let story = try await settings.withQueue { try await $0.queue.story(of: id) }
         guard let story else { throw CommandFailure(.failed, UnknownJob.message(id)) }
         if output.json { StandardOutput.writeLine(story.json) } else { StandardOutput.write(story.text) }
     }

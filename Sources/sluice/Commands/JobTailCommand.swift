@@ -1,6 +1,7 @@
 import ArgumentParser
 import Contract
 import JobQueue
+import OperatorTools
 
 /// `sluice job tail`.
 struct JobTailCommand: AsyncParsableCommand {
@@ -15,9 +16,9 @@ struct JobTailCommand: AsyncParsableCommand {
     @OptionGroup var output: JSONOption
 
     func run() async throws {
-        try await Deployment.with(settings) { deployment in
-            if !wait, try await deployment.queue.story(of: id) == nil { throw CommandFailure(.failed, UnknownJob.message(id)) }
-            try await deployment.withFeed { feed in
+        try await settings.withQueue { connection in
+            if !wait, try await connection.queue.story(of: id) == nil { throw CommandFailure(.failed, UnknownJob.message(id)) }
+            try await connection.withFeed { feed in
                 // Unbounded buffering is safe: the events of a job do not exceed SLUICE_LOG_MAX bytes.
                 let (events, continuation) = AsyncStream.makeStream(of: [LoggedEvent].self)
                 let following = try await feed.follow(id, after: nil) { batch in

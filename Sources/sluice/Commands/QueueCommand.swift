@@ -2,6 +2,7 @@ import ArgumentParser
 import Contract
 import JSONCodec
 import JobQueue
+import OperatorTools
 
 /// `sluice queue`.
 struct QueueCommand: ParsableCommand {
@@ -39,7 +40,7 @@ struct QueueResumeCommand: AsyncParsableCommand {
 /// The common part of pausing and resuming.
 private enum QueuePause {
     static func set(_ priority: JobClass, paused: Bool, _ settings: SettingsOptions, _ output: JSONOption) async throws {
-        let changed = try await Deployment.with(settings) { try await $0.queue.pause(priority, paused) }
+        let changed = try await settings.withQueue { try await $0.queue.pause(priority, paused) }
         if output.json {
             StandardOutput.writeLine(["class": .string(priority.rawValue), "paused": .bool(paused), "changed": .bool(changed)])
         } else {

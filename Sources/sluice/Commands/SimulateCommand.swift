@@ -1,6 +1,7 @@
 import ArgumentParser
 import Logging
 import NIOPosix
+import OperatorTools
 import ServiceLifecycle
 import Simulator
 

@@ -1,5 +1,6 @@
 import ArgumentParser
 import JobQueue
+import OperatorTools
 
 /// `sluice status`.
 struct StatusCommand: AsyncParsableCommand {
@@ -12,7 +13,7 @@ struct StatusCommand: AsyncParsableCommand {
     @OptionGroup var output: JSONOption
 
     func run() async throws {
-        let status = try await Deployment.with(settings) { try await $0.queue.snapshot() }
+        let status = try await settings.withQueue { try await $0.queue.snapshot() }
         if output.json { StandardOutput.writeLine(status.json) } else { StandardOutput.write(status.text) }
     }
 }

@@ -1,5 +1,6 @@
 import ArgumentParser
 import JobQueue
+import OperatorTools
 
 /// `sluice top`.
 struct TopCommand: AsyncParsableCommand {
@@ -29,15 +30,17 @@ struct TopCommand: AsyncParsableCommand {
         guard let interval = SettingValue.duration(interval) else { return }
         let (asJSON, count) = (output.json, count)
         let terminal = Terminal()
-        try await Deployment.with(settings) { deployment in
-            let first = try await deployment.queue.snapshot()
+        try await settings.withQueue { connection in
+            let first = try await connection.queue.snapshot()
             if asJSON {
-                try await Self.print(first, of: deployment, every: interval, count: count ?? .max) { StandardOutput.writeLine($0.json) }
+                try await Self.print(first, of: connection.queue, every: interval, count: count ?? .max) {
+                    StandardOutput.writeLine($0.json)
+                }
             } else if terminal.isInteractive, !terminal.isDumb {
-                try await TopSession(deployment: deployment, interval: interval, hasColours: terminal.hasColours).run(first: first)
+                try await TopSession(connection: connection, interval: interval, hasColours: terminal.hasColours).run(first: first)
             } else {
-                try await Self.print(first, of: deployment, every: interval, count: count ?? 1) { snapshot in
-                    StandardOutput.write(Self.text(snapshot, place: "\(deployment.url)"))
+                try await Self.print(first, of: connection.queue, every: interval, count: count ?? 1) { snapshot in
+                    StandardOutput.write(TopFrame.text(snapshot, place: connection.address))
                 }
             }
         }
@@ -46,24 +49,14 @@ struct TopCommand: AsyncParsableCommand {
     /// Prints snapshots until the count is reached or the output is closed.
     /// - Parameter write: returns false when the output is closed.
     private static func print(
-        _ first: DeploymentSnapshot, of deployment: Deployment, every interval: Duration, count: Int,
+        _ first: DeploymentSnapshot, of queue: JobProducer, every interval: Duration, count: Int,
         _ write: (DeploymentSnapshot) -> Bool
     ) async throws {
         var (snapshot, left) = (first, count)
         while write(snapshot), left > 1 {
             left -= 1
             try await Task.sleep(for: interval)
-            snapshot = try await deployment.queue.snapshot()
+            snapshot = try await queue.snapshot()
         }
-    }
-
-    /// One frame as plain text, with all rows and without the line of keys.
-    static func text(_ snapshot: DeploymentSnapshot, place: String) -> String {
-        var machine = TopMachine()
-        _ = machine.receive(.snapshot(snapshot))
-        let rows = snapshot.workers.count + snapshot.slowest.count + TopFrame.least.rows
-        let frame = TopFrame(machine: machine, size: TopFrame.Size(columns: 100, rows: rows), place: place, hasCursor: false)
-        let lines = frame.lines.dropLast(2).map { $0.text.replacing(/\ +$/, with: "") }
-        return lines.joined(separator: "\n").replacing(/\n+$/, with: "") + "\n"
     }
 }

@@ -1,6 +1,7 @@
 import ArgumentParser
 import JSONCodec
 import JobQueue
+import OperatorTools
 
 /// `sluice worker-drain`.
 struct WorkerDrainCommand: AsyncParsableCommand {
@@ -16,7 +17,7 @@ struct WorkerDrainCommand: AsyncParsableCommand {
     @OptionGroup var output: JSONOption
 
     func run() async throws {
-        guard try await Deployment.with(settings, { try await $0.queue.drain(worker: name) }) else {
+        guard try await settings.withQueue({ try await $0.queue.drain(worker: name) }) else {
             throw CommandFailure(.failed, "sluice: no worker \(name) is running (sluice status lists them)")
         }
         if output.json {

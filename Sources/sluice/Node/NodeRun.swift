@@ -1,5 +1,6 @@
 import Glibc
 import Logging
+import OperatorTools
 import ServiceLifecycle
 import UnixSignals
 

@@ -1,6 +1,7 @@
 import Glibc
 import Logging
 import Observability
+import OperatorTools
 
 /// The first steps of every node.
 enum NodeStart {
@@ -11,7 +12,7 @@ enum NodeStart {
     ) -> Logger {
         ignoreHangUp()
         Telemetry.start(logLevel: logging.level, logFormat: logging.format)
-        let descriptors = raiseDescriptorLimit()
+        let descriptors = DescriptorLimit.raise()
         var logger = Logger(label: "sluice.\(kind.rawValue)")
         var facts = effectiveSettings(of: source, for: kind)
         facts["version"] = "\(Build.version)"
@@ -38,20 +39,5 @@ enum NodeStart {
             facts[setting.name] = "\(SettingsSource.shown(value.text, of: setting))"
         }
         return facts
-    }
-
-    /// Raises the soft limit of file descriptors to the hard limit. Every client and every upstream connection uses a descriptor.
-    /// - Returns: the resulting limit; 0: unknown.
-    @discardableResult
-    static func raiseDescriptorLimit() -> UInt64 {
-        var limit = rlimit()
-        let resource = __rlimit_resource_t(RLIMIT_NOFILE.rawValue)
-        guard getrlimit(resource, &limit) == 0 else { return 0 }
-        if limit.rlim_cur < limit.rlim_max {
-            let before = limit.rlim_cur
-            limit.rlim_cur = limit.rlim_max
-            if setrlimit(resource, &limit) != 0 { limit.rlim_cur = before }
-        }
-        return UInt64(limit.rlim_cur)
     }
 }

@@ -1,32 +1,3 @@
-/// A host and port to listen on.
-struct ListenAddress: Sendable, Hashable, CustomStringConvertible {
-    var host: String
-    /// 0: any free port.
-    var port: Int
-
-    /// `host:port` or `[IPv6]:port`; nil for anything else.
-    init?(_ text: String) {
-        guard let colon = text.lastIndex(of: ":"), let port = UInt16(text[text.index(after: colon)...]) else { return nil }
-        var host = text[..<colon]
-        if host.hasPrefix("["), host.hasSuffix("]") {
-            host = host.dropFirst().dropLast()
-            guard host.contains(":") else { return nil }
-        } else if host.contains(":") {
-            return nil
-        }
-        guard !host.isEmpty, host.utf8.allSatisfy({ $0 > 0x20 && $0 != 0x7F && $0 != UInt8(ascii: "/") }) else { return nil }
-        self.host = String(host)
-        self.port = Int(port)
-    }
-
-    init(host: String, port: Int) {
-        self.host = host
-        self.port = port
-    }
-
-    var description: String { host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)" }
-}
-
 /// Parsing and formatting of setting values. Parsers return nil for invalid text.
 enum SettingValue {
     private static let durationUnits: [(suffix: String, nanoseconds: Double)] = [

@@ -3,6 +3,8 @@ import JobQueue
 import RedisClient
 
 /// The settings that every node of a deployment shares: the address of Redis and the queue's limits.
+///
+/// The only use of `RedisClient` in this module: the address is parsed here and handed on unchanged.
 struct DeploymentSettings: Sendable {
     var queue: QueueSettings
     var redisURL: RedisURL

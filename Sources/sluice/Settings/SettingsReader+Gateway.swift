@@ -1,5 +1,6 @@
 import Gateway
 import Observability
+import OperatorTools
 
 extension SettingsReader {
     /// The gateway's settings; unset ones keep the defaults of `GatewaySettings`.

@@ -1,4 +1,6 @@
+import CurlTransport
 import Observability
+import OperatorTools
 import Upstream
 import Worker
 

@@ -1,3 +1,5 @@
+import OperatorTools
+
 /// Parses setting values by their definitions in `SettingTable`. Collects all faults instead of stopping at the first one.
 struct SettingsReader {
     let source: SettingsSource

@@ -1,4 +1,5 @@
 import Contract
+import CurlTransport
 import JSONCodec
 
 /// Adapter for Ollama's chat API (github.com/ollama/ollama, docs/api.md).

@@ -1,4 +1,5 @@
 import Contract
+import CurlTransport
 import JSONCodec
 
 /// Adapter for OpenAI's chat completions API and compatible servers (DashScope's compatible mode, vLLM, SGLang, LM Studio).

@@ -1,0 +1,157 @@
+import Contract
+import Glibc
+import OperatorTools
+import RedisClient
+import Upstream
+
+/// The deployment to measure.
+package enum BenchTarget: Sendable {
+    /// One that is started for the measurement.
+    /// - Parameters:
+    ///   - environment: environment of its nodes; names that begin with `SLUICE_` are ignored.
+    ///   - logLevel: value of `SLUICE_LOG_LEVEL` of its nodes.
+    case selfContained(environment: [String: String], logLevel: String)
+    case running(RunningDeployment)
+}
+
+/// The addresses of a running deployment.
+package struct RunningDeployment: Sendable {
+    let redisURL: RedisURL
+    let redis: RedisSettings
+    let keys: Keys
+    let simulator: ListenAddress
+    let gateway: ChatAddress
+    let key: String?
+    let processes: [(name: String, pid: Int)]
+
+    /// - Parameters:
+    ///   - key: the gateway's API key; nil when it needs none.
+    ///   - processes: processes of this machine whose CPU time and memory are measured.
+    package init(
+        redisURL: RedisURL, redis: RedisSettings, keys: Keys, simulator: ListenAddress, gateway: ChatAddress, key: String?,
+        processes: [(name: String, pid: Int)]
+    ) {
+        self.redisURL = redisURL
+        self.redis = redis
+        self.keys = keys
+        self.simulator = simulator
+        self.gateway = gateway
+        self.key = key
+        self.processes = processes
+    }
+}
+
+/// A connection to the deployment that is measured.
+package struct BenchDeployment: Sendable {
+    let redis: BenchRedis
+    let simulator: SimulatorControl
+    let gateway: ChatAddress
+    let key: String?
+    /// The measured processes of this machine, including this one.
+    let processes: [(name: String, pid: Int)]
+
+    /// Connects to the deployment, starting it if it is self-contained, and calls `body`.
+    /// - Parameters:
+    ///   - capacity: minimum concurrency of the worker of a self-contained deployment.
+    ///   - kind: the dialect between worker and simulator of a self-contained deployment.
+    package static func with(
+        _ target: BenchTarget, capacity: Int, kind: UpstreamConfiguration.Kind = .openai,
+        _ body: @escaping @Sendable (BenchDeployment) async throws -> Void
+    ) async throws {
+        DescriptorLimit.raise()
+        switch target {
+        case .running(let deployment): try await connect(deployment, body)
+        case .selfContained(let environment, let logLevel):
+            try await start(environment, logLevel, capacity: capacity, kind: kind, body)
+        }
+    }
+
+    /// Starts Redis, the simulator, a worker and a gateway, and calls `body`.
+    private static func start(
+        _ environment: [String: String], _ logLevel: String, capacity: Int, kind: UpstreamConfiguration.Kind,
+        _ body: @escaping @Sendable (BenchDeployment) async throws -> Void
+    ) async throws {
+        try await PrivateRedis.with { redis in
+            let (simulator, gateway, metrics) = (try await freePort(), try await freePort(), try await freePort())
+            let common = [
+                "SLUICE_REDIS_URL": redis.url, "SLUICE_LOG_LEVEL": logLevel, "SLUICE_DRAIN_TIMEOUT": "1s",
+                "SLUICE_QUEUE_MAX": "1000000", "SLUICE_QUEUE_MAX_PER_TENANT": "0",
+            ]
+            let worker = [
+                "SLUICE_CONCURRENCY": String(min(100_000, max(256, capacity))), "SLUICE_UPSTREAM_KIND": kind.rawValue,
+                "SLUICE_UPSTREAM_URL": "http://\(simulator)\(kind.basePath)", "SLUICE_METRICS_LISTEN": metrics.description,
+                "SLUICE_WORKER_NAME": "bench", "SLUICE_TOTAL_TIMEOUT": "1h",
+            ].merging(common) { _, new in new }
+            let front = [
+                "SLUICE_LISTEN": gateway.description, "SLUICE_AUTH": "none", "SLUICE_MAX_OUTGOING": "64MiB", "SLUICE_DRAIN_NOTICE": "0s",
+                // The whole load comes from one tenant and one address.
+                "SLUICE_MAX_SOCKETS_PER_TENANT": "0", "SLUICE_MAX_SOCKETS_PER_ADDRESS": "0", "SLUICE_MAX_BYTES_PER_SECOND": "0",
+                "SLUICE_MAX_BYTES_PER_TENANT": "0", "SLUICE_MAX_SESSIONS_PER_TENANT": "0", "SLUICE_MAX_SESSION_BYTES_PER_TENANT": "0",
+                "SLUICE_MAX_UNSENT_BYTES_PER_TENANT": "0",
+            ].merging(common) {
+                _, new in new
+            }
+            try await ChildNode.with(
+                "simulator", ["simulate", "--listen", simulator.description], settings: ["SLUICE_LOG_LEVEL": "warning"],
+                environment: environment, folder: redis.folder,
+                isReady: { await ReadinessProbe.answers(simulator, "/healthz") }
+            ) { simulatorNode in
+                try await ChildNode.with(
+                    "worker", ["worker"], settings: worker, environment: environment, folder: redis.folder,
+                    isReady: { await ReadinessProbe.isReady(metrics) }
+                ) { workerNode in
+                    try await ChildNode.with(
+                        "gateway", ["gateway"], settings: front, environment: environment, folder: redis.folder,
+                        isReady: { await ReadinessProbe.isReady(gateway) }
+                    ) { gatewayNode in
+                        let nodes = [workerNode, gatewayNode, simulatorNode].map { (name: $0.name, pid: $0.pid) }
+                        let deployment = RunningDeployment(
+                            redisURL: try RedisURL(redis.url), redis: RedisSettings(), keys: Keys(), simulator: simulator,
+                            gateway: ChatAddress(listening: gateway), key: nil, processes: nodes)
+                        try await connect(deployment, body)
+                    }
+                }
+            }
+        }
+    }
+
+    /// Connects to Redis, resets the simulator's list of requests and calls `body`.
+    private static func connect(_ deployment: RunningDeployment, _ body: @Sendable (BenchDeployment) async throws -> Void) async throws {
+        try await BenchRedis.with(deployment.redisURL, deployment.redis, deployment.keys) { redis in
+            var processes = deployment.processes
+            // Only if the local process of this id is a Redis, since the server may be on another machine.
+            if let pid = try await redis.processID(),
+                ProcessReading.command(of: pid).map({ $0.contains("redis") || $0.contains("valkey") }) == true
+            {
+                processes.append(("redis", pid))
+            }
+            processes.append(("bench", Int(getpid())))
+            let control = SimulatorControl(address: deployment.simulator)
+            try await control.clear()
+            try await body(
+                BenchDeployment(
+                    redis: redis, simulator: control, gateway: deployment.gateway, key: deployment.key, processes: processes))
+        }
+    }
+
+    private static func freePort() async throws -> ListenAddress {
+        guard let address = await FreePort.find(from: ListenAddress(host: "127.0.0.1", port: 0)) else {
+            throw CommandFailure(.failed, "sluice: no port of 127.0.0.1 is free")
+        }
+        return address
+    }
+
+    /// The current CPU time and memory of all processes.
+    func readings() -> [ProcessReading] { processes.compactMap { ProcessReading.read($0.name, pid: $0.pid) } }
+}
+
+extension UpstreamConfiguration.Kind {
+    /// The path of the simulator's endpoint for this dialect.
+    var basePath: String {
+        switch self {
+        case .openai: "/v1"
+        case .dashscope: "/api/v1"
+        case .anthropic, .ollama: ""
+        }
+    }
+}
