@@ -34,7 +34,7 @@ struct CircuitBreaker: Equatable {
     }
 
     /// Whether the breaker is closed and has counted no failure.
-    var isUntroubled: Bool { state == .closed(failures: 0, since: 0) }
+    var hasNoFailures: Bool { state == .closed(failures: 0, since: 0) }
 
     /// The state as a metric: 0 closed, 1 probing, 2 open.
     var level: Int {
