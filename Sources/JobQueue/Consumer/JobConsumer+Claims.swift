@@ -5,6 +5,7 @@ import RedisClient
 /// Claiming delivered entries: the start of an attempt, and what becomes of entries that are not run.
 extension JobConsumer {
     /// Claims a delivered job: starts a new attempt owned by this worker, or ends the job if it is interrupted, late or crashed too often.
+    /// Safe to repeat after a lost reply: the script recognizes this process by its token and returns the same attempt.
     /// - Parameter leaseExpired: whether the entry was taken over. If it was, a job in state `running` counts as a crash of its worker.
     package func claim(_ job: Job, entry: QueueEntry, leaseExpired: Bool) async throws(QueueError) -> ClaimOutcome {
         let id = job.id
@@ -64,7 +65,7 @@ extension JobConsumer {
             ])
     }
 
-    /// Returns delivered, unclaimed entries to the queue.
+    /// Returns delivered, unclaimed entries to the queue. After an error some of them may still be delivered to this consumer.
     package func putBack(_ entries: [QueueEntry]) async throws(QueueError) {
         for (place, group) in Dictionary(grouping: entries, by: { [$0.partition, $0.priority.order] }) {
             guard let first = group.first else { continue }

@@ -5,7 +5,7 @@ import RedisClient
 
 /// Keeping and giving up the ownership of running jobs.
 extension JobConsumer {
-    /// Renews the leases of jobs in one partition with one script call. The answers have the order of `renewals`.
+    /// Renews the leases of jobs in one partition with one script call. The answers have the order of `renewals`. Safe to repeat.
     package func renew(_ renewals: [LeaseRenewal]) async throws(QueueError) -> [LeaseAnswer] {
         guard !renewals.isEmpty else { return [] }
         var scriptKeys: [String] = []
@@ -45,7 +45,7 @@ extension JobConsumer {
     }
 
     /// Hands a running job back to the queue, so that another worker continues it. Counts no crash.
-    /// - Returns: false when this attempt no longer owns the job.
+    /// - Returns: false when this attempt no longer owns the job; also in a repetition after a reply that was lost.
     package func handBack(_ renewal: LeaseRenewal) async throws(QueueError) -> Bool {
         let partition = renewal.entry.partition
         let reply = try await redis.run(

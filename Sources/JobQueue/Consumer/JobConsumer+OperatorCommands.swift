@@ -1,6 +1,7 @@
 import Contract
 import RedisClient
 
+/// What operators ask of workers.
 extension JobConsumer {
     /// Operator commands that apply to a worker.
     package struct OperatorRequests: Sendable, Equatable {

@@ -5,6 +5,8 @@ import Upstream
 
 /// Speech of one job: sentences are synthesized while the text is still being generated, and their audio is emitted in order. Not
 /// thread-safe: used on the upstream loop only.
+///
+/// Timers, tickets and syntheses refer to the run unowned: its generation keeps it until `close` or the closing event, which end them all.
 final class SpeechRun {
     /// Maximum number of open syntheses: the current one and the next.
     private static let maximumOpen = 2
