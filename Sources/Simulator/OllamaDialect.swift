@@ -35,7 +35,7 @@ private final class OllamaForm: AnswerForm {
         self.answer = answer
         var base: [UInt8] = [UInt8(ascii: "{")]
         base.appendJSONMember("model", ask.model)
-        base.appendJSONMember("created_at", WallClock.timestamp)
+        base.appendJSONMember("created_at", ResponseTime.timestamp)
         base.appendJSONName("message")
         self.base = base
         wordHead = base + Array(#"{"role":"assistant","content":""#.utf8)

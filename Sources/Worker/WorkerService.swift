@@ -73,7 +73,7 @@ package struct WorkerService: Service {
     private func run(on eventLoop: any EventLoop, _ loop: EpollLoop) async throws {
         let connections = ConsumerConnections(url: redisURL, settings: redisSettings, eventLoop: eventLoop, logger: logger)
         let metrics = WorkerMetrics()
-        let token = ULID(milliseconds: UInt64(WallClock.milliseconds)).description
+        let token = ULID(milliseconds: UInt64(WallClock.milliseconds.boundedCount)).description
         let consumer = JobConsumer(connections: connections, settings: queueSettings, worker: settings.name, token: token)
         let parts = try Parts(consumer: consumer, loop: loop, settings: settings, metrics: metrics, logger: logger)
         upstreams.connect { parts.pool.reload($0) }

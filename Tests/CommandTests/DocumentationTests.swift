@@ -145,7 +145,7 @@ struct DocumentationTests {
     @Test func `every setting is documented with its default`() throws {
         let settings = try Self.article("Contract", "Settings")
         for setting in SettingTable.all {
-            let standard = setting.standard.map { "`\($0)`" } ?? "–"
+            let standard = setting.defaultText.map { "`\($0)`" } ?? "–"
             #expect(
                 settings.text.contains("\n| `\(setting.name)` | \(standard) | "),
                 "Settings.md has no row that begins with | `\(setting.name)` | \(standard) |")

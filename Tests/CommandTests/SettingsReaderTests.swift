@@ -30,7 +30,7 @@ struct SettingsReaderTests {
             let source = SettingsSource(environment: ["SLUICE_LEASE": "30s", "HOME": "/"], file: path)
             #expect(source.value("SLUICE_LEASE") == .init(text: "30s", origin: .environment))
             #expect(source.value("SLUICE_RETENTION") == .init(text: "1h", origin: .file(path, line: 2)))
-            #expect(source.value("SLUICE_PARTITIONS") == .init(text: "1", origin: .standard))
+            #expect(source.value("SLUICE_PARTITIONS") == .init(text: "1", origin: .default))
             #expect(source.value("SLUICE_WORKER_NAME") == nil)
             var reader = SettingsReader(source)
             #expect(reader.queue().lease == .seconds(30))
@@ -52,7 +52,7 @@ struct SettingsReaderTests {
     }
 
     @Test func `an empty value counts as unset`() {
-        #expect(SettingsSource(environment: ["SLUICE_LEASE": ""]).value("SLUICE_LEASE")?.origin == .standard)
+        #expect(SettingsSource(environment: ["SLUICE_LEASE": ""]).value("SLUICE_LEASE")?.origin == .default)
     }
 
     @Test func `all settings reach the modules`() {

@@ -5,7 +5,7 @@ import TestSupport
 import Testing
 
 extension Journeys {
-    /// Several upstreams: who is asked, who is kept out, who comes next.
+    /// Several upstreams: the order of fallbacks, and circuit breakers.
     @Suite struct UpstreamRouteTests {
         /// Two upstreams that know one model, the second for when the first fails.
         private static func file(
@@ -50,7 +50,7 @@ extension Journeys {
             job.heard.events.filter { $0["type"] == "upstream" }.compactMap { $0["name"]?.string }
         }
 
-        @Test func `a dead upstream is kept out, and comes back through a probe`() async throws {
+        @Test func `the circuit breaker of a dead upstream opens, and a probe closes it`() async throws {
             try await withLab { lab in
                 let port = Ports.free()
                 let worker = try await Self.worker(lab, Self.write(Self.file(lab, first: port, second: lab.simulator.port), lab))
@@ -60,7 +60,7 @@ extension Journeys {
                     #expect(job.heard.end == "finished" && Self.upstreams(job) == ["second"] && job.heard.problems.isEmpty)
                     #expect(try await job.record()["upstream"] == "second")
                 }
-                #expect(worker.log.contains("upstream is kept out"))
+                #expect(worker.log.contains("circuit breaker opened"))
                 let first = try lab.command("first", ["simulate", "--listen", "127.0.0.1:\(port)"], port: port)
                 try await first.ready(path: "/sim/requests")
                 let back = try await until("the first upstream to be asked again", every: .milliseconds(200)) {
@@ -131,7 +131,7 @@ extension Journeys {
                 #expect(Self.upstreams(try await Self.ask(front)) == ["other"])
                 _ = try Self.write(Self.file(lab, first: port, second: port, extra: "colour: green", name: "third"), lab)
                 kill(try #require(worker.processID), SIGHUP)
-                try await until("the worker to have refused it") { worker.log.contains("upstreams not reloaded") }
+                try await until("the worker to have refused it") { worker.log.contains("upstreams reload failed") }
                 #expect(worker.log.contains("colour"))
                 #expect(Self.upstreams(try await Self.ask(front)) == ["other"])
                 await front.close()

@@ -2,6 +2,7 @@ import Contract
 import JSONCodec
 import JobQueue
 import NIOCore
+import Support
 
 /// A session held by this gateway: its client is connected here, or was connected until recently. Confined to the event loop.
 final class Session {

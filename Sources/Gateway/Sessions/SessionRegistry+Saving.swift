@@ -3,6 +3,7 @@ import JSONCodec
 import JobQueue
 import Logging
 import NIOCore
+import Support
 
 /// Writing of sessions to Redis. Each session has at most one write of changes in flight; changes made meanwhile are combined into the next
 /// write. Only the field of a new request is written immediately, before its job is submitted.

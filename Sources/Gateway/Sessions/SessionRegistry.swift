@@ -3,6 +3,7 @@ import JobQueue
 import Logging
 import NIOCore
 import RedisClient
+import Support
 
 /// The sessions held by this gateway. Opens, resumes, adopts and ends them, and reacts to disconnected clients. Confined to the event loop.
 final class SessionRegistry {

@@ -4,6 +4,7 @@ import JSONCodec
 import Logging
 import NIOCore
 import NIOWebSocket
+import Support
 
 /// The WebSocket of one client: receives frames, sends messages, and enforces its timeouts. ClientSocket+Messages handles the messages.
 ///

@@ -1,5 +1,6 @@
 import CEpoll
 import Glibc
+import Support
 import Synchronization
 
 /// An epoll loop on its own thread, and a `SerialExecutor`: an actor pinned to it runs on the thread that serves the sockets, without
@@ -65,13 +66,7 @@ package final class EpollLoop: SerialExecutor, @unchecked Sendable {
     // MARK: from any thread
 
     /// Current time, nanoseconds of CLOCK_MONOTONIC.
-    package var now: UInt64 { Self.monotonicNanoseconds }
-
-    private static var monotonicNanoseconds: UInt64 {
-        var time = timespec()
-        clock_gettime(CLOCK_MONOTONIC, &time)
-        return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
-    }
+    package var now: UInt64 { MonotonicClock.nanoseconds }
 
     /// True from `start` until the thread has run its last work.
     package var isRunning: Bool { hasStarted.load(ordering: .acquiring) && !hasEnded.load(ordering: .acquiring) }

@@ -33,9 +33,6 @@ struct CircuitBreaker: Equatable {
         pause = policy.pause.lowerBound
     }
 
-    /// Whether the breaker is closed and has counted no failure.
-    var hasNoFailures: Bool { state == .closed(failures: 0, since: 0) }
-
     /// The state as a metric: 0 closed, 1 probing, 2 open.
     var level: Int {
         switch state {

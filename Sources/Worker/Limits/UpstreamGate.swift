@@ -13,7 +13,7 @@ final class UpstreamGate {
         fileprivate let model: String
         fileprivate let probesUpstream: Bool
         fileprivate let probesModel: Bool
-        fileprivate var isJudged = false
+        fileprivate var hasResult = false
         fileprivate var isReleased = false
 
         fileprivate init(_ candidate: UpstreamRoute.Candidate, probesUpstream: Bool, probesModel: Bool) {
@@ -83,9 +83,11 @@ final class UpstreamGate {
 
     /// Records that the upstream responded: with output, or with an error that does not count against it.
     func succeeded(_ pass: Pass) {
-        guard !pass.isJudged, var entry = entries[pass.upstream] else { return }
-        pass.isJudged = true
-        if !entry.breaker.hasNoFailures || entry.models[pass.model] != nil { logger.info("upstream is well", metadata: Self.facts(pass)) }
+        guard !pass.hasResult, var entry = entries[pass.upstream] else { return }
+        pass.hasResult = true
+        if max(entry.breaker.level, entry.models[pass.model]?.level ?? 0) > 0 {
+            logger.info("circuit breaker closed", metadata: Self.facts(pass))
+        }
         entry.breaker.succeeded()
         entry.models[pass.model] = nil
         store(entry, of: pass.upstream)
@@ -96,16 +98,16 @@ final class UpstreamGate {
     ///   - code: the error. `upstreamUnreachable` counts for the upstream, server errors and timeouts for the model, others count as a
     ///     success.
     func failed(_ pass: Pass, _ code: FailureCode, at now: UInt64) {
-        guard !pass.isJudged else { return }
+        guard !pass.hasResult else { return }
         switch code {
         case .upstreamUnreachable:
-            pass.isJudged = true
+            pass.hasResult = true
             guard var entry = entries[pass.upstream] else { return }
             let pause = entry.breaker.failed(isProbe: pass.probesUpstream, at: now)
             store(entry, of: pass.upstream)
             if let pause { opened(pass, pause) }
         case .overloaded, .upstreamError, .upstreamDisconnected, .upstreamTruncated, .firstTokenTimeout:
-            pass.isJudged = true
+            pass.hasResult = true
             guard var entry = entries[pass.upstream] else { return }
             entry.breaker.succeeded()
             var breaker = entry.models[pass.model] ?? CircuitBreaker()
@@ -118,12 +120,12 @@ final class UpstreamGate {
         }
     }
 
-    /// Returns the permission when the request has ended, with or without a verdict. Idempotent.
+    /// Returns the permission when the request has ended, with or without a result. Idempotent.
     func release(_ pass: Pass, at now: UInt64) {
         guard !pass.isReleased, var entry = entries[pass.upstream] else { return }
         pass.isReleased = true
         entry.running = max(0, entry.running - 1)
-        if !pass.isJudged {
+        if !pass.hasResult {
             if pass.probesUpstream { entry.breaker.probeAbandoned(at: now) }
             if pass.probesModel { entry.models[pass.model]?.probeAbandoned(at: now) }
         }
@@ -147,7 +149,7 @@ final class UpstreamGate {
         metrics.breakerOpened(pass.upstream)
         var facts = Self.facts(pass)
         facts["pause_ms"] = "\(pause / 1_000_000)"
-        logger.warning("upstream is kept out", metadata: facts)
+        logger.warning("circuit breaker opened", metadata: facts)
     }
 
     private static func facts(_ pass: Pass) -> Logger.Metadata { ["upstream": "\(pass.upstream)", "model": "\(pass.model)"] }

@@ -62,7 +62,7 @@ struct BenchDeployment: Sendable {
         NodeStart.raiseDescriptorLimit()
         guard options.selfContained else { return try await running(options, body) }
         let level =
-            options.settings.source.value("SLUICE_LOG_LEVEL")?.origin == .standard
+            options.settings.source.value("SLUICE_LOG_LEVEL")?.origin == .default
             ? "warning" : options.settings.source.value("SLUICE_LOG_LEVEL")?.text
         try await PrivateRedis.with { redis in
             let (simulator, gateway, metrics) = (try await freePort(), try await freePort(), try await freePort())

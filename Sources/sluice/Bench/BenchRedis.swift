@@ -5,6 +5,7 @@ import NIOCore
 import NIOPosix
 import Observability
 import RedisClient
+import Support
 
 /// The measuring client's connections to Redis, on one event loop for commands and subscriptions, like a front end without a gateway.
 struct BenchRedis: Sendable {

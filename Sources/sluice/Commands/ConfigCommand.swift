@@ -81,7 +81,7 @@ struct ConfigCheckCommand: ParsableCommand {
                 "value": value.map { .string(SettingsSource.shown($0.text, of: setting)) } ?? .null,
                 "source": .string(value?.origin.description ?? "unset"),
                 "secret": .bool(setting.isSecret),
-                "default": setting.standard.map(JSON.string) ?? .null,
+                "default": setting.defaultText.map(JSON.string) ?? .null,
                 "nodes": .array(setting.readers.map(\.rawValue).sorted().map(JSON.string)),
                 "expected": .string(setting.kind.expectation),
                 "meaning": .string(setting.meaning),

@@ -24,12 +24,12 @@ struct DevCommand: AsyncParsableCommand {
     func run() async throws {
         var source = settings.source
         // Few log lines and a quick end suit a terminal.
-        source.propose("SLUICE_LOG_LEVEL", "warning")
-        source.propose("SLUICE_DRAIN_TIMEOUT", "2s")
-        source.propose("SLUICE_DRAIN_NOTICE", "0s")
-        for name in SettingsReader.waysIn { source.remove(name) }
+        source.setIfUnset("SLUICE_LOG_LEVEL", "warning")
+        source.setIfUnset("SLUICE_DRAIN_TIMEOUT", "2s")
+        source.setIfUnset("SLUICE_DRAIN_NOTICE", "0s")
+        for name in SettingsReader.authenticationMethods { source.remove(name) }
         source.override("SLUICE_AUTH", "none")
-        source.propose("SLUICE_ADMIN_KEY", "dev-\(String(UInt64.random(in: .min ... .max), radix: 36))-operator")
+        source.setIfUnset("SLUICE_ADMIN_KEY", "dev-\(String(UInt64.random(in: .min ... .max), radix: 36))-operator")
         // Settings are checked before anything is started. The addresses of Redis and the simulator are set afterwards.
         var reader = SettingsReader(source)
         let logging = reader.logging()
@@ -72,7 +72,7 @@ private struct DevDeployment: Sendable {
             let address = try await simulator.start()
             source.override("SLUICE_UPSTREAM_KIND", "openai")
             source.override("SLUICE_UPSTREAM_URL", "http://127.0.0.1:\(address.port ?? 0)/v1")
-            source.propose("SLUICE_SPEECH_URL", "http://127.0.0.1:\(address.port ?? 0)/v1")
+            source.setIfUnset("SLUICE_SPEECH_URL", "http://127.0.0.1:\(address.port ?? 0)/v1")
         }
         var reader = SettingsReader(source)
         let (gateway, worker, deployment) = (reader.gateway(), reader.worker(), reader.deployment())

@@ -22,8 +22,8 @@ struct UpstreamsReload: Service {
         guard let path else { return logger.warning("nothing to reload: SLUICE_UPSTREAMS_FILE is not set") }
         let file = UpstreamsFile(path: path, environment: environment)
         guard file.faults.isEmpty else {
-            for fault in file.faults { logger.error("upstreams file refused", metadata: ["fault": "\(fault)"]) }
-            return logger.error("upstreams not reloaded; the ones before stay", metadata: ["faults": "\(file.faults.count)"])
+            for fault in file.faults { logger.error("fault in the upstreams file", metadata: ["fault": "\(fault)"]) }
+            return logger.error("upstreams reload failed; the previous ones stay in use", metadata: ["faults": "\(file.faults.count)"])
         }
         feed.replace(file.upstreams)
         logger.info("upstreams reloaded", metadata: ["upstreams": "\(file.upstreams.map(\.name).joined(separator: ", "))"])

@@ -31,7 +31,7 @@ struct Setting: Sendable {
     let name: String
     let kind: Kind
     /// The default as text; nil: unset.
-    let standard: String?
+    let defaultText: String?
     /// Whether the value is redacted in `config check`, logs and errors.
     let isSecret: Bool
     let readers: Set<Reader>
@@ -39,11 +39,11 @@ struct Setting: Sendable {
     let meaning: String
 
     init(
-        _ name: String, _ kind: Kind, _ standard: String? = nil, _ readers: Set<Reader>, isSecret: Bool = false, _ meaning: String
+        _ name: String, _ kind: Kind, _ defaultText: String? = nil, _ readers: Set<Reader>, isSecret: Bool = false, _ meaning: String
     ) {
         self.name = name
         self.kind = kind
-        self.standard = standard
+        self.defaultText = defaultText
         self.isSecret = isSecret
         self.readers = readers
         self.meaning = meaning

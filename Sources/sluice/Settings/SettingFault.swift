@@ -19,21 +19,3 @@ struct SettingFaults: Error, Sendable, CustomStringConvertible {
 
     var description: String { faults.map(\.description).joined(separator: "\n") }
 }
-
-/// The source of a value.
-enum SettingOrigin: Sendable, Hashable, CustomStringConvertible {
-    case standard
-    case environment
-    case file(String, line: Int)
-    /// Set by the command itself, such as by `sluice dev`.
-    case commandLine
-
-    var description: String {
-        switch self {
-        case .standard: "default"
-        case .environment: "environment"
-        case .file(let path, let line): line > 0 ? "\(path):\(line)" : path
-        case .commandLine: "command line"
-        }
-    }
-}

@@ -1,5 +1,23 @@
 import Glibc
 
+/// The source of a value.
+enum SettingOrigin: Sendable, Hashable, CustomStringConvertible {
+    case `default`
+    case environment
+    case file(String, line: Int)
+    /// Set by the command itself, such as by `sluice dev`.
+    case commandLine
+
+    var description: String {
+        switch self {
+        case .default: "default"
+        case .environment: "environment"
+        case .file(let path, let line): line > 0 ? "\(path):\(line)" : path
+        case .commandLine: "command line"
+        }
+    }
+}
+
 /// The unparsed values of settings with their origins. The environment takes precedence over the `--config` file, both over the defaults.
 struct SettingsSource: Sendable {
     /// A value as text, with its origin.
@@ -9,7 +27,7 @@ struct SettingsSource: Sendable {
     }
 
     /// Values that were set, by name; without defaults.
-    private(set) var given: [String: Value] = [:]
+    private(set) var values: [String: Value] = [:]
     /// Unknown names in the file, and unknown names with the prefix `SLUICE_` in the environment.
     private(set) var unknown: [(name: String, origin: SettingOrigin)] = []
     /// Faults of the `--config` file.
@@ -24,36 +42,36 @@ struct SettingsSource: Sendable {
         if let path {
             let file = SettingsFile(path: path)
             faults += file.faults
-            for line in file.lines { take(line.name, line.value, .file(path, line: line.number)) }
+            for line in file.lines { record(line.name, line.value, .file(path, line: line.number)) }
         }
         for (name, value) in environment.sorted(by: { $0.key < $1.key }) where name.hasPrefix("SLUICE_") {
-            take(name, value, .environment)
+            record(name, value, .environment)
         }
     }
 
     /// Records a value. An empty value counts as unset, because compose files and shells set variables that way.
-    private mutating func take(_ name: String, _ text: String, _ origin: SettingOrigin) {
+    private mutating func record(_ name: String, _ text: String, _ origin: SettingOrigin) {
         guard SettingTable.named(name) != nil else { return unknown.append((name, origin)) }
         let text = SettingValue.trimmed(text)
-        if !text.isEmpty { given[name] = Value(text: text, origin: origin) }
+        if !text.isEmpty { values[name] = Value(text: text, origin: origin) }
     }
 
     /// Sets a value that takes precedence over the environment and the file.
     mutating func override(_ name: String, _ text: String) {
-        given[name] = Value(text: text, origin: .commandLine)
+        values[name] = Value(text: text, origin: .commandLine)
     }
 
     /// Removes a value, so that the default applies.
-    mutating func remove(_ name: String) { given[name] = nil }
+    mutating func remove(_ name: String) { values[name] = nil }
 
     /// Sets a value unless one was set.
-    mutating func propose(_ name: String, _ text: String) {
-        if given[name] == nil { override(name, text) }
+    mutating func setIfUnset(_ name: String, _ text: String) {
+        if values[name] == nil { override(name, text) }
     }
 
     /// The value that was set, else the default; nil when there is neither.
     func value(_ name: String) -> Value? {
-        given[name] ?? SettingTable.named(name)?.standard.map { Value(text: $0, origin: .standard) }
+        values[name] ?? SettingTable.named(name)?.defaultText.map { Value(text: $0, origin: .default) }
     }
 
     /// The environment of this process.

@@ -88,17 +88,17 @@ extension SettingsReader {
 }
 
 extension SettingsReader {
-    /// The authentication methods; at least one of them must be set.
-    static let waysIn = [
+    /// The settings of the authentication methods; at least one of them must be set.
+    static let authenticationMethods = [
         "SLUICE_API_KEYS", "SLUICE_API_KEYS_FILE", "SLUICE_JWT_KEY_FILE", "SLUICE_JWT_JWKS_FILE", "SLUICE_ACCOUNTS_FILE", "SLUICE_AUTH",
     ]
 
     /// Adds a fault when no authentication method is set. Without this a gateway would reject every client, or accept all by mistake.
     mutating func requireAuthentication(_ gateway: GatewaySettings) {
-        guard Self.waysIn.contains(where: { source.value($0) != nil }) else {
+        guard Self.authenticationMethods.contains(where: { source.value($0) != nil }) else {
             return fault(
                 nil, "no authentication method is set",
-                "set SLUICE_API_KEYS=tenant:key (or one of \(Self.waysIn.dropFirst().dropLast().joined(separator: ", "))), or SLUICE_AUTH=none to accept clients of this machine without a key"
+                "set SLUICE_API_KEYS=tenant:key (or one of \(Self.authenticationMethods.dropFirst().dropLast().joined(separator: ", "))), or SLUICE_AUTH=none to accept clients of this machine without a key"
             )
         }
         checkAuthentication(gateway)
