@@ -31,7 +31,7 @@ package struct QueueSettings: Sendable {
     package init() {}
 
     /// Interval at which leases are renewed and interrupt keys are read: a third of the lease.
-    package var beat: Duration { lease / 3 }
+    package var renewalInterval: Duration { lease / 3 }
 
     var retentionSeconds: Int { max(1, Int(retention.components.seconds)) }
     var leaseMilliseconds: Int { Int(lease.components.seconds) * 1_000 + Int(lease.components.attoseconds / 1_000_000_000_000_000) }

@@ -3,9 +3,9 @@ import CurlTransport
 import Hummingbird
 import JobQueue
 import Logging
+import NIOConcurrencyHelpers
 import NIOCore
 import NIOPosix
-import RedisClient
 import ServiceLifecycle
 import Support
 import Upstream
@@ -17,13 +17,16 @@ import Upstream
 package struct WorkerService: Service {
     private let settings: WorkerSettings
     private let queueSettings: QueueSettings
-    private let redisURL: RedisURL
-    private let redisSettings: RedisSettings
+    private let redisURL: ConsumerConnections.ServerURL
+    private let redisSettings: ConsumerConnections.ServerSettings
     private let logger: Logger
     /// Replaces the configured upstreams while the worker runs.
     package let upstreams = UpstreamsFeed()
 
-    package init(settings: WorkerSettings, queueSettings: QueueSettings, redisURL: RedisURL, redisSettings: RedisSettings, logger: Logger) {
+    package init(
+        settings: WorkerSettings, queueSettings: QueueSettings, redisURL: ConsumerConnections.ServerURL,
+        redisSettings: ConsumerConnections.ServerSettings, logger: Logger
+    ) {
         self.settings = settings
         self.queueSettings = queueSettings
         self.redisURL = redisURL
@@ -35,70 +38,60 @@ package struct WorkerService: Service {
     /// - Throws: `CancellationError` on cancellation; a `LoopError` when the upstream loop cannot be created; errors of the configured CA
     ///   and of the metrics listener.
     package func run() async throws {
-        // All Redis connections share one event loop, so a claim and an interrupt that overtakes its reply are handled on the same
-        // thread. Neither loop is stopped before the process ends: a task that resumes late from a Redis call still needs its executor.
+        // Neither loop is stopped before the process ends: a task that resumes late from a Redis call still needs its executor.
         let loop = try EpollLoop(name: "upstream")
         loop.start()
         try await run(on: MultiThreadedEventLoopGroup.singleton.next(), loop)
     }
 
-    /// Creates the Redis clients and the actors of the worker, and runs them until the drain is complete.
-    private func run(on eventLoop: any EventLoop, _ loop: EpollLoop) async throws {
-        let commands = RedisClient(url: redisURL, settings: redisSettings, eventLoop: eventLoop, name: "commands", logger: logger)
-        let blocking = RedisClient(url: redisURL, settings: redisSettings, eventLoop: eventLoop, name: "claims", logger: logger)
-        let subscriber = RedisSubscriber(url: redisURL, settings: redisSettings, eventLoop: eventLoop, name: "cancel", logger: logger)
-        let metrics = WorkerMetrics()
-        let token = ULID(milliseconds: Self.wallMilliseconds).description
-        let consumer = JobConsumer(redis: commands, blocking: blocking, settings: queueSettings, worker: settings.name, token: token)
-        let room = GenerationRoom(loop: loop, consumer: consumer)
-        let clock: @Sendable () -> UInt64 = { loop.now }
-        let claimer = Claimer(
-            consumer: consumer, room: room, capacity: settings.concurrency, metrics: metrics, logger: logger, clock: clock)
-        try await room.open(settings: settings, metrics: metrics, logger: logger) { _, entry in
-            eventLoop.execute { claimer.assumeIsolated { $0.release(entry) } }
-        }
-        upstreams.connect { room.reload($0) }
+    /// The actors of a running worker.
+    private struct Parts {
+        let consumer: JobConsumer
+        let pool: GenerationPool
+        let claimer: Claimer
+        let renewer: LeaseRenewer
+        let reporter: StatusReporter
+        let listener: InterruptListener
         let drain = DrainSignal()
-        let keeper = LeaseRenewer(
-            consumer: consumer, room: room, claimer: claimer, capacity: settings.concurrency, metrics: metrics, logger: logger,
-            clock: clock,
-            drainAsked: { drain.begin() })
-        let reporter = StatusReporter(
-            consumer: consumer, room: room, claimer: claimer, capacity: settings.concurrency, started: Int(Self.wallMilliseconds),
-            tally: metrics.tally, logger: logger, clock: clock, wallClock: { Int(Self.wallMilliseconds) }, drain: drain)
-        let listener = InterruptListener(
-            subscriber: subscriber, consumer: consumer, claimer: claimer, room: room, metrics: metrics, logger: logger, clock: clock,
-            mayHaveMissed: { Task { await keeper.renew() } }, jobsReturned: { Task { await claimer.takeOver() } })
-        commands.onConnect {
-            var load = RedisPipeline()
-            for script in Scripts.ofWorker { load.append("SCRIPT", "LOAD", .string(script.source)) }
-            // An optimization only: a script that is not loaded is sent in full when it is called.
-            commands.send(load) { _ in }
+
+        init(consumer: JobConsumer, loop: EpollLoop, settings: WorkerSettings, metrics: WorkerMetrics, logger: Logger) throws {
+            self.consumer = consumer
+            pool = try GenerationPool(loop: loop, consumer: consumer, settings: settings, metrics: metrics, logger: logger)
+            let clock: @Sendable () -> UInt64 = { loop.now }
+            claimer = Claimer(
+                consumer: consumer, pool: pool, capacity: settings.concurrency, metrics: metrics, logger: logger, clock: clock)
+            renewer = LeaseRenewer(
+                consumer: consumer, pool: pool, claimer: claimer, capacity: settings.concurrency, metrics: metrics, logger: logger,
+                clock: clock, drainRequested: { [drain] in drain.begin() })
+            reporter = StatusReporter(
+                consumer: consumer, pool: pool, claimer: claimer, capacity: settings.concurrency, tally: metrics.tally, logger: logger,
+                clock: clock, drain: drain)
+            listener = InterruptListener(claimer: claimer, pool: pool, renewer: renewer, metrics: metrics, logger: logger)
         }
-        let readiness: @Sendable () -> String? = {
-            if drain.hasBegun { return "draining" }
-            if !commands.isConnected || !blocking.isConnected { return "Redis is not reachable" }
-            if !subscriber.isAlive { return "the cancel subscription is not alive" }
-            return nil
-        }
-        let watch = EventLoopLagProbe(eventLoop: eventLoop, loop: loop, metrics: metrics).start()
-        defer { watch.cancel() }
+    }
+
+    /// Creates the Redis connections and the actors of the worker, and runs them until the drain is complete.
+    private func run(on eventLoop: any EventLoop, _ loop: EpollLoop) async throws {
+        let connections = ConsumerConnections(url: redisURL, settings: redisSettings, eventLoop: eventLoop, logger: logger)
+        let metrics = WorkerMetrics()
+        let token = ULID(milliseconds: UInt64(WallClock.milliseconds.boundedCount)).description
+        let consumer = JobConsumer(connections: connections, settings: queueSettings, worker: settings.name, token: token)
+        let parts = try Parts(consumer: consumer, loop: loop, settings: settings, metrics: metrics, logger: logger)
+        upstreams.connect { parts.pool.reload($0) }
+        let probe = EventLoopLagProbe(eventLoop: eventLoop, loop: loop, metrics: metrics).start()
+        defer { probe.cancel() }
         try await withThrowingTaskGroup(of: Void.self) { tasks in
-            tasks.addTask { await commands.run() }
-            tasks.addTask { await blocking.run() }
-            tasks.addTask { await subscriber.run() }
+            tasks.addTask { await connections.run() }
             if let listen = settings.metricsListen {
                 let endpoints = WorkerEndpoints(
-                    host: listen.host, port: listen.port, readiness: readiness, metrics: settings.metricsText, logger: logger)
+                    host: listen.host, port: listen.port,
+                    readiness: { [drain = parts.drain] in drain.hasBegun ? "draining" : connections.fault }, metrics: settings.metricsText,
+                    logger: logger)
                 tasks.addTask { try await endpoints.run() }
             }
             tasks.addTask {
-                try await self.work(
-                    consumer: consumer, room: room, claimer: claimer, keeper: keeper, reporter: reporter, listener: listener,
-                    eventLoop: eventLoop, drain: drain)
-                commands.shutdown()
-                blocking.shutdown()
-                subscriber.shutdown()
+                try await self.work(parts, connections, eventLoop)
+                connections.shutdown()
                 throw Finished()
             }
             do {
@@ -107,13 +100,12 @@ package struct WorkerService: Service {
                 tasks.cancelAll()
             } catch {
                 // Cancelled, or a service failed: the upstream connections are closed before anything else.
-                await room.abandon()
-                await claimer.stop()
-                await keeper.stop()
-                await reporter.stop()
-                drain.begin()
-                for client in [commands, blocking] { client.shutdown() }
-                subscriber.shutdown()
+                await parts.pool.abandon()
+                await parts.claimer.stop()
+                parts.renewer.stop()
+                parts.reporter.stop()
+                parts.drain.begin()
+                connections.shutdown()
                 tasks.cancelAll()
                 throw error
             }
@@ -124,32 +116,33 @@ package struct WorkerService: Service {
     private struct Finished: Error {}
 
     /// Claims and runs jobs until the drain is complete.
-    private func work(
-        consumer: JobConsumer, room: GenerationRoom, claimer: Claimer, keeper: LeaseRenewer, reporter: StatusReporter,
-        listener: InterruptListener, eventLoop: any EventLoop, drain: DrainSignal
-    ) async throws {
+    private func work(_ parts: Parts, _ connections: ConsumerConnections, _ eventLoop: any EventLoop) async throws {
+        let (consumer, pool, drain) = (parts.consumer, parts.pool, parts.drain)
         try await withGracefulShutdownHandler {
-            try await eventLoop.submit { listener.listen() }.get()
+            let listener = parts.listener
+            try await eventLoop.submit { [keys = queueSettings.keys] in
+                connections.subscribe(keys: keys) { listener.received($0) }
+            }.get()
             guard try await createGroups(consumer, unless: drain) else { return }
             logger.info("worker takes jobs", metadata: ["worker": "\(settings.name)", "capacity": "\(settings.concurrency)"])
             try await withThrowingTaskGroup(of: Void.self) { tasks in
-                tasks.addTask(executorPreference: consumer.redis.executor) { await claimer.run() }
-                tasks.addTask(executorPreference: consumer.redis.executor) { await keeper.run() }
-                tasks.addTask(executorPreference: consumer.redis.executor) { await reporter.run() }
+                tasks.addTask(executorPreference: consumer.executor) { await parts.claimer.run() }
+                tasks.addTask(executorPreference: consumer.executor) { await parts.renewer.run() }
+                tasks.addTask(executorPreference: consumer.executor) { await parts.reporter.run() }
                 await drain.wait()
                 try Task.checkCancellation()
-                let inFlight = await claimer.inFlight
+                let inFlight = await parts.claimer.inFlight
                 logger.info("drain began", metadata: ["in_flight": "\(inFlight)", "timeout": "\(settings.drainTimeout)"])
-                await keeper.drain()
-                await claimer.stop()
+                await parts.renewer.drain()
+                await parts.claimer.stop()
                 // Waits for the claimer first, so that no job starts after the drain has looked at the running ones.
                 try await tasks.next()
-                try await finishRunningJobs(room)
-                await keeper.stop()
-                await reporter.stop()
+                try await finishRunningJobs(pool)
+                parts.renewer.stop()
+                parts.reporter.stop()
                 try await tasks.waitForAll()
             }
-            await deregister(consumer, reporter)
+            await deregister(consumer, parts.reporter)
         } onGracefulShutdown: {
             drain.begin()
         }
@@ -158,15 +151,15 @@ package struct WorkerService: Service {
 
     /// Waits up to the drain timeout for running jobs, then hands the rest back. Jobs that cannot be handed back within 5 s are
     /// abandoned; their leases expire.
-    private func finishRunningJobs(_ room: GenerationRoom) async throws {
-        if await waitUntilEmpty(room, for: settings.drainTimeout) { return }
+    private func finishRunningJobs(_ pool: GenerationPool) async throws {
+        if await waitUntilEmpty(pool, for: settings.drainTimeout) { return }
         try Task.checkCancellation()
         logger.info("drain timeout reached; handing back running jobs")
-        await room.handBackAll()
-        if await waitUntilEmpty(room, for: .seconds(5)) { return }
+        await pool.handBackAll()
+        if await waitUntilEmpty(pool, for: .seconds(5)) { return }
         try Task.checkCancellation()
         logger.warning("some jobs not handed back; other workers take them over when their leases expire")
-        await room.abandon()
+        await pool.abandon()
     }
 
     /// Creates the consumer groups, retrying every 200 ms until Redis accepts.
@@ -181,7 +174,7 @@ package struct WorkerService: Service {
             } catch {
                 try Task.checkCancellation()
                 // Redis is unreachable (its connection logs that once) or rejects the command. Claiming cannot work without the groups.
-                if error.code == .server { errorLog.failed(error, logger) }
+                if error.isRejection { errorLog.failed(error, logger) }
                 try await Task.sleep(for: .milliseconds(200))
             }
         }
@@ -190,8 +183,8 @@ package struct WorkerService: Service {
 
     /// Removes the heartbeat and the consumer of this worker. Without Redis they expire or are swept later.
     private func deregister(_ consumer: JobConsumer, _ reporter: StatusReporter) async {
-        guard consumer.redis.isConnected else { return }
-        await reporter.forget()
+        guard consumer.isConnected else { return }
+        await reporter.removeHeartbeat()
         do { try await consumer.forgetConsumer(settings.name) } catch {
             logger.debug("consumer not removed; another worker sweeps it", metadata: ["error": "\(error)"])
         }
@@ -199,10 +192,10 @@ package struct WorkerService: Service {
 
     /// Waits until no job is running, for at most `limit`.
     /// - Returns: false when jobs were left at the limit, or the task was cancelled.
-    private func waitUntilEmpty(_ room: GenerationRoom, for limit: Duration) async -> Bool {
+    private func waitUntilEmpty(_ pool: GenerationPool, for limit: Duration) async -> Bool {
         await withTaskGroup(of: Bool.self) { tasks in
             tasks.addTask {
-                await room.waitUntilEmpty()
+                await pool.waitUntilEmpty()
                 return true
             }
             tasks.addTask {
@@ -210,12 +203,39 @@ package struct WorkerService: Service {
                 return false
             }
             let empty = await tasks.next() ?? true
-            if !empty { await room.stopWaiting() }
+            if !empty { await pool.stopWaiting() }
             tasks.cancelAll()
             return empty
         }
     }
+}
 
-    /// The current wall-clock time, milliseconds since 1970.
-    private static var wallMilliseconds: UInt64 { UInt64(WallClock.milliseconds.boundedCount) }
+/// Passes reloaded upstream configurations to a running worker. Thread-safe.
+package final class UpstreamsFeed: Sendable {
+    private struct State {
+        var handler: (@Sendable ([UpstreamConfiguration]) -> Void)?
+        /// Replaced before `connect`; passed on then.
+        var waiting: [UpstreamConfiguration]?
+    }
+
+    private let state = NIOLockedValueBox(State())
+
+    /// Replaces the upstreams for jobs that start from now on. Callable on any thread.
+    package func replace(_ upstreams: [UpstreamConfiguration]) {
+        let handler = state.withLockedValue { state in
+            if state.handler == nil { state.waiting = upstreams }
+            return state.handler
+        }
+        handler?(upstreams)
+    }
+
+    /// Sets the handler of replacements. It is called on the thread of `replace`, or at once if a replacement is already waiting.
+    func connect(_ handler: @escaping @Sendable ([UpstreamConfiguration]) -> Void) {
+        let waiting = state.withLockedValue { state in
+            state.handler = handler
+            defer { state.waiting = nil }
+            return state.waiting
+        }
+        if let waiting { handler(waiting) }
+    }
 }

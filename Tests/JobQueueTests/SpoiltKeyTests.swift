@@ -29,7 +29,8 @@ import Testing
             #expect(taken.faults.first?.error.message.hasPrefix("WRONGTYPE") == true)
             let depth = try await fixture.consumer.depth()
             #expect(depth.entries == 2 && depth.classes[spoilt] == QueueDepth.Class())
-            let others = try await fixture.consumer.wait(classes: JobClass.allCases, excluding: [key], milliseconds: 1)
+            let others = try await fixture.consumer.wait(
+                classes: JobClass.allCases, excluding: [QueueLocation(spoilt, partition: 0)], milliseconds: 1)
             #expect(others.isEmpty)
             try await fixture.consumer.forgetConsumer("w1")
             _ = try await fixture.consumer.sweepConsumers()

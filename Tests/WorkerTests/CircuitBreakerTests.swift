@@ -64,11 +64,13 @@ import Upstream
 
     // MARK: UpstreamGate
 
-    private static func stop(_ name: String, model: String = "m", concurrency: Int? = nil, perMinute: Int? = nil) -> UpstreamRoute.Stop {
+    private static func candidate(_ name: String, model: String = "m", concurrency: Int? = nil, perMinute: Int? = nil)
+        -> UpstreamRoute.Candidate
+    {
         var upstream = UpstreamConfiguration(name: name, kind: .openai, url: "http://x", key: nil)
         upstream.concurrency = concurrency
         upstream.requestsPerMinute = perMinute
-        return UpstreamRoute.Stop(upstream: upstream, model: model)
+        return UpstreamRoute.Candidate(upstream: upstream, model: model)
     }
     private static func gate() -> UpstreamGate { UpstreamGate(metrics: WorkerMetrics(), logger: Logger(label: "test")) }
     private static func pass(_ admission: UpstreamGate.Admission) -> UpstreamGate.Pass? {
@@ -78,46 +80,46 @@ import Upstream
     @Test func `errors of one model do not affect other models`() throws {
         let gate = Self.gate()
         for _ in 1...5 {
-            let pass = try #require(Self.pass(gate.admit(Self.stop("a"), isForced: false, at: 0)))
+            let pass = try #require(Self.pass(gate.admit(Self.candidate("a"), isForced: false, at: 0)))
             gate.failed(pass, .overloaded, at: 0)
             gate.release(pass, at: 0)
         }
-        #expect(Self.pass(gate.admit(Self.stop("a"), isForced: false, at: 1)) == nil)
-        #expect(Self.pass(gate.admit(Self.stop("a", model: "n"), isForced: false, at: 1)) != nil)
-        #expect(Self.pass(gate.admit(Self.stop("b"), isForced: false, at: 1)) != nil)
-        #expect(Self.pass(gate.admit(Self.stop("a"), isForced: true, at: 1)) != nil)
+        #expect(Self.pass(gate.admit(Self.candidate("a"), isForced: false, at: 1)) == nil)
+        #expect(Self.pass(gate.admit(Self.candidate("a", model: "n"), isForced: false, at: 1)) != nil)
+        #expect(Self.pass(gate.admit(Self.candidate("b"), isForced: false, at: 1)) != nil)
+        #expect(Self.pass(gate.admit(Self.candidate("a"), isForced: true, at: 1)) != nil)
     }
 
     @Test func `an unreachable upstream is refused for every model`() throws {
         let gate = Self.gate()
         for number in 1...5 {
-            let pass = try #require(Self.pass(gate.admit(Self.stop("a", model: "m\(number)"), isForced: false, at: 0)))
+            let pass = try #require(Self.pass(gate.admit(Self.candidate("a", model: "m\(number)"), isForced: false, at: 0)))
             gate.failed(pass, .upstreamUnreachable, at: 0)
             gate.release(pass, at: 0)
         }
-        #expect(Self.pass(gate.admit(Self.stop("a", model: "new"), isForced: false, at: 1)) == nil)
-        let probe = try #require(Self.pass(gate.admit(Self.stop("a"), isForced: false, at: 5 * Self.second)))
-        #expect(Self.pass(gate.admit(Self.stop("a"), isForced: false, at: 5 * Self.second)) == nil)
+        #expect(Self.pass(gate.admit(Self.candidate("a", model: "new"), isForced: false, at: 1)) == nil)
+        let probe = try #require(Self.pass(gate.admit(Self.candidate("a"), isForced: false, at: 5 * Self.second)))
+        #expect(Self.pass(gate.admit(Self.candidate("a"), isForced: false, at: 5 * Self.second)) == nil)
         // A rate-limited request shows that the upstream works.
         gate.failed(probe, .rateLimited, at: 5 * Self.second)
-        #expect(Self.pass(gate.admit(Self.stop("a"), isForced: false, at: 5 * Self.second)) != nil)
+        #expect(Self.pass(gate.admit(Self.candidate("a"), isForced: false, at: 5 * Self.second)) != nil)
     }
 
     @Test func `a probe without a result lets the next request probe`() throws {
         let gate = Self.gate()
         for _ in 1...5 {
-            let pass = try #require(Self.pass(gate.admit(Self.stop("a"), isForced: false, at: 0)))
+            let pass = try #require(Self.pass(gate.admit(Self.candidate("a"), isForced: false, at: 0)))
             gate.failed(pass, .upstreamUnreachable, at: 0)
             gate.release(pass, at: 0)
         }
-        let probe = try #require(Self.pass(gate.admit(Self.stop("a"), isForced: false, at: 5 * Self.second)))
+        let probe = try #require(Self.pass(gate.admit(Self.candidate("a"), isForced: false, at: 5 * Self.second)))
         gate.release(probe, at: 6 * Self.second)
-        #expect(Self.pass(gate.admit(Self.stop("a"), isForced: false, at: 6 * Self.second)) != nil)
+        #expect(Self.pass(gate.admit(Self.candidate("a"), isForced: false, at: 6 * Self.second)) != nil)
     }
 
     @Test func `concurrency and rate limits are enforced`() throws {
         let gate = Self.gate()
-        let two = Self.stop("a", concurrency: 2)
+        let two = Self.candidate("a", concurrency: 2)
         let first = try #require(Self.pass(gate.admit(two, isForced: false, at: 0)))
         #expect(Self.pass(gate.admit(two, isForced: false, at: 0)) != nil)
         #expect(Self.pass(gate.admit(two, isForced: true, at: 0)) == nil, "limits also apply to forced requests")
@@ -125,7 +127,7 @@ import Upstream
         gate.release(first, at: 0)
         #expect(Self.pass(gate.admit(two, isForced: false, at: 0)) != nil)
         #expect(Self.pass(gate.admit(two, isForced: false, at: 0)) == nil)
-        let slow = Self.stop("b", perMinute: 1)
+        let slow = Self.candidate("b", perMinute: 1)
         #expect(Self.pass(gate.admit(slow, isForced: false, at: 0)) != nil)
         guard case .refused(let wait) = gate.admit(slow, isForced: true, at: 0) else { return #expect(Bool(false)) }
         #expect(wait == .seconds(60))

@@ -7,11 +7,11 @@ import Upstream
 
 struct ContinuationTests {
     private static func stop(_ kind: UpstreamConfiguration.Kind = .openai, prefix: UpstreamConfiguration.Prefix = .partial)
-        -> UpstreamRoute.Stop
+        -> UpstreamRoute.Candidate
     {
         var upstream = UpstreamConfiguration(name: "u", kind: kind, url: "http://h", key: nil)
         upstream.prefix = prefix
-        return UpstreamRoute.Stop(upstream: upstream, model: "m")
+        return UpstreamRoute.Candidate(upstream: upstream, model: "m")
     }
 
     private static func make(
@@ -59,11 +59,11 @@ struct ContinuationTests {
         ("你好　", "你好", ["　", "世界"], "世界"),
     ]) func `withheld white space is not repeated`(text: String, shown: String, pieces: [String], fresh: String) throws {
         var continuation = try #require(Self.make([.text(text)]))
-        #expect(continuation.shown(to: .anthropic) == shown)
-        #expect(pieces.map { continuation.new(in: $0) }.joined() == fresh)
+        #expect(continuation.prefix(for: .anthropic) == shown)
+        #expect(pieces.map { continuation.withoutRepeatedSpace($0) }.joined() == fresh)
         // For other kinds of upstream neither the text nor the answer is changed.
-        #expect(continuation.shown(to: .openai) == text)
-        #expect(pieces.map { continuation.new(in: $0) } == pieces)
+        #expect(continuation.prefix(for: .openai) == text)
+        #expect(pieces.map { continuation.withoutRepeatedSpace($0) } == pieces)
     }
 }
 

@@ -92,13 +92,13 @@ import Upstream
 
     @Test func `skips upstreams that refuse admission`() {
         var machine = Self.machine(retries: 1, upstreams: 2)
-        #expect(machine.begin() == .dial(0) && !machine.insists)
+        #expect(machine.begin() == .dial(0) && !machine.ignoresOpenBreaker)
         #expect(machine.refused(wait: .zero, jitter: 1) == .dial(1))
-        #expect(!machine.insists, "the job has not backed off yet")
+        #expect(!machine.ignoresOpenBreaker, "the job has not backed off yet")
         #expect(machine.refused(wait: .seconds(2), jitter: 1) == .backOff(.seconds(2)))
         // The next round starts at the first upstream.
-        #expect(machine.checked() == .dial(0) && !machine.insists)
-        #expect(machine.refused(wait: .zero, jitter: 1) == .dial(1) && machine.insists)
+        #expect(machine.checked() == .dial(0) && !machine.ignoresOpenBreaker)
+        #expect(machine.refused(wait: .zero, jitter: 1) == .dial(1) && machine.ignoresOpenBreaker)
         // A refused admission does not count as a retry.
         #expect(
             machine.upstreamEnded(Self.failure(.overloaded, status: 503), remaining: .seconds(60), jitter: 1)
@@ -119,10 +119,10 @@ import Upstream
         _ = machine.produced(chunks: 1)
         machine.reported(promptTokens: 10, completionTokens: 1)
         machine.finished(.length)
-        #expect(machine.spoken() == nil, "a speech failure before the end of the text does not end the job")
-        #expect(machine.upstreamEnded(.complete, remaining: .seconds(1), jitter: 1, voiceRuns: true) == .speak)
+        #expect(machine.speechEnded() == nil, "a speech failure before the end of the text does not end the job")
+        #expect(machine.upstreamEnded(.complete, remaining: .seconds(1), jitter: 1, isSpeaking: true) == .speak)
         var other = machine
-        #expect(machine.spoken() == .end(.finished(.length, Usage(promptTokens: 10, completionTokens: 1, estimated: false))))
+        #expect(machine.speechEnded() == .end(.finished(.length, Usage(promptTokens: 10, completionTokens: 1, estimated: false))))
         guard
             case .interrupted(let interruption) = ended(other.interrupted(Interrupt(id: JobID("j")!, reason: "R"), latencyMicroseconds: 1))
         else {
@@ -220,11 +220,11 @@ import Upstream
 
     @Test func `a complete text needs no upstream`() {
         var mute = Self.machine(upstreams: 0)
-        #expect(ended(mute.textIsWhole(.length, voiceRuns: false)) == .finished(.length, .none))
+        #expect(ended(mute.textIsComplete(.length, isSpeaking: false)) == .finished(.length, .none))
         var speaking = Self.machine(upstreams: 0)
-        #expect(speaking.textIsWhole(.stop, voiceRuns: true) == .speak)
+        #expect(speaking.textIsComplete(.stop, isSpeaking: true) == .speak)
         #expect(speaking.phase == .speaking)
-        #expect(ended(speaking.spoken()) == .finished(.stop, .none))
+        #expect(ended(speaking.speechEnded()) == .finished(.stop, .none))
     }
 
     @Test func `the event log gives the minimum usage of a lost worker`() {

@@ -23,11 +23,11 @@ import Testing
         log.append(.reasoning("r"))
         log.append(.text("d"))
         #expect(log.beginWrite().isEmpty == true, "one write at a time")
-        log.wrote()
+        log.confirmWrite()
         let second = log.beginWrite()
         #expect(ids(second) == ["1-3", "1-4", "1-5"])
         #expect(texts(second) == ["bc", "d"])
-        log.wrote()
+        log.confirmWrite()
         #expect(log.isEmpty && log.unwrittenBytes == 0)
         #expect(log.written == EventID(attempt: 1, sequence: 5))
     }
@@ -36,10 +36,10 @@ import Testing
         var log = OutputLog(attempt: 2)
         log.append(.text("a"))
         _ = log.beginWrite()
-        log.lostAnswer()
+        log.replyLost()
         log.append(.text("b"))
         #expect(!log.canWrite)
-        #expect(log.settle(newest: EventID(attempt: 2, sequence: 1)) == true)
+        #expect(log.reconcile(newest: EventID(attempt: 2, sequence: 1)) == true)
         #expect(texts(log.beginWrite()) == ["b"])
     }
 
@@ -48,12 +48,12 @@ import Testing
         log.append(.upstream(name: "u", model: "m"))
         log.append(.text("a"))
         let first = log.beginWrite()
-        log.lostAnswer()
+        log.replyLost()
         log.append(.text("b"))
-        #expect(log.settle(newest: EventID(attempt: 1, sequence: 1)) == true)
+        #expect(log.reconcile(newest: EventID(attempt: 1, sequence: 1)) == true)
         let again = log.beginWrite()
         #expect(ids(again) == ["1-2"] && again[0].json == first[1].json)
-        log.wrote()
+        log.confirmWrite()
         #expect(ids(log.beginWrite()) == ["1-3"])
     }
 
@@ -61,14 +61,14 @@ import Testing
         var output = OutputLog(attempt: 1)
         output.append(.text("a"))
         _ = output.beginWrite()
-        output.lostAnswer()
+        output.replyLost()
         output.append(.text("b"))
-        let isOurs = output.settle(newest: EventID(attempt: 1, sequence: 0))
+        let isOurs = output.reconcile(newest: EventID(attempt: 1, sequence: 0))
         #expect(isOurs && output.canWrite)
         #expect(output.beginWrite().count == 1)
         // A terminal event written now would leave this event out.
         #expect(output.hasPending)
-        output.wrote()
+        output.confirmWrite()
         #expect(output.beginWrite().count == 1 && !output.hasPending)
     }
 
@@ -76,9 +76,9 @@ import Testing
         var log = OutputLog(attempt: 1)
         log.append(.text("a"))
         _ = log.beginWrite()
-        log.lostAnswer()
-        #expect(log.settle(newest: EventID(attempt: 2, sequence: 0)) == false)
-        #expect(log.settle(newest: nil) == false)
+        log.replyLost()
+        #expect(log.reconcile(newest: EventID(attempt: 2, sequence: 0)) == false)
+        #expect(log.reconcile(newest: nil) == false)
     }
 
     @Test func `dropped events leave no gap in the ids`() {
@@ -87,7 +87,7 @@ import Testing
         _ = log.beginWrite()
         log.append(.text("unseen"))
         log.dropPending()
-        log.wrote()
+        log.confirmWrite()
         #expect(log.beginWrite().isEmpty == true)
         #expect(log.unwrittenBytes == 0)
         #expect(log.newest.next == EventID(attempt: 1, sequence: 2))
@@ -100,11 +100,11 @@ import Testing
         #expect(log.unwrittenBytes > 50_000 * 64)
         let events = log.beginWrite()
         #expect(events.count == 50_000)
-        log.lostAnswer()
-        let isOurs = log.settle(newest: EventID(attempt: 1, sequence: 49_999))
+        log.replyLost()
+        let isOurs = log.reconcile(newest: EventID(attempt: 1, sequence: 49_999))
         let repeated = log.beginWrite()
         #expect(isOurs && ids(repeated) == ["1-50000"])
-        log.wrote()
+        log.confirmWrite()
         #expect(log.unwrittenBytes == 0 && log.isEmpty)
     }
 

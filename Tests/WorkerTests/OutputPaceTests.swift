@@ -31,30 +31,30 @@ import Testing
     }
 
     @Test func `deferred writes are released when due`() {
-        var held = HeldWrites<Int>()
+        var deferred = DeferredWrites<Int>()
         let start = 5_000 * millisecond
-        for wait in 1...100 { held.hold(wait, until: start + UInt64(wait) * millisecond, now: start) }
-        #expect(held.count == 100)
+        for wait in 1...100 { deferred.add(wait, until: start + UInt64(wait) * millisecond, now: start) }
+        #expect(deferred.count == 100)
         var out: [Int] = []
-        held.release(at: start + 40 * millisecond + millisecond / 2) { out.append($0) }
+        deferred.release(at: start + 40 * millisecond + millisecond / 2) { out.append($0) }
         #expect(out == Array(1...40))
-        held.release(at: start + 1_000 * millisecond) { out.append($0) }
-        #expect(out == Array(1...100) && held.isEmpty)
+        deferred.release(at: start + 1_000 * millisecond) { out.append($0) }
+        #expect(out == Array(1...100) && deferred.isEmpty)
     }
 
     @Test func `deferred writes work after a long idle time`() {
-        var held = HeldWrites<Int>()
-        held.hold(1, until: 10 * millisecond, now: 0)
-        held.release(at: 20 * millisecond) { _ in }
+        var deferred = DeferredWrites<Int>()
+        deferred.add(1, until: 10 * millisecond, now: 0)
+        deferred.release(at: 20 * millisecond) { _ in }
         let later = 1_000_000 * millisecond
-        held.hold(2, until: later, now: later)
-        held.hold(3, until: later + 10_000 * millisecond, now: later)
+        deferred.add(2, until: later, now: later)
+        deferred.add(3, until: later + 10_000 * millisecond, now: later)
         var out: [Int] = []
-        held.release(at: later) { out.append($0) }
+        deferred.release(at: later) { out.append($0) }
         #expect(out == [], "not before the next millisecond")
-        held.release(at: later + millisecond) { out.append($0) }
+        deferred.release(at: later + millisecond) { out.append($0) }
         #expect(out == [2])
-        held.release(at: later + 127 * millisecond) { out.append($0) }
+        deferred.release(at: later + 127 * millisecond) { out.append($0) }
         #expect(out == [2, 3], "not later than the last position")
     }
 }

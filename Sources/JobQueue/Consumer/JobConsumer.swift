@@ -1,16 +1,17 @@
 import Contract
-import JSONCodec
 import NIOCore
 import RedisClient
 
-/// The worker's commands on the queue: take, claim, renew, hand back. `OutputCommands` ends jobs, because the terminal event is written
-/// together with the output.
+/// The worker's commands on the queue: take, claim, renew, hand back, write output and end jobs.
 ///
-/// Every method throws `RedisError` when Redis is unavailable, does not answer within the deadline or sends an unexpected reply.
+/// Methods are callable from any thread; on `eventLoop` they run without a change of thread. Every asynchronous method throws a `QueueError`
+/// when Redis is unavailable, does not answer within the deadline or sends an unexpected reply. After `connectionLost` and `timeout` it is
+/// unknown whether Redis executed the call. All methods are safe to repeat, with one exception: entries in a lost reply of `take`, `wait` or
+/// `takeOver` are delivered to this consumer and not delivered again; `undelivered` reads them.
 package struct JobConsumer: Sendable {
-    package let redis: RedisClient
+    let redis: RedisClient
     /// A separate connection for blocking reads, so that no other command waits behind them.
-    package let blocking: RedisClient
+    let blocking: RedisClient
     package let settings: QueueSettings
     /// The name of the consumer in the consumer group, `SLUICE_WORKER_NAME`.
     package let worker: String
@@ -18,9 +19,30 @@ package struct JobConsumer: Sendable {
     package let token: String
 
     /// A consumer name that belongs to no worker. It owns the entries that were handed back, so that taking them over counts no crash.
-    package static let nobody = "-returned-"
+    static let handedBackOwner = "-returned-"
 
-    package var keys: Keys { settings.keys }
+    var keys: Keys { settings.keys }
+
+    /// The number of partitions of the deployment.
+    package var partitions: Int { keys.partitions }
+    /// The partition that a job's id belongs to.
+    package func partition(of id: JobID) -> Int { keys.partition(of: id.rawValue) }
+
+    /// The event loop of the connections.
+    package var eventLoop: any EventLoop { redis.eventLoop }
+    /// Runs actors and tasks on `eventLoop`. Actors that call the consumer or each other per job share this one instance, which saves
+    /// thread changes (see `LoopExecutor`).
+    package var executor: LoopExecutor { redis.executor }
+    /// Whether the connection for commands is up.
+    package var isConnected: Bool { redis.isConnected }
+
+    /// - Parameters:
+    ///   - connections: must run while the consumer is used.
+    ///   - worker: name of the consumer in the consumer group, `SLUICE_WORKER_NAME`.
+    ///   - token: see `token`.
+    package init(connections: ConsumerConnections, settings: QueueSettings, worker: String, token: String) {
+        self.init(redis: connections.commands, blocking: connections.blocking, settings: settings, worker: worker, token: token)
+    }
 
     package init(redis: RedisClient, blocking: RedisClient, settings: QueueSettings, worker: String, token: String) {
         self.redis = redis
@@ -32,7 +54,7 @@ package struct JobConsumer: Sendable {
 
     /// Creates missing streams and consumer groups. Groups start at id 0, so jobs submitted before the first worker ran are delivered too.
     /// - Throws: `.server` for any error reply except BUSYGROUP and WRONGTYPE.
-    package func createGroups() async throws(RedisError) {
+    package func createGroups() async throws(QueueError) {
         var pipeline = RedisPipeline()
         for partition in 0..<keys.partitions {
             for queue in keys.queues(partition: partition) {
@@ -48,7 +70,7 @@ package struct JobConsumer: Sendable {
 
     /// Reads waiting entries of one partition without blocking, in the order of `classes`.
     /// - Parameter count: the maximum number of entries.
-    package func take(partition: Int, classes: [JobClass], count: Int) async throws(RedisError) -> Taken {
+    package func take(partition: Int, classes: [JobClass], count: Int) async throws(QueueError) -> Taken {
         guard count > 0, !classes.isEmpty else { return Taken() }
         let reply = try await redis.run(
             Scripts.take, keys: classes.map { keys.queue($0, partition: partition) },
@@ -85,16 +107,18 @@ package struct JobConsumer: Sendable {
     }
 
     /// Blocks until a job is submitted to any partition. Returns at most one entry per queue, or none after `milliseconds`.
-    /// - Parameter excluded: keys of unreadable queues; a single one of them would make the command fail for all queues.
-    package func wait(classes: [JobClass], excluding excluded: Set<String> = [], milliseconds: Int) async throws(RedisError) -> [QueueEntry]
-    {
-        var locations: [String: (Int, JobClass)] = [:]
+    /// - Parameter excluded: unreadable queues; a single one of them would make the command fail for all queues.
+    package func wait(
+        classes: [JobClass], excluding excluded: Set<QueueLocation> = [], milliseconds: Int
+    ) async throws(QueueError) -> [QueueEntry] {
+        var locations: [String: QueueLocation] = [:]
         var names: [RedisArgument] = []
         for priority in classes {
             for partition in 0..<keys.partitions {
+                let location = QueueLocation(priority, partition: partition)
+                if excluded.contains(location) { continue }
                 let queue = keys.queue(priority, partition: partition)
-                if excluded.contains(queue) { continue }
-                locations[queue] = (partition, priority)
+                locations[queue] = location
                 names.append(.string(queue))
             }
         }
@@ -105,11 +129,9 @@ package struct JobConsumer: Sendable {
         let reply = try await blocking.send(command, timeout: .milliseconds(Int64(milliseconds)) + .seconds(5))
         var entries: [QueueEntry] = []
         for stream in reply.array ?? [] {
-            guard let pair = stream.array, pair.count == 2, let name = pair[0].string, let (partition, priority) = locations[name] else {
-                continue
-            }
+            guard let pair = stream.array, pair.count == 2, let name = pair[0].string, let location = locations[name] else { continue }
             for entry in pair[1].array ?? [] {
-                if let entry = Self.entry(entry, partition: partition, priority: priority) { entries.append(entry) }
+                if let entry = Self.entry(entry, partition: location.partition, priority: location.priority) { entries.append(entry) }
             }
         }
         return entries
@@ -117,7 +139,7 @@ package struct JobConsumer: Sendable {
 
     /// Reads entries of a queue that were delivered to this consumer and not acknowledged, because the reply with them may have been lost.
     /// - Parameter after: the entry id after which reading starts; `0-0` for all.
-    package func undelivered(partition: Int, priority: JobClass, after: String, count: Int) async throws(RedisError) -> [QueueEntry] {
+    package func undelivered(partition: Int, priority: JobClass, after: String, count: Int) async throws(QueueError) -> [QueueEntry] {
         let reply = try await redis.send([
             "XREADGROUP", "GROUP", .string(Keys.group), .string(worker), "COUNT", .integer(count), "STREAMS",
             .string(keys.queue(priority, partition: partition)), .string(after),
@@ -128,7 +150,7 @@ package struct JobConsumer: Sendable {
 
     /// Takes over entries whose lease has expired: one step of a scan through a queue's pending entries.
     /// - Parameter cursor: `0-0` for the first step; the returned cursor is `0-0` after the last step.
-    package func takeOver(partition: Int, priority: JobClass, cursor: String, count: Int) async throws(RedisError) -> (
+    package func takeOver(partition: Int, priority: JobClass, cursor: String, count: Int) async throws(QueueError) -> (
         cursor: String, entries: [QueueEntry]
     ) {
         let reply = try await redis.send([
@@ -152,174 +174,4 @@ package struct JobConsumer: Sendable {
         }
         return QueueEntry(partition: partition, priority: priority, id: id, job: job)
     }
-
-    /// Claims a delivered job: starts a new attempt owned by this worker, or ends the job if it is interrupted, late or crashed too often.
-    /// - Parameter leaseExpired: whether the entry was taken over. If it was, a job in state `running` counts as a crash of its worker.
-    package func claim(_ job: Job, entry: QueueEntry, leaseExpired: Bool) async throws(RedisError) -> ClaimOutcome {
-        let id = job.id
-        var name: [UInt8] = []
-        name.appendJSONString(worker)
-        let reply = try await redis.run(
-            Scripts.claim,
-            keys: [
-                keys.record(id), keys.log(id), keys.out(id), keys.interrupt(id), keys.queue(entry.priority, partition: entry.partition),
-                keys.dead(partition: entry.partition),
-            ],
-            arguments: [
-                .string(worker), .string(token), .string(entry.id), .string(entry.priority.rawValue), .integer(leaseExpired ? 1 : 0),
-                .string(job.owner ?? ""), .string(job.session ?? ""), .string(job.model ?? ""), .integer(job.deadlineMilliseconds ?? 0),
-                .integer(settings.maximumCrashes), .string(job.onCrash.rawValue), .integer(settings.retentionSeconds), .string(Keys.group),
-                .integer(settings.deadMaximum), .bytes(leaseExpired ? entry.job ?? [] : []), .string(job.retryOf ?? ""), .bytes(name),
-                .integer(settings.deadMaximumBytes),
-            ])
-        guard let values = reply.array, let outcome = values.first?.string else {
-            throw redis.misfit(reply, to: "the claim script")
-        }
-        switch outcome {
-        case "claimed":
-            guard values.count == 5, let attempt = values[1].integer, Self.counts.contains(attempt), let crashes = values[2].integer,
-                Self.counts.contains(crashes), let now = values[3].integer, Self.times.contains(now)
-            else { throw redis.misfit(reply, to: "the claim script") }
-            return .claimed(
-                Claim(
-                    job: job, entry: entry, attempt: attempt, crashes: crashes, claimedMilliseconds: now,
-                    earlierUsage: values[4].string.flatMap { try? JSON(parsing: $0) }.flatMap { Usage($0) }))
-        case "busy": return .busy
-        case "ended" where values.count == 2: return .ended(FailureCode(rawValue: values[1].string ?? ""))
-        case "ended", "duplicate": return .gone
-        default: throw redis.misfit(reply, to: "the claim script")
-        }
-    }
-
-    /// Valid range of a job's attempts and crashes.
-    private static let counts = 0...Int(Int32.max)
-    /// Valid range of times: milliseconds since 1970, up to 2^53.
-    private static let times = 0...(1 << 53)
-
-    /// Removes an entry that is not a valid job or is in the wrong partition. If the id is known and belongs to this partition, the job is
-    /// ended as `failed` with `invalid_request`.
-    /// - Parameter toDeadLetters: whether to keep the entry as a dead letter.
-    package func reject(_ entry: QueueEntry, id: JobID?, message: String, toDeadLetters: Bool) async throws(RedisError) {
-        var scriptKeys = [keys.queue(entry.priority, partition: entry.partition), keys.dead(partition: entry.partition)]
-        if let id, keys.partition(of: id.rawValue) == entry.partition {
-            scriptKeys += [keys.record(id), keys.log(id), keys.out(id), keys.interrupt(id)]
-        }
-        _ = try await redis.run(
-            Scripts.reject, keys: scriptKeys,
-            arguments: [
-                .string(Keys.group), .string(entry.id), .string(message), .integer(settings.retentionSeconds),
-                .string(entry.priority.rawValue),
-                .integer(settings.deadMaximum), .bytes(toDeadLetters ? entry.job ?? [] : []), .integer(settings.deadMaximumBytes),
-            ])
-    }
-
-    /// Renews the leases of jobs in one partition with one script call. The answers have the order of `renewals`.
-    package func renew(_ renewals: [LeaseRenewal]) async throws(RedisError) -> [LeaseAnswer] {
-        guard !renewals.isEmpty else { return [] }
-        var scriptKeys: [String] = []
-        var arguments: [RedisArgument] = [.string(Keys.group), .string(worker)]
-        for renewal in renewals {
-            scriptKeys += [
-                keys.record(renewal.id), keys.interrupt(renewal.id), keys.queue(renewal.entry.priority, partition: renewal.entry.partition),
-            ]
-            arguments += [
-                .integer(renewal.attempt), .string(renewal.entry.id), .string(renewal.progress.usage?.json.text ?? ""),
-                .string(renewal.progress.upstream ?? ""), .string(JobProgress.text(renewal.progress.dialledMilliseconds)),
-                .string(JobProgress.text(renewal.progress.firstTokenMilliseconds)),
-            ]
-        }
-        let reply = try await redis.run(Scripts.renew, keys: scriptKeys, arguments: arguments)
-        guard let values = reply.array, values.count == renewals.count else {
-            throw redis.misfit(reply, to: "the renew script")
-        }
-        return zip(renewals, values).map { renewal, value in
-            switch value {
-            case .integer(0): .lost
-            case .integer: .kept
-            default: .interrupted(Self.interrupt(value, id: renewal.id))
-            }
-        }
-    }
-
-    /// The interrupt stored in the job's interrupt key; nil without one.
-    package func interrupt(of id: JobID) async throws(RedisError) -> Interrupt? {
-        let value = try await redis.send("GET", .string(keys.interrupt(id)))
-        return value.isNull ? nil : Self.interrupt(value, id: id)
-    }
-
-    /// Decodes an interrupt key. A value that is not the contract's JSON still interrupts the job, with the reason USER_STOP.
-    private static func interrupt(_ value: RESPValue, id: JobID) -> Interrupt {
-        value.bytes.flatMap { Interrupt(parsing: $0.readableBytesView) } ?? Interrupt(id: id, reason: InterruptReason.userStop)
-    }
-
-    /// Hands a running job back to the queue, so that another worker continues it. Counts no crash.
-    /// - Returns: false when this attempt no longer owns the job.
-    package func handBack(_ renewal: LeaseRenewal) async throws(RedisError) -> Bool {
-        let partition = renewal.entry.partition
-        let reply = try await redis.run(
-            Scripts.handBack,
-            keys: [keys.record(renewal.id), keys.queue(renewal.entry.priority, partition: partition), keys.returned(partition: partition)],
-            arguments: [
-                .integer(renewal.attempt), .string(renewal.entry.id), .string(Keys.group), .string(Self.nobody),
-                .string((renewal.progress.usage ?? .none).json.text),
-            ])
-        return reply.integer == 1
-    }
-
-    /// Returns delivered, unclaimed entries to the queue.
-    package func putBack(_ entries: [QueueEntry]) async throws(RedisError) {
-        for (place, group) in Dictionary(grouping: entries, by: { [$0.partition, $0.priority.order] }) {
-            guard let first = group.first else { continue }
-            _ = try await redis.run(
-                Scripts.putBack, keys: [keys.queue(first.priority, partition: place[0]), keys.returned(partition: place[0])],
-                arguments: [.string(Keys.group), .string(worker), .string(Self.nobody)] + group.map { .string($0.id) })
-        }
-    }
-
-    /// Deletes the consumers of the named worker. A consumer with pending entries is kept, so that they can still be taken over.
-    package func forgetConsumer(_ name: String) async throws(RedisError) {
-        for partition in 0..<keys.partitions {
-            _ = try await redis.run(
-                Scripts.forgetConsumer, keys: keys.queues(partition: partition), arguments: [.string(Keys.group), .string(name)])
-        }
-    }
-
-    /// Operator commands that apply to a worker.
-    package struct OperatorRequests: Sendable, Equatable {
-        package var isDrainRequested = false
-        /// Nil when the key is not a set; the caller keeps the previous value.
-        package var pausedClasses: Set<JobClass>?
-    }
-
-    /// Reads the operator commands for this worker.
-    ///
-    /// A drain ends the worker, so a mismatched reply must not cause one: ECHO commands before and after verify that replies match their
-    /// commands, and EXISTS and GET must agree.
-    package func operatorRequests() async throws(RedisError) -> OperatorRequests {
-        let drain = keys.drain(worker)
-        let marks = ["\(UInt64.random(in: .min ... .max))", "\(UInt64.random(in: .min ... .max))"]
-        var pipeline = RedisPipeline()
-        pipeline.append("ECHO", .string(marks[0]))
-        pipeline.append("EXISTS", .string(drain))
-        pipeline.append("GET", .string(drain))
-        pipeline.append("SMEMBERS", .string(keys.paused))
-        pipeline.append("ECHO", .string(marks[1]))
-        let replies = try await redis.send(pipeline)
-        guard replies.count == 5, replies[0].bulkText == marks[0], replies[4].bulkText == marks[1] else {
-            throw redis.misfit(.array(replies), to: "ECHO")
-        }
-        return OperatorRequests(
-            isDrainRequested: replies[1] == .integer(1) && replies[2].bulkText != nil,
-            pausedClasses: replies[3].array.map { Set($0.compactMap { $0.string.flatMap(JobClass.init) }) })
-    }
-}
-
-extension RESPValue {
-    /// The text of a bulk string; nil for other kinds of replies.
-    fileprivate var bulkText: String? { if case .bulk = self { string } else { nil } }
-}
-
-extension JobClass {
-    /// The position in `allCases`, 0 for the most urgent class.
-    fileprivate var order: Int { JobClass.allCases.firstIndex(of: self) ?? 0 }
 }

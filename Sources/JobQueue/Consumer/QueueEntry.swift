@@ -1,6 +1,17 @@
 import Contract
 import RedisClient
 
+/// One of the queues of a deployment: a class in a partition.
+package struct QueueLocation: Sendable, Hashable {
+    package let priority: JobClass
+    package let partition: Int
+
+    package init(_ priority: JobClass, partition: Int) {
+        self.priority = priority
+        self.partition = partition
+    }
+}
+
 /// A queue entry that was delivered to a worker.
 package struct QueueEntry: Sendable, Hashable {
     package let partition: Int
@@ -9,6 +20,8 @@ package struct QueueEntry: Sendable, Hashable {
     package let id: String
     /// The job's JSON; nil when the entry has no field `job`.
     package let job: [UInt8]?
+
+    package var queue: QueueLocation { QueueLocation(priority, partition: partition) }
 }
 
 /// The result of a claim.

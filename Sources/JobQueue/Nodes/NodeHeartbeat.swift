@@ -2,19 +2,6 @@ import Contract
 import NIOCore
 import RedisClient
 
-extension JobConsumer {
-    /// Number of leases for which a crashed worker's name stays in the list of workers.
-    private static let retainedLeases = 4
-
-    /// Appends the commands that add this worker to the list of workers and remove stale ones: two commands.
-    /// - Parameter milliseconds: the current time, since 1970.
-    package func listWorker(in pipeline: inout RedisPipeline, now milliseconds: Int) {
-        let oldest = milliseconds - Self.retainedLeases * settings.leaseMilliseconds
-        pipeline.append("ZADD", .string(keys.workers), .integer(milliseconds), .string(worker))
-        pipeline.append("ZREMRANGEBYSCORE", .string(keys.workers), "-inf", .integer(oldest))
-    }
-}
-
 /// A node's heartbeat: a hash that expires unless the node writes it again.
 package struct NodeHeartbeat: Sendable {
     package enum Kind: Sendable { case worker, gateway }

@@ -87,7 +87,7 @@ extension DeploymentSnapshot {
     /// The number of pending entries without those that were handed back, which are waiting again.
     private static func running(_ summary: RESPValue) -> Int {
         guard let parts = summary.array, parts.count == 4, let total = parts[0].integer else { return 0 }
-        let returned = (parts[3].array ?? []).first { $0.array?.first?.string == JobConsumer.nobody }
+        let returned = (parts[3].array ?? []).first { $0.array?.first?.string == JobConsumer.handedBackOwner }
         return max(0, total.boundedCount - (returned?.array?.last?.integer ?? 0).boundedCount)
     }
 }

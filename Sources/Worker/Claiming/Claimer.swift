@@ -3,10 +3,9 @@ import CoreMetrics
 import JobQueue
 import Logging
 import NIOCore
-import RedisClient
-import Upstream
 
-/// Claims jobs for free slots: waiting ones, and those with expired leases.
+/// Claims jobs for free slots: waiting ones, and those with expired leases (Claimer+Takeover). Claimer+Claims turns a delivered entry into a
+/// running generation.
 ///
 /// Runs on the event loop of its Redis connections, like the interrupt listener. An interrupt that arrives before the reply to a claim
 /// therefore finds the job in `claiming`.
@@ -16,59 +15,55 @@ actor Claimer {
     /// Maximum entries per take. Their claim scripts must not block Redis for long.
     private static let takenAtOnce = 64
     /// Maximum entries per reply where no script limits its bytes: each entry may be a job of the maximum size.
-    private static let readAtOnce = 16
+    static let readAtOnce = 16
 
-    private nonisolated let eventLoop: any EventLoop
-    private nonisolated let consumer: JobConsumer
-    private let room: GenerationRoom
+    nonisolated let consumer: JobConsumer
+    let pool: GenerationPool
     private let capacity: Int
-    private let metrics: WorkerMetrics
-    private let logger: Logger
-    private let clock: @Sendable () -> UInt64
+    let metrics: WorkerMetrics
+    let logger: Logger
+    let clock: @Sendable () -> UInt64
 
     /// Entries that occupy a slot: delivered to this process and not yet released.
-    private var held: Set<Place> = []
+    var held: Set<EntryID> = []
     /// Jobs with a claim in progress, and the interrupt that arrived meanwhile, if any.
-    private var claiming: [JobID: Interrupt?] = [:]
-    private var stopping = false
+    var claiming: [JobID: Interrupt?] = [:]
+    var isStopping = false
     /// Classes paused by an operator.
     private var paused: Set<JobClass> = []
     /// The partition to read first; changes with each take.
     private var firstPartition = 0
     /// Suspended `step` calls that wait for a free slot.
     private var waitingForSlot: [CheckedContinuation<Void, Never>] = []
-    private var takingOver = false
+    var isTakingOver = false
     /// Another takeover pass was requested while one was running.
-    private var takeOverAgain = false
+    var takeOverAgain = false
     /// A reply may have been lost, so entries may be pending for this consumer that it never received.
-    private var mayHaveLostReply = false
-    /// Error logs of queues (by key) whose last read failed. Blocking reads exclude these queues.
-    private var unreadable: [String: OnceLogger] = [:]
+    var mayHaveLostReply = false
+    /// Error logs of queues whose last read failed. Blocking reads exclude these queues.
+    private var unreadable: [QueueLocation: OnceLogger] = [:]
     private var fetchErrors = OnceLogger("job fetch rejected by Redis", over: "job fetch accepted by Redis again")
-    private var claimErrors = OnceLogger("Redis refuses claims", over: "Redis takes claims again")
+    var claimErrors = OnceLogger("Redis refuses claims", over: "Redis takes claims again")
 
     /// Identifies a queue entry.
-    private struct Place: Hashable {
-        let partition: Int
-        let priority: JobClass
+    struct EntryID: Hashable {
+        let queue: QueueLocation
         let id: String
 
         init(_ entry: QueueEntry) {
-            partition = entry.partition
-            priority = entry.priority
+            queue = entry.queue
             id = entry.id
         }
     }
 
-    nonisolated var unownedExecutor: UnownedSerialExecutor { consumer.redis.executor.asUnownedSerialExecutor() }
+    nonisolated var unownedExecutor: UnownedSerialExecutor { consumer.executor.asUnownedSerialExecutor() }
 
     init(
-        consumer: JobConsumer, room: GenerationRoom, capacity: Int, metrics: WorkerMetrics, logger: Logger,
+        consumer: JobConsumer, pool: GenerationPool, capacity: Int, metrics: WorkerMetrics, logger: Logger,
         clock: @escaping @Sendable () -> UInt64
     ) {
-        eventLoop = consumer.redis.eventLoop
         self.consumer = consumer
-        self.room = room
+        self.pool = pool
         self.capacity = capacity
         self.metrics = metrics
         self.logger = logger
@@ -77,16 +72,16 @@ actor Claimer {
 
     /// The number of occupied slots.
     var inFlight: Int { held.count }
-    private var free: Int { capacity - held.count }
+    var free: Int { capacity - held.count }
     /// The classes that are not paused, highest priority first.
-    private var classes: [JobClass] { JobClass.allCases.filter { !paused.contains($0) } }
+    var classes: [JobClass] { JobClass.allCases.filter { !paused.contains($0) } }
 
     // MARK: waiting jobs
 
     /// Claims jobs until `stop` is called or the task is cancelled. Redis errors are logged and retried with back-off.
     func run() async {
         var failures = 0
-        while !stopping, !Task.isCancelled {
+        while !isStopping, !Task.isCancelled {
             do {
                 if mayHaveLostReply { try await startUndelivered() }
                 let worked = try await step()
@@ -101,7 +96,7 @@ actor Claimer {
 
     /// One iteration: claims waiting entries, or waits for the next ones.
     /// - Returns: false when there was no free slot or all classes are paused.
-    private func step() async throws(RedisError) -> Bool {
+    private func step() async throws(QueueError) -> Bool {
         guard free > 0 else {
             await withCheckedContinuation { waitingForSlot.append($0) }
             return false
@@ -115,21 +110,21 @@ actor Claimer {
             taken = try await consumer.wait(
                 classes: classes, excluding: Set(unreadable.keys), milliseconds: Self.waitMilliseconds)
             // With every queue excluded the read returned at once; wait as long as it would have blocked.
-            if taken.isEmpty, unreadable.count >= classes.count * consumer.keys.partitions {
+            if taken.isEmpty, unreadable.count >= classes.count * consumer.partitions {
                 await pause(.milliseconds(Int64(Self.waitMilliseconds)))
             }
         }
         fetchErrors.recovered(logger)
         start(taken, leaseExpired: false)
         // Lets the started claims send their commands before the next read. (Task.yield would switch threads twice.)
-        await withCheckedContinuation { continuation in eventLoop.execute { continuation.resume() } }
+        await withCheckedContinuation { continuation in consumer.eventLoop.execute { continuation.resume() } }
         return true
     }
 
     /// Takes up to `takenAtOnce` waiting entries for the free slots.
-    private func take() async throws(RedisError) -> [QueueEntry] {
+    private func take() async throws(QueueError) -> [QueueEntry] {
         let count = min(free, Self.takenAtOnce)
-        let partitions = consumer.keys.partitions
+        let partitions = consumer.partitions
         guard partitions > 1 else { return try await take(from: 0, classes, count) }
         // A class has priority over the next one across all partitions. The first partition rotates so that none starves.
         firstPartition = (firstPartition + 1) % partitions
@@ -151,243 +146,63 @@ actor Claimer {
 
     /// Takes entries from one partition. A queue that cannot be read is logged once and does not prevent reading the others.
     /// - Throws: the error of a missing consumer group, or when the whole command failed.
-    private func take(from partition: Int, _ classes: [JobClass], _ count: Int) async throws(RedisError) -> [QueueEntry] {
+    private func take(from partition: Int, _ classes: [JobClass], _ count: Int) async throws(QueueError) -> [QueueEntry] {
         let taken = try await consumer.take(partition: partition, classes: classes, count: count)
         // Only an empty result proves that every queue was read: otherwise those after the last entry may have been skipped.
         for priority in classes where taken.entries.isEmpty && !taken.faults.contains(where: { $0.priority == priority }) {
-            let key = consumer.keys.queue(priority, partition: partition)
-            if var errorLog = unreadable.removeValue(forKey: key) { errorLog.recovered(logger) }
+            let queue = QueueLocation(priority, partition: partition)
+            if var errorLog = unreadable.removeValue(forKey: queue) { errorLog.recovered(logger) }
         }
         for (priority, error) in taken.faults {
-            if error.message.contains("NOGROUP") {
+            if error.isMissingGroup {
                 // Entries already taken from other queues belong to this worker and are started.
                 start(taken.entries, leaseExpired: false)
                 throw error
             }
             metrics.queueUnreadable(priority)
-            let key = consumer.keys.queue(priority, partition: partition)
+            let queue = QueueLocation(priority, partition: partition)
             let errorLog = OnceLogger("a queue cannot be read; the others are served", over: "the queue can be read again")
-            unreadable[key, default: errorLog].failed(error, logger, ["class": "\(priority)", "partition": "\(partition)"])
+            unreadable[queue, default: errorLog].failed(error, logger, ["class": "\(priority)", "partition": "\(partition)"])
         }
         return taken.entries
     }
 
     /// Logs the error, recreates missing consumer groups, and waits with jittered exponential back-off of at most 1 s.
-    private func recover(from error: RedisError, failures: Int) async {
-        if error.code == .server, error.message.contains("NOGROUP") {
+    private func recover(from error: QueueError, failures: Int) async {
+        if error.isMissingGroup {
             logger.warning("consumer groups are missing; making them", metadata: ["error": "\(error)"])
             do { return try await consumer.createGroups() } catch {
                 logger.debug("could not make consumer groups", metadata: ["error": "\(error)"])
             }
-        } else if error.code == .server || error.code == .protocolViolation {
+        } else if error.isRejection || error.isInvalidReply {
             fetchErrors.failed(error, logger)
         }
         await pause(.milliseconds(Int64.random(in: 20...max(20, min(1_000, 40 << min(failures, 5))))))
     }
 
-    /// Starts entries that Redis delivered to this consumer in a reply that was lost.
-    private func startUndelivered() async throws(RedisError) {
-        for partition in 0..<consumer.keys.partitions {
-            for priority in JobClass.allCases {
-                do { try await startUndelivered(partition, priority) } catch {
-                    // A key of another type holds no entries of this consumer.
-                    guard error.code == .server, error.message.hasPrefix("WRONGTYPE") else { throw error }
-                }
-            }
-        }
-        mayHaveLostReply = false
-    }
-
-    private func startUndelivered(_ partition: Int, _ priority: JobClass) async throws(RedisError) {
-        var after = "0"
-        while true {
-            let page = try await consumer.undelivered(partition: partition, priority: priority, after: after, count: Self.readAtOnce)
-            guard let last = page.last, last.id != after else { return }
-            after = last.id
-            start(page.filter { !held.contains(Place($0)) }, leaseExpired: false)
-        }
-    }
-
-    // MARK: takeover
-
-    /// Takes over entries with expired leases, and handed-back ones, while there are free slots. Scans each pending list to its end.
-    func takeOver() async {
-        guard !stopping else { return }
-        guard !takingOver else {
-            // Entries handed back meanwhile may be in a queue that the running pass has already scanned.
-            takeOverAgain = true
-            return
-        }
-        takingOver = true
-        repeat {
-            takeOverAgain = false
-            await takeOverOnce()
-        } while takeOverAgain && !stopping
-        takingOver = false
-    }
-
-    private func takeOverOnce() async {
-        for priority in classes {
-            for partition in 0..<consumer.keys.partitions {
-                do {
-                    guard try await takeOver(partition, priority) else { return }
-                } catch {
-                    mayHaveLostReply = true
-                    // A queue that cannot be read does not prevent scanning the others.
-                    guard error.code == .server else { return }
-                }
-            }
-        }
-    }
-
-    /// Takes over the entries of one queue.
-    /// - Returns: false when no slot is free or the claimer is stopping.
-    private func takeOver(_ partition: Int, _ priority: JobClass) async throws(RedisError) -> Bool {
-        var cursor = "0-0"
-        repeat {
-            let count = min(free, Self.readAtOnce)
-            guard count > 0, !stopping else { return false }
-            let step = try await consumer.takeOver(partition: partition, priority: priority, cursor: cursor, count: count)
-            start(step.entries, leaseExpired: true)
-            guard step.cursor != cursor else { return true }
-            cursor = step.cursor
-        } while cursor != "0-0"
-        return true
-    }
-
-    // MARK: claims
-
-    /// Starts a claim for each entry that fits into a free slot, and puts the others back.
-    private func start(_ entries: [QueueEntry], leaseExpired: Bool) {
-        var excess: [QueueEntry] = []
-        for entry in entries where !held.contains(Place(entry)) {
-            // One blocking read may return entries of several queues.
-            guard free > 0, !stopping else {
-                excess.append(entry)
-                continue
-            }
-            held.insert(Place(entry))
-            Task.immediate(executorPreference: consumer.redis.executor) { await self.claim(entry, leaseExpired: leaseExpired) }
-        }
-        if !excess.isEmpty { Task { await self.putBack(excess) } }
-    }
-
-    /// Returns unclaimed entries to their queues.
-    private func putBack(_ entries: [QueueEntry]) async {
-        do { try await consumer.putBack(entries) } catch {
-            // They stay pending for this consumer until `startUndelivered` finds them or their lease expires.
-            mayHaveLostReply = true
-        }
-    }
-
-    /// Claims one entry and passes the job to the generation room. Releases the slot when the job does not run here.
-    private func claim(_ entry: QueueEntry, leaseExpired: Bool) async {
-        let job: Job
-        do {
-            job = try read(entry)
-        } catch {
-            await reject(entry, error)
-            return release(entry)
-        }
-        claiming[job.id] = .some(nil)
-        let outcome = await claimWithRetries(job, entry, leaseExpired: leaseExpired)
-        let earlier: [LoggedEvent]
-        if case .claimed(let claim) = outcome, claim.attempt > 1 {
-            metrics.takeovers.increment()
-            earlier = await log(of: job.id)
-        } else {
-            earlier = []
-        }
-        let interrupt = claiming.removeValue(forKey: job.id) ?? nil
-        if case .ended(let code) = outcome {
-            metrics.endedAtClaim(code)
-            logger.info(
-                "job ended before it ran",
-                metadata: job.logMetadata(["state": code == nil ? "interrupted" : "failed", "code": "\(code?.rawValue ?? "")"]))
-        }
-        guard case .claimed(let claim) = outcome else { return release(entry) }
-        metrics.claims.increment()
-        if claim.attempt == 1 { metrics.waited(claim) }
-        room.begin(claim, earlier: earlier, interrupt: interrupt)
-    }
-
-    /// Parses the job of an entry.
-    /// - Throws: `JobError` when the field is missing, the job is invalid or the entry is in the wrong partition.
-    private func read(_ entry: QueueEntry) throws(JobError) -> Job {
-        guard let bytes = entry.job else { throw JobError(id: nil, reason: "the queue entry has no field \"job\"") }
-        var job = try Job(parsing: bytes)
-        // The class of the queue takes precedence over the one in the job.
-        job.priority = entry.priority
-        let partition = consumer.keys.partition(of: job.id.rawValue)
-        guard partition == entry.partition else {
-            throw JobError(
-                id: job.id, reason: "the job is in partition \(entry.partition), but its id belongs to partition \(partition)")
-        }
-        return job
-    }
-
-    /// Ends an entry that is not a valid job. An entry in the wrong partition is moved to the dead letters.
-    private func reject(_ entry: QueueEntry, _ error: JobError) async {
-        metrics.rejected.increment()
-        logger.warning(
-            "an entry of a queue was rejected",
-            metadata: ["entry": "\(entry.id)", "job": "\(error.id?.rawValue ?? "?")", "reason": "\(error.reason)"])
-        let misplaced = error.id.map { consumer.keys.partition(of: $0.rawValue) != entry.partition } ?? false
-        do {
-            try await consumer.reject(entry, id: error.id, message: error.reason, toDeadLetters: misplaced)
-            if misplaced { metrics.deadLettered(.invalidRequest) }
-        } catch {
-            // The entry stays pending for this consumer and is processed again.
-            mayHaveLostReply = true
-        }
-    }
-
-    /// Runs the claim script, retrying until there is a reply. Repeating it is safe: the script recognizes this process by its token.
-    /// - Returns: `busy` when no reply arrived for one lease and 1 s; other workers may take the entry then.
-    private func claimWithRetries(_ job: Job, _ entry: QueueEntry, leaseExpired: Bool) async -> ClaimOutcome {
-        let lease = UInt64(consumer.settings.lease.components.seconds) &* 1_000_000_000 &+ 1_000_000_000
-        let begun = clock()
-        var tries = 0
-        while clock() - begun < lease {
-            do {
-                let outcome = try await consumer.claim(job, entry: entry, leaseExpired: leaseExpired)
-                claimErrors.recovered(logger)
-                return outcome
-            } catch {
-                tries += 1
-                if error.code == .server { claimErrors.failed(error, logger) }
-                mayHaveLostReply = true
-                await pause(.milliseconds(Int64.random(in: 10...(50 << min(tries, 4)))))
-            }
-        }
-        return .busy
-    }
-
-    /// Reads the event log of earlier attempts; empty after 20 failed reads.
-    private func log(of id: JobID) async -> [LoggedEvent] {
-        for _ in 0..<20 {
-            do {
-                return try await JobProducer(redis: consumer.redis, settings: consumer.settings).log(id, after: nil)
-            } catch { await pause(.milliseconds(100)) }
-        }
-        return []
-    }
-
     // MARK: calls from other types
 
-    /// Frees the slot of an entry that this worker no longer owns.
-    func release(_ entry: QueueEntry) {
-        held.remove(Place(entry))
+    /// Frees the slot of an entry that this worker no longer owns. Callable from any thread; returns before it is done.
+    nonisolated func released(_ entry: QueueEntry) {
+        consumer.eventLoop.execute { self.assumeIsolated { $0.releaseSlot(of: entry) } }
+    }
+
+    /// Frees the slot of an entry that this worker does not own.
+    func releaseSlot(of entry: QueueEntry) {
+        held.remove(EntryID(entry))
         guard !waitingForSlot.isEmpty, free > 0 else { return }
         wake()
     }
 
-    /// Stores an interrupt for a job with a claim in progress; the first one wins.
+    /// Keeps an interrupt for a job with a claim in progress; the first one wins. Must be called on the event loop of the claimer, whose
+    /// callbacks run on the actor's executor; traps elsewhere.
     /// - Returns: false when no claim of that job is in progress.
-    func keep(_ interrupt: Interrupt) -> Bool {
-        guard let known = claiming[interrupt.id] else { return false }
-        if known == nil { claiming[interrupt.id] = interrupt }
-        return true
+    nonisolated func keepInterrupt(_ interrupt: Interrupt) -> Bool {
+        assumeIsolated { claimer in
+            guard let known = claimer.claiming[interrupt.id] else { return false }
+            if known == nil { claimer.claiming[interrupt.id] = interrupt }
+            return true
+        }
     }
 
     /// Replaces the set of paused classes.
@@ -395,7 +210,7 @@ actor Claimer {
 
     /// Stops claiming. A blocking read in progress ends within its timeout of 1 s, and its entries are put back.
     func stop() {
-        stopping = true
+        isStopping = true
         wake()
     }
 
@@ -405,9 +220,9 @@ actor Claimer {
         waitingForSlot = []
     }
 
-    private func pause(_ time: TimeAmount) async {
+    func pause(_ time: TimeAmount) async {
         await withCheckedContinuation { continuation in
-            _ = eventLoop.scheduleTask(in: time) { continuation.resume() }
+            _ = consumer.eventLoop.scheduleTask(in: time) { continuation.resume() }
         }
     }
 }

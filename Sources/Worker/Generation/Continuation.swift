@@ -23,7 +23,7 @@ struct Continuation {
     /// Builds the continuation from the event log.
     /// - Returns: nil when the job restarts instead: by its setting, without text, after a tool call, or when the upstream cannot
     ///   continue a text.
-    init?(_ earlier: [LoggedEvent], job: Job, route: [UpstreamRoute.Stop]) {
+    init?(_ earlier: [LoggedEvent], job: Job, route: [UpstreamRoute.Candidate]) {
         guard job.onCrash == .continue else { return nil }
         var (text, finish, nextAudio, isVoiceClosed, hasCalls) = ("", FinishReason?.none, 0, false, false)
         var lastSpoken: Int?
@@ -52,7 +52,7 @@ struct Continuation {
     }
 
     /// The text as an upstream of this kind accepts it as a prefix. Anthropic rejects a prefix that ends with white space.
-    mutating func shown(to kind: UpstreamConfiguration.Kind) -> String {
+    mutating func prefix(for kind: UpstreamConfiguration.Kind) -> String {
         guard kind == .anthropic, let end = text.lastIndex(where: { !$0.isWhitespace }) else {
             withheld = kind == .anthropic ? text[...] : ""
             return kind == .anthropic ? "" : text
@@ -65,7 +65,7 @@ struct Continuation {
     /// Removes repeated white space at the beginning of the answer.
     /// - Parameter piece: the next piece of the answer.
     /// - Returns: the part that is not in the log yet.
-    mutating func new(in piece: String) -> String {
+    mutating func withoutRepeatedSpace(_ piece: String) -> String {
         guard !withheld.isEmpty else { return piece }
         var rest = piece[...]
         while let expected = withheld.first, let next = rest.first {

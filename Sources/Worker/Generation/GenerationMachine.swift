@@ -28,7 +28,7 @@ struct GenerationMachine {
         case dial(Int)
         /// Wait, then read the interrupt key and call `checked`.
         case backOff(Duration)
-        /// The text is complete; call `spoken` when the speech has ended.
+        /// The text is complete; call `speechEnded` when the speech has ended.
         case speak
         /// Close all connections, then end the job with this event.
         case end(GenerationEvent)
@@ -89,7 +89,7 @@ struct GenerationMachine {
     }
 
     /// Whether the next request ignores an open breaker: it goes to the last upstream, and the job has backed off before.
-    var insists: Bool { upstream + 1 == policy.upstreams && (refusals > 0 || failures.contains { $0 > 0 }) }
+    var ignoresOpenBreaker: Bool { upstream + 1 == policy.upstreams && (refusals > 0 || failures.contains { $0 > 0 }) }
 
     /// Total usage of the job so far.
     var usage: Usage { spent + current }
@@ -106,7 +106,7 @@ struct GenerationMachine {
 
     /// Corrects the usage of earlier attempts after a crash. The recorded usage may be one renewal interval old or missing, so the usage
     /// derived from the event log is the minimum.
-    mutating func lostAttempts(cost: Usage) {
+    mutating func addLostAttempts(cost: Usage) {
         let cost = Self.bounded(cost)
         spent = Usage(
             promptTokens: max(spent.promptTokens, cost.promptTokens), completionTokens: max(spent.completionTokens, cost.completionTokens),
@@ -122,9 +122,9 @@ struct GenerationMachine {
     }
 
     /// Starts a job with a complete text from an earlier attempt: no upstream is called, only the speech is continued.
-    mutating func textIsWhole(_ reason: FinishReason, voiceRuns: Bool) -> Action {
+    mutating func textIsComplete(_ reason: FinishReason, isSpeaking: Bool) -> Action {
         finish = reason
-        guard voiceRuns else { return end(.finished(reason, usage)) }
+        guard isSpeaking else { return end(.finished(reason, usage)) }
         state = .speaking
         return .speak
     }
@@ -206,10 +206,10 @@ struct GenerationMachine {
     /// - Parameters:
     ///   - remaining: time left for the job; a longer back-off fails the job instead.
     ///   - jitter: fraction of the back-off to wait, 0 to 1.
-    ///   - voiceRuns: whether speech is still in progress.
-    mutating func upstreamEnded(_ result: UpstreamResult, remaining: Duration, jitter: Double, voiceRuns: Bool = false) -> Action {
+    ///   - isSpeaking: whether speech is still in progress.
+    mutating func upstreamEnded(_ result: UpstreamResult, remaining: Duration, jitter: Double, isSpeaking: Bool = false) -> Action {
         switch result {
-        case .complete where voiceRuns:
+        case .complete where isSpeaking:
             state = .speaking
             return .speak
         case .complete: return end(.finished(finishReason, usage))
@@ -218,7 +218,7 @@ struct GenerationMachine {
     }
 
     /// Handles the end of the speech. Returns nil unless the text is complete.
-    mutating func spoken() -> Action? {
+    mutating func speechEnded() -> Action? {
         guard state == .speaking else { return nil }
         return end(.finished(finishReason, usage))
     }

@@ -69,8 +69,8 @@ struct TimeLimits {
     /// The next timeout to expire, and its failure.
     /// - Parameters:
     ///   - state: selects the timeouts that apply.
-    ///   - reading: false while reading is paused by back pressure; the idle timeout does not apply then.
-    func next(in state: GenerationMachine.State, reading: Bool) -> (at: UInt64, failure: Failure) {
+    ///   - isReading: false while reading is paused by back pressure; the idle timeout does not apply then.
+    func next(in state: GenerationMachine.State, isReading: Bool) -> (at: UInt64, failure: Failure) {
         var next = (at: claimedAt &+ total.wholeNanoseconds, failure: Failure(.totalTimeout, "the job took longer than \(total)"))
         func consider(_ at: UInt64, _ code: FailureCode, _ message: @autoclosure () -> String) {
             if at < next.at { next = (at, Failure(code, message())) }
@@ -79,7 +79,7 @@ struct TimeLimits {
         switch state {
         case .connecting, .waiting:
             consider(dialledAt &+ firstToken.wholeNanoseconds, .firstTokenTimeout, "the upstream sent no token within \(firstToken)")
-        case .streaming where reading:
+        case .streaming where isReading:
             consider(lastOutputAt &+ idle.wholeNanoseconds, .idleTimeout, "the upstream sent nothing for \(idle)")
         default: break
         }

@@ -3,60 +3,60 @@ import CoreMetrics
 import JobQueue
 import Logging
 import NIOCore
-import RedisClient
+import Support
 
 /// Runs the periodic work of a worker, every renewal interval: renews leases, which also returns interrupt keys, reads operator commands,
-/// measures the queues, and looks for expired leases. Runs on the event loop of the Redis commands.
+/// measures the queues, and looks for expired leases. Runs on the event loop of the Redis connections.
 actor LeaseRenewer {
     /// Maximum jobs per call of the renew script, so that it does not block Redis for long.
     private static let renewedAtOnce = 100
 
-    private nonisolated let eventLoop: any EventLoop
     private nonisolated let consumer: JobConsumer
-    private let room: GenerationRoom
+    private let pool: GenerationPool
     private let claimer: Claimer
     private let capacity: Int
     private let metrics: WorkerMetrics
     private let logger: Logger
     private let clock: @Sendable () -> UInt64
-    private let drainAsked: @Sendable () -> Void
+    private let drainRequested: @Sendable () -> Void
+    private nonisolated let rounds: RoundTimer
 
-    private var draining = false
-    private var stopped = false
+    private var isDraining = false
     /// Send time of the last renewal that Redis answered, CLOCK_MONOTONIC ns.
     private var renewedAt: UInt64
     /// The jobs were already handed back because of missing renewals.
-    private var expired = false
-    private var renewing = false
+    private var hasExpired = false
+    private var isRenewing = false
     /// Another renewal was requested while one was running.
     private var renewAgain = false
-    private var polling = false
-    private var measuring = false
-    private var sleeping: CheckedContinuation<Void, Never>?
-    private var alarm: Scheduled<Void>?
+    private var isPolling = false
+    private var isMeasuring = false
 
-    nonisolated var unownedExecutor: UnownedSerialExecutor { consumer.redis.executor.asUnownedSerialExecutor() }
+    nonisolated var unownedExecutor: UnownedSerialExecutor { consumer.executor.asUnownedSerialExecutor() }
 
+    /// - Parameters:
+    ///   - clock: CLOCK_MONOTONIC ns.
+    ///   - drainRequested: called when an operator has requested a drain; possibly repeatedly.
     init(
-        consumer: JobConsumer, room: GenerationRoom, claimer: Claimer, capacity: Int, metrics: WorkerMetrics, logger: Logger,
-        clock: @escaping @Sendable () -> UInt64, drainAsked: @escaping @Sendable () -> Void
+        consumer: JobConsumer, pool: GenerationPool, claimer: Claimer, capacity: Int, metrics: WorkerMetrics, logger: Logger,
+        clock: @escaping @Sendable () -> UInt64, drainRequested: @escaping @Sendable () -> Void
     ) {
-        eventLoop = consumer.redis.eventLoop
         self.consumer = consumer
-        self.room = room
+        self.pool = pool
         self.claimer = claimer
         self.capacity = capacity
         self.metrics = metrics
         self.logger = logger
         self.clock = clock
-        self.drainAsked = drainAsked
+        self.drainRequested = drainRequested
+        rounds = RoundTimer(consumer.eventLoop)
         renewedAt = clock()
     }
 
     /// Runs the periodic work until `stop`.
     func run() async {
-        let interval = TimeAmount.nanoseconds(Self.nanoseconds(consumer.settings.beat))
-        while !stopped {
+        let interval = TimeAmount(consumer.settings.renewalInterval)
+        while !rounds.isStopped {
             // Nothing here waits for Redis: an expired lease is detected by the clock, because a reply may never arrive.
             checkExpiry()
             Task { await self.renew() }
@@ -64,75 +64,57 @@ actor LeaseRenewer {
             Task { await self.measure() }
             Task { await self.sweep() }
             Task { await self.claimer.takeOver() }
-            await sleep(interval)
+            await rounds.wait(for: interval)
         }
     }
 
-    func stop() {
-        stopped = true
-        alarm?.cancel()
-        sleeping?.resume()
-        sleeping = nil
-    }
+    nonisolated func stop() { rounds.stop() }
 
     /// Ignores further drain commands of operators.
-    func drain() { draining = true }
-
-    private func sleep(_ time: TimeAmount) async {
-        guard !stopped else { return }
-        await withCheckedContinuation { continuation in
-            sleeping = continuation
-            alarm = eventLoop.assumeIsolated().scheduleTask(in: time) { self.assumeIsolated { $0.wake() } }
-        }
-    }
-
-    private func wake() {
-        sleeping?.resume()
-        sleeping = nil
-    }
+    func drain() { isDraining = true }
 
     /// Closes all upstreams when no renewal has succeeded for a whole lease: other workers may own the jobs by then.
     private func checkExpiry() {
         let silence = clock() &- renewedAt
-        guard !expired, silence > UInt64(Self.nanoseconds(consumer.settings.lease)) else { return }
-        expired = true
+        guard !hasExpired, silence > UInt64(max(0, consumer.settings.lease.wholeNanoseconds)) else { return }
+        hasExpired = true
         logger.error(
             "no lease renewed for a whole lease time; closing upstreams, jobs are handed back when Redis responds",
             metadata: ["silent_ms": "\(silence / 1_000_000)"])
-        Task { await self.room.handBackAll() }
+        Task { await self.pool.handBackAll() }
     }
 
     /// Renews all leases and carries out the interrupts found with them. Also called after a resubscription. Concurrent calls are merged.
     func renew() async {
-        guard !stopped else { return }
-        guard !renewing else {
+        guard !rounds.isStopped else { return }
+        guard !isRenewing else {
             renewAgain = true
             return
         }
-        renewing = true
+        isRenewing = true
         repeat {
             renewAgain = false
             await renewOnce()
-        } while renewAgain && !stopped
-        renewing = false
+        } while renewAgain && !rounds.isStopped
+        isRenewing = false
     }
 
     /// Renews the leases by partition in groups; without running jobs only checks that Redis responds.
     private func renewOnce() async {
         let sentAt = clock()
-        let renewals = await room.renewals()
+        let renewals = await pool.renewals()
         do {
             for (_, group) in Dictionary(grouping: renewals, by: \.entry.partition) {
                 for start in stride(from: 0, to: group.count, by: Self.renewedAtOnce) {
                     let some = Array(group[start..<min(start + Self.renewedAtOnce, group.count)])
                     let answers = try await consumer.renew(some)
                     metrics.leasesRenewed.increment(by: answers.count { $0 == .kept })
-                    await room.apply(Array(zip(some, answers)))
+                    await pool.apply(Array(zip(some, answers)))
                 }
             }
-            if renewals.isEmpty { _ = try await consumer.redis.send("PING") }
+            if renewals.isEmpty { try await consumer.ping() }
             renewedAt = sentAt
-            expired = false
+            hasExpired = false
         } catch {
             logger.debug("lease renewal failed", metadata: ["error": "\(error)", "jobs": "\(renewals.count)"])
         }
@@ -140,14 +122,14 @@ actor LeaseRenewer {
 
     /// Reads the drain command and the paused classes that operators have set.
     private func pollOperatorCommands() async {
-        guard !polling, !stopped else { return }
-        polling = true
-        defer { polling = false }
+        guard !isPolling, !rounds.isStopped else { return }
+        isPolling = true
+        defer { isPolling = false }
         do {
             let requests = try await consumer.operatorRequests()
-            if requests.isDrainRequested, !draining {
+            if requests.isDrainRequested, !isDraining {
                 logger.info("an operator asked this worker to drain")
-                drainAsked()
+                drainRequested()
             }
             // Nil when the key has another type: the current pauses stay in effect.
             if let paused = requests.pausedClasses { await claimer.pauseClasses(paused) }
@@ -158,9 +140,9 @@ actor LeaseRenewer {
 
     /// Updates the queue gauges, which autoscaling uses: one script per partition and renewal interval.
     private func measure() async {
-        guard !measuring, !stopped else { return }
-        measuring = true
-        defer { measuring = false }
+        guard !isMeasuring, !rounds.isStopped else { return }
+        isMeasuring = true
+        defer { isMeasuring = false }
         let inFlight = await claimer.inFlight
         do {
             let depth = try await consumer.depth()
@@ -178,10 +160,5 @@ actor LeaseRenewer {
         } catch {
             logger.debug("consumer sweep failed", metadata: ["error": "\(error)"])
         }
-    }
-
-    /// The duration in whole nanoseconds.
-    private static func nanoseconds(_ duration: Duration) -> Int64 {
-        duration.components.seconds * 1_000_000_000 + duration.components.attoseconds / 1_000_000_000
     }
 }

@@ -16,9 +16,9 @@ final class UpstreamGate {
         fileprivate var hasResult = false
         fileprivate var isReleased = false
 
-        fileprivate init(_ stop: UpstreamRoute.Stop, probesUpstream: Bool, probesModel: Bool) {
-            upstream = stop.upstream.name
-            model = stop.model
+        fileprivate init(_ candidate: UpstreamRoute.Candidate, probesUpstream: Bool, probesModel: Bool) {
+            upstream = candidate.upstream.name
+            model = candidate.model
             self.probesUpstream = probesUpstream
             self.probesModel = probesModel
         }
@@ -60,25 +60,25 @@ final class UpstreamGate {
     /// - Parameters:
     ///   - isForced: ignores open breakers, but not the limits; for a job that has already backed off and has no other upstream left.
     ///   - now: CLOCK_MONOTONIC ns.
-    func admit(_ stop: UpstreamRoute.Stop, isForced: Bool, at now: UInt64) -> Admission {
-        var entry = entries[stop.upstream.name] ?? Entry()
-        defer { keep(entry, of: stop.upstream.name) }
-        if let limit = stop.upstream.concurrency, entry.running >= limit { return .refused(.milliseconds(20)) }
+    func admit(_ candidate: UpstreamRoute.Candidate, isForced: Bool, at now: UInt64) -> Admission {
+        var entry = entries[candidate.upstream.name] ?? Entry()
+        defer { store(entry, of: candidate.upstream.name) }
+        if let limit = candidate.upstream.concurrency, entry.running >= limit { return .refused(.milliseconds(20)) }
         let upstream = entry.breaker.admit(at: now)
-        let model = upstream == .refused ? .refused : entry.models[stop.model]?.admit(at: now) ?? .pass
+        let model = upstream == .refused ? .refused : entry.models[candidate.model]?.admit(at: now) ?? .pass
         let isRefused = model == .refused && !isForced
         var wait: Duration?
-        if !isRefused, let limit = stop.upstream.requestsPerMinute {
+        if !isRefused, let limit = candidate.upstream.requestsPerMinute {
             if entry.bucket?.perMinute != limit { entry.bucket = TokenBucket(perMinute: limit, now: now) }
             wait = entry.bucket?.take(at: now)
         }
         guard !isRefused, wait == nil else {
             if upstream == .probe { entry.breaker.probeAbandoned(at: now) }
-            if model == .probe { entry.models[stop.model]?.probeAbandoned(at: now) }
+            if model == .probe { entry.models[candidate.model]?.probeAbandoned(at: now) }
             return .refused(wait ?? .zero)
         }
         entry.running += 1
-        return .admitted(Pass(stop, probesUpstream: upstream == .probe, probesModel: model == .probe))
+        return .admitted(Pass(candidate, probesUpstream: upstream == .probe, probesModel: model == .probe))
     }
 
     /// Records that the upstream responded: with output, or with an error that does not count against it.
@@ -90,7 +90,7 @@ final class UpstreamGate {
         }
         entry.breaker.succeeded()
         entry.models[pass.model] = nil
-        keep(entry, of: pass.upstream)
+        store(entry, of: pass.upstream)
     }
 
     /// Records a request that ended without output.
@@ -104,7 +104,7 @@ final class UpstreamGate {
             pass.hasResult = true
             guard var entry = entries[pass.upstream] else { return }
             let pause = entry.breaker.failed(isProbe: pass.probesUpstream, at: now)
-            keep(entry, of: pass.upstream)
+            store(entry, of: pass.upstream)
             if let pause { opened(pass, pause) }
         case .overloaded, .upstreamError, .upstreamDisconnected, .upstreamTruncated, .firstTokenTimeout:
             pass.hasResult = true
@@ -113,7 +113,7 @@ final class UpstreamGate {
             var breaker = entry.models[pass.model] ?? CircuitBreaker()
             let pause = breaker.failed(isProbe: pass.probesModel, at: now)
             if entry.models[pass.model] != nil || entry.models.count < Self.maximumModels { entry.models[pass.model] = breaker }
-            keep(entry, of: pass.upstream)
+            store(entry, of: pass.upstream)
             if let pause { opened(pass, pause) }
         // A rejected request shows that the upstream works.
         default: succeeded(pass)
@@ -129,14 +129,14 @@ final class UpstreamGate {
             if pass.probesUpstream { entry.breaker.probeAbandoned(at: now) }
             if pass.probesModel { entry.models[pass.model]?.probeAbandoned(at: now) }
         }
-        keep(entry, of: pass.upstream)
+        store(entry, of: pass.upstream)
     }
 
     /// Removes the state of all upstreams except these.
-    func keep(_ names: Set<String>) { entries = entries.filter { names.contains($0.key) } }
+    func removeAll(except names: Set<String>) { entries = entries.filter { names.contains($0.key) } }
 
     /// Stores an entry and publishes its breaker state if it changed.
-    private func keep(_ entry: Entry, of upstream: String) {
+    private func store(_ entry: Entry, of upstream: String) {
         var entry = entry
         let level = entry.level
         if entry.publishedLevel != level { metrics.breaker(upstream, state: level) }
@@ -153,4 +153,35 @@ final class UpstreamGate {
     }
 
     private static func facts(_ pass: Pass) -> Logger.Metadata { ["upstream": "\(pass.upstream)", "model": "\(pass.model)"] }
+}
+
+/// A token bucket that limits requests per minute. It starts full and is refilled evenly. Pure state; the caller passes the time.
+struct TokenBucket: Equatable {
+    private(set) var perMinute: Int
+    private var tokens: Double
+    private var filledAt: UInt64
+
+    /// - Parameters:
+    ///   - perMinute: capacity and refill rate; must be at least 1.
+    ///   - now: CLOCK_MONOTONIC ns.
+    init(perMinute: Int, now: UInt64) {
+        self.perMinute = perMinute
+        tokens = Double(perMinute)
+        filledAt = now
+    }
+
+    /// Takes one token.
+    /// - Returns: nil on success, else the time until the next token is available.
+    mutating func take(at now: UInt64) -> Duration? {
+        let rate = Double(perMinute) / 60_000_000_000
+        if now > filledAt {
+            tokens = min(Double(perMinute), tokens + Double(now - filledAt) * rate)
+            filledAt = now
+        }
+        guard tokens < 1 else {
+            tokens -= 1
+            return nil
+        }
+        return .nanoseconds(Int64(((1 - tokens) / rate).rounded(.up)))
+    }
 }

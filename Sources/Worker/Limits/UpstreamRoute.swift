@@ -3,8 +3,8 @@ import Upstream
 
 /// The upstreams that serve a model, in the order of preference.
 struct UpstreamRoute: Sendable {
-    /// One upstream of a route.
-    struct Stop: Sendable {
+    /// An upstream that may be called, and the model name for it.
+    struct Candidate: Sendable {
         let upstream: UpstreamConfiguration
         /// The model name to send to this upstream, after aliases.
         let model: String
@@ -19,7 +19,7 @@ struct UpstreamRoute: Sendable {
     }
 
     /// The first upstream that serves the model, then its fallbacks. Empty when no upstream serves the model.
-    func stops(for model: String) -> [Stop] {
+    func candidates(for model: String) -> [Candidate] {
         guard
             let first = upstreams.first(where: {
                 $0.models.isEmpty && $0.aliases.isEmpty || $0.models.contains(model) || $0.aliases[model] != nil
@@ -28,6 +28,6 @@ struct UpstreamRoute: Sendable {
             return []
         }
         let others = first.fallback.compactMap { byName[$0] }
-        return ([first] + others).map { Stop(upstream: $0, model: $0.aliases[model] ?? model) }
+        return ([first] + others).map { Candidate(upstream: $0, model: $0.aliases[model] ?? model) }
     }
 }

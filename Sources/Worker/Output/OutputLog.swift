@@ -101,7 +101,7 @@ struct OutputLog {
     }
 
     /// The current write succeeded.
-    mutating func wrote() {
+    mutating func confirmWrite() {
         guard let last = inFlight.last else { return }
         for event in inFlight { unwrittenBytes -= event.json.count }
         written = last.id
@@ -109,13 +109,13 @@ struct OutputLog {
         uncertain = false
     }
 
-    /// The reply to the current write was lost or an error; `settle` must follow.
-    mutating func lostAnswer() { uncertain = true }
+    /// The reply to the current write was lost or an error; `reconcile` must follow.
+    mutating func replyLost() { uncertain = true }
 
     /// Compares a lost or refused write with the log.
     /// - Parameter top: the newest id in the log; nil if there is no log.
     /// - Returns: false when the log belongs to a newer attempt or no longer exists.
-    mutating func settle(newest top: EventID?) -> Bool {
+    mutating func reconcile(newest top: EventID?) -> Bool {
         guard let top, top.attempt == written.attempt, top >= written else { return false }
         let confirmed = inFlight.prefix { $0.id <= top }
         for event in confirmed { unwrittenBytes -= event.json.count }

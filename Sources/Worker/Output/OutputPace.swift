@@ -34,7 +34,7 @@ struct OutputPace {
 
 /// A timer wheel of elements with a deferred write, with a resolution of 1 ms. Adding and removing take constant time, and no element
 /// needs its own timer.
-struct HeldWrites<Element> {
+struct DeferredWrites<Element> {
     /// Number of wheel positions, more than the longest interval in ms.
     private static var slots: Int { 128 }
     /// Duration of one position in ns.
@@ -51,7 +51,7 @@ struct HeldWrites<Element> {
     /// - Parameters:
     ///   - due: CLOCK_MONOTONIC ns; a time beyond the last position is moved to it.
     ///   - now: CLOCK_MONOTONIC ns.
-    mutating func hold(_ element: Element, until due: UInt64, now: UInt64) {
+    mutating func add(_ element: Element, until due: UInt64, now: UInt64) {
         if isEmpty { reached = now / Self.slot }
         // Rounded up, so that no element is released early.
         let tick = min(max((due + Self.slot - 1) / Self.slot, reached + 1), reached + UInt64(Self.slots) - 1)

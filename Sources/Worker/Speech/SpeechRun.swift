@@ -6,6 +6,8 @@ import Upstream
 
 /// Speech of one job: sentences are synthesized while the text is still being generated, and their audio is emitted in order. Not
 /// thread-safe: used on the upstream loop only.
+///
+/// Timers, tickets and syntheses refer to the run unowned: its generation keeps it until `close` or the closing event, which end them all.
 final class SpeechRun {
     /// Maximum number of open syntheses: the current one and the next.
     private static let maximumOpen = 2
@@ -80,10 +82,10 @@ final class SpeechRun {
     // MARK: text
 
     /// Synthesizes the text that an earlier attempt wrote but did not speak.
-    func speakOn() { advance() }
+    func speakPending() { advance() }
 
     /// Adds generated text.
-    func heard(_ text: String) {
+    func append(_ text: String) {
         guard !isOver, textFinish == nil else { return }
         enqueue(cutter.feed(text))
         advance()
@@ -161,7 +163,7 @@ final class SpeechRun {
             if let first = syntheses.first {
                 emitSamples(first)
                 guard !isOver else { return }
-                if first.isWhole, first.samples.count < 2 {
+                if first.isComplete, first.samples.count < 2 {
                     if let failure = first.failure { return fail(failure) }
                     syntheses.removeFirst()
                     if let next = syntheses.first {
@@ -240,7 +242,7 @@ final class SpeechRun {
         defer { synthesis.samples.removeFirst(emitted) }
         while !isOver, !isPaused {
             let available = (synthesis.samples.count - emitted) & ~1
-            guard available >= (synthesis.isWhole || !hasSpoken ? 2 : Self.minimumEvent) else { return }
+            guard available >= (synthesis.isComplete || !hasSpoken ? 2 : Self.minimumEvent) else { return }
             let count = min(available, Self.maximumEvent)
             let data = Base64.encode(synthesis.samples[emitted..<emitted + count])
             emitted += count
@@ -274,7 +276,7 @@ final class SpeechRun {
 
     /// Restarts the idle timer of the current synthesis; stops it while there is none, it waits for admission, or reading is paused.
     private func restartIdleTimer() {
-        guard !isOver, !isPaused, let first = syntheses.first, !first.isWhole, first.ticket?.isWaiting != true else {
+        guard !isOver, !isPaused, let first = syntheses.first, !first.isComplete, first.ticket?.isWaiting != true else {
             if let timer { loop.cancel(timer) }
             return
         }
@@ -301,7 +303,7 @@ private final class Synthesis: SpeechReceiver {
     /// Samples that were not emitted yet.
     var samples: [UInt8] = []
     /// The synthesis has ended.
-    var isWhole = false
+    var isComplete = false
     /// Why it ended early; reported when its samples are emitted.
     var failure: Failure?
     /// Reading is paused because too many samples are buffered ahead of their turn.
@@ -323,7 +325,7 @@ private final class Synthesis: SpeechReceiver {
         call = nil
         run.release(self)
         if let failure, run.schedulesRetry(self, after: failure) { return }
-        isWhole = true
+        isComplete = true
         self.failure = failure
         run.completed()
     }

@@ -39,7 +39,7 @@ struct BenchOptions: ParsableArguments {
             if selfContained {
                 let level = source.value("SLUICE_LOG_LEVEL")
                 return .selfContained(
-                    environment: source.environment, logLevel: level.flatMap { $0.origin == .standard ? nil : $0.text } ?? "warning")
+                    environment: source.environment, logLevel: level.flatMap { $0.origin == .default ? nil : $0.text } ?? "warning")
             }
             var reader = SettingsReader(source)
             let found = reader.deployment()

@@ -1,7 +1,7 @@
+import JobQueue
 import Logging
-import RedisClient
 
-/// Logs a repeated Redis error once, and its end once, however often the command is retried in between.
+/// Logs a repeated error of the queue once, and its end once, however often the command is retried in between.
 struct OnceLogger {
     private let refused: Logger.Message
     private let over: Logger.Message
@@ -13,7 +13,7 @@ struct OnceLogger {
     }
 
     /// Logs the first error of a row at level error; later ones are only counted.
-    mutating func failed(_ error: RedisError, _ logger: Logger, _ facts: Logger.Metadata = [:]) {
+    mutating func failed(_ error: QueueError, _ logger: Logger, _ facts: Logger.Metadata = [:]) {
         if tries == 0 { logger.error(refused, metadata: facts.merging(["error": "\(error)"]) { $1 }) }
         tries += 1
     }

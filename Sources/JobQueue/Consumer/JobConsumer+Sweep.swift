@@ -10,7 +10,7 @@ extension JobConsumer {
     ///
     /// One worker at a time sweeps, once per two leases; for the other workers the call costs a single SET.
     /// - Returns: the names of the deleted consumers.
-    package func sweepConsumers() async throws(RedisError) -> [String] {
+    package func sweepConsumers() async throws(QueueError) -> [String] {
         let lock = try await redis.send("SET", .string(keys.sweep), .string(worker), "NX", "PX", .integer(2 * settings.leaseMilliseconds))
         guard !lock.isNull else { return [] }
         var idleNames: Set<String> = []
@@ -24,7 +24,7 @@ extension JobConsumer {
             }
         }
         // The consumer of handed-back entries belongs to no worker and so never has a heartbeat.
-        idleNames.subtract([worker, Self.nobody])
+        idleNames.subtract([worker, Self.handedBackOwner])
         let names = Array(idleNames.sorted().prefix(Self.sweepMaximum))
         guard !names.isEmpty else { return [] }
         var pipeline = RedisPipeline()
@@ -33,6 +33,14 @@ extension JobConsumer {
         let dead = zip(names, alive).filter { !$0.1 }.map(\.0)
         for name in dead { try await forgetConsumer(name) }
         return dead
+    }
+
+    /// Deletes the consumers of the named worker. A consumer with pending entries is kept, so that they can still be taken over.
+    package func forgetConsumer(_ name: String) async throws(QueueError) {
+        for partition in 0..<keys.partitions {
+            _ = try await redis.run(
+                Scripts.forgetConsumer, keys: keys.queues(partition: partition), arguments: [.string(Keys.group), .string(name)])
+        }
     }
 
     /// The name in an element of XINFO CONSUMERS, if the consumer has no pending entries and was idle for longer than a lease.

@@ -1,0 +1,53 @@
+import Logging
+import NIOCore
+import RedisClient
+
+/// The Redis connections of a worker: one for commands, one for blocking reads, one for subscriptions.
+///
+/// All are on one event loop, so a claim's reply and an interrupt that overtakes it are handled on the same thread. Connections reconnect by
+/// themselves and log that once.
+package struct ConsumerConnections: Sendable {
+    package typealias ServerURL = RedisURL
+    package typealias ServerSettings = RedisSettings
+
+    let commands: RedisClient
+    let blocking: RedisClient
+    let subscriber: RedisSubscriber
+
+    /// Creates the connections; `run` opens them.
+    package init(url: ServerURL, settings: ServerSettings, eventLoop: any EventLoop, logger: Logger) {
+        let commands = RedisClient(url: url, settings: settings, eventLoop: eventLoop, name: "commands", logger: logger)
+        self.commands = commands
+        blocking = RedisClient(url: url, settings: settings, eventLoop: eventLoop, name: "claims", logger: logger)
+        subscriber = RedisSubscriber(url: url, settings: settings, eventLoop: eventLoop, name: "cancel", logger: logger)
+        commands.onConnect { [weak commands] in
+            var load = RedisPipeline()
+            for script in Scripts.ofWorker { load.append("SCRIPT", "LOAD", .string(script.source)) }
+            // An optimization only: a script that is not loaded is sent in full when it is called.
+            commands?.send(load) { _ in }
+        }
+    }
+
+    /// Why the worker cannot work at the moment, for its readiness; nil when all connections are up. Callable from any thread.
+    package var fault: String? {
+        if !commands.isConnected || !blocking.isConnected { return "Redis is not reachable" }
+        if !subscriber.isAlive { return "the cancel subscription is not alive" }
+        return nil
+    }
+
+    /// Keeps the connections until `shutdown` is called or the task is cancelled.
+    package func run() async {
+        await withDiscardingTaskGroup { tasks in
+            tasks.addTask { await commands.run() }
+            tasks.addTask { await blocking.run() }
+            tasks.addTask { await subscriber.run() }
+        }
+    }
+
+    /// Closes the connections. Commands without a reply and later ones fail with `shutdown`.
+    package func shutdown() {
+        commands.shutdown()
+        blocking.shutdown()
+        subscriber.shutdown()
+    }
+}

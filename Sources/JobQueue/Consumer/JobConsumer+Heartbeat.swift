@@ -1,0 +1,30 @@
+import Contract
+import NIOCore
+import RedisClient
+
+/// The entry of this worker in the list of workers.
+extension JobConsumer {
+    /// Number of leases for which a crashed worker's name stays in the list of workers.
+    private static let retainedLeases = 4
+
+    private var heartbeat: NodeHeartbeat { NodeHeartbeat(.worker, name: worker, keys: keys, lease: settings.lease) }
+
+    /// Writes the heartbeat, which expires after a lease, lists this worker and removes stale workers from the list.
+    /// - Parameter milliseconds: the current time, since 1970.
+    package func writeHeartbeat(_ report: WorkerReport, now milliseconds: Int) async throws(QueueError) {
+        var pipeline = RedisPipeline()
+        heartbeat.append(report.fields, to: &pipeline)
+        pipeline.append("ZADD", .string(keys.workers), .integer(milliseconds), .string(worker))
+        let oldest = milliseconds - Self.retainedLeases * settings.leaseMilliseconds
+        pipeline.append("ZREMRANGEBYSCORE", .string(keys.workers), "-inf", .integer(oldest))
+        _ = try await redis.send(pipeline)
+    }
+
+    /// Removes the heartbeat, a drain request and this worker's place in the list. For a drained worker; without it the heartbeat expires.
+    package func removeHeartbeat() async throws(QueueError) {
+        var pipeline = RedisPipeline()
+        pipeline.append("DEL", .string(heartbeat.key), .string(keys.drain(worker)))
+        pipeline.append("ZREM", .string(keys.workers), .string(worker))
+        _ = try await redis.send(pipeline)
+    }
+}

@@ -1,0 +1,143 @@
+import Contract
+import RedisClient
+
+/// The output of several jobs, sent in one round trip. No I/O before `JobConsumer.write`.
+package struct OutputBatch: Sendable {
+    /// Redis' reply to a batch, to be read by `OutputReplies`.
+    package typealias Reply = Result<[RESPValue], QueueError>
+
+    /// One job's part of a batch.
+    package struct Part: Sendable, Equatable {
+        /// Number of commands, and so of replies, that write events.
+        fileprivate var events = 0
+        fileprivate var hasEnding = false
+
+        package init() {}
+
+        package var isEmpty: Bool { events == 0 && !hasEnding }
+        /// Number of commands, and so of replies.
+        package var commands: Int { hasEnding ? events + 1 : events }
+    }
+
+    private(set) var pipeline = RedisPipeline()
+
+    package init() {}
+
+    /// Appends the output of a job: its events, and then its terminal event, if any.
+    /// - Parameters:
+    ///   - events: ids and JSON, in order; may be empty.
+    ///   - ending: the terminal event; nil while the job runs.
+    ///   - sendsScript: whether the finish script is sent in full; needed after `OutputReceipt.Ending.scriptMissing`.
+    ///   - job: the commands of the job.
+    ///   - entry: the job's queue entry.
+    /// - Returns: the part, to read the reply with; empty without events and terminal event.
+    package mutating func append(
+        _ events: [(id: EventID, json: [UInt8])], ending: OutputCommands.Ending?, sendsScript: Bool, to job: OutputCommands,
+        entry: QueueEntry, settings: QueueSettings
+    ) -> Part {
+        var part = Part()
+        if !events.isEmpty { part.events = job.append(events, to: &pipeline) }
+        if let ending {
+            job.append(ending, entry: entry, settings: settings, loaded: !sendsScript, to: &pipeline)
+            part.hasEnding = true
+        }
+        return part
+    }
+}
+
+/// What Redis replied to one job's part of a batch.
+package struct OutputReceipt: Sendable, Equatable {
+    /// The result of writing events.
+    package enum Events: Sendable, Equatable {
+        /// The part contained none.
+        case none
+        /// All are in the log.
+        case written
+        /// Not all were written: a newer attempt has written to the log, the log no longer exists, or Redis rejects writes (out of memory,
+        /// read-only). The log's newest id says which.
+        case refused
+    }
+
+    /// The result of the terminal event.
+    package enum Ending: Sendable, Equatable {
+        /// The part contained none.
+        case none
+        /// The job has ended with it.
+        case ended
+        /// Another attempt owns the job, it ended elsewhere, or Redis no longer has it.
+        case endedElsewhere
+        /// Nothing was written: Redis does not have the finish script, which must be sent in full.
+        case scriptMissing
+        /// Not written. The log's newest id says why.
+        case refused
+    }
+
+    package var events: Events
+    package var ending: Ending
+    /// The first replies, for the log; empty unless something was refused.
+    package var replies = ""
+
+    package init(events: Events = .none, ending: Ending = .none) {
+        self.events = events
+        self.ending = ending
+    }
+}
+
+/// Reads the replies to a batch, part by part in the order in which the parts were appended.
+package struct OutputReplies: Equatable {
+    private var rest: ArraySlice<RESPValue>
+
+    /// - Returns: nil when the reply was lost: it is unknown whether the batch was written.
+    package init?(_ reply: OutputBatch.Reply) {
+        guard case .success(let replies) = reply else { return nil }
+        rest = replies[...]
+    }
+
+    /// The receipt of the next part.
+    package mutating func next(_ part: OutputBatch.Part) -> OutputReceipt {
+        let replies = rest.prefix(part.commands)
+        rest = rest.dropFirst(part.commands)
+        var receipt = OutputReceipt()
+        if part.events > 0 {
+            // The last of these replies belongs to PUBLISH.
+            receipt.events = replies.prefix(part.events).dropLast().contains(where: \.isRefusal) ? .refused : .written
+        }
+        if part.hasEnding, let finish = replies.last { receipt.ending = Self.ending(finish) }
+        if receipt.events == .refused || receipt.ending == .refused { receipt.replies = "\(replies.prefix(4))" }
+        return receipt
+    }
+
+    /// The meaning of a reply of the finish script.
+    private static func ending(_ reply: RESPValue) -> OutputReceipt.Ending {
+        switch reply {
+        case .integer(1): .ended
+        case .integer(0): .endedElsewhere
+        case .error(let message) where message.hasPrefix("NOSCRIPT"): .scriptMissing
+        case .error, .integer: .refused
+        default: .none
+        }
+    }
+}
+
+extension RESPValue {
+    /// Whether the reply is an error, or the null of an XADD to a missing log.
+    fileprivate var isRefusal: Bool { if case .error = self { true } else { isNull } }
+}
+
+extension JobConsumer {
+    /// Sends a batch without a task. `completion` runs on the event loop, exactly once. A batch without a reply may be written again as it
+    /// is: explicit ids and the finish script's checks make the repetition harmless.
+    package func write(_ batch: OutputBatch, completion: @escaping @Sendable (OutputBatch.Reply) -> Void) {
+        redis.send(batch.pipeline, completion: completion)
+    }
+
+    /// The id of the newest event in a job's log; nil when there is no log.
+    package func newestEvent(of id: JobID) async throws(QueueError) -> EventID? {
+        JobProducer.firstID(try await redis.send("XREVRANGE", .string(keys.log(id)), "+", "-", "COUNT", 1))
+    }
+
+    /// The events that earlier attempts of a job have written, in order.
+    package func log(of id: JobID) async throws(QueueError) -> [LoggedEvent] {
+        try await JobProducer(redis: redis, settings: settings).log(id, after: nil)
+    }
+}

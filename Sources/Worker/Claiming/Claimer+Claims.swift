@@ -1,0 +1,122 @@
+import Contract
+import CoreMetrics
+import JobQueue
+import Logging
+import NIOCore
+
+/// Claiming one entry, up to the start of its generation.
+extension Claimer {
+    /// Starts a claim for each entry that fits into a free slot, and puts the others back.
+    func start(_ entries: [QueueEntry], leaseExpired: Bool) {
+        var excess: [QueueEntry] = []
+        for entry in entries where !held.contains(EntryID(entry)) {
+            // One blocking read may return entries of several queues.
+            guard free > 0, !isStopping else {
+                excess.append(entry)
+                continue
+            }
+            held.insert(EntryID(entry))
+            Task.immediate(executorPreference: consumer.executor) { await self.claim(entry, leaseExpired: leaseExpired) }
+        }
+        if !excess.isEmpty { Task { await self.putBack(excess) } }
+    }
+
+    /// Returns unclaimed entries to their queues.
+    private func putBack(_ entries: [QueueEntry]) async {
+        do { try await consumer.putBack(entries) } catch {
+            // They stay pending for this consumer until `startUndelivered` finds them or their lease expires.
+            mayHaveLostReply = true
+        }
+    }
+
+    /// Claims one entry and passes the job to the generation pool. Releases the slot when the job does not run here.
+    private func claim(_ entry: QueueEntry, leaseExpired: Bool) async {
+        let job: Job
+        do {
+            job = try read(entry)
+        } catch {
+            await reject(entry, error)
+            return releaseSlot(of: entry)
+        }
+        claiming[job.id] = .some(nil)
+        let outcome = await claimWithRetries(job, entry, leaseExpired: leaseExpired)
+        let earlier: [LoggedEvent]
+        if case .claimed(let claim) = outcome, claim.attempt > 1 {
+            metrics.takeovers.increment()
+            earlier = await log(of: job.id)
+        } else {
+            earlier = []
+        }
+        let interrupt = claiming.removeValue(forKey: job.id) ?? nil
+        if case .ended(let code) = outcome {
+            metrics.endedAtClaim(code)
+            logger.info(
+                "job ended before it ran",
+                metadata: job.logMetadata(["state": code == nil ? "interrupted" : "failed", "code": "\(code?.rawValue ?? "")"]))
+        }
+        guard case .claimed(let claim) = outcome else { return releaseSlot(of: entry) }
+        metrics.claims.increment()
+        if claim.attempt == 1 { metrics.waited(claim) }
+        pool.begin(claim, earlier: earlier, interrupt: interrupt) { self.released(entry) }
+    }
+
+    /// Parses the job of an entry.
+    /// - Throws: `JobError` when the field is missing, the job is invalid or the entry is in the wrong partition.
+    private func read(_ entry: QueueEntry) throws(JobError) -> Job {
+        guard let bytes = entry.job else { throw JobError(id: nil, reason: "the queue entry has no field \"job\"") }
+        var job = try Job(parsing: bytes)
+        // The class of the queue takes precedence over the one in the job.
+        job.priority = entry.priority
+        let partition = consumer.partition(of: job.id)
+        guard partition == entry.partition else {
+            throw JobError(
+                id: job.id, reason: "the job is in partition \(entry.partition), but its id belongs to partition \(partition)")
+        }
+        return job
+    }
+
+    /// Ends an entry that is not a valid job. An entry in the wrong partition is moved to the dead letters.
+    private func reject(_ entry: QueueEntry, _ error: JobError) async {
+        metrics.rejected.increment()
+        logger.warning(
+            "an entry of a queue was rejected",
+            metadata: ["entry": "\(entry.id)", "job": "\(error.id?.rawValue ?? "?")", "reason": "\(error.reason)"])
+        let misplaced = error.id.map { consumer.partition(of: $0) != entry.partition } ?? false
+        do {
+            try await consumer.reject(entry, id: error.id, message: error.reason, toDeadLetters: misplaced)
+            if misplaced { metrics.deadLettered(.invalidRequest) }
+        } catch {
+            // The entry stays pending for this consumer and is processed again.
+            mayHaveLostReply = true
+        }
+    }
+
+    /// Runs the claim script, retrying until there is a reply. Repeating it is safe: the script recognizes this process by its token.
+    /// - Returns: `busy` when no reply arrived for one lease and 1 s; other workers may take the entry then.
+    private func claimWithRetries(_ job: Job, _ entry: QueueEntry, leaseExpired: Bool) async -> ClaimOutcome {
+        let lease = UInt64(consumer.settings.lease.components.seconds) &* 1_000_000_000 &+ 1_000_000_000
+        let begun = clock()
+        var tries = 0
+        while clock() - begun < lease {
+            do {
+                let outcome = try await consumer.claim(job, entry: entry, leaseExpired: leaseExpired)
+                claimErrors.recovered(logger)
+                return outcome
+            } catch {
+                tries += 1
+                if error.isRejection { claimErrors.failed(error, logger) }
+                mayHaveLostReply = true
+                await pause(.milliseconds(Int64.random(in: 10...(50 << min(tries, 4)))))
+            }
+        }
+        return .busy
+    }
+
+    /// Reads the event log of earlier attempts; empty after 20 failed reads.
+    private func log(of id: JobID) async -> [LoggedEvent] {
+        for _ in 0..<20 {
+            do { return try await consumer.log(of: id) } catch { await pause(.milliseconds(100)) }
+        }
+        return []
+    }
+}

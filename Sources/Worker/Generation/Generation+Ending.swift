@@ -1,0 +1,97 @@
+import Contract
+import CoreMetrics
+import JobQueue
+import Logging
+import Upstream
+
+/// Stopping a job: interrupted, ended, handed back, lost to another attempt, or abandoned at the end of the process.
+extension Generation {
+    /// Closes the upstream connection and ends the job as interrupted.
+    /// - Parameters:
+    ///   - receivedAt: when this process received the interrupt, CLOCK_MONOTONIC ns.
+    ///   - closedAt: when another thread closed the upstream's connection before this call; nil if it did not.
+    func interrupted(_ interrupt: Interrupt, receivedAt: UInt64, closedAt: UInt64? = nil) {
+        guard isLive else { return }
+        let phase = machine.phase
+        let hadCall = call != nil
+        closeCall()
+        let hadSpeech = speech != nil
+        speech?.close()
+        // Speech connections are closed here, after the connection of the text.
+        let latency = Int(((hadSpeech ? nil : closedAt) ?? context.loop.now) &- receivedAt) / 1_000
+        let maximum = claim.job.maximumTokens
+        guard let action = machine.interrupted(interrupt, latencyMicroseconds: latency, delivered: deliveredTokens, maximum: maximum)
+        else { return }
+        // No output follows an interrupt; the usage still includes the generated tokens.
+        output.dropPending()
+        context.metrics.interrupted(phase: phase, hadCall: hadCall, microseconds: latency, usage: usage, maximum: maximum)
+        context.logger.info(
+            hadCall ? "interrupt closed upstream" : "interrupt ended job",
+            metadata: claim.job.logMetadata(["phase": "\(phase.rawValue)", "latency_us": "\(latency)", "reason": "\(interrupt.reason)"]))
+        perform(action)
+    }
+
+    /// Closes all connections and writes the terminal event.
+    func end(_ event: GenerationEvent) {
+        closeCall()
+        speech?.close()
+        cancelTimers()
+        stage = .ending
+        output.end(event)
+        request(.write(tokens: 0))
+    }
+
+    /// Closes the upstream connection before it returns, and cancels a pending back-off.
+    func closeCall() {
+        call?.cancel()
+        call = nil
+        releasePass()
+        isReading = true
+        if let backoffTimer { context.loop.cancel(backoffTimer) }
+        backoffTimer = nil
+    }
+
+    /// Returns the permission of the current request.
+    func releasePass() {
+        if let pass { context.gate.release(pass, at: context.loop.now) }
+        pass = nil
+    }
+
+    // MARK: stopping without an end
+
+    /// Stops at once because a newer attempt owns the job, or Redis no longer has it. Nothing more is read or written.
+    func ownershipLost() {
+        guard stage != .over else { return }
+        context.logger.warning(
+            "job lost to another attempt; its upstream is closed", metadata: claim.job.logMetadata(["attempt": "\(claim.attempt)"]))
+        context.metrics.leasesLost.increment()
+        close()
+    }
+
+    /// Stops the upstream, the speech and all timers, for a hand-back or the end of the process. Output already written remains in the
+    /// log.
+    func close() {
+        stage = .over
+        closeCall()
+        speech?.close()
+        cancelTimers()
+    }
+
+    /// Stops generating so that another worker can continue. Collected output is written before the hand-back.
+    func prepareHandBack() {
+        guard isLive else { return }
+        // With a complete text only the speech is cut short: a hand-back would generate the text again.
+        guard machine.state != .speaking else {
+            speech?.fail(Failure(.workerLost, "the worker was drained before the speech was complete"))
+            return
+        }
+        stage = .handingBack
+        closeCall()
+        speech?.close()
+        cancelTimers()
+        request(.write(tokens: 0))
+    }
+
+    /// Whether all collected output is written and the hand-back may be sent.
+    var canBeHandedBack: Bool { stage == .handingBack && output.isEmpty }
+}

@@ -1,0 +1,317 @@
+import Contract
+import CoreMetrics
+import DequeModule
+import JobQueue
+import Logging
+import Upstream
+
+/// The running generations of a worker: starts, interrupts, writes out and removes them.
+///
+/// **Isolation.** The actor's executor is the upstream loop, whose thread also serves the upstreams' sockets. Bytes are parsed, collected and
+/// passed to Redis there, without a change of thread. A `Generation` and what it uses (machine, output, libcurl calls, timers, speech) is not
+/// sendable and never leaves the pool. The loop's callbacks reach a generation directly; a generation reaches its pool by the closure that
+/// the pool has passed to it, which runs on the pool's isolation. The pool lives as long as its process.
+///
+/// **What runs where.** `begin`, `interrupt` and `reload` are callable from any thread: they queue work for the loop and return. Calls from
+/// one thread are carried out in their order. The other methods run on the loop. Redis answers on its own loop, which passes replies on by
+/// one `EpollLoop.execute` per batch.
+///
+/// **Life of a generation.** `begin` creates it. It asks for writes, for the log's newest id and the interrupt key by `Generation.Request`.
+/// It is removed once, when it has ended, is owned by another attempt or was handed back, and its slot is released then. `Generation.stage`
+/// is the one record of whether a job was stopped.
+///
+/// **An interrupt and the end of a job.** `interrupt` shuts the socket down before it returns; what this means for the job is decided later on
+/// the loop, by the first that arrives there. If the stream's end was handled before, the generation is ending or removed, and the interrupt
+/// changes nothing: the socket then belongs to no job (`UpstreamSockets` keeps jobs and sockets together under a lock). Otherwise the
+/// interrupt ends the job; the shut-down socket reports neither output nor an error until then. An interrupt for a job whose claim is in
+/// progress is kept by `Claimer` and passed to `begin`.
+actor GenerationPool {
+    private nonisolated let loop: EpollLoop
+    private nonisolated let consumer: JobConsumer
+    private nonisolated let sockets: UpstreamSockets
+    private let context: GenerationContext
+    /// The upstreams for jobs that start from now on.
+    private var route: UpstreamRoute
+
+    private(set) var generations: [JobID: Generation] = [:]
+    private var waitingForEmpty: [CheckedContinuation<Void, Never>] = []
+
+    private var schedule = OutputSchedule()
+    private var batchTimer: LoopTimer?
+    private var nextBatch: UInt64 = 0
+    /// Batches without a reply yet, oldest first.
+    private var batches: Deque<(number: UInt64, parts: [(generation: Generation, part: OutputBatch.Part)])> = []
+
+    nonisolated var unownedExecutor: UnownedSerialExecutor { loop.asUnownedSerialExecutor() }
+
+    /// - Parameter loop: must be running, and must not end before the process.
+    /// - Throws: when the upstream client cannot be created, for example because of an unreadable CA file.
+    init(loop: EpollLoop, consumer: JobConsumer, settings: WorkerSettings, metrics: WorkerMetrics, logger: Logger) throws {
+        self.loop = loop
+        self.consumer = consumer
+        let sockets = UpstreamSockets()
+        self.sockets = sockets
+        route = UpstreamRoute(settings.upstreams)
+        context = GenerationContext(
+            loop: loop, settings: settings, queueSettings: consumer.settings,
+            upstream: try UpstreamClient(loop: loop, settings: settings.upstreamSettings, sockets: sockets, logger: logger),
+            metrics: metrics, logger: logger)
+    }
+
+    // MARK: calls from any thread
+
+    /// Starts a claimed job.
+    /// - Parameters:
+    ///   - earlier: the event log of earlier attempts; empty for the first one.
+    ///   - interrupt: an interrupt that arrived during the claim.
+    ///   - released: called once, on the loop, when this worker no longer owns the job; not called by `abandon`.
+    nonisolated func begin(
+        _ claim: Claim, earlier: [LoggedEvent], interrupt: Interrupt?, released: @escaping @Sendable () -> Void
+    ) {
+        onLoop { $0.start(claim, earlier: earlier, interrupt: interrupt, released: released) }
+    }
+
+    /// Interrupts a job; does nothing for one that does not run here. The upstream connection that is being read from, if any, is shut down
+    /// before this returns; the rest follows on the loop.
+    /// - Parameter receivedAt: when the message was received, CLOCK_MONOTONIC ns.
+    nonisolated func interrupt(_ interrupt: Interrupt, receivedAt: UInt64) {
+        let closedAt = sockets.cut(interrupt.id) ? loop.now : nil
+        onLoop { $0.generations[interrupt.id]?.interrupted(interrupt, receivedAt: receivedAt, closedAt: closedAt) }
+    }
+
+    /// Replaces the upstreams for jobs that start from now on; running jobs keep theirs.
+    nonisolated func reload(_ upstreams: [UpstreamConfiguration]) {
+        onLoop { pool in
+            pool.route = UpstreamRoute(upstreams)
+            pool.context.gate.removeAll(except: Set(upstreams.map(\.name)))
+        }
+    }
+
+    /// Runs `body` on the loop, after what this thread has queued before.
+    ///
+    /// `EpollLoop` is the actor's executor and runs its closures on the thread of its jobs, so isolation can be assumed in them. Only here and
+    /// in `writeBatch`, which does the same without another closure per batch.
+    private nonisolated func onLoop(_ body: @escaping @Sendable (isolated GenerationPool) -> Void) {
+        loop.execute { self.assumeIsolated(body) }
+    }
+
+    // MARK: starting and removing jobs
+
+    private func start(
+        _ claim: Claim, earlier: [LoggedEvent], interrupt: Interrupt?, released: @escaping @Sendable () -> Void
+    ) {
+        // An older attempt in this worker lost its lease without noticing.
+        if let old = generations[claim.job.id] {
+            guard old.claim.attempt < claim.attempt else { return }
+            old.ownershipLost()
+        }
+        let model = claim.job.model ?? context.settings.defaultModel
+        let generation = Generation(
+            claim: claim, candidates: route.candidates(for: model), context: context, released: released
+        ) { generation, request in
+            self.carryOut(request, of: generation)
+        }
+        generations[claim.job.id] = generation
+        generation.begin(earlier: earlier, interrupt: interrupt)
+    }
+
+    private func carryOut(_ request: Generation.Request, of generation: Generation) {
+        switch request {
+        case .write(let tokens):
+            schedule.count(tokens)
+            scheduleBatch(schedule.add(generation, now: loop.now))
+        case .readLog: readLog(of: generation)
+        case .readInterruptKey:
+            let id = generation.id
+            Task { await checkInterrupt(of: id) }
+        case .handBack:
+            let id = generation.id
+            Task { await handBack(id) }
+        case .removeEnded: removeEnded(generation)
+        case .removeLost: removeLost(generation)
+        }
+    }
+
+    /// Removes a generation after its terminal event was written.
+    private func removeEnded(_ generation: Generation) {
+        if let ending = generation.ending {
+            context.metrics.finished(ending)
+            context.logger.info(
+                "job ended",
+                metadata: generation.claim.job.logMetadata([
+                    "state": "\(ending.type)", "attempt": "\(generation.claim.attempt)", "tokens": "\(generation.usage.completionTokens)",
+                ]))
+        }
+        remove(generation)
+    }
+
+    /// Stops and removes a generation: another attempt owns the job, it ended elsewhere, or Redis no longer has it.
+    private func removeLost(_ generation: Generation) {
+        generation.ownershipLost()
+        remove(generation)
+    }
+
+    /// Removes a generation and releases its slot.
+    private func remove(_ generation: Generation) {
+        guard generations[generation.id] === generation else { return }
+        generations[generation.id] = nil
+        generation.released()
+        if generations.isEmpty { stopWaiting() }
+    }
+
+    /// Closes all upstream connections. The jobs are handed back once Redis has accepted their collected output.
+    func handBackAll() {
+        for generation in generations.values { generation.prepareHandBack() }
+    }
+
+    /// Closes all upstream connections and removes all jobs; their leases expire.
+    func abandon() {
+        for generation in generations.values { generation.close() }
+        generations.removeAll()
+        schedule.removeDeferred()
+        if let batchTimer { loop.cancel(batchTimer) }
+        context.upstream.close()
+        stopWaiting()
+    }
+
+    /// Returns when no job is running, or when `stopWaiting` is called.
+    func waitUntilEmpty() async {
+        guard !generations.isEmpty else { return }
+        await withCheckedContinuation { waitingForEmpty.append($0) }
+    }
+
+    /// Resumes all waiters although jobs may be left.
+    func stopWaiting() {
+        for continuation in waitingForEmpty { continuation.resume() }
+        waitingForEmpty = []
+    }
+
+    // MARK: leases
+
+    /// The lease renewals of all running jobs.
+    func renewals() -> [LeaseRenewal] { generations.values.map(\.renewal) }
+
+    /// Applies the replies of a renewal: interrupts jobs with an interrupt key and stops lost ones.
+    func apply(_ answers: [(LeaseRenewal, LeaseAnswer)]) {
+        for (renewal, answer) in answers {
+            guard let generation = generations[renewal.id], generation.claim.attempt == renewal.attempt else { continue }
+            switch answer {
+            case .kept: break
+            case .interrupted(let interrupt): generation.interrupted(interrupt, receivedAt: loop.now)
+            // A job that is ending may have ended meanwhile; the reply to its terminal event decides.
+            case .lost: if generation.stage != .ending { removeLost(generation) }
+            }
+        }
+    }
+
+    // MARK: writing
+
+    /// Arranges that the next batch is written when `schedule` says.
+    private func scheduleBatch(_ action: OutputSchedule.Action) {
+        switch action {
+        case .none: break
+        case .writeAtEndOfTurn:
+            if let batchTimer, batchTimer.isSet { loop.cancel(batchTimer) }
+            loop.atEndOfTurn { self.writeBatch() }
+        case .writeAfter(let nanoseconds):
+            let timer = batchTimer ?? LoopTimer { self.writeBatch() }
+            batchTimer = timer
+            loop.set(timer, after: .nanoseconds(Int64(nanoseconds)))
+        }
+    }
+
+    /// Writes the output of all due generations in one batch.
+    private func writeBatch() {
+        let due = schedule.beginBatch(at: loop.now)
+        defer { scheduleBatch(schedule.endBatch(now: loop.now)) }
+        var batch = OutputBatch()
+        var parts: [(generation: Generation, part: OutputBatch.Part)] = []
+        parts.reserveCapacity(due.count)
+        for generation in due {
+            generation.isScheduled = false
+            let part = generation.write(to: &batch)
+            if !part.isEmpty { parts.append((generation, part)) }
+        }
+        guard !parts.isEmpty else { return }
+        let number = nextBatch
+        nextBatch += 1
+        batches.append((number, parts))
+        consumer.write(batch) { [loop] reply in
+            loop.execute { self.assumeIsolated { $0.received(reply, toBatch: number) } }
+        }
+    }
+
+    /// Passes the replies of a batch to its generations.
+    private func received(_ reply: OutputBatch.Reply, toBatch number: UInt64) {
+        // Replies arrive in order except for batches that time out together with their connection, so the batch is looked up by number.
+        guard let index = batches.firstIndex(where: { $0.number == number }) else { return }
+        let parts = batches.remove(at: index).parts
+        guard var replies = OutputReplies(reply) else {
+            for (generation, _) in parts { generation.replyLost() }
+            return
+        }
+        for (generation, part) in parts { generation.received(replies.next(part)) }
+    }
+
+    // MARK: single requests to Redis
+
+    /// Reads the newest id of a job's event log after a lost or refused write.
+    private func readLog(of generation: Generation) {
+        guard !generation.isReadingLog else { return }
+        generation.isReadingLog = true
+        // The first read is immediate, because a fenced attempt must stop now. Later ones are delayed up to about 1 s: Redis rejects
+        // writes.
+        let failures = generation.failedWrites
+        let wait = Duration.milliseconds(failures <= 1 ? 0 : min(1_000, 10 << min(failures, 7)))
+        let id = generation.id
+        _ = loop.schedule(after: wait) {
+            Task { await self.readLog(of: id) }
+        }
+    }
+
+    private func readLog(of id: JobID) async {
+        guard let generation = generations[id] else { return }
+        do {
+            generation.logRead(newest: try await consumer.newestEvent(of: id))
+        } catch {
+            generation.isReadingLog = false
+            generation.replyLost()
+        }
+    }
+
+    /// Reads the interrupt key, retrying every 200 ms while Redis is unreachable.
+    private func checkInterrupt(of id: JobID) async {
+        while let generation = generations[id], generation.stage != .over {
+            do {
+                return generation.interruptChecked(try await consumer.interrupt(of: id))
+            } catch {
+                // Redis is unreachable, which its connection logs. No request is sent without this check; if the lease expires first, the
+                // job is handed back.
+                await pause(.milliseconds(200))
+            }
+        }
+    }
+
+    /// Hands a job back, retrying every 200 ms.
+    private func handBack(_ id: JobID) async {
+        while let generation = generations[id], generation.canBeHandedBack {
+            do {
+                let isHandedBack = try await consumer.handBack(generation.renewal)
+                context.logger.info(
+                    isHandedBack ? "job handed back" : "job was taken over before it could be handed back",
+                    metadata: generation.claim.job.logMetadata)
+                context.metrics.handBacks.increment()
+                generation.close()
+                return remove(generation)
+            } catch {
+                await pause(.milliseconds(200))
+            }
+        }
+    }
+
+    private func pause(_ duration: Duration) async {
+        await withCheckedContinuation { continuation in
+            _ = loop.schedule(after: duration) { continuation.resume() }
+        }
+    }
+}
