@@ -1,4 +1,5 @@
 import Glibc
+import Support
 
 /// CPU usage of this process, averaged over the last second or more. Not thread-safe; used on the event loop.
 final class ProcessorMeter {

@@ -1,4 +1,5 @@
 import Glibc
+import Support
 
 /// A time in UTC with milliseconds, formatted as in RFC 3339: `2026-11-22T14:00:00.123Z`.
 package struct Timestamp: Sendable, CustomStringConvertible {
@@ -11,11 +12,7 @@ package struct Timestamp: Sendable, CustomStringConvertible {
     /// - Parameter milliseconds: since 1970-01-01 UTC; clamped to the years 0 to 9999.
     package init(milliseconds: Int64) { self.milliseconds = min(max(milliseconds, Self.range.lowerBound), Self.range.upperBound) }
 
-    package static var now: Timestamp {
-        var time = timespec()
-        clock_gettime(CLOCK_REALTIME, &time)
-        return Timestamp(milliseconds: Int64(time.tv_sec) * 1_000 + Int64(time.tv_nsec) / 1_000_000)
-    }
+    package static var now: Timestamp { Timestamp(milliseconds: Int64(WallClock.milliseconds)) }
 
     package var description: String { String(decoding: bytes, as: UTF8.self) }
 

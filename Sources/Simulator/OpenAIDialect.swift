@@ -2,6 +2,7 @@ import Contract
 import JSONCodec
 import NIOCore
 import NIOHTTP1
+import Support
 
 /// OpenAI's chat completions API, which DashScope's compatible mode and most open-source servers also use.
 enum OpenAIDialect: Dialect {

@@ -6,6 +6,7 @@ import NIOCore
 import NIOPosix
 import RedisClient
 import ServiceLifecycle
+import Support
 import Upstream
 
 /// One worker process: claims jobs from Redis and runs them against the upstreams.
@@ -46,7 +47,7 @@ package struct WorkerService: Service {
         let blocking = RedisClient(url: redisURL, settings: redisSettings, eventLoop: eventLoop, name: "claims", logger: logger)
         let subscriber = RedisSubscriber(url: redisURL, settings: redisSettings, eventLoop: eventLoop, name: "cancel", logger: logger)
         let metrics = WorkerMetrics()
-        let token = ULID(milliseconds: Self.wallMilliseconds).description
+        let token = ULID(milliseconds: UInt64(clamping: WallClock.milliseconds)).description
         let consumer = JobConsumer(redis: commands, blocking: blocking, settings: queueSettings, worker: settings.name, token: token)
         let room = GenerationRoom(loop: loop, consumer: consumer)
         let clock: @Sendable () -> UInt64 = { loop.now }
@@ -62,8 +63,8 @@ package struct WorkerService: Service {
             clock: clock,
             drainAsked: { drain.begin() })
         let reporter = StatusReporter(
-            consumer: consumer, room: room, claimer: claimer, capacity: settings.concurrency, started: Int(Self.wallMilliseconds),
-            tally: metrics.tally, logger: logger, clock: clock, wallClock: { Int(Self.wallMilliseconds) }, drain: drain)
+            consumer: consumer, room: room, claimer: claimer, capacity: settings.concurrency, started: WallClock.milliseconds,
+            tally: metrics.tally, logger: logger, clock: clock, wallClock: { WallClock.milliseconds }, drain: drain)
         let listener = InterruptListener(
             subscriber: subscriber, consumer: consumer, claimer: claimer, room: room, metrics: metrics, logger: logger, clock: clock,
             mayHaveMissed: { Task { await keeper.renew() } }, jobsReturned: { Task { await claimer.takeOver() } })
@@ -212,12 +213,5 @@ package struct WorkerService: Service {
             tasks.cancelAll()
             return empty
         }
-    }
-
-    /// The current wall-clock time, milliseconds since 1970.
-    private static var wallMilliseconds: UInt64 {
-        var time = timespec()
-        clock_gettime(CLOCK_REALTIME, &time)
-        return UInt64(time.tv_sec) * 1_000 + UInt64(time.tv_nsec) / 1_000_000
     }
 }

@@ -2,6 +2,7 @@ import Contract
 import JSONCodec
 import NIOCore
 import RedisClient
+import Support
 import TestSupport
 import Testing
 

@@ -3,6 +3,7 @@ import JSONCodec
 import NIOCore
 import NIOWebSocket
 import RedisClient
+import Support
 import TestSupport
 import Testing
 

@@ -1,4 +1,5 @@
 import NIOCore
+import Support
 
 /// Limits the processing time, memory and sockets of one tenant, or of the unregistered sockets of one address. Confined to the event loop.
 ///

@@ -1,6 +1,7 @@
 import Glibc
 import HTTPTypes
 import NIOConcurrencyHelpers
+import Support
 
 /// The Date field of responses (RFC 9110, 6.6.1), formatted once per second. Thread-safe.
 final class DateField: Sendable {

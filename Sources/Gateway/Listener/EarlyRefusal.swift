@@ -2,6 +2,7 @@ import Contract
 import JSONCodec
 import NIOCore
 import NIOHTTP1
+import Support
 
 /// A reason to reject a connection's request before it reaches the router or the WebSocket upgrade. The response is an HTTP error in the
 /// common JSON form, and the connection is closed after it.

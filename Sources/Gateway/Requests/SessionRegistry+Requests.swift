@@ -3,6 +3,7 @@ import JobQueue
 import Logging
 import NIOCore
 import RedisClient
+import Support
 
 /// Processing of requests: submits their jobs, relays the events to the client, and replays them on RESUME.
 extension SessionRegistry {

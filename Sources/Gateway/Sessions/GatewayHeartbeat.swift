@@ -3,6 +3,7 @@ import JobQueue
 import Logging
 import NIOCore
 import RedisClient
+import Support
 
 /// Writes this gateway's heartbeat every third of a lease, and takes over from dead gateways: adopts their sessions with running requests
 /// and interrupts their chat completions, whose clients lost their connection.

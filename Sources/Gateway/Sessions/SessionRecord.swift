@@ -2,6 +2,7 @@ import Contract
 import JSONCodec
 import NIOCore
 import RedisClient
+import Support
 
 /// A session as stored in Redis, complete enough for any gateway to continue it.
 ///

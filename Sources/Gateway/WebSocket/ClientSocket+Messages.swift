@@ -3,6 +3,7 @@ import JSONCodec
 import JobQueue
 import Logging
 import NIOCore
+import Support
 
 /// Handling of the client's messages.
 extension ClientSocket {
@@ -120,7 +121,7 @@ extension ClientSocket {
             "REGISTER_ACK",
             [
                 "status": "SUCCESS", "message": "registered", "session_id": .string(session.id),
-                "session_timeout_seconds": .integer(settings.sessionTimeout.milliseconds / 1000),
+                "session_timeout_seconds": .integer(settings.sessionTimeout.wholeSeconds),
             ])
         let envelopes = waiting
         waiting = []

@@ -1,6 +1,7 @@
 import Contract
 import NIOCore
 import RedisClient
+import Support
 
 extension JobConsumer {
     /// Number of leases for which a crashed worker's name stays in the list of workers.
@@ -31,8 +32,7 @@ package struct NodeHeartbeat: Sendable {
 
     /// Appends the commands of one heartbeat: two commands.
     package func append(_ fields: [(name: String, value: String)], to pipeline: inout RedisPipeline) {
-        let milliseconds = Int(expiry.components.seconds) * 1_000 + Int(expiry.components.attoseconds / 1_000_000_000_000_000)
         pipeline.append(["HSET", .string(key)] + fields.flatMap { [.string($0.name), .string($0.value)] })
-        pipeline.append("PEXPIRE", .string(key), .integer(max(1, milliseconds)))
+        pipeline.append("PEXPIRE", .string(key), .integer(max(1, expiry.wholeMilliseconds)))
     }
 }

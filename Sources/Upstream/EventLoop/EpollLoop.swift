@@ -1,5 +1,6 @@
 import CEpoll
 import Glibc
+import Support
 import Synchronization
 
 /// An epoll loop on its own thread, and a `SerialExecutor`: an actor pinned to it runs on the thread that serves the sockets, without
@@ -65,13 +66,7 @@ package final class EpollLoop: SerialExecutor, @unchecked Sendable {
     // MARK: from any thread
 
     /// Current time, nanoseconds of CLOCK_MONOTONIC.
-    package var now: UInt64 { Self.monotonicNanoseconds }
-
-    private static var monotonicNanoseconds: UInt64 {
-        var time = timespec()
-        clock_gettime(CLOCK_MONOTONIC, &time)
-        return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
-    }
+    package var now: UInt64 { MonotonicClock.nanoseconds }
 
     /// True from `start` until the thread has run its last work.
     package var isRunning: Bool { hasStarted.load(ordering: .acquiring) && !hasEnded.load(ordering: .acquiring) }
@@ -119,12 +114,10 @@ package final class EpollLoop: SerialExecutor, @unchecked Sendable {
     }
 
     /// Sets a timer made with `LoopTimer.init`. The timer may be set already, have fired or be cancelled. Allocates nothing.
-    /// - Parameter delay: Negative delays count as 0; the maximum is about 31 years.
+    /// - Parameter delay: Negative delays count as 0; the maximum is 100 years.
     package func set(_ timer: LoopTimer, after delay: Duration) {
         preconditionOnLoop()
-        let (seconds, attoseconds) = delay.components
-        let nanoseconds = max(0, min(seconds, 1_000_000_000) * 1_000_000_000 + attoseconds / 1_000_000_000)
-        timers.set(timer, deadline: now + UInt64(nanoseconds))
+        timers.set(timer, deadline: now + delay.timeoutNanoseconds)
     }
 
     /// Cancels a timer. Does nothing if the timer has fired or is not set.

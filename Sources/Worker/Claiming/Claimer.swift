@@ -4,6 +4,7 @@ import JobQueue
 import Logging
 import NIOCore
 import RedisClient
+import Support
 import Upstream
 
 /// Claims jobs for free slots: waiting ones, and those with expired leases.
@@ -345,7 +346,7 @@ actor Claimer {
     /// Runs the claim script, retrying until there is a reply. Repeating it is safe: the script recognizes this process by its token.
     /// - Returns: `busy` when no reply arrived for one lease and 1 s; other workers may take the entry then.
     private func claimWithRetries(_ job: Job, _ entry: QueueEntry, leaseExpired: Bool) async -> ClaimOutcome {
-        let lease = UInt64(consumer.settings.lease.components.seconds) &* 1_000_000_000 &+ 1_000_000_000
+        let lease = (consumer.settings.lease + .seconds(1)).timeoutNanoseconds
         let begun = clock()
         var tries = 0
         while clock() - begun < lease {

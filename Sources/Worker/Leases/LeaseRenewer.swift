@@ -4,6 +4,7 @@ import JobQueue
 import Logging
 import NIOCore
 import RedisClient
+import Support
 
 /// Runs the periodic work of a worker, every renewal interval: renews leases, which also returns interrupt keys, reads operator commands,
 /// measures the queues, and looks for expired leases. Runs on the event loop of the Redis commands.
@@ -55,7 +56,7 @@ actor LeaseRenewer {
 
     /// Runs the periodic work until `stop`.
     func run() async {
-        let interval = TimeAmount.nanoseconds(Self.nanoseconds(consumer.settings.beat))
+        let interval = TimeAmount(consumer.settings.beat)
         while !stopped {
             // Nothing here waits for Redis: an expired lease is detected by the clock, because a reply may never arrive.
             checkExpiry()
@@ -94,7 +95,7 @@ actor LeaseRenewer {
     /// Closes all upstreams when no renewal has succeeded for a whole lease: other workers may own the jobs by then.
     private func checkExpiry() {
         let silence = clock() &- renewedAt
-        guard !expired, silence > UInt64(Self.nanoseconds(consumer.settings.lease)) else { return }
+        guard !expired, silence > consumer.settings.lease.timeoutNanoseconds else { return }
         expired = true
         logger.error(
             "no lease renewed for a whole lease time; closing upstreams, jobs are handed back when Redis responds",
@@ -178,10 +179,5 @@ actor LeaseRenewer {
         } catch {
             logger.debug("consumer sweep failed", metadata: ["error": "\(error)"])
         }
-    }
-
-    /// The duration in whole nanoseconds.
-    private static func nanoseconds(_ duration: Duration) -> Int64 {
-        duration.components.seconds * 1_000_000_000 + duration.components.attoseconds / 1_000_000_000
     }
 }

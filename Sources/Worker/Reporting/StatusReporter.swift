@@ -3,6 +3,7 @@ import JobQueue
 import Logging
 import NIOCore
 import RedisClient
+import Support
 
 /// Writes the heartbeat of this worker to Redis once per second, with the figures that operator tools show. Runs on the event loop of the
 /// Redis commands.
@@ -80,7 +81,7 @@ actor StatusReporter {
         report.inFlight = await claimer.inFlight
         report.capacity = capacity
         report.isDraining = drain.hasBegun
-        report.version = Version.current
+        report.version = BuildInformation.version
         report.startedMilliseconds = started
         var pipeline = RedisPipeline()
         heartbeat.append(window.lately(report, at: clock()).fields, to: &pipeline)

@@ -2,6 +2,7 @@ import Contract
 import JSONCodec
 import NIOCore
 import RedisClient
+import Support
 
 /// `sluice bench interrupt`: the latency of interrupts and the tokens generated after them, with or without other streams.
 struct InterruptBench: Sendable {

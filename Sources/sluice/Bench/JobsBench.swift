@@ -3,6 +3,7 @@ import Histogram
 import JSONCodec
 import NIOCore
 import RedisClient
+import Support
 
 /// `sluice bench jobs`: the throughput of one-token jobs from submission to their last event.
 struct JobsBench: Sendable {

@@ -1,6 +1,7 @@
 import Contract
 import JSONCodec
 import RedisClient
+import Support
 
 /// `sluice bench relay`: CPU time and lateness per relayed token, with many streams at a constant rate.
 struct RelayBench: Sendable {

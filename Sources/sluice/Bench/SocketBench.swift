@@ -1,5 +1,6 @@
 import Contract
 import JSONCodec
+import Support
 
 /// `sluice bench sockets`: memory and CPU time of idle, registered WebSockets.
 struct SocketBench: Sendable {

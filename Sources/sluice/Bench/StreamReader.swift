@@ -1,6 +1,7 @@
 import Contract
 import Histogram
 import NIOCore
+import Support
 
 /// The measuring client's state of the streams that it reads. Isolated to its event loop, so that a message costs a scan and a few
 /// additions, without tasks or decoding.

@@ -5,6 +5,7 @@ import JSONCodec
 import NIOCore
 import NIOPosix
 import Observability
+import Support
 import UnixSignals
 
 /// One conversation in a terminal or between pipes. Carries out the actions of `ChatMachine`.
@@ -115,15 +116,6 @@ private enum ConnectFailure {
     }
 
     private static func text(of error: IOError) -> String { String(cString: strerror(error.errnoCode)) }
-}
-
-enum MonotonicClock {
-    /// CLOCK_MONOTONIC.
-    static var nanoseconds: UInt64 {
-        var time = timespec()
-        clock_gettime(CLOCK_MONOTONIC, &time)
-        return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
-    }
 }
 
 /// The output of a conversation: the answer on standard output, notes on standard error.
