@@ -36,7 +36,7 @@ extension ClientSocket {
 
     /// The message's `request_id`, for an ERROR; nil when absent or too long.
     private func requestID(_ envelope: Envelope) -> String? {
-        envelope.payload["request_id"]?.string.flatMap { $0.utf8.count <= FieldLimit.requestID ? $0 : nil }
+        envelope.payload["request_id"]?.string.flatMap { $0.utf8.count <= NameLimit.id ? $0 : nil }
     }
 
     /// Handles a message of a registered socket.
