@@ -53,7 +53,7 @@ package final class RedisClient: Sendable {
     package func send(_ arguments: [RedisArgument], timeout: TimeAmount? = nil) async throws(RedisError) -> RESPValue {
         var pipeline = RedisPipeline()
         pipeline.append(arguments)
-        return try await one(pipeline, timeout: timeout).orThrow()
+        return try await (send(pipeline, timeout: timeout).first ?? .null).orThrow()
     }
 
     /// Sends one command, as `send(_:timeout:)` with an array does.
@@ -88,15 +88,28 @@ package final class RedisClient: Sendable {
     package func run(
         _ script: RedisScript, keys: [String], arguments: [RedisArgument], timeout: TimeAmount? = nil
     ) async throws(RedisError) -> RESPValue {
+        let result = await withCheckedContinuation { continuation in
+            run(script, keys: keys, arguments: arguments, timeout: timeout) { continuation.resume(returning: $0) }
+        }
+        return try result.get()
+    }
+
+    /// Runs a script without a task, as the asynchronous `run` does. The EVALSHA is sent in call order. `completion` is called as the one of
+    /// `send(_:timeout:completion:)`.
+    package func run(
+        _ script: RedisScript, keys: [String], arguments: [RedisArgument], timeout: TimeAmount? = nil,
+        completion: @escaping @Sendable (Result<RESPValue, RedisError>) -> Void
+    ) {
         let timeout = timeout ?? settings.commandTimeout
         let deadline = NIODeadline.now() + timeout
         var pipeline = RedisPipeline()
         pipeline.append(script, keys: keys, arguments: arguments)
-        let reply = try await one(pipeline, timeout: timeout)
-        guard case .error(let text) = reply, text.hasPrefix("NOSCRIPT") else { return try reply.orThrow() }
-        pipeline = RedisPipeline()
-        pipeline.append(by: "EVAL", script.source, keys: keys, arguments: arguments)
-        return try await one(pipeline, timeout: deadline - .now()).orThrow()
+        send(pipeline, timeout: timeout) { [self] result in
+            guard case .success(let replies) = result, replies.first?.isScriptMissing == true else { return completion(Self.one(result)) }
+            var pipeline = RedisPipeline()
+            pipeline.append(script, keys: keys, arguments: arguments, isLoaded: false)
+            send(pipeline, timeout: deadline - .now()) { completion(Self.one($0)) }
+        }
     }
 
     /// Makes an error for a reply that does not match its command, and closes the connection, because later replies may be mismatched too.
@@ -113,9 +126,9 @@ package final class RedisClient: Sendable {
         onLoop { $0.add(onConnect: body) }
     }
 
-    /// Sends a pipeline of one command.
-    private func one(_ pipeline: RedisPipeline, timeout: TimeAmount?) async throws(RedisError) -> RESPValue {
-        try await send(pipeline, timeout: timeout).first ?? .null
+    /// The reply to a pipeline of one command; an error reply is a failure.
+    private static func one(_ result: Result<[RESPValue], RedisError>) -> Result<RESPValue, RedisError> {
+        result.flatMap { replies in Result { () throws(RedisError) in try (replies.first ?? .null).orThrow() } }
     }
 
     /// Runs `body` immediately if called on the event loop, otherwise schedules it there.

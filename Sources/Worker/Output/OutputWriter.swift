@@ -99,7 +99,7 @@ struct OutputWriter {
         switch finish {
         case .integer(1): return .ended
         case .integer(0): return .endedElsewhere
-        case .error(let message) where message.hasPrefix("NOSCRIPT"):
+        case let reply? where reply.isScriptMissing:
             finishScriptMissing = true
             return .written
         case .error, .integer: return lost()
