@@ -183,7 +183,8 @@ actor Claimer {
         } else if error.code == .server || error.code == .protocolViolation {
             fetchErrors.failed(error, logger)
         }
-        await pause(.milliseconds(Int64.random(in: 20...max(20, min(1_000, 40 << min(failures, 5))))))
+        let bound = Backoff.bound(from: .milliseconds(40), to: .seconds(1), attempt: failures)
+        await pause(TimeAmount(max(.milliseconds(20), bound * Double.random(in: 0...1))))
     }
 
     /// Starts entries that Redis delivered to this consumer in a reply that was lost.
@@ -358,7 +359,8 @@ actor Claimer {
                 tries += 1
                 if error.code == .server { claimErrors.failed(error, logger) }
                 mayHaveLostReply = true
-                await pause(.milliseconds(Int64.random(in: 10...(50 << min(tries, 4)))))
+                let bound = Backoff.bound(from: .milliseconds(50), to: .milliseconds(800), attempt: tries)
+                await pause(TimeAmount(max(.milliseconds(10), bound * Double.random(in: 0...1))))
             }
         }
         return .busy
