@@ -199,19 +199,8 @@ package struct WorkerService: Service {
     /// Waits until no job is running, for at most `limit`.
     /// - Returns: false when jobs were left at the limit, or the task was cancelled.
     private func waitUntilEmpty(_ room: GenerationRoom, for limit: Duration) async -> Bool {
-        await withTaskGroup(of: Bool.self) { tasks in
-            tasks.addTask {
-                await room.waitUntilEmpty()
-                return true
-            }
-            tasks.addTask {
-                try? await Task.sleep(for: limit)
-                return false
-            }
-            let empty = await tasks.next() ?? true
-            if !empty { await room.stopWaiting() }
-            tasks.cancelAll()
-            return empty
-        }
+        let empty = await Task { await room.waitUntilEmpty() }.ends(by: .now + limit)
+        if !empty { await room.stopWaiting() }
+        return empty
     }
 }
