@@ -77,21 +77,9 @@ struct InterruptPayload: Sendable, Equatable {
         }
         switch payload.present("reason") {
         case nil: reason = InterruptReason.userStop
-        case .string(let text) where Self.isReason(text): reason = text
+        case .string(let text) where Interrupt.isReason(text): reason = text
         default: throw .malformed("\"reason\" must be 1 to \(NameLimit.reason) characters of A-Z a-z 0-9 _ . -")
         }
-    }
-
-    private static func isReason(_ text: String) -> Bool {
-        (1...NameLimit.reason).contains(text.utf8.count)
-            && text.utf8.allSatisfy { byte in
-                switch byte {
-                case UInt8(ascii: "A")...UInt8(ascii: "Z"), UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "0")...UInt8(ascii: "9"),
-                    UInt8(ascii: "_"), UInt8(ascii: "."), UInt8(ascii: "-"):
-                    true
-                default: false
-                }
-            }
     }
 }
 
