@@ -4,10 +4,9 @@ import NIOCore
 import Synchronization
 
 /// The state of a `RedisSubscriber`. Used only on its event loop, without locks.
-final class SubscriptionCore: LinkUser {
+final class SubscriptionCore: LinkUser, ConnectionCore {
     /// The part of the state that is read from any thread.
     final class Status: Sendable {
-        let isStopped = Atomic(false)
         /// Uptime in nanoseconds until which the connection counts as alive; 0 while subscriptions are not active.
         let aliveUntil = Atomic<UInt64>(0)
         let tokens = Atomic<UInt64>(0)
@@ -58,7 +57,6 @@ final class SubscriptionCore: LinkUser {
     func stop() {
         guard !isStopped else { return }
         isStopped = true
-        status.isStopped.store(true, ordering: .releasing)
         alarm.cancel()
         keeper?.stop()
         for handler in table.lost() { handler(.lost) }
