@@ -35,26 +35,11 @@ package final class RedisSubscriber: Sendable {
     /// A channel has one handler: a new one replaces the old one, which is not called again. The handler receives `.subscribed` when the
     /// subscription is active, and no message before that.
     package func subscribe(_ channel: String, handler: @escaping @Sendable (SubscriptionEvent) -> Void) {
-        subscribe(channel, token: newToken(), handler: handler)
+        core.perform { $0.subscribe(channel, handler: handler) }
     }
 
     /// Unsubscribes from a channel. Must be called on the event loop; the handler is not called after this method returns.
     package func unsubscribe(_ channel: String) {
-        core.perform { $0.unsubscribe(channel, token: nil) }
-    }
-
-    /// A new token that identifies one call of `subscribe`.
-    func newToken() -> UInt64 {
-        status.tokens.wrappingAdd(1, ordering: .relaxed).newValue
-    }
-
-    /// Subscribes to a channel with a token for `unsubscribe(_:token:)`. Callable from any thread.
-    func subscribe(_ channel: String, token: UInt64, handler: @escaping @Sendable (SubscriptionEvent) -> Void) {
-        core.perform { $0.subscribe(channel, token: token, handler: handler) }
-    }
-
-    /// Unsubscribes from a channel unless it was subscribed again with another token. Callable from any thread.
-    func unsubscribe(_ channel: String, token: UInt64) {
-        core.perform { $0.unsubscribe(channel, token: token) }
+        core.perform { $0.unsubscribe(channel) }
     }
 }

@@ -9,7 +9,6 @@ final class SubscriptionCore: LinkUser, ConnectionCore {
     final class Status: Sendable {
         /// Uptime in nanoseconds until which the connection counts as alive; 0 while subscriptions are not active.
         let aliveUntil = Atomic<UInt64>(0)
-        let tokens = Atomic<UInt64>(0)
     }
 
     /// Maximum number of channels in one SUBSCRIBE or UNSUBSCRIBE.
@@ -65,14 +64,14 @@ final class SubscriptionCore: LinkUser, ConnectionCore {
 
     // MARK: Subscribing
 
-    func subscribe(_ channel: String, token: UInt64, handler: @escaping SubscriptionTable.Handler) {
+    func subscribe(_ channel: String, handler: @escaping SubscriptionTable.Handler) {
         guard !isStopped else { return handler(.lost) }
-        table.subscribe(channel, token: token, handler: handler)
+        table.subscribe(channel, handler: handler)
         planChanges()
     }
 
-    func unsubscribe(_ channel: String, token: UInt64?) {
-        table.unsubscribe(channel, token: token)
+    func unsubscribe(_ channel: String) {
+        table.unsubscribe(channel)
         planChanges()
     }
 
