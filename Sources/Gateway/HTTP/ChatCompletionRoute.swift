@@ -32,7 +32,7 @@ struct ChatCompletionRoute: Sendable {
     ) async throws(HTTPErrorResponse) -> (CompletionRun, ChatCompletionRequest.Options) {
         let body = try await request.collect(upTo: context.settings.messageMaximum, requestContext.share)
         let chat = try ChatCompletionRequest(parsing: body, maximumDepth: context.settings.jsonDepthMaximum)
-        let partition = Int.random(in: 0..<context.queue.keys.partitions)
+        let partition = Int.random(in: 0..<context.queue.partitions)
         let id = JobID(partition: partition, milliseconds: UInt64(clamping: WallClock.milliseconds))
         var job = Job(id: id, priority: .interactive, request: chat.body, owner: owner)
         job.traceparent = request.traceparent

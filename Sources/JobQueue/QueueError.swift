@@ -1,0 +1,5 @@
+import RedisClient
+
+/// The error of every command on the queue. Its code says whether Redis may have executed the command, and its description what failed and
+/// on which server.
+package typealias QueueError = RedisError
