@@ -89,7 +89,7 @@ let package = Package(
         .target(
             name: "Gateway",
             dependencies: core + [
-                "CCrypt", "Support", "JSONCodec", "Contract", "RedisClient", "JobQueue", "Observability",
+                "CCrypt", "Support", "JSONCodec", "Contract", "JobQueue", "Observability",
                 .product(name: "NIOPosix", package: nio),
                 .product(name: "NIOHTTP1", package: nio),
                 .product(name: "NIOWebSocket", package: nio),
@@ -106,7 +106,7 @@ let package = Package(
                 .product(name: "CryptoExtras", package: "swift-crypto"),
                 .product(name: "JWTKit", package: "jwt-kit"),
                 .product(name: "DequeModule", package: "swift-collections"),
-            ], resources: [.embedInCode("Scripts"), .embedInCode("Web/Assets")], swiftSettings: settings),
+            ], resources: [.embedInCode("Web/Assets")], swiftSettings: settings),
         .target(
             name: "Simulator",
             dependencies: core + [

@@ -42,6 +42,12 @@ package struct Keys: Sendable, Hashable {
     /// The set of the jobs that end with a gateway. The submit script builds the same name.
     package func requests(of gateway: String, partition: Int) -> String { tag(partition: partition) + "requests:" + gateway }
     package func session(_ id: String) -> String { tag(id) + "session:" + id }
+    /// The prefix of `busySessions(of:partition:)`; the gateway's name follows.
+    package func busySessionsPrefix(partition: Int) -> String { tag(partition: partition) + "sessions:" }
+    /// The set of a gateway's sessions with running requests, so that other gateways can adopt them without scanning all sessions.
+    package func busySessions(of gateway: String, partition: Int) -> String { busySessionsPrefix(partition: partition) + gateway }
+    /// The hash with the number and bytes of an owner's sessions; see session_quota.lua.
+    package func sessionQuota(of owner: String, partition: Int) -> String { tag(partition: partition) + "session-quota:" + owner }
     package func idempotency(owner: String, key: String) -> String {
         let id = owner + ":" + key
         return tag(partition: Int(Partition.crc16(id.utf8)) % partitions) + "idempotency:" + id

@@ -1,8 +1,8 @@
 import Contract
 import JobQueue
 import Logging
+import NIOConcurrencyHelpers
 import NIOCore
-import RedisClient
 
 /// The settings, connections and registries that all parts of a gateway share. One instance per process.
 package final class GatewayContext: Sendable {
@@ -15,10 +15,8 @@ package final class GatewayContext: Sendable {
     package let eventLoop: any EventLoop
     package let readiness: Readiness
     package let logger: Logger
-    /// Background tasks that may outlive the request that started them.
-    let backgroundTasks = BackgroundTasks()
-    /// Runs tasks on `eventLoop`.
-    let room: GatewayActor
+    /// Starts tasks on `eventLoop` and in the background.
+    let backgroundTasks: BackgroundTasks
     /// Running requests per tenant.
     let tenants: TenantLedger
     /// Jobs submitted over HTTP that count against their tenants' limits.
@@ -39,7 +37,7 @@ package final class GatewayContext: Sendable {
         self.feed = feed
         self.authenticator = authenticator
         self.eventLoop = eventLoop
-        room = GatewayActor(queue.redis.executor)
+        backgroundTasks = BackgroundTasks(eventLoop: eventLoop, executor: queue.executor)
         self.readiness = readiness
         self.logger = logger
         tenants = TenantLedger(maximum: settings.requestsPerTenant)
@@ -50,6 +48,22 @@ package final class GatewayContext: Sendable {
 }
 
 extension GatewayContext {
+    /// Submits a job and counts the outcome. Repeats the submission while Redis does not answer; a job whose state then is unknown is revoked
+    /// in the background.
+    /// - Throws: as `JobProducer.submit(_:options:repeating:ifUnknown:)`.
+    func submit(_ job: Job, options: SubmitOptions, repeating retry: RetryPolicy) async throws(QueueError) -> Submission {
+        do {
+            let submission = try await queue.submit(job, options: options, repeating: retry) {
+                backgroundTasks.start { [queue, id = job.id] in await queue.revoke(id) }
+            }
+            GatewayMetrics.submitted(submission)
+            return submission
+        } catch {
+            GatewayMetrics.submitted(nil)
+            throw error
+        }
+    }
+
     /// Logs a submitted job. Called once per job, after Redis has accepted it.
     func logSubmitted(_ job: Job) {
         var metadata = job.logMetadata
@@ -57,5 +71,29 @@ extension GatewayContext {
         metadata["model"] = job.model.map { "\($0)" }
         metadata["session"] = job.session.map { "\($0)" }
         logger.info("job submitted", metadata: metadata)
+    }
+}
+
+/// The readiness of a gateway for new clients, with the reason when it is not ready. Thread-safe.
+package final class Readiness: Sendable {
+    private let isDrainingBox = NIOLockedValueBox(false)
+    private let isRedisReachable: @Sendable () -> Bool
+    private let isSubscriptionAlive: @Sendable () -> Bool
+
+    package init(isRedisReachable: @escaping @Sendable () -> Bool, isSubscriptionAlive: @escaping @Sendable () -> Bool) {
+        self.isRedisReachable = isRedisReachable
+        self.isSubscriptionAlive = isSubscriptionAlive
+    }
+
+    /// True from the start of a drain; never reset.
+    package var isDraining: Bool { isDrainingBox.withLockedValue { $0 } }
+    package func startDraining() { isDrainingBox.withLockedValue { $0 = true } }
+
+    /// The reason why the gateway is not ready; nil when it is.
+    package var problem: String? {
+        if isDraining { return "draining" }
+        if !isRedisReachable() { return "Redis is not reachable" }
+        if !isSubscriptionAlive() { return "the subscription to Redis is not alive" }
+        return nil
     }
 }

@@ -4,8 +4,8 @@ import JobQueue
 import Logging
 import NIOCore
 import NIOPosix
-import RedisClient
 import ServiceLifecycle
+import Support
 import UnixSignals
 
 /// Runs a gateway. Graceful shutdown drains it; cancellation stops it immediately.
@@ -17,14 +17,15 @@ package struct GatewayService: Service {
 
     private let settings: GatewaySettings
     private let queueSettings: QueueSettings
-    private let redisURL: RedisURL
-    private let redisSettings: RedisSettings
+    private let redisURL: ProducerConnections.ServerURL
+    private let redisSettings: ProducerConnections.ServerSettings
     private let logger: Logger
     /// Called with the port once the gateway listens.
     package var onListening: (@Sendable (Int) -> Void)?
 
     package init(
-        settings: GatewaySettings, queueSettings: QueueSettings, redisURL: RedisURL, redisSettings: RedisSettings, logger: Logger
+        settings: GatewaySettings, queueSettings: QueueSettings, redisURL: ProducerConnections.ServerURL,
+        redisSettings: ProducerConnections.ServerSettings, logger: Logger
     ) {
         self.settings = settings
         self.queueSettings = queueSettings
@@ -36,8 +37,8 @@ package struct GatewayService: Service {
     /// The components of one run.
     private struct Parts {
         let context: GatewayContext
-        let node: NIOLoopBound<GatewayState>
-        let subscriber: RedisSubscriber
+        let gateway: NIOLoopBound<GatewayState>
+        let connections: ProducerConnections
         let server: Server<GatewayChannel>
         let certificates: CertificateBox?
     }
@@ -66,20 +67,16 @@ package struct GatewayService: Service {
     private struct RunningTasks {
         let server: Task<Void, any Error>
         let connections: Task<Void, Never>
-        let beat: GatewayHeartbeat
-        let beating: Task<Void, Never>
+        let heartbeat: GatewayHeartbeat
+        let heartbeatTask: Task<Void, Never>
 
         init(_ parts: Parts) {
-            let beat = GatewayHeartbeat(node: parts.node, context: parts.context)
-            self.beat = beat
+            let heartbeat = GatewayHeartbeat(gateway: parts.gateway, context: parts.context)
+            self.heartbeat = heartbeat
             // Detached from the service's graceful shutdown, which would close the listener before the drain is over.
             server = Task.detached { try await parts.server.run() }
-            beating = Task.detached { await beat.run() }
-            connections = Task.detached {
-                async let commands: Void = parts.context.queue.redis.run()
-                async let events: Void = parts.subscriber.run()
-                _ = await (commands, events)
-            }
+            heartbeatTask = Task.detached { await heartbeat.run() }
+            connections = Task.detached { await parts.connections.run() }
         }
     }
 
@@ -88,17 +85,16 @@ package struct GatewayService: Service {
     private func stop(_ parts: Parts, _ running: RunningTasks) async {
         let backgroundTasks = parts.context.backgroundTasks
         running.server.cancel()
-        running.beating.cancel()
+        running.heartbeatTask.cancel()
         // `serve` has already reported the server's error, if any.
         _ = await running.server.result
-        let node = parts.node
-        parts.context.eventLoop.execute { node.value.abort() }
+        let gateway = parts.gateway
+        parts.context.eventLoop.execute { gateway.value.abort() }
         await backgroundTasks.finish(within: Self.interruptAllowance)
         backgroundTasks.cancel()
-        parts.context.queue.redis.shutdown()
-        parts.subscriber.shutdown()
+        parts.connections.shutdown()
         await running.connections.value
-        await running.beating.value
+        await running.heartbeatTask.value
         await backgroundTasks.finish(within: .seconds(1))
     }
 
@@ -113,19 +109,16 @@ package struct GatewayService: Service {
             } else {
                 nil
             }
-        let redis = RedisClient(
-            url: redisURL, settings: redisSettings, eventLoop: eventLoop, name: "commands", logger: logger)
-        let subscriber = RedisSubscriber(
-            url: redisURL, settings: redisSettings, eventLoop: eventLoop, name: "events", logger: logger)
-        let queue = JobProducer(redis: redis, settings: queueSettings)
+        let connections = ProducerConnections(
+            url: redisURL, settings: redisSettings, queue: queueSettings, eventLoop: eventLoop, logger: logger)
         let context = GatewayContext(
-            settings: settings, queue: queue,
-            feed: EventFeed(queue: queue, subscriber: subscriber, eventLoop: eventLoop, logger: logger), authenticator: authenticator,
-            eventLoop: eventLoop,
-            readiness: Readiness(isRedisReachable: { redis.isConnected }, isSubscriptionAlive: { subscriber.isAlive }), logger: logger)
-        let node = try await eventLoop.submit { NIOLoopBound(GatewayState(context: context), eventLoop: eventLoop) }.get()
+            settings: settings, queue: connections.producer, feed: connections.feed, authenticator: authenticator, eventLoop: eventLoop,
+            readiness: Readiness(
+                isRedisReachable: { connections.isConnected }, isSubscriptionAlive: { connections.isSubscriptionAlive }),
+            logger: logger)
+        let gateway = try await eventLoop.submit { NIOLoopBound(GatewayState(context: context), eventLoop: eventLoop) }.get()
         let channel = GatewayChannel(
-            node: node, settings: settings, certificates: certificates,
+            gateway: gateway, settings: settings, certificates: certificates,
             responder: GatewayResponder.make(makeRouter(context).buildResponder(), readiness: context.readiness, logger: logger))
         let (name, listening) = (settings.name, onListening)
         // Hummingbird's own start-up messages would duplicate the one below.
@@ -141,7 +134,7 @@ package struct GatewayService: Service {
                 logger.info("gateway listening", metadata: ["host": "\(settings.host)", "port": "\(port)", "gateway": "\(name)"])
                 listening?(port)
             }, eventLoopGroup: group, logger: serverLogger)
-        return Parts(context: context, node: node, subscriber: subscriber, server: server, certificates: certificates)
+        return Parts(context: context, gateway: gateway, connections: connections, server: server, certificates: certificates)
     }
 
     private enum ServiceEvent: Sendable {
@@ -180,7 +173,7 @@ package struct GatewayService: Service {
                         if let error { throw error }
                         return
                     case .shutdown:
-                        if !Task.isCancelled { await drain(parts, running.beat) }
+                        if !Task.isCancelled { await drain(parts, running.heartbeat) }
                         server.cancel()
                         return
                     }
@@ -193,42 +186,25 @@ package struct GatewayService: Service {
 
     /// Sets readiness to not ready, waits for running requests up to the drain timeout, then closes the listener. Lasts at least the drain
     /// notice, so that load balancers see the failing probe before the port closes.
-    private func drain(_ parts: Parts, _ beat: GatewayHeartbeat) async {
+    private func drain(_ parts: Parts, _ heartbeat: GatewayHeartbeat) async {
         parts.context.readiness.startDraining()
         let start = ContinuousClock.now
         let deadline = start + settings.drainTimeout + Self.shutdownAllowance
-        await runUntil(deadline, parts.context.backgroundTasks) {
-            let node = parts.node
+        await parts.context.backgroundTasks.start {
+            let gateway = parts.gateway
             await withCheckedContinuation { (done: CheckedContinuation<Void, Never>) in
-                parts.context.eventLoop.execute { node.value.drain { done.resume() } }
+                parts.context.eventLoop.execute { gateway.value.drain { done.resume() } }
             }
-        }
+        }.ends(by: deadline)
         // Until then probes are answered and new sockets rejected with 503. A second signal cancels this sleep.
         try? await Task.sleep(until: start + min(settings.drainNotice, settings.drainTimeout), clock: .continuous)
-        await runUntil(max(deadline, .now + Self.shutdownAllowance), parts.context.backgroundTasks) {
+        await parts.context.backgroundTasks.start {
             do { try await parts.server.shutdownGracefully() } catch {
                 parts.context.logger.debug("listener shutdown failed", metadata: ["error": "\(error)"])
             }
-        }
-        await beat.leave()
+        }.ends(by: max(deadline, .now + Self.shutdownAllowance))
+        await heartbeat.leave()
         logger.info("gateway drained")
-    }
-
-    /// Runs `body` in the background and waits for it until the deadline or cancellation. It continues in the background after that.
-    private func runUntil(
-        _ deadline: ContinuousClock.Instant, _ backgroundTasks: BackgroundTasks, _ body: @escaping @Sendable () async -> Void
-    ) async {
-        let (ended, end) = AsyncStream.makeStream(of: Void.self)
-        backgroundTasks.start {
-            await body()
-            end.finish()
-        }
-        let clock = Task {
-            try? await Task.sleep(until: deadline, clock: .continuous)
-            end.finish()
-        }
-        for await _ in ended {}
-        clock.cancel()
     }
 
     /// Reloads API keys, accounts and certificates at every SIGHUP. Files that cannot be used are logged and the previous values kept.

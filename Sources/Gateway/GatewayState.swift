@@ -1,10 +1,12 @@
+import Glibc
 import Logging
 import NIOCore
+import Support
 
 /// Owner of all gateway objects that are confined to the event loop.
 final class GatewayState {
     let context: GatewayContext
-    let host: SessionRegistry
+    let registry: SessionRegistry
     let flushes: FlushList
     /// Open WebSockets.
     let ledger: SocketLedger
@@ -17,7 +19,7 @@ final class GatewayState {
 
     init(context: GatewayContext) {
         self.context = context
-        host = SessionRegistry(context: context)
+        registry = SessionRegistry(context: context)
         flushes = FlushList(eventLoop: context.eventLoop)
         ledger = SocketLedger(settings: context.settings)
         connections = ConnectionLedger(settings: context.settings, descriptors: ProbeReserve.ordinaryDescriptors())
@@ -33,7 +35,7 @@ final class GatewayState {
         let timeout = context.settings.drainTimeout
         let spread = min(timeout / 5, .seconds(2))
         context.logger.info(
-            "draining", metadata: ["sockets": "\(ledger.count)", "requests": "\(host.runningCount)", "timeout": "\(timeout)"])
+            "draining", metadata: ["sockets": "\(ledger.count)", "requests": "\(registry.runningCount)", "timeout": "\(timeout)"])
         for (index, socket) in ledger.sockets.values.enumerated() where socket.isIdle {
             let delay = spread * index / max(1, ledger.count)
             _ = context.eventLoop.after(delay) { if socket.isIdle { socket.sendAway() } }
@@ -44,7 +46,7 @@ final class GatewayState {
                 _ = self.context.eventLoop.after(spread * index / max(1, self.ledger.count)) { socket.sendAway() }
             }
         }
-        leftIfDrained()
+        completeDrainIfEmpty()
     }
 
     /// Closes the remaining sockets without a close handshake.
@@ -53,9 +55,28 @@ final class GatewayState {
     }
 
     /// Completes a running drain if no socket is left. Called after every removal of a socket.
-    func leftIfDrained() {
+    func completeDrainIfEmpty() {
         guard ledger.count == 0, let onDrained else { return }
         self.onDrained = nil
         onDrained()
+    }
+}
+
+/// CPU usage of this process, averaged over the last second or more. Not thread-safe; used on the event loop.
+final class ProcessorMeter {
+    private var lastWall = 0
+    private var lastBusy = 0
+    private var share = 0.0
+
+    /// Per cent of one core; above 100 when several threads are busy. Updated at most once per second.
+    var percent: Double {
+        let wall = WallClock.milliseconds
+        guard wall - lastWall >= 1000 || wall < lastWall else { return share }
+        var usage = rusage()
+        getrusage(__rusage_who_t(RUSAGE_SELF.rawValue), &usage)
+        let busy = (usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000 + Int(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1000
+        if lastWall > 0, wall > lastWall { share = Double(busy - lastBusy) / Double(wall - lastWall) * 100 }
+        (lastWall, lastBusy) = (wall, busy)
+        return share
     }
 }

@@ -14,6 +14,10 @@ package enum Scripts {
     package static let forgetConsumer = script("forget_consumer", PackageResources.forget_consumer_lua)
     package static let depth = script("depth", PackageResources.depth_lua)
     package static let logPage = script("log_page", PackageResources.log_page_lua)
+    static let sessionClaim = RedisScript(
+        name: "session_claim", source: String(decoding: PackageResources.session_claim_lua, as: UTF8.self))
+    static let sessionSave = sessionScript("session_save", PackageResources.session_save_lua)
+    static let sessionEnd = sessionScript("session_end", PackageResources.session_end_lua)
 
     /// The scripts that a worker calls. They are loaded at start, so that no hot path receives NOSCRIPT.
     package static let ofWorker = [take, claim, renew, finish, handBack, putBack, reject, forgetConsumer, depth]
@@ -21,5 +25,10 @@ package enum Scripts {
     /// Prepends the functions of `shared.lua` to a script.
     private static func script(_ name: String, _ source: [UInt8]) -> RedisScript {
         RedisScript(name: name, source: String(decoding: PackageResources.shared_lua + source, as: UTF8.self))
+    }
+
+    /// Prepends the functions of `session_quota.lua` to a script.
+    private static func sessionScript(_ name: String, _ source: [UInt8]) -> RedisScript {
+        RedisScript(name: name, source: String(decoding: PackageResources.session_quota_lua + source, as: UTF8.self))
     }
 }

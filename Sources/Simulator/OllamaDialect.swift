@@ -2,6 +2,7 @@ import Contract
 import JSONCodec
 import NIOCore
 import NIOHTTP1
+import Support
 
 /// Ollama's chat API: one JSON object per line; the last has `done:true` and the token counts. It streams by default, continues a last
 /// assistant message, and sends tool calls complete.
@@ -35,7 +36,7 @@ private final class OllamaForm: AnswerForm {
         self.answer = answer
         var base: [UInt8] = [UInt8(ascii: "{")]
         base.appendJSONMember("model", ask.model)
-        base.appendJSONMember("created_at", ResponseTime.timestamp)
+        base.appendJSONMember("created_at", WallClock.timestamp)
         base.appendJSONName("message")
         self.base = base
         wordHead = base + Array(#"{"role":"assistant","content":""#.utf8)

@@ -9,7 +9,8 @@ import Testing
 /// Completion and cancellation of background tasks.
 @Suite(.timeLimit(.minutes(3))) struct BackgroundTasksTests {
     @Test func `settle waits for running tasks`() async throws {
-        let backgroundTasks = BackgroundTasks()
+        let loop = MultiThreadedEventLoopGroup.singleton.next()
+        let backgroundTasks = BackgroundTasks(eventLoop: loop, executor: LoopExecutor(loop))
         let (open, door) = AsyncStream.makeStream(of: Void.self)
         let isOver = NIOLockedValueBox(false)
         backgroundTasks.start {
@@ -23,7 +24,7 @@ import Testing
 
     @Test func `tasks started after the cancellation are cancelled`() async throws {
         let loop = MultiThreadedEventLoopGroup.singleton.next()
-        let (backgroundTasks, room) = (BackgroundTasks(), GatewayActor(LoopExecutor(loop)))
+        let backgroundTasks = BackgroundTasks(eventLoop: loop, executor: LoopExecutor(loop))
         backgroundTasks.cancel()
         let cancelled = NIOLockedValueBox(0)
         let count: @Sendable () async -> Void = {
@@ -32,7 +33,7 @@ import Testing
             if Task.isCancelled { cancelled.withLockedValue { $0 += 1 } }
         }
         backgroundTasks.start(count)
-        try await loop.submit { backgroundTasks.start(in: room) { _ in await count() } }.get()
+        try await loop.submit { backgroundTasks.startOnLoop(count) }.get()
         await backgroundTasks.finish(within: .seconds(30))
         #expect(cancelled.withLockedValue { $0 } == 2)
     }

@@ -100,7 +100,7 @@ import Testing
             authenticator: try authenticator { $0.none = true }, eventLoop: loop,
             readiness: Readiness(isRedisReachable: { true }, isSubscriptionAlive: { true }), logger: logger)
         let wire = Wire()
-        let socket = ClientSocket(node: GatewayState(context: context), address: "")
+        let socket = ClientSocket(gateway: GatewayState(context: context), address: "")
         try channel.pipeline.syncOperations.addHandlers([wire, socket])
         return (socket, wire, channel)
     }

@@ -1,5 +1,6 @@
 import Contract
 import JSONCodec
+import JobQueue
 import NIOCore
 import RedisClient
 import Support

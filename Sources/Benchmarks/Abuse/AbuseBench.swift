@@ -2,6 +2,7 @@ import Contract
 import Glibc
 import NIOCore
 import NIOPosix
+import Observability
 import OperatorTools
 import Support
 import Synchronization

@@ -92,7 +92,7 @@ final class SocketLedger {
 
     var count: Int { sockets.count }
 
-    /// Whether the limit of the node, or of one address, is reached.
+    /// Whether the limit of the gateway, or of one address, is reached.
     var isFull: Bool { sockets.count >= maximum }
     func isFull(address: String) -> Bool { addresses.isFull(address) }
 

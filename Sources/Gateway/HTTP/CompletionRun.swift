@@ -5,22 +5,51 @@ import JobQueue
 import Logging
 import NIOConcurrencyHelpers
 import NIOCore
-import RedisClient
 
 /// The job of one `POST /v1/chat/completions` request. It is interrupted when the client disconnects. Thread-safe.
 ///
 /// The interrupt does not wait for the task that writes the response: that task can be blocked on a full socket, or never start because
 /// the client disconnected before the response head was written.
 final class CompletionRun: Sendable {
+    private enum Phase {
+        /// Redis has not answered the submission. Next: `running`, `abandoned`, `over`.
+        case submitting
+        /// Redis has the job. Next: `over`.
+        case running
+        /// Abandoned while the job was being submitted; the job is interrupted when the reply arrives. Next: `over`.
+        case abandoned
+        /// Ended by the terminal event, a failed submission or `abandon()`. Final.
+        case over
+    }
+
     private struct State {
+        var phase = Phase.submitting
         var following: Following?
-        var isSubmitted = false
-        /// Whether the run ended, by its terminal event or by `abandon()`.
-        var isOver = false
-        /// Whether it was abandoned, possibly before Redis accepted the job.
-        var isAbandoned = false
-        /// Whether it is counted among the tenant's running requests.
+        /// Whether the run is counted among the tenant's running requests.
         var isCounted = false
+
+        /// Whether nothing is delivered any more.
+        var isOver: Bool { phase == .abandoned || phase == .over }
+
+        /// Ends the run.
+        /// - Returns: whether there is a submitted job to interrupt.
+        mutating func end(abandoning: Bool) -> Bool {
+            switch phase {
+            case .submitting: phase = abandoning ? .abandoned : .over
+            case .running:
+                phase = .over
+                return abandoning
+            case .abandoned, .over: break
+            }
+            return false
+        }
+
+        /// Redis has answered the submission.
+        /// - Returns: whether the run was abandoned meanwhile, so that its job must be interrupted.
+        mutating func submitted() -> Bool {
+            defer { phase = phase == .submitting ? .running : .over }
+            return phase == .abandoned
+        }
     }
 
     /// Also the id in the response's `x-sluice-job` header.
@@ -70,9 +99,7 @@ final class CompletionRun: Sendable {
             options.gateway = context.settings.name
             // If this gateway crashes, the node that detects the crash interrupts the job.
             options.endsWithGateway = true
-            switch try await context.queue.submitSurely(
-                job, options: options, patience: .seconds(0), backgroundTasks: context.backgroundTasks)
-            {
+            switch try await context.submit(job, options: options, repeating: .seconds(0)) {
             case .accepted, .exists, .repeated, .conflict, .sessionLost, .sessionUnsaved: break
             case .full:
                 finish()
@@ -81,16 +108,16 @@ final class CompletionRun: Sendable {
                 finish()
                 throw HTTPErrorResponse.tooManyWaiting
             }
-        } catch let error as RedisError {
+        } catch is QueueError {
             finish()
-            throw HTTPErrorResponse.redis(error)
+            throw HTTPErrorResponse.queueUnreachable
         } catch let failure as HTTPErrorResponse {
             throw failure
         } catch {
             throw HTTPErrorResponse(.badGateway, code: "internal", "submitting the job failed; retry the request")
         }
         context.logSubmitted(job)
-        if markSubmitted() { interrupt() }
+        if state.withLockedValue({ $0.submitted() }) { interrupt() }
     }
 
     /// A whole completion, which counts as unsent until the client has taken it. The connection is cut when the tenant leaves too much
@@ -114,7 +141,7 @@ final class CompletionRun: Sendable {
         close(abandoning: false)
         guard context.completions.remove(id) else { return }
         context.backgroundTasks.start { [id, context] in
-            await RetryPolicy.seconds(600).run { () async throws(RedisError) in
+            await RetryPolicy.seconds(600).run { () async throws(QueueError) in
                 try await context.queue.forgetRequest(id, of: context.settings.name)
             }
         }
@@ -131,12 +158,11 @@ final class CompletionRun: Sendable {
     private func close(abandoning: Bool) -> Bool {
         let (following, mustInterrupt, wasOver, wasCounted) = state.withLockedValue { state in
             defer {
-                if !state.isOver { state.isAbandoned = abandoning }
-                state.isOver = true
                 state.following = nil
                 state.isCounted = false
             }
-            return (state.following, abandoning && !state.isOver && state.isSubmitted, state.isOver, state.isCounted)
+            let wasOver = state.isOver
+            return (state.following, state.end(abandoning: abandoning), wasOver, state.isCounted)
         }
         if wasCounted { context.tenants.remove(owner) }
         if let following { context.feed.stop(following) }
@@ -156,19 +182,10 @@ final class CompletionRun: Sendable {
         if isOver { context.feed.stop(following) }
     }
 
-    /// - Returns: whether the run was abandoned while the job was being submitted; the caller interrupts the job then.
-    @discardableResult
-    private func markSubmitted() -> Bool {
-        state.withLockedValue { state in
-            state.isSubmitted = true
-            return state.isAbandoned
-        }
-    }
-
     /// Sends the interrupt in the background and retries it for up to 10 minutes while Redis is unreachable.
     private func interrupt() {
         context.backgroundTasks.start { [id, owner, context] in
-            let answer = await RetryPolicy.seconds(600).run { () async throws(RedisError) in
+            let answer = await RetryPolicy.seconds(600).run { () async throws(QueueError) in
                 let answer = try await context.queue.interrupt(id, reason: InterruptReason.clientGone, owner: owner)
                 try await context.queue.forgetRequest(id, of: context.settings.name)
                 return answer
@@ -177,4 +194,20 @@ final class CompletionRun: Sendable {
             GatewayMetrics.interrupted(answer)
         }
     }
+}
+
+/// The ids of the chat completions that this process runs. Other requests that Redis lists under this gateway's name belong to an earlier
+/// process. Thread-safe.
+package final class CompletionLedger: Sendable {
+    private let jobs = NIOLockedValueBox<Set<JobID>>([])
+
+    package init() {}
+
+    func contains(_ id: JobID) -> Bool { jobs.withLockedValue { $0.contains(id) } }
+
+    func insert(_ id: JobID) { jobs.withLockedValue { _ = $0.insert(id) } }
+
+    /// - Returns: whether the id was present.
+    @discardableResult
+    func remove(_ id: JobID) -> Bool { jobs.withLockedValue { $0.remove(id) != nil } }
 }

@@ -4,7 +4,6 @@ import Hummingbird
 import JSONCodec
 import JobQueue
 import NIOCore
-import RedisClient
 
 /// An error response in the form of the OpenAI API: `{"error":{"message":…,"type":…,"code":…}}`.
 struct HTTPErrorResponse: Error, HTTPResponseError, Sendable, Equatable {
@@ -94,9 +93,8 @@ extension HTTPErrorResponse {
         HTTPErrorResponse(.contentTooLarge, code: "payload_too_large", "the body is larger than \(maximum) bytes")
     }
 
-    static func redis(_ error: RedisError) -> HTTPErrorResponse {
-        HTTPErrorResponse(.serviceUnavailable, code: "service_unavailable", "the job queue is unreachable; try again later")
-    }
+    static let queueUnreachable = HTTPErrorResponse(
+        .serviceUnavailable, code: "service_unavailable", "the job queue is unreachable; try again later")
 
     /// The HTTP form of a job's failure. An upstream's 400, 404 and 429 are passed on; its 401 and 403 become 502, because they mean that
     /// Sluice itself is misconfigured.
@@ -125,7 +123,7 @@ extension Response {
     }
 }
 
-/// Runs an operation on Redis and converts its error into a 503.
-func askingRedis<Value>(_ body: () async throws(RedisError) -> Value) async throws(HTTPErrorResponse) -> Value {
-    do { return try await body() } catch { throw HTTPErrorResponse.redis(error) }
+/// Runs an operation on the queue and converts its error into a 503.
+func onQueue<Value>(_ body: () async throws(QueueError) -> Value) async throws(HTTPErrorResponse) -> Value {
+    do { return try await body() } catch { throw HTTPErrorResponse.queueUnreachable }
 }

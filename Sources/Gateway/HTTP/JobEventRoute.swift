@@ -4,7 +4,6 @@ import Hummingbird
 import JobQueue
 import Logging
 import NIOCore
-import RedisClient
 
 /// `GET /v1/jobs/<id>/events`: streams a job's events from the beginning, or after `Last-Event-ID`, up to the terminal event.
 struct JobEventRoute: Sendable {
@@ -24,7 +23,7 @@ struct JobEventRoute: Sendable {
         let (id, record) = try await context.ownRecord(requestContext)
         let owner = try requestContext.requireTenant().name
         let share = try context.shares.stream(of: owner)
-        let first = try await askingRedis { () throws(RedisError) in
+        let first = try await onQueue { () throws(QueueError) in
             try await context.queue.logPage(id, after: after?.description, size: Self.pageSize)
         }
         let hasEnded = record.state?.isTerminal ?? false

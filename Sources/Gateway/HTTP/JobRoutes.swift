@@ -4,7 +4,7 @@ import Hummingbird
 import JSONCodec
 import JobQueue
 import NIOCore
-import RedisClient
+import Support
 
 /// The routes that submit, show and interrupt a job.
 struct JobRoutes: Sendable {
@@ -22,7 +22,7 @@ struct JobRoutes: Sendable {
         let owner = try requestContext.requireTenant().name
         guard !context.readiness.isDraining else { throw HTTPErrorResponse.draining }
         let body = try await request.collect(upTo: context.settings.messageMaximum, requestContext.share)
-        let partitions = context.queue.keys.partitions
+        let partitions = context.queue.partitions
         var options = SubmitOptions()
         options.gateway = context.settings.name
         var partition = Int.random(in: 0..<partitions)
@@ -33,15 +33,15 @@ struct JobRoutes: Sendable {
             options.idempotency = (key, JobSubmission.digest(body))
             partition = JobSubmission.partition(owner: owner, key: key, of: partitions)
         }
-        let id = JobID(partition: partition, milliseconds: RequestClock.milliseconds)
+        let id = JobID(partition: partition, milliseconds: UInt64(clamping: WallClock.milliseconds))
         var job = try JobSubmission.job(parsing: body, id: id, owner: owner, maximumDepth: context.settings.jsonDepthMaximum)
         if job.traceparent == nil { job.traceparent = request.traceparent }
-        let (queue, backgroundTasks, submitted) = (context.queue, context.backgroundTasks, context.submitted)
-        guard await submitted.admit(id, of: owner, queue: queue) else { throw HTTPErrorResponse.tooManyRunning }
+        let submitted = context.submitted
+        guard await submitted.admit(id, of: owner, queue: context.queue) else { throw HTTPErrorResponse.tooManyRunning }
         var isQueued = false
         defer { if !isQueued { submitted.remove(id, of: owner) } }
-        let submission = try await askingRedis { [job, options] () throws(RedisError) in
-            try await queue.submitSurely(job, options: options, patience: .seconds(0), backgroundTasks: backgroundTasks)
+        let submission = try await onQueue { [job, options] () throws(QueueError) in
+            try await context.submit(job, options: options, repeating: .seconds(0))
         }
         switch submission {
         case .accepted, .exists:
@@ -79,7 +79,7 @@ struct JobRoutes: Sendable {
         var answer: InterruptAnswer?
         if let id = JobID(text) {
             do {
-                answer = try await askingRedis { () throws(RedisError) in
+                answer = try await onQueue { () throws(QueueError) in
                     try await context.queue.interrupt(id, reason: reason, owner: owner)
                 }
             } catch {
@@ -115,8 +115,37 @@ extension GatewayContext {
     func ownRecord(_ requestContext: GatewayRequestContext) async throws -> (JobID, JobRecord) {
         let owner = try requestContext.requireTenant().name
         guard let id = JobID(requestContext.jobParameter) else { throw HTTPErrorResponse.unknownJob }
-        let record = try await askingRedis { () throws(RedisError) in try await queue.record(id) }
+        let record = try await onQueue { () throws(QueueError) in try await queue.record(id) }
         guard let record, record.owner == owner else { throw HTTPErrorResponse.unknownJob }
         return (id, record)
+    }
+}
+
+extension JobRecord {
+    /// Fields that are encoded as numbers.
+    private static let numbers: Set<String> = [
+        "attempt", "crashes", "submitted_ms", "claimed_ms", "dialled_ms", "first_token_ms", "finished_ms",
+    ]
+    /// The fields of the contract, in the order of the response.
+    private static let order = [
+        "state", "owner", "session", "class", "model", "attempt", "crashes", "worker", "gateway", "upstream", "submitted_ms", "claimed_ms",
+        "dialled_ms", "first_token_ms", "finished_ms", "reason", "code", "usage", "retry_of",
+    ]
+
+    /// The record in the form that clients receive: `usage` is an object, numbers are JSON numbers. Empty fields and fields outside the
+    /// contract are omitted.
+    func json(id: JobID) -> JSON {
+        var object = JSONObject([.init(name: "id", value: .string(id.rawValue))])
+        for name in Self.order {
+            guard let value = fields[name], !value.isEmpty else { continue }
+            if Self.numbers.contains(name) {
+                object[name] = Int(value).map { .integer($0) } ?? .string(value)
+            } else if name == "usage" {
+                object[name] = try? JSON(parsing: value, maximumDepth: 4)
+            } else {
+                object[name] = .string(value)
+            }
+        }
+        return .object(object)
     }
 }

@@ -35,16 +35,16 @@ struct GatewayChannel: ServerChildChannel, HTTPChannelHandler {
     private static let idleTimeout = Duration.seconds(75)
 
     let responder: HTTPChannelHandler.Responder
-    private let node: NIOLoopBound<GatewayState>
+    private let gateway: NIOLoopBound<GatewayState>
     private let settings: GatewaySettings
     private let origins: OriginRule
     private let certificates: CertificateBox?
 
     init(
-        node: NIOLoopBound<GatewayState>, settings: GatewaySettings, certificates: CertificateBox?,
+        gateway: NIOLoopBound<GatewayState>, settings: GatewaySettings, certificates: CertificateBox?,
         responder: @escaping HTTPChannelHandler.Responder
     ) {
-        self.node = node
+        self.gateway = gateway
         self.settings = settings
         self.certificates = certificates
         self.responder = responder
@@ -53,12 +53,12 @@ struct GatewayChannel: ServerChildChannel, HTTPChannelHandler {
 
     func setup(channel: any Channel, logger: Logger) -> EventLoopFuture<Value> {
         channel.eventLoop.makeCompletedFuture {
-            let isAdmitted = node.value.probes.admit(channel) && node.value.connections.admit(channel)
+            let isAdmitted = gateway.value.probes.admit(channel) && gateway.value.connections.admit(channel)
             if let certificates {
                 try channel.pipeline.syncOperations.addHandler(NIOSSLServerHandler(context: certificates.context))
             }
             guard isAdmitted else {
-                try node.value.probes.serve(channel, readiness: node.value.context.readiness)
+                try gateway.value.probes.serve(channel, readiness: gateway.value.context.readiness)
                 return Value(negotiated: channel.eventLoop.makeSucceededFuture(.probe), channel: channel)
             }
             try channel.syncOptions?.setOption(.tcpOption(.tcp_nodelay), value: 1)
@@ -96,12 +96,12 @@ struct GatewayChannel: ServerChildChannel, HTTPChannelHandler {
 
     /// The reason to reject a WebSocket upgrade; nil when it is allowed.
     private func refusal(of head: HTTPRequestHead, from channel: any Channel) -> EarlyRefusal? {
-        let node = node.value
-        if node.context.readiness.isDraining { return .draining }
+        let gateway = gateway.value
+        if gateway.context.readiness.isDraining { return .draining }
         let given = head.headers["origin"]
         guard given.count <= 1, origins.allows(origin: given.first, host: head.headers.first(name: "host")) else { return .origin }
-        if node.ledger.isFull { return .full }
-        return node.ledger.isFull(address: Self.address(channel)) ? .address : nil
+        if gateway.ledger.isFull { return .full }
+        return gateway.ledger.isFull(address: Self.address(channel)) ? .address : nil
     }
 
     private static func address(_ channel: any Channel) -> String { channel.remoteAddress?.ipAddress ?? "" }
@@ -111,7 +111,7 @@ struct GatewayChannel: ServerChildChannel, HTTPChannelHandler {
         channel.eventLoop.makeCompletedFuture {
             let high = min(settings.outgoingMaximum, SocketOutput.watchedSize)
             try channel.syncOptions?.setOption(.writeBufferWaterMark, value: .init(low: high / 2, high: high))
-            let socket = ClientSocket(node: node.value, address: Self.address(channel))
+            let socket = ClientSocket(gateway: gateway.value, address: Self.address(channel))
             socket.traceparent = head.headers.first(name: "traceparent").flatMap(TraceParent.init)?.text
             try channel.pipeline.syncOperations.addHandler(socket)
             return .webSocket

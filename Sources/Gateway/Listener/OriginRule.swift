@@ -30,3 +30,31 @@ struct OriginRule: Sendable {
         return authority.hasSuffix(suffix) ? String(authority.dropLast(suffix.count)) : authority
     }
 }
+
+/// Decides which Host headers are accepted.
+///
+/// A gateway without authentication is protected only by its loopback address. A web page can bypass that by DNS rebinding: the page's
+/// host name resolves to 127.0.0.1, so that the browser treats the gateway as the page's own server. The requests then carry that name in
+/// the Host header.
+enum HostRule: Sendable {
+    case any
+    /// Accepts `localhost`, 127.0.0.0/8 and `[::1]` with any port, and requests without a Host (HTTP/1.0), which browsers do not send.
+    case loopback
+
+    init(_ settings: AuthenticationSettings) { self = settings.none && !settings.noneAnywhere ? .loopback : .any }
+
+    /// - Parameter hosts: the values of all Host headers of a request.
+    func allows(_ hosts: [String]) -> Bool {
+        switch self {
+        case .any: true
+        case .loopback: hosts.allSatisfy { AuthenticationSettings.isLoopback(Self.withoutPort($0.lowercased())) }
+        }
+    }
+
+    /// The host of `host [":" port]` (RFC 9110, 7.2). Returns malformed text unchanged, which is never a loopback host.
+    private static func withoutPort(_ authority: String) -> String {
+        guard let colon = authority.lastIndex(of: ":"), !authority.hasSuffix("]") else { return authority }
+        let port = authority[authority.index(after: colon)...]
+        return port.utf8.count <= 5 && port.utf8.allSatisfy { $0 &- 0x30 < 10 } ? String(authority[..<colon]) : authority
+    }
+}

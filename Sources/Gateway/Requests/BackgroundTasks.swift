@@ -1,7 +1,9 @@
 import NIOConcurrencyHelpers
+import NIOCore
+import Support
 
-/// Background tasks that may outlive the request or socket that started them: interrupts being sent to Redis, submissions without a reply,
-/// replies that return to the event loop. Thread-safe.
+/// The tasks of a gateway: the only way from the callbacks of its event loop to asynchronous code, and work that may outlive the request or
+/// socket that started it, such as interrupts being sent to Redis. Thread-safe.
 ///
 /// The gateway waits for them before it stops, because a task that resumes on a stopped event loop never completes and its interrupt would
 /// be lost.
@@ -12,12 +14,19 @@ package final class BackgroundTasks: Sendable {
         var isCancelled = false
     }
 
+    private let eventLoop: any EventLoop
+    private let executor: any TaskExecutor
     private let state = NIOLockedValueBox(State())
 
-    package init() {}
+    /// - Parameter executor: runs tasks on `eventLoop`.
+    package init(eventLoop: any EventLoop, executor: any TaskExecutor) {
+        self.eventLoop = eventLoop
+        self.executor = executor
+    }
 
-    /// Runs `body` in a detached task.
-    func start(_ body: @escaping @Sendable () async -> Void) {
+    /// Runs `body` in a task on Swift's shared thread pool. Callable from any thread.
+    @discardableResult
+    func start(_ body: @escaping @Sendable () async -> Void) -> Task<Void, Never> {
         track { ended in
             Task.detached {
                 await body()
@@ -26,20 +35,25 @@ package final class BackgroundTasks: Sendable {
         }
     }
 
-    /// Runs `body` on the room's event loop. Must be called on that loop.
-    func start(in room: GatewayActor, _ body: @escaping @Sendable (isolated GatewayActor) async -> Void) {
+    /// Runs `body` in a task on the event loop, from the loop's next turn. Must be called on the loop. Meant for work per request, not per
+    /// token.
+    ///
+    /// `body` may use objects that are confined to the loop (sessions, requests, sockets), before and after each suspension: the task's
+    /// preferred executor is the loop, and an asynchronous function runs on the executor of its caller. Their state may have changed during
+    /// a suspension.
+    func startOnLoop(_ body: @escaping () async -> Void) {
+        let body = NIOLoopBound(body, eventLoop: eventLoop)
         track { ended in
-            room.assumeIsolated { room in
-                room.begin { room in
-                    await body(room)
-                    ended()
-                }
+            Task(executorPreference: executor) {
+                await body.value()
+                ended()
             }
         }
     }
 
     /// Starts a task and keeps it until it calls `ended`.
-    private func track(_ begin: (_ ended: @escaping @Sendable () -> Void) -> Task<Void, Never>) {
+    @discardableResult
+    private func track(_ begin: (_ ended: @escaping @Sendable () -> Void) -> Task<Void, Never>) -> Task<Void, Never> {
         state.withLockedValue { state in
             let number = state.next
             state.next += 1
@@ -47,6 +61,7 @@ package final class BackgroundTasks: Sendable {
             let task = begin { [self] in self.state.withLockedValue { $0.tasks[number] = nil } }
             if state.isCancelled { task.cancel() }
             state.tasks[number] = task
+            return task
         }
     }
 
@@ -64,17 +79,19 @@ package final class BackgroundTasks: Sendable {
     /// Waits until no task is running, at most for `limit`. Not shortened when the caller is cancelled.
     func finish(within limit: Duration) async {
         await Task.detached { [self] in
-            let (ended, end) = AsyncStream.makeStream(of: Void.self)
-            Task.detached { [self] in
+            let all = Task.detached { [self] in
                 while let task = anyTask { await task.value }
-                end.finish()
             }
-            let clock = Task.detached {
-                do { try await Task.sleep(for: limit) } catch { return }
-                end.finish()
-            }
-            for await _ in ended {}
-            clock.cancel()
+            await all.ends(by: .now + limit)
         }.value
+    }
+}
+
+extension EventLoop {
+    /// Runs `body` on this loop after `delay`. Must be called on the loop.
+    /// - Returns: the scheduled task, which the caller may cancel.
+    func after(_ delay: Duration, _ body: @escaping () -> Void) -> Scheduled<Void> {
+        let body = NIOLoopBound(body, eventLoop: self)
+        return scheduleTask(in: TimeAmount(delay)) { body.value() }
     }
 }

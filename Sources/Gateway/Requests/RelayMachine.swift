@@ -1,14 +1,10 @@
 import Contract
 import JSONCodec
+import JobQueue
 
 /// Converts the events of one job into the RESPONSE and ERROR messages of one request. Does no I/O: messages are passed to the caller as
 /// bytes.
 struct RelayMachine {
-    /// How the request ended. Stored in the session.
-    enum Ending: String, Sendable, Hashable {
-        case finished, interrupted, failed
-    }
-
     /// A message takes no further text event once its text has this many bytes, so that long replays are split.
     static let frameMaximum = 32 << 10
 
@@ -30,7 +26,7 @@ struct RelayMachine {
     /// Whether a function call was received since the last restart.
     private var hasFunctionCall = false
     /// Nil until the terminal event.
-    private(set) var ending: Ending?
+    private(set) var ending: EndedRequest.Ending?
     /// The text of the answer so far.
     private(set) var answer = ""
 

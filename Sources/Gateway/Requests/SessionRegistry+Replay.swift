@@ -8,164 +8,177 @@ import Support
 /// Replay of requests from the event logs of their jobs: page by page, at most as fast as the client reads.
 extension SessionRegistry {
     /// Maximum bytes of a log that one replay holds.
-    private static let replayPage = 32 << 10
-    private static let replayPatience = RetryPolicy.seconds(600)
+    private static let pageSize = 32 << 10
+    private static let replayRetry = RetryPolicy.seconds(600)
+
+    private static let unknownRequest = ProtocolError(.internalError, "the request was lost", detail: "internal", retryable: true)
+
+    /// Replays a request from the client's last event, then relays it live.
+    /// - Throws: SESSION_INVALID when the session has no such request, RATE_LIMITED above `Session.maximumReplays`.
+    func resume(_ payload: ResumePayload, in session: Session) throws(ProtocolError) {
+        let ended = session.endedRequest(payload.id)
+        guard ended != nil || session.request(payload.id) != nil else {
+            throw ProtocolError(.sessionInvalid, "the session has no such request", requestID: payload.id)
+        }
+        guard session.replays < Session.maximumReplays else {
+            throw ProtocolError(.rateLimited, "too many replays are running for this session", retryable: true, requestID: payload.id)
+        }
+        if let request = session.request(payload.id) {
+            request.restart(
+                RelayMachine(
+                    requestID: request.id, jobID: request.jobID, sessionID: session.id, wantsReasoning: session.settings.wantsReasoning,
+                    speaks: request.speaks, known: payload.after))
+            // A request that is being submitted has nothing to replay; this only renews its subscription for the new generation.
+            replay(request, in: session)
+        } else if let ended {
+            replay(ended, after: payload.after, in: session)
+        }
+    }
+
+    // MARK: running requests
 
     /// Replays a running request from its first event, so that the answer is complete, and then follows it live. Retries for 10 minutes while
     /// Redis is unreachable.
     func replay(_ request: RunningRequest, in session: Session) {
         let old = request.following
         request.following = nil
-        let subject = Subject(host: self, session: session, request: request)
-        let (bound, receive) = (NIOLoopBound(subject, eventLoop: eventLoop), receiver(subject))
         let generation = request.generation
-        let (feed, queue, id) = (context.feed, context.queue, request.jobID)
-        let isSubmitting = request.phase == .submitting
+        let isSubmitted = request.state != .submitting
+        let receive = receiver(of: request, in: session)
         session.replays += 1
-        context.await({ () -> (following: Following?, isThere: Bool) in
-            var after: EventID?
-            if !isSubmitting {
-                guard let isThere = await Self.replayPatience.run({ () async throws(RedisError) in try await queue.record(id) != nil })
-                else { return (nil, true) }
-                guard isThere else { return (nil, false) }
-                after = await Self.catchUp(bound, generation, queue)
-                guard bound.value.isWanted(generation) else { return (nil, true) }
+        context.backgroundTasks.startOnLoop { [self] in
+            let start = isSubmitted ? await catchUp(request, in: session, generation) : .live(after: nil)
+            var following: Following?
+            if case .live(let after) = start {
+                following = await Self.replayRetry.run { () async throws(QueueError) in
+                    try await context.feed.follow(request.jobID, after: after, receive: receive)
+                }
             }
-            let following = await Self.replayPatience.run { [after] () async throws(RedisError) in
-                try await feed.follow(id, after: after, receive: receive)
-            }
-            return (following, true)
-        }) { answer in
             session.replays -= 1
-            if let old { subject.host.context.feed.stop(old) }
-            guard subject.isWanted(generation) else {
-                if let following = answer.following { subject.host.context.feed.stop(following) }
+            if let old { context.feed.stop(old) }
+            guard request.wantsEvents(for: generation) else {
+                if let following { context.feed.stop(following) }
                 return
             }
-            request.following = answer.following
-            // The previous gateway died before it submitted the job, or the job's record has expired.
-            if !answer.isThere {
-                subject.host.refuse(subject, ProtocolError(.internalError, "the request was lost", detail: "internal", retryable: true))
-            }
+            request.following = following
+            if case .unknown = start { refuse(request, in: session, Self.unknownRequest) }
         }
     }
 
-    /// Relays the events of the log up to its end, or until the replay becomes obsolete.
-    /// - Returns: the id of the last event; nil when there was none.
-    private static func catchUp(_ bound: NIOLoopBound<Subject>, _ generation: Int, _ queue: JobProducer) async -> EventID? {
-        let id = bound.value.request.jobID
-        var (after, cursor): (EventID?, String?) = (nil, nil)
-        while true {
-            let socket = bound.value.request.isMuted ? nil : bound.value.session.socket
-            await beginRead(NIOLoopBound((socket, bound.value.session.account), eventLoop: bound.value.host.eventLoop))
-            defer { bound.value.session.account.endRead() }
-            guard bound.value.isWanted(generation) else { return after }
-            let page = await replayPatience.run { [cursor] () async throws(RedisError) in
-                try await queue.logPage(id, after: cursor, size: replayPage)
-            }
-            guard let page else { return after }
-            bound.value.host.receive(page.events, bound.value, generation)
-            if let last = page.events.last { after = last.id }
-            guard !page.isLast, let end = page.end else { return after }
-            cursor = end
-        }
-    }
-
-    /// Waits until the client has read the previous output and the session's account allows another page.
-    private static func beginRead(_ bound: NIOLoopBound<(socket: ClientSocket?, account: TrafficAccount)>) async {
-        if bound.value.socket != nil {
-            await withCheckedContinuation { continuation in bound.value.socket?.whenRead { continuation.resume() } }
-        }
-        await withCheckedContinuation { continuation in bound.value.account.beginRead { continuation.resume() } }
-        while bound.value.account.debt > 0 {
-            // Cancelled because the gateway shuts down.
-            do { try await Task.sleep(for: .milliseconds(bound.value.account.debt)) } catch { break }
-        }
-        bound.value.account.charge(replayPage)
-    }
-
-    private enum ReplayEnd: Sendable {
-        case whole
-        /// The socket is closed or replaced.
+    /// What follows after the log of a running request was read.
+    private enum ReplayStart {
+        /// Follow the job from its last event in the log; nil when there was none.
+        case live(after: EventID?)
+        /// The previous gateway died before it submitted the job, or the job's record has expired.
+        case unknown
+        /// The request is over, a later RESUME replaced this replay, or Redis was unreachable for too long.
         case abandoned
-        case failed(ProtocolError)
     }
 
-    /// State of the replay of an ended request.
-    private final class EndedReplay {
-        let session: Session
-        let socket: ClientSocket
-        var machine: RelayMachine
-        private var held = 0
-
-        init(_ session: Session, _ socket: ClientSocket, _ machine: RelayMachine) {
-            self.session = session
-            self.socket = socket
-            self.machine = machine
-        }
-
-        var isWanted: Bool { session.socket === socket }
-
-        /// - Returns: false when the tenant's limit of held bytes is exceeded; the machine keeps the whole answer.
-        func relay(_ events: [LoggedEvent]) -> Bool {
-            machine.receive(events, milliseconds: WallClock.milliseconds) { [socket] in socket.send($0) }
-            let more = machine.answer.utf8.count - held
-            guard more <= 0 || session.account.hasRoom(for: more) else { return false }
-            session.account.hold(more)
-            held += more
-            return true
-        }
-
-        func end() { session.account.release(held) }
+    /// Relays the events of a running request's log.
+    private func catchUp(_ request: RunningRequest, in session: Session, _ generation: Int) async -> ReplayStart {
+        let isKnown = await Self.replayRetry.run { () async throws(QueueError) in try await context.queue.record(request.jobID) != nil }
+        guard let isKnown else { return .abandoned }
+        guard isKnown else { return .unknown }
+        var after: EventID?
+        _ = await readLog(
+            of: request.jobID, in: session, retry: Self.replayRetry, reader: { request.isMuted ? nil : session.socket },
+            isWanted: { request.wantsEvents(for: generation) },
+            relay: { events in
+                receive(events, of: request, in: session, generation)
+                if let last = events.last { after = last.id }
+                return true
+            })
+        return request.wantsEvents(for: generation) ? .live(after: after) : .abandoned
     }
+
+    // MARK: ended requests
 
     /// Replays an ended request from its event log, unless the log has expired.
-    func replay(_ ended: EndedRequest, after: EventID?, in session: Session) {
+    private func replay(_ ended: EndedRequest, after: EventID?, in session: Session) {
         guard let socket = session.socket else { return }
-        let machine = RelayMachine(
+        let new = RelayMachine(
             requestID: ended.id, jobID: ended.jobID, sessionID: session.id, wantsReasoning: session.settings.wantsReasoning,
             speaks: session.settings.requiresSpeech, known: after)
-        let bound = NIOLoopBound(EndedReplay(session, socket, machine), eventLoop: eventLoop)
-        let (queue, id, logger) = (context.queue, ended.jobID, context.logger)
         session.replays += 1
-        context.await({ await Self.send(bound, of: id, queue) }) { end in
+        context.backgroundTasks.startOnLoop { [self] in
+            var machine = new
+            // The machine keeps the whole answer, so its bytes are held until the end.
+            var held = 0
+            var hasRoom = true
+            let end = await readLog(
+                of: ended.jobID, in: session, retry: .seconds(0), reader: { socket }, isWanted: { session.socket === socket },
+                relay: { events in
+                    machine.receive(events, milliseconds: WallClock.milliseconds) { socket.send($0) }
+                    let more = machine.answer.utf8.count - held
+                    hasRoom = more <= 0 || session.account.hasRoom(for: more)
+                    guard hasRoom else { return false }
+                    session.account.hold(more)
+                    held += more
+                    return machine.ending == nil
+                })
             session.replays -= 1
-            bound.value.end()
+            session.account.release(held)
+            var error: ProtocolError
             switch end {
-            case .whole: logger.debug("ended request replayed", metadata: ["job": "\(id)"])
-            case .abandoned: break
-            case .failed(var error):
-                error.requestID = ended.id
-                socket.send(error)
+            case .stopped where !hasRoom:
+                error = ProtocolError(.rateLimited, "too many bytes of your requests are in memory", retryable: true)
+            case .stopped where machine.ending != nil:
+                return context.logger.debug("ended request replayed", metadata: ["job": "\(ended.jobID)"])
+            // The socket is closed or replaced.
+            case .stopped: return
+            case .complete: error = ProtocolError(.sessionInvalid, "the request's event log has expired")
+            case .unreachable: error = Self.busy
             }
+            error.requestID = ended.id
+            socket.send(error)
         }
     }
 
-    private static func send(_ bound: NIOLoopBound<EndedReplay>, of id: JobID, _ queue: JobProducer) async -> ReplayEnd {
+    // MARK: reading the log
+
+    /// How the reading of a log ended.
+    private enum LogEnd {
+        /// At the end of the log.
+        case complete
+        /// `isWanted` or `relay` returned false.
+        case stopped
+        /// Redis did not answer in time.
+        case unreachable
+    }
+
+    /// Passes the events of a job's log to `relay`, page by page, at most as fast as the client reads and the session's account allows.
+    /// - Parameters:
+    ///   - reader: the client's socket, asked before each page; nil when nothing is sent to a client.
+    ///   - isWanted: asked after each wait.
+    ///   - relay: returns whether to continue.
+    private func readLog(
+        of id: JobID, in session: Session, retry: RetryPolicy, reader: () -> ClientSocket?, isWanted: () -> Bool,
+        relay: ([LoggedEvent]) -> Bool
+    ) async -> LogEnd {
         var cursor: String?
         while true {
-            let (socket, account) = (bound.value.socket, bound.value.session.account)
-            await beginRead(NIOLoopBound((socket, account), eventLoop: socket.eventLoop))
-            defer { account.endRead() }
-            guard bound.value.isWanted else { return .abandoned }
-            let page: LogPage
-            do { page = try await queue.logPage(id, after: cursor, size: replayPage) } catch { return .failed(busy) }
-            guard bound.value.isWanted else { return .abandoned }
-            guard bound.value.relay(page.events) else {
-                return .failed(ProtocolError(.rateLimited, "too many bytes of your requests are in memory", retryable: true))
+            await waitForTurn(reader(), session.account)
+            defer { session.account.endRead() }
+            guard isWanted() else { return .stopped }
+            let page = await retry.run { () async throws(QueueError) in
+                try await context.queue.logPage(id, after: cursor, size: Self.pageSize)
             }
-            if bound.value.machine.ending != nil { return .whole }
-            guard !page.isLast, let end = page.end else {
-                return .failed(ProtocolError(.sessionInvalid, "the request's event log has expired"))
-            }
+            guard let page else { return .unreachable }
+            guard isWanted(), relay(page.events) else { return .stopped }
+            guard !page.isLast, let end = page.end else { return .complete }
             cursor = end
         }
     }
-}
 
-extension SessionRegistry.Subject {
-    /// Whether the request is still running and no later RESUME replaced this replay.
-    fileprivate func isWanted(_ generation: Int) -> Bool {
-        request.generation == generation && !session.isOver && session.running.contains { $0 === request }
+    /// Waits until the client has read the previous output and the account allows another page. `endRead` must follow.
+    private func waitForTurn(_ reader: ClientSocket?, _ account: TrafficAccount) async {
+        if let reader { await withCheckedContinuation { continuation in reader.whenRead { continuation.resume() } } }
+        await withCheckedContinuation { continuation in account.beginRead { continuation.resume() } }
+        while account.debt > 0 {
+            // Cancelled because the gateway shuts down.
+            do { try await Task.sleep(for: .milliseconds(account.debt)) } catch { break }
+        }
+        account.charge(Self.pageSize)
     }
 }

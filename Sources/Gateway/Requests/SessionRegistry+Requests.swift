@@ -5,21 +5,8 @@ import NIOCore
 import RedisClient
 import Support
 
-/// Processing of requests: submits their jobs, relays the events to the client, and replays them on RESUME.
+/// Processing of requests: admits them, submits their jobs and relays the events to the client.
 extension SessionRegistry {
-    /// A request with its session and host, for closures. Confined to the event loop.
-    struct Subject {
-        let host: SessionRegistry
-        let session: Session
-        let request: RunningRequest
-    }
-
-    /// The result of a submission.
-    private enum Outcome: Sendable {
-        case accepted
-        case refused(ProtocolError)
-    }
-
     static let busy = ProtocolError(.serverBusy, "Redis is not reachable; try again", detail: "overloaded", retryable: true)
 
     private static let full = ProtocolError(.serverBusy, "the queue is full; try again later", detail: "overloaded", retryable: true)
@@ -35,8 +22,13 @@ extension SessionRegistry {
 
     // MARK: submitting
 
-    /// Starts a request: builds its job, follows the job's events and submits it.
-    func start(_ payload: RequestPayload, in session: Session) {
+    /// Handles a REQUEST: checks the limits, applies changes to the settings, and starts the request if it has a text. `submit` handles the
+    /// result.
+    /// - Throws: the ERROR to send, with the request's id; nothing was changed or started then.
+    func request(_ payload: RequestPayload, in session: Session) throws(ProtocolError) {
+        try admit(payload, to: session)
+        try update(session, by: payload)
+        guard !payload.text.isEmpty else { return touch(session) }
         session.touch()
         let speaks = payload.requiresSpeech ?? session.settings.requiresSpeech
         let body = GenerationRequest.body(settings: session.settings, history: session.history, text: payload.text, model: payload.model)
@@ -46,90 +38,124 @@ extension SessionRegistry {
         job.traceparent = session.socket?.traceparent
         var options = SubmitOptions()
         options.gateway = settings.name
-        options.session = (session.epoch, SessionRecord.requestPrefix + payload.id)
+        options.session = (session.epoch, SessionRecord.field(of: payload.id))
         if payload.supersedes {
-            options.supersede = session.running.filter { $0.phase == .running }.map(\.jobID)
-            for old in session.running where old.phase == .submitting { old.waiting.append((InterruptReason.userNewInput, { _ in })) }
+            options.supersede = session.running.filter { $0.state == .running }.map(\.jobID)
+            for old in session.running where old.state == .submitting {
+                old.delayedInterrupts.append((InterruptReason.userNewInput, { _ in }))
+            }
         }
         let machine = RelayMachine(
             requestID: payload.id, jobID: jobID, sessionID: session.id, wantsReasoning: session.settings.wantsReasoning, speaks: speaks)
         let request = RunningRequest(id: payload.id, jobID: jobID, text: payload.text, speaks: speaks, machine: machine)
         request.traceparent = job.traceparent
         session.add(request)
-        let subject = Subject(host: self, session: session, request: request)
-        follow(subject)
-        submit(job, options, subject)
-    }
-
-    /// Subscribes to the job's events before it is submitted, so that none is missed.
-    private func follow(_ subject: Subject) {
-        let (id, receive) = (subject.request.jobID, receiver(subject))
-        subject.request.following = context.feed.assumeIsolated { $0.follow(new: id, receive: receive) }
-    }
-
-    /// Submits the job and handles the outcome. The account holds the request's bytes until Redis answers.
-    private func submit(_ job: Job, _ options: SubmitOptions, _ subject: Subject) {
-        let (queue, backgroundTasks, bound) = (context.queue, context.backgroundTasks, NIOLoopBound(subject, eventLoop: eventLoop))
-        let bytes = subject.session.cost(of: subject.request.text ?? "")
-        subject.session.account.hold(bytes)
-        subject.session.account.charge(bytes)
-        context.await({ () -> Outcome in
-            guard !bound.value.session.isOver else { return .refused(Self.lost) }
-            // Save the request before its job, in the same flush: if this gateway dies, the gateway that adopts the session needs it to
-            // resume or interrupt the job. The submission script checks that it was saved.
-            bound.value.host.save(bound.value.request, of: bound.value.session)
-            return await Self.attempt(job, options, queue, backgroundTasks)
-        }) { outcome in
-            subject.session.account.release(bytes)
-            if case .accepted = outcome { subject.host.context.logSubmitted(job) }
-            subject.host.submitted(subject, outcome)
+        // Subscribe before the job is submitted, so that no event is missed.
+        request.following = context.feed.followOnLoop(new: jobID, receive: receiver(of: request, in: session))
+        // Held until Redis answers.
+        let bytes = session.cost(of: payload.text)
+        session.account.hold(bytes)
+        session.account.charge(bytes)
+        context.backgroundTasks.startOnLoop { [self, job, options] in
+            await submit(job, options, for: request, in: session, holding: bytes)
         }
     }
 
-    private static func attempt(_ job: Job, _ options: SubmitOptions, _ queue: JobProducer, _ backgroundTasks: BackgroundTasks) async
-        -> Outcome
-    {
+    /// Submits the job of a started request and handles the result.
+    /// - Parameter bytes: what the session's account holds until Redis answers.
+    private func submit(
+        _ job: Job, _ options: SubmitOptions, for request: RunningRequest, in session: Session, holding bytes: Int
+    ) async {
+        // The session ended before this task began. Nothing was submitted.
+        guard request.state != .over else {
+            session.account.release(bytes)
+            return answerDelayedInterrupts(request, nil)
+        }
+        // Save the request before its job, in the same flush: if this gateway dies, the gateway that adopts the session needs it to resume
+        // or interrupt the job. The submission script checks that it was saved.
+        save(request, of: session)
+        let refusal = await submit(job, options)
+        session.account.release(bytes)
+        if refusal == nil { context.logSubmitted(job) }
+        if request.state == .over { stopFollowing(request) }
+        switch refusal {
+        case nil:
+            request.accepted()
+            sendDelayedInterrupts(request, in: session)
+        case _? where request.state == .over: answerDelayedInterrupts(request, nil)
+        case let error?: refuse(request, in: session, request.exceedsQuota ? Self.overQuota : error)
+        }
+    }
+
+    /// Submits a job. Repeats the submission for 30 s when Redis does not answer; the client stays connected and can interrupt the request
+    /// meanwhile.
+    /// - Returns: why the job does not run; nil when it was accepted.
+    private func submit(_ job: Job, _ options: SubmitOptions) async -> ProtocolError? {
         do {
-            // A long timeout, because the client stays connected and can interrupt the request meanwhile.
-            switch try await queue.submitSurely(job, options: options, patience: .seconds(30), backgroundTasks: backgroundTasks) {
-            case .accepted, .repeated, .exists: return .accepted
-            case .full, .conflict: return .refused(full)
-            case .ownerFull: return .refused(ownerFull)
-            case .sessionLost: return .refused(lost)
-            case .sessionUnsaved: return .refused(busy)
+            switch try await context.submit(job, options: options, repeating: .seconds(30)) {
+            case .accepted, .repeated, .exists: return nil
+            case .full, .conflict: return Self.full
+            case .ownerFull: return Self.ownerFull
+            case .sessionLost: return Self.lost
+            case .sessionUnsaved: return Self.busy
             }
         } catch {
-            return .refused(busy)
+            return Self.busy
         }
     }
 
-    /// Handles the reply to a submission.
-    private func submitted(_ subject: Subject, _ outcome: Outcome) {
-        let (session, request) = (subject.session, subject.request)
-        if session.isOver { stopFollowing(request) }
-        guard session.running.contains(where: { $0 === request }) else {
-            // The request or the session ended before the reply arrived.
-            stopFollowing(request)
-            return interruptWaiting(request, in: session)
+    /// Checks the limits of session and tenant.
+    private func admit(_ payload: RequestPayload, to session: Session) throws(ProtocolError) {
+        func refusal(_ code: ErrorCode, _ message: String, retryable: Bool = false) -> ProtocolError {
+            ProtocolError(code, message, retryable: retryable, requestID: payload.id)
         }
-        switch outcome {
-        case .accepted:
-            request.phase = .running
-            interruptWaiting(request, in: session)
-        case .refused(let error): refuse(subject, request.exceedsQuota ? Self.overQuota : error)
+        if !payload.text.isEmpty {
+            guard session.request(payload.id) == nil, session.endedRequest(payload.id) == nil else {
+                throw refusal(.duplicateRequest, "the request_id is taken")
+            }
+            guard !context.readiness.isDraining else { throw refusal(.serverBusy, "the server is shutting down", retryable: true) }
+            // Superseded requests may still be running while they are interrupted, so a client that types fast gets twice the limit.
+            let maximum = payload.supersedes ? 2 * settings.requestsPerSocket : settings.requestsPerSocket
+            guard session.running.count < maximum else {
+                throw refusal(.rateLimited, "the session already has \(settings.requestsPerSocket) running requests", retryable: true)
+            }
+            // A superseding request replaces a running one, so the tenant's limit does not apply.
+            guard context.tenants.hasRoom(session.owner) || payload.supersedes && !session.running.isEmpty else {
+                throw refusal(.rateLimited, "too many running requests for this tenant", retryable: true)
+            }
+        }
+        guard session.account.hasRoom(for: session.cost(of: payload.text)) else {
+            throw refusal(.rateLimited, "too many bytes of requests in memory for this tenant", retryable: true)
+        }
+    }
+
+    /// Applies and saves a request's changes to the session's settings.
+    private func update(_ session: Session, by payload: RequestPayload) throws(ProtocolError) {
+        guard !payload.update.isEmpty else { return }
+        // An update parses and writes all settings, even when its message is small.
+        session.account.charge(session.settingsText.utf8.count)
+        do {
+            let changed = try payload.update.applied(to: session.settings, maximumSize: settings.sessionMaximum)
+            if changed != session.settings {
+                session.settings = changed
+                save(session, .settings)
+            }
+        } catch {
+            var error = error
+            error.requestID = payload.id
+            throw error
         }
     }
 
     /// Rejects a request whose job does not run. The client may use its request id again.
-    func refuse(_ subject: Subject, _ error: ProtocolError) {
-        let (session, request) = (subject.session, subject.request)
+    func refuse(_ request: RunningRequest, in session: Session, _ error: ProtocolError) {
         guard session.remove(request) else { return }
         stopFollowing(request)
         var error = error
         error.requestID = request.id
         // A client that reconnected gets its ERROR in reply to RESUME, not a second one here.
         if !request.isMuted { session.socket?.send(error) }
-        answerWaiting(request, nil)
+        answerDelayedInterrupts(request, nil)
         save(session, [], deleting: request)
         session.socket?.requestEnded()
         forgetIfIdle(session)
@@ -138,26 +164,26 @@ extension SessionRegistry {
     // MARK: relaying
 
     /// - Returns: a handler for the job's events, valid until the request's next RESUME (`generation`).
-    func receiver(_ subject: Subject) -> @Sendable ([LoggedEvent]) -> Void {
-        let bound = NIOLoopBound(subject, eventLoop: eventLoop)
-        let generation = subject.request.generation
-        return { events in bound.value.host.receive(events, bound.value, generation) }
+    func receiver(of request: RunningRequest, in session: Session) -> @Sendable ([LoggedEvent]) -> Void {
+        let bound = NIOLoopBound((self, request, session), eventLoop: eventLoop)
+        let generation = request.generation
+        return { events in
+            let (registry, request, session) = bound.value
+            registry.receive(events, of: request, in: session, generation)
+        }
     }
 
     /// Relays events to the client and ends the request on its terminal event.
-    func receive(_ events: [LoggedEvent], _ subject: Subject, _ generation: Int) {
-        let (session, request) = (subject.session, subject.request)
-        guard !session.isOver, request.generation == generation, request.machine.ending == nil else { return }
+    func receive(_ events: [LoggedEvent], of request: RunningRequest, in session: Session, _ generation: Int) {
+        guard request.wantsEvents(for: generation) else { return }
         let socket = request.isMuted ? nil : session.socket
         request.machine.receive(events, milliseconds: WallClock.milliseconds, emit: socket.map { socket in { socket.send($0) } })
-        guard let ending = request.machine.ending, session.remove(request) else { return }
-        ended(subject, ending)
+        if let ending = request.machine.ending, session.remove(request) { ended(request, in: session, ending) }
     }
 
     /// Records an ended request in the session and its history.
-    private func ended(_ subject: Subject, _ ending: RelayMachine.Ending) {
-        let (session, request) = (subject.session, subject.request)
-        if ending == .interrupted, let asked = request.interruptedAt { GatewayMetrics.interruptCarriedOut(since: asked) }
+    private func ended(_ request: RunningRequest, in session: Session, _ ending: EndedRequest.Ending) {
+        if ending == .interrupted, let start = request.interruptedAt { GatewayMetrics.interruptCarriedOut(since: start) }
         session.remember(EndedRequest(id: request.id, jobID: request.jobID, ending: ending))
         var fields: UnsavedChanges.Fields = .ended
         // A request that failed without output is not added to the history; the client is expected to repeat it.
@@ -167,7 +193,6 @@ extension SessionRegistry {
         }
         // The feed has already stopped following the job.
         request.following = nil
-        if request.phase == .running { answerWaiting(request, InterruptResult(state: JobState(rawValue: ending.rawValue), stored: false)) }
         save(session, fields, deleting: request)
         session.socket?.requestEnded()
         forgetIfIdle(session)
@@ -178,30 +203,5 @@ extension SessionRegistry {
         guard let following = request.following else { return }
         request.following = nil
         context.feed.stop(following)
-    }
-
-    // MARK: resuming
-
-    /// Replays a request from the client's last event, then relays it live.
-    /// - Throws: SESSION_INVALID when the session has no such request, RATE_LIMITED above `Session.maximumReplays`.
-    func resume(_ payload: ResumePayload, in session: Session) throws(ProtocolError) {
-        let ended = session.endedRequest(payload.id)
-        guard ended != nil || session.request(payload.id) != nil else {
-            throw ProtocolError(.sessionInvalid, "the session has no such request", requestID: payload.id)
-        }
-        guard session.replays < Session.maximumReplays else {
-            throw ProtocolError(.rateLimited, "too many replays are running for this session", retryable: true, requestID: payload.id)
-        }
-        if let request = session.request(payload.id) {
-            request.generation += 1
-            request.isMuted = false
-            request.machine = RelayMachine(
-                requestID: request.id, jobID: request.jobID, sessionID: session.id, wantsReasoning: session.settings.wantsReasoning,
-                speaks: request.speaks, known: payload.after)
-            // A request that is being submitted has nothing to replay; this only renews its subscription for the new generation.
-            replay(request, in: session)
-        } else if let ended {
-            replay(ended, after: payload.after, in: session)
-        }
     }
 }

@@ -20,23 +20,21 @@ actor GatewayHeartbeat {
         let since = ContinuousClock.now
     }
 
-    private let node: NIOLoopBound<GatewayState>
+    private let gateway: NIOLoopBound<GatewayState>
     private let context: GatewayContext
-    private let heartbeat: NodeHeartbeat
+    private let registration: GatewayRegistration
     private let started = WallClock.milliseconds
     /// Gateways whose heartbeat key is absent, by name.
     private var missing: [String: Absence] = [:]
     /// Whether the sessions and completions of an earlier process with this name were recovered.
     private var hasRecoveredOwn = false
 
-    private var redis: RedisClient { context.queue.redis }
-    private var keys: Keys { context.queue.keys }
     private var name: String { context.settings.name }
 
-    init(node: NIOLoopBound<GatewayState>, context: GatewayContext) {
-        self.node = node
+    init(gateway: NIOLoopBound<GatewayState>, context: GatewayContext) {
+        self.gateway = gateway
         self.context = context
-        heartbeat = NodeHeartbeat(.gateway, name: context.settings.name, keys: context.queue.keys, lease: context.settings.lease)
+        registration = GatewayRegistration(name: context.settings.name, queue: context.queue, lease: context.settings.lease)
     }
 
     /// Runs until the task is cancelled.
@@ -50,12 +48,13 @@ actor GatewayHeartbeat {
         }
     }
 
-    /// - Throws: `RedisError`, or an error of the event loop while it shuts down.
+    /// - Throws: `QueueError`, or an error of the event loop while it shuts down.
     private func beat() async throws {
-        try await writeHeartbeat()
-        let node = node
-        context.eventLoop.execute { node.value.host.saveUnsaved() }
-        await context.submitted.lookAtFull(context.queue)
+        let gateway = gateway
+        let load = try await context.eventLoop.submit { [started] in gateway.value.load(since: started) }.get()
+        try await registration.renew(load)
+        context.eventLoop.execute { gateway.value.registry.saveUnsaved() }
+        await context.submitted.removeEnded(context.queue)
         if !hasRecoveredOwn {
             // An earlier process with the same name may have died with running requests.
             _ = try await adopt(from: name)
@@ -65,26 +64,12 @@ actor GatewayHeartbeat {
         try await recoverFromDeadGateways()
     }
 
-    /// Renews the heartbeat key with the gateway's current load, and keeps the gateway in the set of all gateways.
-    private func writeHeartbeat() async throws {
-        let node = node
-        let (inFlight, sockets) = try await context.eventLoop.submit { (node.value.host.runningCount, node.value.ledger.count) }.get()
-        var pipeline = RedisPipeline()
-        heartbeat.append(
-            [
-                ("capacity", String(context.settings.socketsMaximum)), ("in_flight", String(inFlight)), ("sockets", String(sockets)),
-                ("draining", context.readiness.isDraining ? "1" : "0"), ("version", context.settings.version), ("started", String(started)),
-            ], to: &pipeline)
-        _ = try await redis.send(pipeline)
-        _ = try await redis.send("SADD", .string(keys.gateways), .string(name))
-    }
-
     /// Counts the absences of other gateways, and recovers the sessions and completions of dead ones.
     private func recoverFromDeadGateways() async throws {
-        let others = try await redis.send("SMEMBERS", .string(keys.gateways)).array?.compactMap(\.string).filter { $0 != name } ?? []
+        let others = try await registration.others()
         missing = missing.filter { others.contains($0.key) }
         for other in others {
-            guard try await redis.send("EXISTS", .string(keys.gateway(other))).integer == 0 else {
+            guard try await !registration.isAlive(other) else {
                 missing[other] = nil
                 continue
             }
@@ -100,7 +85,7 @@ actor GatewayHeartbeat {
                 left += 1
             }
             if left == 0 {
-                _ = try await redis.send("SREM", .string(keys.gateways), .string(other))
+                try await registration.remove(other)
                 missing[other] = nil
             }
         }
@@ -110,12 +95,11 @@ actor GatewayHeartbeat {
     /// - Returns: the number of sessions found.
     private func adopt(from other: String) async throws -> Int {
         var count = 0
-        for partition in 0..<keys.partitions {
-            let key = keys.busySessions(of: other, partition: partition)
-            let ids = try await redis.send("SRANDMEMBER", .string(key), .integer(Self.batchSize)).array?.compactMap(\.string) ?? []
+        let gateway = gateway
+        for partition in 0..<context.queue.partitions {
+            let ids = try await registration.busySessions(of: other, partition: partition, atMost: Self.batchSize)
             count += ids.count
-            let node = node
-            context.eventLoop.execute { for id in ids { node.value.host.adopt(id, from: other) } }
+            context.eventLoop.execute { for id in ids { gateway.value.registry.adopt(id, from: other) } }
         }
         if count > 0 { context.logger.info("adopting sessions", metadata: ["from": "\(other)", "sessions": "\(count)"]) }
         return count
@@ -125,7 +109,7 @@ actor GatewayHeartbeat {
     /// - Returns: the number of completions found.
     private func interruptCompletions(of other: String) async throws -> Int {
         var count = 0
-        for partition in 0..<keys.partitions {
+        for partition in 0..<context.queue.partitions {
             let ids = try await context.queue.requests(of: other, partition: partition, atMost: Self.batchSize)
                 .filter { !context.completions.contains($0) }
             guard !ids.isEmpty else { continue }
@@ -150,9 +134,24 @@ actor GatewayHeartbeat {
     /// Deletes the heartbeat key at shutdown, so that other gateways may adopt the sessions immediately.
     func leave() async {
         do {
-            _ = try await redis.send("DEL", .string(heartbeat.key), timeout: .seconds(1))
+            try await registration.leave()
         } catch {
             context.logger.debug("failed to delete the heartbeat; it expires by itself", metadata: ["error": "\(error)"])
         }
+    }
+}
+
+extension GatewayState {
+    /// What the heartbeat says about this gateway.
+    /// - Parameter started: start of the process, in milliseconds since 1970.
+    fileprivate func load(since started: Int) -> DeploymentSnapshot.Gateway {
+        var load = DeploymentSnapshot.Gateway(name: context.settings.name)
+        load.capacity = context.settings.socketsMaximum
+        load.inFlight = registry.runningCount
+        load.sockets = ledger.count
+        load.isDraining = context.readiness.isDraining
+        load.version = context.settings.version
+        load.startedMilliseconds = started
+        return load
     }
 }

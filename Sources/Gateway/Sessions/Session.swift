@@ -72,11 +72,12 @@ final class Session {
 
     /// Restores a claimed session. The caller adds the running requests.
     init(id: String, partition: Int, record: SessionRecord, history: ChatHistory, tenants: TenantLedger, account: TrafficAccount) {
+        let settings = SessionSettings(stored: record.settings)
         self.id = id
         self.partition = partition
         owner = record.owner
-        settings = record.settings
-        settingsText = record.settings.json.text
+        self.settings = settings
+        settingsText = settings.json.text
         self.account = account
         self.history = history
         self.tenants = tenants
@@ -100,15 +101,19 @@ final class Session {
     func remove(_ request: RunningRequest) -> Bool {
         guard let index = running.firstIndex(where: { $0 === request }) else { return false }
         running.remove(at: index)
+        request.end()
         release(request)
         return true
     }
 
-    /// Marks the session as over and stops counting its running requests.
+    /// Marks the session and its requests as over and stops counting them.
     func end() {
         guard !isOver else { return }
         isOver = true
-        for request in running { release(request) }
+        for request in running {
+            request.end()
+            release(request)
+        }
         tenants = nil
     }
 
@@ -138,10 +143,10 @@ final class Session {
     }
 
     /// The time of expiry, in milliseconds since 1970.
-    func expiry(_ timeout: Duration) -> Int { lastRequestMilliseconds + timeout.milliseconds }
+    func expiry(_ timeout: Duration) -> Int { lastRequestMilliseconds + timeout.wholeMilliseconds }
 }
 
-/// The fields of a session's hash that changed since the last write, and the request fields to delete.
+/// What has changed since the last write to Redis.
 struct UnsavedChanges {
     struct Fields: OptionSet {
         let rawValue: UInt8
@@ -155,60 +160,8 @@ struct UnsavedChanges {
     }
 
     var fields: Fields = []
-    /// Names of hash fields. Bounded by the number of requests that a session can run between two writes.
-    var deletions: Set<String> = []
+    /// Ids of requests to delete. Bounded by the number of requests that a session can run between two writes.
+    var endedRequests: Set<String> = []
 
-    var isEmpty: Bool { fields.isEmpty && deletions.isEmpty }
-}
-
-/// A request whose job has not ended. Confined to the event loop.
-final class RunningRequest {
-    enum Phase {
-        /// The submission was not answered yet. Next: `running`.
-        case submitting
-        /// Redis has the job.
-        case running
-    }
-
-    let id: String
-    let jobID: JobID
-    /// The user's message; nil after a takeover when it was too long to be stored (`SessionRecord.textMaximum`).
-    let text: String?
-    var textBytes: Int { text?.utf8.count ?? 0 }
-    /// Whether the answer includes speech.
-    let speaks: Bool
-    /// Whether the request was not stored because the owner's session quota is used up; its submission then fails.
-    var exceedsQuota = false
-    /// The job's trace context; nil when another gateway submitted it.
-    var traceparent: String?
-    var machine: RelayMachine
-    /// The subscription to the job's events; nil before it starts and after the job's end.
-    var following: Following?
-    var phase = Phase.submitting
-    /// Whether frames are withheld, because the client is disconnected or has not resumed this request yet.
-    var isMuted = false
-    /// Raised by every RESUME; events delivered for an older generation are dropped.
-    var generation = 0
-    /// Time of the first INTERRUPT; nil when there was none.
-    var interruptedAt: NIODeadline?
-    /// Interrupts to send once Redis has the job.
-    var waiting: [(reason: String, answer: (InterruptResult?) -> Void)] = []
-    /// Those who share the answer to the interrupt that is on its way to Redis; empty: none is.
-    var unanswered: [(InterruptResult?) -> Void] = []
-    /// An interrupt whose acknowledgement is overdue is still being tried.
-    var storesIntent = false
-
-    init(id: String, jobID: JobID, text: String?, speaks: Bool, machine: RelayMachine) {
-        self.id = id
-        self.jobID = jobID
-        self.text = text
-        self.speaks = speaks
-        self.machine = machine
-    }
-
-    /// The value of the request's field in the session's hash: `[job id, user's text, speech 0|1]`.
-    var stored: JSON {
-        let kept = text.flatMap { $0.utf8.count <= SessionRecord.textMaximum ? $0 : nil }
-        return [.string(jobID.rawValue), kept.map(JSON.string) ?? .null, .integer(speaks ? 1 : 0)]
-    }
+    var isEmpty: Bool { fields.isEmpty && endedRequests.isEmpty }
 }

@@ -12,28 +12,29 @@ extension SessionRegistry {
     private static let unusedTime = Duration.seconds(60)
 
     /// Marks fields as changed and writes them, immediately or after the write in flight.
-    /// - Parameter request: a request whose field is to be deleted.
+    /// - Parameter request: a request to delete from the record.
     func save(_ session: Session, _ fields: UnsavedChanges.Fields, deleting request: RunningRequest? = nil) {
         guard !session.isOver else { return }
         session.unsaved.fields.formUnion(fields)
-        if let request { session.unsaved.deletions.insert(SessionRecord.requestPrefix + request.id) }
+        if let request { session.unsaved.endedRequests.insert(request.id) }
         writeUnsaved(session)
     }
 
     /// Restarts the session timeout. Writes the new expiry only when 1/16 of the timeout has passed since the last write.
     func touch(_ session: Session) {
         session.touch()
-        guard session.lastRequestMilliseconds - session.savedMilliseconds >= settings.sessionTimeout.milliseconds / 16 else { return }
+        guard session.lastRequestMilliseconds - session.savedMilliseconds >= settings.sessionTimeout.wholeMilliseconds / 16 else { return }
         save(session, .time)
     }
 
     /// Writes the field of a new request immediately. The submission that follows on the same connection checks for it.
     func save(_ request: RunningRequest, of session: Session) {
-        let field = SessionRecord.requestPrefix + request.id
         // A rejected request may have had the same id; its pending deletion must not remove the new field.
-        session.unsaved.deletions.remove(field)
-        let change = SessionStore.Change(fields: [lastRequest(of: session), (field, request.stored.text)])
-        write(session, change, creating: .no) { _, saved in
+        session.unsaved.endedRequests.remove(request.id)
+        var change = SessionChange()
+        change.setLastRequest(session.lastRequestMilliseconds)
+        change.add(request.record)
+        write(session, change, creating: .no) { saved in
             if case .overQuota = saved { request.exceedsQuota = true }
         }
     }
@@ -44,13 +45,14 @@ extension SessionRegistry {
         // When the account is over its memory limit, `saveUnsaved` retries at the next heartbeat.
         guard session.account.hasRoom(for: session.cost(of: "")) else { return }
         let change = session.unsaved.fields.contains(.all) ? everything(of: session) : changes(of: session)
+        let endedRequests = session.unsaved.endedRequests
         session.unsaved = UnsavedChanges()
         session.isSaving = true
-        write(session, change, creating: .no) { host, saved in
+        write(session, change, creating: .no) { saved in
             session.isSaving = false
-            if case .failed = saved { return }
-            host.writeUnsaved(session)
-            host.forgetIfIdle(session)
+            if case .failed = saved { return session.unsaved.endedRequests.formUnion(endedRequests) }
+            self.writeUnsaved(session)
+            self.forgetIfIdle(session)
         }
     }
 
@@ -58,39 +60,33 @@ extension SessionRegistry {
     /// failed write is retried as a whole at the next heartbeat.
     /// - Parameter then: called on the event loop, after that.
     func write(
-        _ session: Session, _ change: SessionStore.Change, creating: SessionStore.Creation,
-        then: @escaping (SessionRegistry, SessionStore.Saved) -> Void
+        _ session: Session, _ change: SessionChange, creating: SessionStore.Creation, then: @escaping (SessionStore.Saved) -> Void
     ) {
         let bytes = change.size
         session.account.hold(bytes)
         session.account.charge(bytes)
         session.savedMilliseconds = WallClock.milliseconds
-        let done = NIOLoopBound((self, session, then), eventLoop: eventLoop)
         store.save(
             session.id, owner: session.owner, epoch: session.epoch, expires: keptUntil(session, isNew: creating == .withinQuota),
-            isBusy: !session.running.isEmpty,
-            creating: creating, change: change
-        ) { saved in
-            let (host, session, then) = done.value
+            isBusy: !session.running.isEmpty, creating: creating, change: change
+        ) { [self] saved in
             session.account.release(bytes)
             switch saved {
             case .saved: break
-            case .savedInPart: host.reportQuota(session)
-            case .lost: host.lose(session)
-            case .missing where creating == .no: host.recreate(session)
+            case .savedInPart: reportQuota(session)
+            case .lost: lose(session)
+            case .missing where creating == .no: recreate(session)
             case .missing, .overQuota: break
-            case .failed:
-                session.unsaved.fields.insert(.all)
-                session.unsaved.deletions.formUnion(change.deleted)
+            case .failed: session.unsaved.fields.insert(.all)
             }
-            then(host, saved)
+            then(saved)
         }
     }
 
     /// Writes all fields of a session that Redis lost, for example in a restart without its data.
     private func recreate(_ session: Session) {
         guard !session.isOver else { return }
-        write(session, everything(of: session), creating: .always) { _, _ in }
+        write(session, everything(of: session), creating: .always) { _ in }
     }
 
     /// Reports to the client, once per session, that settings and history were not stored. The session continues on this gateway, but
@@ -113,39 +109,37 @@ extension SessionRegistry {
     }
 
     /// The changed fields.
-    private func changes(of session: Session) -> SessionStore.Change {
-        var change = SessionStore.Change(deleted: Array(session.unsaved.deletions), fields: [lastRequest(of: session)])
+    private func changes(of session: Session) -> SessionChange {
+        var change = SessionChange()
+        change.remove(session.unsaved.endedRequests)
+        change.setLastRequest(session.lastRequestMilliseconds)
         let fields = session.unsaved.fields
-        if fields.contains(.settings) { change.fields.append(("settings", session.settingsText)) }
-        if fields.contains(.history) { change.fields.append(("history", session.history.json.text)) }
-        if fields.contains(.ended) { change.fields.append(("ended", Self.ended(session))) }
+        if fields.contains(.settings) { change.setSettings(session.settingsText) }
+        if fields.contains(.history) { change.setHistory(session.history.json) }
+        if fields.contains(.ended) { change.setEnded(session.ended) }
         return change
     }
 
     /// All fields, as needed to create the session in Redis.
-    func everything(of session: Session) -> SessionStore.Change {
-        let current = Set(session.running.map { SessionRecord.requestPrefix + $0.id })
-        var change = SessionStore.Change(deleted: session.unsaved.deletions.filter { !current.contains($0) })
-        change.fields = [
-            ("owner", session.owner), ("created_ms", String(session.createdMilliseconds)), lastRequest(of: session),
-            ("settings", session.settingsText), ("history", session.history.json.text), ("ended", Self.ended(session)),
-        ]
-        change.fields += session.running.map { (SessionRecord.requestPrefix + $0.id, $0.stored.text) }
+    func everything(of session: Session) -> SessionChange {
+        let current = Set(session.running.map(\.id))
+        var change = SessionChange()
+        change.remove(session.unsaved.endedRequests.subtracting(current))
+        change.setOrigin(owner: session.owner, createdMilliseconds: session.createdMilliseconds)
+        change.setLastRequest(session.lastRequestMilliseconds)
+        change.setSettings(session.settingsText)
+        change.setHistory(session.history.json)
+        change.setEnded(session.ended)
+        for request in session.running { change.add(request.record) }
         return change
     }
-
-    private func lastRequest(of session: Session) -> (name: String, value: String) {
-        ("last_request_ms", String(session.lastRequestMilliseconds))
-    }
-
-    private static func ended(_ session: Session) -> String { JSON.array(session.ended.map(\.json)).text }
 
     /// Expiry of the hash in milliseconds since 1970: the session's expiry plus the time for a takeover (grace period and three leases).
     /// - Parameter isNew: the session is being opened, so its socket is not attached yet.
     private func keptUntil(_ session: Session, isNew: Bool) -> Int {
         let now = WallClock.milliseconds
         var end = session.expiry(settings.sessionTimeout)
-        if session.isUnused, session.socket == nil, !isNew { end = min(end, now + Self.unusedTime.milliseconds) }
-        return max(end, now) + settings.grace.milliseconds + 3 * settings.lease.milliseconds
+        if session.isUnused, session.socket == nil, !isNew { end = min(end, now + Self.unusedTime.wholeMilliseconds) }
+        return max(end, now) + settings.grace.wholeMilliseconds + 3 * settings.lease.wholeMilliseconds
     }
 }

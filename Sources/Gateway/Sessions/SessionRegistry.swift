@@ -18,9 +18,11 @@ final class SessionRegistry {
 
     init(context: GatewayContext) {
         self.context = context
-        store = SessionStore(
-            redis: context.queue.redis, keys: context.queue.keys, gateway: context.settings.name, quota: SessionQuota(context.settings))
-        accounts = TrafficAccounts(settings: context.settings)
+        let settings = context.settings
+        let quota = SessionQuota(
+            sessions: settings.sessionsPerTenant, bytes: settings.sessionBytesPerTenant, timeout: settings.sessionTimeout)
+        store = SessionStore(queue: context.queue, gateway: settings.name, quota: quota)
+        accounts = TrafficAccounts(settings: settings)
     }
 
     /// Running requests of all sessions.
@@ -32,19 +34,19 @@ final class SessionRegistry {
     /// - Parameter then: called on the event loop once Redis has stored the session, or with RATE_LIMITED or SERVER_BUSY.
     func open(owner: String, settings: SessionSettings, then: @escaping (Result<Session, ProtocolError>) -> Void) {
         let now = WallClock.milliseconds
-        let partition = Int.random(in: 0..<context.queue.keys.partitions)
+        let partition = Int.random(in: 0..<context.queue.partitions)
         let session = Session(
             id: JobID(partition: partition, milliseconds: UInt64(now)).rawValue, partition: partition, owner: owner, settings: settings,
             history: emptyHistory, tenants: context.tenants, account: accounts.tenant(owner), milliseconds: now)
-        write(session, everything(of: session), creating: .withinQuota) { host, saved in
+        write(session, everything(of: session), creating: .withinQuota) { [self] saved in
             switch saved {
             case .saved:
-                host.sessions[session.id] = session
+                sessions[session.id] = session
                 then(.success(session))
             case .overQuota:
                 then(.failure(ProtocolError(.rateLimited, "session quota exceeded; end some sessions or try again later", retryable: true)))
             case .lost, .missing, .savedInPart, .failed:
-                host.context.logger.warning("failed to store a new session", metadata: ["session": "\(session.id)", "outcome": "\(saved)"])
+                context.logger.warning("failed to store a new session", metadata: ["session": "\(session.id)", "outcome": "\(saved)"])
                 then(.failure(ProtocolError(.serverBusy, "the session could not be stored; try again", retryable: true)))
             }
         }
@@ -54,7 +56,7 @@ final class SessionRegistry {
     /// - Parameter then: called on the event loop; with SESSION_INVALID when the session does not exist or belongs to another owner, which
     ///   a client cannot distinguish, or with SERVER_BUSY when Redis fails.
     func resume(_ id: String, owner: String, then: @escaping (Result<Session, ProtocolError>) -> Void) {
-        claim(id, owner: owner, holder: nil) { host, result in
+        claim(id, owner: owner, holder: nil) { [self] result in
             switch result {
             case .failure:
                 then(.failure(ProtocolError(.serverBusy, "the session could not be read; try again", retryable: true)))
@@ -63,7 +65,7 @@ final class SessionRegistry {
             case .success(let session?):
                 session.touch()
                 then(.success(session))
-                host.save(session, .time)
+                save(session, .time)
             }
         }
     }
@@ -71,36 +73,31 @@ final class SessionRegistry {
     /// Takes over a session of a dead gateway, or of an earlier process of this gateway. Its client has the grace period to reconnect.
     func adopt(_ id: String, from holder: String) {
         guard sessions[id] == nil else { return }
-        claim(id, owner: nil, holder: holder) { host, result in
+        claim(id, owner: nil, holder: holder) { [self] result in
             guard case .success(let session?) = result, session.socket == nil else { return }
-            host.context.logger.info("session adopted", metadata: ["session": "\(id)", "from": "\(holder)"])
-            host.left(session)
+            context.logger.info("session adopted", metadata: ["session": "\(id)", "from": "\(holder)"])
+            disconnected(session)
         }
     }
 
     /// Makes this gateway the holder of a session. `then` gets nil when the session does not exist or does not match.
-    private func claim(
-        _ id: String, owner: String?, holder: String?, then: @escaping (SessionRegistry, Result<Session?, RedisError>) -> Void
-    ) {
-        // Validate the id and its partition first, because the Redis key is built from them.
-        let partition = context.queue.keys.partition(of: id)
-        guard JobID(id) != nil, (0..<context.queue.keys.partitions).contains(partition) else { return then(self, .success(nil)) }
-        let done = NIOLoopBound((self, then), eventLoop: eventLoop)
-        store.claim(id, owner: owner, holder: holder) { result in
-            let (host, then) = done.value
+    private func claim(_ id: String, owner: String?, holder: String?, then: @escaping (Result<Session?, QueueError>) -> Void) {
+        // Redis keys are built from the id.
+        guard let partition = store.partition(of: id) else { return then(.success(nil)) }
+        store.claim(id, owner: owner, holder: holder) { [self] result in
             switch result {
-            case .failure(let error): then(host, .failure(error))
-            case .success(nil): then(host, .success(nil))
+            case .failure(let error): then(.failure(error))
+            case .success(nil): then(.success(nil))
             case .success(let record?):
-                let expiry = record.lastRequestMilliseconds + host.settings.sessionTimeout.milliseconds
+                let expiry = record.lastRequestMilliseconds + settings.sessionTimeout.wholeMilliseconds
                 // Redis keeps a session longer than its timeout. Adoption (no owner given) ignores the expiry, to recover its requests.
-                if owner != nil, record.running.isEmpty, expiry < WallClock.milliseconds { return then(host, .success(nil)) }
-                if let local = host.sessions[id], local.epoch == record.previousEpoch {
+                if owner != nil, record.running.isEmpty, expiry < WallClock.milliseconds { return then(.success(nil)) }
+                if let local = sessions[id], local.epoch == record.previousEpoch {
                     local.epoch = record.epoch
-                    return then(host, .success(local))
+                    return then(.success(local))
                 }
-                if let stale = host.sessions[id] { host.lose(stale) }
-                then(host, .success(host.rebuild(id, partition, record)))
+                if let stale = sessions[id] { lose(stale) }
+                then(.success(rebuild(id, partition, record)))
             }
         }
     }
@@ -117,8 +114,8 @@ final class SessionRegistry {
             let machine = RelayMachine(
                 requestID: running.id, jobID: running.jobID, sessionID: id, wantsReasoning: session.settings.wantsReasoning,
                 speaks: running.speaks)
-            let request = RunningRequest(id: running.id, jobID: running.jobID, text: running.text, speaks: running.speaks, machine: machine)
-            request.phase = .running
+            let request = RunningRequest(
+                id: running.id, jobID: running.jobID, text: running.text, speaks: running.speaks, machine: machine, state: .running)
             request.isMuted = true
             session.add(request)
             replay(request, in: session)
@@ -146,16 +143,16 @@ final class SessionRegistry {
     func detach(_ socket: ClientSocket, from session: Session) {
         guard session.socket === socket || session.socket == nil, !session.isOver else { return }
         session.socket = nil
-        left(session)
+        disconnected(session)
     }
 
     /// Releases a session whose socket closed before the session was open.
-    func nobodyCame(for session: Session) {
-        if session.socket == nil, !session.isOver { left(session) }
+    func releaseUnclaimed(_ session: Session) {
+        if session.socket == nil, !session.isOver { disconnected(session) }
     }
 
     /// Mutes the requests of a session without a client; forgets an idle session or starts its grace period.
-    private func left(_ session: Session) {
+    private func disconnected(_ session: Session) {
         for request in session.running { request.isMuted = true }
         // An unused session has no state worth keeping, so its expiry is brought forward.
         if session.isUnused { save(session, .time) }
@@ -168,21 +165,21 @@ final class SessionRegistry {
     private func abandon(_ session: Session) {
         session.graceTimer = nil
         guard !session.isOver, session.socket == nil else { return }
-        write(session, SessionStore.Change(), creating: .no) { host, saved in
+        write(session, SessionChange(), creating: .no) { [self] saved in
             guard !session.isOver, session.socket == nil else { return }
             if case .failed = saved {
-                session.graceTimer = host.eventLoop.after(.seconds(1)) { [weak host] in host?.abandon(session) }
+                session.graceTimer = eventLoop.after(.seconds(1)) { [weak self] in self?.abandon(session) }
                 return
             }
-            host.context.logger.info(
+            context.logger.info(
                 "client did not reconnect in time", metadata: ["session": "\(session.id)", "requests": "\(session.running.count)"])
-            for request in session.running { host.interruptSurely(request, in: session, reason: InterruptReason.clientGone) }
+            for request in session.running { interrupt(request, in: session, reason: InterruptReason.clientGone) }
         }
     }
 
     /// Ends a session that its client closed or that expired: interrupts its requests and deletes it from Redis.
     func end(_ session: Session) {
-        for request in session.running { interruptSurely(request, in: session, reason: InterruptReason.clientGone) }
+        for request in session.running { interrupt(request, in: session, reason: InterruptReason.clientGone) }
         drop(session)
         let (logger, id) = (context.logger, session.id)
         store.end(session.id, owner: session.owner, epoch: session.epoch) { error in

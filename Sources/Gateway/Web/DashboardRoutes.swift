@@ -4,7 +4,6 @@ import Hummingbird
 import JSONCodec
 import JobQueue
 import Logging
-import RedisClient
 
 /// `GET /dashboard` and the requests of its script: the snapshot that `sluice top` shows, one job's details, and the operator's actions.
 ///
@@ -37,7 +36,7 @@ struct DashboardRoutes: Sendable {
 
     @Sendable
     private func snapshot(_ request: Request, _ requestContext: GatewayRequestContext) async throws -> Response {
-        let snapshot = try await askingRedis { () throws(RedisError) in try await context.queue.snapshot() }
+        let snapshot = try await onQueue { () throws(QueueError) in try await context.queue.snapshot() }
         return .json(
             [
                 "role": .string(requestContext.operatorRole?.rawValue ?? ""), "gateway": .string(context.settings.name),
@@ -48,7 +47,7 @@ struct DashboardRoutes: Sendable {
     @Sendable
     private func job(_ request: Request, _ requestContext: GatewayRequestContext) async throws -> Response {
         guard let id = JobID(requestContext.jobParameter) else { throw HTTPErrorResponse.unknownJob }
-        let story = try await askingRedis { () throws(RedisError) in try await context.queue.story(of: id) }
+        let story = try await onQueue { () throws(QueueError) in try await context.queue.story(of: id) }
         guard let story else { throw HTTPErrorResponse.unknownJob }
         return .json(story.json, headers: Self.uncached)
     }
@@ -59,7 +58,7 @@ struct DashboardRoutes: Sendable {
         let text = requestContext.jobParameter
         var answer = InterruptAnswer(state: nil, stored: false)
         if let id = JobID(text) {
-            answer = try await askingRedis { () throws(RedisError) in
+            answer = try await onQueue { () throws(QueueError) in
                 try await context.queue.interrupt(id, reason: InterruptReason.userStop, owner: nil)
             }
             GatewayMetrics.interrupted(answer)
@@ -74,7 +73,7 @@ struct DashboardRoutes: Sendable {
     private func drain(_ request: Request, _ requestContext: GatewayRequestContext) async throws -> Response {
         try requestContext.requireAdmin()
         let name = requestContext.parameter("name")
-        guard try await askingRedis({ () throws(RedisError) in try await context.queue.drain(worker: name) }) else {
+        guard try await onQueue({ () throws(QueueError) in try await context.queue.drain(worker: name) }) else {
             throw HTTPErrorResponse(.notFound, code: "worker_not_found", "no such worker is running")
         }
         log("operator asked a worker to drain", ["worker": "\(name)"])
@@ -86,7 +85,7 @@ struct DashboardRoutes: Sendable {
         guard let priority = JobClass(rawValue: requestContext.parameter("class")) else {
             throw HTTPErrorResponse(.notFound, code: "queue_not_found", "a queue is interactive, standard or batch")
         }
-        let changed = try await askingRedis { () throws(RedisError) in try await context.queue.pause(priority, isPaused) }
+        let changed = try await onQueue { () throws(QueueError) in try await context.queue.pause(priority, isPaused) }
         log(isPaused ? "operator paused a queue" : "operator resumed a queue", ["class": "\(priority.rawValue)"])
         return .json(["class": .string(priority.rawValue), "paused": .bool(isPaused), "changed": .bool(changed)])
     }

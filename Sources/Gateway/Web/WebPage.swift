@@ -3,12 +3,6 @@ import HTTPTypes
 import Hummingbird
 import NIOCore
 
-#if canImport(FoundationEssentials)
-    import FoundationEssentials
-#else
-    import Foundation
-#endif
-
 /// A page of the gateway: one HTML document with its style sheet and scripts inlined, so that a visit is one request.
 ///
 /// The Content-Security-Policy names each inlined style sheet and script by its hash. Nothing else that gets into the page, such as a model's
@@ -63,4 +57,30 @@ struct WebPage: Sendable {
 
 extension HTTPField.Name {
     fileprivate static let referrerPolicy = HTTPField.Name("Referrer-Policy")!
+}
+
+extension WebPage {
+    /// `GET /`: the chat page.
+    /// - Parameter requiresKey: whether the page asks a visitor for an API key before it connects.
+    static func chat(requiresKey: Bool) -> WebPage {
+        let document = String(decoding: PackageResources.chat_html, as: UTF8.self)
+        return WebPage(
+            document: document.replacing(#"data-requires-key="true""#, with: #"data-requires-key="\#(requiresKey)""#),
+            styleSheet: Asset("chat.css", PackageResources.chat_css),
+            scripts: [
+                Asset("chat-client.js", PackageResources.chat_client_js), Asset("chat-page.js", PackageResources.chat_page_js),
+            ])
+    }
+
+    /// `GET /dashboard`: the operator's dashboard. The document holds no facts about the deployment; its script fetches them with the
+    /// operator's key.
+    static func dashboard() -> WebPage {
+        WebPage(
+            document: String(decoding: PackageResources.dashboard_html, as: UTF8.self),
+            styleSheet: Asset("dashboard.css", PackageResources.dashboard_css),
+            scripts: [
+                Asset("dashboard-elements.js", PackageResources.dashboard_elements_js),
+                Asset("dashboard-chart.js", PackageResources.dashboard_chart_js), Asset("dashboard.js", PackageResources.dashboard_js),
+            ])
+    }
 }

@@ -12,7 +12,7 @@ extension ClientSocket {
             try pipeline.addHandler(SocketIntake(self), position: .before(decoder))
         } catch {
             // Pipelines without a decoder (tests) carry frames, not bytes.
-            node.context.logger.debug("no frame decoder", metadata: ["error": "\(error)"])
+            gateway.context.logger.debug("no frame decoder", metadata: ["error": "\(error)"])
         }
     }
 

@@ -3,6 +3,7 @@ import JSONCodec
 import JobQueue
 import Logging
 import NIOCore
+import Support
 
 /// Handling of the client's messages.
 extension ClientSocket {
@@ -35,7 +36,7 @@ extension ClientSocket {
 
     /// The message's `request_id`, for an ERROR; nil when absent or too long.
     private func requestID(_ envelope: Envelope) -> String? {
-        envelope.payload["request_id"]?.string.flatMap { $0.utf8.count <= FieldLimit.requestID ? $0 : nil }
+        envelope.payload["request_id"]?.string.flatMap { $0.utf8.count <= NameLimit.id ? $0 : nil }
     }
 
     /// Handles a message of a registered socket.
@@ -43,17 +44,16 @@ extension ClientSocket {
         do throws(ProtocolError) {
             switch envelope.kind {
             case .register: send(.malformed("REGISTER was already sent on this connection"))
-            case .request: try request(try RequestPayload(envelope.payload), in: session)
+            case .request: try gateway.registry.request(try RequestPayload(envelope.payload), in: session)
             case .interrupt: try interrupt(try InterruptPayload(envelope.payload), in: session)
-            case .resume:
-                try node.host.resume(try ResumePayload(envelope.payload), in: session)
+            case .resume: try gateway.registry.resume(try ResumePayload(envelope.payload), in: session)
             case .sessionQuery: sendInfo(session, fields: envelope.payload["query_fields"])
             case .heartbeatReply: break
             case .healthCheck: sendHealth()
             case .shutdown:
                 send("SHUTDOWN", ["reason": "requested by the client"])
                 // End the session before the socket closes, which would otherwise start the grace period.
-                node.host.end(session)
+                gateway.registry.end(session)
                 close(.normal, "")
             }
         } catch {
@@ -68,9 +68,9 @@ extension ClientSocket {
         let registration: RegisterPayload
         do { registration = try RegisterPayload(payload, maximumSize: settings.sessionMaximum) } catch { return send(error) }
         registering()
-        let authenticator = node.context.authenticator
-        let (credential, address) = (registration.credential, address)
-        node.context.await({ await authenticator.verdict(credential, from: address) }) { [weak self] verdict in
+        let authenticator = gateway.context.authenticator
+        gateway.context.backgroundTasks.startOnLoop { [weak self, address] in
+            let verdict = await authenticator.verdict(registration.credential, from: address)
             guard let self, case .registering = self.state else { return }
             switch verdict {
             case .tenant(let tenant): self.openSession(registration, owner: tenant.name)
@@ -86,14 +86,14 @@ extension ClientSocket {
 
     /// Opens or resumes the session after authentication. Messages that arrive meanwhile are queued in `waiting`.
     private func openSession(_ payload: RegisterPayload, owner: String) {
-        guard join(node.host.accounts.tenant(owner)) else {
+        guard join(gateway.registry.accounts.tenant(owner)) else {
             send(ProtocolError(.rateLimited, "too many open sockets for this tenant", retryable: true))
             return close(.overloaded, "too many open sockets for this tenant")
         }
-        let host = node.host
+        let registry = gateway.registry
         let then: (Result<Session, ProtocolError>) -> Void = { [weak self] result in
             guard let self, case .registering = self.state else {
-                if case .success(let session) = result { host.nobodyCame(for: session) }
+                if case .success(let session) = result { registry.releaseUnclaimed(session) }
                 return
             }
             switch result {
@@ -107,9 +107,9 @@ extension ClientSocket {
             }
         }
         if let id = payload.resumedSession {
-            host.resume(id, owner: owner, then: then)
+            registry.resume(id, owner: owner, then: then)
         } else {
-            host.open(owner: owner, settings: payload.settings, then: then)
+            registry.open(owner: owner, settings: payload.settings, then: then)
         }
     }
 
@@ -120,59 +120,11 @@ extension ClientSocket {
             "REGISTER_ACK",
             [
                 "status": "SUCCESS", "message": "registered", "session_id": .string(session.id),
-                "session_timeout_seconds": .integer(settings.sessionTimeout.milliseconds / 1000),
+                "session_timeout_seconds": .integer(settings.sessionTimeout.wholeSeconds),
             ])
         let envelopes = waiting
         waiting = []
         for envelope in envelopes { take(envelope) }
-    }
-
-    // MARK: REQUEST
-
-    /// Checks the limits of session and tenant, applies changes to the settings, then starts the request.
-    /// - Throws: the ERROR to send, with the request's id; nothing was changed or started then.
-    private func request(_ payload: RequestPayload, in session: Session) throws(ProtocolError) {
-        func refusal(_ code: ErrorCode, _ message: String, retryable: Bool = false) -> ProtocolError {
-            ProtocolError(code, message, retryable: retryable, requestID: payload.id)
-        }
-        if !payload.text.isEmpty {
-            guard session.request(payload.id) == nil, session.endedRequest(payload.id) == nil else {
-                throw refusal(.duplicateRequest, "the request_id is taken")
-            }
-            guard !node.context.readiness.isDraining else { throw refusal(.serverBusy, "the server is shutting down", retryable: true) }
-            // Superseded requests may still be running while they are interrupted, so a client that types fast gets twice the limit.
-            let maximum = payload.supersedes ? 2 * settings.requestsPerSocket : settings.requestsPerSocket
-            guard session.running.count < maximum else {
-                throw refusal(.rateLimited, "the session already has \(settings.requestsPerSocket) running requests", retryable: true)
-            }
-            // A superseding request replaces a running one, so the tenant's limit does not apply.
-            guard node.context.tenants.hasRoom(session.owner) || payload.supersedes && !session.running.isEmpty else {
-                throw refusal(.rateLimited, "too many running requests for this tenant", retryable: true)
-            }
-        }
-        guard session.account.hasRoom(for: session.cost(of: payload.text)) else {
-            throw refusal(.rateLimited, "too many bytes of requests in memory for this tenant", retryable: true)
-        }
-        if !payload.update.isEmpty {
-            // An update parses and writes all settings, even when its message is small.
-            session.account.charge(session.settingsText.utf8.count)
-            do {
-                let changed = try payload.update.applied(to: session.settings, maximumSize: settings.sessionMaximum)
-                if changed != session.settings {
-                    session.settings = changed
-                    node.host.save(session, .settings)
-                }
-            } catch {
-                var error = error
-                error.requestID = payload.id
-                throw error
-            }
-        }
-        if payload.text.isEmpty {
-            node.host.touch(session)
-        } else {
-            node.host.start(payload, in: session)
-        }
     }
 
     // MARK: INTERRUPT
@@ -180,7 +132,8 @@ extension ClientSocket {
     /// Charged and held for each request id of an INTERRUPT until it is acknowledged, bytes.
     private static let interruptCost = 512
 
-    /// Interrupts the named requests, or all running ones, and acknowledges once all have a result.
+    /// Interrupts the named requests, or all running ones, and acknowledges once all have a result. Next on the path of an interrupt:
+    /// `SessionRegistry.interrupt`.
     private func interrupt(_ payload: InterruptPayload, in session: Session) throws(ProtocolError) {
         let targets: [(id: String, request: RunningRequest?)] =
             payload.ids?.map { ($0, session.request($0)) } ?? session.running.map { ($0.id, $0) }
@@ -200,7 +153,7 @@ extension ClientSocket {
                 collector.answered(index, state: session.endedRequest(id)?.ending.rawValue ?? "unknown", stored: false)
                 continue
             }
-            node.host.interrupt(request, in: session, reason: payload.reason) { answer in
+            gateway.registry.interrupt(request, in: session, reason: payload.reason) { answer in
                 let state =
                     answer?.state?.rawValue ?? session.endedRequest(id)?.ending.rawValue
                     ?? (session.request(id) == nil ? "unknown" : "running")
@@ -249,13 +202,14 @@ extension ClientSocket {
 
     /// Sends HEALTH_CHECK_ACK.
     private func sendHealth() {
-        let status: JSON = node.context.readiness.problem == nil ? "HEALTHY" : "UNHEALTHY"
-        let share = node.processor.percent
+        let status: JSON = gateway.context.readiness.problem == nil ? "HEALTHY" : "UNHEALTHY"
+        let share = gateway.processor.percent
         send(
             "HEALTH_CHECK_ACK",
             [
                 "health_status": [
-                    "status": status, "conn_count": .integer(node.ledger.count), "cpu_usage": .number(String((share * 10).rounded() / 10)),
+                    "status": status, "conn_count": .integer(gateway.ledger.count),
+                    "cpu_usage": .number(String((share * 10).rounded() / 10)),
                 ]
             ])
     }

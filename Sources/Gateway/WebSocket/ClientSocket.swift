@@ -31,7 +31,7 @@ final class ClientSocket: ChannelInboundHandler {
     /// Time for the peer to read pending data and answer the close frame.
     private static let closingTime = Duration.seconds(3)
 
-    let node: GatewayState
+    let gateway: GatewayState
     /// IP address of the peer.
     let address: String
     /// The `traceparent` header of the upgrade request; passed on with all jobs of this socket.
@@ -64,15 +64,15 @@ final class ClientSocket: ChannelInboundHandler {
     private var beats: RepeatedTask?
     private var expiry: Scheduled<Void>?
 
-    var settings: GatewaySettings { node.context.settings }
-    var eventLoop: any EventLoop { node.context.eventLoop }
+    var settings: GatewaySettings { gateway.context.settings }
+    var eventLoop: any EventLoop { gateway.context.eventLoop }
 
-    init(node: GatewayState, address: String) {
-        self.node = node
+    init(gateway: GatewayState, address: String) {
+        self.gateway = gateway
         self.address = address
-        messages = MessageMachine(maximum: node.context.settings.messageMaximum)
-        account = node.host.accounts.address(AddressShares.key(address))
-        allowance = Allowance(perSecond: node.context.settings.messagesPerSecond, milliseconds: WallClock.milliseconds)
+        messages = MessageMachine(maximum: gateway.context.settings.messageMaximum)
+        account = gateway.registry.accounts.address(AddressShares.key(address))
+        allowance = Allowance(perSecond: gateway.context.settings.messagesPerSecond, milliseconds: WallClock.milliseconds)
     }
 
     /// The session while the socket is registered; nil before and while closing.
@@ -83,12 +83,12 @@ final class ClientSocket: ChannelInboundHandler {
     func handlerAdded(context: ChannelHandlerContext) {
         self.context = context
         addIntake(context)
-        node.ledger.add(self)
+        gateway.ledger.add(self)
         GatewayMetrics.socketsOpened.increment()
         awaitRegister()
     }
 
-    /// Another REGISTER may come: the first one, or one after a refusal.
+    /// Waits for REGISTER: the first one, or another one after a refusal.
     func awaitRegister() {
         state = .unregistered
         timer = eventLoop.after(settings.registerTimeout) { [weak self] in
@@ -96,16 +96,16 @@ final class ClientSocket: ChannelInboundHandler {
         }
     }
 
-    /// REGISTER came. Its check may wait for those of others, so that the client's time stops.
+    /// REGISTER was received. Stops the client's timeout, because the check may wait for those of other clients.
     func registering() {
         state = .registering
         timer?.cancel()
     }
 
-    func handlerRemoved(context: ChannelHandlerContext) { gone() }
+    func handlerRemoved(context: ChannelHandlerContext) { connectionClosed() }
 
     func channelInactive(context: ChannelHandlerContext) {
-        gone()
+        connectionClosed()
         context.fireChannelInactive()
     }
 
@@ -161,7 +161,7 @@ final class ClientSocket: ChannelInboundHandler {
     }
 
     /// Cleans up after the connection closed. Idempotent.
-    private func gone() {
+    private func connectionClosed() {
         context = nil
         timer?.cancel()
         beats?.cancel()
@@ -172,9 +172,9 @@ final class ClientSocket: ChannelInboundHandler {
         state = .closed
         waiting = []
         leaveAccount()
-        node.ledger.remove(self)
-        if let session { node.host.detach(self, from: session) }
-        node.leftIfDrained()
+        gateway.ledger.remove(self)
+        if let session { gateway.registry.detach(self, from: session) }
+        gateway.completeDrainIfEmpty()
     }
 
     // MARK: sending
@@ -210,7 +210,7 @@ final class ClientSocket: ChannelInboundHandler {
         GatewayMetrics.framesSent.increment()
         if !isDirty {
             isDirty = true
-            node.flushes.add(self)
+            gateway.flushes.add(self)
         }
         if output.isWatched, opcode != .connectionClose { wrote(size, context) }
     }
@@ -241,7 +241,7 @@ final class ClientSocket: ChannelInboundHandler {
         payload.writeString(reason)
         write(.connectionClose, payload)
         closing(session)
-        node.context.logger.debug(
+        gateway.context.logger.debug(
             "socket closed", metadata: ["code": "\(code.rawValue)", "reason": "\(reason)", "session": "\(session?.id ?? "")"])
     }
 
@@ -267,7 +267,7 @@ final class ClientSocket: ChannelInboundHandler {
         expiry?.cancel()
         timer = eventLoop.after(Self.closingTime) { [weak self] in self?.context?.close(promise: nil) }
         // The grace period starts now, not when the connection closes.
-        if let session { node.host.detach(self, from: session) }
+        if let session { gateway.registry.detach(self, from: session) }
     }
 
     // MARK: heartbeat and expiry
@@ -276,9 +276,9 @@ final class ClientSocket: ChannelInboundHandler {
     func registered(_ session: Session) {
         state = .registered(session)
         timer?.cancel()
-        node.host.attach(self, to: session)
+        gateway.registry.attach(self, to: session)
         let bound = NIOLoopBound(self, eventLoop: eventLoop)
-        let period = TimeAmount.milliseconds(Int64(settings.heartbeat.milliseconds))
+        let period = TimeAmount(settings.heartbeat)
         beats = eventLoop.scheduleRepeatedTask(initialDelay: period, delay: period) { _ in bound.value.beat() }
         watchExpiry(session)
     }
@@ -300,12 +300,12 @@ final class ClientSocket: ChannelInboundHandler {
     /// Warns about or ends an expiring session, and schedules the next check. A REQUEST postpones the expiry without rescheduling the
     /// check, which then finds that there is time left.
     private func watchExpiry(_ session: Session) {
-        let warning = min(settings.sessionWarning, settings.sessionTimeout / 2).milliseconds
+        let warning = min(settings.sessionWarning, settings.sessionTimeout / 2).wholeMilliseconds
         let left = session.expiry(settings.sessionTimeout) - WallClock.milliseconds
         if left <= 0, session.running.isEmpty {
-            node.context.logger.info("session expired", metadata: ["session": "\(session.id)"])
+            gateway.context.logger.info("session expired", metadata: ["session": "\(session.id)"])
             send(ProtocolError(.sessionInvalid, "the session expired"))
-            node.host.end(session)
+            gateway.registry.end(session)
             close(.unauthorized, "the session expired")
             return
         }
@@ -342,6 +342,6 @@ final class ClientSocket: ChannelInboundHandler {
 
     /// Called when a request of the session ended; closes an idle socket during a drain.
     func requestEnded() {
-        if node.context.readiness.isDraining, isIdle { sendAway() }
+        if gateway.context.readiness.isDraining, isIdle { sendAway() }
     }
 }

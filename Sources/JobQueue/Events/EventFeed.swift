@@ -77,6 +77,11 @@ package actor EventFeed {
         begin(id, after: nil, receive).following
     }
 
+    /// The same for callers on the event loop, at once and without a task.
+    package nonisolated func followOnLoop(new id: JobID, receive: @escaping @Sendable ([LoggedEvent]) -> Void) -> Following {
+        assumeIsolated { $0.follow(new: id, receive: receive) }
+    }
+
     /// Follows a job that was submitted earlier, starting with the events in its log. `receive` works as in `follow(new:)`.
     /// - Parameter after: the last event that the receiver has; nil to start from the beginning.
     /// - Throws: `.unavailable` when Redis does not confirm the subscription within 5 s; the job is not followed then.

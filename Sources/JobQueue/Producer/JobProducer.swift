@@ -55,13 +55,17 @@ package struct InterruptAnswer: Sendable, Equatable {
 
 /// A producer's commands on the queue: submit and interrupt jobs, read their records and event logs.
 ///
-/// Every method throws `RedisError`; after `connectionLost` and `timeout` it is unknown whether Redis executed the call. All methods are
+/// Every method throws `QueueError`; after `connectionLost` and `timeout` it is unknown whether Redis executed the call. All methods are
 /// safe to repeat with the same arguments: a repeated submission returns `exists`, a repeated interrupt has no further effect.
 package struct JobProducer: Sendable {
     package let redis: RedisClient
     package let settings: QueueSettings
 
     package var keys: Keys { settings.keys }
+    /// Number of partitions of the deployment.
+    package var partitions: Int { keys.partitions }
+    /// Runs tasks on the event loop of the connection, so that a reply resumes them without a change of thread.
+    package var executor: any TaskExecutor { redis.executor }
 
     package init(redis: RedisClient, settings: QueueSettings) {
         self.redis = redis
@@ -145,6 +149,19 @@ package struct JobProducer: Sendable {
     package func forgetRequest(_ id: JobID, of gateway: String) async throws(RedisError) {
         let key = keys.requests(of: gateway, partition: keys.partition(of: id.rawValue))
         _ = try await redis.send("SREM", .string(key), .string(id.rawValue))
+    }
+
+    /// Whether each job has ended, or its record has expired or was lost. False when that could not be read.
+    package func haveEnded(_ ids: [JobID]) async throws(QueueError) -> [Bool] {
+        var pipeline = RedisPipeline()
+        for id in ids { pipeline.append("HGET", .string(keys.record(id)), "state") }
+        return try await redis.send(pipeline).map { reply in
+            switch reply {
+            case .null: true
+            case .bulk: reply.string.flatMap(JobState.init)?.isTerminal ?? true
+            default: false
+            }
+        }
     }
 
     /// The job's record; nil for an unknown job.

@@ -1,6 +1,7 @@
 import Contract
 import CurlTransport
 import Glibc
+import Support
 
 /// One generation request to an upstream, from connecting until its result. Used on the event loop only.
 package final class UpstreamCall {
@@ -164,7 +165,7 @@ extension UpstreamCall: ExchangeDelegate {
         if let decoder, decoder.isComplete { return end(.complete) }
         // An error status explains the failure better than the broken connection.
         if let head, !head.isSuccess {
-            return end(.failed(HTTPFailure.failure(head: head, body: errorBody, upstream: upstream, secondsSinceEpoch: time(nil))))
+            return end(.failed(HTTPFailure.failure(head: head, body: errorBody, upstream: upstream, secondsSinceEpoch: WallClock.seconds)))
         }
         switch outcome.kind {
         // libcurl reports success when the connection closes inside the response head.

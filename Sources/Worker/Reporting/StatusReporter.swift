@@ -2,6 +2,7 @@ import Contract
 import JobQueue
 import Logging
 import NIOCore
+import RedisClient
 import Support
 
 /// Writes the heartbeat of this worker to Redis once per second, with the figures that operator tools show. Runs on the event loop of the
@@ -60,7 +61,7 @@ actor StatusReporter {
         report.inFlight = await claimer.inFlight
         report.capacity = capacity
         report.isDraining = drain.hasBegun
-        report.version = Version.current
+        report.version = BuildInformation.version
         report.startedMilliseconds = started
         do { try await consumer.writeHeartbeat(window.lately(report, at: clock()), now: WallClock.milliseconds) } catch {
             logger.debug("heartbeat not written", metadata: ["error": "\(error)"])

@@ -2,6 +2,7 @@ import Glibc
 import Logging
 import Observability
 import OperatorTools
+import Support
 
 /// The first steps of every node.
 enum NodeStart {
@@ -15,8 +16,8 @@ enum NodeStart {
         let descriptors = DescriptorLimit.raise()
         var logger = Logger(label: "sluice.\(kind.rawValue)")
         var facts = effectiveSettings(of: source, for: kind)
-        facts["version"] = "\(Build.version)"
-        facts["build"] = "\(Build.configuration)"
+        facts["version"] = "\(BuildInformation.version)"
+        facts["build"] = "\(BuildInformation.configuration)"
         facts["name"] = "\(name)"
         facts["pid"] = "\(getpid())"
         facts["descriptors"] = "\(descriptors)"

@@ -1,6 +1,7 @@
 import Gateway
 import Observability
 import OperatorTools
+import Support
 
 extension SettingsReader {
     /// The gateway's settings; unset ones keep the defaults of `GatewaySettings`.
@@ -11,7 +12,7 @@ extension SettingsReader {
             gateway.port = address.port
         }
         gateway.name = nodeName("SLUICE_GATEWAY_NAME")
-        gateway.version = Build.version
+        gateway.version = BuildInformation.version
         readTimes(into: &gateway)
         readLimits(into: &gateway)
         if let model = text("SLUICE_DEFAULT_MODEL") { gateway.defaultModel = model }

@@ -1,7 +1,6 @@
 import Contract
 import JobQueue
 import NIOConcurrencyHelpers
-import RedisClient
 
 /// The jobs submitted with `POST /v1/jobs` to this gateway, which count as running requests of their tenants. Thread-safe.
 ///
@@ -35,7 +34,7 @@ final class SubmittedJobs: Sendable {
 
     /// Removes ended jobs of all tenants at their limit. Called at every gateway heartbeat, because requests on sockets and completions are
     /// admitted without reading Redis.
-    func lookAtFull(_ queue: JobProducer) async {
+    func removeEnded(_ queue: JobProducer) async {
         for tenant in jobs.withLockedValue({ Array($0.keys) }) where !tenants.hasRoom(tenant) { await removeEnded(of: tenant, queue) }
     }
 
@@ -43,19 +42,9 @@ final class SubmittedJobs: Sendable {
     private func removeEnded(of tenant: String, _ queue: JobProducer) async {
         let oldest = jobs.withLockedValue { Array($0[tenant, default: []].prefix(Self.batch)) }
         guard !oldest.isEmpty else { return }
-        var pipeline = RedisPipeline()
-        for id in oldest { pipeline.append(["HGET", .string(queue.keys.record(id)), "state"]) }
         // While Redis is not reachable, they are still counted.
-        guard let replies = try? await queue.redis.send(pipeline) else { return }
-        let ended = zip(oldest, replies).filter { _, reply in
-            switch reply {
-            // The record has expired or was lost.
-            case .null: true
-            case .bulk: JobState(rawValue: reply.text ?? "")?.isTerminal ?? true
-            default: false
-            }
-        }
-        remove(Set(ended.map(\.0)), of: tenant)
+        guard let haveEnded = try? await queue.haveEnded(oldest) else { return }
+        remove(Set(zip(oldest, haveEnded).filter(\.1).map(\.0)), of: tenant)
     }
 
     private func remove(_ ids: Set<JobID>, of tenant: String) {

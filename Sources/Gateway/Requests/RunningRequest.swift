@@ -1,0 +1,77 @@
+import Contract
+import JobQueue
+import NIOCore
+
+/// A request whose job has not ended, as far as this gateway knows. Confined to the event loop.
+///
+/// `state` is the one place that says whether the request is over. Everything that arrives later asks it: the reply to the submission, events,
+/// pages of a replay.
+final class RunningRequest {
+    enum State {
+        /// Redis has not answered the submission. Interrupts wait in `delayedInterrupts`. Next: `running`, `over`.
+        case submitting
+        /// Redis has the job. Next: `over`.
+        case running
+        /// The request ended or was rejected, or its session is over. Final: no event is relayed any more. Interrupts that waited for the
+        /// submission are still sent when it is answered.
+        case over
+    }
+
+    let id: String
+    let jobID: JobID
+    /// The user's message; nil after a takeover when it was too long to be stored.
+    let text: String?
+    var textBytes: Int { text?.utf8.count ?? 0 }
+    /// Whether the answer includes speech.
+    let speaks: Bool
+    private(set) var state: State
+    /// Whether the request was not stored because the owner's session quota is used up; its submission then fails.
+    var exceedsQuota = false
+    /// The job's trace context; nil when another gateway submitted it.
+    var traceparent: String?
+    var machine: RelayMachine
+    /// The subscription to the job's events; nil before it starts and after the job's end.
+    var following: Following?
+    /// Whether frames are withheld, because the client is disconnected or has not resumed this request yet.
+    var isMuted = false
+    /// Raised by every RESUME; events delivered for an older generation are dropped.
+    private(set) var generation = 0
+    /// Time of the first INTERRUPT; nil when there was none.
+    var interruptedAt: NIODeadline?
+    /// Interrupts to send once Redis has the job.
+    var delayedInterrupts: [(reason: String, then: (InterruptAnswer?) -> Void)] = []
+    /// Completions that share the answer to the interrupt in flight; empty: none is in flight.
+    var interruptCompletions: [(InterruptAnswer?) -> Void] = []
+    /// Whether an interrupt whose acknowledgement is overdue is still being retried.
+    var isRetryingInterrupt = false
+
+    /// - Parameter state: `.submitting` for a new request, `.running` for one of a claimed session.
+    init(id: String, jobID: JobID, text: String?, speaks: Bool, machine: RelayMachine, state: State = .submitting) {
+        self.id = id
+        self.jobID = jobID
+        self.text = text
+        self.speaks = speaks
+        self.machine = machine
+        self.state = state
+    }
+
+    /// What is stored in the session's record.
+    var record: SessionRecord.Running { SessionRecord.Running(id: id, jobID: jobID, text: text, speaks: speaks) }
+
+    /// Redis has accepted the job. No effect when the request is over.
+    func accepted() { if state == .submitting { state = .running } }
+
+    /// Ends the request. Called by `Session` only, which also stops counting it.
+    func end() { state = .over }
+
+    /// Starts to relay to a client that has the events up to `known`, with a new generation.
+    /// - Parameter machine: has received nothing yet.
+    func restart(_ machine: RelayMachine) {
+        generation += 1
+        isMuted = false
+        self.machine = machine
+    }
+
+    /// Whether events that were requested for `generation` are still to be relayed.
+    func wantsEvents(for generation: Int) -> Bool { state != .over && generation == self.generation }
+}

@@ -1,0 +1,43 @@
+import Logging
+import NIOCore
+import RedisClient
+
+/// The Redis connections of a gateway: one for commands and one for subscriptions.
+///
+/// Both are on one event loop, so that events and replies are handled on the thread of the clients' sockets. They reconnect by themselves.
+package struct ProducerConnections: Sendable {
+    package typealias ServerURL = RedisURL
+    package typealias ServerSettings = RedisSettings
+
+    package let producer: JobProducer
+    /// Follows jobs by the connection for subscriptions.
+    package let feed: EventFeed
+    private let subscriber: RedisSubscriber
+
+    /// Creates the connections; `run` opens them.
+    package init(url: ServerURL, settings: ServerSettings, queue: QueueSettings, eventLoop: any EventLoop, logger: Logger) {
+        let commands = RedisClient(url: url, settings: settings, eventLoop: eventLoop, name: "commands", logger: logger)
+        subscriber = RedisSubscriber(url: url, settings: settings, eventLoop: eventLoop, name: "events", logger: logger)
+        producer = JobProducer(redis: commands, settings: queue)
+        feed = EventFeed(queue: producer, subscriber: subscriber, eventLoop: eventLoop, logger: logger)
+    }
+
+    /// Whether the connection for commands is up. Callable from any thread.
+    package var isConnected: Bool { producer.redis.isConnected }
+
+    /// Whether the subscriptions are active; see `RedisSubscriber.isAlive`. Callable from any thread.
+    package var isSubscriptionAlive: Bool { subscriber.isAlive }
+
+    /// Keeps both connections open until `shutdown` is called or the task is cancelled.
+    package func run() async {
+        async let commands: Void = producer.redis.run()
+        async let subscriptions: Void = subscriber.run()
+        _ = await (commands, subscriptions)
+    }
+
+    /// Closes both connections. Later commands fail.
+    package func shutdown() {
+        producer.redis.shutdown()
+        subscriber.shutdown()
+    }
+}
