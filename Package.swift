@@ -68,7 +68,7 @@ let package = Package(
         .target(
             name: "CurlTransport",
             dependencies: [
-                "CCurl", "CEpoll", .product(name: "Metrics", package: "swift-metrics"),
+                "CCurl", "CEpoll", "Support", .product(name: "Metrics", package: "swift-metrics"),
                 .product(name: "DequeModule", package: "swift-collections"),
             ], swiftSettings: settings),
         .target(
@@ -80,7 +80,7 @@ let package = Package(
         .target(
             name: "Worker",
             dependencies: core + [
-                "Support", "JSONCodec", "Contract", "RedisClient", "JobQueue", "CurlTransport", "Upstream",
+                "Support", "JSONCodec", "Contract", "JobQueue", "CurlTransport", "Upstream",
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
                 .product(name: "Hummingbird", package: "hummingbird"), .product(name: "NIOPosix", package: nio),
                 .product(name: "NIOConcurrencyHelpers", package: nio), .product(name: "Metrics", package: "swift-metrics"),

@@ -1,5 +1,6 @@
 import Contract
 import JSONCodec
+import JobQueue
 import Testing
 
 @testable import Gateway

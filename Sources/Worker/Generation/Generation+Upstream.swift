@@ -1,5 +1,6 @@
 import Contract
 import CoreMetrics
+import CurlTransport
 import JobQueue
 import Logging
 import Upstream

@@ -1,3 +1,4 @@
+import CurlTransport
 import JobQueue
 import Logging
 import Upstream

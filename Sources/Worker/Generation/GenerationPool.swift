@@ -1,5 +1,6 @@
 import Contract
 import CoreMetrics
+import CurlTransport
 import DequeModule
 import JobQueue
 import Logging

@@ -1,3 +1,5 @@
+import Support
+
 /// Parsing and formatting of setting values. Parsers return nil for invalid text.
 enum SettingValue {
     private static let durationUnits: [(suffix: String, nanoseconds: Double)] = [
