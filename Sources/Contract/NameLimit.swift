@@ -2,7 +2,7 @@
 /// checked on input.
 package enum NameLimit {
     package static let model = 256
-    /// Job and session ids.
+    /// Job, session and request ids.
     package static let id = 128
     /// Workers and gateways.
     package static let node = 128
@@ -10,6 +10,8 @@ package enum NameLimit {
     package static let owner = 128
     /// Interrupt reasons.
     package static let reason = 64
+    /// Function names of a session's function definitions.
+    package static let function = 64
     /// A speech model, voice or audio format.
     package static let voice = 256
     /// A `traceparent` of any version.

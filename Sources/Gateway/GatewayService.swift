@@ -6,6 +6,7 @@ import NIOCore
 import NIOPosix
 import RedisClient
 import ServiceLifecycle
+import Support
 import UnixSignals
 
 /// Runs a gateway. Graceful shutdown drains it; cancellation stops it immediately.
@@ -197,38 +198,21 @@ package struct GatewayService: Service {
         parts.context.readiness.startDraining()
         let start = ContinuousClock.now
         let deadline = start + settings.drainTimeout + Self.shutdownAllowance
-        await runUntil(deadline, parts.context.backgroundTasks) {
+        await parts.context.backgroundTasks.start {
             let node = parts.node
             await withCheckedContinuation { (done: CheckedContinuation<Void, Never>) in
                 parts.context.eventLoop.execute { node.value.drain { done.resume() } }
             }
-        }
+        }.ends(by: deadline)
         // Until then probes are answered and new sockets rejected with 503. A second signal cancels this sleep.
         try? await Task.sleep(until: start + min(settings.drainNotice, settings.drainTimeout), clock: .continuous)
-        await runUntil(max(deadline, .now + Self.shutdownAllowance), parts.context.backgroundTasks) {
+        await parts.context.backgroundTasks.start {
             do { try await parts.server.shutdownGracefully() } catch {
                 parts.context.logger.debug("listener shutdown failed", metadata: ["error": "\(error)"])
             }
-        }
+        }.ends(by: max(deadline, .now + Self.shutdownAllowance))
         await beat.leave()
         logger.info("gateway drained")
-    }
-
-    /// Runs `body` in the background and waits for it until the deadline or cancellation. It continues in the background after that.
-    private func runUntil(
-        _ deadline: ContinuousClock.Instant, _ backgroundTasks: BackgroundTasks, _ body: @escaping @Sendable () async -> Void
-    ) async {
-        let (ended, end) = AsyncStream.makeStream(of: Void.self)
-        backgroundTasks.start {
-            await body()
-            end.finish()
-        }
-        let clock = Task {
-            try? await Task.sleep(until: deadline, clock: .continuous)
-            end.finish()
-        }
-        for await _ in ended {}
-        clock.cancel()
     }
 
     /// Reloads API keys, accounts and certificates at every SIGHUP. Files that cannot be used are logged and the previous values kept.

@@ -1,4 +1,5 @@
 import Contract
+import Support
 
 /// Settings of the queue. Gateways and workers of a deployment must use the same values.
 package struct QueueSettings: Sendable {
@@ -33,6 +34,6 @@ package struct QueueSettings: Sendable {
     /// Interval at which leases are renewed and interrupt keys are read: a third of the lease.
     package var renewalInterval: Duration { lease / 3 }
 
-    var retentionSeconds: Int { max(1, Int(retention.components.seconds)) }
-    var leaseMilliseconds: Int { Int(lease.components.seconds) * 1_000 + Int(lease.components.attoseconds / 1_000_000_000_000_000) }
+    var retentionSeconds: Int { max(1, retention.wholeSeconds) }
+    var leaseMilliseconds: Int { lease.wholeMilliseconds }
 }

@@ -1,4 +1,5 @@
 import Glibc
+import Support
 
 /// Kernel statistics of this process (proc(5)).
 package struct ProcessMetrics: Sendable {
@@ -48,19 +49,8 @@ package struct ProcessMetrics: Sendable {
         return max(0, count - 3)
     }
 
-    /// The first megabyte of a file as text; nil when it cannot be opened.
+    /// The text of a file of at most 1 MiB; nil when it cannot be read.
     private static func contents(_ path: String) -> String? {
-        let descriptor = open(path, O_RDONLY | O_CLOEXEC)
-        guard descriptor >= 0 else { return nil }
-        defer { close(descriptor) }
-        var bytes: [UInt8] = []
-        var chunk = [UInt8](repeating: 0, count: 4_096)
-        while bytes.count < 1 << 20 {
-            let count = chunk.withUnsafeMutableBytes { Glibc.read(descriptor, $0.baseAddress, $0.count) }
-            if count < 0, errno == EINTR { continue }
-            guard count > 0 else { break }
-            bytes += chunk[..<count]
-        }
-        return String(decoding: bytes, as: UTF8.self)
+        (try? FileContents.read(path, limit: 1 << 20)).map { String(decoding: $0, as: UTF8.self) }
     }
 }

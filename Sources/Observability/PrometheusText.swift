@@ -1,3 +1,5 @@
+import Support
+
 /// The response of `/metrics`: all metrics of the process in the Prometheus text format 0.0.4.
 package func prometheusText() -> String {
     PrometheusText.render(MetricsRegistry.shared, process: ProcessMetrics.read())
@@ -19,7 +21,8 @@ enum PrometheusText {
         }
         append("sluice_metrics_series_refused_total", type: "counter", registry.refused.value, to: &out)
         out += "# TYPE sluice_build_info gauge\n"
-        append("sluice_build_info", labels([("version", Build.version), ("configuration", Build.configuration)]), 1, to: &out)
+        let build = [("version", BuildInformation.version), ("configuration", BuildInformation.configuration)]
+        append("sluice_build_info", labels(build), 1, to: &out)
         if let process {
             append("process_resident_memory_bytes", type: "gauge", Double(process.residentBytes), to: &out)
             append("process_virtual_memory_bytes", type: "gauge", Double(process.virtualBytes), to: &out)

@@ -2,6 +2,7 @@ import Contract
 import JSONCodec
 import NIOCore
 import NIOHTTP1
+import Support
 
 /// Ollama's chat API: one JSON object per line; the last has `done:true` and the token counts. It streams by default, continues a last
 /// assistant message, and sends tool calls complete.

@@ -1,4 +1,5 @@
 import Glibc
+import Support
 
 /// The audio of the speech endpoints: a soft tone as PCM, 24 kHz, 16 bits, mono, little-endian.
 ///
@@ -53,19 +54,5 @@ enum SimulatedVoice {
 
     private static let encoded = pieces.map(base64(of:))
 
-    /// Base64 encoding (RFC 4648, section 4).
-    static func base64(of bytes: [UInt8]) -> [UInt8] {
-        let alphabet: StaticString = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
-        var out: [UInt8] = []
-        out.reserveCapacity((bytes.count + 2) / 3 * 4)
-        for start in stride(from: 0, to: bytes.count, by: 3) {
-            let count = min(3, bytes.count - start)
-            var group: UInt32 = 0
-            for index in 0..<3 { group = group << 8 | UInt32(index < count ? bytes[start + index] : 0) }
-            for index in 0..<4 {
-                out.append(index <= count ? alphabet.utf8Start[Int(group >> UInt32(18 - 6 * index) & 63)] : UInt8(ascii: "="))
-            }
-        }
-        return out
-    }
+    static func base64(of bytes: [UInt8]) -> [UInt8] { Array(Base64.encode(bytes).utf8) }
 }

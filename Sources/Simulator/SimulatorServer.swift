@@ -2,6 +2,7 @@ import Logging
 import NIOCore
 import NIOHTTP1
 import NIOPosix
+import Support
 import Synchronization
 
 /// Settings of the simulator.
@@ -113,8 +114,7 @@ private final class LoopClocks: Sendable {
     private let tick: UInt64
 
     init(group: any EventLoopGroup, tick: Duration) {
-        let (seconds, attoseconds) = tick.components
-        self.tick = UInt64(max(0, seconds * 1_000_000_000 + attoseconds / 1_000_000_000))
+        self.tick = tick.timeoutNanoseconds
         var boxes: [ObjectIdentifier: NIOLoopBoundBox<TokenClock?>] = [:]
         for loop in group.makeIterator() {
             boxes[ObjectIdentifier(loop)] = NIOLoopBoundBox.makeEmptyBox(valueType: TokenClock.self, eventLoop: loop)

@@ -8,6 +8,10 @@ extension Duration {
     /// Whole nanoseconds, rounded towards zero; saturates at the bounds of `Int`.
     package var wholeNanoseconds: Int { whole(perSecond: 1_000_000_000, attosecondsPerUnit: 1_000_000_000) }
 
+    /// Whole nanoseconds for a timeout on `MonotonicClock`: 0 for a negative duration, and at most 100 years, so that adding the current time
+    /// cannot overflow.
+    package var timeoutNanoseconds: UInt64 { UInt64(Swift.min(Swift.max(0, wholeNanoseconds), 3_153_600_000_000_000_000)) }
+
     /// Whole seconds, rounded towards zero.
     package var wholeSeconds: Int { Int(clamping: components.seconds) }
 

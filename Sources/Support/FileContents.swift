@@ -2,11 +2,22 @@ import Glibc
 
 /// Reads complete small files, up to a size limit.
 package enum FileContents {
-    /// The reason why a file could not be read: the system's error text or the exceeded limit. Does not contain the path.
+    /// The reason why a file could not be read. Does not contain the path.
     package struct Unreadable: Error, CustomStringConvertible {
+        package enum Code: Sendable {
+            /// The system reported an error, or the file is a directory.
+            case system
+            case tooLarge
+            case notText
+        }
+
+        package let code: Code
         package let description: String
 
-        package init(_ description: String) { self.description = description }
+        package init(_ code: Code, _ description: String) {
+            self.code = code
+            self.description = description
+        }
     }
 
     /// The bytes of the file.
@@ -18,7 +29,7 @@ package enum FileContents {
         defer { close(descriptor) }
         var information = stat()
         guard fstat(descriptor, &information) == 0 else { throw lastError() }
-        if information.st_mode & S_IFMT == S_IFDIR { throw Unreadable("it is a folder") }
+        if information.st_mode & S_IFMT == S_IFDIR { throw Unreadable(.system, "it is a directory") }
         var bytes: [UInt8] = []
         var chunk = [UInt8](repeating: 0, count: 16_384)
         while true {
@@ -28,7 +39,7 @@ package enum FileContents {
                 throw lastError()
             }
             if count == 0 { return bytes }
-            guard bytes.count + count <= limit else { throw Unreadable("it is larger than \(limit) bytes") }
+            guard bytes.count + count <= limit else { throw Unreadable(.tooLarge, "it is larger than \(limit) bytes") }
             bytes += chunk[..<count]
         }
     }
@@ -37,9 +48,9 @@ package enum FileContents {
     /// - Throws: `Unreadable` as `read` does, and for text that is not UTF-8.
     package static func readText(_ path: String, limit: Int) throws(Unreadable) -> String {
         let bytes = try read(path, limit: limit)
-        guard let text = String(validating: bytes, as: UTF8.self) else { throw Unreadable("it is not UTF-8") }
+        guard let text = String(validating: bytes, as: UTF8.self) else { throw Unreadable(.notText, "it is not UTF-8") }
         return text
     }
 
-    private static func lastError() -> Unreadable { Unreadable(String(cString: strerror(errno))) }
+    private static func lastError() -> Unreadable { Unreadable(.system, String(cString: strerror(errno))) }
 }

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Glibc
 import Observability
+import Support
 
 /// The root command. Maps errors to exit statuses.
 @main
@@ -14,7 +15,7 @@ struct Sluice: AsyncParsableCommand {
 
             Exit status: 0 success, 1 failure, 2 invalid arguments or settings, 69 Redis, gateway or upstream unreachable.
             """,
-        version: Build.version,
+        version: BuildInformation.version,
         subcommands: [
             DevCommand.self, GatewayCommand.self, WorkerCommand.self, SimulateCommand.self, ChatCommand.self, StatusCommand.self,
             TopCommand.self, JobCommand.self, DeadCommand.self, QueueCommand.self,

@@ -37,6 +37,9 @@ import Testing
         #expect(
             String(buffer: pipeline.buffer)
                 == "*6\r\n$7\r\nEVALSHA\r\n$40\r\n\(script.digest)\r\n$1\r\n1\r\n$1\r\nk\r\n$1\r\na\r\n$1\r\n7\r\n")
+        pipeline = RedisPipeline()
+        pipeline.append(script, keys: ["k"], arguments: [], isLoaded: false)
+        #expect(String(buffer: pipeline.buffer) == "*4\r\n$4\r\nEVAL\r\n$8\r\nreturn 1\r\n$1\r\n1\r\n$1\r\nk\r\n")
     }
 
     @Test func conveniences() {
@@ -44,6 +47,11 @@ import Testing
         #expect(RESPValue.text("a").string == "a" && RESPValue.simple("b").string == "b" && RESPValue.integer(4).string == "4")
         #expect(RESPValue.null.isNull && RESPValue.null.string == nil && RESPValue.array([.null]).array == [.null])
         #expect(RESPValue.text("a").bytes == ByteBuffer(string: "a") && RESPValue.null.bytes == nil)
+        #expect(RESPValue.error("NOSCRIPT No matching script").isScriptMissing && !RESPValue.error("ERR no").isScriptMissing)
+        // A name or value without text is skipped, and so is a name without a value.
+        let hash = RESPValue.array([.text("a"), .integer(1), .null, .text("x"), .text("b"), .null, .text("c")])
+        #expect(hash.fields == ["a": "1"] && hash.pairs.map(\.value) == [.integer(1), .text("x"), .null])
+        #expect(RESPValue.null.fields.isEmpty && RESPValue.array([]).fields.isEmpty && RESPValue.array([.text("a")]).fields.isEmpty)
         #expect(throws: RedisError(.server, "ERR no")) { try RESPValue.error("ERR no").orThrow() }
     }
 }

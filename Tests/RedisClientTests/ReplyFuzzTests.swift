@@ -142,7 +142,7 @@ struct ReplyFuzzTests {
         let calls = Observed<[String]>([])
         var table = SubscriptionTable()
         for name in ["a", "b"] {
-            table.subscribe(name, token: 1) { event in
+            table.subscribe(name) { event in
                 switch event {
                 case .subscribed: calls.update { $0.append("+" + name) }
                 case .message: calls.update { $0.append("." + name) }

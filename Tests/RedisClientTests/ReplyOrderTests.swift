@@ -131,17 +131,17 @@ import Testing
             settings.messageMaximum = 10_000
             let log = CapturedLog()
             try await withSubscriber(server.url, settings: settings, log: log) { subscriber -> Void in
-                try await subscriber.withSubscription("c", bufferingAtMost: 10) { feed in
-                    var events = feed.makeAsyncIterator()
-                    guard case .subscribed = await events.next() else { throw WaitedInVain(description: "not subscribed") }
-                    try await server.command("PUBLISH", "c", String(repeating: "x", count: 20_000))
-                    guard case .lost = await events.next(), case .subscribed = await events.next() else {
-                        throw WaitedInVain(description: "not lost")
-                    }
-                    try await server.command("PUBLISH", "c", "short")
-                    guard case .message(let message) = await events.next() else { throw WaitedInVain(description: "no message") }
-                    #expect(String(buffer: message) == "short")
+                let (feed, continuation) = AsyncStream.makeStream(of: SubscriptionEvent.self)
+                subscriber.eventLoop.execute { subscriber.subscribe("c") { continuation.yield($0) } }
+                var events = feed.makeAsyncIterator()
+                guard case .subscribed = await events.next() else { throw WaitedInVain(description: "not subscribed") }
+                try await server.command("PUBLISH", "c", String(repeating: "x", count: 20_000))
+                guard case .lost = await events.next(), case .subscribed = await events.next() else {
+                    throw WaitedInVain(description: "not lost")
                 }
+                try await server.command("PUBLISH", "c", "short")
+                guard case .message(let message) = await events.next() else { throw WaitedInVain(description: "no message") }
+                #expect(String(buffer: message) == "short")
             }
         }
     }

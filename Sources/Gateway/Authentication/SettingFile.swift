@@ -1,8 +1,4 @@
-#if canImport(FoundationEssentials)
-    import FoundationEssentials
-#else
-    import Foundation
-#endif
+import Support
 
 /// Reads text files that settings name.
 enum SettingFile {
@@ -12,17 +8,15 @@ enum SettingFile {
     /// Reads a whole file.
     /// - Throws: `unreadableFile`, with the setting and the path, when the file cannot be read, is too large or is not UTF-8.
     static func read(_ path: String, setting: String) throws(AuthenticationError) -> String {
-        let data: Data
-        do { data = try Data(contentsOf: URL(filePath: path)) } catch {
-            throw AuthenticationError(.unreadableFile, "\(setting): \(path) cannot be read")
+        do { return try FileContents.readText(path, limit: maximumSize) } catch {
+            let problem =
+                switch error.code {
+                case .system: "cannot be read"
+                case .tooLarge: "is larger than \(maximumSize >> 20) MiB"
+                case .notText: "is not UTF-8"
+                }
+            throw AuthenticationError(.unreadableFile, "\(setting): \(path) \(problem)")
         }
-        guard data.count <= maximumSize else {
-            throw AuthenticationError(.unreadableFile, "\(setting): \(path) is larger than \(maximumSize >> 20) MiB")
-        }
-        guard let text = String(validating: data, as: UTF8.self) else {
-            throw AuthenticationError(.unreadableFile, "\(setting): \(path) is not UTF-8")
-        }
-        return text
     }
 
     /// The lines that are neither empty nor comments, with their numbers from 1.

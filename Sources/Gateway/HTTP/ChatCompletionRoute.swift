@@ -3,6 +3,7 @@ import HTTPTypes
 import Hummingbird
 import JobQueue
 import NIOCore
+import Support
 
 /// `POST /v1/chat/completions`, compatible with OpenAI SDKs. Each request runs as a job.
 struct ChatCompletionRoute: Sendable {
@@ -32,7 +33,7 @@ struct ChatCompletionRoute: Sendable {
         let body = try await request.collect(upTo: context.settings.messageMaximum, requestContext.share)
         let chat = try ChatCompletionRequest(parsing: body, maximumDepth: context.settings.jsonDepthMaximum)
         let partition = Int.random(in: 0..<context.queue.keys.partitions)
-        let id = JobID(partition: partition, milliseconds: RequestClock.milliseconds)
+        let id = JobID(partition: partition, milliseconds: UInt64(clamping: WallClock.milliseconds))
         var job = Job(id: id, priority: .interactive, request: chat.body, owner: owner)
         job.traceparent = request.traceparent
         let run = CompletionRun(id: id, owner: owner, context: context, channel: requestContext.channel)
@@ -53,7 +54,7 @@ struct ChatCompletionRoute: Sendable {
                 }
                 guard isLast else { continue }
                 run.finish()
-                let body = ByteBuffer(bytes: completion.body(id: run.id, created: RequestClock.seconds))
+                let body = ByteBuffer(bytes: completion.body(id: run.id, created: WallClock.seconds))
                 return Response(
                     status: .ok, headers: [.contentType: "application/json", .job: run.id.rawValue], body: run.responseBody(body))
             }
@@ -72,7 +73,7 @@ struct ChatCompletionRoute: Sendable {
             }
         } while !early.contains { $0.event.isOutput || $0.event.isTerminal }
         let completion = ChatCompletionStream(
-            id: run.id, created: RequestClock.seconds, model: chat.model ?? "", includesUsage: chat.includesUsage)
+            id: run.id, created: WallClock.seconds, model: chat.model ?? "", includesUsage: chat.includesUsage)
         var headers = ServerSentEvents.headers
         headers[.job] = run.id.rawValue
         return Response(

@@ -5,6 +5,7 @@ import JSONCodec
 import JobQueue
 import NIOCore
 import RedisClient
+import Support
 
 /// The routes that submit, show and interrupt a job.
 struct JobRoutes: Sendable {
@@ -33,7 +34,7 @@ struct JobRoutes: Sendable {
             options.idempotency = (key, JobSubmission.digest(body))
             partition = JobSubmission.partition(owner: owner, key: key, of: partitions)
         }
-        let id = JobID(partition: partition, milliseconds: RequestClock.milliseconds)
+        let id = JobID(partition: partition, milliseconds: UInt64(clamping: WallClock.milliseconds))
         var job = try JobSubmission.job(parsing: body, id: id, owner: owner, maximumDepth: context.settings.jsonDepthMaximum)
         if job.traceparent == nil { job.traceparent = request.traceparent }
         let (queue, backgroundTasks, submitted) = (context.queue, context.backgroundTasks, context.submitted)

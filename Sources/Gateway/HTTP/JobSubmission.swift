@@ -1,6 +1,7 @@
 import Contract
 import Crypto
 import JSONCodec
+import Support
 
 /// Parsing and validation of `POST /v1/jobs`.
 enum JobSubmission {
@@ -41,10 +42,7 @@ enum JobSubmission {
     }
 
     /// The SHA-256 of the body in hexadecimal.
-    static func digest(_ body: [UInt8]) -> String {
-        let digits = Array("0123456789abcdef")
-        return String(SHA256.hash(data: body).flatMap { [digits[Int($0 >> 4)], digits[Int($0 & 15)]] })
-    }
+    static func digest(_ body: [UInt8]) -> String { SHA256.hash(data: body).hexadecimal }
 
     /// The partition of a job with an idempotency key, as the contract defines it.
     static func partition(owner: String, key: String, of partitions: Int) -> Int {

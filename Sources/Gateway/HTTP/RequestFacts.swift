@@ -9,14 +9,6 @@ import Hummingbird
     import Foundation
 #endif
 
-/// The wall clock, for ids and response fields.
-enum RequestClock {
-    /// Milliseconds since 1970.
-    static var milliseconds: UInt64 { UInt64(max(0, Date().timeIntervalSince1970) * 1000) }
-    /// Seconds since 1970.
-    static var seconds: Int { Int(milliseconds / 1000) }
-}
-
 extension HTTPField.Name {
     /// From draft-ietf-httpapi-idempotency-key-header.
     static let idempotencyKey = HTTPField.Name("Idempotency-Key")!

@@ -30,7 +30,7 @@ final class HandshakeGate: ChannelInboundHandler, RemovableChannelHandler {
 
     func handlerAdded(context: ChannelHandlerContext) {
         let channel = context.channel
-        timer = context.eventLoop.scheduleTask(in: .milliseconds(Int64(timeout.milliseconds))) {
+        timer = context.eventLoop.scheduleTask(in: TimeAmount(timeout)) {
             Refusals.count(.upgrade, code: "handshake_timeout")
             channel.close(promise: nil)
         }

@@ -36,7 +36,7 @@ final class RequestGuard: ChannelDuplexHandler, RemovableChannelHandler {
     ///   - hosts: the rule for Host headers.
     init(bodyTimeout: Duration, bodyMaximum: Int, hosts: HostRule = .any) {
         self.hosts = hosts
-        self.bodyTimeout = .milliseconds(Int64(bodyTimeout.milliseconds))
+        self.bodyTimeout = TimeAmount(bodyTimeout)
         self.bodyMaximum = bodyMaximum
     }
 

@@ -1,4 +1,5 @@
 import NIOConcurrencyHelpers
+import Support
 
 /// Background tasks that may outlive the request or socket that started them: interrupts being sent to Redis, submissions without a reply,
 /// replies that return to the event loop. Thread-safe.
@@ -17,7 +18,8 @@ package final class BackgroundTasks: Sendable {
     package init() {}
 
     /// Runs `body` in a detached task.
-    func start(_ body: @escaping @Sendable () async -> Void) {
+    @discardableResult
+    func start(_ body: @escaping @Sendable () async -> Void) -> Task<Void, Never> {
         track { ended in
             Task.detached {
                 await body()
@@ -39,7 +41,8 @@ package final class BackgroundTasks: Sendable {
     }
 
     /// Starts a task and keeps it until it calls `ended`.
-    private func track(_ begin: (_ ended: @escaping @Sendable () -> Void) -> Task<Void, Never>) {
+    @discardableResult
+    private func track(_ begin: (_ ended: @escaping @Sendable () -> Void) -> Task<Void, Never>) -> Task<Void, Never> {
         state.withLockedValue { state in
             let number = state.next
             state.next += 1
@@ -47,6 +50,7 @@ package final class BackgroundTasks: Sendable {
             let task = begin { [self] in self.state.withLockedValue { $0.tasks[number] = nil } }
             if state.isCancelled { task.cancel() }
             state.tasks[number] = task
+            return task
         }
     }
 
@@ -64,17 +68,10 @@ package final class BackgroundTasks: Sendable {
     /// Waits until no task is running, at most for `limit`. Not shortened when the caller is cancelled.
     func finish(within limit: Duration) async {
         await Task.detached { [self] in
-            let (ended, end) = AsyncStream.makeStream(of: Void.self)
-            Task.detached { [self] in
+            let all = Task.detached { [self] in
                 while let task = anyTask { await task.value }
-                end.finish()
             }
-            let clock = Task.detached {
-                do { try await Task.sleep(for: limit) } catch { return }
-                end.finish()
-            }
-            for await _ in ended {}
-            clock.cancel()
+            await all.ends(by: .now + limit)
         }.value
     }
 }

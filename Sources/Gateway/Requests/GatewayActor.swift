@@ -1,17 +1,12 @@
 import NIOCore
 import RedisClient
 
-extension Duration {
-    /// Whole milliseconds, rounded towards zero.
-    var milliseconds: Int { Int(components.seconds) * 1000 + Int(components.attoseconds / 1_000_000_000_000_000) }
-}
-
 extension EventLoop {
     /// Runs `body` on this loop after `delay`. Must be called on the loop.
     /// - Returns: the scheduled task, which the caller may cancel.
     func after(_ delay: Duration, _ body: @escaping () -> Void) -> Scheduled<Void> {
         let body = NIOLoopBound(body, eventLoop: self)
-        return scheduleTask(in: .milliseconds(Int64(delay.milliseconds))) { body.value() }
+        return scheduleTask(in: TimeAmount(delay)) { body.value() }
     }
 }
 

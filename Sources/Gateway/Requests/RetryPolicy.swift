@@ -1,4 +1,5 @@
 import RedisClient
+import Support
 
 /// Retries an operation with jittered back-off until a timeout, for times when Redis is not reachable.
 struct RetryPolicy: Sendable {
@@ -13,14 +14,12 @@ struct RetryPolicy: Sendable {
     func run<Value: Sendable>(_ body: @Sendable () async throws(RedisError) -> Value) async -> Value? {
         let clock = ContinuousClock()
         let deadline = clock.now + timeout
-        var delayMilliseconds = 50
+        var backoff = Backoff(from: .milliseconds(50), to: .seconds(2), minimumShare: 0.5)
         while true {
             do { return try await body() } catch {
                 guard clock.now < deadline, !Task.isCancelled, error.code != .shutdown else { return nil }
-                let half = delayMilliseconds / 2
                 // Cancellation ends the sleep early; the guard above then stops.
-                try? await Task.sleep(for: .milliseconds(half + Int.random(in: 0...half)))
-                delayMilliseconds = min(delayMilliseconds * 2, 2_000)
+                try? await Task.sleep(for: backoff.next())
             }
         }
     }

@@ -19,7 +19,7 @@ struct FunctionDefinition: Sendable, Hashable {
         guard let source = json.object, let name = source["name"]?.string, !name.isEmpty else {
             throw .malformed("an entry of \"function_calling\" must be an object with a \"name\"")
         }
-        _ = try name.bounded("function_calling.name", FieldLimit.functionName)
+        _ = try name.bounded("function_calling.name", NameLimit.function)
         let description = source.present("description")
         if let description, description.string == nil {
             throw .malformed("the description of the function \"\(name)\" is not a string")

@@ -138,7 +138,7 @@ final class Session {
     }
 
     /// The time of expiry, in milliseconds since 1970.
-    func expiry(_ timeout: Duration) -> Int { lastRequestMilliseconds + timeout.milliseconds }
+    func expiry(_ timeout: Duration) -> Int { lastRequestMilliseconds + timeout.wholeMilliseconds }
 }
 
 /// The fields of a session's hash that changed since the last write, and the request fields to delete.

@@ -1,3 +1,5 @@
+import Support
+
 /// Limits on the number and bytes of one tenant's sessions in Redis, across all gateways. Each partition enforces an equal share, since
 /// sessions are assigned to partitions at random.
 struct SessionQuota: Sendable {
@@ -14,7 +16,7 @@ struct SessionQuota: Sendable {
     init(_ settings: GatewaySettings) {
         sessions = settings.sessionsPerTenant
         bytes = settings.sessionBytesPerTenant
-        intervalMilliseconds = max(1_000, settings.sessionTimeout.milliseconds / Self.intervals)
+        intervalMilliseconds = max(1_000, settings.sessionTimeout.wholeMilliseconds / Self.intervals)
     }
 
     /// The part of a limit that one partition enforces, at least 1; 0: no limit.

@@ -23,7 +23,7 @@ extension SessionRegistry {
     /// Restarts the session timeout. Writes the new expiry only when 1/16 of the timeout has passed since the last write.
     func touch(_ session: Session) {
         session.touch()
-        guard session.lastRequestMilliseconds - session.savedMilliseconds >= settings.sessionTimeout.milliseconds / 16 else { return }
+        guard session.lastRequestMilliseconds - session.savedMilliseconds >= settings.sessionTimeout.wholeMilliseconds / 16 else { return }
         save(session, .time)
     }
 
@@ -145,7 +145,7 @@ extension SessionRegistry {
     private func keptUntil(_ session: Session, isNew: Bool) -> Int {
         let now = WallClock.milliseconds
         var end = session.expiry(settings.sessionTimeout)
-        if session.isUnused, session.socket == nil, !isNew { end = min(end, now + Self.unusedTime.milliseconds) }
-        return max(end, now) + settings.grace.milliseconds + 3 * settings.lease.milliseconds
+        if session.isUnused, session.socket == nil, !isNew { end = min(end, now + Self.unusedTime.wholeMilliseconds) }
+        return max(end, now) + settings.grace.wholeMilliseconds + 3 * settings.lease.wholeMilliseconds
     }
 }

@@ -92,7 +92,7 @@ final class SessionRegistry {
             case .failure(let error): then(host, .failure(error))
             case .success(nil): then(host, .success(nil))
             case .success(let record?):
-                let expiry = record.lastRequestMilliseconds + host.settings.sessionTimeout.milliseconds
+                let expiry = record.lastRequestMilliseconds + host.settings.sessionTimeout.wholeMilliseconds
                 // Redis keeps a session longer than its timeout. Adoption (no owner given) ignores the expiry, to recover its requests.
                 if owner != nil, record.running.isEmpty, expiry < WallClock.milliseconds { return then(host, .success(nil)) }
                 if let local = host.sessions[id], local.epoch == record.previousEpoch {

@@ -89,7 +89,7 @@ struct SessionStore: Sendable {
         ]
         arguments += change.deleted.map(RedisArgument.string)
         for field in change.fields { arguments += [.string(field.name), .string(field.value)] }
-        call(Self.save, keys: keys(id, owner: owner), arguments: arguments) { result in
+        redis.run(Self.save, keys: keys(id, owner: owner), arguments: arguments) { result in
             switch result {
             case .success(.integer(1)): completion(.saved)
             case .success(.integer(2)): completion(.savedInPart)
@@ -114,7 +114,7 @@ struct SessionStore: Sendable {
             .string(gateway), .string(owner.map { "=" + $0 } ?? ""), .string(holder ?? ""), .string(id),
             .string(keys.busySessionsPrefix(partition: keys.partition(of: id))),
         ]
-        call(Self.claim, keys: Array(keys(id, owner: "").prefix(2)), arguments: arguments) { result in
+        redis.run(Self.claim, keys: Array(keys(id, owner: "").prefix(2)), arguments: arguments) { result in
             completion(result.map(SessionRecord.init))
         }
     }
@@ -122,45 +122,8 @@ struct SessionStore: Sendable {
     /// Deletes a session, if this gateway still holds it with `epoch`.
     /// - Parameter completion: called on the event loop; nil means success.
     func end(_ id: String, owner: String, epoch: Int, completion: @escaping @Sendable (RedisError?) -> Void) {
-        call(Self.end, keys: keys(id, owner: owner), arguments: [.string(gateway), .integer(epoch), .string(id)]) { result in
+        redis.run(Self.end, keys: keys(id, owner: owner), arguments: [.string(gateway), .integer(epoch), .string(id)]) { result in
             if case .failure(let error) = result { completion(error) } else { completion(nil) }
-        }
-    }
-
-    /// Runs a script with EVALSHA, then with EVAL when Redis does not have it cached.
-    private func call(
-        _ script: RedisScript, keys: [String], arguments: [RedisArgument],
-        completion: @escaping @Sendable (Result<RESPValue, RedisError>) -> Void
-    ) {
-        let tail = [RedisArgument.integer(keys.count)] + keys.map(RedisArgument.string) + arguments
-        let redis = redis
-        send(["EVALSHA", .string(script.digest)] + tail) { result in
-            guard case .failure(let error) = result, error.code == .server, error.message.hasPrefix("NOSCRIPT") else {
-                return completion(result)
-            }
-            Self.send(["EVAL", .string(script.source)] + tail, redis, completion)
-        }
-    }
-
-    private func send(_ arguments: [RedisArgument], _ completion: @escaping @Sendable (Result<RESPValue, RedisError>) -> Void) {
-        Self.send(arguments, redis, completion)
-    }
-
-    private static func send(
-        _ arguments: [RedisArgument], _ redis: RedisClient, _ completion: @escaping @Sendable (Result<RESPValue, RedisError>) -> Void
-    ) {
-        var pipeline = RedisPipeline()
-        pipeline.append(arguments)
-        redis.send(pipeline) { result in
-            switch result {
-            case .success(let replies):
-                switch replies.first {
-                case .error(let message): completion(.failure(RedisError(.server, message)))
-                case let reply?: completion(.success(reply))
-                case nil: completion(.failure(RedisError(.protocolViolation, "empty reply to a pipeline of one command")))
-                }
-            case .failure(let error): completion(.failure(error))
-            }
         }
     }
 }

@@ -3,6 +3,7 @@ import JSONCodec
 import JobQueue
 import Logging
 import NIOCore
+import Support
 
 /// Handling of the client's messages.
 extension ClientSocket {
@@ -35,7 +36,7 @@ extension ClientSocket {
 
     /// The message's `request_id`, for an ERROR; nil when absent or too long.
     private func requestID(_ envelope: Envelope) -> String? {
-        envelope.payload["request_id"]?.string.flatMap { $0.utf8.count <= FieldLimit.requestID ? $0 : nil }
+        envelope.payload["request_id"]?.string.flatMap { $0.utf8.count <= NameLimit.id ? $0 : nil }
     }
 
     /// Handles a message of a registered socket.
@@ -120,7 +121,7 @@ extension ClientSocket {
             "REGISTER_ACK",
             [
                 "status": "SUCCESS", "message": "registered", "session_id": .string(session.id),
-                "session_timeout_seconds": .integer(settings.sessionTimeout.milliseconds / 1000),
+                "session_timeout_seconds": .integer(settings.sessionTimeout.wholeSeconds),
             ])
         let envelopes = waiting
         waiting = []

@@ -278,7 +278,7 @@ final class ClientSocket: ChannelInboundHandler {
         timer?.cancel()
         node.host.attach(self, to: session)
         let bound = NIOLoopBound(self, eventLoop: eventLoop)
-        let period = TimeAmount.milliseconds(Int64(settings.heartbeat.milliseconds))
+        let period = TimeAmount(settings.heartbeat)
         beats = eventLoop.scheduleRepeatedTask(initialDelay: period, delay: period) { _ in bound.value.beat() }
         watchExpiry(session)
     }
@@ -300,7 +300,7 @@ final class ClientSocket: ChannelInboundHandler {
     /// Warns about or ends an expiring session, and schedules the next check. A REQUEST postpones the expiry without rescheduling the
     /// check, which then finds that there is time left.
     private func watchExpiry(_ session: Session) {
-        let warning = min(settings.sessionWarning, settings.sessionTimeout / 2).milliseconds
+        let warning = min(settings.sessionWarning, settings.sessionTimeout / 2).wholeMilliseconds
         let left = session.expiry(settings.sessionTimeout) - WallClock.milliseconds
         if left <= 0, session.running.isEmpty {
             node.context.logger.info("session expired", metadata: ["session": "\(session.id)"])

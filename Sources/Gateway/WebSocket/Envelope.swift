@@ -34,7 +34,7 @@ struct Envelope: Sendable, Equatable {
         }
         guard let object = json.object else { throw .malformed("the message is not a JSON object") }
         let payload = object["payload"]?.object
-        let requestID = payload?["request_id"]?.string.flatMap { $0.utf8.count <= FieldLimit.requestID ? $0 : nil }
+        let requestID = payload?["request_id"]?.string.flatMap { $0.utf8.count <= NameLimit.id ? $0 : nil }
         func malformed(_ text: String) -> ProtocolError { .malformed(text, requestID: requestID) }
         guard let type = object["msg_type"]?.string else { throw malformed("\"msg_type\" must be a string") }
         guard object["version"]?.string == Self.version else { throw malformed("\"version\" must be \"\(Self.version)\"") }
@@ -42,7 +42,7 @@ struct Envelope: Sendable, Equatable {
         guard let payload else { throw malformed("\"payload\" must be an object") }
         switch object["session_id"] {
         case nil, .null: sessionID = ""
-        case .string(let text): sessionID = try text.bounded("session_id", FieldLimit.sessionID, requestID: requestID)
+        case .string(let text): sessionID = try text.bounded("session_id", NameLimit.id, requestID: requestID)
         default: throw malformed("\"session_id\" must be a string")
         }
         guard let kind = Kind(rawValue: type) else { throw malformed("the msg_type \"\(type.cut(toBytes: 40))\" is unknown") }

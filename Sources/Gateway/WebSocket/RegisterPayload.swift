@@ -38,7 +38,7 @@ struct RegisterPayload: Sendable {
         self.settings = settings
         if let resumed = payload.present("resume_session_id") {
             guard let text = resumed.string else { throw .malformed("\"resume_session_id\" must be a string") }
-            resumedSession = text.isEmpty ? nil : try text.bounded("resume_session_id", FieldLimit.sessionID)
+            resumedSession = text.isEmpty ? nil : try text.bounded("resume_session_id", NameLimit.id)
         }
     }
 }

@@ -18,8 +18,8 @@ struct RequestPayload: Sendable {
 
     /// - Throws: MALFORMED_PAYLOAD, UNSUPPORTED_DATA_TYPE.
     init(_ payload: JSONObject) throws(ProtocolError) {
-        guard let id = payload["request_id"]?.string, !id.isEmpty, id.utf8.count <= FieldLimit.requestID else {
-            throw .malformed("\"request_id\" must be a string of 1 to \(FieldLimit.requestID) bytes")
+        guard let id = payload["request_id"]?.string, !id.isEmpty, id.utf8.count <= NameLimit.id else {
+            throw .malformed("\"request_id\" must be a string of 1 to \(NameLimit.id) bytes")
         }
         self.id = id
         guard let type = payload["data_type"]?.string else { throw .malformed("\"data_type\" must be a string", requestID: id) }
@@ -35,7 +35,7 @@ struct RequestPayload: Sendable {
         supersedes = try payload.flag("supersede", requestID: id) ?? false
         if let model = payload.present("model") {
             guard let name = model.string else { throw .malformed("\"model\" must be a string", requestID: id) }
-            self.model = name.isEmpty ? nil : try name.bounded("model", FieldLimit.model, requestID: id)
+            self.model = name.isEmpty ? nil : try name.bounded("model", NameLimit.model, requestID: id)
         }
         do { update = try SessionUpdate(payload) } catch {
             var error = error
@@ -61,7 +61,7 @@ struct InterruptPayload: Sendable, Equatable {
         echo = payload["interrupt_request_id"]
         switch echo {
         case nil, .null, .string(""), .array([]): ids = nil
-        case .string(let id): ids = [try id.bounded("interrupt_request_id", FieldLimit.requestID)]
+        case .string(let id): ids = [try id.bounded("interrupt_request_id", NameLimit.id)]
         case .array(let elements):
             guard elements.count <= Self.maximumCount else {
                 throw .malformed("\"interrupt_request_id\" has more than \(Self.maximumCount) entries")
@@ -70,28 +70,16 @@ struct InterruptPayload: Sendable, Equatable {
             var list: [String] = []
             for element in elements {
                 guard let id = element.string else { throw .malformed("\"interrupt_request_id\" must contain only strings") }
-                if seen.insert(try id.bounded("interrupt_request_id", FieldLimit.requestID)).inserted { list.append(id) }
+                if seen.insert(try id.bounded("interrupt_request_id", NameLimit.id)).inserted { list.append(id) }
             }
             ids = list
         default: throw .malformed("\"interrupt_request_id\" must be a string or an array of strings")
         }
         switch payload.present("reason") {
         case nil: reason = InterruptReason.userStop
-        case .string(let text) where Self.isReason(text): reason = text
-        default: throw .malformed("\"reason\" must be 1 to \(FieldLimit.interruptReason) characters of A-Z a-z 0-9 _ . -")
+        case .string(let text) where Interrupt.isReason(text): reason = text
+        default: throw .malformed("\"reason\" must be 1 to \(NameLimit.reason) characters of A-Z a-z 0-9 _ . -")
         }
-    }
-
-    private static func isReason(_ text: String) -> Bool {
-        (1...FieldLimit.interruptReason).contains(text.utf8.count)
-            && text.utf8.allSatisfy { byte in
-                switch byte {
-                case UInt8(ascii: "A")...UInt8(ascii: "Z"), UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "0")...UInt8(ascii: "9"),
-                    UInt8(ascii: "_"), UInt8(ascii: "."), UInt8(ascii: "-"):
-                    true
-                default: false
-                }
-            }
     }
 }
 
@@ -103,8 +91,8 @@ struct ResumePayload: Sendable, Equatable {
 
     /// - Throws: MALFORMED_PAYLOAD.
     init(_ payload: JSONObject) throws(ProtocolError) {
-        guard let id = payload["request_id"]?.string, !id.isEmpty, id.utf8.count <= FieldLimit.requestID else {
-            throw .malformed("\"request_id\" must be a string of 1 to \(FieldLimit.requestID) bytes")
+        guard let id = payload["request_id"]?.string, !id.isEmpty, id.utf8.count <= NameLimit.id else {
+            throw .malformed("\"request_id\" must be a string of 1 to \(NameLimit.id) bytes")
         }
         self.id = id
         switch payload.present("last_event_id") {
@@ -114,5 +102,17 @@ struct ResumePayload: Sendable, Equatable {
             after = event
         default: throw .malformed("\"last_event_id\" must be a string", requestID: id)
         }
+    }
+}
+
+extension String {
+    /// Checks the length in bytes of UTF-8.
+    /// - Returns: the string itself.
+    /// - Throws: MALFORMED_PAYLOAD with the field's name and limit.
+    func bounded(_ field: String, _ maximum: Int, requestID: String? = nil) throws(ProtocolError) -> String {
+        guard utf8.count <= maximum else {
+            throw .malformed("\"\(field)\" is longer than \(maximum) bytes", requestID: requestID)
+        }
+        return self
     }
 }

@@ -45,12 +45,8 @@ extension JobConsumer {
 
     /// The name in an element of XINFO CONSUMERS, if the consumer has no pending entries and was idle for longer than a lease.
     private func idleConsumer(_ consumer: RESPValue) -> String? {
-        let values = consumer.array ?? []
-        var facts: [String: RESPValue] = [:]
-        for index in stride(from: 0, to: values.count - 1, by: 2) {
-            if let field = values[index].string { facts[field] = values[index + 1] }
-        }
-        guard facts["pending"]?.integer == 0, let idle = facts["idle"]?.integer, idle > settings.leaseMilliseconds else { return nil }
-        return facts["name"]?.string
+        let fields = consumer.fields
+        let idle = fields["idle"].flatMap { Int($0) } ?? 0
+        return fields["pending"] == "0" && idle > settings.leaseMilliseconds ? fields["name"] : nil
     }
 }

@@ -75,7 +75,7 @@ package struct JobConsumer: Sendable {
         let reply = try await redis.run(
             Scripts.take, keys: classes.map { keys.queue($0, partition: partition) },
             arguments: [.string(Keys.group), .string(worker), .integer(count), .integer(Self.takenBytes)])
-        guard let parts = reply.array, parts.count == 2, let values = parts[0].array, let faults = parts[1].array else {
+        guard let parts = reply.array, parts.count == 2, let values = parts[0].array, parts[1].array != nil else {
             throw redis.misfit(reply, to: "the take script")
         }
         func priority(_ number: RESPValue) -> JobClass? {
@@ -87,9 +87,9 @@ package struct JobConsumer: Sendable {
             guard let priority = priority(values[index]), let id = values[index + 1].string else { continue }
             taken.entries.append(QueueEntry(partition: partition, priority: priority, id: id, job: values[index + 2].bytes?.array))
         }
-        for index in stride(from: 0, to: faults.count - 1, by: 2) {
-            guard let priority = priority(faults[index]) else { continue }
-            taken.faults.append((priority, RedisError(.server, faults[index + 1].string ?? "")))
+        for (number, message) in parts[1].pairs {
+            guard let priority = priority(number) else { continue }
+            taken.faults.append((priority, RedisError(.server, message.string ?? "")))
         }
         return taken
     }
@@ -168,10 +168,7 @@ package struct JobConsumer: Sendable {
     private static func entry(_ value: RESPValue, partition: Int, priority: JobClass) -> QueueEntry? {
         guard let pair = value.array, pair.count == 2, let id = pair[0].string else { return nil }
         var job: [UInt8]?
-        let fields = pair[1].array ?? []
-        for index in stride(from: 0, to: fields.count - 1, by: 2) where fields[index].string == "job" {
-            job = fields[index + 1].bytes?.array
-        }
+        for (name, value) in pair[1].pairs where name.string == "job" { job = value.bytes?.array }
         return QueueEntry(partition: partition, priority: priority, id: id, job: job)
     }
 }

@@ -70,7 +70,6 @@ package struct OutputCommands: Sendable {
     /// Appends the script call that ends a job: one command, one reply as described in `finish.lua`.
     /// - Parameter loaded: whether the server has the script; false after a NOSCRIPT reply, which sends the source by EVAL.
     package func append(_ ending: Ending, entry: QueueEntry, settings: QueueSettings, loaded: Bool, to pipeline: inout RedisPipeline) {
-        let script = Scripts.finish
         let progress = ending.progress
         var code = ""
         var reason = ""
@@ -82,17 +81,15 @@ package struct OutputCommands: Sendable {
         case .failed(let failure, _): (state, code, message) = (.failed, failure.code.rawValue, failure.message)
         default: break
         }
-        pipeline.append([
-            loaded ? "EVALSHA" : "EVAL", .string(loaded ? script.digest : script.source), 6, .string(recordKey), .string(logKey),
-            .string(outChannel),
-            .string(interruptKey), .string(queueKey), .string(deadKey), .integer(ending.event.id.attempt),
-            .string(ending.event.id.description),
-            .bytes(ending.event.json), .string(ending.previous.description), .string(entry.id), .integer(settings.retentionSeconds),
-            .string(state.rawValue), .string(code), .string(reason), .string((progress.usage ?? .none).json.text),
-            .string(progress.upstream ?? ""),
-            .string(JobProgress.text(progress.firstTokenMilliseconds)), .string(Keys.group), .integer(settings.deadMaximum),
-            .bytes(ending.deadLetter ?? []), .string(message), .string(JobProgress.text(progress.dialledMilliseconds)),
-            .integer(settings.deadMaximumBytes),
-        ])
+        pipeline.append(
+            Scripts.finish, keys: [recordKey, logKey, outChannel, interruptKey, queueKey, deadKey],
+            arguments: [
+                .integer(ending.event.id.attempt), .string(ending.event.id.description), .bytes(ending.event.json),
+                .string(ending.previous.description), .string(entry.id), .integer(settings.retentionSeconds), .string(state.rawValue),
+                .string(code), .string(reason), .string((progress.usage ?? .none).json.text), .string(progress.upstream ?? ""),
+                .string(JobProgress.text(progress.firstTokenMilliseconds)), .string(Keys.group), .integer(settings.deadMaximum),
+                .bytes(ending.deadLetter ?? []), .string(message), .string(JobProgress.text(progress.dialledMilliseconds)),
+                .integer(settings.deadMaximumBytes),
+            ], isLoaded: loaded)
     }
 }

@@ -1,6 +1,7 @@
 import Contract
 import NIOCore
 import RedisClient
+import Support
 
 /// A node's heartbeat: a hash that expires unless the node writes it again.
 package struct NodeHeartbeat: Sendable {
@@ -18,8 +19,7 @@ package struct NodeHeartbeat: Sendable {
 
     /// Appends the commands of one heartbeat: two commands.
     package func append(_ fields: [(name: String, value: String)], to pipeline: inout RedisPipeline) {
-        let milliseconds = Int(expiry.components.seconds) * 1_000 + Int(expiry.components.attoseconds / 1_000_000_000_000_000)
         pipeline.append(["HSET", .string(key)] + fields.flatMap { [.string($0.name), .string($0.value)] })
-        pipeline.append("PEXPIRE", .string(key), .integer(max(1, milliseconds)))
+        pipeline.append("PEXPIRE", .string(key), .integer(max(1, expiry.wholeMilliseconds)))
     }
 }

@@ -91,15 +91,3 @@ extension DeploymentSnapshot {
         return max(0, total.boundedCount - (returned?.array?.last?.integer ?? 0).boundedCount)
     }
 }
-
-extension RESPValue {
-    /// The fields and values of a hash reply; empty when there is no hash.
-    package var fields: [String: String] {
-        var fields: [String: String] = [:]
-        let values = array ?? []
-        for index in stride(from: 0, to: values.count - 1, by: 2) {
-            if let name = values[index].string, let value = values[index + 1].string { fields[name] = value }
-        }
-        return fields
-    }
-}

@@ -14,13 +14,9 @@ package struct JobRecord: Sendable, Equatable {
 
     /// Nil for an unknown job: an empty hash or one without a state.
     init?(_ reply: RESPValue) {
-        guard let values = reply.array, !values.isEmpty else { return nil }
-        var fields: [String: String] = [:]
-        for index in stride(from: 0, to: values.count - 1, by: 2) {
-            guard let name = values[index].string, let value = values[index + 1].string else { continue }
-            // Internal to the queue: the process that owns the job, and the entry's location.
-            if name != "token" && name != "entry" { fields[name] = value }
-        }
+        var fields = reply.fields
+        // Internal to the queue: the process that owns the job, and the entry's location.
+        for name in ["token", "entry"] { fields[name] = nil }
         if fields["state"] == nil { return nil }
         self.init(fields: fields)
     }

@@ -4,12 +4,11 @@ import NIOCore
 import Synchronization
 
 /// The state of a `RedisClient`: waiting commands, commands in flight and the connection. Used only on its event loop, without locks.
-final class CommandCore: LinkUser {
+final class CommandCore: LinkUser, ConnectionCore {
     typealias Completion = @Sendable (Result<[RESPValue], RedisError>) -> Void
 
     /// The part of the state that is read from any thread.
     final class Status: Sendable {
-        let isStopped = Atomic(false)
         let isConnected = Atomic(false)
     }
 
@@ -53,7 +52,6 @@ final class CommandCore: LinkUser {
     func stop() {
         guard !isStopped else { return }
         isStopped = true
-        status.isStopped.store(true, ordering: .releasing)
         alarm.cancel()
         keeper?.stop()
         for request in requests.takeAll() { request.completion(.failure(RedisError(.shutdown, "the Redis client is shut down"))) }

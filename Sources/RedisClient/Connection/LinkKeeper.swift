@@ -1,6 +1,7 @@
 import Logging
 import Metrics
 import NIOCore
+import Support
 
 /// Uses the connection that a `LinkKeeper` maintains. Called on the event loop.
 protocol LinkUser: AnyObject {
@@ -42,7 +43,7 @@ final class LinkKeeper: LinkOwner {
     /// Number of the current attempt; distinguishes late results of an abandoned attempt.
     private var attempt = 0
     private var attemptDeadline: Scheduled<Void>?
-    private var failures = 0
+    private var backoff: Backoff
     private var outageBegan: NIODeadline?
     private var refusalLogged = false
     private var wasUp = false
@@ -55,6 +56,8 @@ final class LinkKeeper: LinkOwner {
         self.eventLoop = eventLoop
         self.name = name
         self.user = user
+        backoff = Backoff(
+            from: .nanoseconds(settings.backoff.lowerBound.nanoseconds), to: .nanoseconds(settings.backoff.upperBound.nanoseconds))
         dialler = Dialler(url: url, settings: settings, eventLoop: eventLoop)
         reconnects = Counter(label: "sluice_redis_reconnects_total", dimensions: [("connection", name)])
         var logger = logger
@@ -143,7 +146,7 @@ final class LinkKeeper: LinkOwner {
     private func connected(_ link: Link) {
         attemptDeadline?.cancel()
         state = .up(link)
-        let (began, attempts, isReconnect) = (outageBegan, failures + 1, wasUp)
+        let (began, attempts, isReconnect) = (outageBegan, backoff.attempts + 1, wasUp)
         outageBegan = nil
         refusalLogged = false
         wasUp = true
@@ -175,7 +178,7 @@ final class LinkKeeper: LinkOwner {
         case .up:
             // The login succeeded, so the server is reachable: reconnect quickly, because an interrupt may be on its way. If replies become
             // unreadable soon after every connect, the back-off grows instead.
-            if reason.code != .protocolViolation || upSince + settings.backoff.upperBound <= .now() { failures = 0 }
+            if reason.code != .protocolViolation || upSince + settings.backoff.upperBound <= .now() { backoff.reset() }
             scheduleReconnect()
             user.linkLost(reason)
             log(reason)
@@ -192,12 +195,7 @@ final class LinkKeeper: LinkOwner {
     /// Schedules the next attempt.
     private func scheduleReconnect() {
         attemptDeadline?.cancel()
-        let from = settings.backoff.lowerBound.nanoseconds
-        let to = settings.backoff.upperBound.nanoseconds
-        let ceiling = min(to, failures < 16 ? from.multipliedReportingOverflow(by: 1 << Int64(failures)).partialValue : to)
-        failures += 1
-        let delay = TimeAmount.nanoseconds(Int64.random(in: 0...max(0, ceiling)))
-        state = .backingOff(eventLoop.assumeIsolated().scheduleTask(in: delay) { [weak self] in self?.connect() })
+        state = .backingOff(eventLoop.assumeIsolated().scheduleTask(in: TimeAmount(backoff.next())) { [weak self] in self?.connect() })
     }
 
     /// Logs once per outage, and once more when the server rejects the login, which an operator must fix.

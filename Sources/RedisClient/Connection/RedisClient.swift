@@ -11,39 +11,23 @@ package final class RedisClient: Sendable {
     package let executor: LoopExecutor
     private let settings: RedisSettings
     private let status = CommandCore.Status()
-    private let core: NIOLoopBoundBox<CommandCore>
+    private let core: LoopBoundCore<CommandCore>
 
     /// - Parameter name: the name of the connection in logs, metrics and `CLIENT LIST`.
     package init(url: RedisURL, settings: RedisSettings, eventLoop: any EventLoop, name: String, logger: Logger) {
         self.eventLoop = eventLoop
         executor = LoopExecutor(eventLoop)
         self.settings = settings
-        let core = CommandCore(url: url, settings: settings, eventLoop: eventLoop, name: name, logger: logger, status: status)
-        self.core = .makeBoxSendingValue(core, eventLoop: eventLoop)
-    }
-
-    deinit {
-        // Sockets and timers retain the core, so an unused client would reconnect indefinitely. A client that was shut down may outlive its
-        // event loop, which must not be used then.
-        guard !status.isStopped.load(ordering: .acquiring) else { return }
-        eventLoop.execute { [core] in core.value.stop() }
+        core = LoopBoundCore(
+            CommandCore(url: url, settings: settings, eventLoop: eventLoop, name: name, logger: logger, status: status),
+            eventLoop: eventLoop)
     }
 
     /// Keeps a connection until the task is cancelled or `shutdown` is called.
-    package func run() async {
-        await withTaskCancellationHandler {
-            await withCheckedContinuation { waiter in
-                eventLoop.execute { self.core.value.run(waiter) }
-            }
-        } onCancel: {
-            shutdown()
-        }
-    }
+    package func run() async { await core.run() }
 
     /// Closes the connection. Waiting commands, commands in flight and later commands fail with `.shutdown`.
-    package func shutdown() {
-        onLoop { $0.stop() }
-    }
+    package func shutdown() { core.stop() }
 
     package var isConnected: Bool { status.isConnected.load(ordering: .acquiring) }
 
@@ -53,7 +37,7 @@ package final class RedisClient: Sendable {
     package func send(_ arguments: [RedisArgument], timeout: TimeAmount? = nil) async throws(RedisError) -> RESPValue {
         var pipeline = RedisPipeline()
         pipeline.append(arguments)
-        return try await one(pipeline, timeout: timeout).orThrow()
+        return try await (send(pipeline, timeout: timeout).first ?? .null).orThrow()
     }
 
     /// Sends one command, as `send(_:timeout:)` with an array does.
@@ -75,11 +59,11 @@ package final class RedisClient: Sendable {
         _ pipeline: RedisPipeline, timeout: TimeAmount? = nil, completion: @escaping @Sendable (Result<[RESPValue], RedisError>) -> Void
     ) {
         let deadline = NIODeadline.now() + (timeout ?? settings.commandTimeout)
-        // Not by `onLoop`: this form allocates no closure on the event loop.
+        // Not always by `perform`: this form allocates no closure on the event loop.
         if eventLoop.inEventLoop {
-            core.value.send(pipeline, deadline: deadline, completion: completion)
+            core.onLoop.send(pipeline, deadline: deadline, completion: completion)
         } else {
-            eventLoop.execute { [core] in core.value.send(pipeline, deadline: deadline, completion: completion) }
+            core.perform { $0.send(pipeline, deadline: deadline, completion: completion) }
         }
     }
 
@@ -88,15 +72,28 @@ package final class RedisClient: Sendable {
     package func run(
         _ script: RedisScript, keys: [String], arguments: [RedisArgument], timeout: TimeAmount? = nil
     ) async throws(RedisError) -> RESPValue {
+        let result = await withCheckedContinuation { continuation in
+            run(script, keys: keys, arguments: arguments, timeout: timeout) { continuation.resume(returning: $0) }
+        }
+        return try result.get()
+    }
+
+    /// Runs a script without a task, as the asynchronous `run` does. The EVALSHA is sent in call order. `completion` is called as the one of
+    /// `send(_:timeout:completion:)`.
+    package func run(
+        _ script: RedisScript, keys: [String], arguments: [RedisArgument], timeout: TimeAmount? = nil,
+        completion: @escaping @Sendable (Result<RESPValue, RedisError>) -> Void
+    ) {
         let timeout = timeout ?? settings.commandTimeout
         let deadline = NIODeadline.now() + timeout
         var pipeline = RedisPipeline()
         pipeline.append(script, keys: keys, arguments: arguments)
-        let reply = try await one(pipeline, timeout: timeout)
-        guard case .error(let text) = reply, text.hasPrefix("NOSCRIPT") else { return try reply.orThrow() }
-        pipeline = RedisPipeline()
-        pipeline.append(by: "EVAL", script.source, keys: keys, arguments: arguments)
-        return try await one(pipeline, timeout: deadline - .now()).orThrow()
+        send(pipeline, timeout: timeout) { [self] result in
+            guard case .success(let replies) = result, replies.first?.isScriptMissing == true else { return completion(Self.one(result)) }
+            var pipeline = RedisPipeline()
+            pipeline.append(script, keys: keys, arguments: arguments, isLoaded: false)
+            send(pipeline, timeout: deadline - .now()) { completion(Self.one($0)) }
+        }
     }
 
     /// Makes an error for a reply that does not match its command, and closes the connection, because later replies may be mismatched too.
@@ -104,26 +101,17 @@ package final class RedisClient: Sendable {
     ///   reply, because the reply may contain prompts.
     package func misfit(_ reply: RESPValue, to command: String) -> RedisError {
         let error = RedisError(.protocolViolation, "\(command) was answered by \(reply.shape)")
-        onLoop { $0.distrust(error) }
+        core.perform { $0.distrust(error) }
         return error
     }
 
     /// Registers a callback that runs on the event loop after each later connect or reconnect.
     package func onConnect(_ body: @escaping @Sendable () -> Void) {
-        onLoop { $0.add(onConnect: body) }
+        core.perform { $0.add(onConnect: body) }
     }
 
-    /// Sends a pipeline of one command.
-    private func one(_ pipeline: RedisPipeline, timeout: TimeAmount?) async throws(RedisError) -> RESPValue {
-        try await send(pipeline, timeout: timeout).first ?? .null
-    }
-
-    /// Runs `body` immediately if called on the event loop, otherwise schedules it there.
-    private func onLoop(_ body: @escaping @Sendable (CommandCore) -> Void) {
-        if eventLoop.inEventLoop {
-            body(core.value)
-        } else {
-            eventLoop.execute { [core] in body(core.value) }
-        }
+    /// The reply to a pipeline of one command; an error reply is a failure.
+    private static func one(_ result: Result<[RESPValue], RedisError>) -> Result<RESPValue, RedisError> {
+        result.flatMap { replies in Result { () throws(RedisError) in try (replies.first ?? .null).orThrow() } }
     }
 }

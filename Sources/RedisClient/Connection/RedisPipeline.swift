@@ -31,17 +31,12 @@ package struct RedisPipeline: Sendable {
         append(arguments)
     }
 
-    /// Appends an EVALSHA. After a NOSCRIPT reply the caller runs the script by `RedisClient.run`.
-    package mutating func append(_ script: RedisScript, keys: [String], arguments: [RedisArgument]) {
-        append(by: "EVALSHA", script.digest, keys: keys, arguments: arguments)
-    }
-
-    /// Appends an EVALSHA or EVAL.
-    /// - Parameter script: the digest or the source.
-    mutating func append(by command: String, _ script: String, keys: [String], arguments: [RedisArgument]) {
+    /// Appends a script call: EVALSHA, or EVAL, which sends the source and loads the script.
+    /// - Parameter isLoaded: whether the server has the script; false after a reply that `isScriptMissing`.
+    package mutating func append(_ script: RedisScript, keys: [String], arguments: [RedisArgument], isLoaded: Bool = true) {
         begin(arguments: 3 + keys.count + arguments.count)
-        argument(command)
-        argument(script)
+        argument(isLoaded ? "EVALSHA" : "EVAL")
+        argument(isLoaded ? script.digest : script.source)
         argument(keys.count)
         for key in keys { argument(key) }
         for value in arguments { argument(value) }

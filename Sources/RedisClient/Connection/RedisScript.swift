@@ -1,4 +1,5 @@
 import Crypto
+import Support
 
 /// A Lua script that is called by its digest.
 package struct RedisScript: Sendable, Hashable {
@@ -12,12 +13,6 @@ package struct RedisScript: Sendable, Hashable {
         self.name = name
         self.source = source
         // EVALSHA identifies scripts by SHA-1; security does not depend on it.
-        let digits = Array("0123456789abcdef".utf8)
-        var text: [UInt8] = []
-        for byte in Insecure.SHA1.hash(data: Array(source.utf8)) {
-            text.append(digits[Int(byte >> 4)])
-            text.append(digits[Int(byte & 15)])
-        }
-        digest = String(decoding: text, as: UTF8.self)
+        digest = Insecure.SHA1.hash(data: Array(source.utf8)).hexadecimal
     }
 }

@@ -38,6 +38,21 @@ extension RESPValue {
         if case .array(let values) = self { values } else { nil }
     }
 
+    /// The pairs of an array `name, value, name, value, …`, as HGETALL and XINFO return it. Empty for other values.
+    package var pairs: some Sequence<(name: RESPValue, value: RESPValue)> {
+        let values = array ?? []
+        return stride(from: 0, to: values.count - 1, by: 2).lazy.map { (values[$0], values[$0 + 1]) }
+    }
+
+    /// The pairs as a dictionary of their texts, without values that have no text. Empty for other values.
+    package var fields: [String: String] {
+        var fields: [String: String] = [:]
+        for (name, value) in pairs {
+            if let name = name.string, let value = value.string { fields[name] = value }
+        }
+        return fields
+    }
+
     /// The bytes of a bulk or simple string. Nil for other values.
     package var bytes: ByteBuffer? {
         switch self {
@@ -63,6 +78,9 @@ extension RESPValue {
     package var errorText: String? {
         if case .error(let text) = self { text } else { nil }
     }
+
+    /// Whether the reply is the error of an EVALSHA for a script that the server does not have.
+    package var isScriptMissing: Bool { errorText?.hasPrefix("NOSCRIPT") ?? false }
 
     /// Returns the value, or throws an error reply as `.server`.
     package func orThrow() throws(RedisError) -> RESPValue {

@@ -6,36 +6,21 @@ import Synchronization
 package final class RedisSubscriber: Sendable {
     package let eventLoop: any EventLoop
     private let status = SubscriptionCore.Status()
-    private let core: NIOLoopBoundBox<SubscriptionCore>
+    private let core: LoopBoundCore<SubscriptionCore>
 
     /// - Parameter name: the name of the connection in logs, metrics and `CLIENT LIST`.
     package init(url: RedisURL, settings: RedisSettings, eventLoop: any EventLoop, name: String, logger: Logger) {
         self.eventLoop = eventLoop
-        let core = SubscriptionCore(url: url, settings: settings, eventLoop: eventLoop, name: name, logger: logger, status: status)
-        self.core = .makeBoxSendingValue(core, eventLoop: eventLoop)
-    }
-
-    deinit {
-        // Stops the core for the reasons given in `RedisClient.deinit`.
-        guard !status.isStopped.load(ordering: .acquiring) else { return }
-        eventLoop.execute { [core] in core.value.stop() }
+        core = LoopBoundCore(
+            SubscriptionCore(url: url, settings: settings, eventLoop: eventLoop, name: name, logger: logger, status: status),
+            eventLoop: eventLoop)
     }
 
     /// Keeps a connection until the task is cancelled or `shutdown` is called.
-    package func run() async {
-        await withTaskCancellationHandler {
-            await withCheckedContinuation { waiter in
-                eventLoop.execute { self.core.value.run(waiter) }
-            }
-        } onCancel: {
-            shutdown()
-        }
-    }
+    package func run() async { await core.run() }
 
     /// Closes the connection. Every handler receives a last `.lost`.
-    package func shutdown() {
-        onLoop { $0.stop() }
-    }
+    package func shutdown() { core.stop() }
 
     /// Whether the connection is up, all subscriptions are restored and data was received within `RedisSettings.silence`. Callable from any
     /// thread.
@@ -50,35 +35,11 @@ package final class RedisSubscriber: Sendable {
     /// A channel has one handler: a new one replaces the old one, which is not called again. The handler receives `.subscribed` when the
     /// subscription is active, and no message before that.
     package func subscribe(_ channel: String, handler: @escaping @Sendable (SubscriptionEvent) -> Void) {
-        subscribe(channel, token: newToken(), handler: handler)
+        core.perform { $0.subscribe(channel, handler: handler) }
     }
 
     /// Unsubscribes from a channel. Must be called on the event loop; the handler is not called after this method returns.
     package func unsubscribe(_ channel: String) {
-        onLoop { $0.unsubscribe(channel, token: nil) }
-    }
-
-    /// A new token that identifies one call of `subscribe`.
-    func newToken() -> UInt64 {
-        status.tokens.wrappingAdd(1, ordering: .relaxed).newValue
-    }
-
-    /// Subscribes to a channel with a token for `unsubscribe(_:token:)`. Callable from any thread.
-    func subscribe(_ channel: String, token: UInt64, handler: @escaping @Sendable (SubscriptionEvent) -> Void) {
-        onLoop { $0.subscribe(channel, token: token, handler: handler) }
-    }
-
-    /// Unsubscribes from a channel unless it was subscribed again with another token. Callable from any thread.
-    func unsubscribe(_ channel: String, token: UInt64) {
-        onLoop { $0.unsubscribe(channel, token: token) }
-    }
-
-    /// Runs `body` immediately if called on the event loop, otherwise schedules it there.
-    private func onLoop(_ body: @escaping @Sendable (SubscriptionCore) -> Void) {
-        if eventLoop.inEventLoop {
-            body(core.value)
-        } else {
-            eventLoop.execute { [core] in body(core.value) }
-        }
+        core.perform { $0.unsubscribe(channel) }
     }
 }

@@ -4,13 +4,11 @@ import NIOCore
 import Synchronization
 
 /// The state of a `RedisSubscriber`. Used only on its event loop, without locks.
-final class SubscriptionCore: LinkUser {
+final class SubscriptionCore: LinkUser, ConnectionCore {
     /// The part of the state that is read from any thread.
     final class Status: Sendable {
-        let isStopped = Atomic(false)
         /// Uptime in nanoseconds until which the connection counts as alive; 0 while subscriptions are not active.
         let aliveUntil = Atomic<UInt64>(0)
-        let tokens = Atomic<UInt64>(0)
     }
 
     /// Maximum number of channels in one SUBSCRIBE or UNSUBSCRIBE.
@@ -58,7 +56,6 @@ final class SubscriptionCore: LinkUser {
     func stop() {
         guard !isStopped else { return }
         isStopped = true
-        status.isStopped.store(true, ordering: .releasing)
         alarm.cancel()
         keeper?.stop()
         for handler in table.lost() { handler(.lost) }
@@ -67,14 +64,14 @@ final class SubscriptionCore: LinkUser {
 
     // MARK: Subscribing
 
-    func subscribe(_ channel: String, token: UInt64, handler: @escaping SubscriptionTable.Handler) {
+    func subscribe(_ channel: String, handler: @escaping SubscriptionTable.Handler) {
         guard !isStopped else { return handler(.lost) }
-        table.subscribe(channel, token: token, handler: handler)
+        table.subscribe(channel, handler: handler)
         planChanges()
     }
 
-    func unsubscribe(_ channel: String, token: UInt64?) {
-        table.unsubscribe(channel, token: token)
+    func unsubscribe(_ channel: String) {
+        table.unsubscribe(channel)
         planChanges()
     }
 

@@ -21,8 +21,6 @@ struct SubscriptionTable {
         let channel: ByteBuffer
         /// Nil after an unsubscribe; the entry is kept until the server has confirmed it.
         var handler: Handler?
-        /// The token of the `subscribe` call that set the handler.
-        var token: UInt64 = 0
         /// Whether the last command sent for the channel on this connection was SUBSCRIBE.
         var isSubscribeSent = false
         /// Number of outstanding confirmations.
@@ -47,20 +45,18 @@ struct SubscriptionTable {
     private var changed: [Entry] = []
 
     /// Sets the handler of a channel, replacing an earlier one.
-    mutating func subscribe(_ channel: String, token: UInt64, handler: @escaping Handler) {
+    mutating func subscribe(_ channel: String, handler: @escaping Handler) {
         let name = ByteBuffer(string: channel)
         let entry = entries[name] ?? Entry(channel: name)
         entries[name] = entry
         entry.handler = handler
-        entry.token = token
         entry.isNotified = false
         change(entry)
     }
 
     /// Removes the handler of a channel.
-    /// - Parameter token: the token of the subscription to remove; nil for any.
-    mutating func unsubscribe(_ channel: String, token: UInt64?) {
-        guard let entry = entries[ByteBuffer(string: channel)], entry.handler != nil, token == nil || entry.token == token else { return }
+    mutating func unsubscribe(_ channel: String) {
+        guard let entry = entries[ByteBuffer(string: channel)], entry.handler != nil else { return }
         entry.handler = nil
         change(entry)
     }

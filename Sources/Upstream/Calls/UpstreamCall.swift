@@ -1,5 +1,6 @@
 import Contract
 import Glibc
+import Support
 
 /// One generation request to an upstream, from connecting until its result. Used on the event loop only.
 package final class UpstreamCall {
@@ -163,7 +164,7 @@ extension UpstreamCall: ExchangeDelegate {
         if let decoder, decoder.isComplete { return end(.complete) }
         // An error status explains the failure better than the broken connection.
         if let head, !head.isSuccess {
-            return end(.failed(HTTPFailure.failure(head: head, body: errorBody, upstream: upstream, secondsSinceEpoch: time(nil))))
+            return end(.failed(HTTPFailure.failure(head: head, body: errorBody, upstream: upstream, secondsSinceEpoch: WallClock.seconds)))
         }
         switch outcome.kind {
         // libcurl reports success when the connection closes inside the response head.

@@ -114,12 +114,10 @@ package final class EpollLoop: SerialExecutor, @unchecked Sendable {
     }
 
     /// Sets a timer made with `LoopTimer.init`. The timer may be set already, have fired or be cancelled. Allocates nothing.
-    /// - Parameter delay: Negative delays count as 0; the maximum is about 31 years.
+    /// - Parameter delay: Negative delays count as 0; the maximum is 100 years.
     package func set(_ timer: LoopTimer, after delay: Duration) {
         preconditionOnLoop()
-        let (seconds, attoseconds) = delay.components
-        let nanoseconds = max(0, min(seconds, 1_000_000_000) * 1_000_000_000 + attoseconds / 1_000_000_000)
-        timers.set(timer, deadline: now + UInt64(nanoseconds))
+        timers.set(timer, deadline: now + delay.timeoutNanoseconds)
     }
 
     /// Cancels a timer. Does nothing if the timer has fired or is not set.

@@ -1,5 +1,6 @@
 import Contract
 import Glibc
+import Support
 
 /// Receives the events of one speech synthesis, synchronously on the event loop. It may cancel the call from inside a callback.
 package protocol SpeechReceiver: AnyObject {
@@ -133,7 +134,8 @@ extension SpeechCall: ExchangeDelegate {
     private func conclude(_ outcome: ExchangeOutcome) {
         if let decoder, decoder.isComplete { return end(nil) }
         if let head, !head.isSuccess {
-            return end(HTTPFailure.failure(head: head, body: errorBody, upstream: speech.upstream, secondsSinceEpoch: time(nil)).failure)
+            let now = WallClock.seconds
+            return end(HTTPFailure.failure(head: head, body: errorBody, upstream: speech.upstream, secondsSinceEpoch: now).failure)
         }
         switch outcome.kind {
         case .complete where head != nil:

@@ -46,8 +46,15 @@ struct EventStreamParser {
     /// Whether the last chunk ended with a CR: a following LF belongs to the same line end.
     private var skipsLineFeed = false
     /// Number of lines with an unknown field name. A stream of only these is not an event stream.
-    private(set) var foreignLines = 0
-    private(set) var eventCount = 0
+    private var foreignLines = 0
+    private var eventCount = 0
+
+    /// Checks at the end of an incomplete stream that the response was an event stream.
+    /// - Throws: `upstream_protocol` when it had only lines with unknown field names.
+    func requireEvents() throws(Failure) {
+        guard eventCount == 0, foreignLines > 0 else { return }
+        throw Failure(.upstreamProtocol, "the upstream's response is not an event stream")
+    }
 
     /// Parses a chunk of the stream.
     /// - Parameter body: Called for each event with data or a name.

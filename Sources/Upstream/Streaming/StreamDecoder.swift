@@ -7,6 +7,18 @@ struct OutputBatch {
     var chunks = 0
 
     var isEmpty: Bool { outputs.isEmpty && chunks == 0 }
+
+    /// Appends token counts, unless both are unknown.
+    mutating func appendUsage(promptTokens: Int?, completionTokens: Int?) {
+        guard promptTokens != nil || completionTokens != nil else { return }
+        outputs.append(.usage(promptTokens: promptTokens, completionTokens: completionTokens))
+    }
+
+    /// Appends the collected tool calls and the finish reason.
+    mutating func finish(_ reason: FinishReason, _ calls: [ToolCall]) {
+        for call in calls { outputs.append(.toolCall(call)) }
+        outputs.append(.finished(reason))
+    }
 }
 
 /// Decoder for the body of a 2xx response in one dialect. Its methods throw the failure that ends the call.

@@ -1,6 +1,7 @@
 import CCurl
 import Contract
 import Glibc
+import Support
 
 /// One HTTP exchange and its libcurl easy handle. C types stay inside this type and `CurlMulti`.
 ///
@@ -155,9 +156,8 @@ final class CurlTransfer {
 
     /// Converts a duration to whole milliseconds, at least 1 and at most about one day.
     private static func milliseconds(_ duration: Duration) -> Int {
-        let (seconds, attoseconds) = duration.components
         // libcurl takes 0 as its default of 300 s.
-        return max(1, Int(min(seconds, 86_400)) * 1000 + Int(attoseconds / 1_000_000_000_000_000))
+        max(1, min(duration, .seconds(86_400)).wholeMilliseconds)
     }
 
     // MARK: libcurl callbacks

@@ -3,6 +3,7 @@ import CoreMetrics
 import JobQueue
 import Logging
 import NIOCore
+import Support
 
 /// Claims jobs for free slots: waiting ones, and those with expired leases (Claimer+Takeover). Claimer+Claims turns a delivered entry into a
 /// running generation.
@@ -177,7 +178,8 @@ actor Claimer {
         } else if error.isRejection || error.isInvalidReply {
             fetchErrors.failed(error, logger)
         }
-        await pause(.milliseconds(Int64.random(in: 20...max(20, min(1_000, 40 << min(failures, 5))))))
+        let bound = Backoff.bound(from: .milliseconds(40), to: .seconds(1), attempt: failures)
+        await pause(TimeAmount(max(.milliseconds(20), bound * Double.random(in: 0...1))))
     }
 
     // MARK: calls from other types

@@ -1,4 +1,5 @@
 import Contract
+import Support
 import Upstream
 
 /// State machine of one job from the claim to the end. Every method returns the action to take; it does no I/O and reads no clock.
@@ -159,7 +160,7 @@ struct GenerationMachine {
         }
         refusals += 1
         state = .backoff
-        return .backOff(max(wait, min(policy.backoff.lowerBound * (1 << min(refusals - 1, 20)), .seconds(1)) * jitter))
+        return .backOff(max(wait, Backoff.bound(from: policy.backoff.lowerBound, to: .seconds(1), attempt: refusals - 1) * jitter))
     }
 
     /// The request was sent.
@@ -237,7 +238,7 @@ struct GenerationMachine {
             state = .backoff
             return .check
         }
-        var wait = min(policy.backoff.lowerBound * (1 << min(tries - 1, 20)), policy.backoff.upperBound) * jitter
+        var wait = Backoff.bound(from: policy.backoff.lowerBound, to: policy.backoff.upperBound, attempt: tries - 1) * jitter
         if let asked = failure.retryAfter { wait = max(wait, asked) }
         guard wait < remaining else { return fail(failure.failure) }
         state = .backoff

@@ -1,5 +1,6 @@
 import Contract
 import JobQueue
+import Support
 
 /// Timestamps and timeouts of one job, on the clock of this process (CLOCK_MONOTONIC ns). Timeouts of the job take precedence over those
 /// of the worker.
@@ -62,7 +63,7 @@ struct TimeLimits {
 
     /// Time left until the total timeout or the deadline; zero when it has passed.
     func remaining(at now: UInt64) -> Duration {
-        let end = min(claimedAt &+ total.wholeNanoseconds, deadline ?? .max)
+        let end = min(claimedAt &+ total.timeoutNanoseconds, deadline ?? .max)
         return .nanoseconds(Int64(end > now ? end - now : 0))
     }
 
@@ -71,25 +72,18 @@ struct TimeLimits {
     ///   - state: selects the timeouts that apply.
     ///   - isReading: false while reading is paused by back pressure; the idle timeout does not apply then.
     func next(in state: GenerationMachine.State, isReading: Bool) -> (at: UInt64, failure: Failure) {
-        var next = (at: claimedAt &+ total.wholeNanoseconds, failure: Failure(.totalTimeout, "the job took longer than \(total)"))
+        var next = (at: claimedAt &+ total.timeoutNanoseconds, failure: Failure(.totalTimeout, "the job took longer than \(total)"))
         func consider(_ at: UInt64, _ code: FailureCode, _ message: @autoclosure () -> String) {
             if at < next.at { next = (at, Failure(code, message())) }
         }
         if let deadline { consider(deadline, .deadlineExceeded, "the job's deadline passed while it ran") }
         switch state {
         case .connecting, .waiting:
-            consider(dialledAt &+ firstToken.wholeNanoseconds, .firstTokenTimeout, "the upstream sent no token within \(firstToken)")
+            consider(dialledAt &+ firstToken.timeoutNanoseconds, .firstTokenTimeout, "the upstream sent no token within \(firstToken)")
         case .streaming where isReading:
-            consider(lastOutputAt &+ idle.wholeNanoseconds, .idleTimeout, "the upstream sent nothing for \(idle)")
+            consider(lastOutputAt &+ idle.timeoutNanoseconds, .idleTimeout, "the upstream sent nothing for \(idle)")
         default: break
         }
         return next
-    }
-}
-
-extension Duration {
-    /// Whole nanoseconds; 0 for a negative duration, at most 100 years.
-    fileprivate var wholeNanoseconds: UInt64 {
-        UInt64(min(max(0, components.seconds), 3_153_600_000)) * 1_000_000_000 + UInt64(max(0, components.attoseconds / 1_000_000_000))
     }
 }

@@ -76,7 +76,7 @@ actor LeaseRenewer {
     /// Closes all upstreams when no renewal has succeeded for a whole lease: other workers may own the jobs by then.
     private func checkExpiry() {
         let silence = clock() &- renewedAt
-        guard !hasExpired, silence > UInt64(max(0, consumer.settings.lease.wholeNanoseconds)) else { return }
+        guard !hasExpired, silence > consumer.settings.lease.timeoutNanoseconds else { return }
         hasExpired = true
         logger.error(
             "no lease renewed for a whole lease time; closing upstreams, jobs are handed back when Redis responds",

@@ -60,7 +60,7 @@ actor StatusReporter {
         report.inFlight = await claimer.inFlight
         report.capacity = capacity
         report.isDraining = drain.hasBegun
-        report.version = Version.current
+        report.version = BuildInformation.version
         report.startedMilliseconds = started
         do { try await consumer.writeHeartbeat(window.lately(report, at: clock()), now: WallClock.milliseconds) } catch {
             logger.debug("heartbeat not written", metadata: ["error": "\(error)"])

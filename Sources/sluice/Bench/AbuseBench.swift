@@ -3,6 +3,7 @@ import Glibc
 import NIOCore
 import NIOPosix
 import Observability
+import Support
 import Synchronization
 
 /// The limits that a gateway with default settings holds during an attack by one tenant or address.
@@ -132,7 +133,7 @@ struct MemoryPeak: Sendable {
 
     /// Reads the peak.
     mutating func finish() {
-        guard case .success(let bytes) = FileContents.read("/proc/\(process)/status", limit: 1 << 16) else { return }
+        guard let bytes = try? FileContents.read("/proc/\(process)/status", limit: 1 << 16) else { return }
         for line in String(decoding: bytes, as: UTF8.self).split(separator: "\n") where line.hasPrefix("VmHWM:") {
             let kilobytes = Int(line.dropFirst(6).filter(\.isNumber)) ?? 0
             growth = max(0, kilobytes * 1_024 - before)

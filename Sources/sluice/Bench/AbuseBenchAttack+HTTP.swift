@@ -1,6 +1,7 @@
 import Contract
 import NIOCore
 import RedisClient
+import Support
 import Upstream
 
 /// Attacks by HTTP requests.
@@ -25,7 +26,7 @@ extension AbuseAttack {
         let redis = target.redis
         guard let job = redis.newJobs(1).first else { throw CommandFailure(.failed, "sluice: no job id could be generated") }
         let log = redis.keys.log(job)
-        let now = WallTime.milliseconds
+        let now = UInt64(clamping: WallClock.milliseconds)
         let usage = #"{"prompt_tokens":1,"completion_tokens":1,"estimated":false}"#
         var entries = [
             #"{"id":"1-0","type":"started","worker":"bench","attempt":1}"#,

@@ -40,7 +40,7 @@ struct BenchRedis: Sendable {
 
     /// New job ids, distributed over the partitions.
     func newJobs(_ count: Int) -> [JobID] {
-        let now = WallTime.milliseconds
+        let now = UInt64(clamping: WallClock.milliseconds)
         return (0..<count).map { JobID(partition: $0 % keys.partitions, milliseconds: now) }
     }
 
@@ -178,9 +178,4 @@ struct BenchRedis: Sendable {
         for line in info.split(whereSeparator: \.isNewline) where line.hasPrefix(name + ":") { return Int(line.dropFirst(name.count + 1)) }
         return nil
     }
-}
-
-enum WallTime {
-    /// Unix time.
-    static var milliseconds: UInt64 { UInt64(max(0, Timestamp.now.milliseconds)) }
 }

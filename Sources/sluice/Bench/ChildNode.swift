@@ -1,5 +1,6 @@
 import Glibc
 import Subprocess
+import Support
 import SystemPackage
 
 /// A node in a child process that runs this executable. It ends with this process, even after SIGKILL, by the same means as
@@ -48,14 +49,14 @@ struct ChildNode: Sendable {
                 let start = ContinuousClock.now
                 while !(await isReady()) {
                     guard start.duration(to: .now) < .seconds(20) else {
-                        let output = (try? FileContents.read(log, limit: 1 << 20).get()).map {
+                        let output = (try? FileContents.read(log, limit: 1 << 20)).map {
                             String(decoding: $0.suffix(2_000), as: UTF8.self)
                         }
                         throw CommandFailure(.failed, "sluice: the \(name) did not become ready within 20 s\n\(output ?? "")")
                     }
                     try await Task.sleep(for: .milliseconds(20))
                 }
-                let pid = (try? FileContents.read(pids, limit: 100).get()).flatMap {
+                let pid = (try? FileContents.read(pids, limit: 100)).flatMap {
                     Int(SettingValue.trimmed(String(decoding: $0, as: UTF8.self)))
                 }
                 return .success(try await body(ChildNode(name: name, pid: pid ?? 0)))

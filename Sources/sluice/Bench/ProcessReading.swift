@@ -1,4 +1,5 @@
 import Glibc
+import Support
 
 /// The CPU time and memory of a local process (proc(5)).
 struct ProcessReading: Sendable {
@@ -11,7 +12,7 @@ struct ProcessReading: Sendable {
     /// Reads the current values; nil when there is no such process on this machine.
     static func read(_ name: String, pid: Int) -> ProcessReading? {
         // The second field may contain any characters. Parsing starts after its closing parenthesis, at field 3.
-        guard case .success(let bytes) = FileContents.read("/proc/\(pid)/stat", limit: 1 << 16) else { return nil }
+        guard let bytes = try? FileContents.read("/proc/\(pid)/stat", limit: 1 << 16) else { return nil }
         let text = String(decoding: bytes, as: UTF8.self)
         guard let end = text.lastIndex(of: ")") else { return nil }
         let fields = text[text.index(after: end)...].split(separator: " ")
@@ -26,7 +27,7 @@ struct ProcessReading: Sendable {
 
     /// The command name of a process; nil when there is no such process.
     static func command(of pid: Int) -> String? {
-        guard case .success(let bytes) = FileContents.read("/proc/\(pid)/comm", limit: 1 << 12) else { return nil }
+        guard let bytes = try? FileContents.read("/proc/\(pid)/comm", limit: 1 << 12) else { return nil }
         return String(decoding: bytes, as: UTF8.self)
     }
 }

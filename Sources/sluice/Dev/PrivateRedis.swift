@@ -3,6 +3,7 @@ import NIOCore
 import NIOPosix
 import RedisClient
 import Subprocess
+import Support
 import SystemPackage
 
 /// A redis-server on a Unix socket in a temporary folder. It ends with this process, even after SIGKILL.
@@ -82,7 +83,7 @@ struct PrivateRedis: Sendable {
             connection.cancel()
         }
         do { _ = try await client.send("PING") } catch {
-            let log = (try? FileContents.read(folder + "/redis.log", limit: 1 << 20).get()).map {
+            let log = (try? FileContents.read(folder + "/redis.log", limit: 1 << 20)).map {
                 String(decoding: $0.suffix(2_000), as: UTF8.self)
             }
             throw CommandFailure(.unavailable, "sluice: redis-server did not start: \(error.message)\n\(log ?? "")")

@@ -1,6 +1,7 @@
 import Glibc
 import Logging
 import Observability
+import Support
 
 /// The first steps of every node.
 enum NodeStart {
@@ -14,8 +15,8 @@ enum NodeStart {
         let descriptors = raiseDescriptorLimit()
         var logger = Logger(label: "sluice.\(kind.rawValue)")
         var facts = effectiveSettings(of: source, for: kind)
-        facts["version"] = "\(Build.version)"
-        facts["build"] = "\(Build.configuration)"
+        facts["version"] = "\(BuildInformation.version)"
+        facts["build"] = "\(BuildInformation.configuration)"
         facts["name"] = "\(name)"
         facts["pid"] = "\(getpid())"
         facts["descriptors"] = "\(descriptors)"

@@ -1,3 +1,5 @@
+import Support
+
 /// A host and port to listen on.
 struct ListenAddress: Sendable, Hashable, CustomStringConvertible {
     var host: String
@@ -87,9 +89,8 @@ enum SettingValue {
 
     /// The duration in the largest unit that divides it, such as `90s` or `5m`; microseconds are the smallest unit.
     static func text(_ duration: Duration) -> String {
-        let (seconds, attoseconds) = duration.components
-        let microseconds = seconds * 1_000_000 + attoseconds / 1_000_000_000_000
-        for (suffix, unit) in [("h", 3_600_000_000), ("m", 60_000_000), ("s", 1_000_000), ("ms", 1_000)] as [(String, Int64)]
+        let microseconds = duration.wholeMicroseconds
+        for (suffix, unit) in [("h", 3_600_000_000), ("m", 60_000_000), ("s", 1_000_000), ("ms", 1_000)] as [(String, Int)]
         where microseconds != 0 && microseconds % unit == 0 {
             return "\(microseconds / unit)\(suffix)"
         }

@@ -1,3 +1,5 @@
+import Support
+
 /// The parser of a `--config` file of `NAME=value` lines.
 ///
 /// `#` begins a comment at the start of a line or after white space. A value may be quoted: in `'…'` everything is literal; in `"…"` the
@@ -35,17 +37,15 @@ struct SettingsFile: Sendable {
 
     /// Reads and parses a file. An unreadable file becomes a fault.
     init(path: String) {
-        switch FileContents.read(path, limit: Self.maximumSize) {
-        case .success(let bytes):
-            if let text = String(validating: bytes, as: UTF8.self) {
-                self.init(parsing: text, path: path)
-            } else {
-                self.init(parsing: "", path: path)
-                fault(0, "the file is not UTF-8", "save it as UTF-8")
-            }
-        case .failure(let error):
+        do {
+            self.init(parsing: try FileContents.readText(path, limit: Self.maximumSize), path: path)
+        } catch {
             self.init(parsing: "", path: path)
-            fault(0, "cannot be read: \(error)", "name a readable file with --config")
+            if error.code == .notText {
+                fault(0, "the file is not UTF-8", "save it as UTF-8")
+            } else {
+                fault(0, "cannot be read: \(error)", "name a readable file with --config")
+            }
         }
     }
 

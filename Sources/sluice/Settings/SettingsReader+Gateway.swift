@@ -1,5 +1,6 @@
 import Gateway
 import Observability
+import Support
 
 extension SettingsReader {
     /// The gateway's settings; unset ones keep the defaults of `GatewaySettings`.
@@ -10,7 +11,7 @@ extension SettingsReader {
             gateway.port = address.port
         }
         gateway.name = nodeName("SLUICE_GATEWAY_NAME")
-        gateway.version = Build.version
+        gateway.version = BuildInformation.version
         readTimes(into: &gateway)
         readLimits(into: &gateway)
         if let model = text("SLUICE_DEFAULT_MODEL") { gateway.defaultModel = model }

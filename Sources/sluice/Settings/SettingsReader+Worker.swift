@@ -1,4 +1,5 @@
 import Observability
+import Support
 import Upstream
 import Worker
 
@@ -68,9 +69,7 @@ extension SettingsReader {
         if key != nil {
             fault("SLUICE_UPSTREAM_KEY_FILE", "it is set together with SLUICE_UPSTREAM_KEY", "keep one of them")
         }
-        switch FileContents.readKey(path) {
-        case .success(let key): return key
-        case .failure(let error):
+        do { return try FileContents.readKey(path) } catch {
             fault("SLUICE_UPSTREAM_KEY_FILE", "the file \(path) cannot be used: \(error)", "name a file that contains the key")
             return nil
         }

@@ -1,3 +1,5 @@
+import Support
+
 /// Parses setting values by their definitions in `SettingTable`. Collects all faults instead of stopping at the first one.
 struct SettingsReader {
     let source: SettingsSource
@@ -82,7 +84,7 @@ struct SettingsReader {
         case .size(let range): SettingValue.size(text).flatMap { range.contains($0) ? .integer($0) : nil }
         case .flag: SettingValue.flag(text).map { .flag($0) }
         case .address: ListenAddress(text).map { .address($0) }
-        case .file: if case .success = FileContents.read(text, limit: 64 << 20) { .text } else { nil }
+        case .file: (try? FileContents.read(text, limit: 64 << 20)).map { _ in .text }
         case .url(let schemes):
             schemes.contains { text.hasPrefix($0 + "://") && text.utf8.count > $0.utf8.count + 3 } && !text.contains(where: \.isWhitespace)
                 ? .text : nil

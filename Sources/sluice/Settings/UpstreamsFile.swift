@@ -26,9 +26,8 @@ struct UpstreamsFile {
     init(path: String, environment: [String: String]) {
         self.path = path
         self.environment = environment
-        switch FileContents.read(path, limit: Self.maximumSize) {
-        case .success(let bytes): parse(String(decoding: bytes, as: UTF8.self))
-        case .failure(let error): fault(0, "cannot be read: \(error)", "name a readable file")
+        do { parse(String(decoding: try FileContents.read(path, limit: Self.maximumSize), as: UTF8.self)) } catch {
+            fault(0, "cannot be read: \(error)", "name a readable file")
         }
     }
 
@@ -219,9 +218,7 @@ struct UpstreamsFile {
         if let file {
             // A relative path is relative to the folder of the upstreams file.
             let folder = path.lastIndex(of: "/").map { String(path[...$0]) } ?? ""
-            switch FileContents.readKey(file.hasPrefix("/") ? file : folder + file) {
-            case .success(let key): return key
-            case .failure(let error):
+            do { return try FileContents.readKey(file.hasPrefix("/") ? file : folder + file) } catch {
                 fault(
                     node["key_file"]?.line ?? 0, "\(name): key_file \(file) cannot be used: \(error)", "name a file that contains the key")
             }

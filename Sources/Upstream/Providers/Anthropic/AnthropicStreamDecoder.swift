@@ -133,9 +133,7 @@ final class AnthropicStreamDecoder: StreamDecoder {
         } catch {
             if !isComplete { throw error }
         }
-        if !isComplete, parser.eventCount == 0, parser.foreignLines > 0 {
-            throw Failure(.upstreamProtocol, "the upstream's response is not an event stream")
-        }
+        if !isComplete { try parser.requireEvents() }
     }
 
     /// Decodes one event. Events after the end mark are ignored.
@@ -151,10 +149,9 @@ final class AnthropicStreamDecoder: StreamDecoder {
         // Its output count is only the provider's initial value. Reported, it would pass for the total of an answer that is cut off.
         case .messageStart: if let tokens = event.promptTokens { batch.outputs.append(.usage(promptTokens: tokens, completionTokens: nil)) }
         case .messageDelta:
-            appendUsage(event, into: &batch)
+            batch.appendUsage(promptTokens: event.promptTokens, completionTokens: event.completionTokens)
             if let reason = event.stopReason, !isComplete {
-                for call in try tools.finish() { batch.outputs.append(.toolCall(call)) }
-                batch.outputs.append(.finished(Self.finishReason(reason)))
+                batch.finish(Self.finishReason(reason), try tools.finish())
                 isComplete = true
             }
         case .blockStart, .blockDelta: try content(event, into: &batch)
@@ -178,11 +175,6 @@ final class AnthropicStreamDecoder: StreamDecoder {
             batch.outputs.append(.reasoning(thinking))
             batch.chunks += 1
         }
-    }
-
-    private func appendUsage(_ event: AnthropicEvent, into batch: inout OutputBatch) {
-        guard event.promptTokens != nil || event.completionTokens != nil else { return }
-        batch.outputs.append(.usage(promptTokens: event.promptTokens, completionTokens: event.completionTokens))
     }
 
     /// Maps a stop reason. Unknown reasons count as a normal stop.

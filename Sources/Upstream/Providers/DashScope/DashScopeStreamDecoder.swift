@@ -85,9 +85,7 @@ final class DashScopeStreamDecoder: StreamDecoder {
     func finish(into batch: inout OutputBatch) throws(Failure) {
         guard !isComplete else { return }
         try parser.finish { (event) throws(Failure) in try self.read(event, into: &batch) }
-        if !isComplete, parser.eventCount == 0, parser.foreignLines > 0 {
-            throw Failure(.upstreamProtocol, "the upstream's response is not an event stream")
-        }
+        if !isComplete { try parser.requireEvents() }
     }
 
     /// Decodes one frame. Frames after the finish reason are ignored.
@@ -103,12 +101,9 @@ final class DashScopeStreamDecoder: StreamDecoder {
             throw error.failureInsideStream(kind: .dashscope, status: Self.status(in: event.comment))
         }
         try OpenAIStreamDecoder.apply(chunk.delta, tools: &tools, into: &batch)
-        if chunk.promptTokens != nil || chunk.completionTokens != nil {
-            batch.outputs.append(.usage(promptTokens: chunk.promptTokens, completionTokens: chunk.completionTokens))
-        }
+        batch.appendUsage(promptTokens: chunk.promptTokens, completionTokens: chunk.completionTokens)
         if let reason = chunk.finishReason, reason != "null", !reason.isEmpty, !isComplete {
-            for call in try tools.finish() { batch.outputs.append(.toolCall(call)) }
-            batch.outputs.append(.finished(OpenAIStreamDecoder.finishReason(reason)))
+            batch.finish(OpenAIStreamDecoder.finishReason(reason), try tools.finish())
             isComplete = true
         }
     }

@@ -118,14 +118,11 @@ final class OllamaStreamDecoder: StreamDecoder {
 
     /// Delivers usage, the collected tool calls and the finish reason.
     private func finish(_ chunk: OllamaChunk, into batch: inout OutputBatch) throws(Failure) {
-        if chunk.promptTokens != nil || chunk.completionTokens != nil {
-            batch.outputs.append(.usage(promptTokens: chunk.promptTokens, completionTokens: chunk.completionTokens))
-        }
+        batch.appendUsage(promptTokens: chunk.promptTokens, completionTokens: chunk.completionTokens)
         let calls = try tools.finish()
-        for call in calls { batch.outputs.append(.toolCall(call)) }
         // Ollama reports "stop" for tool calls too.
         let reason: FinishReason = chunk.doneReason == "length" ? .length : calls.isEmpty ? .stop : .toolCalls
-        batch.outputs.append(.finished(reason))
+        batch.finish(reason, calls)
         isComplete = true
     }
 }

@@ -34,9 +34,7 @@ final class OpenAIStreamDecoder: StreamDecoder {
         } catch {
             if !hasFinished { throw error }
         }
-        if !hasFinished, parser.eventCount == 0, parser.foreignLines > 0 {
-            throw Failure(.upstreamProtocol, "the upstream's response is not an event stream")
-        }
+        if !hasFinished { try parser.requireEvents() }
     }
 
     /// Decodes one event. `[DONE]` after output completes a stream that had no finish reason.
@@ -68,8 +66,7 @@ final class OpenAIStreamDecoder: StreamDecoder {
 
     /// Delivers the collected tool calls and the finish reason.
     private func finish(_ reason: FinishReason, into batch: inout OutputBatch) throws(Failure) {
-        for call in try tools.finish() { batch.outputs.append(.toolCall(call)) }
-        batch.outputs.append(.finished(reason))
+        batch.finish(reason, try tools.finish())
         hasFinished = true
     }
 
