@@ -74,7 +74,7 @@ package struct WorkerService: Service {
     private func run(on eventLoop: any EventLoop, _ loop: EpollLoop) async throws {
         let connections = ConsumerConnections(url: redisURL, settings: redisSettings, eventLoop: eventLoop, logger: logger)
         let metrics = WorkerMetrics()
-        let token = ULID(milliseconds: UInt64(WallClock.milliseconds.boundedCount)).description
+        let token = ULID(milliseconds: UInt64(clamping: WallClock.milliseconds)).description
         let consumer = JobConsumer(connections: connections, settings: queueSettings, worker: settings.name, token: token)
         let parts = try Parts(consumer: consumer, loop: loop, settings: settings, metrics: metrics, logger: logger)
         upstreams.connect { parts.pool.reload($0) }
@@ -193,20 +193,9 @@ package struct WorkerService: Service {
     /// Waits until no job is running, for at most `limit`.
     /// - Returns: false when jobs were left at the limit, or the task was cancelled.
     private func waitUntilEmpty(_ pool: GenerationPool, for limit: Duration) async -> Bool {
-        await withTaskGroup(of: Bool.self) { tasks in
-            tasks.addTask {
-                await pool.waitUntilEmpty()
-                return true
-            }
-            tasks.addTask {
-                try? await Task.sleep(for: limit)
-                return false
-            }
-            let empty = await tasks.next() ?? true
-            if !empty { await pool.stopWaiting() }
-            tasks.cancelAll()
-            return empty
-        }
+        let empty = await Task { await pool.waitUntilEmpty() }.ends(by: .now + limit)
+        if !empty { await pool.stopWaiting() }
+        return empty
     }
 }
 

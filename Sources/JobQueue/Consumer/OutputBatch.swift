@@ -112,7 +112,7 @@ package struct OutputReplies: Equatable {
         switch reply {
         case .integer(1): .ended
         case .integer(0): .endedElsewhere
-        case .error(let message) where message.hasPrefix("NOSCRIPT"): .scriptMissing
+        case _ where reply.isScriptMissing: .scriptMissing
         case .error, .integer: .refused
         default: .none
         }

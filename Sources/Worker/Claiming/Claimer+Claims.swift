@@ -3,6 +3,7 @@ import CoreMetrics
 import JobQueue
 import Logging
 import NIOCore
+import Support
 
 /// Claiming one entry, up to the start of its generation.
 extension Claimer {
@@ -94,7 +95,7 @@ extension Claimer {
     /// Runs the claim script, retrying until there is a reply. Repeating it is safe: the script recognizes this process by its token.
     /// - Returns: `busy` when no reply arrived for one lease and 1 s; other workers may take the entry then.
     private func claimWithRetries(_ job: Job, _ entry: QueueEntry, leaseExpired: Bool) async -> ClaimOutcome {
-        let lease = UInt64(consumer.settings.lease.components.seconds) &* 1_000_000_000 &+ 1_000_000_000
+        let lease = (consumer.settings.lease + .seconds(1)).timeoutNanoseconds
         let begun = clock()
         var tries = 0
         while clock() - begun < lease {
@@ -106,7 +107,8 @@ extension Claimer {
                 tries += 1
                 if error.isRejection { claimErrors.failed(error, logger) }
                 mayHaveLostReply = true
-                await pause(.milliseconds(Int64.random(in: 10...(50 << min(tries, 4)))))
+                let bound = Backoff.bound(from: .milliseconds(50), to: .milliseconds(800), attempt: tries)
+                await pause(TimeAmount(max(.milliseconds(10), bound * Double.random(in: 0...1))))
             }
         }
         return .busy

@@ -3,9 +3,7 @@ import CoreMetrics
 import JobQueue
 import Logging
 import NIOCore
-import RedisClient
 import Support
-import Upstream
 
 /// Claims jobs for free slots: waiting ones, and those with expired leases (Claimer+Takeover). Claimer+Claims turns a delivered entry into a
 /// running generation.

@@ -3,7 +3,6 @@ import CoreMetrics
 import JobQueue
 import Logging
 import NIOCore
-import RedisClient
 import Support
 
 /// Runs the periodic work of a worker, every renewal interval: renews leases, which also returns interrupt keys, reads operator commands,

@@ -2,7 +2,6 @@ import Contract
 import JobQueue
 import Logging
 import NIOCore
-import RedisClient
 import Support
 
 /// Writes the heartbeat of this worker to Redis once per second, with the figures that operator tools show. Runs on the event loop of the
