@@ -2,7 +2,6 @@ import Contract
 import JobQueue
 import Logging
 import NIOCore
-import RedisClient
 import Support
 
 /// Replay of requests from the event logs of their jobs: page by page, at most as fast as the client reads.

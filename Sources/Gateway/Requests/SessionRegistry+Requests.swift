@@ -2,7 +2,6 @@ import Contract
 import JobQueue
 import Logging
 import NIOCore
-import RedisClient
 import Support
 
 /// Processing of requests: admits them, submits their jobs and relays the events to the client.

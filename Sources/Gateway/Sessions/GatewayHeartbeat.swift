@@ -2,7 +2,6 @@ import Contract
 import JobQueue
 import Logging
 import NIOCore
-import RedisClient
 import Support
 
 /// Writes this gateway's heartbeat every third of a lease, and takes over from dead gateways: adopts their sessions with running requests

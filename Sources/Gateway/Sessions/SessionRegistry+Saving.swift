@@ -2,7 +2,6 @@ import Contract
 import JSONCodec
 import JobQueue
 import Logging
-import NIOCore
 import Support
 
 /// Writing of sessions to Redis. Each session has at most one write of changes in flight; changes made meanwhile are combined into the next

@@ -2,7 +2,6 @@ import Contract
 import JobQueue
 import Logging
 import NIOCore
-import RedisClient
 import Support
 
 /// The sessions held by this gateway. Opens, resumes, adopts and ends them, and reacts to disconnected clients. Confined to the event loop.
