@@ -13,7 +13,8 @@ enum CommandRun {
         let description: String
     }
 
-    static func run(_ arguments: [String], _ environment: [String: String] = [:], deadline: Duration = .seconds(30)) async throws -> Outcome
+    static func run(_ arguments: [String], _ environment: [String: String] = [:], deadline: Duration = .testDeadline) async throws
+        -> Outcome
     {
         let folder = try TemporaryFolder()
         defer { folder.remove() }

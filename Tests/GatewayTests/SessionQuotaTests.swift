@@ -10,7 +10,7 @@ import Testing
 private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false)
 
 /// The quotas of a tenant's sessions in Redis.
-@Suite(.redis, .timeLimit(.minutes(3))) struct SessionQuotaTests {
+@Suite(.redis, .timeLimit(.minutes(10))) struct SessionQuotaTests {
     private static func text(_ count: Int) -> JSON { .string(String(repeating: "x", count: count)) }
 
     private static func refused(_ gateway: WebSocketLab.Gateway, _ prompt: JSON = "") async throws -> Bool {

@@ -38,7 +38,7 @@ extension Journeys {
     struct ContractExamplesTests {
         private static let tokens = 200
 
-        @Test func `the article shows the programs as they are`() throws {
+        @Test func `the article contains the programs unchanged`() throws {
             let article = try ContractExample.article
             for example in ContractExample.allCases {
                 let program = try String(contentsOf: example.url, encoding: .utf8)
@@ -62,7 +62,7 @@ extension Journeys {
                 let model = lab.model("sim-n\(Self.tokens)-g10")
                 let outcome = try await Program.run(
                     interpreter, [example.url.path] + example.arguments(lab, gateway: gateway) + [model],
-                    environment: Executable.environment, deadline: .seconds(45))
+                    environment: Executable.environment, deadline: .seconds(150))
                 #expect(outcome.succeeded, "\(outcome.output.suffix(4_000))")
                 let whole = SimulatorText.tokens(Self.tokens).count
                 #expect(outcome.output.contains(": \(whole) characters"), "\(outcome.output)")
