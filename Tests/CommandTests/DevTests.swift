@@ -19,7 +19,7 @@ struct DevTests {
                 errors: folder.file("err"))
             let (child, path) = (child, folder.path)
             try await until("sluice dev to be ready") {
-                guard child.isRunning else { throw CommandRun.Unfinished(description: "it ended: \(Self.text(path + "/err"))") }
+                guard child.isRunning else { throw WaitedInVain(description: "it ended: \(Self.text(path + "/err"))") }
                 return Self.text(path + "/out").contains("Ctrl-C ends everything.")
             }
         }
@@ -51,7 +51,7 @@ struct DevTests {
     @Test func `dev answers and leaves nothing behind`() async throws {
         let dev = try await Running()
         let url = try #require(dev.value("WebSocket"))
-        let chat = try await CommandRun.run(["chat", "--url", url, "--model", "sim-n5-g1", "hello"])
+        let chat = try await Executable.run(["chat", "--url", url, "--model", "sim-n5-g1", "hello"])
         #expect(chat.status == .exited(0))
         #expect(chat.output == " w0 w1 w2 w3 w4\n")
         #expect(chat.errors.isEmpty)

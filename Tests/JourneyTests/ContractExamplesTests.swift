@@ -10,8 +10,7 @@ enum ContractExample: String, CaseIterable {
     case httpNode = "http_client.mjs"
     case redisNode = "redis_client.mjs"
 
-    private static let catalog = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-        .deletingLastPathComponent().appending(path: "Sources/Contract/Contract.docc")
+    private static let catalog = Repository.root.appending(path: "Sources/Contract/Contract.docc")
 
     var url: URL { Self.catalog.appending(path: "Resources/\(rawValue)") }
 

@@ -7,10 +7,9 @@ import Testing
 extension Journeys {
     /// README, Procfile and container files agree with the executable.
     @Suite struct DeliveryTests {
-        private static let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-            .deletingLastPathComponent()
-
-        private static func text(_ path: String) throws -> String { try String(contentsOf: root.appending(path: path), encoding: .utf8) }
+        private static func text(_ path: String) throws -> String {
+            try String(contentsOf: Repository.root.appending(path: path), encoding: .utf8)
+        }
 
         private static let files = ["README.md", "Procfile", "docker/compose.yaml", "docker/Dockerfile"]
 
@@ -96,14 +95,14 @@ extension Journeys {
             #expect(lines.contains { $0.contains("--static-swift-stdlib") && $0.contains("-c release") })
             for line in lines where line.hasPrefix("COPY ") && !line.contains("--from") {
                 for path in line.split(separator: " ").dropFirst().dropLast() {
-                    #expect(FileManager.default.fileExists(atPath: Self.root.appending(path: String(path)).path), "\(line)")
+                    #expect(FileManager.default.fileExists(atPath: Repository.root.appending(path: String(path)).path), "\(line)")
                 }
             }
         }
 
         @Test func `scripts are executable, and CI installs the optional programs and runs the README's test command`() throws {
             for script in ["docker/install-deps.sh", ".ci/run"] {
-                #expect(FileManager.default.isExecutableFile(atPath: Self.root.appending(path: script).path), "\(script)")
+                #expect(FileManager.default.isExecutableFile(atPath: Repository.root.appending(path: script).path), "\(script)")
             }
             // Without the mode the optional programs are missing, and the tests that need them fail in CI.
             #expect(try Self.text(".ci/run").contains(/^docker\/install-deps\.sh test$/.anchorsMatchLineEndings()))

@@ -129,8 +129,7 @@ extension Journeys {
         }
 
         private static func text(of file: String) throws -> String {
-            let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
-            return try String(contentsOf: root.appending(path: "docker/\(file)"), encoding: .utf8)
+            return try String(contentsOf: Repository.root.appending(path: "docker/\(file)"), encoding: .utf8)
         }
 
         /// The metric families in a file with PromQL; histograms without suffix.

@@ -231,7 +231,7 @@ extension Journeys {
                 // About a dozen sentences, half a second each.
                 let model = lab.model("sim-n160-g1")
                 let job = try await front.submit(model: model, fields: Self.speech)
-                try await until("two sentences heard after the end of the text") {
+                try await until("two sentences after the end of the text") {
                     let said = job.received.events.filter { $0["type"] == "audio" }
                     return said.last?["text_finish"] == "stop" && Set(said.compactMap { $0["text_offset"]?.integer }).count >= 3
                 }

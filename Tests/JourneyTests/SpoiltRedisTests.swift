@@ -74,12 +74,11 @@ extension Journeys {
         }
 
         private static func shippedBacktraceSetting() throws -> String {
-            let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
             var settings: Set<String> = []
             for file in [
                 "docker/Dockerfile", "docker/compose.yaml", "docker/kubernetes/gateway.yaml", "docker/kubernetes/worker.yaml", "Procfile",
             ] {
-                let text = try String(contentsOf: root.appending(path: file), encoding: .utf8)
+                let text = try String(contentsOf: Repository.root.appending(path: file), encoding: .utf8)
                 let found = text.matches(of: /SWIFT_BACKTRACE[":=, a-z]*(enable=[a-z,=-]+)/).map { String($0.output.1) }
                 #expect(!found.isEmpty, "\(file)")
                 settings.formUnion(found)
