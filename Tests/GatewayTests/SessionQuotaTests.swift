@@ -103,7 +103,11 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
 
     @Test func `an unused session expires soon after its client disconnects`() async throws {
         try await withWebSocketLab { lab in
-            let gateway = try await lab.gateway { $0.grace = .milliseconds(300) }
+            // The session is kept for a minute, the grace period and three leases.
+            let gateway = try await lab.gateway {
+                $0.grace = .milliseconds(300)
+                $0.lease = .seconds(2)
+            }
             let (unused, used) = (try await lab.client(gateway), try await lab.client(gateway))
             func lifetime(_ client: WebSocketClient) async throws -> Int {
                 try await PrivateRedis.current.command("PTTL", lab.queue.keys.session(client.state.value.session)).integer ?? 0
