@@ -1,5 +1,5 @@
 import Testing
 
-/// What the contract promises while things die. One after the other: each brings a deployment of its own.
+/// The guarantees of the contract during faults. The tests run one after the other, because each starts its own deployment.
 @Suite(.serialized, .timeLimit(.minutes(ChaosSettings.minutes)))
 enum Chaos {}

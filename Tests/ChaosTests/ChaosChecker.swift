@@ -2,8 +2,7 @@ import Contract
 import JSONCodec
 import TestSupport
 
-/// Judges a deployment that stands still, from outside: the clients' frames, the logs, the records, the queues and the simulator's
-/// requests, each against the others.
+/// Checks an idle deployment from outside: compares the clients' frames, the logs, the records, the queues and the simulator's requests.
 struct ChaosChecker: Sendable {
     struct Figures: Sendable {
         var jobs = 0
@@ -27,12 +26,12 @@ struct ChaosChecker: Sendable {
     private struct JobFacts {
         var id: String
         var record: [String: String]
-        var log: EventJudge
+        var log: EventChecker
     }
 
-    private mutating func complain(_ problem: String) { problems.append(problem) }
+    private mutating func addProblem(_ problem: String) { problems.append(problem) }
 
-    /// Waits until nothing is left to be done; what does not come to rest is a problem.
+    /// Waits until all work is done, and records what remains as a problem.
     mutating func waitForRest(_ lab: Lab, deadline: Duration) async throws {
         do {
             try await until("all jobs to end", deadline: deadline, every: .milliseconds(100)) {
@@ -42,18 +41,18 @@ struct ChaosChecker: Sendable {
                 guard rest.isEmpty else { throw WaitedInVain(description: rest.joined(separator: ", ")) }
                 return true
             }
-        } catch { complain("\(error)") }
+        } catch { addProblem("\(error)") }
         do {
-            try await until("the upstream to be idle", deadline: .seconds(10), every: .milliseconds(50)) {
+            try await until("the upstream to be idle", every: .milliseconds(50)) {
                 try await lab.upstream().running == 0
             }
         } catch {
             figures.leftRunning = try await lab.upstream().running
-            complain("\(figures.leftRunning) requests are left running upstream")
+            addProblem("\(figures.leftRunning) requests are left running upstream")
         }
     }
 
-    /// What is still queued, pending or not ended.
+    /// The jobs that are queued, pending or not ended.
     private static func rest(_ redis: RawRedis) async throws -> [String] {
         var rest: [String] = []
         for priority in ["interactive", "standard", "batch"] {
@@ -67,7 +66,7 @@ struct ChaosChecker: Sendable {
         return rest
     }
 
-    /// By the jobs' ids.
+    /// All job records by id.
     static func records(_ redis: RawRedis) async throws -> [String: [String: String]] {
         var cursor = "0"
         var records: [String: [String: String]] = [:]
@@ -85,108 +84,113 @@ struct ChaosChecker: Sendable {
         return records
     }
 
-    mutating func judge(_ lab: Lab, _ stories: [RequestStory]) async throws {
+    mutating func check(_ lab: Lab, _ stories: [RequestStory]) async throws {
         let redis = try await lab.redis.connect()
         var jobs: [String: [JobFacts]] = [:]
         for (id, record) in try await Self.records(redis) {
             let model = record["model"] ?? ""
             let facts = JobFacts(id: id, record: record, log: try await FollowedJob.log(of: id, model: model, redis))
             jobs[model, default: []].append(facts)
-            judge(facts)
+            check(facts)
         }
         await redis.close()
         let upstream = Dictionary(grouping: try await lab.upstream().requests, by: \.model)
-        for story in stories { judge(story, jobs[story.model] ?? [], upstream[story.model] ?? []) }
+        for story in stories { check(story, jobs[story.model] ?? [], upstream[story.model] ?? []) }
         let known = Set(stories.map(\.model))
         for (model, requests) in upstream {
-            for request in requests where request.end == nil { complain("\(model) is left running upstream, of job \(request.tag)") }
-            // A submission by hand whose answer was lost is nobody's story, but a job all the same.
-            if !known.contains(model), jobs[model] == nil { complain("\(model) was dialled and is nobody's") }
+            for request in requests where request.end == nil { addProblem("\(model) is left running upstream, of job \(request.tag)") }
+            // A submission whose reply was lost has no story, but may have a job.
+            if !known.contains(model), jobs[model] == nil { addProblem("\(model) has an upstream request but no job") }
         }
     }
 
-    /// A job by itself: its log against its record.
-    private mutating func judge(_ job: JobFacts) {
+    /// Compares a job's log with its record.
+    private mutating func check(_ job: JobFacts) {
         figures.jobs += 1
         figures.attempts += job.log.attempts.count
         let terminals = job.log.types.count { ["finished", "interrupted", "failed"].contains($0) }
         figures.fewestTerminals = min(figures.fewestTerminals, terminals)
         figures.mostTerminals = max(figures.mostTerminals, terminals)
         if terminals == 0 { figures.losses += 1 }
-        for problem in job.log.problems { complain(problem + " (\(job.log.types.suffix(6)), attempts \(job.log.attempts), \(job.record))") }
-        guard let end = job.log.end else { return complain("job \(job.id) has no terminal event; its record is \(job.record)") }
-        if end != job.record["state"] { complain("job \(job.id) ended \(end) in its log, \(job.record["state"] ?? "?") in its record") }
+        for problem in job.log.problems {
+            addProblem(problem + " (\(job.log.types.suffix(6)), attempts \(job.log.attempts), \(job.record))")
+        }
+        guard let end = job.log.end else { return addProblem("job \(job.id) has no terminal event; its record is \(job.record)") }
+        if end != job.record["state"] { addProblem("job \(job.id) ended \(end) in its log, \(job.record["state"] ?? "?") in its record") }
         switch end {
         case "finished": figures.finished += 1
         case "interrupted": figures.interrupted += 1
         default:
             figures.failed += 1
             let code = job.log.terminal?["code"]?.string ?? ""
-            if !Self.mayFail(code) { complain("job \(job.id) failed with \(code): \(job.log.terminal?.text ?? "")") }
+            if !Self.mayFail(code) { addProblem("job \(job.id) failed with \(code): \(job.log.terminal?.text ?? "")") }
         }
     }
 
-    /// What the upstream or the way to it does may fail a job; what happens to our own processes may not.
+    /// A fault of the upstream or its link may fail a job, a fault of our own processes must not.
     private static func mayFail(_ code: String) -> Bool {
         code.hasPrefix("upstream_") || code == "idle_timeout" || code == "first_token_timeout" || code == "rate_limited"
     }
 
-    /// A request as its client saw it, against the job behind it and what the upstream saw.
-    private mutating func judge(_ story: RequestStory, _ jobs: [JobFacts], _ upstream: [SimulatorRequest]) {
+    /// Compares a request's frames with its job and its upstream requests.
+    private mutating func check(_ story: RequestStory, _ jobs: [JobFacts], _ upstream: [SimulatorRequest]) {
         figures.reconnects += story.reconnects
-        for problem in story.problems { complain(problem) }
+        for problem in story.problems { addProblem(problem) }
         if jobs.count > 1 {
             figures.duplicates += jobs.count - 1
-            complain("\(story.model) became \(jobs.count) jobs: \(jobs.map(\.id))")
+            addProblem("\(story.model) became \(jobs.count) jobs: \(jobs.map(\.id))")
         }
         judgeDials(story, jobs.first, upstream)
         if story.isInDoubt { return }
         if let id = story.job {
             guard jobs.first?.id == id else {
                 figures.losses += 1
-                return complain("job \(id) of \(story.model), accepted by hand, is lost")
+                return addProblem("job \(id) of \(story.model), accepted by hand, is lost")
             }
-            if jobs[0].log.end == "interrupted", !story.askedForInterrupt { complain("job \(id) was interrupted and nobody asked for it") }
+            if jobs[0].log.end == "interrupted", !story.askedForInterrupt { addProblem("job \(id) was interrupted without a request") }
             return
         }
         guard !story.isRefused else {
             figures.refused += 1
-            // What its client was told is not there must not have given anything.
+            // A rejected request must not have a job.
             if let job = jobs.first, job.log.end != "interrupted" {
-                complain("\(story.model) was refused, and yet job \(job.id) ended \(job.log.end ?? "never")")
+                addProblem("\(story.model) was refused, and yet job \(job.id) ended \(job.log.end ?? "never")")
             }
             return
         }
-        guard let judge = story.judge, let end = judge.end else {
+        guard let checker = story.checker, let end = checker.end else {
             figures.losses += 1
-            return complain("\(story.model) never ended for its client; its job \(jobs.map { "\($0.id) \($0.record)" })")
+            return addProblem("\(story.model) never ended for its client; its job \(jobs.map { "\($0.id) \($0.record)" })")
         }
-        figures.longestRequest = max(figures.longestRequest, (judge.endedAt ?? 0) - judge.sentAt)
-        for problem in judge.problems { complain(problem + " (\(story.model))") }
+        figures.longestRequest = max(figures.longestRequest, (checker.endedAt ?? 0) - checker.sentAt)
+        for problem in checker.problems { addProblem(problem + " (\(story.model))") }
         if end == .interrupted, !story.askedForInterrupt {
-            complain("\(story.model) was interrupted and nobody asked: \(judge.last?.text ?? "")")
+            addProblem("\(story.model) was interrupted without a request: \(checker.last?.text ?? "")")
         }
-        guard let job = jobs.first else { return complain("\(story.model) ended \(end) without a job: \(judge.last?.text ?? "")") }
-        if let told = judge.job, told != job.id { complain("\(story.model) was told the job \(told), it is \(job.id)") }
+        guard let job = jobs.first else { return addProblem("\(story.model) ended \(end) without a job: \(checker.last?.text ?? "")") }
+        if let reported = checker.job, reported != job.id {
+            addProblem("\(story.model) has the job \(job.id), its client received \(reported)")
+        }
         if end.rawValue != job.log.end {
-            complain("\(story.model) ended \(end) for its client, \(job.log.end ?? "never") in its log: \(judge.last?.text ?? "")")
+            addProblem("\(story.model) ended \(end) for its client, \(job.log.end ?? "never") in its log: \(checker.last?.text ?? "")")
         }
-        if end == .finished, judge.text != job.log.text { complain("\(story.model): the client's text is not the log's") }
+        if end == .finished, checker.text != job.log.text { addProblem("\(story.model): the client's text is not the log's") }
     }
 
-    /// An upstream that is slow to be reached (a proxy held the connection) may begin a little after the end; it must not go on.
+    /// A request that was delayed on the way to the upstream may begin shortly after the end, but must not continue.
     private static let dialSlack = 1_000_000_000
     private static let tokenSlack = 25
 
     private mutating func judgeDials(_ story: RequestStory, _ job: JobFacts?, _ upstream: [SimulatorRequest]) {
         if let job {
             for request in upstream where request.tag != job.id {
-                complain("\(story.model) was dialled for \(request.tag), its job is \(job.id)")
+                addProblem("\(story.model) was dialled for \(request.tag), its job is \(job.id)")
             }
         }
         guard job?.log.end == "interrupted", let acknowledged = story.acknowledgedAt else { return }
         for request in upstream where request.accepted > acknowledged + Self.dialSlack && request.tokens > Self.tokenSlack {
-            complain("\(story.model) was dialled \((request.accepted - acknowledged) / 1_000_000) ms after its interrupt was acknowledged")
+            addProblem(
+                "\(story.model) was dialled \((request.accepted - acknowledged) / 1_000_000) ms after its interrupt was acknowledged")
         }
     }
 }

@@ -4,10 +4,10 @@ import NIOCore
 import NIOHTTP1
 import TestSupport
 
-/// Asks for chat completions over plain HTTP, one after the other, by way of whichever gateway. What is told as whole must be; that the
-/// jobs behind broken connections end is judged by their logs.
+/// Sends chat completions over HTTP to any gateway, one after the other. Answers that end normally must be complete; jobs of broken
+/// connections are checked by their logs.
 actor ChaosCompleter {
-    /// Then it closes its connection, whether it has an answer or not.
+    /// The time after which it closes its connection, in milliseconds.
     private static let patience = [500, 3_000, 15_000]
 
     private let deployment: Deployment
@@ -39,14 +39,14 @@ actor ChaosCompleter {
                 headers: ["authorization": "Bearer \(deployment.lab.key)", "content-type": "application/json"], body: body.text,
                 deadline: .milliseconds(Int64(patience)))
             guard answer.status == 200, let choice = answer.json?["choices"]?[0] else { return }
-            // Its gateway may have been taken for dead, and its completions been interrupted.
+            // Its gateway may have been considered crashed and its completions interrupted.
             guard choice["finish_reason"] == "stop" else { return }
             whole += 1
             if choice["message"]?["content"]?.string != SimulatorText.tokens(count) {
-                problems.append("\(model) was told as whole: \(answer.body.prefix(500))")
+                problems.append("\(model) ended normally but is incomplete: \(answer.body.prefix(500))")
             }
         } catch {
-            // The connection broke, or was closed from here: nothing is owed but an end.
+            // The connection was closed, so only the end of the job is expected.
         }
     }
 }

@@ -2,8 +2,7 @@ import Contract
 import JSONCodec
 import TestSupport
 
-/// Submits and interrupts by hand, with raw commands, whatever happens to Redis meanwhile; what was accepted is judged by its log in the
-/// end.
+/// Submits and interrupts jobs with plain Redis commands during all faults. Accepted jobs are checked by their logs afterwards.
 actor ChaosFrontEnd {
     private let deployment: Deployment
     private var random: SplitMix64
@@ -32,7 +31,7 @@ actor ChaosFrontEnd {
         do {
             guard case .bulk = try await deployment.lab.redis.command("XADD", "{sluice.0}:queue:\(queue)", "*", "job", job) else { return }
         } catch {
-            // Redis is away: whether it has the job nobody can say, so nothing is owed.
+            // Redis is unreachable and may have the job or not, so nothing is expected.
             return
         }
         story.job = id
@@ -45,7 +44,7 @@ actor ChaosFrontEnd {
                 try await deployment.lab.redis.command("PUBLISH", "{sluice.0}:cancel", intent)
                 story.acknowledgedAt = monotonicNanoseconds()
             } catch {
-                // Written or not: both ends are right.
+                // It may have been written or not, so both ends are correct.
             }
         }
         stories.append(story)

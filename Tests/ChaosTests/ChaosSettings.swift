@@ -1,6 +1,6 @@
 import Foundation
 
-/// What a run is told by the environment.
+/// Settings from the environment.
 enum ChaosSettings {
     private static func number(_ name: String) -> Int? { ProcessInfo.processInfo.environment[name].flatMap { Int($0) } }
 
@@ -13,5 +13,5 @@ enum ChaosSettings {
     /// `SLUICE_CHAOS_USERS`: clients at once.
     static let users = max(1, number("SLUICE_CHAOS_USERS") ?? 12)
 
-    static let minutes = 4 + seconds / 60
+    static let minutes = 15 + seconds / 60
 }

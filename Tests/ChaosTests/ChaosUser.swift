@@ -3,10 +3,10 @@ import Foundation
 import JSONCodec
 import TestSupport
 
-/// A client that makes one request after the other, comes back when its socket breaks, and notes what it saw.
+/// A client that sends one request after the other, reconnects when its socket closes, and records the results.
 actor ChaosUser {
-    /// How long a request may take, faults included, before it counts as hung.
-    private static let patience = Duration.seconds(75)
+    /// The maximum duration of a request including faults.
+    private static let requestTimeout = Duration.seconds(75)
 
     private let deployment: Deployment
     private let name: Int
@@ -22,14 +22,14 @@ actor ChaosUser {
         random = SplitMix64(seed: seed)
     }
 
-    /// All that any of its sockets had to complain of.
+    /// The problems of all its sockets.
     var problems: [String] { clientProblems }
 
     func live(until end: ContinuousClock.Instant) async {
         while ContinuousClock.now < end, !Task.isCancelled {
             let story = await request(RequestPlan(&random))
             stories.append(story)
-            // A refused client does not come again at once.
+            // A rejected client waits before the next request.
             if story.isRefused { try? await Task.sleep(for: .milliseconds(100)) }
         }
         if let client { await leave(client) }
@@ -45,10 +45,10 @@ actor ChaosUser {
 
     private struct Refused: Error { let code: String }
 
-    /// A registered socket, the old session's if there was one; tries until there is one.
+    /// Connects and registers, with the previous session if there is one. Retries until it succeeds.
     private func socket(_ story: inout RequestStory) async throws -> WebSocketClient {
         if let client, client.isOpen { return client }
-        let end = ContinuousClock.now + Self.patience
+        let end = ContinuousClock.now + Self.requestTimeout
         if let client { await leave(client) }
         while true {
             let gateway = deployment.gateways[Int.random(in: 0..<deployment.gateways.count, using: &random)]
@@ -84,7 +84,7 @@ actor ChaosUser {
         payload["function_calling"] = []
         payload["resume_session_id"] = session.map(JSON.string)
         try await client.send("REGISTER", .object(payload))
-        let frame = try await client.state.wait(deadline: .seconds(10), { _ in "an answer to REGISTER" }) {
+        let frame = try await client.state.wait({ _ in "an answer to REGISTER" }) {
             state -> WebSocketClient.Frame? in
             if let index = state.waiting.firstIndex(where: { $0.type == "REGISTER_ACK" || $0.type == "ERROR" }) {
                 return state.waiting.remove(at: index)
@@ -104,7 +104,7 @@ actor ChaosUser {
     private func request(_ plan: RequestPlan) async -> RequestStory {
         let model = deployment.lab.model(plan.script)
         var story = RequestStory(model: model)
-        let end = ContinuousClock.now + Self.patience
+        let end = ContinuousClock.now + Self.requestTimeout
         do {
             var request: ClientRequest
             do {
@@ -112,7 +112,7 @@ actor ChaosUser {
             } catch is WaitedInVain {
                 throw WaitedInVain(description: "no gateway took the user \(name)")
             } catch {
-                // Broke while it was sent; nothing can be known of it, and so nothing is owed.
+                // The socket closed during the request, which may have arrived or not, so nothing is expected.
                 story.isInDoubt = true
                 return story
             }
@@ -120,33 +120,33 @@ actor ChaosUser {
             while true {
                 do {
                     try await follow(request, plan, &left, until: end, &story)
-                    story.judge = request.judge
+                    story.checker = request.checker
                     break
                 } catch {
-                    story.judge = request.judge
+                    story.checker = request.checker
                     guard ContinuousClock.now < end else { throw error }
                 }
                 if let again = try await resume(request, until: end, &story) { request = again } else { break }
             }
         } catch {
-            story.problems.append("user \(name), \(model): \(error); events up to \(story.judge?.lastEvent.map(\.description) ?? "none")")
-            // The socket may hold on to the request.
+            story.problems.append("user \(name), \(model): \(error); events up to \(story.checker?.lastEvent.map(\.description) ?? "none")")
+            // The socket may keep the request.
             if let client { await leave(client) }
         }
-        if let judge = story.judge, judge.end == .failed, judge.frames == 0, judge.last?["error_detail"]?.string == "overloaded" {
+        if let checker = story.checker, checker.end == .failed, checker.frames == 0, checker.last?["error_detail"]?.string == "overloaded" {
             story.isRefused = true
         }
         return story
     }
 
-    /// To the end, with the interrupt that is planned. Throws when the socket breaks.
+    /// Follows the request to its end and sends the planned interrupt. Throws when the socket closes.
     private func follow(
         _ request: ClientRequest, _ plan: RequestPlan, _ left: inout Int?, until end: ContinuousClock.Instant, _ story: inout RequestStory
     ) async throws {
         if let tokens = left {
             left = nil
             try await request.tokens(tokens, deadline: end - .now)
-            if request.judge.end == nil { await request.client.abort() }
+            if request.checker.end == nil { await request.client.abort() }
         }
         switch plan.interrupt {
         case _ where story.acknowledgedAt != nil: break
@@ -162,17 +162,17 @@ actor ChaosUser {
     }
 
     private func interrupt(_ request: ClientRequest, _ story: inout RequestStory) async throws {
-        guard request.judge.end == nil else { return }
+        guard request.checker.end == nil else { return }
         story.askedForInterrupt = true
         let answer = try await request.client.interrupt(.string(request.id))
         if answer["status"] == "SUCCESS" { story.acknowledgedAt = monotonicNanoseconds() }
     }
 
-    /// Goes on with it on a new socket; nil when it turned out that it was never accepted.
+    /// Resumes the request on a new socket; nil if it was never accepted.
     private func resume(_ request: ClientRequest, until end: ContinuousClock.Instant, _ story: inout RequestStory) async throws
         -> ClientRequest?
     {
-        let before = request.judge
+        let before = request.checker
         guard before.end == nil else { return nil }
         while true {
             story.reconnects += 1
@@ -180,11 +180,11 @@ actor ChaosUser {
             let again: ClientRequest
             do {
                 again = try await client.resume(request)
-                // The first frame, or the refusal.
+                // The first frame or the rejection.
                 let id = request.id
                 try await client.state.wait(deadline: end - .now, { _ in "an answer to RESUME of \(id)" }) { state -> Void? in
-                    guard let judge = state.requests[id] else { return nil }
-                    if judge.frames > before.frames || judge.end != nil { return () }
+                    guard let checker = state.requests[id] else { return nil }
+                    if checker.frames > before.frames || checker.end != nil { return () }
                     if let code = state.closeCode { throw WaitedInVain(description: "closed with \(code)") }
                     return nil
                 }
@@ -192,19 +192,22 @@ actor ChaosUser {
                 guard ContinuousClock.now < end else { throw error }
                 continue
             }
-            let judge = again.judge
-            guard judge.end == .failed, judge.frames == before.frames, let code = judge.last?["error_code"]?.string else { return again }
-            let detail = judge.last?["error_detail"]?.string ?? ""
+            let checker = again.checker
+            guard checker.end == .failed, checker.frames == before.frames, let code = checker.last?["error_code"]?.string else {
+                return again
+            }
+            let detail = checker.last?["error_detail"]?.string ?? ""
             switch code {
             case "SESSION_INVALID" where before.frames == 0, "SERVER_BUSY" where before.frames == 0,
                 "INTERNAL_ERROR" where before.frames == 0 && detail == "internal":
                 story.isRefused = true
                 return nil
-            case "SESSION_INVALID": throw WaitedInVain(description: "the request that had begun is unknown now: \(judge.last?.text ?? "")")
+            case "SESSION_INVALID":
+                throw WaitedInVain(description: "the request that had begun is unknown now: \(checker.last?.text ?? "")")
             case "SERVER_BUSY" where detail == "overloaded", "RATE_LIMITED" where detail != "rate_limited":
-                // It could not be replayed now. Asked again, on a socket that knows nothing of this.
+                // It cannot be replayed now. Retried on a new socket.
                 await leave(client)
-                guard ContinuousClock.now < end else { throw WaitedInVain(description: "RESUME is refused: \(judge.last?.text ?? "")") }
+                guard ContinuousClock.now < end else { throw WaitedInVain(description: "RESUME is refused: \(checker.last?.text ?? "")") }
                 _ = try await deployment.readyGateway(until: end)
             default: return again
             }

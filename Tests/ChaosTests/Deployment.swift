@@ -6,11 +6,11 @@ struct Deployment: Sendable {
     struct Member: Sendable {
         let node: Node
         let toRedis: FaultProxy
-        /// A worker's way to the upstream, a gateway's from its clients.
+        /// A worker's proxy to the upstream, or a gateway's proxy for its clients.
         let other: FaultProxy
     }
 
-    /// Milliseconds; what the lab gives every node.
+    /// The lease of all nodes, in milliseconds. Shorter than the lab's, so that faults outlast it.
     static let lease = 3_000
 
     let lab: Lab
@@ -20,7 +20,8 @@ struct Deployment: Sendable {
     static func start(_ lab: Lab, workers: Int, gateways: Int, seed: UInt64, _ settings: [String: String?] = [:]) async throws -> Deployment
     {
         var common: [String: String?] = [
-            "SLUICE_GRACE": "60s", "SLUICE_RETENTION": "24h", "SLUICE_MAX_CRASHES": "100", "SLUICE_IDLE_TIMEOUT": "8s",
+            "SLUICE_LEASE": "\(lease)ms", "SLUICE_GRACE": "60s", "SLUICE_RETENTION": "24h", "SLUICE_MAX_CRASHES": "100",
+            "SLUICE_IDLE_TIMEOUT": "8s",
             "SLUICE_FIRST_TOKEN_TIMEOUT": "6s", "SLUICE_CONNECT_TIMEOUT": "3s",
         ]
         common.merge(settings) { $1 }
@@ -47,11 +48,11 @@ struct Deployment: Sendable {
 
     var all: [Member] { workers + gateways }
 
-    /// Waits until a gateway is ready; the one at `index` is asked last.
+    /// Waits until a gateway is ready. The one at `index` is checked last.
     func readyGateway(after index: Int = 0, until end: ContinuousClock.Instant) async throws -> Int {
         let order = (1...gateways.count).map { (index + $0) % gateways.count }
         return try await until("a gateway to be ready", deadline: end - .now) {
-            // One that is dead just now says nothing of the others.
+            // A gateway that does not answer is skipped.
             for index in order where (try? await gateways[index].node.get("/readyz").status) == 200 { return index }
             return nil
         }

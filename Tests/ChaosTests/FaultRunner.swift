@@ -1,7 +1,7 @@
 import NIOCore
 import TestSupport
 
-/// Carries a schedule out. A place that is already being troubled is left alone, so that each fault can end as it was meant to.
+/// Executes a schedule. A place with an active fault gets no second one, so that each fault ends as planned.
 actor FaultRunner {
     struct Counts: Sendable {
         var kills = 0
@@ -23,7 +23,7 @@ actor FaultRunner {
 
     init(_ deployment: Deployment) { self.deployment = deployment }
 
-    /// Returns when the last fault is over and every process runs again.
+    /// Returns when the last fault has ended and all processes are running.
     func run(_ schedule: FaultSchedule) async throws {
         let begun = ContinuousClock.now
         try await withThrowingTaskGroup(of: Void.self) { tasks in
@@ -48,8 +48,7 @@ actor FaultRunner {
                 await node.kill9()
                 try await Task.sleep(for: .milliseconds(pause))
                 try node.start()
-                // Ready or not: one that starts while Redis is away is a case of its own. It must not be killed before it could do
-                // anything, though.
+                // Not necessarily ready, since nodes also start without Redis. But it must not be killed before it could do anything.
                 try await node.ready(path: "/healthz")
             }
         case .freeze(let place, let time):

@@ -1,8 +1,8 @@
 import TestSupport
 
-/// What happens to a deployment, drawn from a seed alone: the same seed gives the same list.
+/// The faults of a deployment, determined by a seed.
 struct FaultSchedule: Sendable {
-    /// A place in the deployment: a node, or the link in front of something.
+    /// A place in the deployment: a node or a link.
     enum Place: Sendable, Hashable {
         case worker(Int)
         case gateway(Int)
@@ -18,7 +18,7 @@ struct FaultSchedule: Sendable {
     enum Trouble: Sendable, Hashable {
         case cut
         case reset
-        /// Nothing passes, and no end is told.
+        /// No data passes, and connections stay open.
         case silence(milliseconds: Int)
         case latency(milliseconds: Int, for: Int)
         case slices(milliseconds: Int)
@@ -26,24 +26,24 @@ struct FaultSchedule: Sendable {
     }
 
     enum Fault: Sendable, Hashable {
-        /// SIGKILL, and a new process after a while.
+        /// SIGKILL and a later restart.
         case kill(Place, downFor: Int)
         /// SIGSTOP, then SIGCONT.
         case freeze(Place, milliseconds: Int)
         case trouble(Link, Trouble)
-        /// SIGKILL of Redis, and a start with its append-only file.
+        /// SIGKILL of Redis and a restart with its append-only file.
         case restartRedis(downFor: Int)
     }
 
     struct Entry: Sendable, Hashable {
-        /// Milliseconds since the beginning.
+        /// Milliseconds since the start.
         let at: Int
         let fault: Fault
     }
 
     let entries: [Entry]
 
-    /// - Parameter lease: milliseconds.
+    /// - Parameter lease: in milliseconds.
     init(seed: UInt64, seconds: Int, workers: Int, gateways: Int, lease: Int) {
         var random = SplitMix64(seed: seed)
         var entries: [Entry] = []

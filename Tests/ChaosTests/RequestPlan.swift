@@ -1,6 +1,6 @@
 import TestSupport
 
-/// What one request asks of the simulator, and when it is interrupted.
+/// The model of a request and its planned interrupt.
 struct RequestPlan: Sendable {
     enum Interrupt: Sendable {
         case never
@@ -10,7 +10,7 @@ struct RequestPlan: Sendable {
 
     let script: String
     let interrupt: Interrupt
-    /// The client's socket breaks on its side after so many tokens, and it comes back.
+    /// The number of tokens after which the client closes its socket and reconnects.
     let leavesAfter: Int?
 
     init(_ random: inout SplitMix64) {
@@ -37,19 +37,19 @@ struct RequestPlan: Sendable {
     }
 }
 
-/// What became of a request, as its client saw it.
+/// The result of a request, as seen by its client.
 struct RequestStory: Sendable {
     let model: String
-    var judge: RequestJudge?
-    /// Refused: nothing was accepted, as far as the client was told.
+    var checker: RequestChecker?
+    /// Whether the request was rejected.
     var isRefused = false
-    /// Its sending broke: whether it arrived nobody can say.
+    /// Whether the socket closed during sending, so that the request may have arrived or not.
     var isInDoubt = false
     var askedForInterrupt = false
-    /// When an INTERRUPT was acknowledged with SUCCESS; CLOCK_MONOTONIC ns.
+    /// The time of the acknowledgement of an INTERRUPT with SUCCESS; CLOCK_MONOTONIC in nanoseconds.
     var acknowledgedAt: Int?
     var reconnects = 0
     var problems: [String] = []
-    /// By hand: the job's id.
+    /// The job's id, for submissions with plain Redis commands.
     var job: String?
 }

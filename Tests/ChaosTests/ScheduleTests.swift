@@ -2,7 +2,7 @@ import Testing
 
 extension Chaos {
     @Suite struct ScheduleTests {
-        @Test func `a seed repeats its schedule, and every kind of fault is in a long one`() {
+        @Test func `a seed reproduces its schedule, and a long one has every kind of fault`() {
             func schedule(_ seed: UInt64) -> FaultSchedule {
                 FaultSchedule(seed: seed, seconds: 300, workers: 3, gateways: 2, lease: 3_000)
             }

@@ -79,7 +79,7 @@ struct CommandLineTests {
         #expect(outcome.errors.contains("no gateway answers at ws://127.0.0.1:1"))
     }
 
-    private func run(_ arguments: [String], _ environment: [String: String] = [:]) async throws -> CommandRun.Outcome {
-        try await CommandRun.run(arguments, environment)
+    private func run(_ arguments: [String], _ environment: [String: String] = [:]) async throws -> Executable.Outcome {
+        try await Executable.run(arguments, environment: environment)
     }
 }

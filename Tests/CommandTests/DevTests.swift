@@ -18,8 +18,8 @@ struct DevTests {
                 Executable.path, ["dev"], environment: variables.merging(environment) { $1 }, output: folder.file("out"),
                 errors: folder.file("err"))
             let (child, path) = (child, folder.path)
-            try await until("sluice dev to be ready", deadline: .seconds(30)) {
-                guard child.isRunning else { throw CommandRun.Unfinished(description: "it ended: \(Self.text(path + "/err"))") }
+            try await until("sluice dev to be ready") {
+                guard child.isRunning else { throw WaitedInVain(description: "it ended: \(Self.text(path + "/err"))") }
                 return Self.text(path + "/out").contains("Ctrl-C ends everything.")
             }
         }
@@ -51,13 +51,13 @@ struct DevTests {
     @Test func `dev answers and leaves nothing behind`() async throws {
         let dev = try await Running()
         let url = try #require(dev.value("WebSocket"))
-        let chat = try await CommandRun.run(["chat", "--url", url, "--model", "sim-n5-g1", "hello"])
+        let chat = try await Executable.run(["chat", "--url", url, "--model", "sim-n5-g1", "hello"])
         #expect(chat.status == .exited(0))
         #expect(chat.output == " w0 w1 w2 w3 w4\n")
         #expect(chat.errors.isEmpty)
         #expect(dev.hasServer)
         dev.child.signal(SIGINT)
-        #expect(await dev.child.wait(deadline: .seconds(15)) == .exited(0))
+        #expect(await dev.child.wait(deadline: .testDeadline) == .exited(0))
         #expect(dev.leftovers.isEmpty)
         #expect(!dev.hasServer)
         #expect(dev.errors.isEmpty)
@@ -81,7 +81,7 @@ struct DevTests {
         #expect(second.value("WebSocket") != first.value("WebSocket"))
         for dev in [first, second] {
             dev.child.signal(SIGTERM)
-            #expect(await dev.child.wait(deadline: .seconds(15)) == .exited(0))
+            #expect(await dev.child.wait(deadline: .testDeadline) == .exited(0))
             dev.folder.remove()
         }
     }
@@ -92,7 +92,7 @@ struct DevTests {
         #expect(dev.value("model") == upstream.url)
         #expect(!dev.output.contains("canary-key") && !dev.errors.contains("canary-key"))
         dev.child.signal(SIGINT)
-        #expect(await dev.child.wait(deadline: .seconds(15)) == .exited(0))
+        #expect(await dev.child.wait(deadline: .testDeadline) == .exited(0))
         await upstream.close()
         dev.folder.remove()
     }

@@ -10,7 +10,7 @@ import Testing
 /// The DocC catalogs and the README mention only existing names, and all names are documented.
 @Suite("Documentation", .serialized, .cpuBound)
 struct DocumentationTests {
-    private static let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
+    private static let root = Repository.root
     private static let modules = ["Contract", "Gateway", "JobQueue", "Worker", "sluice"]
     /// Names with the prefix of a setting that only tests read.
     private static let testVariables: Set<String> = [

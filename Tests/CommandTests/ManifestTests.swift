@@ -9,7 +9,7 @@ import Yams
 /// used.
 @Suite("Dockerfile, compose, manifests and Procfile")
 struct ManifestTests {
-    private static let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
+    private static let root = Repository.root
     private static let kubernetes = ["gateway", "worker", "redis", "scaledobject", "hpa"]
 
     private static func text(_ path: String) throws -> String {
@@ -103,13 +103,13 @@ struct ManifestTests {
     @Test func `every command, flag and setting exists`() async throws {
         let starts = try Self.composeStarts() + Self.procfileStarts() + Self.kubernetesStarts()
         #expect(Set(starts.compactMap(\.arguments.first)) == ["gateway", "worker", "simulate", "worker-drain"])
-        let listed = try await CommandRun.run(["config", "check", "--json"])
+        let listed = try await Executable.run(["config", "check", "--json"])
         let known = Set(try JSON(parsing: listed.output)["settings"]?.array?.compactMap { $0["name"]?.string } ?? [])
         #expect(known.count > 40)
         var helps: [String: String] = [:]
         for start in starts {
             let command = try #require(start.arguments.first)
-            if helps[command] == nil { helps[command] = try await CommandRun.run([command, "--help"]).output }
+            if helps[command] == nil { helps[command] = try await Executable.run([command, "--help"]).output }
             #expect(helps[command]?.contains("USAGE: sluice \(command)") == true, "\(start.place): \(command)")
             for flag in start.arguments.dropFirst() where flag.hasPrefix("--") {
                 #expect(helps[command]?.contains(flag) == true, "\(start.place): \(flag)")
@@ -120,7 +120,7 @@ struct ManifestTests {
             // Invalid values are faults, except for files that exist only in the container.
             let values = start.environment.filter { !$0.key.hasSuffix("_FILE") }
             let node = ["gateway", "worker"].contains(command) ? ["--node", command] : []
-            let check = try await CommandRun.run(["config", "check"] + node, values)
+            let check = try await Executable.run(["config", "check"] + node, environment: values)
             #expect(check.status == .exited(0), "\(start.place): \(check.errors)")
         }
     }
@@ -201,6 +201,6 @@ struct ManifestTests {
         let command = try #require(text.firstMatch(of: /\nENTRYPOINT (\[.*\])\nCMD (\[.*\])/))
         #expect(try JSON(parsing: String(command.output.1)) == ["/usr/local/bin/sluice"])
         let arguments = try JSON(parsing: String(command.output.2)).array?.compactMap(\.string) ?? []
-        #expect(try await CommandRun.run(arguments).status == .exited(0))
+        #expect(try await Executable.run(arguments).status == .exited(0))
     }
 }

@@ -15,7 +15,7 @@ struct EventTests {
     @Test(arguments: [
         "", "1", "-", "1-", "-1", "a-1", "1-b", "1-2-3", "1--2", "-1-2", "1 -2", "1-99999999999999999999", "1.0-2", "+1-2", "1-+2", "1-٢",
     ])
-    func `anything else is none`(text: String) { #expect(EventID(text) == nil) }
+    func `invalid event ids`(text: String) { #expect(EventID(text) == nil) }
 
     @Test func `ids are ordered by attempt, then sequence, as numbers`() {
         let ordered = ["1-0", "1-2", "1-10", "2-0", "2-1", "10-0"].compactMap { EventID($0) }
@@ -23,7 +23,7 @@ struct EventTests {
         #expect(ordered.shuffled().sorted() == ordered)
     }
 
-    @Test func `the parts of an id are below 2^53, and nothing that follows an id overflows`() throws {
+    @Test func `the parts of an id are below 2^53, and the next id does not overflow`() throws {
         let largest = try #require(EventID("9007199254740991-9007199254740991"))
         #expect(largest.next.sequence == 9_007_199_254_740_992 && largest.nextAttempt.attempt == 9_007_199_254_740_992)
         for text in ["1-9007199254740992", "9007199254740992-0", "1-9223372036854775807", "9223372036854775807-0"] {
@@ -51,7 +51,7 @@ struct EventTests {
         + Phase.allCases.map { .interrupted(Interruption(reason: "r", phase: $0, usage: .none)) }
         + FailureCode.allCases.map { .failed(Failure($0, "m"), .none) }
 
-    @Test(arguments: all) func `an event survives being written and read`(event: GenerationEvent) throws {
+    @Test(arguments: all) func `events are encoded and decoded`(event: GenerationEvent) throws {
         let logged = LoggedEvent(id: EventID(attempt: 2, sequence: 41), event: event)
         #expect(try LoggedEvent(parsing: logged.json) == logged)
         let json = try JSON(parsing: logged.json)
@@ -59,19 +59,19 @@ struct EventTests {
         #expect(event.isTerminal == ["finished", "interrupted", "failed"].contains(event.type))
     }
 
-    @Test func `a message of the channel is an array of events`() throws {
+    @Test func `a channel message is an array of events`() throws {
         let events = Self.all.enumerated().map { LoggedEvent(id: EventID(attempt: 1, sequence: $0.offset), event: $0.element) }
         let bytes = Array(("[" + events.map { String(decoding: $0.json, as: UTF8.self) }.joined(separator: " , ") + "]").utf8)
         #expect(try bytes.withUnsafeBufferPointer { try LoggedEvent.array(parsing: $0) } == events)
         let none = Array("[]".utf8)
         #expect(try none.withUnsafeBufferPointer { try LoggedEvent.array(parsing: $0) }.isEmpty)
-        for rubbish in ["", "{}", "[{}]", "[1]", "[", "null", #"[{"id":"1-0"}]"#] {
-            let bytes = Array(rubbish.utf8)
-            #expect(throws: JSONError.self, "\(rubbish)") { try bytes.withUnsafeBufferPointer { try LoggedEvent.array(parsing: $0) } }
+        for text in ["", "{}", "[{}]", "[1]", "[", "null", #"[{"id":"1-0"}]"#] {
+            let bytes = Array(text.utf8)
+            #expect(throws: JSONError.self, "\(text)") { try bytes.withUnsafeBufferPointer { try LoggedEvent.array(parsing: $0) } }
         }
     }
 
-    /// The names of the contract, letter by letter.
+    /// Events as specified by the contract.
     @Test(arguments: [
         (GenerationEvent.started(worker: "w", attempt: 1), #"{"id":"1-0","type":"started","worker":"w","attempt":1}"#),
         (.resumed(textOffset: 7), #"{"id":"1-0","type":"resumed","text_offset":7}"#), (.restarted, #"{"id":"1-0","type":"restarted"}"#),
@@ -98,11 +98,11 @@ struct EventTests {
             #"{"id":"1-0","type":"failed","code":"rate_limited","message":"m","retryable":true,"upstream_status":429,"usage":{"prompt_tokens":0,"completion_tokens":0,"estimated":false}}"#
         ),
     ])
-    func `events are spelled as the contract spells them`(event: GenerationEvent, text: String) {
+    func `events are encoded as in the contract`(event: GenerationEvent, text: String) {
         #expect(String(decoding: LoggedEvent(id: EventID(attempt: 1, sequence: 0), event: event).json, as: UTF8.self) == text)
     }
 
-    @Test func `members may come in any order and unknown ones are stepped over`() throws {
+    @Test func `members may be in any order, and unknown ones are skipped`() throws {
         let text = #"{"new":[{"a":1}],"text":"x","type":"text","id":"3-4"}"#
         #expect(try LoggedEvent(parsing: Array(text.utf8)) == LoggedEvent(id: EventID(attempt: 3, sequence: 4), event: .text("x")))
     }
@@ -113,11 +113,11 @@ struct EventTests {
         #"{"id":"1-0","type":"failed","code":"nonsense"}"#, #"{"id":1,"type":"text","text":"x"}"#, #"{"id":"1-0","type":"text","text":5}"#,
         #"{"id":"1-0","type":"text","text":"x"}x"#, "null", "[]",
     ])
-    func `what is no event of the contract is refused`(text: String) {
+    func `invalid events are rejected`(text: String) {
         #expect(throws: JSONError.self) { try LoggedEvent(parsing: Array(text.utf8)) }
     }
 
-    @Test func `usage adds up, and one estimate makes it all one`() {
+    @Test func `usage is added, and the sum is an estimate if one part is`() {
         let exact = Usage(promptTokens: 1, completionTokens: 2, estimated: false)
         #expect(exact + exact == Usage(promptTokens: 2, completionTokens: 4, estimated: false))
         #expect((exact + Usage(promptTokens: 0, completionTokens: 0, estimated: true)).estimated)
@@ -131,7 +131,7 @@ struct EventTests {
         ("-9223372036854775808", 0), ("-1", 0), ("9223372036854775807", Int.maximumExact), ("1e300", Int.maximumExact),
         ("1e400", Int.maximumExact), ("-1e400", 0), ("7.0", 7),
     ])
-    func `numbers in an event are bounded`(number: String, bounded: Int) throws {
+    func `numbers in an event are limited`(number: String, bounded: Int) throws {
         func event(_ fields: String) throws -> GenerationEvent {
             try LoggedEvent(parsing: Array(#"{"id":"1-0",\#(fields)}"#.replacing("N", with: number).utf8)).event
         }
@@ -155,7 +155,7 @@ struct EventTests {
         #expect(Usage(try JSON(parsing: #"{"prompt_tokens":\#(number),"completion_tokens":\#(number)}"#))?.promptTokens == bounded)
     }
 
-    @Test func `names in an event are cut`() throws {
+    @Test func `long names in an event are truncated`() throws {
         let long = String(repeating: "é", count: 100_000)
         for fields in [
             #""type":"started","worker":"N""#, #""type":"upstream","name":"N","model":"N""#,
@@ -166,7 +166,7 @@ struct EventTests {
         }
     }
 
-    @Test func `failure codes are the contract's`() {
+    @Test func `failure codes of the contract`() {
         let contract = """
             invalid_request unsupported_parameter model_not_found authentication permission content_filtered rate_limited quota_exhausted overloaded \
             upstream_error upstream_unreachable upstream_disconnected upstream_truncated upstream_protocol first_token_timeout idle_timeout total_timeout \
@@ -177,7 +177,7 @@ struct EventTests {
         #expect(JobState.allCases.filter(\.isTerminal) == [.finished, .interrupted, .failed])
     }
 
-    @Test func `a failure's message is bounded`() {
+    @Test func `the message of a failure is limited`() {
         #expect(Failure(.internal, String(repeating: "é", count: 5_000)).message.count == Failure.maximumMessageLength)
         // One character of any number of bytes.
         let stacked = "e" + String(repeating: "\u{301}", count: 500_000)
@@ -190,7 +190,7 @@ struct EventTests {
         (#"{"id":"d","reason":"x y"}"#, "d", "USER_STOP"), (#"{"id":"e","reason":"\u202e"}"#, "e", "USER_STOP"),
         (#"{"id":"c"}"#, "c", "USER_STOP"),
     ])
-    func `an interrupt is an id and a reason`(text: String, id: String, reason: String) throws {
+    func `an interrupt has an id and a reason`(text: String, id: String, reason: String) throws {
         let interrupt = try #require(Interrupt(parsing: Array(text.utf8)))
         #expect(interrupt.id.rawValue == id && interrupt.reason == reason)
         #expect(Interrupt(parsing: interrupt.text.utf8) == interrupt)
@@ -201,9 +201,9 @@ struct EventTests {
         #"{"id":"a","reason":null}"#, #"{"id":"a b"}"#,
         String(repeating: "{", count: 5_000), #"{"id":"a""#,
     ])
-    func `anything else is no interrupt`(text: String) { #expect(Interrupt(parsing: Array(text.utf8)) == nil) }
+    func `invalid interrupts`(text: String) { #expect(Interrupt(parsing: Array(text.utf8)) == nil) }
 
-    @Test func `an interrupt's reason is bounded`() throws {
+    @Test func `the reason of an interrupt is limited`() throws {
         let long = try #require(JobID("a"))
         #expect(Interrupt(id: long, reason: String(repeating: "r", count: 64)).reason == String(repeating: "r", count: 64))
         for reason in [String(repeating: "r", count: 65), String(repeating: "é", count: 33), "", "a b", "a\n", "\u{1B}"] {

@@ -4,7 +4,7 @@ import JSONCodec
 import TestSupport
 import Testing
 
-/// The scanner against Foundation's parser, on texts that seeded mutations have broken more or less.
+/// Compares the scanner with Foundation's parser on mutated texts.
 @Suite(.serialized, .cpuBound)
 struct JSONMutationTests {
     private static let seeds = [
@@ -13,29 +13,29 @@ struct JSONMutationTests {
         "{}", "\"x\"",
     ]
 
-    /// What either parser may decide by itself: Foundation's rules are not RFC 8259's here.
+    /// Whether the parsers may differ, because Foundation deviates from RFC 8259.
     private func isDisputed(_ bytes: [UInt8]) -> Bool {
         // A byte order mark and UTF-16 are detected by Foundation; NUL bytes make it guess an encoding.
-        // A name that occurs twice is an error here.
+        // A name that occurs twice is an error in JSONCodec.
         if (try? JSON(parsing: bytes)) == nil, (try? JSON(parsing: bytes, rules: .lenient)) != nil { return true }
         if bytes.contains(0) || bytes.starts(with: [0xEF, 0xBB, 0xBF]) || bytes.starts(with: [0xFE]) || bytes.starts(with: [0xFF]) {
             return true
         }
-        // Half a surrogate pair is an error there and a replacement character here.
+        // Half a surrogate pair is an error in Foundation and a replacement character in JSONCodec.
         let text = String(decoding: bytes, as: UTF8.self).lowercased()
         if text.contains("\\ud") { return true }
-        // A comma before an object's or array's end is let through there.
+        // Foundation accepts a comma before the end of an object or array.
         if text.filter({ !$0.isWhitespace }).contains(/,[}\]]/) { return true }
-        // Numbers beyond Double are an error there and keep their spelling here.
+        // Numbers outside the range of Double are an error in Foundation and keep their spelling in JSONCodec.
         let digits = zip(bytes, bytes.dropFirst()).contains { (0x30...0x39).contains($0) && $1 | 0x20 == 0x65 }
         return digits
     }
 
     @Test(arguments: 1...8) func `scanner and Foundation agree on what is JSON`(seed: UInt64) async {
-        var random = SplitMix(seed: seed)
+        var random = SplitMix64(seed: seed)
         var valid = 0
         for round in 0..<2_500 {
-            // Every test shares a thread or two with this one, those with deadlines too.
+            // Other tests share the threads.
             if round % 250 == 0 { await Task.yield() }
             var bytes = Array(Self.seeds[round % Self.seeds.count].utf8)
             for _ in 0..<Int.random(in: 0...3, using: &random) { mutate(&bytes, &random) }
@@ -51,10 +51,10 @@ struct JSONMutationTests {
             #expect(same(ours, theirs), "seed \(seed), round \(round): \(shown)")
             #expect((try? JSON(parsing: ours.bytes)) == ours, "seed \(seed), round \(round): written and read again: \(shown)")
         }
-        #expect(valid > 500, "the mutations leave too little to compare")
+        #expect(valid > 500, "too few mutated texts are valid")
     }
 
-    private func mutate(_ bytes: inout [UInt8], _ random: inout SplitMix) {
+    private func mutate(_ bytes: inout [UInt8], _ random: inout SplitMix64) {
         let structure = Array("{}[]\",:\\0123456789.-+ntf \n".utf8)
         guard let place = bytes.indices.randomElement(using: &random) else { return bytes.append(structure.randomElement(using: &random)!) }
         switch Int.random(in: 0..<6, using: &random) {
@@ -79,24 +79,11 @@ struct JSONMutationTests {
         case .object(let object):
             guard let table = theirs as? [String: Any] else { return false }
             return object.names.allSatisfy { name in
-                // Of a doubled name Foundation keeps whichever it likes.
+                // Foundation keeps any of the values of a duplicate name.
                 if object.names.count(where: { $0 == name }) > 1 { return true }
                 guard let value = object[name], let other = table[name] else { return false }
                 return same(value, other)
             }
         }
-    }
-}
-
-/// Random numbers that a seed repeats.
-struct SplitMix: RandomNumberGenerator {
-    private var state: UInt64
-    init(seed: UInt64) { state = seed }
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var value = state
-        value = (value ^ value >> 30) &* 0xBF58_476D_1CE4_E5B9
-        value = (value ^ value >> 27) &* 0x94D0_49BB_1331_11EB
-        return value ^ value >> 31
     }
 }

@@ -9,13 +9,13 @@ struct JSONTextTests {
         ("\0\u{1F}", #""\u0000\u001f""#),
         ("a\nb\"c", #""a\nb\"c""#), ("/", #""/""#), ("\u{7F}\u{2028}é🐼", "\"\u{7F}\u{2028}é🐼\""), ("\r\n", #""\r\n""#),
     ])
-    func `only what must be escaped is`(text: String, written: String) {
+    func `only characters that require it are escaped`(text: String, written: String) {
         var out: [UInt8] = []
         out.appendJSONString(text)
         #expect(String(decoding: out, as: UTF8.self) == written)
     }
 
-    @Test func `every ASCII character survives being written and read by us and by Foundation`() throws {
+    @Test func `every ASCII character is encoded and decoded by JSONCodec and Foundation`() throws {
         for scalar in 0..<0x100 {
             let text = "x\(Unicode.Scalar(UInt32(scalar)).map(Character.init) ?? "?")y"
             var out: [UInt8] = []
@@ -25,7 +25,7 @@ struct JSONTextTests {
         }
     }
 
-    @Test func `members get commas between them and none before the first`() {
+    @Test func `commas between members`() {
         var out = Array("{".utf8)
         out.appendJSONMember("a", "x")
         out.appendJSONMember("b", -5)
@@ -37,7 +37,7 @@ struct JSONTextTests {
         #expect(String(decoding: out, as: UTF8.self) == #"{"a":"x","b":-5,"c":true,"d":{"e":0}}"#)
     }
 
-    @Test func `a value that ends in a brace does not swallow the comma behind it`() throws {
+    @Test func `a comma after a value that ends in a brace`() throws {
         var out = Array("{".utf8)
         out.appendJSONMember("a", "{")
         out.appendJSONMember("b", "c")
@@ -46,7 +46,7 @@ struct JSONTextTests {
     }
 
     @Test(arguments: [0, 1, 9, 10, 99, 100, 12_345, Int.max, -1, Int.min])
-    func `decimals are written as they are spelled`(value: Int) {
+    func `decimals keep their spelling`(value: Int) {
         var out: [UInt8] = Array("7".utf8)
         out.appendDecimal(value)
         #expect(String(decoding: out, as: UTF8.self) == "7\(value)")

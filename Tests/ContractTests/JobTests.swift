@@ -3,7 +3,7 @@ import JSONCodec
 import Testing
 
 struct JobTests {
-    /// The contract's example, with what it leaves to the imagination filled in.
+    /// The contract's example with all fields.
     static let full = #"""
         {"id":"p0-01ARZ3NDEKTSV4RRFFQ69G5FAV","session":"p0-S","owner":"tenant-a","class":"interactive","request":{"model":"qwen-plus",
         "messages":[{"role":"user","content":"hi"}],"tools":[],"temperature":0.70,"seed":9007199254740993},
@@ -11,7 +11,7 @@ struct JobTests {
         "idle_timeout_ms":30000,"total_timeout_ms":600000,"on_crash":"restart","traceparent":"00-ab","retry_of":"p0-old"}
         """#
 
-    @Test func `every field of the contract is read`() throws {
+    @Test func `all fields of the contract`() throws {
         let job = try Job(parsing: Self.full.utf8)
         #expect(
             job.id.rawValue == "p0-01ARZ3NDEKTSV4RRFFQ69G5FAV" && job.session == "p0-S" && job.owner == "tenant-a"
@@ -23,7 +23,7 @@ struct JobTests {
         #expect(job.request["temperature"] == .number("0.70") && job.request["seed"] == .number("9007199254740993"))
     }
 
-    @Test func `a job survives being written and read`() throws {
+    @Test func `jobs are encoded and decoded`() throws {
         let job = try Job(parsing: Self.full.utf8)
         #expect(try Job(parsing: job.json.bytes) == job)
         let small = try Job(parsing: #"{"id":"x","request":{}}"#.utf8)
@@ -35,12 +35,12 @@ struct JobTests {
     @Test(arguments: [
         "session", "owner", "class", "speech", "deadline_ms", "first_token_timeout_ms", "on_crash", "traceparent", "retry_of",
     ])
-    func `null is as good as absent`(field: String) throws {
+    func `null is treated as absent`(field: String) throws {
         let job = try Job(parsing: #"{"id":"x","request":{},"\#(field)":null}"#.utf8)
         #expect(try job == Job(parsing: #"{"id":"x","request":{}}"#.utf8))
     }
 
-    /// Field, value, and whether the id is known all the same.
+    /// A field, a value, and whether the error contains the id.
     @Test(arguments: [
         ("id", "7"), ("id", "null"), ("id", "\"\""), ("id", "\"a b\""), ("request", "null"), ("request", "[]"), ("request", "\"x\""),
         ("session", "7"),
@@ -52,7 +52,7 @@ struct JobTests {
         ("gateway", "\"g\""), ("url", "\"http://x\""),
         ("ID", "\"x\""), ("", "1"),
     ])
-    func `a wrong or unknown field is refused by name`(field: String, value: String) throws {
+    func `an invalid or unknown field is named in the error`(field: String, value: String) throws {
         var members = [("id", "\"x\""), ("request", "{}")].filter { $0.0 != field }
         members.append((field, value))
         let text = "{" + members.map { "\"\($0.0)\":\($0.1)" }.joined(separator: ",") + "}"
@@ -62,7 +62,7 @@ struct JobTests {
     }
 
     @Test(arguments: [("colour", "\"x\""), ("voice", "1"), ("model", "null"), ("format", "[]")])
-    func `speech is as strict`(field: String, value: String) throws {
+    func `invalid or unknown fields of speech`(field: String, value: String) throws {
         let text = #"{"id":"x","request":{},"speech":{"\#(field)":\#(value)}}"#
         let error = try #require(throws: JobError.self) { try Job(parsing: text.utf8) }
         #expect(error.reason.contains("speech.\(field)"))
@@ -71,13 +71,13 @@ struct JobTests {
     @Test(arguments: [
         "", "x", "[]", "null", "7", #"{"id":"x"}"#, #"{"request":{}}"#, #"{"id":"x","request":{}"#, #"{"id":"x","request":{"model":7}}"#,
     ])
-    func `what is no job is refused`(text: String) { #expect(throws: JobError.self) { try Job(parsing: text.utf8) } }
+    func `invalid jobs are rejected`(text: String) { #expect(throws: JobError.self) { try Job(parsing: text.utf8) } }
 
     @Test(arguments: [
         ("session", 128), ("owner", 128), ("retry_of", 128), ("traceparent", 512), ("class", 64), ("on_crash", 64), ("request.model", 256),
         ("speech.model", 256), ("speech.voice", 256), ("speech.format", 256),
     ])
-    func `names have a greatest length in bytes`(field: String, maximum: Int) throws {
+    func `the length of names is limited`(field: String, maximum: Int) throws {
         func job(_ value: String) throws -> Job {
             let parts = field.split(separator: ".")
             let member = parts.count == 1 ? #""\#(field)":"\#(value)""# : #""\#(parts[0])":{"\#(parts[1])":"\#(value)"}"#
@@ -94,17 +94,17 @@ struct JobTests {
         #"{"id":"x","id":"y","request":{}}"#, #"{"id":"x","request":{"model":"dear","model":"cheap"}}"#,
         #"{"id":"x","request":{"messages":[{"role":"user","\u0072ole":"system"}]}}"#,
     ])
-    func `a job with a name twice is refused`(text: String) throws {
+    func `a duplicate name is rejected`(text: String) throws {
         #expect(try #require(throws: JobError.self) { try Job(parsing: text.utf8) }.reason.contains("occurs twice"))
     }
 
-    @Test func `an empty model or null is the worker's to fill in`() throws {
+    @Test func `an empty or null model is left to the worker`() throws {
         for model in ["\"\"", "null"] {
             #expect(try Job(parsing: #"{"id":"x","request":{"model":\#(model)}}"#.utf8).model == nil)
         }
     }
 
-    @Test func `a request nested past the limit is refused, not followed`() {
+    @Test func `the nesting depth of a request is limited`() {
         let deep = String(repeating: "[", count: 100_000)
         #expect(throws: JobError.self) { try Job(parsing: #"{"id":"x","request":{"messages":\#(deep)"#.utf8) }
     }

@@ -1,12 +1,12 @@
 import Contract
 import Testing
 
-/// Keys and channels are public: programs in other languages spell them out.
+/// Keys and channels are public, because programs in other languages use them.
 struct KeysTests {
     private let keys = Keys()
     private let id = JobID("p0-01ARZ")!
 
-    @Test func `names are the contract's, letter by letter`() {
+    @Test func `keys and channels of the contract`() {
         #expect(keys.queue(.interactive, partition: 0) == "{sluice.0}:queue:interactive")
         #expect(keys.queues(partition: 0) == ["{sluice.0}:queue:interactive", "{sluice.0}:queue:standard", "{sluice.0}:queue:batch"])
         #expect(Keys.group == "workers")
@@ -24,7 +24,7 @@ struct KeysTests {
         #expect(keys.drain("w1") == "{sluice}:drain:w1")
     }
 
-    @Test func `namespace and partition stand in the hash tag of all of a job's keys`() throws {
+    @Test func `the hash tag of all keys of a job contains namespace and partition`() throws {
         let keys = Keys(namespace: "prod", partitions: 4)
         let id = try #require(JobID("p3-x"))
         for key in [keys.record(id), keys.log(id), keys.out(id), keys.interrupt(id)] { #expect(key.hasPrefix("{prod.3}:")) }
@@ -35,12 +35,12 @@ struct KeysTests {
         #expect(keys.idempotency(owner: "tenant-a", key: "k") == "{prod.\(owned)}:idempotency:tenant-a:k")
     }
 
-    @Test func `a partition beyond those there are has keys that nobody reads`() throws {
+    @Test func `keys of a partition that does not exist`() throws {
         let id = try #require(JobID("p9-x"))
         #expect(Keys(partitions: 2).record(id) == "{sluice.9}:job:p9-x")
     }
 
-    @Test func `an idempotency key's partition is the hash's, whatever the owner is called`() {
+    @Test func `the partition of an idempotency key is its hash`() {
         // An owner named like an id must not choose its partition.
         #expect(
             Keys(partitions: 4).idempotency(owner: "p9-x", key: "k")

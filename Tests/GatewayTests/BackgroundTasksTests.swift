@@ -7,7 +7,7 @@ import Testing
 @testable import Gateway
 
 /// Completion and cancellation of background tasks.
-@Suite(.timeLimit(.minutes(3))) struct BackgroundTasksTests {
+@Suite(.timeLimit(.minutes(10))) struct BackgroundTasksTests {
     @Test func `settle waits for running tasks`() async throws {
         let loop = MultiThreadedEventLoopGroup.singleton.next()
         let backgroundTasks = BackgroundTasks(eventLoop: loop, executor: LoopExecutor(loop))

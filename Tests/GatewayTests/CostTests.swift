@@ -11,7 +11,7 @@ import Testing
 private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false)
 
 /// The cost of messages in Redis commands and in memory, and the limits on it. Serialized: the tests stop their Redis.
-@Suite(.serialized, .redis, .timeLimit(.minutes(3))) struct CostTests {
+@Suite(.serialized, .redis, .timeLimit(.minutes(10))) struct CostTests {
     private static func text(_ count: Int) -> JSON { .string(String(repeating: "x", count: count)) }
 
     /// Script calls in Redis so far, of all clients.
@@ -209,7 +209,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
             await client.close()
             let back = try await lab.client(gateway, receiveBuffer: 16_384, [("resume_session_id", .string(session))])
             back.state.update { state in
-                state.requests[request.id] = RequestJudge(id: request.id, model: nil)
+                state.requests[request.id] = RequestChecker(id: request.id, model: nil)
                 state.requests[request.id]?.resume()
             }
             let before = try await Self.scriptCalls()
@@ -221,7 +221,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
             #expect(read < pages / 2, "\(read) pages of \(pages) for a client that does not read")
             try await back.goOnReading()
             if !hasEnded { try await job.end(.finished(.stop, usage)) }
-            let end = try await back.state.wait(deadline: .seconds(30), { _ in "its end" }) { $0.requests[request.id]?.end }
+            let end = try await back.state.wait({ _ in "its end" }) { $0.requests[request.id]?.end }
             #expect(end == .finished && back.state.value.requests[request.id]?.text.utf8.count == size)
             #expect(back.isOpen && back.problems.isEmpty, "\(back.problems)")
             let all = try await Self.scriptCalls() - before

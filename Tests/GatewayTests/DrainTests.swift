@@ -10,7 +10,7 @@ import Testing
 private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false)
 
 /// The drain after SIGTERM as clients and load balancers observe it.
-@Suite(.redis, .timeLimit(.minutes(3))) struct DrainTests {
+@Suite(.redis, .timeLimit(.minutes(10))) struct DrainTests {
     private static let upgrade =
         "GET /ws/agent/stream HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
         + "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
@@ -19,8 +19,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
         try await withWebSocketLab { lab in
             // Idle sockets are closed within a fifth of the drain timeout.
             let gateway = try await lab.gateway {
-                $0.drainTimeout = .seconds(4)
-                $0.grace = .seconds(30)
+                $0.drainTimeout = .seconds(25)
             }
             var idle: [WebSocketClient] = []
             for _ in 0..<50 { idle.append(try await lab.client(gateway)) }
@@ -43,14 +42,13 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
             }
             times.sort()
             let span = Duration.nanoseconds(times[49] - times[0])
-            // The closes are spread over 800 ms. A stalled machine closes several sockets at once, but not nearly all.
+            // The closes are spread over 5 s. A stalled machine closes several sockets at once, but not nearly all.
             #expect(span > .milliseconds(100), "all were closed within \(span)")
             #expect(Set(times.map { $0 / 10_000_000 }).count > 2, "\(times.map { ($0 - start) / 1_000_000 })")
             #expect(busy.isOpen)
             try await busy.expect("SHUTDOWN")
             #expect(try await busy.closed() == 1001)
-            let lasted = Duration.nanoseconds(monotonicNanoseconds() - start)
-            #expect(lasted > .seconds(3) && lasted < .seconds(20), "\(lasted)")
+            #expect(monotonicNanoseconds() - start > 20_000_000_000, "a client with a running request has the whole drain timeout")
             try await gateway.task.value
             // The job was not interrupted, because its client may resume on another gateway.
             let interruptKey = try await lab.queue.redis.send("GET", .string(lab.queue.keys.interrupt(job.job.id))).string

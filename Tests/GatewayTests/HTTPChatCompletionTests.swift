@@ -12,7 +12,7 @@ private let streamed =
     #"{"model":"asked","messages":[{"role":"user","content":"hi"}],"stream":true,"stream_options":{"include_usage":true}}"#
 private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false)
 
-@Suite(.redis, .timeLimit(.minutes(2))) struct HTTPChatCompletionTests {
+@Suite(.redis, .timeLimit(.minutes(10))) struct HTTPChatCompletionTests {
     @Test func `a collected completion`() async throws {
         try await withHTTPLab { lab in
             async let answer = lab.post("/v1/chat/completions", chat)

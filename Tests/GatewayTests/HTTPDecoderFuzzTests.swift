@@ -1,5 +1,4 @@
 import Contract
-import Foundation
 import NIOCore
 import NIOEmbedded
 import NIOHTTP1
@@ -12,17 +11,12 @@ import Testing
 /// `SLUICE_FUZZ_SEED` (1) the seed.
 @Suite(.serialized, .cpuBound, .timeLimit(.minutes(60)))
 struct HTTPDecoderFuzzTests {
-    private static func setting(_ name: String, _ standard: Int) -> Int {
-        ProcessInfo.processInfo.environment[name].flatMap { Int($0) } ?? standard
-    }
-
     /// Calls `body` once per input with a grammar of its own.
     private func run(_ body: (inout HTTPGrammar, _ what: String) throws -> Void) async rethrows {
-        let seed = UInt64(Self.setting("SLUICE_FUZZ_SEED", 1))
-        for number in 0..<Self.setting("SLUICE_FUZZ_INPUTS", 300) {
+        for number in 0..<Fuzz.inputs(300) {
             if number % 64 == 0 { await Task.yield() }
-            var grammar = HTTPGrammar(keys: ["tenant-a-test-key"], seed: seed &* 0x1_0000_0000 &+ UInt64(number))
-            try body(&grammar, "seed \(seed), input \(number)")
+            var grammar = HTTPGrammar(keys: ["tenant-a-test-key"], seed: Fuzz.seed(of: number))
+            try body(&grammar, "seed \(Fuzz.seed), input \(number)")
         }
     }
 

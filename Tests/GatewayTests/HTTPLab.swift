@@ -34,17 +34,7 @@ struct HTTPLab: Sendable {
     }
 
     /// Claims the next waiting job.
-    func claim(deadline: Duration = .seconds(40)) async throws -> PlayedJob {
-        let consumer = JobConsumer(redis: queue.redis, blocking: blocking, settings: queue.settings, worker: "played", token: "t")
-        try await consumer.createGroups()
-        return try await until("a job in the queue", deadline: deadline) {
-            let taken = try await consumer.take(partition: 0, classes: JobClass.allCases, count: 1)
-            guard let entry = taken.entries.first, let bytes = entry.job,
-                case .claimed(let claim) = try await consumer.claim(Job(parsing: bytes), entry: entry, leaseExpired: false)
-            else { return nil }
-            return PlayedJob(claim: claim, queue: queue)
-        }
-    }
+    func claim() async throws -> PlayedJob { try await PlayedJob.claimed(from: queue, blocking: blocking) }
 }
 
 /// A claimed job for which the test acts as the worker.
@@ -60,6 +50,22 @@ actor PlayedJob {
         self.claim = claim
         self.queue = queue
         output = OutputCommands(claim.job.id, entry: claim.entry, keys: queue.keys)
+    }
+
+    /// Claims the next waiting job.
+    static func claimed(from queue: JobProducer, blocking: RedisClient) async throws -> PlayedJob {
+        try await until("a job in the queue") { try await claimedNow(from: queue, blocking: blocking) }
+    }
+
+    /// Claims the next waiting job; nil if there is none.
+    static func claimedNow(from queue: JobProducer, blocking: RedisClient) async throws -> PlayedJob? {
+        let consumer = JobConsumer(redis: queue.redis, blocking: blocking, settings: queue.settings, worker: "played", token: "t")
+        try await consumer.createGroups()
+        let taken = try await consumer.take(partition: 0, classes: JobClass.allCases, count: 1)
+        guard let entry = taken.entries.first, let bytes = entry.job,
+            case .claimed(let claim) = try await consumer.claim(Job(parsing: bytes), entry: entry, leaseExpired: false)
+        else { return nil }
+        return PlayedJob(claim: claim, queue: queue)
     }
 
     private func place(_ event: GenerationEvent) -> LoggedEvent {
@@ -106,7 +112,7 @@ func withHTTPLab(
     settings.name = "lab-gateway"
     settings.authentication.apiKeys = "tenant-a:tenant-a-test-key,tenant-b:tenant-b-test-key"
     // A busy machine may schedule a client late.
-    settings.handshakeTimeout = .seconds(30)
+    settings.handshakeTimeout = .seconds(40)
     fill(&settings)
     let queue = JobProducer(redis: client, settings: queueSettings)
     let readiness = Readiness(isRedisReachable: { client.isConnected }, isSubscriptionAlive: { subscriber.isAlive })

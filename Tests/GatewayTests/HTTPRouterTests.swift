@@ -13,7 +13,7 @@ import Testing
 private let chat = #"{"model":"asked","messages":[{"role":"user","content":"hi"}]}"#
 private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false)
 
-@Suite(.redis, .timeLimit(.minutes(2))) struct HTTPRouterTests {
+@Suite(.redis, .timeLimit(.minutes(10))) struct HTTPRouterTests {
     @Test func `health, readiness and metrics need no key`() async throws {
         try await withHTTPLab { lab in
             #expect(try await lab.get("/healthz", key: nil).status == 200)

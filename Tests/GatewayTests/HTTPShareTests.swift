@@ -9,7 +9,7 @@ import Testing
 @testable import Gateway
 
 /// The quotas of a tenant's HTTP requests on one gateway.
-@Suite(.redis, .timeLimit(.minutes(3))) struct HTTPShareTests {
+@Suite(.redis, .timeLimit(.minutes(10))) struct HTTPShareTests {
     private static func settings(_ fill: (inout GatewaySettings) -> Void) -> GatewaySettings {
         var settings = GatewaySettings()
         fill(&settings)

@@ -9,7 +9,7 @@ import Testing
 @testable import Gateway
 
 /// Isolation of tenants: tenant A's access to objects of tenant B gives exactly the same result as access to objects that do not exist.
-@Suite(.redis, .timeLimit(.minutes(3))) struct IsolationTests {
+@Suite(.redis, .timeLimit(.minutes(10))) struct IsolationTests {
     /// The ids that an attempt uses: of B's objects, or of the same form but never created.
     private struct Names {
         var session: String

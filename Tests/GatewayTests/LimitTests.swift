@@ -10,7 +10,7 @@ import Testing
 private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false)
 
 /// The limits that protect clients from each other.
-@Suite(.redis, .timeLimit(.minutes(3))) struct LimitTests {
+@Suite(.redis, .timeLimit(.minutes(10))) struct LimitTests {
     private static let chat: JSON = ["model": "m", "messages": [["role": "user", "content": "x"]]]
 
     @Test func `running requests of a tenant are limited over sockets and HTTP together`() async throws {
@@ -41,10 +41,8 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
             let completion = try await lab.claim()
             #expect(completion.job.owner == "tenant-a")
             try await leaving.close()
-            let (again, last) = try await until("the disconnected client's request to end") {
-                // The request is rejected, without a job in the queue, until the completion is no longer counted.
-                (try await one.request("x", model: "m"), try await lab.claim(deadline: .milliseconds(300)))
-            }
+            // A request is rejected until the completion is no longer counted.
+            let (again, last) = try await until("the disconnected client's request to end") { try await lab.claimedRequest(of: one) }
             try await last.end(.finished(.stop, usage))
             _ = try await one.state.wait(deadline: .seconds(40), { _ in "its end" }) { $0.requests[again.id]?.end }
             try await second.end(.finished(.stop, usage))
@@ -54,7 +52,10 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
 
     @Test func `jobs count as running requests until they end`() async throws {
         try await withWebSocketLab { lab in
-            let gateway = try await lab.gateway { $0.requestsPerTenant = 2 }
+            let gateway = try await lab.gateway {
+                $0.requestsPerTenant = 2
+                $0.lease = .milliseconds(600)
+            }
             func submit() async throws -> HTTPAnswer {
                 try await HTTPCall.post(
                     gateway.port, "/v1/jobs", ["request": Self.chat], headers: ["authorization": "Bearer tenant-a-test-key"])
@@ -78,10 +79,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
             try await lab.claim().end(.finished(.stop, usage))
             try await first.end(.finished(.stop, usage))
             // The gateway updates the count of ended jobs periodically.
-            let again = try await until("a free request") {
-                try await client.request("x", model: "m")
-                return try await lab.claim(deadline: .milliseconds(300))
-            }
+            let (_, again) = try await until("a free request") { try await lab.claimedRequest(of: client) }
             try await again.end(.finished(.stop, usage))
             await client.close()
         }
@@ -179,7 +177,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
             for (after, text): (EventID?, String) in [(nil, "one two three"), (half, " three")] {
                 let back = try await lab.client(gateway, [("resume_session_id", .string(session))])
                 back.state.update { state in
-                    state.requests[request.id] = RequestJudge(id: request.id, model: nil)
+                    state.requests[request.id] = RequestChecker(id: request.id, model: nil)
                     state.requests[request.id]?.resume()
                 }
                 var payload: JSONObject = JSONObject()

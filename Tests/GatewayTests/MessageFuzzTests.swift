@@ -14,8 +14,8 @@ import Testing
 /// seed.
 @Suite(.serialized, .cpuBound, .timeLimit(.minutes(30)))
 struct MessageFuzzTests {
-    private let inputs = FuzzSettings.inputs(1_500)
-    private let seed = FuzzSettings.seed
+    private let inputs = Fuzz.inputs(1_500)
+    private let seed = Fuzz.seed
 
     private static func frame(_ opcode: WebSocketOpcode, _ bytes: [UInt8], fin: Bool) -> WebSocketFrame {
         WebSocketFrame(fin: fin, opcode: opcode, maskKey: [0, 0, 0, 0], data: ByteBuffer(bytes: bytes))
@@ -53,7 +53,7 @@ struct MessageFuzzTests {
     }
 
     /// Checks that decoded messages obey every limit.
-    private struct Judge {
+    private struct LimitChecker {
         var accepted: [String: Int] = [:]
         var settings = SessionSettings()
 
@@ -97,20 +97,20 @@ struct MessageFuzzTests {
 
     @Test func `messages are decoded within all limits or rejected with a short error`() {
         var fuzzer = MessageFuzzer(seed: seed &+ 1)
-        var judge = Judge()
+        var checker = LimitChecker()
         for _ in 0..<inputs {
             let message = fuzzer.message()
-            do { try judge.take(message) } catch {
+            do { try checker.take(message) } catch {
                 #expect(error.payload["error_msg"]?.string?.utf8.count ?? 0 < 400, "\(error.message.prefix(1_000))")
                 #expect(error.requestID?.utf8.count ?? 0 <= 128)
             }
             // The same payload in a message of another type.
             let payload = fuzzer.payload()
             let kind = [Envelope.Kind.register, .request, .interrupt, .resume].randomElement(using: &fuzzer.random) ?? .request
-            do { try judge.take(kind, payload) } catch { #expect(!error.message.isEmpty) }
+            do { try checker.take(kind, payload) } catch { #expect(!error.message.isEmpty) }
         }
         for kind in ["REQUEST", "INTERRUPT", "RESUME", "SESSION_QUERY"] {
-            #expect(judge.accepted[kind, default: 0] > 0, "some messages of each type are valid: \(judge.accepted)")
+            #expect(checker.accepted[kind, default: 0] > 0, "some messages of each type are valid: \(checker.accepted)")
         }
     }
 

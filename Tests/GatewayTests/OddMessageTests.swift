@@ -8,7 +8,7 @@ import Testing
 @testable import Gateway
 
 /// Hostile messages that are valid JSON or close to it.
-@Suite(.redis, .timeLimit(.minutes(3))) struct OddMessageTests {
+@Suite(.redis, .timeLimit(.minutes(10))) struct OddMessageTests {
     private static func envelope(_ type: String, _ payload: String, timestamp: String = "1") -> String {
         "{\"version\":\"1.0\",\"msg_type\":\"\(type)\",\"session_id\":\"\",\"payload\":\(payload),\"timestamp\":\(timestamp)}"
     }

@@ -10,7 +10,7 @@ import Testing
 private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false)
 
 /// The quotas of a tenant's sessions in Redis.
-@Suite(.redis, .timeLimit(.minutes(3))) struct SessionQuotaTests {
+@Suite(.redis, .timeLimit(.minutes(10))) struct SessionQuotaTests {
     private static func text(_ count: Int) -> JSON { .string(String(repeating: "x", count: count)) }
 
     private static func refused(_ gateway: WebSocketLab.Gateway, _ prompt: JSON = "") async throws -> Bool {
@@ -103,7 +103,11 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
 
     @Test func `an unused session expires soon after its client disconnects`() async throws {
         try await withWebSocketLab { lab in
-            let gateway = try await lab.gateway()
+            // The session is kept for a minute, the grace period and three leases.
+            let gateway = try await lab.gateway {
+                $0.grace = .milliseconds(300)
+                $0.lease = .seconds(2)
+            }
             let (unused, used) = (try await lab.client(gateway), try await lab.client(gateway))
             func lifetime(_ client: WebSocketClient) async throws -> Int {
                 try await PrivateRedis.current.command("PTTL", lab.queue.keys.session(client.state.value.session)).integer ?? 0

@@ -11,7 +11,7 @@ import Testing
 private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false)
 
 /// The state of a session from REGISTER to its end.
-@Suite(.redis, .timeLimit(.minutes(3))) struct SessionTests {
+@Suite(.redis, .timeLimit(.minutes(10))) struct SessionTests {
     private static let weather: JSON = [
         "name": "weather", "description": "d", "parameters": [["name": "city", "type": "str", "description": "where"]],
     ]

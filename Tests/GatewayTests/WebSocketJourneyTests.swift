@@ -16,7 +16,7 @@ private func ended(_ request: ClientRequest, on client: WebSocketClient) async t
 }
 
 /// Gateways as clients observe them, with a real Redis. The test acts as the worker.
-@Suite(.redis, .timeLimit(.minutes(2))) struct WebSocketJourneyTests {
+@Suite(.redis, .timeLimit(.minutes(10))) struct WebSocketJourneyTests {
     @Test func `an answer is relayed and added to the history`() async throws {
         try await withWebSocketLab { lab in
             let gateway = try await lab.gateway()
@@ -79,7 +79,7 @@ private func ended(_ request: ClientRequest, on client: WebSocketClient) async t
         try await withWebSocketLab { lab in
             let gateway = try await lab.gateway { settings in
                 settings.messageMaximum = 1_000
-                settings.registerTimeout = .seconds(5)
+                settings.registerTimeout = .seconds(12)
                 settings.messagesPerSecond = 20
                 settings.socketsPerAddress = 1
             }
@@ -166,7 +166,7 @@ private func ended(_ request: ClientRequest, on client: WebSocketClient) async t
 
     @Test func `a client resumes on another gateway`() async throws {
         try await withWebSocketLab { lab in
-            let (one, two) = (try await lab.gateway("g1") { $0.grace = .seconds(20) }, try await lab.gateway("g2"))
+            let (one, two) = (try await lab.gateway("g1"), try await lab.gateway("g2"))
             let client = try await lab.client(one)
             let session = client.state.value.session
             let request = try await client.request("x", model: "m")
@@ -202,7 +202,7 @@ private func ended(_ request: ClientRequest, on client: WebSocketClient) async t
 
     @Test func `requests of a client that does not return are interrupted`() async throws {
         try await withWebSocketLab { lab in
-            let client = try await lab.client(try await lab.gateway())
+            let client = try await lab.client(try await lab.gateway { $0.grace = .milliseconds(300) })
             try await client.request("x", model: "m")
             let job = try await lab.claim()
             await client.abort()
@@ -215,11 +215,11 @@ private func ended(_ request: ClientRequest, on client: WebSocketClient) async t
 
     @Test func `sessions of a crashed gateway are cleaned up`() async throws {
         try await withWebSocketLab { lab in
-            let dead = try await lab.gateway("dead") { $0.grace = .seconds(60) }
+            let dead = try await lab.gateway("dead") { $0.lease = .milliseconds(600) }
             let client = try await lab.client(dead)
             try await client.request("x", model: "m")
             let job = try await lab.claim()
-            let alive = try await lab.gateway("alive")
+            let alive = try await lab.gateway("alive") { $0.lease = .milliseconds(600) }
             // Stopped without a drain, as by SIGKILL: no close frames are sent.
             dead.task.cancel()
             _ = await dead.task.result
@@ -235,7 +235,7 @@ private func ended(_ request: ClientRequest, on client: WebSocketClient) async t
 
     @Test func drain() async throws {
         try await withWebSocketLab { lab in
-            let gateway = try await lab.gateway { $0.drainTimeout = .seconds(10) }
+            let gateway = try await lab.gateway { $0.drainTimeout = .seconds(30) }
             let (idle, busy) = (try await lab.client(gateway), try await lab.client(gateway))
             let request = try await busy.request("x", model: "m")
             let job = try await lab.claim()
@@ -269,7 +269,7 @@ private func ended(_ request: ClientRequest, on client: WebSocketClient) async t
 
     @Test func `a warning precedes the expiry of a session`() async throws {
         try await withWebSocketLab { lab in
-            let gateway = try await lab.gateway { $0.sessionTimeout = .seconds(2) }
+            let gateway = try await lab.gateway { $0.sessionTimeout = .seconds(8) }
             let client = try await lab.client(gateway)
             try await client.send("HEALTH_CHECK", [:])
             let health = try await client.expect("HEALTH_CHECK_ACK").payload["health_status"]

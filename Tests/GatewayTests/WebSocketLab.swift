@@ -37,12 +37,12 @@ struct WebSocketLab: Sendable {
         settings.name = name
         settings.port = 0
         settings.authentication.apiKeys = "tenant-a:tenant-a-test-key,tenant-b:tenant-b-test-key"
-        settings.lease = .milliseconds(600)
-        settings.grace = .milliseconds(300)
         settings.drainNotice = .zero
-        // A busy machine may schedule a client late.
-        settings.handshakeTimeout = .seconds(30)
-        settings.registerTimeout = .seconds(30)
+        // Long, because a busy machine may schedule a client or a gateway late.
+        settings.lease = .seconds(30)
+        settings.grace = .seconds(30)
+        settings.handshakeTimeout = .seconds(40)
+        settings.registerTimeout = .seconds(40)
         fill(&settings)
         let ports = Observed<Int?>(nil)
         let logger = Logger(label: name, factory: { _ in SwiftLogNoOpLogHandler() })
@@ -52,7 +52,7 @@ struct WebSocketLab: Sendable {
         service.onListening = { port in ports.update { $0 = port } }
         let group = ServiceGroup(services: [service], logger: logger)
         let task = Task { try await group.run() }
-        let port = try await ports.wait(deadline: .seconds(40), { _ in "the gateway to listen" }) { $0 }
+        let port = try await ports.wait({ _ in "the gateway to listen" }) { $0 }
         let gateway = Gateway(port: port, name: name, group: group, task: task)
         running.update { $0.append(gateway) }
         try await until("the gateway to be ready") { try await HTTPCall.get(port, "/readyz").status == 200 }
@@ -72,15 +72,16 @@ struct WebSocketLab: Sendable {
     }
 
     /// Claims the next waiting job.
-    func claim(deadline: Duration = .seconds(40)) async throws -> PlayedJob {
-        let consumer = JobConsumer(redis: queue.redis, blocking: blocking, settings: queue.settings, worker: "played", token: "t")
-        try await consumer.createGroups()
-        return try await until("a job in the queue", deadline: deadline) {
-            let taken = try await consumer.take(partition: 0, classes: JobClass.allCases, count: 1)
-            guard let entry = taken.entries.first, let bytes = entry.job,
-                case .claimed(let claim) = try await consumer.claim(Job(parsing: bytes), entry: entry, leaseExpired: false)
-            else { return nil }
-            return PlayedJob(claim: claim, queue: queue)
+    func claim() async throws -> PlayedJob { try await PlayedJob.claimed(from: queue, blocking: blocking) }
+
+    /// Sends a request.
+    /// - Returns: the request and its job; nil if the gateway rejected the request.
+    func claimedRequest(of client: WebSocketClient) async throws -> (ClientRequest, PlayedJob)? {
+        let request = try await client.request("x", model: "m")
+        return try await until("a rejection or a job") { () -> (ClientRequest, PlayedJob)?? in
+            if request.checker.end == .failed { return .some(nil) }
+            guard let job = try await PlayedJob.claimedNow(from: queue, blocking: blocking) else { return nil }
+            return .some((request, job))
         }
     }
 

@@ -58,11 +58,9 @@ import Testing
             _ = try await fixture.feed.follow(claim.job.id, after: nil, receive: recorder.receive)
             try await waitFor(recorder, ["1-0"])
             let end = LoggedEvent(id: EventID(attempt: 1, sequence: 1), event: .finished(.stop, .none))
-            let begun = ContinuousClock.now
             _ = try await fixture.redis.command(
                 "XADD", fixture.keys.log(claim.job.id), "1-1", "e", String(decoding: end.json, as: UTF8.self))
             try await waitFor(recorder, ["1-0", "1-1"])
-            #expect(ContinuousClock.now - begun < .seconds(2) + .milliseconds(500))
         }
     }
 
@@ -138,7 +136,7 @@ import Testing
             // A late write does not recreate the log, which would have no beginning and no expiry.
             #expect(try await fixture.write([.text("late")], of: claim).first?.isNull == true)
             #expect(try await fixture.redis.command("EXISTS", fixture.keys.log(claim.job.id)) == .integer(0))
-            try await until("both readers to receive the failure", deadline: .seconds(20)) {
+            try await until("both readers to receive the failure") {
                 running.types.last == "failed" && waiting.types == ["failed"]
             }
             #expect(running.ids.last == "2-0" && waiting.ids == ["1-0"])

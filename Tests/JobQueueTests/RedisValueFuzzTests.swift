@@ -60,8 +60,8 @@ struct RedisValueFuzzTests {
             guard let job = try? Job(parsing: mutator.json(sample)) else { return }
             read += 1
             let names = [job.id.rawValue, job.session, job.owner, job.retryOf].compactMap { $0?.utf8.count }
-            check(names.allSatisfy { $0 <= 128 } && job.model?.utf8.count ?? 0 <= 256, number)
-            check((try? Job(parsing: job.json.bytes)) == job, number)
+            Fuzz.check(names.allSatisfy { $0 <= 128 } && job.model?.utf8.count ?? 0 <= 256, number)
+            Fuzz.check((try? Job(parsing: job.json.bytes)) == job, number)
         }
         #expect(read > Fuzz.inputs(400) / 20)
     }
@@ -75,8 +75,8 @@ struct RedisValueFuzzTests {
             guard let events = bytes.withUnsafeBufferPointer({ try? LoggedEvent.array(parsing: $0) }) else { return }
             read += 1
             for event in events {
-                check(Self.counts.contains(event.id.attempt) && Self.counts.contains(event.id.sequence), number)
-                check((try? LoggedEvent(parsing: event.json)) == event, number)
+                Fuzz.check(Self.counts.contains(event.id.attempt) && Self.counts.contains(event.id.sequence), number)
+                Fuzz.check((try? LoggedEvent(parsing: event.json)) == event, number)
             }
             var sequence = EventSequence(after: mutator.oneIn(2) ? nil : events.first?.id)
             for event in events {
@@ -85,7 +85,7 @@ struct RedisValueFuzzTests {
             _ = sequence.offer(events)
             _ = sequence.lost()
             let story = JobStory(id: QueueFixture.job().id, record: nil, events: events, interrupt: nil)
-            check(!story.json.bytes.isEmpty, number)
+            Fuzz.check(!story.json.bytes.isEmpty, number)
         }
         #expect(read > Fuzz.inputs(400) / 20)
     }
@@ -93,14 +93,14 @@ struct RedisValueFuzzTests {
     @Test func `ids, interrupts and usage are read or refused`() async {
         await Fuzz.run(400) { mutator, number in
             if let id = EventID(mutator.text("12-345")) {
-                check(Self.counts.contains(id.attempt) && id.next > id && id.nextAttempt > id, number)
+                Fuzz.check(Self.counts.contains(id.attempt) && id.next > id && id.nextAttempt > id, number)
             }
             if let interrupt = Interrupt(parsing: mutator.json(["id": "p0-1", "reason": "USER_NEW_INPUT"])) {
-                check(Interrupt.isReason(interrupt.reason) && Interrupt(parsing: interrupt.text.utf8) == interrupt, number)
+                Fuzz.check(Interrupt.isReason(interrupt.reason) && Interrupt(parsing: interrupt.text.utf8) == interrupt, number)
             }
             if let json = try? JSON(parsing: mutator.json(Self.usage.json)), let usage = Usage(json) {
                 let sum = (0..<4).reduce(usage) { sum, _ in sum + usage }
-                check(sum.promptTokens >= 0 && Self.counts.contains(usage.completionTokens), number)
+                Fuzz.check(sum.promptTokens >= 0 && Self.counts.contains(usage.completionTokens), number)
             }
             _ = JobID(mutator.text("p0-01ARZ3NDEKTSV4RRFFQ69G5FAV")).map { $0.partition(of: 3) }
             _ = TraceParent(mutator.text("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"))
@@ -110,8 +110,8 @@ struct RedisValueFuzzTests {
     @Test func `records and heartbeats are read`() async {
         await Fuzz.run(400) { mutator, number in
             if let record = JobRecord(Self.hash(mutator.fields(Self.record))) {
-                check(Self.counts.contains(record.attempt) && Self.counts.contains(record.count("submitted_ms") ?? 0), number)
-                check(!JobStory.json(id: "x", record: record).bytes.isEmpty && record.usage?.promptTokens ?? 0 >= 0, number)
+                Fuzz.check(Self.counts.contains(record.attempt) && Self.counts.contains(record.count("submitted_ms") ?? 0), number)
+                Fuzz.check(!JobStory.json(id: "x", record: record).bytes.isEmpty && record.usage?.promptTokens ?? 0 >= 0, number)
             }
             var snapshot = DeploymentSnapshot(milliseconds: 1_763_800_000_000)
             for name in ["w1", "w2"] {
@@ -123,12 +123,7 @@ struct RedisValueFuzzTests {
                 snapshot.gateways.append(.init(name: name, fields: mutator.fields(Self.heartbeat)))
             }
             let json = snapshot.json.bytes
-            check((try? JSON(parsing: json)) != nil && json.count < 64 << 10, number)
+            Fuzz.check((try? JSON(parsing: json)) != nil && json.count < 64 << 10, number)
         }
     }
-}
-
-/// Records an issue with the seed and the input. Unlike `#expect` it costs nothing when the check passes.
-private func check(_ isRight: Bool, _ number: Int, sourceLocation: SourceLocation = #_sourceLocation) {
-    if !isRight { Issue.record("seed \(Fuzz.seed), input \(number)", sourceLocation: sourceLocation) }
 }

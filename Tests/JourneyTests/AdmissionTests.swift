@@ -4,9 +4,9 @@ import TestSupport
 import Testing
 
 extension Journeys {
-    /// What is let in: so many that wait, and each thing once.
+    /// Limits on waiting jobs, and idempotent submissions.
     @Suite struct AdmissionTests {
-        @Test func `a full queue is SERVER_BUSY, and has room again when jobs have run`() async throws {
+        @Test func `a full queue is SERVER_BUSY until jobs have run`() async throws {
             try await withLab { lab in
                 let client = try await lab.client(lab.gateway("g1", ["SLUICE_QUEUE_MAX": "3"]))
                 var waiting: [ClientRequest] = []
@@ -21,7 +21,7 @@ extension Journeys {
             }
         }
 
-        @Test func `an Idempotency-Key makes one job, a request_id in a session one request`() async throws {
+        @Test func `an Idempotency-Key submits one job, and a request_id one request of a session`() async throws {
             try await withLab { lab in
                 let gateway = try await lab.gateway()
                 let headers = ["authorization": "Bearer \(lab.key)", "idempotency-key": "once"]
@@ -44,7 +44,7 @@ extension Journeys {
             }
         }
 
-        @Test func `one tenant's waiting jobs are limited, on sockets and over HTTP together, and no other tenant's`() async throws {
+        @Test func `the waiting jobs of a tenant are limited over WebSocket and HTTP together`() async throws {
             try await withLab { lab in
                 let gateway = try await lab.gateway("g1", ["SLUICE_QUEUE_MAX_PER_TENANT": "3"])
                 let client = try await lab.client(gateway)
@@ -56,13 +56,13 @@ extension Journeys {
                 for _ in 0..<2 { waiting.append(try await client.request(model: lab.model("sim-n3-g1"))) }
                 try await until("two that wait") { try await lab.redis.command("XLEN", "{sluice.0}:queue:interactive").integer == 2 }
                 #expect(try await post(lab.key).status == 202)
-                // Full, whatever the class and the way.
+                // The limit applies to all classes and to both protocols.
                 let end = try await client.request(model: lab.model("sim-n3-g1")).ended()
                 #expect(end.end == .failed && end.last?["error_code"] == "SERVER_BUSY" && end.last?["retryable"] == true)
                 let refused = try await post(lab.key)
                 #expect(refused.status == 429 && refused.headers["retry-after"] != nil && refused.json?["error"]?["code"] == "server_busy")
                 #expect(try await post(lab.otherKey).status == 202)
-                // An interrupt makes room, and so does a worker.
+                // An interrupt or a worker frees a place.
                 #expect(try await client.interrupt(.string(waiting[0].id))["status"] == "SUCCESS")
                 #expect(try await post(lab.key).status == 202)
                 #expect(try await post(lab.key).status == 429)

@@ -6,9 +6,9 @@ import TestSupport
 import Testing
 
 extension Journeys {
-    /// What a client may send by mistake or malice.
+    /// Invalid messages from clients.
     @Suite struct BadInputTests {
-        /// Text that is sent as it is, and the error that it gets.
+        /// Messages and the expected errors.
         private static let texts: [(what: String, text: String, code: String)] = [
             ("no JSON", "{", "MALFORMED_PAYLOAD"), ("nothing", "", "MALFORMED_PAYLOAD"), ("an array", "[]", "MALFORMED_PAYLOAD"),
             ("nested too deeply", String(repeating: "[", count: 10_000), "MALFORMED_PAYLOAD"),
@@ -57,7 +57,7 @@ extension Journeys {
             ),
         ]
 
-        @Test func `is answered with the contract's error, and the socket lives on`() async throws {
+        @Test func `invalid messages are answered with an error, and the socket stays open`() async throws {
             try await withLab { lab in
                 _ = try await lab.worker("w1")
                 let client = try await lab.client(lab.gateway())
@@ -75,7 +75,7 @@ extension Journeys {
             }
         }
 
-        @Test func `unknown sessions and requests are invalid, and one answer looks like the other`() async throws {
+        @Test func `unknown sessions and requests have the same error`() async throws {
             try await withLab { lab in
                 let gateway = try await lab.gateway()
                 let client = try await lab.client(gateway)
@@ -91,7 +91,7 @@ extension Journeys {
             }
         }
 
-        @Test func `a wrong key is refused and the socket closed with 4401`() async throws {
+        @Test func `a wrong key is rejected and the socket closed with 4401`() async throws {
             try await withLab { lab in
                 let client = try await lab.client(lab.gateway(), register: false)
                 try await client.send("REGISTER", ["auth": ["type": "API_KEY", "api_key": "wrong"], "platform": "WEB"])
@@ -111,7 +111,7 @@ extension Journeys {
                 #expect(longCode == 1009)
                 let parts = try await lab.client(gateway)
                 try await parts.send(.text, ByteBuffer(repeating: 0x20, count: 600_000), final: false)
-                // The server may have closed before all of it was written.
+                // The server may close the socket before everything is written.
                 try? await parts.send(.continuation, ByteBuffer(repeating: 0x20, count: 600_000))
                 let partsCode = try await parts.closed()
                 #expect(partsCode == 1009)

@@ -10,8 +10,7 @@ enum ContractExample: String, CaseIterable {
     case httpNode = "http_client.mjs"
     case redisNode = "redis_client.mjs"
 
-    private static let catalog = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-        .deletingLastPathComponent().appending(path: "Sources/Contract/Contract.docc")
+    private static let catalog = Repository.root.appending(path: "Sources/Contract/Contract.docc")
 
     var url: URL { Self.catalog.appending(path: "Resources/\(rawValue)") }
 
@@ -38,7 +37,7 @@ extension Journeys {
     struct ContractExamplesTests {
         private static let tokens = 200
 
-        @Test func `the article shows the programs as they are`() throws {
+        @Test func `the article contains the programs unchanged`() throws {
             let article = try ContractExample.article
             for example in ContractExample.allCases {
                 let program = try String(contentsOf: example.url, encoding: .utf8)
@@ -62,7 +61,7 @@ extension Journeys {
                 let model = lab.model("sim-n\(Self.tokens)-g10")
                 let outcome = try await Program.run(
                     interpreter, [example.url.path] + example.arguments(lab, gateway: gateway) + [model],
-                    environment: Executable.environment, deadline: .seconds(45))
+                    environment: Executable.environment, deadline: .seconds(150))
                 #expect(outcome.succeeded, "\(outcome.output.suffix(4_000))")
                 let whole = SimulatorText.tokens(Self.tokens).count
                 #expect(outcome.output.contains(": \(whole) characters"), "\(outcome.output)")

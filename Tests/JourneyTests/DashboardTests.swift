@@ -20,7 +20,7 @@ extension Journeys {
             return try await HTTPCall.send(post ? .POST : .GET, gateway.port, "/dashboard" + path, headers: headers)
         }
 
-        @Test func `without a key nothing is shown, a viewer cannot act, an administrator can`() async throws {
+        @Test func `keys, viewers and administrators`() async throws {
             try await withLab { lab in
                 let worker = try await lab.worker("w1")
                 let gateway = try await lab.gateway("g1", Self.keys)
@@ -57,7 +57,7 @@ extension Journeys {
                 #expect(try await ask(gateway, "/jobs/p0-long/interrupt", Self.admin, post: true).json?["status"] == "FAILED")
                 #expect(try await ask(gateway, "/workers/nobody/drain", Self.admin, post: true).status == 404)
                 #expect(try await ask(gateway, "/workers/w1/drain", Self.admin, post: true).status == 200)
-                #expect(try await worker.ended(within: .seconds(20)) == .exited(0))
+                #expect(try await worker.ended() == .exited(0))
                 await worker.destroy()
 
                 let closed = try await lab.gateway("g2")
@@ -84,7 +84,7 @@ extension Journeys {
                         lab.folder.path, job.id,
                     ])
                 #expect(try await job.ended()["type"] == "interrupted")
-                #expect(try await worker.ended(within: .seconds(20)) == .exited(0))
+                #expect(try await worker.ended() == .exited(0))
                 await worker.destroy()
                 await front.close()
                 try Screenshots.keep(["desktop", "phone"], of: "dashboard", from: lab.folder)

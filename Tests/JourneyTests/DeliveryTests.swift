@@ -5,12 +5,11 @@ import TestSupport
 import Testing
 
 extension Journeys {
-    /// What is delivered beside the executable says only what the executable knows.
+    /// README, Procfile and container files agree with the executable.
     @Suite struct DeliveryTests {
-        private static let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-            .deletingLastPathComponent()
-
-        private static func text(_ path: String) throws -> String { try String(contentsOf: root.appending(path: path), encoding: .utf8) }
+        private static func text(_ path: String) throws -> String {
+            try String(contentsOf: Repository.root.appending(path: path), encoding: .utf8)
+        }
 
         private static let files = ["README.md", "Procfile", "docker/compose.yaml", "docker/Dockerfile"]
 
@@ -20,10 +19,10 @@ extension Journeys {
             return Set((json["settings"]?.array ?? []).compactMap { $0["name"]?.string })
         }
 
-        @Test func `every setting that is named exists`() async throws {
+        @Test func `all named settings exist`() async throws {
             var known = try await Self.settings()
             #expect(known.count > 30)
-            // What only the tests are told.
+            // Settings of the tests.
             for match in try Self.text("Tests/ChaosTests/ChaosSettings.swift").matches(of: /`(SLUICE_CHAOS_[A-Z]+)`/) {
                 known.insert(String(match.output.1))
             }
@@ -34,7 +33,7 @@ extension Journeys {
             }
         }
 
-        @Test func `every command that is named exists`() async throws {
+        @Test func `all named commands exist`() async throws {
             var commands: Set<String> = []
             for file in Self.files {
                 for match in try Self.text(file).matches(of: /sluice ((?:config check|[a-z]+(?:-[a-z]+)?))(?=[ \n`&|)])/) {
@@ -44,7 +43,7 @@ extension Journeys {
             for match in try Self.text("docker/compose.yaml").matches(of: /command: \[([a-z]+)[,\]]/) {
                 commands.insert(String(match.output.1))
             }
-            // The first word of the other containers' commands, and the product's name in prose.
+            // The first word of other containers' commands.
             commands.subtract(["redis"])
             #expect(commands.isSuperset(of: ["gateway", "worker", "simulate", "dev", "chat"]), "\(commands)")
             for command in commands {
@@ -53,8 +52,8 @@ extension Journeys {
             }
         }
 
-        /// Each line with its own settings, as a process manager runs it.
-        @Test func `the Procfile's nodes have the settings that they need`() async throws {
+        /// Each line with its own settings.
+        @Test func `the Procfile has all required settings`() async throws {
             let lines = try Self.text("Procfile").split(separator: "\n")
             #expect(lines.map { $0.prefix { $0 != ":" } } == ["redis", "simulator", "worker", "gateway"])
             for line in lines where line.contains(" worker") || line.contains(" gateway") {
@@ -67,8 +66,8 @@ extension Journeys {
             }
         }
 
-        @Test func `the composition's nodes have the settings that they need`() async throws {
-            // Nothing nests deeper there than a service's environment, which is a block of NAME: value lines.
+        @Test func `the compose file has all required settings`() async throws {
+            // The environment of a service is a block of NAME: value lines.
             let services = try Self.text("docker/compose.yaml").split(separator: "\n  ").map(String.init)
             for node in ["gateway", "worker"] {
                 let block = try #require(try Self.text("docker/compose.yaml").components(separatedBy: "\n  \(node):\n").dropFirst().first)
@@ -86,7 +85,7 @@ extension Journeys {
             #expect(services.contains { $0.contains("noeviction") && $0.contains("appendonly") })
         }
 
-        @Test func `both stages of the image stand on one Debian release, and it runs as nobody special`() throws {
+        @Test func `both stages of the image use one Debian release, and it does not run as root`() throws {
             let lines = try Self.text("docker/Dockerfile").split(separator: "\n").map(String.init)
             let bases = lines.filter { $0.hasPrefix("FROM ") }
             #expect(bases.count == 2 && bases.allSatisfy { $0.contains("bookworm") }, "\(bases)")
@@ -96,16 +95,16 @@ extension Journeys {
             #expect(lines.contains { $0.contains("--static-swift-stdlib") && $0.contains("-c release") })
             for line in lines where line.hasPrefix("COPY ") && !line.contains("--from") {
                 for path in line.split(separator: " ").dropFirst().dropLast() {
-                    #expect(FileManager.default.fileExists(atPath: Self.root.appending(path: String(path)).path), "\(line)")
+                    #expect(FileManager.default.fileExists(atPath: Repository.root.appending(path: String(path)).path), "\(line)")
                 }
             }
         }
 
         @Test func `scripts are executable, and CI installs the optional programs and runs the README's test command`() throws {
             for script in ["docker/install-deps.sh", ".ci/run"] {
-                #expect(FileManager.default.isExecutableFile(atPath: Self.root.appending(path: script).path), "\(script)")
+                #expect(FileManager.default.isExecutableFile(atPath: Repository.root.appending(path: script).path), "\(script)")
             }
-            // Without a mode the optional programs are missing, and CI fails the tests that need them.
+            // Without the mode the optional programs are missing, and the tests that need them fail in CI.
             #expect(try Self.text(".ci/run").contains(/^docker\/install-deps\.sh test$/.anchorsMatchLineEndings()))
             #expect(try Self.text(".ci/run").contains(/^(?:if ! )?swift test\b/.anchorsMatchLineEndings()))
             #expect(try Self.text("README.md").contains("docker/install-deps.sh && swift test\n"))

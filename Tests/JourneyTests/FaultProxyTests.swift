@@ -2,12 +2,12 @@ import NIOCore
 import TestSupport
 import Testing
 
-/// The proxy does what it says, so that a test that passes through it means something.
+/// Tests of the proxy that other tests rely on.
 @Suite(.redis, .serialized)
 struct FaultProxyTests {
     private func connection(_ proxy: FaultProxy) async throws -> RawRedis { try await RawRedis.connect(port: proxy.port) }
 
-    @Test func `slices arrive whole and in order`() async throws {
+    @Test func `slices arrive complete and in order`() async throws {
         let proxy = try await FaultProxy.start(to: PrivateRedis.current.port, seed: 7)
         proxy.set { $0.slices = true }
         let redis = try await connection(proxy)
@@ -31,7 +31,7 @@ struct FaultProxyTests {
         await proxy.close()
     }
 
-    @Test func `silence holds everything back until it is healed`() async throws {
+    @Test func `silence holds data back until it ends`() async throws {
         let proxy = try await FaultProxy.start(to: PrivateRedis.current.port)
         let redis = try await connection(proxy)
         #expect(try await redis.send("PING") == .simple("PONG"))
@@ -47,12 +47,12 @@ struct FaultProxyTests {
         await proxy.close()
     }
 
-    @Test func `what silence held is overtaken by nothing when it ends`() async throws {
+    @Test func `data held by silence keeps its order`() async throws {
         let proxy = try await FaultProxy.start(to: PrivateRedis.current.port)
         let (listener, publisher) = (try await connection(proxy), try await PrivateRedis.current.connect())
         let messages = try await listener.subscribe("ordered")
         let publishing = Task { for number in 0..<1_000 { try await publisher.send("PUBLISH", "ordered", "\(number)") } }
-        let troubling = Task {
+        let interrupting = Task {
             while !Task.isCancelled {
                 proxy.set { $0.silent = true }
                 await Task.yield()
@@ -69,14 +69,14 @@ struct FaultProxyTests {
             next += 1
             if next == 1_000 { break }
         }
-        troubling.cancel()
+        interrupting.cancel()
         publishing.cancel()
         await listener.close()
         await publisher.close()
         await proxy.close()
     }
 
-    @Test(arguments: [true, false]) func `cut and reset end connections, new ones are let in`(reset: Bool) async throws {
+    @Test(arguments: [true, false]) func `cut and reset end connections, and new ones are accepted`(reset: Bool) async throws {
         let proxy = try await FaultProxy.start(to: PrivateRedis.current.port)
         let redis = try await connection(proxy)
         #expect(try await redis.send("PING") == .simple("PONG"))
@@ -97,9 +97,9 @@ struct FaultProxyTests {
         await proxy.close()
     }
 
-    @Test func `whoever waits for state is woken by its change, or told what was waited for`() async throws {
+    @Test func `a task that waits for state resumes at its change, or fails with a description`() async throws {
         let number = Observed(0)
-        let waiting = Task { try await number.wait(deadline: .seconds(20), { "3, it is \($0)" }) { $0 >= 3 ? $0 * 10 : nil } }
+        let waiting = Task { try await number.wait({ "3, it is \($0)" }) { $0 >= 3 ? $0 * 10 : nil } }
         for _ in 1...3 { number.update { $0 += 1 } }
         #expect(try await waiting.value == 30)
         let error = await #expect(throws: WaitedInVain.self) {

@@ -4,7 +4,7 @@ import Testing
 
 @Suite(.redis)
 struct FixtureTests {
-    @Test func `the suite's server answers on its socket and its port`() async throws {
+    @Test func `the suite's server answers on its socket and port`() async throws {
         let redis = PrivateRedis.current
         #expect(try await redis.command("SET", "a", "1") == .simple("OK"))
         let connection = try await RawRedis.connect(port: redis.port)
@@ -13,7 +13,7 @@ struct FixtureTests {
     }
 
     @Test(.redis(PrivateRedis.Options(appendOnly: true)))
-    func `a killed server with an append-only file remembers`() async throws {
+    func `a killed server with an append-only file keeps its data`() async throws {
         let redis = PrivateRedis.current
         try await redis.command("SET", "kept", "yes")
         await redis.kill()
@@ -39,14 +39,14 @@ struct FixtureTests {
         #expect(await messages.next() == nil)
     }
 
-    @Test func `nothing is left of a server after its scope`() async throws {
+    @Test func `a server and its folder are removed after its scope`() async throws {
         let (processID, folder) = try await withRedis { redis in (redis.processID, (redis.socketPath as NSString).deletingLastPathComponent)
         }
         #expect(kill(try #require(processID), 0) == -1)
         #expect(!FileManager.default.fileExists(atPath: folder))
     }
 
-    @Test func `children die with a parent that crashes`() async throws {
+    @Test func `child processes end with a crashed parent`() async throws {
         let folder = try TemporaryFolder()
         let result = await #expect(processExitsWith: .signal(SIGKILL), observing: [\.standardOutputContent]) {
             let child = try ChildProcess.spawn("sleep", ["600"])
@@ -57,7 +57,7 @@ struct FixtureTests {
         let text = String(decoding: result?.standardOutputContent ?? [], as: UTF8.self)
         let digits = text.split(separator: "child=").last?.prefix { $0.isNumber }
         let processID = try #require(digits.flatMap { Int32($0) })
-        let deadline = ContinuousClock.now + .seconds(30)
+        let deadline = ContinuousClock.now + .testDeadline
         while kill(processID, 0) == 0, ContinuousClock.now < deadline { try await Task.sleep(for: .milliseconds(5)) }
         #expect(kill(processID, 0) == -1)
         folder.remove()

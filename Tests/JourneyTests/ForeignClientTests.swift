@@ -2,14 +2,14 @@ import TestSupport
 import Testing
 
 extension Journeys {
-    /// Clients written by others, against real processes.
+    /// Third-party clients with real processes.
     @Suite(.enabled("needs python3 and, the first time, network access to PyPI") { await PythonPackages.interpreter != nil })
     struct ForeignClientTests {
         private func run(_ script: ScriptFile, _ arguments: [String]) async throws {
             try await script.run(python: #require(await PythonPackages.interpreter), arguments)
         }
 
-        @Test func `an unmodified OpenAI SDK works, and leaving early interrupts`() async throws {
+        @Test func `an unmodified OpenAI SDK works, and its disconnect interrupts`() async throws {
             try await withLab { lab in
                 _ = try await lab.worker("w1", ["SLUICE_RETRIES": "0"])
                 let gateway = try await lab.gateway("g1", ["SLUICE_DEFAULT_MODEL": "house-model"])
@@ -26,7 +26,7 @@ extension Journeys {
             }
         }
 
-        @Test func `a websockets client asks, interrupts, loses its connection and resumes`() async throws {
+        @Test func `a websockets client sends a request, interrupts, loses its connection and resumes`() async throws {
             try await withLab { lab in
                 _ = try await lab.worker("w1")
                 let gateway = try await lab.gateway()

@@ -3,20 +3,16 @@ import Foundation
 import TestSupport
 import Testing
 
-/// Seeded HTTP requests at a gateway, outside of the journeys for their time limit. `SLUICE_FUZZ_INPUTS` (1,000) says how many, `SLUICE_FUZZ_SEED` (1) which.
+/// Fuzz test of a gateway with seeded HTTP requests, outside of the journeys because of their time limit. See `Fuzz` for the settings.
 @Suite(.serialized, .cpuBound, .timeLimit(.minutes(60)))
 struct HTTPFuzzTests {
     private static let threads = 2
-    /// Requests of one connection.
+    /// Requests per connection.
     private static let batch = 16
 
-    private static func setting(_ name: String, _ standard: Int) -> Int {
-        ProcessInfo.processInfo.environment[name].flatMap { Int($0) } ?? standard
-    }
-
-    @Test func `requests of any shape leave a gateway answering`() async throws {
-        let inputs = Self.setting("SLUICE_FUZZ_INPUTS", 1_000)
-        let seed = UInt64(Self.setting("SLUICE_FUZZ_SEED", 1))
+    @Test func `a gateway answers after requests of any form`() async throws {
+        let inputs = Fuzz.inputs(1_000)
+        let seed = Fuzz.seed
         try await withLab(simulator: false) { lab in
             let admin = "admin-" + lab.key
             let gateway = try await lab.gateway(
@@ -25,7 +21,7 @@ struct HTTPFuzzTests {
             try await withThrowingTaskGroup(of: Void.self) { group in
                 for number in 0..<Self.threads {
                     group.addTask {
-                        try await Self.onThread {
+                        try await onThread {
                             try Self.send(inputs / Self.threads, to: port, keys: keys, seed: seed &* 1_000 &+ UInt64(number))
                         }
                     }
@@ -36,8 +32,8 @@ struct HTTPFuzzTests {
             #expect(try await gateway.get("/readyz").status == 200, "seed \(seed)")
             let models = try await gateway.get("/v1/models", headers: ["authorization": "Bearer \(lab.key)"])
             #expect(models.status == 200, "seed \(seed)")
-            try await until("what was running to be over", deadline: .seconds(30)) {
-                // Without any completion there is no such line.
+            try await until("all requests to end") {
+                // Without completions there is no such line.
                 let lines = try await gateway.get("/metrics").body.split(separator: "\n")
                 return lines.allSatisfy { !$0.hasPrefix("sluice_gateway_requests_running ") || $0.hasSuffix(" 0") }
             }
@@ -46,18 +42,12 @@ struct HTTPFuzzTests {
 
     private static func send(_ count: Int, to port: Int, keys: [String], seed: UInt64) throws {
         for first in stride(from: 0, to: count, by: batch) {
-            // Of its own seed, so that it can be repeated without those before it.
+            // With its own seed, so that it can be reproduced without the preceding ones.
             var grammar = HTTPGrammar(keys: keys, seed: seed &* 0x1_0000_0000 &+ UInt64(first))
             let socket = try BlockingSocket(port: port)
             defer { socket.close() }
-            // Whether the gateway closes it in between is its own affair.
+            // The gateway may close the connection in between.
             if socket.send(grammar.connection(of: min(batch, count - first))) { _ = socket.drain() }
-        }
-    }
-
-    private static func onThread(_ body: @escaping @Sendable () throws -> Void) async throws {
-        try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Void, any Error>) in
-            Thread { continuation.resume(with: Result { try body() }) }.start()
         }
     }
 }

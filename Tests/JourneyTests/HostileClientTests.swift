@@ -5,9 +5,9 @@ import TestSupport
 import Testing
 
 extension Journeys {
-    /// What one client may do over HTTP to a gateway that serves others: nothing ends it, and probes are answered.
+    /// Hostile requests over HTTP, and probes during them.
     @Suite struct HostileClientTests {
-        @Test func `event ids at the end of the numbers are refused, and the gateway goes on`() async throws {
+        @Test func `event ids at the limits of integers are rejected`() async throws {
             try await withLab(simulator: false) { lab in
                 let gateway = try await lab.gateway()
                 let headers = ["authorization": "Bearer \(lab.key)"]
@@ -21,7 +21,7 @@ extension Journeys {
                         gateway.port, "/v1/jobs/\(id)/events", headers: headers.merging(["last-event-id": text]) { $1 })
                     #expect(answer.status == 400, "\(text): \(answer.status)")
                 }
-                // One that lies ahead of everything is followed: the job's end comes to it, whenever that is.
+                // An id after all events is accepted: the terminal event is delivered in any case.
                 let ahead = try await RawHTTPConnection(gateway.port)
                 try await ahead.request("GET", "/v1/jobs/\(id)/events", headers: ["Last-Event-ID: 9007199254740991-0"], key: lab.key)
                 try await ahead.wait(for: "text/event-stream")
@@ -32,12 +32,12 @@ extension Journeys {
             }
         }
 
-        @Test func `probes are answered when every connection is taken`() async throws {
+        @Test func `probes are answered when all connections are in use`() async throws {
             try await withLab(simulator: false) { lab in
-                // Its limit of connections is 2 × 1 + 1,000.
+                // Its connection limit is 2 × 1 + 1,000.
                 let gateway = try await lab.gateway("g1", ["SLUICE_MAX_SOCKETS": "1", "SLUICE_HANDSHAKE_TIMEOUT": "60s"])
                 var taken: [RawHTTPConnection] = []
-                // As many again as the reserve has room for.
+                // More than the reserve for probes.
                 for _ in 0..<1_300 { taken.append(try await RawHTTPConnection(gateway.port)) }
                 for _ in 0..<20 {
                     #expect(try await gateway.get("/healthz").json == ["status": "up"])
@@ -52,7 +52,7 @@ extension Journeys {
             }
         }
 
-        @Test func `SIGHUP ends no node, and a gateway reads its keys again`() async throws {
+        @Test func `SIGHUP ends no node, and a gateway reloads its keys`() async throws {
             try await withLab { lab in
                 let keys = lab.folder.file("keys")
                 try "tenant-a:\(lab.key)\n".write(toFile: keys, atomically: true, encoding: .utf8)
@@ -71,10 +71,10 @@ extension Journeys {
                 for node in nodes { kill(try #require(node.processID), SIGHUP) }
                 try await until("the fault to be logged") { gateway.log.contains("keys and accounts reload failed") }
                 #expect(try await status(lab.key) == 200)
-                try await until("the others to have heard it") {
+                try await until("the others to log the signal") {
                     plain.log.contains("no files to reload") && worker.log.contains("nothing to reload")
                 }
-                // The simulator has nothing to say of it: that it answers is all there is to be seen.
+                // The simulator logs nothing, but still answers.
                 _ = try await lab.upstream()
                 for node in nodes { #expect(node.isRunning, "\(node.name)") }
                 let log = gateway.log
@@ -82,7 +82,7 @@ extension Journeys {
             }
         }
 
-        @Test func `heartbeats of any figures leave the dashboard answering`() async throws {
+        @Test func `the dashboard accepts heartbeats with extreme values`() async throws {
             try await withLab(simulator: false) { lab in
                 let gateway = try await lab.gateway("g1", ["SLUICE_ADMIN_KEY": "admin-key-0123456789"])
                 let connection = try await lab.redis.connect()

@@ -5,7 +5,7 @@ import TestSupport
 import Testing
 
 extension Journeys {
-    /// Keys are in workers only: whatever upstreams say of them, nobody else reads them anywhere.
+    /// Upstream keys do not leave the workers, even if upstreams repeat them.
     @Suite struct KeyCanaryTests {
         private static func http(_ status: String, type: String, _ body: String, headers: String = "") -> String {
             "HTTP/1.1 \(status)\r\nconnection: close\r\ncontent-type: \(type)\r\n\(headers)content-length: \(body.utf8.count)\r\n\r\n\(body)"
@@ -15,11 +15,11 @@ extension Journeys {
 
         private static let token = #"data: {"choices":[{"delta":{"content":"Hello. "},"finish_reason":null}]}"# + "\n\n"
 
-        /// Upstreams that repeat the key in every place where an error has words.
+        /// Upstreams that repeat the key in every text of an error.
         private static func answers(_ key: String) -> [CannedUpstream.Answer] {
             let words = #"{"message":"bad key \#(key)","type":"\#(key)","code":"\#(key)"}"#
             let finish = #"data: {"choices":[{"delta":{},"finish_reason":"stop"}]}"# + "\n\ndata: [DONE]\n\n"
-            // Cut to a message's length, half of the key would be left.
+            // Truncation to the maximum length of a message would leave a part of the key.
             let long = String(repeating: "x", count: 600 - 40 - key.utf8.count / 2)
             let echo = "x-request-id: \(key)\r\n"
             return [
@@ -46,7 +46,7 @@ extension Journeys {
             """
         }
 
-        /// All that Redis holds, of whatever type.
+        /// All values in Redis.
         private static func dump(_ redis: RawRedis) async throws -> String {
             var text = ""
             var cursor = "0"
@@ -71,7 +71,7 @@ extension Journeys {
             return text
         }
 
-        @Test(arguments: ["text", "json"]) func `no key stands in Redis, logs, metrics or errors`(format: String) async throws {
+        @Test(arguments: ["text", "json"]) func `no key appears in Redis, logs, metrics or errors`(format: String) async throws {
             try await withLab(simulator: false) { lab in
                 let key = lab.upstreamKey
                 let upstream = try await CannedUpstream.start(Self.answers(key))
@@ -108,7 +108,7 @@ extension Journeys {
                 #expect(seen.contains(":log:") && seen.contains(":job:") && seen.contains("audio"))
                 for node in [worker, gateway] { seen += try await node.get("/metrics").body + node.log }
                 #expect(seen.contains("sluice_speech_failed_total"))
-                // A beginning of it would be a leak, too.
+                // A prefix of the key would be a leak, too.
                 for range in seen.ranges(of: "sk-canary-upstream").prefix(3) {
                     Issue.record("a key: \(seen[..<range.lowerBound].suffix(300))###\(seen[range.lowerBound...].prefix(100))")
                 }

@@ -5,7 +5,7 @@ import TestSupport
 import Testing
 
 extension Journeys {
-    /// The gateway's listener: TLS, and what becomes of open connections at its end.
+    /// The gateway's listener: TLS, and open connections at its end.
     @Suite struct ListenerTests {
         private func certificate(in folder: TemporaryFolder, serial: Int) async throws {
             let made = try await Program.run(
@@ -25,20 +25,20 @@ extension Journeys {
         }
 
         @Test(.needs(.openssl, .python))
-        func `https and wss, and SIGHUP serves the new certificate`() async throws {
+        func `https and wss, and SIGHUP reloads the certificate`() async throws {
             try await withLab(simulator: false) { lab in
                 try await certificate(in: lab.folder, serial: 0x51)
                 let gateway = try await lab.gateway(
                     "g1",
                     [
                         "SLUICE_TLS_CERTIFICATE_FILE": lab.folder.file("certificate.pem"),
-                        "SLUICE_TLS_KEY_FILE": lab.folder.file("key.pem"), "SLUICE_HANDSHAKE_TIMEOUT": "2s",
+                        "SLUICE_TLS_KEY_FILE": lab.folder.file("key.pem"), "SLUICE_HANDSHAKE_TIMEOUT": "10s",
                     ], ready: false)
                 try await until("the gateway to listen") { gateway.log.contains("gateway listening") }
-                // Who never gets as far as TLS, or thinks that this is plain HTTP.
+                // Clients without a TLS handshake.
                 let (silent, plain) = (try await RawHTTPConnection(gateway.port), try await RawHTTPConnection(gateway.port))
                 try await plain.send("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-                // Both certificates are trusted: what is served is told by the serial.
+                // Both certificates are trusted; the serial number shows which one is used.
                 let (authorities, output) = (lab.folder.file("authorities.pem"), lab.folder.file("client.log"))
                 let first = try String(contentsOfFile: lab.folder.file("certificate.pem"), encoding: .utf8)
                 try await certificate(in: lab.folder, serial: 0x52)
@@ -50,17 +50,17 @@ extension Journeys {
                 func text() -> String { (try? String(contentsOfFile: output, encoding: .utf8)) ?? "" }
                 try await until("the first certificate: \(text())") { text().contains("serial 51") }
                 let process = try #require(gateway.processID)
-                // A gateway that has only just started may not listen to signals yet.
+                // The gateway may not handle signals yet.
                 try await until("the certificate to be read again", every: .milliseconds(200)) {
                     kill(process, SIGHUP)
                     return gateway.log.contains("certificate reloaded")
                 }
                 #expect(!(try await plain.end()).contains("HTTP"))
                 #expect(try await silent.end() == "<closed>")
-                let status = await client.wait(deadline: .seconds(20))
+                let status = await client.wait(deadline: .testDeadline)
                 await client.destroy()
                 #expect(status == .exited(0) && text().contains("serial 52"), "\(text())")
-                // Files that are no certificate: the one that is served stays.
+                // With an invalid file the current certificate stays.
                 try "rubbish".write(toFile: lab.folder.file("certificate.pem"), atomically: true, encoding: .utf8)
                 kill(try #require(gateway.processID), SIGHUP)
                 try await until("the log to say so") { gateway.log.contains("certificate reload failed") }
@@ -69,7 +69,7 @@ extension Journeys {
         }
 
         @Test(arguments: [1, 2])
-        func `a completion that the end of its gateway cuts off is interrupted`(signals: Int) async throws {
+        func `a completion is interrupted at the end of its gateway`(signals: Int) async throws {
             try await withLab { lab in
                 _ = try await lab.worker("w1")
                 let gateway = try await lab.gateway("g1", ["SLUICE_DRAIN_TIMEOUT": signals == 1 ? "200ms" : "60s"])
@@ -87,7 +87,7 @@ extension Journeys {
                     try await until("the drain to begin") { gateway.log.contains("draining") }
                     gateway.terminate()
                 }
-                _ = try await gateway.ended(within: .seconds(5))
+                _ = try await gateway.ended()
                 _ = await call.result
                 let request = try await lab.endedRequest(model: model)
                 #expect(request.end == .clientClosed && request.tokens < 2_000)

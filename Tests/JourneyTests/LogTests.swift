@@ -5,11 +5,11 @@ import TestSupport
 import Testing
 
 extension Journeys {
-    /// What both nodes' logs say of a job, and what they do not.
+    /// The logs of both nodes about a job.
     @Suite struct LogTests {
         private static let json: [String: String?] = ["SLUICE_LOG_FORMAT": "json"]
 
-        /// Lines about a job.
+        /// The lines about a job.
         private func lines(_ node: Node, of job: String) throws -> [JSON] {
             try lines(node).filter { $0["job"]?.string == job }
         }
@@ -22,7 +22,7 @@ extension Journeys {
 
         private static func header(_ number: Int) -> String { "00-\(trace(number))-b7ad6b7169203331-01" }
 
-        @Test func `a trace is in both logs and in the upstream's request, by every way in; what is no trace is left out`() async throws {
+        @Test func `a trace context is passed to logs and upstream requests from every endpoint; an invalid one is ignored`() async throws {
             try await withLab { lab in
                 let worker = try await lab.worker("w1", Self.json)
                 let gateway = try await lab.gateway("g1", Self.json)
@@ -48,23 +48,23 @@ extension Journeys {
 
                 for (number, model) in models.enumerated() {
                     let request = try await lab.endedRequest(model: model)
-                    try await until("both nodes to have told of \(model)") {
+                    try await until("both nodes to log the job of \(model)") {
                         try !lines(worker, of: request.tag).isEmpty && !lines(gateway, of: request.tag).isEmpty
                     }
-                    let told = try lines(worker, of: request.tag) + lines(gateway, of: request.tag)
+                    let logged = try lines(worker, of: request.tag) + lines(gateway, of: request.tag)
                     guard number < 3 else {
-                        #expect(request.traceparent.isEmpty && told.allSatisfy { $0["trace"] == nil })
+                        #expect(request.traceparent.isEmpty && logged.allSatisfy { $0["trace"] == nil })
                         continue
                     }
-                    #expect(told.allSatisfy { $0["trace"]?.string == Self.trace(number) }, "\(told.map(\.text))")
+                    #expect(logged.allSatisfy { $0["trace"]?.string == Self.trace(number) }, "\(logged.map(\.text))")
                     #expect(request.traceparent.hasPrefix("00-\(Self.trace(number))-") && request.traceparent.hasSuffix("-01"))
-                    #expect(!request.traceparent.contains("b7ad6b7169203331"), "the request upstream is a step of its own")
+                    #expect(!request.traceparent.contains("b7ad6b7169203331"), "the upstream request has its own span")
                 }
                 await client.close()
             }
         }
 
-        @Test func `one line a fact, none a token, and the first says what starts with which settings`() async throws {
+        @Test func `few lines per job, and the first line has the settings`() async throws {
             try await withLab { lab in
                 let worker = try await lab.worker("w1", Self.json)
                 let gateway = try await lab.gateway("g1", Self.json.merging(["SLUICE_ADMIN_KEY": lab.key + lab.key]) { $1 })
@@ -72,7 +72,8 @@ extension Journeys {
                     let first = try #require(try lines(node).first)
                     #expect(first["message"]?.string == "\(kind) starting" && first["version"]?.string?.isEmpty == false)
                     #expect(
-                        first["SLUICE_LEASE"] == "3s" && first["name"]?.string == (kind == "worker" ? "w1" : gateway.name)
+                        first["SLUICE_LEASE"]?.string == "\(Lab.lease.components.seconds)s"
+                            && first["name"]?.string == (kind == "worker" ? "w1" : gateway.name)
                             || kind == "gateway")
                     #expect(first["SLUICE_LOG_FORMAT"] == "json")
                     let secrets = kind == "worker" ? ["SLUICE_UPSTREAM_KEY"] : ["SLUICE_API_KEYS", "SLUICE_ADMIN_KEY"]
@@ -84,7 +85,7 @@ extension Journeys {
                 let request = try await client.request(model: lab.model("sim-n200-g2"))
                 #expect(try await request.ended().end == .finished)
                 let job = try request.job
-                try await until("the worker to have told of the end") {
+                try await until("the worker to log the end") {
                     try lines(worker, of: job).contains {
                         $0["message"] == "job ended" && $0["tokens"] == "200" && $0["state"] == "finished"
                     }

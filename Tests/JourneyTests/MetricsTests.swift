@@ -5,9 +5,9 @@ import TestSupport
 import Testing
 
 extension Journeys {
-    /// What the nodes say of themselves is what was done.
+    /// The metrics of both nodes.
     @Suite struct MetricsTests {
-        @Test func `after a known workload both nodes' figures are those of the work, and dashboard and alerts name nothing else`()
+        @Test func `the metrics of a known workload, and all names in dashboard and alerts exist`()
             async throws
         {
             try await withLab { lab in
@@ -18,15 +18,15 @@ extension Journeys {
                 for script in ["sim-n5-g1-e400", "sim-n5-g1-e503"] { _ = try await client.request(model: lab.model(script)).ended() }
                 let long = try await client.request(model: lab.model("sim-n5000-g10"))
                 try await long.tokens(5)
-                try await until("a beat to have seen the running job") {
+                try await until("a heartbeat with the running job") {
                     let scrape = try await worker.scrape()
                     return scrape["sluice_jobs_in_flight"] == 1 && scrape["sluice_queue_pending{class=\"interactive\"}"] == 1
                         && scrape["sluice_slots_wanted"] == 1.0 / 256 && scrape["sluice_queue_lag{class=\"interactive\"}"] == 0
                 }
                 _ = try await client.interrupt(.string(long.id))
                 let interrupted = try await long.ended()
-                let told = try #require(interrupted.last?["usage"]?["completion_tokens"]?.integer)
-                // Ended by the claim itself: interrupted before any worker had it, and too late.
+                let counted = try #require(interrupted.last?["usage"]?["completion_tokens"]?.integer)
+                // Ended by the claim: interrupted in the queue, or after the deadline.
                 let front = try await FrontEnd(lab.redis)
                 _ = try await front.redis.send(
                     "SET", "{sluice.0}:interrupt:p0-stopped", #"{"id":"p0-stopped","reason":"USER_STOP"}"#, "EX", "60")
@@ -34,10 +34,12 @@ extension Journeys {
                 let late = try await front.submit(model: lab.model("sim-n5-g1"), fields: [("deadline_ms", 1_000)])
                 #expect(try await unwanted.ended()["type"] == "interrupted")
                 #expect(try await late.ended()["code"] == "deadline_exceeded")
-                // Lies in a partition that is not its id's.
+                // In another partition than its id's.
                 let stray = FrontEnd.job(id: "p7-stray", model: "sim-n5-g1")
                 _ = try await front.redis.send("XADD", "{sluice.0}:queue:standard", "*", "job", stray)
-                try await until("the stray one to be dead") { try await front.redis.send("XLEN", "{sluice.0}:dead").string == "1" }
+                try await until("the entry of another partition to be a dead letter") {
+                    try await front.redis.send("XLEN", "{sluice.0}:dead").string == "1"
+                }
                 await front.close()
                 #expect(try await gateway.get("/v1/models").status == 401)
                 let unknown = try await HTTPCall.post(
@@ -54,7 +56,7 @@ extension Journeys {
                     ("sluice_cancel_messages_ignored_total", 0), (#"sluice_redis_reconnects_total{connection="commands"}"#, 0),
                     (#"sluice_redis_reconnects_total{connection="cancel"}"#, 0), ("sluice_metrics_series_refused_total", 0),
                     (#"sluice_jobs_failed_total{code="invalid_request"}"#, 1), (#"sluice_jobs_failed_total{code="overloaded"}"#, 1),
-                    ("sluice_upstream_retries_total", 3), ("sluice_tokens_relayed_total", Double(15 + told)),
+                    ("sluice_upstream_retries_total", 3), ("sluice_tokens_relayed_total", Double(15 + counted)),
                     ("sluice_tokens_after_interrupt_total", 0), (#"sluice_interrupts_total{phase="streaming",result="closed"}"#, 1),
                     ("sluice_interrupt_close_seconds_count", 1), (#"sluice_queue_wait_seconds_count{class="interactive"}"#, 6),
                     (#"sluice_time_to_first_token_seconds_count{class="interactive"}"#, 4),
@@ -64,16 +66,16 @@ extension Journeys {
                     ("sluice_jobs_handed_back_total", 0), ("sluice_leases_lost_total", 0), ("sluice_slots", 256),
                     ("sluice_upstream_requests_open", 0), ("sluice_upstream_connections_open", 0),
                 ]
-                // The last job's end reaches the client before the worker has counted it.
+                // The worker counts the last job after its end was delivered.
                 try await until("the worker to have counted the last job") {
                     try await worker.scrape()[#"sluice_jobs_ended_total{outcome="interrupted"}"#] == 2
                 }
                 let done = try await worker.scrape()
                 for (series, value) in work { #expect(done[series] == value, "\(series): \(done[series].map { "\($0)" } ?? "missing")") }
                 #expect(done.sum("sluice_upstream_connections_total") == 9 && done.sum("sluice_interrupts_total") == 2)
-                // A letter is seen at the next beat.
+                // The gauge is updated at the next heartbeat.
                 try await until("the dead letter to be shown") { try await worker.scrape()["sluice_dead_letters"] == 1 }
-                try Self.judgeWhatIsMeasured(done, loops: ["upstream", "redis"])
+                try Self.checkMeasurements(done, loops: ["upstream", "redis"])
 
                 let served = try await gateway.scrape()
                 let service: [(series: String, value: Double)] = [
@@ -89,7 +91,7 @@ extension Journeys {
                     #expect(served[series] == value, "\(series): \(served[series].map { "\($0)" } ?? "missing")")
                 }
                 #expect(served["sluice_frames_sent_total"] ?? 0 >= 8)
-                try Self.judgeWhatIsMeasured(served, loops: ["gateway"])
+                try Self.checkMeasurements(served, loops: ["gateway"])
 
                 let known = done.names.union(served.names)
                 for file in ["grafana-dashboard.json", "alerts.yaml"] {
@@ -100,7 +102,7 @@ extension Journeys {
             }
         }
 
-        @Test func `the dashboard is JSON with a query in every panel that is no row`() throws {
+        @Test func `the dashboard has a query in every panel`() throws {
             let dashboard = try JSON(parsing: Array(try Self.text(of: "grafana-dashboard.json").utf8))
             let panels = try #require(dashboard["panels"]?.array)
             #expect(panels.count >= 8 && dashboard["title"]?.string == "Sluice")
@@ -111,8 +113,8 @@ extension Journeys {
             }
         }
 
-        /// What has no exact value: build, Redis' answers, loops, and that an interrupt's time is told from 100 µs to 10 s.
-        private static func judgeWhatIsMeasured(_ scrape: Scrape, loops: [String]) throws {
+        /// Checks metrics without an exact value: build, Redis commands, event loops, and the buckets of interrupt times.
+        private static func checkMeasurements(_ scrape: Scrape, loops: [String]) throws {
             #expect(scrape.sum("sluice_build_info") == 1)
             #expect(scrape[#"sluice_redis_command_seconds_count{connection="commands"}"#] ?? 0 > 0)
             for loop in loops {
@@ -127,11 +129,10 @@ extension Journeys {
         }
 
         private static func text(of file: String) throws -> String {
-            let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
-            return try String(contentsOf: root.appending(path: "docker/\(file)"), encoding: .utf8)
+            return try String(contentsOf: Repository.root.appending(path: "docker/\(file)"), encoding: .utf8)
         }
 
-        /// Families that a file of PromQL speaks of; of a histogram its name without suffix.
+        /// The metric families in a file with PromQL; histograms without suffix.
         private static func metrics(namedIn file: String) throws -> Set<String> {
             var names: Set<String> = []
             for match in try text(of: file).matches(of: /(?:sluice|process)_[a-z_]+/) {

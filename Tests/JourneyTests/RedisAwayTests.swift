@@ -5,9 +5,9 @@ import TestSupport
 import Testing
 
 extension Journeys {
-    /// Redis goes away, forgets, or is full.
+    /// Redis crashes, loses its data, or has no memory.
     @Suite struct RedisAwayTests {
-        @Test func `killed and started with its append-only file, streams go on and end whole`() async throws {
+        @Test func `streams continue after a crash and restart of Redis`() async throws {
             try await withLab(redis: PrivateRedis.Options(appendOnly: true)) { lab in
                 _ = try await lab.workers(2)
                 let gateway = try await lab.gateway()
@@ -17,10 +17,10 @@ extension Journeys {
                 for model in models { requests.append(try await client.request(model: model)) }
                 for request in requests { try await request.tokens(5) }
                 await lab.redis.kill()
-                try await until("the gateway to be red", deadline: .seconds(10)) { try await gateway.get("/readyz").status == 503 }
-                // What Redis has not accepted is answered, not passed over.
+                try await until("the gateway to be red") { try await gateway.get("/readyz").status == 503 }
+                // A request that Redis has not accepted is answered with an error.
                 let refused = try await client.request(model: lab.model("sim-n3-g1"))
-                #expect(try await refused.ended(deadline: .seconds(12)).last?["error_code"] == "SERVER_BUSY")
+                #expect(try await refused.ended().last?["error_code"] == "SERVER_BUSY")
                 try await lab.redis.start()
                 for (request, model) in zip(requests, models) {
                     let end = try await request.ended()
@@ -29,13 +29,13 @@ extension Journeys {
                     #expect(log.problems.isEmpty && log.end == "finished", "\(log.problems)")
                 }
                 #expect(client.problems.isEmpty, "\(client.problems)")
-                try await gateway.ready(deadline: .seconds(10))
+                try await gateway.ready()
                 #expect(try await client.request(model: lab.model("sim-n3-g1")).ended().end == .finished)
             }
         }
 
-        /// `Generation.settled`: the newest event in the log is the end that this worker wrote itself.
-        @Test func `an end whose answer was lost on the way is the job's end, not its loss to another worker`() async throws {
+        /// See `Generation.settled`: the newest event in the log is the terminal event of this worker.
+        @Test func `a terminal event whose reply was lost ends the job`() async throws {
             try await withLab { lab in
                 let proxy = try await lab.proxy(to: lab.redis.port)
                 let worker = try await lab.worker("w1", ["SLUICE_REDIS_URL": "redis://127.0.0.1:\(proxy.port)"])
@@ -47,7 +47,7 @@ extension Journeys {
                 proxy.set { $0.refuses = true }
                 proxy.reset()
                 proxy.heal()
-                try await until("the worker to know how its job ended") {
+                try await until("the worker to know the end of its job") {
                     worker.log.contains("job ended") || worker.log.contains("job lost")
                 }
                 #expect(!worker.log.contains("job lost"), "\(worker.log.suffix(2_000))")
@@ -57,7 +57,7 @@ extension Journeys {
             }
         }
 
-        @Test func `FLUSHALL: running and waiting jobs end with an error, nothing runs on, new jobs run`() async throws {
+        @Test func `FLUSHALL: running and waiting jobs fail, and new jobs run`() async throws {
             try await withLab { lab in
                 let worker = try await lab.worker("w1", ["SLUICE_CONCURRENCY": "2"])
                 let gateway = try await lab.gateway()
@@ -65,25 +65,25 @@ extension Journeys {
                 var requests: [ClientRequest] = []
                 for _ in 0..<2 { requests.append(try await client.request(model: lab.model("sim-n5000-g10"))) }
                 for request in requests { try await request.tokens(5) }
-                // The third has no room and waits.
+                // The third waits for a free slot.
                 requests.append(try await client.request(model: lab.model("sim-n5000-g10")))
                 try await until("three jobs in the queue") {
                     try await lab.redis.command("XLEN", "{sluice.0}:queue:interactive").integer == 3
                 }
                 try await lab.redis.command("FLUSHALL")
-                try await until("the upstream to be closed", deadline: .seconds(5)) { try await lab.upstream().running == 0 }
+                try await until("the upstream to be closed") { try await lab.upstream().running == 0 }
                 for request in requests {
-                    let end = try await request.ended(deadline: .seconds(15))
+                    let end = try await request.ended()
                     #expect(
                         end.end == .failed && end.last?["error_code"] == "INTERNAL_ERROR" && end.last?["retryable"] == true,
                         "\(end.last?.text ?? "")")
                 }
                 #expect(try await client.request(model: lab.model("sim-n5-g1")).ended().end == .finished)
-                for node in [worker, gateway] { try await node.ready(deadline: .seconds(10)) }
-                // Nothing was left behind that would never expire.
+                for node in [worker, gateway] { try await node.ready() }
+                // No keys without expiry are left.
                 for (index, request) in requests.enumerated() {
                     for key in ["job", "log"] {
-                        let exists = try await lab.redis.command("EXISTS", "{sluice.0}:\(key):\(request.judge.job ?? "-")")
+                        let exists = try await lab.redis.command("EXISTS", "{sluice.0}:\(key):\(request.checker.job ?? "-")")
                         #expect(exists.integer == 0, "\(key) of request \(index)")
                     }
                 }
@@ -91,7 +91,7 @@ extension Journeys {
             }
         }
 
-        @Test func `a subscriber that Redis kicks out because it reads too slowly has lost nothing`() async throws {
+        @Test func `a subscriber that Redis disconnects because it reads too slowly loses no events`() async throws {
             try await withLab { lab in
                 _ = try await lab.worker("w1")
                 let gateway = try await lab.gateway()
@@ -102,23 +102,27 @@ extension Journeys {
                 try await lab.redis.command("CONFIG", "SET", "client-output-buffer-limit", "pubsub 1mb 0 0")
                 let channel = "{sluice.0}:out:\(try request.job)"
                 gateway.freeze()
-                // More than the sockets' buffers hold, too.
-                let rubbish = String(repeating: "x", count: 8 << 20)
-                try await until("the gateway to be kicked out") {
-                    try await lab.redis.command("PUBLISH", channel, rubbish)
+                // Also more than the socket buffers hold.
+                let payload = String(repeating: "x", count: 8 << 20)
+                try await until("the gateway to be disconnected") {
+                    try await lab.redis.command("PUBLISH", channel, payload)
                     return try await lab.redis.command("PUBSUB", "NUMSUB", channel).array?.last?.integer == 0
                 }
                 gateway.thaw()
                 let end = try await request.ended()
                 #expect(end.end == .finished && end.text == SimulatorText.tokens(150) && client.problems.isEmpty, "\(client.problems)")
-                let lines = gateway.log.split(separator: "\n").filter { $0.contains(" redis connection ") && $0.contains("=events") }
-                #expect(lines.count == 2, "lost once, back once: \(lines)")
+                func lines() -> [Substring] {
+                    gateway.log.split(separator: "\n").filter { $0.contains(" redis connection ") && $0.contains("=events") }
+                }
+                // The request may end before the subscription is restored.
+                try await until("both lines") { lines().count >= 2 }
+                #expect(lines().count == 2, "lost once, restored once: \(lines())")
             }
         }
 
-        @Test func `Redis that answers nobody for longer than a lease: streams end whole`() async throws {
+        @Test func `Redis answers no command for longer than a lease: streams are completed`() async throws {
             try await withLab { lab in
-                let workers = try await lab.workers(2)
+                let workers = try await lab.workers(2, ["SLUICE_LEASE": "3s"])
                 let gateway = try await lab.gateway()
                 let client = try await lab.client(gateway)
                 let models = (0..<10).map { _ in lab.model("sim-n200-g10") }
@@ -133,11 +137,11 @@ extension Journeys {
                     #expect(log.problems.isEmpty && log.end == "finished", "\(log.problems)")
                 }
                 #expect(client.problems.isEmpty, "\(client.problems)")
-                for node in workers + [gateway] { try await node.ready(deadline: .seconds(10)) }
+                for node in workers + [gateway] { try await node.ready() }
             }
         }
 
-        @Test func `without memory: an error and no silence; an interrupt still closes; all is well when there is memory again`()
+        @Test func `Redis out of memory: requests fail, interrupts work, and jobs run when memory is available again`()
             async throws
         {
             try await withLab { lab in
@@ -147,28 +151,28 @@ extension Journeys {
                 let request = try await client.request(model: model)
                 let other = try await client.request(model: stopped)
                 for request in [request, other] { try await request.tokens(5) }
-                // One is given to a worker and not yet claimed.
+                // One is delivered to a worker and not yet claimed.
                 let second = try await lab.worker("w2")
                 second.freeze()
                 let waiting = try await client.request(model: lab.model("sim-n5-g1"))
                 try await until("the third in the queue") {
                     try await lab.redis.command("XLEN", "{sluice.0}:queue:interactive").integer == 3
                 }
-                // Far less than it needs empty.
+                // Less than an empty Redis needs.
                 try await lab.redis.command("CONFIG", "SET", "maxmemory", "1mb")
                 second.thaw()
                 let third = try await lab.worker("w3", ready: false)
                 let refused = try await client.request(model: lab.model("sim-n3-g1"))
-                let answer = try await refused.ended(deadline: .seconds(12))
+                let answer = try await refused.ended()
                 #expect(
                     answer.end == .failed && answer.last?["error_code"] == "SERVER_BUSY" && answer.last?["retryable"] == true,
                     "\(answer.last?.text ?? "")")
-                // Nothing can be stored, but its worker is told all the same.
+                // Nothing can be stored, but the worker receives the message.
                 try await client.send("INTERRUPT", ["interrupt_request_id": .string(other.id), "reason": "USER_STOP"])
-                #expect(try await lab.endedRequest(0, model: stopped, deadline: .seconds(5)).end == .clientClosed)
+                #expect(try await lab.endedRequest(0, model: stopped).end == .clientClosed)
                 try await until("the third worker to wait") { third.log.contains("Redis refuses to make consumer groups") }
-                // Longer than a lease: the leases are kept all the same.
-                try await Task.sleep(for: .seconds(4))
+                // Longer than a lease. Leases are renewed without memory, too.
+                try await Task.sleep(for: Lab.lease + .seconds(1))
                 try await lab.redis.command("CONFIG", "SET", "maxmemory", "0")
                 #expect(try await other.ended().end == .interrupted)
                 let end = try await request.ended()
@@ -178,11 +182,11 @@ extension Journeys {
                 #expect(try await waiting.ended().end == .finished)
                 #expect(try await client.request(model: lab.model("sim-n3-g1")).ended().end == .finished)
                 #expect(client.problems.isEmpty, "\(client.problems)")
-                // Said once, and once that it is over.
+                // Logged once at the beginning and once at the end.
                 func count(_ node: Node, _ message: String) -> Int { node.log.components(separatedBy: message).count - 1 }
                 try await until("the third worker to take jobs") { third.log.contains("worker takes jobs") }
                 #expect(count(third, "Redis refuses to make consumer groups") == 1 && count(third, "consumer groups are made") == 1)
-                // It may have been thawed too late to be given anything.
+                // It may have been resumed too late to receive an entry.
                 guard count(second, "Redis refuses claims") > 0 else { return }
                 try await until("the second worker to claim") {
                     _ = try await client.request(model: lab.model("sim-n3-g1")).ended()

@@ -5,12 +5,12 @@ import TestSupport
 import Testing
 
 extension Journeys {
-    /// What one tenant or address that attacks may cost: the gateway 256 MiB, Redis its quota, another tenant 250 ms (p99). The small form
-    /// of `sluice bench abuse`, each attack on a deployment of its own with default limits.
+    /// The resources that an attack by one tenant or address may use: 256 MiB in the gateway, its quota in Redis, and 250 ms (p99) of
+    /// another tenant's latency. Runs `sluice bench abuse --quick`, each attack with its own deployment and default limits.
     @Suite struct ResourcePromiseTests {
-        /// The promise is one of release builds. A debug build on a shared machine takes about ten times as long; the stalls that this test
-        /// is for lasted 7 to 60 seconds.
-        private static let slack = 12.0
+        /// The promise applies to release builds. A debug build on a busy machine takes much longer; the stalls that this test detects
+        /// lasted 7 to 60 seconds.
+        private static let slack = 24.0
         private static let addedLatency = 250.0 * slack
         private static let gatewayBytes = 256 << 20
         private static let redisBytes = 128 << 20
@@ -21,8 +21,8 @@ extension Journeys {
             "session-query-flood",
         ]
 
-        @Test(arguments: attacks) func `an attack costs no more than the promise`(_ attack: String) async throws {
-            // A moment in which the machine was busy with something else must not fail the suite: latency counts when it is seen twice.
+        @Test(arguments: attacks) func `an attack uses no more resources than promised`(_ attack: String) async throws {
+            // A busy moment of the machine does not fail the test: a problem has to occur twice.
             let first = try await problems(of: attack)
             guard !first.isEmpty else { return }
             let second = try await problems(of: attack)
@@ -42,10 +42,10 @@ extension Journeys {
                     "bench", "abuse", "--self-contained", "--quick", "--seconds", "1.2", "--rest-seconds", "0.5", "--json", "--attack",
                     attack,
                 ],
-                deadline: .seconds(50))
-            // 1: the promise for a release build is broken; the limits for this build are below.
+                deadline: .seconds(150))
+            // 1: the limits of a release build are exceeded. The limits of this build are below.
             guard outcome.status == .exited(0) || outcome.status == .exited(1), let line = outcome.output.split(separator: "\n").first
-            else { throw Unexpected(description: "\(attack): \(outcome.status) \(outcome.errors.suffix(2_000))") }
+            else { return ["\(outcome.status) \(outcome.errors.suffix(2_000))"] }
             return try problems(in: try JSON(parsing: String(line)))
         }
 
@@ -62,7 +62,7 @@ extension Journeys {
                 guard let waits = finding[probe] else { continue }
                 let failures = try #require(waits["failures"]?.integer)
                 if failures > 0 { problems.append("\(failures) \(probe) probes failed: \(waits["first_failure"]?.string ?? "")") }
-                // A log-in waits for its turn among the attacker's: it has to succeed.
+                // A log-in waits behind those of the attacker, but has to succeed.
                 guard probe != "login" else { continue }
                 // Medians of the p99s of three windows.
                 let rest = try #require(waits["rest_steady_p99_ms"]?.double)

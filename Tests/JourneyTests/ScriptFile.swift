@@ -19,7 +19,7 @@ enum ScriptFile: String {
     /// Runs the script to its end and records an issue with its output if it failed.
     func run(python: String, _ arguments: [String]) async throws {
         let outcome = try await Program.run(
-            python, self.arguments(arguments), environment: Executable.environment, deadline: .seconds(50))
+            python, self.arguments(arguments), environment: Executable.environment, deadline: .seconds(150))
         #expect(outcome.succeeded && outcome.output.contains("all checks passed"), "\(outcome.output.suffix(4_000))")
     }
 }

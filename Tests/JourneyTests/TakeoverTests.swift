@@ -4,34 +4,34 @@ import TestSupport
 import Testing
 
 extension Journeys {
-    /// A lost worker's jobs.
+    /// Jobs of a crashed worker.
     @Suite struct TakeoverTests {
-        @Test func `continue goes on where the logged text ended, and the client's text is unbroken`() async throws {
+        @Test func `continue resumes at the end of the logged text`() async throws {
             try await withLab { lab in
                 let workers = try await lab.workers(2, ["SLUICE_UPSTREAM_PREFIX": "partial"])
                 let client = try await lab.client(lab.gateway())
                 let model = lab.model("sim-n300-g15")
                 let request = try await client.request(model: model)
                 try await request.tokens(20)
-                let id = try #require(request.judge.job)
+                let id = try #require(request.checker.job)
                 let (owner, _) = try await lab.owner(of: id, among: workers)
                 await owner.kill9()
                 let end = try await request.ended()
                 #expect(end.end == .finished && end.restarts == 0 && end.text == SimulatorText.tokens(300) && client.problems.isEmpty)
                 let log = try await lab.log(id, model: model)
-                // The judge compares `text_offset` with the bytes that were logged before.
+                // The checker compares `text_offset` with the logged bytes.
                 #expect(log.problems.isEmpty && log.types.contains("resumed") && !log.types.contains("restarted"), "\(log.problems)")
-                // The second request generated only what was missing.
+                // The second request generated only the missing tokens.
                 let requests = try await lab.upstream().of(model: model).sorted { $0.accepted < $1.accepted }
                 #expect(requests.map(\.end) == [.clientClosed, .done] && requests[1].tokens < 300 - 15, "\(requests)")
-                // What the first attempt cost is in the sum.
+                // The sum includes the usage of the first attempt.
                 let cost = try #require(end.last?["usage"]?["completion_tokens"]?.integer)
                 #expect(cost >= 295 && end.last?["usage"]?["estimated"] == true, "\(end.last?.text ?? "")")
             }
         }
 
         @Test(arguments: [(policy: "restart", prefix: "partial"), (policy: "continue", prefix: "none")])
-        func `restart, and an upstream that cannot go on, begin anew`(policy: String, prefix: String) async throws {
+        func `restart, and an upstream without continuation, start again`(policy: String, prefix: String) async throws {
             try await withLab { lab in
                 let workers = try await lab.workers(2, ["SLUICE_UPSTREAM_PREFIX": prefix])
                 let front = try await FrontEnd(lab.redis)
@@ -40,7 +40,7 @@ extension Journeys {
                 try await job.tokens(20)
                 try await lab.owner(of: job.id, among: workers).0.kill9()
                 #expect(try await job.ended()["type"] == "finished")
-                #expect(job.heard.problems.isEmpty && job.heard.attempts == [1, 2], "\(job.heard.problems)")
+                #expect(job.received.problems.isEmpty && job.received.attempts == [1, 2], "\(job.received.problems)")
                 let log = try await job.log()
                 #expect(log.problems.isEmpty && log.types.contains("restarted") && !log.types.contains("resumed"))
                 #expect(try await lab.endedRequest(1, model: model).tokens == 150)
@@ -48,7 +48,7 @@ extension Journeys {
             }
         }
 
-        @Test func `fail ends the job as worker_lost, with the job in a dead letter, from which it is sent again`() async throws {
+        @Test func `fail ends the job as worker_lost and writes a dead letter, which can be retried`() async throws {
             try await withLab { lab in
                 let workers = try await lab.workers(2)
                 let front = try await FrontEnd(lab.redis)

@@ -5,7 +5,7 @@ import TestSupport
 import Testing
 
 extension Journeys {
-    /// Two functions called at once, from the client's own words for them to its `function_call` frames.
+    /// Two tool calls of one answer, from the client's functions to its `function_call` frames.
     @Suite struct ToolCallTests {
         private static func stream(_ word: String, _ body: String, type: String = "text/event-stream") -> CannedUpstream.Answer {
             .init(
@@ -16,7 +16,7 @@ extension Journeys {
 
         private static func events(_ data: [String]) -> String { data.map { "data: \($0)\n\n" }.joined() }
 
-        /// Fragments of both calls, one between the other's as providers send them; the names of the first call's arguments are cut.
+        /// Interleaved fragments of both calls, as sent by providers. An argument's name is split.
         private static let fragments = [
             #"[{"index":0,"id":"call_a","type":"function","function":{"name":"weather","arguments":"{\"ci"}}]"#,
             #"[{"index":1,"id":"call_b","type":"function","function":{"name":"clock","arguments":""}}]"#,
@@ -68,7 +68,7 @@ extension Journeys {
             ["name": "weather", "parameters": ["city": "杭州"]], ["name": "clock", "parameters": ["zone": [8, .null]]],
         ]
 
-        /// As clients of the protocol describe functions: with a list of parameters, or with a schema.
+        /// Functions with a list of parameters and with a schema.
         private static let functions: JSON = [
             [
                 "name": "weather", "description": "How it is outside",
@@ -86,7 +86,7 @@ extension Journeys {
             """
         }
 
-        @Test func `both calls of one answer arrive complete, on the socket and over HTTP, from every kind of upstream`() async throws {
+        @Test func `two tool calls of one answer are delivered over WebSocket and HTTP from every kind of upstream`() async throws {
             let upstream = try await CannedUpstream.start(Self.answers)
             try await withLab(simulator: false) { lab in
                 let file = lab.folder.file("upstreams.yaml")
@@ -112,7 +112,7 @@ extension Journeys {
             await upstream.close()
         }
 
-        /// - Parameter modern: false: with `functions`, as OpenAI had it first.
+        /// - Parameter modern: whether to use `tools`; false: the older `functions`.
         private static func overHTTP(_ gateway: Node, _ key: String, _ model: String, modern: Bool) async throws {
             let function: JSON = ["name": "weather", "parameters": ["type": "object", "properties": [:]]]
             for streams in [false, true] {

@@ -5,7 +5,7 @@ import TestSupport
 import Testing
 
 extension Journeys {
-    /// `sluice top` as an operator uses it.
+    /// `sluice top` in a terminal.
     @Suite struct TopTests {
         private func start(_ lab: Lab, on terminal: PseudoTerminal, _ environment: [String: String] = [:]) throws -> ChildProcess {
             let own = ["SLUICE_REDIS_URL": lab.redis.url, "TERM": "xterm", "LC_ALL": "C.UTF-8"]
@@ -19,7 +19,7 @@ extension Journeys {
             try await until("the screen to show \(text)") { terminal.screen.contains { $0.contains(text) } }
         }
 
-        @Test func `draws the deployment, and keys pause, interrupt and drain`() async throws {
+        @Test func `shows the deployment, and keys pause, interrupt and drain`() async throws {
             try await withLab { lab in
                 let worker = try await lab.worker("w1")
                 let front = try await FrontEnd(lab.redis)
@@ -30,7 +30,7 @@ extension Journeys {
                 #expect(terminal.isAsShellsWantIt)
                 let top = try start(lab, on: terminal)
                 try await shows(terminal, "p0-long")
-                try await until("the worker to tell of its tokens") {
+                try await until("the tokens of the worker") {
                     terminal.screen.contains { $0.contains("w1") && $0.contains("1/256") }
                         && terminal.screen.contains { $0.contains("streaming") }
                 }
@@ -40,9 +40,9 @@ extension Journeys {
                 try await shows(terminal, "PAUSED")
                 #expect(try await lab.redis.command("SMEMBERS", "{sluice}:paused").array?.first?.string == "interactive")
                 terminal.type("py")
-                try await until("it to be open again") { !terminal.screen.contains { $0.contains("PAUSED") } }
+                try await until("the queue to be resumed") { !terminal.screen.contains { $0.contains("PAUSED") } }
 
-                // Down past the queues and the worker: the job.
+                // Past the queues and the worker to the job.
                 terminal.type("\t\ti")
                 try await shows(terminal, "Interrupt p0-long?")
                 terminal.type("y")
@@ -53,7 +53,7 @@ extension Journeys {
                 top.signal(SIGWINCH)
                 try await until("a frame of the new size") { terminal.screen.count == 30 }
 
-                // One list is empty now, so that one Tab leads from the queues to the worker; where the cursor is, is seen.
+                // The list of jobs is empty now. The screen shows the cursor.
                 try await until("the cursor to be at the worker") {
                     if terminal.screen.contains(where: { $0.hasPrefix("> w1") }) { return true }
                     terminal.type("\t")
@@ -62,19 +62,19 @@ extension Journeys {
                 }
                 terminal.type("dy")
                 try await shows(terminal, "w1 was asked to drain")
-                #expect(try await worker.ended(within: .seconds(20)) == .exited(0))
+                #expect(try await worker.ended() == .exited(0))
                 await worker.destroy()
                 try await shows(terminal, "no worker is running")
 
                 terminal.type("q")
-                #expect(await top.wait(deadline: .seconds(10)) == .exited(0))
+                #expect(await top.wait(deadline: .testDeadline) == .exited(0))
                 await restored(terminal)
                 await top.destroy()
                 await front.close()
             }
         }
 
-        @Test func `the terminal is as it was after Ctrl-C, SIGTERM and SIGHUP, and Redis may go and come`() async throws {
+        @Test func `the terminal is restored after Ctrl-C, SIGTERM and SIGHUP, and Redis may restart`() async throws {
             try await withLab(simulator: false) { lab in
                 for (end, extra) in [(nil, [:]), (SIGTERM, ["NO_COLOR": "1"]), (SIGHUP, [:])] as [(Int32?, [String: String])] {
                     let terminal = try PseudoTerminal()
@@ -85,14 +85,14 @@ extension Journeys {
                         await lab.redis.kill()
                         try await shows(terminal, "Redis does not answer")
                         try await lab.redis.start()
-                        try await until("the trouble to be over") { !terminal.screen.contains { $0.contains("Redis does not answer") } }
+                        try await until("the error to disappear") { !terminal.screen.contains { $0.contains("Redis does not answer") } }
                     }
                     if let end { top.signal(end) } else { terminal.type("\u{03}") }
-                    #expect(await top.wait(deadline: .seconds(10)) == .exited(0))
+                    #expect(await top.wait(deadline: .testDeadline) == .exited(0))
                     await restored(terminal)
                     await top.destroy()
                 }
-                // Without a terminal: one picture as text, or snapshots as JSON lines.
+                // Without a terminal: one snapshot as text, or several as JSON lines.
                 let environment = ["SLUICE_REDIS_URL": lab.redis.url]
                 let plain = try await Executable.run("top", environment: environment)
                 #expect(plain.status == .exited(0) && plain.output.contains("interactive") && !plain.output.contains("\u{1B}"), "\(plain)")
@@ -105,9 +105,9 @@ extension Journeys {
 
         private func restored(_ terminal: PseudoTerminal) async {
             #expect(terminal.isAsShellsWantIt)
-            // What it wrote last may still be on its way through the terminal.
+            // Its last output may not have passed the terminal yet.
             do {
-                try await until("the screen to be given back") { terminal.output.hasSuffix("\u{1B}[?7h\u{1B}[?25h\u{1B}[?1049l") }
+                try await until("the screen to be restored") { terminal.output.hasSuffix("\u{1B}[?7h\u{1B}[?25h\u{1B}[?1049l") }
             } catch { Issue.record(error) }
         }
     }

@@ -3,11 +3,11 @@ import JSONCodec
 import TestSupport
 import Testing
 
-/// An upstream's dialect, and where the simulator speaks it.
+/// A kind of upstream and its path in the simulator.
 struct UpstreamKind: Sendable, CustomTestStringConvertible {
     let name: String
     let path: String
-    /// The code of an error frame inside a 200, which each provider words in its own way.
+    /// The failure code of an error frame inside a response with status 200.
     let frameCode: String
     var testDescription: String { name }
 
@@ -24,9 +24,9 @@ struct UpstreamKind: Sendable, CustomTestStringConvertible {
 }
 
 extension Journeys {
-    /// Each dialect from end to end: an answer, an interrupt, every fault.
+    /// All kinds of upstreams: answers, interrupts and faults.
     @Suite struct UpstreamKindTests {
-        @Test(arguments: UpstreamKind.all) func `an answer comes whole with the upstream's own figures`(kind: UpstreamKind) async throws {
+        @Test(arguments: UpstreamKind.all) func `an answer is complete and has the upstream's usage`(kind: UpstreamKind) async throws {
             try await withLab { lab in
                 let worker = try await lab.worker("w1", kind.settings(lab))
                 let front = try await FrontEnd(lab.redis)
@@ -43,24 +43,23 @@ extension Journeys {
                 for job in [plain, thinking, calling] {
                     let end = try await job.ended()
                     #expect(end["type"] == "finished" && end["usage"]?["estimated"] == false, "\(end.text)")
-                    #expect(job.heard.problems.isEmpty, "\(job.heard.problems)")
-                    #expect(try await job.log().events == job.heard.events)
+                    #expect(job.received.problems.isEmpty, "\(job.received.problems)")
+                    #expect(try await job.log().events == job.received.events)
                 }
-                #expect(plain.heard.terminal?["usage"]?["completion_tokens"] == 40 && plain.heard.terminal?["reason"] == "stop")
-                #expect(thinking.heard.types.contains("reasoning"))
-                #expect(calling.heard.terminal?["reason"] == "tool_calls")
-                #expect(calling.heard.events.first { $0["type"] == "tool_call" }?["name"] == "get_weather")
-                #expect(plain.heard.events.first { $0["type"] == "upstream" }?["name"]?.string == kind.name)
+                #expect(plain.received.terminal?["usage"]?["completion_tokens"] == 40 && plain.received.terminal?["reason"] == "stop")
+                #expect(thinking.received.types.contains("reasoning"))
+                #expect(calling.received.terminal?["reason"] == "tool_calls")
+                #expect(calling.received.events.first { $0["type"] == "tool_call" }?["name"] == "get_weather")
+                #expect(plain.received.events.first { $0["type"] == "upstream" }?["name"]?.string == kind.name)
                 #expect(try await plain.record()["upstream"] == kind.name)
-                // What changes nothing for the reader: several tokens in a write, a wait before the first, a model that minds no closed
-                // client.
-                // One after the other they go over a connection that is there already.
+                // Several tokens per write, a delay before the first, and a model that continues after a disconnect give the same events.
+                // They reuse one connection.
                 let opened = try await worker.scrape()[#"sluice_upstream_connections_total{use="opened"}"#]
                 for script in ["sim-n40-g2-b8", "sim-n5-g1-f50", "sim-n5-g1-z"] {
                     let job = try await front.submit(model: lab.model(script))
                     let end = try await job.ended()
-                    #expect(end["type"] == "finished" && job.heard.types.count { $0 == "finished" } == 1, "\(script): \(end.text)")
-                    #expect(job.heard.problems.isEmpty, "\(job.heard.problems)")
+                    #expect(end["type"] == "finished" && job.received.types.count { $0 == "finished" } == 1, "\(script): \(end.text)")
+                    #expect(job.received.problems.isEmpty, "\(job.received.problems)")
                 }
                 let scrape = try await worker.scrape()
                 #expect(scrape[#"sluice_upstream_connections_total{use="opened"}"#] == opened)
@@ -69,7 +68,7 @@ extension Journeys {
             }
         }
 
-        @Test(arguments: UpstreamKind.all) func `an interrupt closes the upstream and says what was generated`(kind: UpstreamKind)
+        @Test(arguments: UpstreamKind.all) func `an interrupt closes the upstream and reports the generated tokens`(kind: UpstreamKind)
             async throws
         {
             try await withLab { lab in
@@ -80,24 +79,24 @@ extension Journeys {
                 let job = try await front.submit(model: model, fields: [("request", request)])
                 try await job.tokens(20)
                 try await front.publish(interrupt: job.id)
-                let end = try await job.ended(deadline: .seconds(5))
+                let end = try await job.ended()
                 #expect(end["type"] == "interrupted" && end["phase"] == "streaming", "\(end.text)")
                 let upstream = try await lab.endedRequest(model: model)
                 #expect(upstream.end == .clientClosed)
-                let told = try #require(end["usage"]?["completion_tokens"]?.integer)
-                #expect(told >= 20 && abs(told - upstream.tokens) <= 3, "told \(told), generated \(upstream.tokens)")
-                // What was saved is the rest of what was asked for; what was delivered is what the log holds.
-                #expect(end["saved_tokens"]?.integer == 2_000 - told, "\(end.text)")
+                let counted = try #require(end["usage"]?["completion_tokens"]?.integer)
+                #expect((20...upstream.tokens + 3).contains(counted), "counted \(counted), generated \(upstream.tokens)")
+                // The saved tokens are the rest of the requested ones; the delivered tokens are those in the log.
+                #expect(end["saved_tokens"]?.integer == 2_000 - counted, "\(end.text)")
                 let delivered = try #require(end["delivered_tokens"]?.integer)
-                #expect(delivered <= told && job.heard.text == SimulatorText.tokens(delivered), "\(end.text)")
-                // Where every frame says what was used, an interrupt's figures are the upstream's own.
+                #expect(delivered <= counted && job.received.text == SimulatorText.tokens(delivered), "\(end.text)")
+                // With usage in every frame, the usage of an interrupt is the upstream's.
                 #expect(end["usage"]?["estimated"]?.bool == (kind.name != "dashscope"), "\(end.text)")
-                #expect(job.heard.problems.isEmpty)
+                #expect(job.received.problems.isEmpty)
                 await front.close()
             }
         }
 
-        @Test(arguments: UpstreamKind.all) func `each fault ends in its one event`(kind: UpstreamKind) async throws {
+        @Test(arguments: UpstreamKind.all) func `each fault has one terminal event`(kind: UpstreamKind) async throws {
             try await withLab { lab in
                 _ = try await lab.worker("w1", kind.settings(lab))
                 let front = try await FrontEnd(lab.redis)
@@ -111,11 +110,11 @@ extension Journeys {
                 ]
                 var jobs: [(script: String, code: String, tries: Int, job: FollowedJob)] = []
                 for fault in faults {
-                    // Only where silence is what is waited for: on a slow machine others may take their time.
+                    // Only for faults that end in a timeout, because a busy machine may delay the others.
                     let limit: [(String, JSON)] =
                         switch fault.code {
                         case "idle_timeout": [("idle_timeout_ms", 400)]
-                        case "first_token_timeout": [("first_token_timeout_ms", 400)]
+                        case "first_token_timeout": [("first_token_timeout_ms", 2_000)]
                         default: []
                         }
                     let job = try await front.submit(model: lab.model("sim-n6-g2-\(fault.script)"), fields: limit)
@@ -128,7 +127,7 @@ extension Journeys {
                         #expect(end["upstream_status"]?.integer == Int(script.dropFirst()), "\(script): \(end.text)")
                     }
                     let log = try await job.log()
-                    #expect(job.heard.problems.isEmpty && log.events == job.heard.events, "\(script): \(job.heard.problems)")
+                    #expect(job.received.problems.isEmpty && log.events == job.received.events, "\(script): \(job.received.problems)")
                     #expect(log.types.count { $0 == "failed" } == 1 && log.types.last == "failed", "\(script): \(log.types)")
                     let model = try #require(job.model)
                     #expect(try await lab.upstream().of(model: model).count == tries, "\(script)")
@@ -139,8 +138,8 @@ extension Journeys {
             }
         }
 
-        /// Anthropic refuses a beginning of an answer that ends with white space.
-        @Test func `a text that ends with white space is gone on from, and stays unbroken`() async throws {
+        /// Anthropic rejects a prefix that ends with white space.
+        @Test func `a text that ends with white space is continued`() async throws {
             func events(_ data: [String]) -> String { data.map { "data: \($0)\n\n" }.joined() }
             func delta(_ text: String) -> String {
                 #"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"\#(text)"}}"#
@@ -164,11 +163,13 @@ extension Journeys {
                 let workers = try await lab.workers(2, settings)
                 let front = try await FrontEnd(lab.redis)
                 let job = try await front.submit(model: "m")
-                try await until("the first words") { job.heard.text == "Hello \n" }
+                try await until("the first words") { job.received.text == "Hello \n" }
                 try await lab.owner(of: job.id, among: workers).0.kill9()
                 #expect(try await job.ended()["type"] == "finished")
-                #expect(job.heard.text == "Hello \nworld" && job.heard.types.contains("resumed"), "\(job.heard.text) \(job.heard.types)")
-                #expect(job.heard.problems.isEmpty && upstream.requests.count == 2)
+                #expect(
+                    job.received.text == "Hello \nworld" && job.received.types.contains("resumed"),
+                    "\(job.received.text) \(job.received.types)")
+                #expect(job.received.problems.isEmpty && upstream.requests.count == 2)
                 await front.close()
             }
             await upstream.close()

@@ -38,7 +38,7 @@ import Testing
                 "server: Redis rejected database 99: ERR DB index is out of range"
             ),
         ] as [(String, [RESPValue], Int, String)])
-    func answers(_ url: String, _ replies: [RESPValue], _ commands: Int, _ outcome: String) throws {
+    func `replies to the handshake`(_ url: String, _ replies: [RESPValue], _ commands: Int, _ outcome: String) throws {
         let (count, seen) = try Self.run(url, replies)
         #expect(count == commands)
         #expect(seen == outcome)

@@ -5,11 +5,11 @@ import Testing
 
 @testable import RedisClient
 
-/// Against a server that is well.
+/// Commands to a healthy server.
 @Suite(.redis) struct RedisClientTests {
     private var url: String { PrivateRedis.current.url }
 
-    @Test func everyKindOfAnswer() async throws {
+    @Test func `all types of replies`() async throws {
         try await withClient(url) { redis in
             #expect(try await redis.send("SET", "kinds", "1") == .simple("OK"))
             #expect(try await redis.send("GET", "kinds") == .text("1"))
@@ -25,8 +25,8 @@ import Testing
         }
     }
 
-    /// A continuation resumes on Swift's shared pool, unless its task prefers another place.
-    @Test func anAnswerNeedNotLeaveTheEventLoop() async throws {
+    /// By default a continuation resumes on Swift's shared thread pool.
+    @Test func `a task that prefers the client's executor resumes on the event loop`() async throws {
         try await withClient(url) { redis in
             try await withTaskExecutorPreference(redis.executor) {
                 for _ in 0..<20 {
@@ -37,7 +37,7 @@ import Testing
         }
     }
 
-    @Test func pipelinesAnswerInOrderAndHoldTheirErrors() async throws {
+    @Test func `replies of a pipeline are in order and include its errors`() async throws {
         try await withClient(url) { redis in
             var pipeline = RedisPipeline()
             for number in 0..<10_000 { pipeline.append("ECHO", .integer(number)) }
@@ -54,7 +54,7 @@ import Testing
         }
     }
 
-    @Test func tasksShareAConnection() async throws {
+    @Test func `tasks share a connection`() async throws {
         try await withClient(url) { redis in
             try await withThrowingTaskGroup(of: Bool.self) { group in
                 for task in 0..<50 {
@@ -70,7 +70,7 @@ import Testing
         }
     }
 
-    @Test func callbacksRunOnTheLoopAndMaySendMore() async throws {
+    @Test func `callbacks run on the event loop and may send commands`() async throws {
         try await withClient(url) { redis in
             let values: [Int?] = await withCheckedContinuation { continuation in
                 @Sendable func step(_ values: [Int?]) {
@@ -88,9 +88,8 @@ import Testing
         }
     }
 
-    /// What is sent in one tick goes out in one write, so the server sees it at once. A server of its own: it counts the reads of all its
-    /// clients.
-    @Test func oneTickIsOneWrite() async throws {
+    /// The test has its own server, because the server counts the reads of all its clients.
+    @Test func `commands of one tick are written at once`() async throws {
         try await withRedis { server in
             try await withClient(server.url, name: "ticks") { redis in
                 _ = try await redis.send("PING")
@@ -103,7 +102,7 @@ import Testing
                         redis.send(pipeline) { _ in done.update { $0 += 1 } }
                     }
                 }
-                _ = try await done.wait(deadline: .seconds(10), { "100 answers, \($0)" }, until: { $0 == 100 ? true : nil })
+                _ = try await done.wait({ "100 replies, \($0)" }, until: { $0 == 100 ? true : nil })
                 let after = try await Self.field("total_reads_processed", redis)
                 #expect(after - before < 10)
             }
@@ -116,7 +115,7 @@ import Testing
         return line.flatMap { Int($0.dropFirst(name.count + 1)) } ?? -1
     }
 
-    @Test func incompleteCommandsAreNotSent() async throws {
+    @Test func `incomplete commands are not sent`() async throws {
         try await withClient(url) { redis in
             var pipeline = RedisPipeline()
             pipeline.begin(arguments: 2)
@@ -129,7 +128,7 @@ import Testing
         }
     }
 
-    @Test func scriptsAreLoadedOnce() async throws {
+    @Test func `scripts are loaded once`() async throws {
         let script = RedisScript(name: "add", source: "return redis.call('INCRBY', KEYS[1], ARGV[1])")
         try await withClient(url) { redis in
             _ = try await redis.send("SCRIPT", "FLUSH")
@@ -141,7 +140,7 @@ import Testing
         }
     }
 
-    @Test func databaseNameAndSocket() async throws {
+    @Test func `database, client name and Unix socket`() async throws {
         let server = PrivateRedis.current
         try await withClient(server.socketURL + "?db=3", name: "my worker\n1") { redis in
             let seen = try await redis.send("CLIENT", "GETNAME")
@@ -154,23 +153,23 @@ import Testing
         }
     }
 
-    @Test func aBlockingReadOutlastsTheSilence() async throws {
-        var settings = RedisSettings()
-        settings.silence = .seconds(2)
-        settings.commandTimeout = .seconds(4)
+    @Test func `a blocking command may take longer than the silence timeout`() async throws {
+        var settings = RedisSettings.forTests
+        settings.silence = .seconds(7)
+        settings.commandTimeout = .seconds(8)
         let log = CapturedLog()
         try await withClient(url, settings: settings, log: log) { redis in
-            let seen = try await redis.send("BLPOP", "nothing", "6", timeout: .seconds(30))
+            let seen = try await redis.send("BLPOP", "nothing", "16", timeout: .seconds(60))
             #expect(seen == .null)
             #expect(try await redis.send("PING") == .simple("PONG"))
         }
         #expect(log.lines.value.isEmpty)
     }
 
-    @Test func shutdownFailsWhatIsThereAndWhatComes() async throws {
+    @Test func `shutdown fails pending and later commands`() async throws {
         try await withClient(url) { redis in
-            async let blocked = code { try await redis.send("BLPOP", "shut", "0", timeout: .seconds(30)) }
-            try await until("the client blocks") {
+            async let blocked = code { try await redis.send("BLPOP", "shut", "0", timeout: .seconds(60)) }
+            try await until("the client to block") {
                 try await PrivateRedis.current.command("CLIENT", "LIST").string?.contains("cmd=blpop") == true
             }
             redis.shutdown()
@@ -180,16 +179,16 @@ import Testing
         }
     }
 
-    @Test func runEndsWithItsTask() async throws {
+    @Test func `run returns when its task is cancelled`() async throws {
         let redis = RedisClient(
-            url: try RedisURL(url), settings: RedisSettings(), eventLoop: MultiThreadedEventLoopGroup.singleton.any(), name: "cancelled",
+            url: try RedisURL(url), settings: .forTests, eventLoop: MultiThreadedEventLoopGroup.singleton.any(), name: "cancelled",
             logger: CapturedLog().logger)
         let running = Task { await redis.run() }
         #expect(try await redis.send("PING") == .simple("PONG"))
         running.cancel()
         await running.value
         #expect(!redis.isConnected)
-        // A second one, and one of a client that is shut down, return as well.
+        // A second call of `run` returns at once.
         await redis.run()
     }
 }

@@ -4,7 +4,7 @@ import Testing
 @testable import RedisClient
 
 @Suite struct RedisPipelineTests {
-    @Test func writesCommands() {
+    @Test func `commands are encoded`() {
         var pipeline = RedisPipeline()
         pipeline.append("SET", "k", .integer(-12))
         pipeline.append(["X", .bytes([0, 13, 10]), "é"])
@@ -22,14 +22,14 @@ import Testing
                 + "*4\r\n$1\r\nA\r\n$2\r\n\u{1}\u{2}\r\n$6\r\nbuffer\r\n$1\r\n0\r\n")
     }
 
-    @Test(arguments: [0, 1, 9, 10, 99, 100, -1, -9, -10, 1_000_000_007, Int.max, Int.min]) func integers(_ number: Int) {
+    @Test(arguments: [0, 1, 9, 10, 99, 100, -1, -9, -10, 1_000_000_007, Int.max, Int.min]) func `integers are encoded`(_ number: Int) {
         var pipeline = RedisPipeline()
         pipeline.begin(arguments: 1)
         pipeline.argument(number)
         #expect(String(buffer: pipeline.buffer) == "*1\r\n$\("\(number)".utf8.count)\r\n\(number)\r\n")
     }
 
-    @Test func scripts() {
+    @Test func `scripts are called by their digest`() {
         let script = RedisScript(name: "one", source: "return 1")
         #expect(script.digest == "e0e1f9fabfc9d4800c877a703b823ac0578ff8db")
         var pipeline = RedisPipeline()
@@ -42,7 +42,7 @@ import Testing
         #expect(String(buffer: pipeline.buffer) == "*4\r\n$4\r\nEVAL\r\n$8\r\nreturn 1\r\n$1\r\n1\r\n$1\r\nk\r\n")
     }
 
-    @Test func conveniences() {
+    @Test func `typed access to replies`() {
         #expect(RESPValue.text("12").integer == 12 && RESPValue.integer(3).integer == 3 && RESPValue.simple("x").integer == nil)
         #expect(RESPValue.text("a").string == "a" && RESPValue.simple("b").string == "b" && RESPValue.integer(4).string == "4")
         #expect(RESPValue.null.isNull && RESPValue.null.string == nil && RESPValue.array([.null]).array == [.null])

@@ -3,7 +3,7 @@ import Testing
 
 @testable import RedisClient
 
-/// A redis-server with a certificate of a throwaway authority, for `localhost` and 127.0.0.1.
+/// A redis-server with a certificate of a temporary authority for `localhost` and 127.0.0.1.
 @Suite struct RedisTLSTests {
     private static func openssl(_ arguments: [String], in folder: TemporaryFolder) async throws {
         let process = try ChildProcess.spawn("openssl", arguments, errors: folder.file("openssl.log"))
@@ -30,9 +30,9 @@ import Testing
         try await withRedis(options) { _ in try await body(port, certificate) }
     }
 
-    @Test func certificatesAreChecked() async throws {
+    @Test func `certificates are verified`() async throws {
         try await withTLSRedis { port, caFile in
-            var settings = RedisSettings()
+            var settings = RedisSettings.forTests
             settings.caFile = caFile
             for host in ["localhost", "127.0.0.1"] {
                 try await withClient("rediss://\(host):\(port)", settings: settings) { redis in
@@ -41,9 +41,9 @@ import Testing
                     #expect(reply == .text(large))
                 }
             }
-            // Another name than the certificate's, and an authority that nobody trusts.
+            // A name that the certificate does not contain, and an authority that is not trusted.
             try await refused("rediss://127.0.0.2:\(port)", settings, "certificate")
-            try await refused("rediss://localhost:\(port)", RedisSettings(), "CERTIFICATE_VERIFY_FAILED")
+            try await refused("rediss://localhost:\(port)", .forTests, "CERTIFICATE_VERIFY_FAILED")
             settings.caFile = "/nonexistent.pem"
             try await refused("rediss://localhost:\(port)", settings, "/nonexistent.pem")
         }

@@ -10,7 +10,7 @@ import Testing
         ("redis://[::1]", "redis://[::1]:6379/0"), ("redis://u:secret@[fe80::1]:7/1", "redis://u@[fe80::1]:7/1"),
         ("unix:///run/redis.sock", "unix:///run/redis.sock"), ("unix:///run/redis.sock?db=4", "unix:///run/redis.sock?db=4"),
         ("unix://:secret@/run/r%20s", "unix:///run/r s"), ("redis://h:/", "redis://h:6379/0"),
-    ]) func good(_ text: String, _ description: String) throws {
+    ]) func `valid URLs`(_ text: String, _ description: String) throws {
         let url = try RedisURL(text)
         #expect(url.description == description)
         var dumped = ""
@@ -18,11 +18,11 @@ import Testing
         #expect(!dumped.contains("secret") && !"\(url)".contains("secret") && !String(reflecting: url).contains("secret"))
     }
 
-    @Test func percentDecoding() throws {
+    @Test func `percent-encoding is decoded`() throws {
         let url = try RedisURL("redis://us%40er:p%2Fa%3As%25s%C3%A9@h")
         #expect(url.user == "us@er")
         #expect(url.password == "p/a:s%sé")
-        // A password with a bare '@' or ':' is forgiven.
+        // A password may contain an unescaped '@' or ':'.
         #expect(try RedisURL("redis://:a@b:c@h").password == "a@b:c")
         #expect(try RedisURL("unix://u:p%40@/s").password == "p@")
     }
@@ -39,7 +39,7 @@ import Testing
         ("unix://", "path"), ("unix:///", "path"), ("unix://host/path", "path"), ("unix:///p?x=1", "db"), ("unix:///p?db=x", "database"),
         ("unix:///" + String(repeating: "p", count: 120), "107"),
         ("redis+sentinel://:secret@h/mymaster", "not supported yet"), ("redis+cluster://h", "not supported yet"),
-    ]) func bad(_ text: String, _ reason: String) {
+    ]) func `invalid URLs`(_ text: String, _ reason: String) {
         let error = #expect(throws: RedisError.self) { try RedisURL(text) }
         #expect(error?.code == .invalidURL)
         #expect(error?.message.contains(reason) == true, "\(error?.message ?? "")")

@@ -1,36 +1,16 @@
-import Foundation
 import NIOCore
 import TestSupport
 import Testing
 
 @testable import RedisClient
 
-/// Seeded rubbish at the reader of replies and at subscriptions. `SLUICE_FUZZ_INPUTS` (4,000) says how much of it, `SLUICE_FUZZ_SEED` (1)
-/// which.
+/// Fuzz tests with seeded input for the reader of replies and the table of subscriptions. See `Fuzz` for the settings.
 @Suite(.serialized, .cpuBound)
 struct ReplyFuzzTests {
-    private static func setting(_ name: String, _ value: Int) -> Int {
-        ProcessInfo.processInfo.environment[name].flatMap { Int($0) } ?? value
-    }
-    private static let inputs = setting("SLUICE_FUZZ_INPUTS", 1_500)
-    private static let seed = UInt64(setting("SLUICE_FUZZ_SEED", 1))
-    /// Small, so that lengths about it are met often.
+    private static let inputs = Fuzz.inputs(1_500)
+    private static let seed = Fuzz.seed
+    /// Small, so that many lengths are close to it.
     private static let replyMaximum = 4_096
-
-    /// Values read before the input ended or was refused.
-    private static func read(_ pieces: [ArraySlice<UInt8>]) -> (values: [RESPValue], error: RedisError?) {
-        var values: [RESPValue] = []
-        do throws(RedisError) {
-            let reader = try ReplyReader(sink: ReplyBuilder { values.append($0) }, replyMaximum: replyMaximum)
-            for piece in pieces {
-                try reader.feed(ByteBuffer(bytes: piece))
-                while try reader.next() {}
-            }
-        } catch {
-            return (values, error)
-        }
-        return (values, nil)
-    }
 
     private static let numbers = [
         "0", "-1", "1", "2", "4095", "4096", "4097", "-2", "1048576", "1048577", "4294967296", "9223372036854775807",
@@ -38,23 +18,23 @@ struct ReplyFuzzTests {
         "18446744073709551616", "00", "+1", "1e3", "",
     ]
 
-    /// Replies of all types, some with lengths that lie.
-    private static func grow(_ out: inout [UInt8], depth: Int, _ random: inout SplitMix64) {
-        let lies = random.next() % 24 == 0
+    /// Replies of all types, some with wrong lengths.
+    private static func appendReply(_ out: inout [UInt8], depth: Int, _ random: inout SplitMix64) {
+        let isWrong = random.next() % 24 == 0
         let number = numbers[Int(random.next() % UInt64(numbers.count))]
         switch random.next() % 6 {
-        case 0: out += "+\(lies ? "a\rb" : "OK")\r\n".utf8
-        case 1: out += "-ERR \(lies ? "\0" : "no")\r\n".utf8
-        case 2: out += ":\(lies ? number : String(Int64(truncatingIfNeeded: random.next())))\r\n".utf8
+        case 0: out += "+\(isWrong ? "a\rb" : "OK")\r\n".utf8
+        case 1: out += "-ERR \(isWrong ? "\0" : "no")\r\n".utf8
+        case 2: out += ":\(isWrong ? number : String(Int64(truncatingIfNeeded: random.next())))\r\n".utf8
         case 3, 4:
             let count = Int(random.next() % 40)
-            out += "$\(lies ? number : String(count))\r\n".utf8
+            out += "$\(isWrong ? number : String(count))\r\n".utf8
             for _ in 0..<count { out.append(UInt8(truncatingIfNeeded: random.next())) }
             out += "\r\n".utf8
         default:
             let count = depth > 0 ? Int(random.next() % 5) : 0
-            out += "*\(lies ? number : String(count))\r\n".utf8
-            for _ in 0..<count { grow(&out, depth: depth - 1, &random) }
+            out += "*\(isWrong ? number : String(count))\r\n".utf8
+            for _ in 0..<count { appendReply(&out, depth: depth - 1, &random) }
         }
     }
 
@@ -81,7 +61,7 @@ struct ReplyFuzzTests {
         return pieces
     }
 
-    /// No value holds more than its bytes on the wire, whatever lengths they state.
+    /// A lower bound of the bytes that a value needs in RESP.
     private static func weight(_ value: RESPValue) -> Int {
         switch value {
         case .null, .integer: 4
@@ -91,17 +71,17 @@ struct ReplyFuzzTests {
         }
     }
 
-    @Test func mutatedRepliesNeitherTrapNorGrowNorDependOnTheirSlicing() async {
+    @Test func `mutated replies give the same result in any pieces, with bounded memory`() async {
         var random = SplitMix64(seed: Self.seed)
-        var (refused, read) = (0, 0)
+        var (rejected, read) = (0, 0)
         for index in 0..<Self.inputs {
             if index % 500 == 0 { await Task.yield() }
             var bytes: [UInt8] = []
-            for _ in 0...(random.next() % 4) { Self.grow(&bytes, depth: 4, &random) }
+            for _ in 0...(random.next() % 4) { Self.appendReply(&bytes, depth: 4, &random) }
             Self.mutate(&bytes, &random)
-            let whole = Self.read([bytes[...]])
-            let sliced = Self.read(Self.slices(bytes, &random))
-            refused += whole.error == nil ? 0 : 1
+            let whole = readReplies([bytes[...]], replyMaximum: Self.replyMaximum)
+            let sliced = readReplies(Self.slices(bytes, &random), replyMaximum: Self.replyMaximum)
+            rejected += whole.error == nil ? 0 : 1
             read += whole.values.count
             guard whole.values == sliced.values, whole.error?.code == sliced.error?.code,
                 whole.values.reduce(0, { $0 + Self.weight($1) }) <= bytes.count + 4
@@ -110,12 +90,12 @@ struct ReplyFuzzTests {
                 return
             }
         }
-        // Both sides are met, or the generator is worth nothing.
-        #expect(refused > Self.inputs / 50 && read > Self.inputs)
+        // The generator produces both valid and invalid replies.
+        #expect(rejected > Self.inputs / 50 && read > Self.inputs)
     }
 
-    /// A subscriber's connection: whatever is confirmed or published, only those who asked are called, and not before it is in force.
-    @Test func mutatedPushesAreRefusedOrCallTheirSubscriberOnly() async {
+    /// A handler is called only for its own channel and only after the confirmation.
+    @Test func `mutated pushes are rejected or call only the handler of their channel`() async {
         var random = SplitMix64(seed: Self.seed &+ 1)
         let names = ["a", "b", "c"]
         for index in 0..<Self.inputs {
@@ -165,15 +145,15 @@ struct ReplyFuzzTests {
                 while try reader.next() {}
             }
         } catch {
-            guard error.code == .protocolViolation else { return "refused by \(error)" }
+            guard error.code == .protocolViolation else { return "rejected by \(error)" }
         }
-        var inForce: Set<String> = []
+        var active: Set<String> = []
         for call in calls.value {
             let name = String(call.dropFirst())
             if call.hasPrefix("+") {
-                guard inForce.insert(name).inserted else { return "confirmed twice: \(name)" }
-            } else if !inForce.contains(name) {
-                return "a message before the subscription was in force: \(name)"
+                guard active.insert(name).inserted else { return "confirmed twice: \(name)" }
+            } else if !active.contains(name) {
+                return "a message before the subscription was active: \(name)"
             }
         }
         return nil

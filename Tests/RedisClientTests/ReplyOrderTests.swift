@@ -4,10 +4,11 @@ import Testing
 
 @testable import RedisClient
 
-/// Replies that do not belong to the commands they come for, and bytes without end.
+/// Replies that do not belong to their commands, and limits on bytes.
 @Suite struct ReplyOrderTests {
-    /// With a command always in flight, one reply too few or too many would otherwise shift all that follow for good.
-    @Test(arguments: [.dropped, .doubled, .rubbish, .hugeLength] as [SpoilingProxy.Spoiling]) func aShiftIsNoticedUnderLoad(
+    /// Otherwise every later command would receive the reply of another one.
+    @Test(arguments: [.dropped, .doubled, .rubbish, .hugeLength] as [SpoilingProxy.Spoiling])
+    func `a missing or extra reply closes the connection under load`(
         _ kind: SpoilingProxy.Spoiling
     ) async throws {
         try await withRedis { server in
@@ -17,14 +18,14 @@ import Testing
                 let first = try await redis.send("ECHO", "first")
                 #expect(first == .text("first"))
                 let isDone = Observed(false)
-                // Two askers: there is always a command in flight, and so never a reply that nobody waits for.
+                // Two senders: there is always a command in flight, so an extra reply is taken for the reply of a command.
                 await withTaskGroup(of: Void.self) { tasks in
-                    for asker in 0..<2 {
+                    for sender in 0..<2 {
                         tasks.addTask {
                             var number = 0
                             while !isDone.value {
                                 number += 1
-                                _ = try? await redis.send("ECHO", .string("\(asker)-\(number)"))
+                                _ = try? await redis.send("ECHO", .string("\(sender)-\(number)"))
                             }
                         }
                     }
@@ -43,7 +44,7 @@ import Testing
         }
     }
 
-    @Test func aReplyThatDoesNotFitItsCommandEndsTheConnection() async throws {
+    @Test func `a reply that does not fit its command closes the connection`() async throws {
         try await withRedis { server in
             let log = CapturedLog()
             try await withClient(server.url, log: log) { redis in
@@ -56,7 +57,9 @@ import Testing
         }
     }
 
-    @Test(arguments: [":1\r\n", "$4\r\nPONG\r\n", "+OK\r\n", "*0\r\n", "$-1\r\n"]) func aServerThatIsNotRedisIsNoConnection(_ pong: String)
+    @Test(arguments: [":1\r\n", "$4\r\nPONG\r\n", "+OK\r\n", "*0\r\n", "$-1\r\n"]) func `a server that is not Redis is not used`(
+        _ pong: String
+    )
         async throws
     {
         let server = try await ScriptedServer.start(ping: [pong, "+PONG\r\n"])
@@ -69,16 +72,16 @@ import Testing
         await server.close()
     }
 
-    @Test func commandsInFlightAreBoundedByBytes() async throws {
+    @Test func `the bytes of commands in flight are limited`() async throws {
         try await withRedis { server in
-            var settings = RedisSettings()
+            var settings = RedisSettings.forTests
             settings.bytesMaximum = 100_000
             try await withClient(server.url, settings: settings) { redis in
                 let pong = try await redis.send("PING")
                 #expect(pong == .simple("PONG"))
                 let text = String(repeating: "x", count: 60_000)
                 let codes = Observed<[RedisError.Code?]>([])
-                // In one turn of the loop: no reply can come between them.
+                // In one tick, so that no reply arrives between them.
                 redis.eventLoop.execute {
                     for _ in 0..<2 {
                         var pipeline = RedisPipeline()
@@ -86,9 +89,9 @@ import Testing
                         redis.send(pipeline) { result in codes.update { $0.append(result.error?.code) } }
                     }
                 }
-                try await until("both answers") { codes.value.count == 2 }
+                try await until("both results") { codes.value.count == 2 }
                 #expect(codes.value == [.overloaded, nil])
-                // Alone a command has room whatever its size, and what was answered counts no more.
+                // A single command may exceed the maximum, and answered commands are not counted.
                 for _ in 0..<5 {
                     #expect(try await redis.send("ECHO", .string(text + text + text)).string?.utf8.count == 180_000)
                 }
@@ -96,7 +99,7 @@ import Testing
         }
     }
 
-    @Test func bytesOfWaitingAndSentCommandsAreCountedExactly() throws {
+    @Test func `the bytes of waiting and sent commands are counted exactly`() throws {
         let deadline = NIODeadline.uptimeNanoseconds(5)
         func request(_ bytes: Int, deadline: NIODeadline = deadline) -> RequestQueue.Request {
             RequestQueue.Request(count: 1, bytes: bytes, deadline: deadline) { _ in }
@@ -125,9 +128,9 @@ import Testing
         }
     }
 
-    @Test func aMessageThatIsTooLongEndsTheSubscription() async throws {
+    @Test func `a message above the maximum closes the connection`() async throws {
         try await withRedis { server in
-            var settings = RedisSettings()
+            var settings = RedisSettings.forTests
             settings.messageMaximum = 10_000
             let log = CapturedLog()
             try await withSubscriber(server.url, settings: settings, log: log) { subscriber -> Void in

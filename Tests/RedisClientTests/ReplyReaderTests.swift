@@ -5,21 +5,6 @@ import Testing
 @testable import RedisClient
 
 @Suite struct ReplyReaderTests {
-    /// Values read from pieces, and the error that ended it.
-    private static func read(_ pieces: some Sequence<some Collection<UInt8>>) -> (values: [RESPValue], error: RedisError?) {
-        var values: [RESPValue] = []
-        do throws(RedisError) {
-            let reader = try ReplyReader(sink: ReplyBuilder { values.append($0) })
-            for piece in pieces {
-                try reader.feed(ByteBuffer(bytes: piece))
-                while try reader.next() {}
-            }
-        } catch {
-            return (values, error)
-        }
-        return (values, nil)
-    }
-
     private static let shapes: [RESPValue] = [
         .null, .simple(""), .simple("OK"), .error("ERR no"), .integer(0), .integer(-7), .integer(.max), .integer(.min), .text(""),
         .text("a"), .text("\r\n"),
@@ -27,10 +12,10 @@ import Testing
         .array([.error("E"), .simple("")]),
     ]
 
-    @Test(arguments: shapes) func everyShapeAtEverySlicing(_ value: RESPValue) {
+    @Test(arguments: shapes) func `all types of replies in pieces of any length`(_ value: RESPValue) {
         let bytes = value.encoded
         let cuts = bytes.count - 1
-        // All ways to slice up to 2^13; longer ones at every pair of places.
+        // Up to 14 bytes: all ways to cut them. More: all pairs of cuts.
         if cuts <= 13 {
             for mask in 0..<(1 << cuts) {
                 var pieces: [[UInt8]] = [[]]
@@ -38,40 +23,39 @@ import Testing
                     pieces[pieces.count - 1].append(byte)
                     if index < cuts, mask & 1 << index != 0 { pieces.append([]) }
                 }
-                #expect(Self.read(pieces) == ([value], nil))
+                #expect(readReplies(pieces) == ([value], nil))
             }
         } else {
             for first in 0...cuts {
                 for second in first...cuts {
-                    #expect(Self.read([bytes[..<first], bytes[first..<second], bytes[second...]]) == ([value], nil))
+                    #expect(readReplies([bytes[..<first], bytes[first..<second], bytes[second...]]) == ([value], nil))
                 }
             }
         }
-        #expect(Self.read(bytes.map { [$0] }) == ([value], nil))
+        #expect(readReplies(bytes.map { [$0] }) == ([value], nil))
     }
 
-    @Test func manyRepliesInOnePiece() {
-        #expect(Self.read([Self.shapes.flatMap(\.encoded)]) == (Self.shapes, nil))
+    @Test func `many replies in one piece`() {
+        #expect(readReplies([Self.shapes.flatMap(\.encoded)]) == (Self.shapes, nil))
     }
 
-    @Test func nullArrays() {
-        #expect(Self.read([Array("*-1\r\n*2\r\n*-1\r\n:1\r\n".utf8)]) == ([.null, .array([.null, .integer(1)])], nil))
+    @Test func `null arrays`() {
+        #expect(readReplies([Array("*-1\r\n*2\r\n*-1\r\n:1\r\n".utf8)]) == ([.null, .array([.null, .integer(1)])], nil))
     }
 
-    /// Whatever comes, the way it is sliced does not change what is made of it.
-    @Test func everyShortInputReadsTheSameHowEverSliced() async {
+    @Test func `the result does not depend on the pieces`() async {
         let alphabet = Array("$*:+-0129a\r\n".utf8)
         var inputs: [[UInt8]] = [[]]
         for _ in 0..<4 {
             inputs = inputs.flatMap { input in alphabet.map { input + [$0] } }
             for (index, input) in inputs.enumerated() {
-                // Every test shares a thread or two with this one, those with deadlines too.
+                // Other tests share the threads.
                 if index % 250 == 0 { await Task.yield() }
-                // A line end behind it, so that short inputs get beyond their header.
+                // A line end completes the header of short inputs.
                 for ending in [[], [13, 10], [13, 10, 97, 13, 10]] as [[UInt8]] {
                     let bytes = input + ending
-                    let whole = Self.read([bytes])
-                    let single = Self.read(bytes.map { [$0] })
+                    let whole = readReplies([bytes])
+                    let single = readReplies(bytes.map { [$0] })
                     if whole.values != single.values || whole.error?.code != single.error?.code {
                         Issue.record("\(bytes): \(whole) but byte by byte \(single)")
                         return
@@ -81,7 +65,7 @@ import Testing
         }
     }
 
-    @Test(arguments: 1...20 as ClosedRange<UInt64>) func largeRepliesInRandomSlices(_ seed: UInt64) {
+    @Test(arguments: 1...20 as ClosedRange<UInt64>) func `large replies in random pieces`(_ seed: UInt64) {
         var random = SplitMix64(seed: seed)
         let values = (0..<20).map { _ in Self.value(depth: 5, &random) }
         let bytes = values.flatMap(\.encoded)
@@ -93,7 +77,7 @@ import Testing
             pieces.append(rest.prefix(length))
             rest = rest.dropFirst(length)
         }
-        #expect(Self.read(pieces) == (values, nil))
+        #expect(readReplies(pieces) == (values, nil))
     }
 
     private static func value(depth: Int, _ random: inout SplitMix64) -> RESPValue {
@@ -108,16 +92,16 @@ import Testing
         }
     }
 
-    @Test func aBulkStringOfManyMegabytes() {
+    @Test func `a bulk string of many megabytes`() {
         let value = RESPValue.bulk(ByteBuffer(repeating: 0x78, count: 40 << 20))
         let bytes = value.encoded
         let pieces = stride(from: 0, to: bytes.count, by: 65_536).map { bytes[$0..<min($0 + 65_536, bytes.count)] }
-        #expect(Self.read(pieces) == ([value], nil))
+        #expect(readReplies(pieces) == ([value], nil))
     }
 
-    @Test func depthUpToTheReadersStack() {
-        #expect(Self.read([Array((String(repeating: "*1\r\n", count: 7) + ":1\r\n").utf8)]).error == nil)
-        let deep = Self.read([Array(String(repeating: "*1\r\n", count: 40).utf8)])
+    @Test func `the nesting depth is limited`() {
+        #expect(readReplies([Array((String(repeating: "*1\r\n", count: 7) + ":1\r\n").utf8)]).error == nil)
+        let deep = readReplies([Array(String(repeating: "*1\r\n", count: 40).utf8)])
         #expect(deep.error?.code == .protocolViolation)
         #expect(deep.error?.message.contains("depth") == true)
     }
@@ -132,10 +116,10 @@ import Testing
             ("$9223372036854775807\r\nx", "512 MB"), ("*2\r\n$9999999999\r\n", "512 MB"), ("$3\r\nabcde", "CR LF"),
             ("$3\r\nabc\r\r", "CR LF"), (":12a\r\n", "integer"),
             (":\r\n", "integer"), ("$1x\r\n", "length"), ("?\r\n", "type"), ("%1\r\n", nil), ("HTTP/1.1 400 Bad Request\r\n", "\"H\""),
-        ] as [(String, String?)]) func refusals(_ input: String, _ reason: String?)
+        ] as [(String, String?)]) func `invalid replies are rejected`(_ input: String, _ reason: String?)
     {
         for pieces in [[Array(input.utf8)], input.utf8.map { [$0] }] {
-            let (values, error) = Self.read(pieces)
+            let (values, error) = readReplies(pieces)
             #expect(values.isEmpty)
             guard let reason else { continue }
             #expect(error?.code == .protocolViolation)
@@ -143,16 +127,15 @@ import Testing
         }
     }
 
-    @Test(arguments: ["+", "-", ":", "*", "$"]) func aLineWithoutEndIsRefusedSoon(_ type: String) {
+    @Test(arguments: ["+", "-", ":", "*", "$"]) func `the length of a line is limited`(_ type: String) {
         let line = Array((type + String(repeating: "1", count: 1_000)).utf8)
-        let (values, error) = Self.read([line] + Array(repeating: line.dropFirst(), count: 100).map(Array.init))
+        let (values, error) = readReplies([line] + Array(repeating: line.dropFirst(), count: 100).map(Array.init))
         #expect(values.isEmpty)
         #expect(error?.message.contains("64 KB") == true)
     }
 
-    @Test func longArraysAreNotBelieved() {
-        // Announces many, delivers few: memory follows what arrives.
-        let (values, error) = Self.read([Array("*1048576\r\n:1\r\n".utf8)])
+    @Test func `memory is allocated for received elements only`() {
+        let (values, error) = readReplies([Array("*1048576\r\n:1\r\n".utf8)])
         #expect(values.isEmpty && error == nil)
     }
 
@@ -182,7 +165,7 @@ import Testing
         }
     }
 
-    @Test(arguments: [false, true]) func pushes(sliced: Bool) {
+    @Test(arguments: [false, true]) func `pushes of a subscription`(sliced: Bool) {
         let text =
             "*3\r\n$9\r\nsubscribe\r\n$2\r\nab\r\n:1\r\n*3\r\n$7\r\nmessage\r\n$2\r\nab\r\n$5\r\nhello\r\n*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$0\r\n\r\n"
             + "*2\r\n$4\r\npong\r\n$0\r\n\r\n+PONG\r\n*3\r\n$11\r\nunsubscribe\r\n$2\r\nab\r\n:0\r\n-NOPERM no\r\n"

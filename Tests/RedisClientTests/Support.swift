@@ -33,7 +33,7 @@ func withSubscriber<Value: Sendable>(
     return value
 }
 
-/// What an operation failed with; nil: it did not.
+/// The error code of an operation; nil if it succeeds.
 func code(_ body: () async throws -> some Sendable) async -> RedisError.Code? {
     do {
         _ = try await body()
@@ -43,14 +43,14 @@ func code(_ body: () async throws -> some Sendable) async -> RedisError.Code? {
     }
 }
 
-/// PINGs that the server has answered.
+/// The number of PINGs that the server has answered.
 func pings(_ server: PrivateRedis) async throws -> Int {
     let text = try await server.command("INFO", "commandstats").string ?? ""
     guard let line = text.split(whereSeparator: \.isNewline).first(where: { $0.hasPrefix("cmdstat_ping:calls=") }) else { return 0 }
     return Int(line.dropFirst("cmdstat_ping:calls=".count).prefix { $0.isNumber }) ?? 0
 }
 
-/// What was logged, as "level message reason".
+/// A logger's output.
 final class CapturedLog: Sendable {
     struct Line: Sendable {
         let level: Logger.Level
@@ -65,7 +65,7 @@ final class CapturedLog: Sendable {
     func lines(_ message: String) -> [Line] { lines.read { $0.filter { $0.message == message } } }
 
     func wait(for message: String) async throws -> Line {
-        try await lines.wait(deadline: .seconds(15), { "a log line \"\(message)\" among \($0)" }) { lines in
+        try await lines.wait({ "a log line \"\(message)\" among \($0)" }) { lines in
             lines.first { $0.message == message }
         }
     }
@@ -87,14 +87,31 @@ final class CapturedLog: Sendable {
     }
 }
 
-/// A server that answers the handshake and then says what it is told to, whatever it is asked.
+/// The values read from pieces of input, and the error at which reading stopped.
+func readReplies(
+    _ pieces: some Sequence<some Collection<UInt8>>, replyMaximum: Int = ReplyReader.maximumReply
+) -> (values: [RESPValue], error: RedisError?) {
+    var values: [RESPValue] = []
+    do throws(RedisError) {
+        let reader = try ReplyReader(sink: ReplyBuilder { values.append($0) }, replyMaximum: replyMaximum)
+        for piece in pieces {
+            try reader.feed(ByteBuffer(bytes: piece))
+            while try reader.next() {}
+        }
+    } catch {
+        return (values, error)
+    }
+    return (values, nil)
+}
+
+/// A server that answers the handshake and then every command with the same bytes.
 final class ScriptedServer: Sendable {
     let port: Int
     private let channel: any Channel
 
     /// - Parameters:
-    ///   - ping: the answers to PING in the handshake of the first connection, the second …; the last stays.
-    ///   - answer: to everything after the handshake.
+    ///   - ping: the answers to PING in the handshakes of successive connections. The last one is repeated.
+    ///   - answer: the answer to everything after the handshake.
     static func start(ping: [String] = ["+PONG\r\n"], answer: [UInt8] = []) async throws -> ScriptedServer {
         let connections = Observed(0)
         let channel = try await ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
@@ -150,7 +167,7 @@ final class ScriptedServer: Sendable {
 extension RESPValue {
     static func text(_ text: String) -> RESPValue { .bulk(ByteBuffer(string: text)) }
 
-    /// As Redis would write it.
+    /// The value in RESP2 encoding.
     var encoded: [UInt8] {
         switch self {
         case .null: Array("$-1\r\n".utf8)

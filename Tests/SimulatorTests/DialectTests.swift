@@ -3,17 +3,17 @@ import JSONCodec
 import Simulator
 import Testing
 
-/// The other dialects, byte for byte where it matters.
-@Suite(.timeLimit(.minutes(3))) struct DialectTests {
+/// The other dialects.
+@Suite(.timeLimit(.minutes(10))) struct DialectTests {
     private static let generation = "/api/v1/services/aigc/text-generation/generation"
     private static let speech = "/api/v1/services/aigc/multimodal-generation/generation"
 
     private static func dashscope(_ model: String, parameters: String = #""incremental_output":true,"result_format":"message""#) -> String {
         let body = #"{"model":"\#(model)","input":{"messages":[{"role":"user","content":"hi"}]},"parameters":{\#(parameters)}}"#
-        return Ask.http("POST", generation, body: body, headers: ["X-DashScope-SSE: enable", "x-request-id: d"])
+        return RequestText.http("POST", generation, body: body, headers: ["X-DashScope-SSE: enable", "x-request-id: d"])
     }
 
-    @Test func dashscopeCountsOnEveryFrame() async throws {
+    @Test func `DashScope: usage in every frame`() async throws {
         try await withSimulator { port in
             let client = try await RawClient(port: port)
             try await client.send(Self.dashscope("sim-n2-g1"))
@@ -34,7 +34,7 @@ import Testing
         }
     }
 
-    @Test func dashscopeRepeatsUnlessIncremental() async throws {
+    @Test func `DashScope: cumulative text unless incremental`() async throws {
         try await withSimulator { port in
             let client = try await RawClient(port: port)
             try await client.send(Self.dashscope("sim-n3-g0", parameters: ""))
@@ -47,7 +47,7 @@ import Testing
         }
     }
 
-    @Test func dashscopeErrorsInsideAndOut() async throws {
+    @Test func `DashScope: errors before and inside the stream`() async throws {
         try await withSimulator { port in
             let client = try await RawClient(port: port)
             try await client.send(Self.dashscope("sim-n1-g0-x"))
@@ -62,7 +62,7 @@ import Testing
         }
     }
 
-    @Test func dashscopeToolCallsPrefixAndWholeAnswers() async throws {
+    @Test func `DashScope: tool calls, prefix and complete answers`() async throws {
         try await withSimulator { port in
             let client = try await RawClient(port: port)
             try await client.send(Self.dashscope("sim-n0-g0-t-r"))
@@ -76,7 +76,7 @@ import Testing
             let body =
                 #"{"model":"sim-n4-g0","input":{"messages":[{"role":"user","content":"hi"},"#
                 + #"{"role":"assistant","content":" w0 w1","partial":true}]},"parameters":{"result_format":"message"}}"#
-            try await client.send(Ask.http("POST", Self.generation, body: body))
+            try await client.send(RequestText.http("POST", Self.generation, body: body))
             let whole = try await client.response().json()
             #expect(whole["output"]?["choices"]?[0]?["message"]?["content"] == " w2 w3")
             #expect(whole["usage"]?["output_tokens"] == 2)
@@ -85,14 +85,14 @@ import Testing
 
     private static func anthropic(_ model: String, messages: String = #"[{"role":"user","content":"hi"}]"#, stream: Bool = true) -> String {
         let body = #"{"model":"\#(model)","max_tokens":100,"stream":\#(stream),"messages":\#(messages)}"#
-        return Ask.http("POST", "/v1/messages", body: body, headers: ["anthropic-version: 2023-06-01", "x-request-id: a"])
+        return RequestText.http("POST", "/v1/messages", body: body, headers: ["anthropic-version: 2023-06-01", "x-request-id: a"])
     }
 
     private func eventNames(_ response: Response) -> [String] {
         response.chunks.map { String($0.split(separator: "\n")[0].dropFirst(7)) }
     }
 
-    @Test func anthropicTellsBlockByBlock() async throws {
+    @Test func `Anthropic: events by content block`() async throws {
         try await withSimulator { port in
             let client = try await RawClient(port: port)
             try await client.send(Self.anthropic("sim-n1-g1-r-t"))
@@ -118,7 +118,7 @@ import Testing
         }
     }
 
-    @Test func anthropicErrorsPrefixesAndRules() async throws {
+    @Test func `Anthropic: errors, prefix and rules`() async throws {
         try await withSimulator { port in
             let client = try await RawClient(port: port)
             try await client.send(Self.anthropic("sim-n1-g0-x"))
@@ -143,10 +143,10 @@ import Testing
 
     private static func ollama(_ model: String, more: String = "") -> String {
         let body = #"{"model":"\#(model)","messages":[{"role":"user","content":"hi"}]\#(more)}"#
-        return Ask.http("POST", "/api/chat", body: body, headers: ["x-request-id: o"])
+        return RequestText.http("POST", "/api/chat", body: body, headers: ["x-request-id: o"])
     }
 
-    @Test func ollamaTellsLineByLine() async throws {
+    @Test func `Ollama: one line per token`() async throws {
         try await withSimulator { port in
             let client = try await RawClient(port: port)
             try await client.send(Self.ollama("sim-n2-g1-r-t"))
@@ -167,7 +167,7 @@ import Testing
         }
     }
 
-    @Test func ollamaErrorsAndWholeAnswers() async throws {
+    @Test func `Ollama: errors and complete answers`() async throws {
         try await withSimulator { port in
             let client = try await RawClient(port: port)
             try await client.send(Self.ollama("sim-n1-g0-x"))
@@ -183,18 +183,18 @@ import Testing
         }
     }
 
-    @Test func openAISpeechIsBareSamples() async throws {
+    @Test func `OpenAI speech: raw samples`() async throws {
         try await withSimulator { port in
             let client = try await RawClient(port: port)
             func ask(_ model: String, _ format: String) -> String {
                 let body = #"{"model":"\#(model)","voice":"alloy","input":"hello","response_format":"\#(format)"}"#
-                return Ask.http("POST", "/v1/audio/speech", body: body, headers: ["x-request-id: s"])
+                return RequestText.http("POST", "/v1/audio/speech", body: body, headers: ["x-request-id: s"])
             }
             try await client.send(ask("sim-n3-g1", "pcm"))
             try await client.waitFor("0\r\n\r\n")
             let sizes = client.text.components(separatedBy: "00000780\r\n").count - 1
             #expect(sizes == 3)
-            #expect(try await Watch.ended(port, tag: "s")["tokens"] == 3)
+            #expect(try await RecordedRequests.ended(port, tag: "s")["tokens"] == 3)
 
             let other = try await RawClient(port: port)
             try await other.send(ask("sim-n3", "mp3"))
@@ -206,12 +206,12 @@ import Testing
         }
     }
 
-    @Test func dashscopeSpeechIsSamplesInEvents() async throws {
+    @Test func `DashScope speech: samples in events`() async throws {
         try await withSimulator { port in
             let client = try await RawClient(port: port)
             func ask(_ model: String) -> String {
                 let body = #"{"model":"\#(model)","input":{"text":"你好。","voice":"Cherry"}}"#
-                return Ask.http("POST", Self.speech, body: body, headers: ["X-DashScope-SSE: enable", "x-request-id: v"])
+                return RequestText.http("POST", Self.speech, body: body, headers: ["X-DashScope-SSE: enable", "x-request-id: v"])
             }
             try await client.send(ask("sim-n3-g1"))
             let response = try await client.response()
@@ -219,7 +219,7 @@ import Testing
             #expect(events.count == 4)
             #expect(events[0..<3].allSatisfy { $0["output"]?["audio"]?["data"]?.string?.utf8.count == 2560 })
             #expect(events.map { $0["output"]?["finish_reason"]?.string } == ["null", "null", "null", "stop"])
-            // The second event stands on two lines.
+            // The second event has two data lines.
             #expect(response.chunks.map { $0.components(separatedBy: "\ndata:").count - 1 } == [1, 2, 1, 2])
             try await client.send(ask("qwen3-tts-flash"))
             #expect(try await client.response().events.count == 600 / 40 + 1)
@@ -230,8 +230,7 @@ import Testing
         }
     }
 
-    /// The suffixes that have nothing to do with a dialect's words, in each of them.
-    @Test(arguments: ["dashscope", "anthropic", "ollama", "voice"]) func everyDialectDropsFallsSilentAndOutlives(dialect: String)
+    @Test(arguments: ["dashscope", "anthropic", "ollama", "voice"]) func `the suffixes -k, -h and -z in every dialect`(dialect: String)
         async throws
     {
         try await withSimulator { port in
@@ -241,7 +240,7 @@ import Testing
                 case "anthropic": Self.anthropic(model)
                 case "ollama": Self.ollama(model)
                 default:
-                    Ask.http(
+                    RequestText.http(
                         "POST", Self.speech, body: #"{"model":"\#(model)","input":{"text":"a","voice":"b"}}"#,
                         headers: ["X-DashScope-SSE: enable", "x-request-id: v"])
                 }
@@ -249,7 +248,7 @@ import Testing
             let tag = String(dialect.prefix(1))
             func clear() async throws {
                 let client = try await RawClient(port: port)
-                try await client.send(Ask.http("DELETE", "/sim/requests"))
+                try await client.send(RequestText.http("DELETE", "/sim/requests"))
                 _ = try await client.response()
                 try await client.close()
             }
@@ -261,11 +260,11 @@ import Testing
                 if model.contains("-k") {
                     #expect(!(await client.rest().hasSuffix("0\r\n\r\n")))
                 } else {
-                    _ = try await Watch.request(port, tag: tag) { ($0["tokens"]?.integer ?? 0) >= 2 }
-                    if model.contains("-h") { _ = try await Watch.request(port, tag: tag) { $0["tokens"] == 3 } }
+                    _ = try await RecordedRequests.request(port, tag: tag) { ($0["tokens"]?.integer ?? 0) >= 2 }
+                    if model.contains("-h") { _ = try await RecordedRequests.request(port, tag: tag) { $0["tokens"] == 3 } }
                     try await client.close()
                 }
-                let record = try await Watch.ended(port, tag: tag)
+                let record = try await RecordedRequests.ended(port, tag: tag)
                 #expect(record["how"]?.string == how)
                 #expect(record["tokens"]?.integer == tokens)
                 try await clear()

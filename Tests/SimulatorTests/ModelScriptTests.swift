@@ -50,15 +50,15 @@ import Testing
         Case(notScripted: "simulator"),
         Case(notScripted: "simn5"),
         Case(notScripted: ""),
-    ]) func aNameIsRead(_ example: Case) { #expect(ModelScript(model: example.model) == example.script) }
+    ]) func `model names are parsed`(_ example: Case) { #expect(ModelScript(model: example.model) == example.script) }
 
     @Test(
         arguments: [
             ("", nil), (" w0", 1), (" w0 w1 w41", 42), (" w7 and so on", 8), ("7", nil), ("hello", nil), (" w", nil), (" w12 x3", nil),
-        ] as [(String, Int?)]) func aPrefixSaysWhereToGoOn(prefix: String, next: Int?)
+        ] as [(String, Int?)]) func `the prefix determines the next token`(prefix: String, next: Int?)
     { #expect(Answer.tokenAfter(prefix) == next) }
 
-    @Test func theScheduleIsAbsolute() {
+    @Test func `the schedule is absolute`() {
         var script = ModelScript()
         script.tokens = 6
         script.gap = 10
@@ -71,7 +71,7 @@ import Testing
         #expect(pace.take(at: 1100) == 1)
         #expect(pace.take(at: 1100) == nil)
         #expect(pace.due == 1110)
-        // Late, it catches up at once.
+        // If late, it catches up at once.
         #expect(pace.take(at: 5000) == 2)
         #expect([pace.take(at: 5000), pace.take(at: 5000), pace.take(at: 5000), pace.take(at: 5000)] == [3, 4, 5, nil])
         #expect(pace.hasEnded(at: 5000))
@@ -82,7 +82,7 @@ import Testing
             ("sim-n5-k2", 2, .drop), ("sim-n5-k5", 5, .drop), ("sim-n5-k6", 5, .complete), ("sim-n5-h2", 2, .silence),
             ("sim-n5-h5", 5, .complete), ("sim-n5-k2-h1", 1, .silence), ("sim-n5-k1-h2", 1, .drop), ("sim-n5-x", 5, .errorFrame),
             ("sim-n5-d", 5, .truncated), ("sim-n0", 0, .complete),
-        ] as [(String, Int, AnswerPace.Ending)]) func anAnswerEnds(model: String, limit: Int, ending: AnswerPace.Ending) throws
+        ] as [(String, Int, AnswerPace.Ending)]) func `the end of an answer`(model: String, limit: Int, ending: AnswerPace.Ending) throws
     {
         let script = try #require(ModelScript(model: model))
         let pace = AnswerPace(script: script, start: 0, count: script.tokens, streamed: true)
@@ -90,14 +90,14 @@ import Testing
         #expect(pace.ending == ending)
     }
 
-    @Test(arguments: ["why is the sky blue?", "天空为什么是蓝色的？", ""]) func aParagraphTakesTenToTwentySeconds(question: String) {
+    @Test(arguments: ["why is the sky blue?", "天空为什么是蓝色的？", ""]) func `a paragraph takes ten to twenty seconds`(question: String) {
         let pieces = ReadableParagraph(about: question).pieces
         let seconds = Double(pieces.count) * Double(ReadableParagraph.script.gap) / 1e9
         #expect((10...20).contains(seconds))
         #expect(pieces == ReadableParagraph(about: question).pieces)
         let text = pieces.joined()
         #expect(question.isEmpty || text.contains(question))
-        // Gone on with from a prefix, it is the same text.
+        // Continued from a prefix, it is the same text.
         let prefix = pieces.prefix(40).joined()
         let rest = Answer(readable: pieces, prefix: prefix)
         #expect(prefix + rest.said(upTo: rest.count).text == text)

@@ -5,7 +5,7 @@ import NIOCore
 import NIOPosix
 import Simulator
 
-/// Runs a simulator on a free port, two loops, for as long as `body` takes.
+/// Runs `body` with a simulator on a free port and two event loops.
 func withSimulator(_ settings: SimulatorSettings = SimulatorSettings(), _ body: (Int) async throws -> Void) async throws {
     let group = MultiThreadedEventLoopGroup(numberOfThreads: 2)
     let server = SimulatorServer(settings: settings, group: group, logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })
@@ -25,9 +25,9 @@ func withSimulator(_ settings: SimulatorSettings = SimulatorSettings(), _ body: 
 struct Response {
     var status: Int
     var head: String
-    /// Without the chunks' framing.
+    /// The body without chunk framing.
     var body: String
-    /// What stood in each chunk; one element for a body that has none.
+    /// The content of each chunk; one element for a body without chunks.
     var chunks: [String]
 
     func header(_ name: String) -> String? {
@@ -38,7 +38,7 @@ struct Response {
         return nil
     }
 
-    /// The payloads of the `data:` lines, one for each event.
+    /// The payloads of the `data:` lines, one per event.
     var events: [String] {
         body.split(separator: "\n\n").map { event in
             event.split(separator: "\n").filter { $0.hasPrefix("data:") }
@@ -53,12 +53,12 @@ extension Substring {
     var trimmed: String { String(drop { $0 == " " }) }
 }
 
-/// The connection ended before what was waited for was there; what had come by then.
+/// The connection ended before the expected text was received.
 struct Ended: Error {
     var received: String
 }
 
-/// A client that sees the bytes as they are. For one task.
+/// A client without an HTTP implementation, for use in one task.
 final class RawClient {
     private let channel: any Channel
     private var iterator: AsyncStream<ByteBuffer>.Iterator
@@ -98,13 +98,13 @@ final class RawClient {
         }
     }
 
-    /// The rest of what comes, up to the end of the connection.
+    /// Everything received until the end of the connection.
     func rest() async -> String {
         while await more() {}
         return text
     }
 
-    /// The next whole response, taken out of what was received.
+    /// Removes the next complete response from the received bytes.
     func response() async throws -> Response {
         var reader = ResponseReader()
         while true {
@@ -117,7 +117,7 @@ final class RawClient {
     }
 }
 
-/// Reads one response from bytes that grow, each of them once.
+/// Reads one response incrementally.
 private struct ResponseReader {
     private(set) var position = 0
     private var response: Response?
@@ -167,8 +167,8 @@ private final class Collector: ChannelInboundHandler {
     func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
 }
 
-/// Requests as clients write them.
-enum Ask {
+/// HTTP requests as text.
+enum RequestText {
     static func http(_ method: String, _ path: String, body: String = "", headers: [String] = []) -> String {
         var lines = ["\(method) \(path) HTTP/1.1", "Host: 127.0.0.1"] + headers
         if !body.isEmpty { lines += ["Content-Type: application/json", "Content-Length: \(body.utf8.count)"] }
@@ -187,17 +187,17 @@ enum Ask {
     }
 }
 
-/// What the simulator says of requests.
-enum Watch {
+/// The simulator's records of requests.
+enum RecordedRequests {
     static func requests(_ port: Int, _ query: String = "") async throws -> [JSON] {
         let client = try await RawClient(port: port)
-        try await client.send(Ask.http("GET", "/sim/requests" + query))
+        try await client.send(RequestText.http("GET", "/sim/requests" + query))
         let answer = try await client.response().json()
         try await client.close()
         return answer["requests"]?.array ?? []
     }
 
-    /// The request of that tag, as soon as it says what is waited for.
+    /// Waits until the request with this tag satisfies a condition.
     static func request(_ port: Int, tag: String, until isReached: (JSON) -> Bool) async throws -> JSON {
         while true {
             if let found = try await requests(port, "?tag=" + tag).first, isReached(found) { return found }
@@ -210,7 +210,7 @@ enum Watch {
     }
 }
 
-/// The text of a chat stream: all the deltas' contents.
+/// The text of a chat stream: the content of all deltas.
 func content(of response: Response) throws -> String {
     try response.events.filter { $0 != "[DONE]" }.map { event in
         try JSON(parsing: event)["choices"]?[0]?["delta"]?["content"]?.string ?? ""

@@ -48,3 +48,10 @@ package struct BlockingSocket: Sendable {
 
     package func close() { _ = Glibc.close(descriptor) }
 }
+
+/// Runs a blocking `body` on a thread of its own.
+package func onThread(_ body: @escaping @Sendable () throws -> Void) async throws {
+    try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Void, any Error>) in
+        Thread { continuation.resume(with: Result { try body() }) }.start()
+    }
+}

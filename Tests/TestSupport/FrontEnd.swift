@@ -62,20 +62,20 @@ package final class FollowedJob: Sendable {
     package let id: String
     package let model: String?
     private let redis: RawRedis
-    private let judge: Observed<EventJudge>
+    private let checker: Observed<EventChecker>
     private let listening: Task<Void, Never>
 
     fileprivate init(id: String, model: String?, listener: RawRedis, redis: RawRedis) async throws {
         self.id = id
         self.model = model
         self.redis = redis
-        let judge = Observed(EventJudge(job: id, model: model, live: true))
-        self.judge = judge
+        let checker = Observed(EventChecker(job: id, model: model, live: true))
+        self.checker = checker
         let messages = try await listener.subscribe("{sluice.0}:out:\(id)")
         listening = Task {
             for await message in messages {
                 guard let events = (try? JSON(parsing: message.text))?.array else { continue }
-                judge.update { judge in for event in events { judge.take(event) } }
+                checker.update { checker in for event in events { checker.take(event) } }
             }
             await listener.close()
         }
@@ -83,21 +83,21 @@ package final class FollowedJob: Sendable {
 
     deinit { listening.cancel() }
 
-    package var heard: EventJudge { judge.value }
+    package var received: EventChecker { checker.value }
 
     /// Waits until this number of the simulator's tokens has been received.
-    package func tokens(_ count: Int, deadline: Duration = .seconds(20)) async throws {
+    package func tokens(_ count: Int, deadline: Duration = .testDeadline) async throws {
         let length = SimulatorText.tokens(count).utf8.count
-        try await judge.wait(deadline: deadline, { "\(count) tokens of \(self.id); received \($0.types.suffix(5))" }) {
+        try await checker.wait(deadline: deadline, { "\(count) tokens of \(self.id); received \($0.types.suffix(5))" }) {
             $0.text.utf8.count >= length || $0.terminal != nil ? () : nil
         }
     }
 
     /// Waits for the terminal event.
     @discardableResult
-    package func ended(deadline: Duration = .seconds(20)) async throws -> JSON {
+    package func ended(deadline: Duration = .testDeadline) async throws -> JSON {
         do {
-            return try await judge.wait(deadline: deadline, { "the end of \(self.id); received \($0.types.suffix(5))" }) { $0.terminal }
+            return try await checker.wait(deadline: deadline, { "the end of \(self.id); received \($0.types.suffix(5))" }) { $0.terminal }
         } catch {
             let record = try? await record()
             throw WaitedInVain(description: "\(error); its record is \(record ?? [:])")
@@ -107,17 +107,17 @@ package final class FollowedJob: Sendable {
     package func record() async throws -> [String: String] { try await redis.send("HGETALL", "{sluice.0}:job:\(id)").fields }
 
     /// The event log in Redis, checked separately.
-    package func log() async throws -> EventJudge { try await Self.log(of: id, model: model, redis) }
+    package func log() async throws -> EventChecker { try await Self.log(of: id, model: model, redis) }
 
-    package static func log(of id: String, model: String?, _ redis: RawRedis) async throws -> EventJudge {
-        var judge = EventJudge(job: id, model: model, live: false)
+    package static func log(of id: String, model: String?, _ redis: RawRedis) async throws -> EventChecker {
+        var checker = EventChecker(job: id, model: model, live: false)
         for entry in try await redis.send("XRANGE", "{sluice.0}:log:\(id)", "-", "+").array ?? [] {
             guard let parts = entry.array, parts.count == 2, let event = parts[1].fields["e"], let json = try? JSON(parsing: event) else {
                 throw RawRedisError(description: "an entry of the log is \(entry)")
             }
             if json["id"]?.string != parts[0].string { throw RawRedisError(description: "entry \(parts[0]) holds \(event)") }
-            judge.take(json)
+            checker.take(json)
         }
-        return judge
+        return checker
     }
 }

@@ -1,25 +1,41 @@
 import Contract
 import Foundation
 import JSONCodec
+import Testing
 
 /// Settings of the fuzz tests. A failure reports the seed and the number of the input, which reproduce it.
 package enum Fuzz {
-    /// `SLUICE_FUZZ_INPUTS`: number of inputs of each fuzz test; `standard` when it is unset.
-    package static func inputs(_ standard: Int) -> Int {
-        ProcessInfo.processInfo.environment["SLUICE_FUZZ_INPUTS"].flatMap { Int($0) } ?? standard
+    private static func setting<Value: LosslessStringConvertible>(_ name: String) -> Value? {
+        ProcessInfo.processInfo.environment[name].flatMap { Value($0) }
     }
 
+    /// Whether `SLUICE_FUZZ_INPUTS` is set, so that a test uses more inputs than in a normal run.
+    package static var isExtended: Bool { setting("SLUICE_FUZZ_INPUTS") != Int?.none }
+
+    /// `SLUICE_FUZZ_INPUTS`: number of inputs of each fuzz test; `standard` when it is unset.
+    package static func inputs(_ standard: Int) -> Int { setting("SLUICE_FUZZ_INPUTS") ?? standard }
+
     /// `SLUICE_FUZZ_SEED`; 1 when it is unset.
-    package static var seed: UInt64 { ProcessInfo.processInfo.environment["SLUICE_FUZZ_SEED"].flatMap { UInt64($0) } ?? 1 }
+    package static var seed: UInt64 { setting("SLUICE_FUZZ_SEED") ?? 1 }
+
+    /// The seed of one input, so that an input can be reproduced without the preceding ones.
+    package static func seed(of number: Int) -> UInt64 { seed &* 0x1_0000_0000 &+ UInt64(number) }
 
     /// Calls `body` for each input with a mutator of its own seed, so that an input can be reproduced without the preceding ones. Yields
     /// regularly, as other tests share the threads.
     package static func run(_ standard: Int, _ body: (inout Mutator, _ number: Int) throws -> Void) async rethrows {
         for number in 0..<inputs(standard) {
             if number % 64 == 0 { await Task.yield() }
-            var mutator = Mutator(seed: seed &* 0x1_0000_0000 &+ UInt64(number))
+            var mutator = Mutator(seed: seed(of: number))
             try body(&mutator, number)
         }
+    }
+}
+
+extension Fuzz {
+    /// Records an issue with the seed and the input. Unlike `#expect` it costs nothing on success.
+    package static func check(_ isRight: Bool, _ number: Int, sourceLocation: SourceLocation = #_sourceLocation) {
+        if !isRight { Issue.record("seed \(seed), input \(number)", sourceLocation: sourceLocation) }
     }
 }
 

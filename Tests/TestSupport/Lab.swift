@@ -11,6 +11,9 @@ import Testing
 package final class Lab: Sendable {
     package let redis: PrivateRedis
     package let folder: TemporaryFolder
+    /// The lease of all nodes by default. Nodes renew it every third of it, so a pause of a busy machine of a few seconds loses no job.
+    package static let lease = Duration.seconds(8)
+
     /// A mark in every process's environment, by which left-over processes are found.
     private let mark = "lab-\(UUID().uuidString)"
     private let state = Mutex(State())
@@ -21,7 +24,6 @@ package final class Lab: Sendable {
         var clients: [WebSocketClient] = []
         var proxies: [FaultProxy] = []
         var models = 0
-        var toleratesRunning = false
     }
 
     /// Texts that must not occur in a log.
@@ -54,17 +56,14 @@ package final class Lab: Sendable {
         }
     }
 
-    /// Permits upstream requests that are still running at the end.
-    package func tolerateRunningUpstream() { state.withLock { $0.toleratesRunning = true } }
-
     // MARK: nodes
 
     private func environment(_ extra: [String: String?]) -> [String: String] {
         var environment = Executable.environment
         environment["TEST_LAB"] = mark
         environment["SLUICE_REDIS_URL"] = redis.url
-        environment["SLUICE_LEASE"] = "3s"
-        environment["SLUICE_DRAIN_TIMEOUT"] = "5s"
+        environment["SLUICE_LEASE"] = "\(Self.lease.components.seconds)s"
+        environment["SLUICE_DRAIN_TIMEOUT"] = "15s"
         environment["SLUICE_DRAIN_NOTICE"] = "0s"
         environment["SLUICE_LOG_LEVEL"] = "info"
         for (name, value) in extra { environment[name] = value }
@@ -91,7 +90,7 @@ package final class Lab: Sendable {
     package func gateway(_ name: String = "g1", _ extra: [String: String?] = [:], ready: Bool = true) async throws -> Node {
         let port = Ports.free()
         let own: [String: String?] = [
-            "SLUICE_LISTEN": "127.0.0.1:\(port)", "SLUICE_GRACE": "3s", "SLUICE_API_KEYS": "tenant-a:\(key),tenant-b:\(otherKey)",
+            "SLUICE_LISTEN": "127.0.0.1:\(port)", "SLUICE_GRACE": "10s", "SLUICE_API_KEYS": "tenant-a:\(key),tenant-b:\(otherKey)",
         ]
         let node = try add(name, ["gateway"], port: port, environment(own.merging(extra) { $1 }))
         if ready { try await node.ready() }
@@ -144,9 +143,7 @@ package final class Lab: Sendable {
     /// - Parameter failed: whether the test has failed already; then everything is ended without checks.
     fileprivate func end(failed: Bool) async -> [String] {
         var problems: [String] = []
-        let (nodes, clients, proxies, simulator, tolerant) = state.withLock {
-            ($0.nodes, $0.clients, $0.proxies, $0.simulator, $0.toleratesRunning)
-        }
+        let (nodes, clients, proxies, simulator) = state.withLock { ($0.nodes, $0.clients, $0.proxies, $0.simulator) }
         for client in clients {
             problems += client.problems
             await client.close()
@@ -157,14 +154,14 @@ package final class Lab: Sendable {
             if node.endedUnasked { problems.append("\(node.name) ended by itself: …\(node.log.suffix(1_500))") }
         }
         let serving = nodes.filter { $0 !== simulator && $0.isRunning }
-        if !failed, !tolerant, let simulator, simulator.isRunning, !serving.isEmpty {
+        if !failed, let simulator, simulator.isRunning, !serving.isEmpty {
             do {
-                try await until("no request to run upstream any more", deadline: .seconds(10)) { try await upstream().running == 0 }
+                try await until("no request to run upstream any more") { try await upstream().running == 0 }
             } catch { problems.append("\(error)") }
         }
         for node in serving { node.terminate() }
         for node in serving where !failed {
-            do { _ = try await node.ended(within: .seconds(12)) } catch { problems.append("\(error)") }
+            do { _ = try await node.ended() } catch { problems.append("\(error)") }
         }
         for node in nodes { await node.destroy() }
         for proxy in proxies { await proxy.close() }

@@ -33,7 +33,7 @@ package enum Executable {
 
     /// Runs `sluice` with these arguments and waits for its end.
     package static func run(
-        _ arguments: [String], environment: [String: String] = [:], input: String? = nil, deadline: Duration = .seconds(30)
+        _ arguments: [String], environment: [String: String] = [:], input: String? = nil, deadline: Duration = .testDeadline
     ) async throws -> Outcome {
         let folder = try TemporaryFolder()
         defer { folder.remove() }
@@ -127,7 +127,7 @@ package final class Node: Sendable {
     package func thaw() { child?.thaw() }
 
     /// Waits for the end of the process.
-    package func ended(within deadline: Duration) async throws -> ExitStatus {
+    package func ended(within deadline: Duration = .testDeadline) async throws -> ExitStatus {
         guard let child else { throw WaitedInVain(description: "\(name) was never started") }
         guard let status = await child.wait(deadline: deadline) else {
             throw WaitedInVain(description: "\(name) did not end within \(deadline): …\(log.suffix(2_000))")
@@ -146,12 +146,12 @@ package final class Node: Sendable {
     }
 
     /// Waits until `path` returns 200. Fails at once when the process ends.
-    package func ready(path: String = "/readyz", deadline: Duration = .seconds(30)) async throws {
+    package func ready(path: String = "/readyz", deadline: Duration = .testDeadline) async throws {
         let ready: Bool
         do {
             ready = try await until("\(name) to be ready (\(path))", deadline: deadline, every: .milliseconds(10)) { () -> Bool? in
                 guard isRunning else { return false }
-                return try await HTTPCall.get(port, path, deadline: .seconds(2)).status == 200 ? true : nil
+                return try await HTTPCall.get(port, path, deadline: .seconds(10)).status == 200 ? true : nil
             }
         } catch {
             throw WaitedInVain(description: "\(error); its log ends: …\(log.suffix(2_000))")

@@ -69,7 +69,7 @@ package final class PrivateRedis: Sendable {
         if let password = options.password { arguments += ["--requirepass", password] }
         let process = try ChildProcess.spawn("redis-server", arguments + options.arguments, errors: folder.file("stderr"))
         child.withLock { $0 = process }
-        let deadline = ContinuousClock.now + .seconds(20)
+        let deadline = ContinuousClock.now + .testDeadline
         // Checked through its own socket, where only this server can answer. It then listens on its port too, or has ended.
         while ContinuousClock.now < deadline {
             guard process.isRunning else { break }
@@ -95,7 +95,7 @@ package final class PrivateRedis: Sendable {
     package func stop() async {
         guard let process = child.withLock({ $0 }) else { return }
         process.terminate()
-        if await process.wait(deadline: .seconds(10)) == nil { await process.destroy() }
+        if await process.wait(deadline: .testDeadline) == nil { await process.destroy() }
     }
 
     /// Stops and starts the server. Without an append-only file all data is lost.

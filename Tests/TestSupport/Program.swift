@@ -20,7 +20,7 @@ package enum Program {
 
     /// - Returns: the output and the status; nil when the program was killed with its children at the deadline.
     package static func run(
-        _ executable: String, _ arguments: [String], environment: [String: String]? = nil, deadline: Duration = .seconds(30)
+        _ executable: String, _ arguments: [String], environment: [String: String]? = nil, deadline: Duration = .testDeadline
     ) async throws -> Outcome {
         let folder = try TemporaryFolder("program")
         defer { folder.remove() }
@@ -53,7 +53,7 @@ package enum PythonPackages {
         }
         do {
             try FileManager.default.createDirectory(atPath: cache + "/sluice-tests", withIntermediateDirectories: true)
-            guard try await Program.run(python, ["-m", "venv", folder], deadline: .seconds(60)).succeeded else { return nil }
+            guard try await Program.run(python, ["-m", "venv", folder], deadline: .seconds(180)).succeeded else { return nil }
             let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--retries", "1", "--timeout", "10"]
             return try await Program.run(own, install + packages, deadline: .seconds(180)).succeeded ? own : nil
         } catch {

@@ -48,7 +48,7 @@ package final class RawHTTPConnection: Sendable {
     }
 
     package func wait(for text: String) async throws {
-        let _: Bool = try await received.wait(deadline: .seconds(15), { "\(text) in \($0.suffix(500))" }) { $0.contains(text) ? true : nil }
+        let _: Bool = try await received.wait({ "\(text) in \($0.suffix(500))" }) { $0.contains(text) ? true : nil }
     }
 
     package func close() async throws {

@@ -6,8 +6,9 @@ extension RedisSettings {
     /// far longer than in production.
     package static var forTests: RedisSettings {
         var settings = RedisSettings()
-        settings.commandTimeout = .seconds(30)
-        settings.connectTimeout = .seconds(30)
+        settings.commandTimeout = .seconds(60)
+        settings.connectTimeout = .seconds(60)
+        settings.silence = .seconds(60)
         return settings
     }
 }

@@ -7,12 +7,18 @@ package struct WaitedInVain: Error, CustomStringConvertible {
     package init(description: String) { self.description = description }
 }
 
+extension Duration {
+    /// The time after which a wait fails. A wait ends as soon as its condition holds, so a long deadline costs nothing, and a busy machine
+    /// may need many seconds for what takes milliseconds otherwise.
+    package static let testDeadline = Duration.seconds(40)
+}
+
 /// Polls until `probe` returns a value. Only for state of other processes that cannot be observed by a signal.
 ///
 /// An error of the probe counts as "not yet"; the last one is reported after the deadline.
 @discardableResult
 package func until<Value>(
-    _ what: String, deadline: Duration = .seconds(40), every: Duration = .milliseconds(5), isolation: isolated (any Actor)? = #isolation,
+    _ what: String, deadline: Duration = .testDeadline, every: Duration = .milliseconds(5), isolation: isolated (any Actor)? = #isolation,
     _ probe: () async throws -> Value?
 ) async throws -> Value {
     let end = ContinuousClock.now + deadline
@@ -27,7 +33,7 @@ package func until<Value>(
 }
 
 package func until(
-    _ what: String, deadline: Duration = .seconds(40), every: Duration = .milliseconds(5), isolation: isolated (any Actor)? = #isolation,
+    _ what: String, deadline: Duration = .testDeadline, every: Duration = .milliseconds(5), isolation: isolated (any Actor)? = #isolation,
     _ probe: () async throws -> Bool
 ) async throws {
     let _: Bool = try await until(what, deadline: deadline, every: every) { try await probe() ? true : nil }
@@ -70,7 +76,7 @@ package final class Observed<State: Sendable>: Sendable {
     /// Waits until `body` returns a value. `body` may change the state, such as remove a frame; this does not resume other tasks.
     /// - Parameter what: a description of the awaited condition, called with the current state after the deadline.
     package func wait<Value: Sendable>(
-        deadline: Duration, _ what: @Sendable (State) -> String, until body: @Sendable (inout State) throws -> Value?
+        deadline: Duration = .testDeadline, _ what: @Sendable (State) -> String, until body: @Sendable (inout State) throws -> Value?
     ) async throws -> Value {
         let end = ContinuousClock.now + deadline
         let alarm = Task {

@@ -19,7 +19,7 @@ package final class WebSocketClient: Sendable {
         package var session = ""
         /// Frames that belong to no request, until `expect` removes them.
         package var waiting: [Frame] = []
-        package var requests: [String: RequestJudge] = [:]
+        package var requests: [String: RequestChecker] = [:]
         package var problems: [String] = []
         /// The close code; 1006: closed without a close frame; nil: open.
         package var closeCode: Int?
@@ -43,7 +43,7 @@ package final class WebSocketClient: Sendable {
         port: Int, path: String = path, headers: [String: String] = [:], receiveBuffer: Int? = nil
     ) async throws -> WebSocketClient {
         let state = Observed(State())
-        var bootstrap = ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton).connectTimeout(.seconds(5))
+        var bootstrap = ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton).connectTimeout(.seconds(40))
         if let receiveBuffer {
             bootstrap = bootstrap.channelOption(.socketOption(.so_rcvbuf), value: SocketOptionValue(receiveBuffer))
         }
@@ -51,7 +51,7 @@ package final class WebSocketClient: Sendable {
             try await bootstrap
             .connect(host: "127.0.0.1", port: port) { channel in
                 // A server that accepts the connection and sends nothing must not block a test indefinitely.
-                let alarm = channel.eventLoop.scheduleTask(in: .seconds(10)) {
+                let alarm = channel.eventLoop.scheduleTask(in: .seconds(40)) {
                     if !state.value.isUpgraded { channel.close(promise: nil) }
                 }
                 channel.closeFuture.whenComplete { _ in alarm.cancel() }
@@ -134,7 +134,7 @@ package final class WebSocketClient: Sendable {
         for (name, value) in fields { payload[name] = value }
         state.update { state in
             guard state.requests[id] == nil else { return }
-            state.requests[id] = RequestJudge(id: id, model: model)
+            state.requests[id] = RequestChecker(id: id, model: model)
             state.requests[id]?.sentAt = monotonicNanoseconds()
         }
         try await send("REQUEST", .object(payload))
@@ -143,9 +143,9 @@ package final class WebSocketClient: Sendable {
 
     /// Continues a request of another socket with its state.
     package func resume(_ other: ClientRequest) async throws -> ClientRequest {
-        var judge = other.judge
-        judge.resume()
-        let taken = judge
+        var checker = other.checker
+        checker.resume()
+        let taken = checker
         state.update { $0.requests[other.id] = taken }
         var payload = JSONObject()
         payload["request_id"] = .string(other.id)
@@ -174,7 +174,7 @@ package final class WebSocketClient: Sendable {
     /// Waits for and removes the first frame of this type that belongs to no request.
     @discardableResult
     package func expect(
-        _ type: String, deadline: Duration = .seconds(40), where matches: @Sendable (JSON) -> Bool = { _ in true }
+        _ type: String, deadline: Duration = .testDeadline, where matches: @Sendable (JSON) -> Bool = { _ in true }
     ) async throws -> Frame {
         try await state.wait(deadline: deadline, { "a frame \(type); there are \($0.waiting.suffix(3)), close code \($0.closeCode ?? 0)" })
         { state in
@@ -189,7 +189,7 @@ package final class WebSocketClient: Sendable {
     }
 
     /// Waits until the server closes the connection.
-    package func closed(deadline: Duration = .seconds(40)) async throws -> Int {
+    package func closed(deadline: Duration = .testDeadline) async throws -> Int {
         try await state.wait(deadline: deadline, { "the socket's end; there are \($0.waiting.suffix(3))" }) { $0.closeCode }
     }
 
@@ -224,29 +224,29 @@ package struct ClientRequest: Sendable {
     package let id: String
     package let client: WebSocketClient
 
-    package var judge: RequestJudge { client.state.read { [id] in $0.requests[id] ?? RequestJudge(id: id, model: nil) } }
-    package var text: String { judge.text }
+    package var checker: RequestChecker { client.state.read { [id] in $0.requests[id] ?? RequestChecker(id: id, model: nil) } }
+    package var text: String { checker.text }
 
     /// Waits until this number of the simulator's tokens has arrived or the request has ended.
-    package func tokens(_ count: Int, deadline: Duration = .seconds(20)) async throws {
+    package func tokens(_ count: Int, deadline: Duration = .testDeadline) async throws {
         let length = SimulatorText.tokens(count).utf8.count
         try await wait(deadline, "\(count) tokens") { $0.text.utf8.count >= length || $0.end != nil }
     }
 
     @discardableResult
-    package func ended(deadline: Duration = .seconds(30)) async throws -> RequestJudge {
+    package func ended(deadline: Duration = .testDeadline) async throws -> RequestChecker {
         try await wait(deadline, "its end") { $0.end != nil }
-        return judge
+        return checker
     }
 
-    private func wait(_ deadline: Duration, _ what: String, until condition: @escaping @Sendable (RequestJudge) -> Bool) async throws {
+    private func wait(_ deadline: Duration, _ what: String, until condition: @escaping @Sendable (RequestChecker) -> Bool) async throws {
         let id = id
         try await client.state.wait(
             deadline: deadline,
             { "\(what) of \(id); \($0.requests[id].map { "\($0.frames) frames, text …\($0.text.suffix(30))" } ?? "unknown")" }
         ) { state -> Void? in
-            guard let judge = state.requests[id] else { return nil }
-            if condition(judge) { return () }
+            guard let checker = state.requests[id] else { return nil }
+            if condition(checker) { return () }
             if let code = state.closeCode { throw WaitedInVain(description: "the socket closed with \(code) before \(what) of \(id)") }
             return nil
         }

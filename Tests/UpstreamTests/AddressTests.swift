@@ -5,8 +5,8 @@ import Testing
 
 @testable import Upstream
 
-/// Names and addresses: both families, whichever of them answers.
-@Suite(.timeLimit(.minutes(3)))
+/// Host names and addresses of both families.
+@Suite(.timeLimit(.minutes(10)))
 struct AddressTests {
     private static func stream(_ exchange: RawServer.Exchange) {
         exchange.beginStream()
@@ -23,9 +23,9 @@ struct AddressTests {
         return true
     }
 
-    /// `localhost` is both ::1 and 127.0.0.1: the one on which nobody listens does not keep the other from being tried.
+    /// `localhost` is both ::1 and 127.0.0.1; the server listens on one of them.
     @Test(arguments: [("127.0.0.1", "localhost"), ("::1", "localhost"), ("::1", "[::1]"), ("127.0.0.1", "127.0.0.1")])
-    func theFamilyThatListensIsFound(listens: String, asked: String) async throws {
+    func `a host name is tried in both address families`(listens: String, asked: String) async throws {
         let hasIPv6 = await Self.hasIPv6()
         guard listens == "127.0.0.1" || hasIPv6 else { return }
         let server = try await RawServer(host: listens, Self.stream)
@@ -34,7 +34,7 @@ struct AddressTests {
         try await server.stop()
     }
 
-    @Test(arguments: ["nobody.invalid", "a..b", "-", "999.1.1.1"]) func aNameThatNobodyHasIsUnreachable(name: String) async throws {
+    @Test(arguments: ["nobody.invalid", "a..b", "-", "999.1.1.1"]) func `an unknown host name is unreachable`(name: String) async throws {
         let recording = try await Caller.with { try await $0.ask(.at("http://\(name)/v1")) }
         let failure = try #require(recording.failure?.failure)
         #expect(failure.code == .upstreamUnreachable && recording.connected == 0, "\(failure)")

@@ -3,10 +3,10 @@ import NIOSSL
 import TestSupport
 import Testing
 
-/// A throwaway authority in a temporary folder, and the certificates that it signs.
+/// A temporary certificate authority and the certificates that it signs.
 struct CertificateAuthority {
     private let folder: TemporaryFolder
-    /// PEM, for those who are to trust it.
+    /// The PEM file of its certificate.
     var file: String { folder.file("ca.pem") }
 
     private init(_ folder: TemporaryFolder) { self.folder = folder }
@@ -32,10 +32,10 @@ struct CertificateAuthority {
         try #require(made.succeeded, "openssl \(arguments): \(made.output)")
     }
 
-    /// What a server needs that is known under `names` (`DNS:…`, `IP:…`).
+    /// A server configuration with a certificate for `names` (`DNS:…`, `IP:…`).
     /// - Parameters:
-    ///   - days: from now; below 0 it has expired.
-    ///   - protocols: what it speaks, the best first.
+    ///   - days: validity from now; negative: expired.
+    ///   - protocols: ALPN protocols in order of preference.
     func server(names: String, days: Int = 2, protocols: [String] = ["http/1.1"]) async throws -> NIOSSLContext {
         let (certificate, extensions) = (folder.file("server.pem"), folder.file("server.ext"))
         try "subjectAltName=\(names)".write(toFile: extensions, atomically: true, encoding: .utf8)

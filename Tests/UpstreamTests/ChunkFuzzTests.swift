@@ -6,7 +6,7 @@ import Testing
 
 @testable import Upstream
 
-/// The chunk scanner beside `JSONDecoder`, on mutations of real chunks.
+/// Compares the chunk scanner with `JSONDecoder` on mutated chunks.
 @Suite(.serialized, .cpuBound)
 struct ChunkFuzzTests {
     private struct Reference: Decodable {
@@ -47,7 +47,7 @@ struct ChunkFuzzTests {
         "{", "}", "[", "]", "\"", ":", ",", "null", "true", "0", "1.0", "-", "e9", "\\", "\\u00e9", "\\ud83d", " ", "\n", "é", "\"x\":1,",
     ].map { Array($0.utf8) }
 
-    private static func mutate(_ bytes: inout [UInt8], _ generator: inout SplitMix) {
+    private static func mutate(_ bytes: inout [UInt8], _ generator: inout SplitMix64) {
         for _ in 0..<Int.random(in: 1...3, using: &generator) {
             guard !bytes.isEmpty else { return }
             let place = Int.random(in: 0..<bytes.count, using: &generator)
@@ -65,29 +65,29 @@ struct ChunkFuzzTests {
 
     private static func scan(_ bytes: [UInt8]) -> OpenAIChunk? { bytes.withUnsafeBytes { try? OpenAIChunk(scanning: $0) } }
 
-    /// What may differ: the scanner steps over strings that it does not want without looking into them, mends halves of surrogate pairs,
-    /// and takes content in parts; of a name that stands twice each takes another.
+    /// Whether the results may differ. The scanner skips unused strings without validation, replaces halves of surrogate pairs and accepts
+    /// content in parts. With a duplicate name each uses another value.
     private static func mayDiffer(_ bytes: [UInt8]) -> Bool {
         if bytes.contains(where: { $0 == UInt8(ascii: "\\") || $0 >= 0x80 }) { return true }
         guard let json = try? JSON(parsing: bytes, rules: .lenient) else { return false }
-        return hasTwins(json)
+        return hasDuplicateNames(json)
     }
 
-    private static func hasTwins(_ json: JSON) -> Bool {
+    private static func hasDuplicateNames(_ json: JSON) -> Bool {
         switch json {
-        case .array(let elements): elements.contains(where: hasTwins)
-        case .object(let object): Set(object.names).count != object.names.count || object.members.contains { hasTwins($0.value) }
+        case .array(let elements): elements.contains(where: hasDuplicateNames)
+        case .object(let object): Set(object.names).count != object.names.count || object.members.contains { hasDuplicateNames($0.value) }
         default: false
         }
     }
 
-    @Test func agreesWithJSONDecoder() async throws {
-        let rounds = ProcessInfo.processInfo.environment["SLUICE_FUZZ_ROUNDS"].flatMap { Int($0) } ?? 100_000
-        var generator = SplitMix(seed: 42)
+    @Test func `the scanner agrees with JSONDecoder`() async throws {
+        let rounds = Fuzz.inputs(100_000)
+        var generator = SplitMix64(seed: Fuzz.seed)
         let decoder = JSONDecoder()
         var bothRead = 0
         for round in 0..<rounds {
-            // Every test shares a thread or two with this one, those with deadlines too.
+            // Other tests share the threads.
             if round % 250 == 0 { await Task.yield() }
             var bytes = Self.seeds[round % Self.seeds.count]
             Self.mutate(&bytes, &generator)
@@ -99,7 +99,7 @@ struct ChunkFuzzTests {
                 bothRead += 1
                 if Self.same(scanned, decoded) || Self.mayDiffer(bytes) { continue }
             case (_?, nil):
-                // A kind that only the scanner allows or does not look at.
+                // A type that only the scanner accepts or skips.
                 if Self.mayDiffer(bytes) || (try? JSON(parsing: bytes, rules: .lenient)) != nil { continue }
             case (nil, _?):
                 if Self.mayDiffer(bytes) || Self.isKnownStrictness(bytes) { continue }
@@ -110,7 +110,7 @@ struct ChunkFuzzTests {
         #expect(bothRead > rounds / 20, "too few mutations were still chunks")
     }
 
-    /// The scanner reads numbers beyond 64 bits as no whole numbers; JSONDecoder does not care in members it does not know.
+    /// Whether the chunk has members that the scanner reads and `Reference` does not.
     private static func isKnownStrictness(_ bytes: [UInt8]) -> Bool {
         guard let json = try? JSON(parsing: bytes, rules: .lenient) else { return true }
         return json["error"] != nil || json["message"] != nil || json["code"] != nil

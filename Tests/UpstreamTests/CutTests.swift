@@ -7,12 +7,12 @@ import Testing
 @testable import CurlTransport
 @testable import Upstream
 
-/// A job's connection cut from a thread that is not the loop's.
-@Suite(.timeLimit(.minutes(3)))
+/// Shutdown of a job's connection from another thread than the loop's.
+@Suite(.timeLimit(.minutes(10)))
 struct CutTests {
     private let job = GenerationRequest.hello.jobID
 
-    @Test func aStreamIsCutFromAnotherThread() async throws {
+    @Test func `a stream is cut from another thread`() async throws {
         let server = try await RawServer { exchange in
             exchange.beginStream()
             exchange.chunk(EngineScript.token)
@@ -23,9 +23,9 @@ struct CutTests {
             try await caller.begin(.at(server.url), recorder)
             for await _ in begun {}
             #expect(caller.sockets.cut(job))
-            #expect(!caller.sockets.cut(job), "it is cut once")
+            #expect(!caller.sockets.cut(job), "only once")
             for await _ in server.closed { break }
-            // Its broken connection is no news: the interrupt comes to the loop by itself.
+            // The end of the connection is not reported as a failure; the loop receives the interrupt separately.
             #expect(await caller.openCalls == 1)
             #expect(await caller.result(of: recorder) == nil)
             await caller.cancel(recorder)
@@ -36,14 +36,14 @@ struct CutTests {
         try await server.stop()
     }
 
-    @Test func aRequestThatWaitsForItsAnswerIsCut() async throws {
-        let (asked, ask) = AsyncStream.makeStream(of: Void.self)
-        let server = try await RawServer { _ in ask.finish() }
+    @Test func `a request without a response is cut`() async throws {
+        let (received, receive) = AsyncStream.makeStream(of: Void.self)
+        let server = try await RawServer { _ in receive.finish() }
         try await Caller.with { caller in
             let recorder = Recorder()
             try await caller.begin(.at(server.url), recorder)
-            for await _ in asked {}
-            // The server may have read the request before libcurl has said what it waits for.
+            for await _ in received {}
+            // The server may have read the request before libcurl has registered the socket.
             try await until("the connection to be known") { caller.sockets.cut(job) }
             for await _ in server.closed { break }
             await caller.cancel(recorder)
@@ -52,7 +52,7 @@ struct CutTests {
         try await server.stop()
     }
 
-    @Test func aKeptConnectionIsNobodys() async throws {
+    @Test func `a pooled connection belongs to no job`() async throws {
         let server = try await RawServer(EngineScript.stream)
         try await Caller.with { caller in
             for _ in 0..<5 {
@@ -66,8 +66,8 @@ struct CutTests {
         try await server.stop()
     }
 
-    /// Connections go from call to call while others are cut: never is it the wrong one.
-    @Test func onlyTheJobsOwnConnectionIsCut() async throws {
+    /// Connections are reused by calls while others are cut.
+    @Test func `only the job's own connection is cut`() async throws {
         let server = try await RawServer { exchange in
             exchange.beginStream()
             exchange.chunk(EngineScript.token)
@@ -106,7 +106,7 @@ struct CutTests {
         try await server.stop()
     }
 
-    /// Tries until the call has ended.
+    /// Retries until the call has ended.
     private static func cut(_ job: JobID, _ caller: Caller, _ recorder: Recorder) async -> Bool {
         while await caller.result(of: recorder) == nil {
             if caller.sockets.cut(job) { return true }

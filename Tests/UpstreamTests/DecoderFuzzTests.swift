@@ -6,12 +6,11 @@ import Testing
 @testable import CurlTransport
 @testable import Upstream
 
-/// Every dialect's decoder on nearly right answers: it never traps, what it tells is bounded, and the slicing of the bytes changes nothing.
-///
-/// `SLUICE_FUZZ_INPUTS` (per dialect) and `SLUICE_FUZZ_SEED` choose how many inputs and which.
+/// All decoders with almost valid responses: no trap, bounded output, and the same result in any pieces. See `Fuzz` for the settings; the
+/// number of inputs applies to each dialect.
 @Suite(.serialized, .cpuBound)
 struct DecoderFuzzTests {
-    /// What one answer came to.
+    /// The result of one response.
     fileprivate struct Outcome: Equatable {
         var text = ""
         var reasoning = ""
@@ -62,9 +61,9 @@ struct DecoderFuzzTests {
         .modelNotFound, .invalidRequest, .contentFiltered,
     ]
 
-    /// - Returns: what is wrong with the outcome; nil when nothing is.
+    /// - Returns: a description of the problem; nil if there is none.
     private static func fault(_ outcome: Outcome, input: [UInt8]) -> String? {
-        // An escape of two bytes may stand for a character of three.
+        // An escape sequence of two bytes may become a character of three.
         if outcome.text.utf8.count + outcome.reasoning.utf8.count > 3 * input.count { return "more text than was sent" }
         if let failure = outcome.failure, !allowed.contains(failure.code) { return "code \(failure.code)" }
         for output in outcome.others {
@@ -83,13 +82,13 @@ struct DecoderFuzzTests {
     }
 
     @Test(arguments: FuzzGrammar.Dialect.allCases)
-    func decoders(_ dialect: FuzzGrammar.Dialect) async {
-        let inputs = FuzzSettings.inputs(300)
+    func `decoders accept or reject any input, with the same result in any pieces`(_ dialect: FuzzGrammar.Dialect) async {
+        let inputs = Fuzz.inputs(300)
         var complete = 0
         for index in 0..<inputs {
-            // Every test shares a thread or two with this one.
+            // Other tests share the threads.
             if index % 100 == 0 { await Task.yield() }
-            var random = FuzzSettings.random(index)
+            var random = SplitMix64(seed: Fuzz.seed(of: index))
             var input = FuzzGrammar.body(dialect, &random)
             if Bool.random(using: &random) { FuzzGrammar.mutate(&input, &random) }
             let whole = Self.read(dialect, [input[...]])
@@ -97,7 +96,7 @@ struct DecoderFuzzTests {
             let sliced = Self.read(dialect, FuzzGrammar.slices(input, &random))
             let fault = Self.fault(whole, input: input) ?? (whole == sliced ? nil : "sliced: \(sliced)\nwhole: \(whole)")
             guard let fault else { continue }
-            Issue.record("seed \(FuzzSettings.seed), input \(index), \(dialect): \(fault)\n\(String(decoding: input, as: UTF8.self))")
+            Issue.record("seed \(Fuzz.seed), input \(index), \(dialect): \(fault)\n\(String(decoding: input, as: UTF8.self))")
             return
         }
         #expect(complete > inputs / 100, "too few inputs were whole answers")
@@ -115,7 +114,7 @@ extension DecoderFuzzTests.Outcome {
 }
 
 extension ArraySlice<UInt8> {
-    /// The bytes for a body that throws a `Failure`.
+    /// Passes the bytes to a closure that throws a `Failure`.
     fileprivate func withFailingBytes(_ body: (UnsafeRawBufferPointer) throws(Failure) -> Void) throws(Failure) {
         let result: Result<Void, Failure> = withUnsafeBytes { bytes in
             do throws(Failure) { return .success(try body(bytes)) } catch { return .failure(error) }

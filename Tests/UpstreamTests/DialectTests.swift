@@ -6,7 +6,7 @@ import Testing
 @testable import CurlTransport
 @testable import Upstream
 
-/// A recorded-form stream and what it must come out as.
+/// A recorded stream and the expected result.
 struct Recorded: Sendable, CustomTestStringConvertible {
     var name: String
     var kind: UpstreamConfiguration.Kind
@@ -14,14 +14,14 @@ struct Recorded: Sendable, CustomTestStringConvertible {
     var outputs: [UpstreamOutput] = []
     var chunks = 0
     var isComplete = true
-    /// The stream ends with this failure instead.
+    /// The expected failure, if any.
     var failure: FailureCode?
     var status: Int?
 
     var testDescription: String { "\(kind) \(name)" }
 }
 
-/// What a decoder made of a stream.
+/// The result of decoding a stream.
 private struct Decoded: Equatable {
     var outputs: [UpstreamOutput] = []
     var chunks = 0
@@ -284,7 +284,7 @@ struct DialectTests {
         Recorded(name: "rubbish", kind: .ollama, stream: "hello\n", isComplete: false, failure: .upstreamProtocol),
     ]
 
-    @Test(arguments: openAI + dashScope + anthropic + ollama) func comesOutTheSameAtEverySlicing(_ recorded: Recorded) throws {
+    @Test(arguments: openAI + dashScope + anthropic + ollama) func `the result does not depend on the pieces`(_ recorded: Recorded) throws {
         let bytes = Array(recorded.stream.utf8)
         let whole = try Decoded(recorded.kind, [bytes[...]])
         #expect(whole.outputs == recorded.outputs)
@@ -301,8 +301,10 @@ struct DialectTests {
         }
     }
 
-    /// Whatever comes: an answer or a failure, the same at any slicing, one end at most, and no call whose arguments are no JSON.
-    @Test(arguments: openAI + dashScope + anthropic + ollama) func mutatedStreamsEndLikeOthers(_ recorded: Recorded) throws {
+    /// The result is the same in any pieces, with at most one end, and the arguments of all tool calls are JSON.
+    @Test(arguments: openAI + dashScope + anthropic + ollama) func `mutated streams end with a result or a failure`(_ recorded: Recorded)
+        throws
+    {
         let seed = recorded.name.utf8.reduce(UInt64(7)) { $0 &* 31 &+ UInt64($1) }
         var generator = SplitMix64(seed: seed)
         let bits = [
@@ -331,7 +333,7 @@ struct DialectTests {
         }
     }
 
-    @Test func toolArgumentsAreBounded() throws {
+    @Test func `the arguments of tool calls are limited`() throws {
         var tools = ToolCallAssembler()
         let part = String(repeating: "x", count: 1 << 20)
         let error = #expect(throws: Failure.self) {
@@ -344,7 +346,7 @@ struct DialectTests {
         #expect(throws: Failure.self) { for index in 0..<2000 { try many.add(.init(index: index)) } }
     }
 
-    @Test func callsWithoutAnIndexAreToldApartByTheirIDs() throws {
+    @Test func `tool calls without an index are distinguished by their ids`() throws {
         var tools = ToolCallAssembler()
         try tools.add(.init(id: "a", name: "f", arguments: "{"))
         try tools.add(.init(arguments: "}"))

@@ -5,10 +5,10 @@ import Testing
 
 @testable import Upstream
 
-/// What goes wrong with an upstream, and the one failure that it ends in.
-@Suite(.timeLimit(.minutes(3)))
+/// Faults of upstreams and the resulting failures.
+@Suite(.timeLimit(.minutes(10)))
 struct EngineFaultTests {
-    @Test func refused() async throws {
+    @Test func `a refused connection`() async throws {
         let server = try await RawServer(EngineScript.stream)
         let url = server.url
         try await server.stop()
@@ -53,7 +53,7 @@ struct EngineFaultTests {
                 .rateLimited
             ),
         ] as [(String, String, FailureCode)])
-    func aBrokenAnswer(_ name: String, _ bytes: String, _ code: FailureCode) async throws {
+    func `a broken response`(_ name: String, _ bytes: String, _ code: FailureCode) async throws {
         let recording = try await EngineScript.ask { exchange in
             exchange.channel.writeAndFlush(ByteBuffer(string: bytes)).whenComplete { _ in exchange.close() }
         }
@@ -62,7 +62,7 @@ struct EngineFaultTests {
     }
 
     @Test(arguments: [EngineScript.finish + EngineScript.done, EngineScript.finish, EngineScript.finish + EngineScript.usage])
-    func anAnswerThatIsWholeOutlivesItsConnection(_ end: String) async throws {
+    func `a complete answer survives the loss of its connection`(_ end: String) async throws {
         let recording = try await EngineScript.ask { exchange in
             exchange.beginStream()
             exchange.chunk(EngineScript.token)
@@ -73,8 +73,8 @@ struct EngineFaultTests {
         #expect(recording.text == "Hello")
     }
 
-    @Test func anAnswerThatIsWholeDoesNotWaitForItsConnection() async throws {
-        // The end mark came; the last chunk of the body never does.
+    @Test func `a complete answer does not wait for the end of its body`() async throws {
+        // The end mark is received, but not the last chunk of the body.
         let recording = try await EngineScript.ask { exchange in
             exchange.beginStream()
             exchange.chunk(EngineScript.token + EngineScript.finish + EngineScript.done)
@@ -82,7 +82,7 @@ struct EngineFaultTests {
         #expect(recording.result == .complete)
     }
 
-    @Test func anErrorFrameClosesTheConnection() async throws {
+    @Test func `an error frame closes the connection`() async throws {
         let server = try await RawServer { exchange in
             exchange.beginStream()
             exchange.chunk(EngineScript.token + "data: {\"error\":\"out of memory\"}\n\n")
@@ -95,12 +95,12 @@ struct EngineFaultTests {
     }
 
     @Test(arguments: [String(repeating: "a: b\r\n", count: 20_000), "a: " + String(repeating: "b", count: 200_000)])
-    func endlessHeaders(_ headers: String) async throws {
+    func `the size of headers is limited`(_ headers: String) async throws {
         let recording = try await EngineScript.ask { $0.send("HTTP/1.1 200 OK\r\n" + headers) }
         #expect(recording.failure?.failure.code == .upstreamProtocol, "\(String(describing: recording.result))")
     }
 
-    @Test func anEndlessLine() async throws {
+    @Test func `the length of a line is limited`() async throws {
         let recording = try await EngineScript.ask { exchange in
             exchange.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: ")
             exchange.send([UInt8](repeating: 0x61, count: 3 << 20))
@@ -109,7 +109,7 @@ struct EngineFaultTests {
         #expect(recording.failure?.failure.message.contains("longer than") == true)
     }
 
-    @Test func anEndlessErrorBody() async throws {
+    @Test func `the size of an error body is limited`() async throws {
         let recording = try await EngineScript.ask { exchange in
             exchange.send("HTTP/1.1 500 Oops\r\nContent-Type: text/plain\r\n\r\n")
             exchange.send([UInt8](repeating: 0x61, count: 1 << 20))
@@ -118,7 +118,7 @@ struct EngineFaultTests {
         #expect((recording.failure?.failure.message.utf8.count ?? 0) < 1000)
     }
 
-    @Test func anAnswerThatIgnoredStreaming() async throws {
+    @Test func `a response that is not streamed`() async throws {
         let body =
             #"{"choices":[{"index":0,"message":{"role":"assistant","content":"Hi","tool_calls":[{"id":"a","function":{"name":"f","arguments":"{}"}}]},"#
             + #""finish_reason":"tool_calls"}],"usage":{"prompt_tokens":1,"completion_tokens":2}}"#
@@ -131,7 +131,7 @@ struct EngineFaultTests {
             ])
     }
 
-    @Test func anErrorAnswerTellsItsCircumstances() async throws {
+    @Test func `the failure of an error response has its details`() async throws {
         let body = #"{"error":{"message":"Slow down, sk-secret-canary","type":"limit_requests","code":"limit_requests"}}"#
         let recording = try await EngineScript.ask { $0.answer("429 Too Many", "retry-after: 7\r\nX-Request-ID: abc\r\n", body) }
         let failure = try #require(recording.failure)

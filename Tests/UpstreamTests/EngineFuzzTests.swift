@@ -5,10 +5,9 @@ import Testing
 
 @testable import Upstream
 
-/// Whole HTTP responses that are nearly right, through libcurl: each call ends once, with a failure that means something, and the engine
-/// serves the next one.
+/// Mutated HTTP responses through libcurl: each call ends once, with a meaningful failure, and the engine serves the next one.
 ///
-/// A hundredth of `SLUICE_FUZZ_INPUTS` is tried here; `SLUICE_FUZZ_SEED` chooses which.
+/// The test uses a hundredth of `SLUICE_FUZZ_INPUTS` inputs.
 @Suite(.serialized, .cpuBound)
 struct EngineFuzzTests {
     private static let statusLines = [
@@ -59,7 +58,7 @@ struct EngineFuzzTests {
         head.append("Content-Type: \(dialect.contentType)")
         for _ in 0..<Int.random(in: 0...3, using: &random) {
             let header = headers.randomElement(using: &random) ?? ""
-            // Some stand before all others: a continuation there continues nothing.
+            // Some are inserted before all other headers, where a continuation continues nothing.
             if Bool.random(using: &random) { head.append(header) } else { head.insert(header, at: head.count - 1) }
         }
         switch Int.random(in: 0..<3, using: &random) {
@@ -74,7 +73,7 @@ struct EngineFuzzTests {
         return bytes
     }
 
-    /// The number of the input is in the request's id, which each request carries in its head.
+    /// The number of the input is part of the request's id in the head.
     private static func index(of exchange: RawServer.Exchange) -> Int? {
         guard let mark = exchange.head.firstRange(of: "x-request-id: p0-fuzz-") else { return nil }
         return Int(exchange.head[mark.upperBound...].prefix { $0.isNumber })
@@ -82,7 +81,7 @@ struct EngineFuzzTests {
 
     private static func answer(_ exchange: RawServer.Exchange, _ dialect: FuzzGrammar.Dialect) {
         guard let index = index(of: exchange) else { return EngineScript.stream(exchange) }
-        var random = FuzzSettings.random(index)
+        var random = SplitMix64(seed: Fuzz.seed(of: index))
         let bytes = response(dialect, &random)
         let pieces = FuzzGrammar.slices(bytes, &random)
         for piece in pieces.prefix(20) { exchange.send(Array(piece)) }
@@ -90,16 +89,19 @@ struct EngineFuzzTests {
         exchange.channel.writeAndFlush(ByteBuffer(bytes: rest)).whenComplete { _ in exchange.close() }
     }
 
-    @Test(.timeLimit(.minutes(3)), .enabled(if: ProcessInfoInputs.areUsual), arguments: FuzzGrammar.Dialect.allCases)
-    func responses(_ dialect: FuzzGrammar.Dialect) async throws { try await Self.run(dialect) }
+    @Test(.timeLimit(.minutes(10)), .disabled(if: Fuzz.isExtended), arguments: FuzzGrammar.Dialect.allCases)
+    func `every mutated response ends with a result or a failure`(_ dialect: FuzzGrammar.Dialect) async throws {
+        try await Self.run(dialect)
+    }
 
-    /// Without a limit of time.
-    @Test(.disabled(if: ProcessInfoInputs.areUsual, "SLUICE_FUZZ_INPUTS is not set"), arguments: FuzzGrammar.Dialect.allCases)
-    func manyResponses(_ dialect: FuzzGrammar.Dialect) async throws { try await Self.run(dialect) }
+    @Test(.enabled(if: Fuzz.isExtended, "SLUICE_FUZZ_INPUTS is not set"), arguments: FuzzGrammar.Dialect.allCases)
+    func `every mutated response ends with a result or a failure, without a time limit`(_ dialect: FuzzGrammar.Dialect) async throws {
+        try await Self.run(dialect)
+    }
 
     private static func run(_ dialect: FuzzGrammar.Dialect) async throws {
         let server = try await RawServer { answer($0, dialect) }
-        let inputs = FuzzSettings.inputs(3_000) / 100
+        let inputs = Fuzz.inputs(3_000) / 100
         try await Caller.with { caller in
             for index in 0..<inputs {
                 let id = try #require(JobID("p0-fuzz-\(index)"))
@@ -116,7 +118,7 @@ struct EngineFuzzTests {
                     failure = try await caller.ask(.at(server.url, kind: kind), request).failure?.failure
                 }
                 guard let failure else { continue }
-                let place = "seed \(FuzzSettings.seed), input \(index), \(dialect)"
+                let place = "seed \(Fuzz.seed), input \(index), \(dialect)"
                 #expect(failure.code != .internal && failure.code != .upstreamUnreachable, "\(place): \(failure)")
                 #expect(failure.message.utf8.count <= 600 && !failure.message.contains("canary"), "\(place): \(failure)")
             }
@@ -126,9 +128,4 @@ struct EngineFuzzTests {
         }
         try await server.stop()
     }
-}
-
-/// Whether the number of inputs is the default one.
-private enum ProcessInfoInputs {
-    static var areUsual: Bool { FuzzSettings.inputs(-1) == -1 }
 }

@@ -3,7 +3,7 @@ import NIOCore
 @testable import CurlTransport
 @testable import Upstream
 
-/// What scripted servers of an OpenAI kind say, and one call to them.
+/// Responses of scripted OpenAI servers, and a call to such a server.
 enum EngineScript {
     static let token = #"data: {"choices":[{"index":0,"delta":{"content":"Hello"},"finish_reason":null}]}"# + "\n\n"
     static let finish = #"data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"# + "\n\n"
@@ -18,9 +18,9 @@ enum EngineScript {
         exchange.endStream()
     }
 
-    /// Asks a server that answers by a script, once.
+    /// Sends one request to a server with a script.
     static func ask(
-        settings: TransportSettings = TransportSettings(), _ script: @escaping RawServer.Script
+        settings: TransportSettings = .forTests, _ script: @escaping RawServer.Script
     ) async throws -> Recording {
         let server = try await RawServer(script)
         let recording = try await Caller.with(settings: settings) { try await $0.ask(.at(server.url)) }

@@ -7,9 +7,9 @@ import Testing
 @testable import CurlTransport
 @testable import Upstream
 
-@Suite(.timeLimit(.minutes(3)))
+@Suite(.timeLimit(.minutes(10)))
 struct EngineTests {
-    @Test func aWholeAnswer() async throws {
+    @Test func `a complete answer`() async throws {
         let server = try await RawServer(EngineScript.stream)
         let recording = try await Caller.with { try await $0.ask(.at(server.url)) }
         #expect(recording.result == .complete)
@@ -27,7 +27,7 @@ struct EngineTests {
         try await server.stop()
     }
 
-    @Test func connectionsAreUsedAgain() async throws {
+    @Test func `connections are reused`() async throws {
         let server = try await RawServer(EngineScript.stream)
         try await Caller.with { caller in
             for _ in 0..<20 {
@@ -42,7 +42,7 @@ struct EngineTests {
         try await server.stop()
     }
 
-    @Test func aKeptConnectionThatDiedIsReplaced() async throws {
+    @Test func `a closed pooled connection is replaced`() async throws {
         let server = try await RawServer { exchange in
             EngineScript.stream(exchange)
             exchange.channel.eventLoop.execute { exchange.close() }
@@ -61,7 +61,7 @@ struct EngineTests {
 
     // MARK: cancel
 
-    @Test(arguments: [Recorder.Step.answered, .produced]) func cancelClosesTheSocketAtOnce(at step: Recorder.Step) async throws {
+    @Test(arguments: [Recorder.Step.answered, .produced]) func `cancel closes the socket at once`(at step: Recorder.Step) async throws {
         let server = try await RawServer { exchange in
             exchange.beginStream()
             exchange.chunk(EngineScript.token)
@@ -81,7 +81,7 @@ struct EngineTests {
         try await server.stop()
     }
 
-    @Test func theConnectionIsShutDownBeforeCancelReturns() async throws {
+    @Test func `the connection is shut down before cancel returns`() async throws {
         let server = try await RawServer { exchange in
             exchange.beginStream()
             exchange.chunk(EngineScript.token)
@@ -100,8 +100,8 @@ struct EngineTests {
         try await server.stop()
     }
 
-    /// The connection goes at once, what libcurl keeps of it a moment later; nothing is left, and the handles serve again.
-    @Test func cancelledCallsAreClearedAway() async throws {
+    /// The connection is closed at once, the libcurl transfer is removed a little later, and the handles are reused.
+    @Test func `cancelled calls are removed`() async throws {
         let server = try await RawServer { exchange in
             exchange.beginStream()
             exchange.chunk(EngineScript.token)
@@ -111,7 +111,7 @@ struct EngineTests {
                 for _ in 0..<20 {
                     _ = try await caller.ask(.at(server.url)) { recorder, now in if now == .produced { recorder.cancel() } }
                 }
-                try await until("what was cancelled to be cleared away") { await caller.heldTransfers == 0 }
+                try await until("the cancelled calls to be removed") { await caller.heldTransfers == 0 }
                 #expect(caller.sockets.open == 0)
             }
         }
@@ -120,8 +120,8 @@ struct EngineTests {
         try await server.stop()
     }
 
-    /// libcurl may still have news of a call that was cancelled and not yet cleared away: its handle serves nobody before that.
-    @Test func aCallCancelledWithSomethingToReadLeavesItsHandleWhole() async throws {
+    /// libcurl may still report events of a cancelled call; its handle is not reused before the call is removed.
+    @Test func `a call cancelled with unread data leaves a usable handle`() async throws {
         let server = try await RawServer { exchange in
             exchange.beginStream()
             for _ in 0..<5 { exchange.chunk(EngineScript.token) }
@@ -148,7 +148,7 @@ struct EngineTests {
         try await server.stop()
     }
 
-    @Test func cancelBeforeTheDialDialsNothing() async throws {
+    @Test func `a call cancelled before its start opens no connection`() async throws {
         let server = try await RawServer(EngineScript.stream)
         try await Caller.with { caller in
             try await caller.run { caller in
@@ -156,7 +156,6 @@ struct EngineTests {
                 try caller.begin(.at(server.url), recorder)
                 recorder.call?.cancel()
             }
-            // A turn later nothing is left that could dial.
             let recording = try await caller.ask(.at(server.url))
             #expect(recording.result == .complete)
         }
@@ -165,7 +164,7 @@ struct EngineTests {
         try await server.stop()
     }
 
-    @Test func oneCallCancelsAnotherFromInside() async throws {
+    @Test func `a callback may cancel another call`() async throws {
         let server = try await RawServer { exchange in
             exchange.beginStream()
             exchange.chunk(EngineScript.token)
@@ -191,7 +190,7 @@ struct EngineTests {
         try await server.stop()
     }
 
-    @Test func aCallMayBeStartedFromInsideAnothersEnd() async throws {
+    @Test func `a call may be started in the completion of another`() async throws {
         let server = try await RawServer(EngineScript.stream)
         try await Caller.with { caller in
             let next = Recorder()
@@ -205,11 +204,11 @@ struct EngineTests {
             let recording = await caller.end(of: next)
             #expect(recording.result == .complete)
         }
-        #expect(server.accepted == 1, "the second call finds the first one's connection")
+        #expect(server.accepted == 1, "the second call reuses the connection of the first")
         try await server.stop()
     }
 
-    @Test func aConnectThatNobodyAnswersCanBeCancelled() async throws {
+    @Test func `a connection attempt without an answer can be cancelled`() async throws {
         let hole = try BlackHole()
         try await Caller.with { caller in
             try await caller.run { caller in
@@ -221,7 +220,7 @@ struct EngineTests {
         }
     }
 
-    @Test func aConnectThatNobodyAnswersEndsAtItsDeadline() async throws {
+    @Test func `a connection attempt without an answer ends at its timeout`() async throws {
         let hole = try BlackHole()
         var settings = TransportSettings()
         settings.connectTimeout = .milliseconds(80)
@@ -230,7 +229,7 @@ struct EngineTests {
         #expect(recording.connected == 0)
     }
 
-    @Test func closingTheClientClosesEverything() async throws {
+    @Test func `closing the client closes all connections`() async throws {
         let server = try await RawServer { $0.beginStream() }
         try await Caller.with { caller in
             try await caller.run { caller in
@@ -249,7 +248,7 @@ struct EngineTests {
     }
 
     // MARK: load
-    @Test func aThousandAtOnce() async throws {
+    @Test func `a thousand concurrent calls`() async throws {
         let server = try await RawServer { exchange in
             exchange.beginStream()
             for _ in 0..<5 { exchange.chunk(EngineScript.token) }
@@ -269,7 +268,7 @@ struct EngineTests {
         try await server.stop()
     }
 
-    @Test func aPausedCallIsNotReadFrom() async throws {
+    @Test func `a paused call is not read`() async throws {
         let total = 32 << 20
         let server = try await RawServer { exchange in
             exchange.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n" + EngineScript.token)
@@ -285,7 +284,7 @@ struct EngineTests {
             }
             try await caller.run { try $0.begin(.at(server.url), recorder) }
             while await caller.run({ _ in recorder.recording.outputs.isEmpty }) { await Task.yield() }
-            // What the sockets' buffers hold is a few megabytes of the 32: the rest waits at the server.
+            // The socket buffers hold a few megabytes of the 32; the rest waits in the server.
             for _ in 0..<50 { await caller.run { _ in } }
             #expect(await caller.run { _ in recorder.recording.outputs } == [.text("Hello")])
             #expect(server.open == 1)
@@ -296,7 +295,7 @@ struct EngineTests {
     }
 }
 
-/// How many sockets of this process have an established connection to a port.
+/// The number of established connections of this process to a port.
 private func establishedConnections(to port: Int) -> Int {
     (0..<4096).count { descriptor in
         var address = sockaddr_in()
@@ -312,7 +311,7 @@ private func establishedConnections(to port: Int) -> Int {
     }
 }
 
-/// A port that takes connections in no more: its queue is full and nobody accepts.
+/// A port that accepts no connections: its queue is full.
 private final class BlackHole: Sendable {
     private let descriptors: [Int32]
     let port: Int

@@ -1,11 +1,12 @@
 import Glibc
 import NIOConcurrencyHelpers
+import TestSupport
 import Testing
 
 @testable import CurlTransport
 
-/// Stands on the loop, and records in what order things happen there.
-private actor Standing {
+/// Isolated to the loop; records the order of events.
+private actor EventRecorder {
     nonisolated let loop: EpollLoop
     nonisolated var unownedExecutor: UnownedSerialExecutor { loop.asUnownedSerialExecutor() }
     private(set) var marks: [String] = []
@@ -32,10 +33,10 @@ private actor Standing {
         return { self.assumeIsolated { $0.loop.cancel(held) } }
     }
 
-    func run(_ body: @Sendable (isolated Standing) -> Void) { body(self) }
+    func run(_ body: @Sendable (isolated EventRecorder) -> Void) { body(self) }
 }
 
-@Suite(.timeLimit(.minutes(3)))
+@Suite(.timeLimit(.minutes(10)))
 struct EpollLoopTests {
     private static func with(_ body: (EpollLoop) async throws -> Void) async throws {
         let loop = try EpollLoop(name: "test")
@@ -44,41 +45,41 @@ struct EpollLoopTests {
         try await body(loop)
     }
 
-    @Test func anActorRunsOnTheLoop() async throws {
+    @Test func `an actor runs on the loop`() async throws {
         try await Self.with { loop in
-            let actor = Standing(loop)
+            let actor = EventRecorder(loop)
             await actor.run { _ in #expect(loop.isIsolatingCurrentContext() == true) }
             #expect(loop.isIsolatingCurrentContext() == false)
         }
     }
 
-    @Test func closuresOfOtherThreadsAreIsolatedToTheActor() async throws {
+    @Test func `closures from other threads are isolated to the actor`() async throws {
         try await Self.with { loop in
-            let actor = Standing(loop)
+            let actor = EventRecorder(loop)
             loop.execute { actor.assumeIsolated { $0.mark("executed") } }
             await actor.wait(for: 1)
             #expect(await actor.marks == ["executed"])
         }
     }
 
-    @Test func workOfOneThreadKeepsItsOrder() async throws {
+    @Test func `closures of one thread keep their order`() async throws {
         try await Self.with { loop in
-            let actor = Standing(loop)
+            let actor = EventRecorder(loop)
             for index in 0..<1000 { loop.execute { actor.assumeIsolated { $0.mark("\(index)") } } }
             await actor.wait(for: 1000)
             #expect(await actor.marks == (0..<1000).map(String.init))
         }
     }
 
-    @Test func noWakeUpIsLostAmongManyThreads() async throws {
+    @Test func `no wake-up is lost with many threads`() async throws {
         try await Self.with { loop in
-            let actor = Standing(loop)
+            let actor = EventRecorder(loop)
             await withTaskGroup(of: Void.self) { group in
                 for _ in 0..<8 {
                     group.addTask {
                         for index in 0..<500 {
                             loop.execute { actor.assumeIsolated { $0.mark("") } }
-                            // Lets the loop fall asleep now and then.
+                            // Lets the loop become idle from time to time.
                             if index % 50 == 0 { await actor.run { _ in } }
                         }
                     }
@@ -88,9 +89,9 @@ struct EpollLoopTests {
         }
     }
 
-    @Test func timersFireInTheirOrderAndNeverEarly() async throws {
+    @Test func `timers fire in order and never early`() async throws {
         try await Self.with { loop in
-            let actor = Standing(loop)
+            let actor = EventRecorder(loop)
             let start = loop.now
             await actor.run { actor in
                 _ = actor.schedule(12, "third")
@@ -104,9 +105,9 @@ struct EpollLoopTests {
         }
     }
 
-    @Test func aTimerThatSetsItselfAgainLetsOthersIn() async throws {
+    @Test func `a timer that sets itself again does not block other work`() async throws {
         try await Self.with { loop in
-            let actor = Standing(loop)
+            let actor = EventRecorder(loop)
             await actor.run { actor in
                 nonisolated(unsafe) var timer: LoopTimer?
                 let spinning = LoopTimer {
@@ -115,16 +116,16 @@ struct EpollLoopTests {
                 timer = spinning
                 loop.set(spinning, after: .zero)
             }
-            loop.execute { actor.assumeIsolated { $0.mark("let in") } }
+            loop.execute { actor.assumeIsolated { $0.mark("executed") } }
             await actor.wait(for: 1)
         }
     }
 
-    @Test func endOfTurnComesAfterTheWorkOfTheTurn() async throws {
+    @Test func `the end of a turn comes after its work`() async throws {
         try await Self.with { loop in
-            let actor = Standing(loop)
+            let actor = EventRecorder(loop)
             await actor.run { actor in
-                // A timer's turn: what it executes belongs to the same turn, before its end.
+                // Closures passed to `execute` in a timer run in the same turn, before its end.
                 _ = loop.schedule(after: .zero) {
                     actor.assumeIsolated { actor in
                         loop.atEndOfTurn { actor.assumeIsolated { $0.mark("end") } }
@@ -138,19 +139,19 @@ struct EpollLoopTests {
         }
     }
 
-    @Test func workThatBreedsWorkDoesNotStarveTimers() async throws {
+    @Test func `work that schedules work does not block timers`() async throws {
         try await Self.with { loop in
-            let actor = Standing(loop)
+            let actor = EventRecorder(loop)
             let going = NIOLockedValueBox(true)
-            @Sendable func breed() { if going.withLockedValue({ $0 }) { loop.execute(breed) } }
-            loop.execute(breed)
+            @Sendable func repeatWork() { if going.withLockedValue({ $0 }) { loop.execute(repeatWork) } }
+            loop.execute(repeatWork)
             await actor.run { _ = $0.schedule(2, "fired") }
             await actor.wait(for: 1)
             going.withLockedValue { $0 = false }
         }
     }
 
-    @Test func whatWasGivenBeforeStartAndBeforeStopStillRuns() async throws {
+    @Test func `closures passed before the start or before the stop still run`() async throws {
         let loop = try EpollLoop(name: "test")
         let ran = NIOLockedValueBox(0)
         let (ended, continuation) = AsyncStream.makeStream(of: Void.self)
@@ -169,7 +170,7 @@ struct EpollLoopTests {
         loop.stop()
     }
 
-    @Test func theThreadEndsAndLetsGoOfTheLoop() async throws {
+    @Test func `the thread ends and releases the loop`() async throws {
         weak var weakly: EpollLoop?
         do {
             let loop = try EpollLoop(name: "test")
@@ -181,17 +182,17 @@ struct EpollLoopTests {
         while weakly != nil { await Task.yield() }
     }
 
-    @Test func aJobAfterTheEndTraps() async throws {
+    @Test func `a job after the stop traps`() async throws {
         await #expect(processExitsWith: .failure) {
             let loop = try EpollLoop(name: "test")
             loop.start()
             loop.stop()
             while loop.isRunning { usleep(100) }
-            await Standing(loop).run { _ in }
+            await EventRecorder(loop).run { _ in }
         }
     }
 
-    @Test func loopOnlyCallsFromElsewhereTrap() async throws {
+    @Test func `calls from other threads trap where only the loop may call`() async throws {
         await #expect(processExitsWith: .failure) {
             let loop = try EpollLoop(name: "test")
             loop.start()
@@ -201,8 +202,8 @@ struct EpollLoopTests {
 }
 
 struct LoopTimersTests {
-    @Test func aHeapOfRandomTimersComesOutInOrder() {
-        var generator = SplitMix(seed: 7)
+    @Test func `random timers are returned in order`() {
+        var generator = SplitMix64(seed: 7)
         var timers = LoopTimers()
         var set: [LoopTimer] = []
         for _ in 0..<2000 {
@@ -221,7 +222,7 @@ struct LoopTimersTests {
         #expect(timers.count == 0)
     }
 
-    @Test func cancellingLeavesNothingBehind() {
+    @Test func `cancelled timers are removed`() {
         var timers = LoopTimers()
         for index in 0..<10_000 {
             let timer = LoopTimer {}
@@ -230,20 +231,5 @@ struct LoopTimersTests {
             timers.remove(timer)
         }
         #expect(timers.count == 0)
-    }
-}
-
-/// A small seeded generator (SplitMix64), so that a failing test can be run again.
-struct SplitMix: RandomNumberGenerator {
-    private var state: UInt64
-
-    init(seed: UInt64) { state = seed }
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var value = state
-        value = (value ^ value >> 30) &* 0xBF58_476D_1CE4_E5B9
-        value = (value ^ value >> 27) &* 0x94D0_49BB_1331_11EB
-        return value ^ value >> 31
     }
 }

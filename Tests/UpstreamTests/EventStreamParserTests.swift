@@ -28,7 +28,7 @@ struct EventStreamParserTests {
                     comment: String(decoding: event.comment, as: UTF8.self)))
         }
         for piece in pieces {
-            // Each piece in memory of its own, so that reading outside of it or keeping it would show.
+            // Each piece has its own memory, so that access outside of it or after the call is detected.
             let result: Result<Void, Failure> = Array(piece).withUnsafeBytes { bytes in
                 do throws(Failure) { return .success(try parser.feed(bytes) { (event) throws(Failure) in keep(event) }) } catch {
                     return .failure(error)
@@ -60,7 +60,7 @@ struct EventStreamParserTests {
         ("data: a: b:c\nevent:e:f\n\n", [Event("a: b:c", name: "e:f")]),
     ]
 
-    @Test(arguments: table) func readsTheSameAtEverySlicing(document: String, expected: [Event]) throws {
+    @Test(arguments: table) func `the events do not depend on the pieces`(document: String, expected: [Event]) throws {
         let bytes = Array(document.utf8)
         #expect(try Self.parse([bytes[...]]) == expected)
         #expect(try Self.parse(bytes.indices.map { bytes[$0...$0] }) == expected)
@@ -75,13 +75,13 @@ struct EventStreamParserTests {
         }
     }
 
-    @Test func anEventIsHandedOverAsSoonAsItsBlankLineIsThere() throws {
+    @Test func `an event is delivered at its blank line`() throws {
         #expect(try Self.parse([Array("data: a\n\n".utf8)[...]], finish: false) == [Event("a")])
         #expect(try Self.parse([Array("data: a\r\n\r".utf8)[...]], finish: false) == [Event("a")])
         #expect(try Self.parse([Array("data: a\n".utf8)[...]], finish: false) == [])
     }
 
-    @Test func aLineOfTheLimitPassesAndALongerOneFails() throws {
+    @Test func `the length of a line is limited`() throws {
         let head = Array("data: ".utf8)
         let fits = head + [UInt8](repeating: 0x61, count: EventStreamParser.lineLimit - head.count)
         for slice in [fits.count, 4096] {
@@ -92,14 +92,14 @@ struct EventStreamParserTests {
         }
     }
 
-    @Test func anEventOfEndlessDataLinesFails() throws {
+    @Test func `the size of an event is limited`() throws {
         let line = Array("data: ".utf8) + [UInt8](repeating: 0x61, count: 100_000) + [0x0A]
         let error = #expect(throws: Failure.self) { try Self.parse(Array(repeating: line[...], count: 100)) }
         #expect(error?.code == .upstreamProtocol)
     }
 
-    @Test func randomStreamsReadAlikeWholeAndSliced() throws {
-        var generator = SplitMix(seed: 11)
+    @Test func `random streams give the same events whole and in pieces`() throws {
+        var generator = SplitMix64(seed: 11)
         let alphabet: [[UInt8]] = ["data: x", "data:", ":c", "event: e", "\n", "\r", "\r\n", "\n\n", "id: 1", "\u{FEFF}", "é", "data"].map {
             Array($0.utf8)
         }

@@ -9,10 +9,10 @@ import Testing
 /// Header lines that begin with white space, the obsolete continuation of RFC 9112 (5.2).
 ///
 /// libcurl 7.88.1 keeps a pointer to the last header of the previous response in an easy handle, `curl_easy_reset` does not clear it, and a
-/// continuation that comes as the first header line is appended to the memory behind it.
-@Suite(.serialized, .cpuBound, .timeLimit(.minutes(2)))
+/// continuation as the first header line is appended to the memory behind it.
+@Suite(.serialized, .cpuBound, .timeLimit(.minutes(10)))
 struct FoldedHeaderTests {
-    /// Sends an ordinary answer and a folded one in turn, on connections that are kept between them.
+    /// Answers alternately with a normal and a folded response on persistent connections.
     private static func script(_ exchange: RawServer.Exchange, folded: String, count: NIOLockedValueBox<Int>) {
         let isFolded = count.withLockedValue { count in
             count += 1
@@ -36,7 +36,7 @@ struct FoldedHeaderTests {
         try await server.stop()
     }
 
-    @Test func aContinuationAsTheFirstHeaderLine() async throws {
+    @Test func `a continuation as the first header line is rejected`() async throws {
         try await Self.ask(times: 1_000, folded: "HTTP/1.1 200 OK\r\n x: y\r\n\r\n")
     }
 }

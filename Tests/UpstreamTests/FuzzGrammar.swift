@@ -3,17 +3,7 @@ import TestSupport
 
 @testable import Upstream
 
-/// How much is fuzzed, and which inputs: `SLUICE_FUZZ_INPUTS` and `SLUICE_FUZZ_SEED`.
-enum FuzzSettings {
-    static let seed = UInt64(ProcessInfo.processInfo.environment["SLUICE_FUZZ_SEED"] ?? "") ?? 1
-
-    static func inputs(_ usual: Int) -> Int { Int(ProcessInfo.processInfo.environment["SLUICE_FUZZ_INPUTS"] ?? "") ?? usual }
-
-    /// The generator of one input: each can be made again without those before it.
-    static func random(_ index: Int) -> SplitMix64 { SplitMix64(seed: seed &* 0x2545_F491_4F6C_DD1D &+ UInt64(index)) }
-}
-
-/// Bodies of answers that are nearly right: templates of real answers with odd values in their places, odd framing, and some bytes changed.
+/// Generates almost valid response bodies: templates of real responses with unusual values, unusual framing and changed bytes.
 enum FuzzGrammar {
     enum Dialect: String, CaseIterable, Sendable {
         case openai, document, dashscope, anthropic, ollama, samples, speech
@@ -130,7 +120,7 @@ enum FuzzGrammar {
         return out + rest
     }
 
-    /// A body, not yet changed by `mutate`.
+    /// A body before `mutate`.
     static func body(_ dialect: Dialect, _ random: inout SplitMix64) -> [UInt8] {
         let templates = templates(dialect)
         func item(_ random: inout SplitMix64) -> String { fill(templates.randomElement(using: &random) ?? "", &random) }
@@ -179,7 +169,7 @@ enum FuzzGrammar {
         }
     }
 
-    /// The same bytes in pieces.
+    /// The bytes in random pieces.
     static func slices(_ bytes: [UInt8], _ random: inout SplitMix64) -> [ArraySlice<UInt8>] {
         let longest = [1, 7, 60, 1_000].randomElement(using: &random) ?? 1
         var pieces: [ArraySlice<UInt8>] = []

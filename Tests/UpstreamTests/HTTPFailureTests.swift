@@ -57,7 +57,7 @@ struct HTTPFailureTests {
     ]
 
     @Test(arguments: table)
-    func statusAndWordsBecomeACode(
+    func `status and error body determine the code`(
         _ status: Int, _ body: String, _ kind: UpstreamConfiguration.Kind, _ code: FailureCode, _ retryable: Bool
     ) {
         let failure = Self.failure(status, body, kind: kind).failure
@@ -66,18 +66,18 @@ struct HTTPFailureTests {
         #expect(failure.upstreamStatus == status)
     }
 
-    @Test func theProvidersWordsAndRequestIDAreKept() {
+    @Test func `the provider's message and request id are kept`() {
         let failure = Self.failure(
             529, #"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"},"request_id":"req_1"}"#)
         #expect(failure.failure.message.contains("Overloaded (overloaded_error)"))
         #expect(failure.requestID == "req_1")
     }
 
-    @Test func neitherKeyNorPageGetsIntoTheMessage() {
+    @Test func `the message contains neither keys nor pages`() {
         #expect(!Self.failure(401, #"{"error":{"message":"wrong key: sk-secret-canary!"}}"#).failure.message.contains("canary"))
         #expect(!Self.failure(502, "<html>secret page</html>", type: "text/html").failure.message.contains("page"))
         #expect(!Self.failure(500, "key sk-secret-canary", type: "text/plain").failure.message.contains("canary"))
-        // Cut first, a part of it would be left that is no longer known as the key.
+        // If the text were truncated first, a part of the key would remain.
         for length in 250..<620 {
             let text = String(repeating: "x", count: length) + "sk-secret-canary"
             for body in [text, #"{"error":{"message":"\#(text)"}}"#] {
@@ -93,14 +93,14 @@ struct HTTPFailureTests {
             ("Sun, 06 Nov 1994 08:49:47 GMT", .seconds(10)), ("Sun, 06 Nov 1994 08:49:07 GMT", .zero), ("soon", nil), ("Sun, 06 Nov", nil),
             ("nan", nil),
         ] as [(String, Duration?)])
-    func retryAfter(_ text: String, _ expected: Duration?) {
+    func `Retry-After`(_ text: String, _ expected: Duration?) {
         #expect(Self.failure(429, "", retryAfter: text).retryAfter == expected)
     }
 
     @Test(arguments: [
         ("Thu, 01 Jan 1970 00:00:00 GMT", 0), ("Thu, 29 Feb 2024 12:00:00 GMT", 1_709_208_000),
         ("Tue, 01 Mar 2022 00:00:00 GMT", 1_646_092_800),
-    ]) func httpDates(_ text: String, _ seconds: Int) {
+    ]) func `HTTP dates`(_ text: String, _ seconds: Int) {
         #expect(RetryAfter.httpDate(text) == seconds)
     }
 }

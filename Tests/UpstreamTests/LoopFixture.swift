@@ -7,14 +7,14 @@ import Testing
 @testable import CurlTransport
 @testable import Upstream
 
-/// A client on a loop of its own, and an actor that stands on that loop as the worker's does.
+/// A client on its own loop, and an actor that is isolated to the loop as in the worker.
 actor Caller {
     nonisolated let loop: EpollLoop
     nonisolated var unownedExecutor: UnownedSerialExecutor { loop.asUnownedSerialExecutor() }
     nonisolated let sockets = UpstreamSockets()
     let client: UpstreamClient
 
-    static func make(settings: TransportSettings = TransportSettings()) async throws -> Caller {
+    static func make(settings: TransportSettings = .forTests) async throws -> Caller {
         let loop = try EpollLoop(name: "test")
         loop.start()
         return try await Caller(loop: loop, settings: settings)
@@ -25,9 +25,9 @@ actor Caller {
         client = try UpstreamClient(loop: loop, settings: settings, sockets: sockets, logger: Logger(label: "test"))
     }
 
-    /// Runs with a caller, and leaves neither a socket nor a thread behind.
+    /// Runs `body` with a caller, whose sockets and thread are closed afterwards.
     static func with<Value: Sendable>(
-        settings: TransportSettings = TransportSettings(), _ body: @Sendable (Caller) async throws -> Value
+        settings: TransportSettings = .forTests, _ body: @Sendable (Caller) async throws -> Value
     ) async throws -> Value {
         let caller = try await Caller.make(settings: settings)
         let result: Result<Value, any Error>
@@ -44,7 +44,7 @@ actor Caller {
     var openCalls: Int { client.openCalls }
     var heldTransfers: Int { client.multi.held }
 
-    /// Asks and waits for the end.
+    /// Starts a call and waits for its end.
     func ask(
         _ upstream: UpstreamConfiguration, _ request: GenerationRequest = .hello,
         _ react: @escaping (Recorder, Recorder.Step) -> Void = { _, _ in }
@@ -64,7 +64,7 @@ actor Caller {
 
     func result(of recorder: Recorder) -> UpstreamResult? { recorder.recording.result }
 
-    /// Waits for the end of a call that was begun.
+    /// Waits for the end of a started call.
     func end(of recorder: Recorder) async -> Recording {
         if recorder.recording.result != nil { return recorder.recording }
         return await withCheckedContinuation { recorder.waiter = $0 }
@@ -84,7 +84,7 @@ struct Recording: Sendable {
     var failure: UpstreamFailure? { if case .failed(let failure) = result { failure } else { nil } }
 }
 
-/// Writes down what a call says. Touched on the loop only, though tests hold it elsewhere.
+/// Records the callbacks of a call. Used on the loop only, although tests hold references on other threads.
 final class Recorder: UpstreamReceiver, @unchecked Sendable {
     enum Step { case connected, answered, produced, ended }
 
@@ -136,6 +136,15 @@ extension GenerationRequest {
             body: JSONObject([
                 .init(name: "model", value: "qwen-plus"), .init(name: "messages", value: [["role": "user", "content": "hello"]]),
             ]))
+    }
+}
+
+extension TransportSettings {
+    /// A busy machine may take many seconds for a connection.
+    static var forTests: TransportSettings {
+        var settings = TransportSettings()
+        settings.connectTimeout = .seconds(60)
+        return settings
     }
 }
 

@@ -7,9 +7,8 @@ import Testing
 @testable import CurlTransport
 @testable import Upstream
 
-/// The largest inputs that are let in, and numbers and names beyond what is. A pass that is not linear would exceed the time limit many
-/// times over.
-@Suite(.serialized, .cpuBound, .timeLimit(.minutes(3)))
+/// The largest accepted inputs, and numbers and names beyond the limits. An algorithm that is not linear exceeds the time limit by far.
+@Suite(.serialized, .cpuBound, .timeLimit(.minutes(10)))
 struct OutsideBoundsTests {
     private static func request(members: [JSONObject.Member]) -> GenerationRequest {
         var request = GenerationRequest.hello
@@ -17,7 +16,7 @@ struct OutsideBoundsTests {
         return request
     }
 
-    @Test func aRequestOfManyUnknownMembers() throws {
+    @Test func `a request with many unknown members`() throws {
         let members = (0..<90_000).map { JSONObject.Member(name: "m\($0)", value: 1) }
         let request = Self.request(members: members)
         let dashScope = UpstreamConfiguration.at("http://h", kind: .dashscope)
@@ -32,7 +31,7 @@ struct OutsideBoundsTests {
     }
 
     @Test(arguments: [UpstreamConfiguration.Kind.dashscope, .anthropic, .ollama])
-    func aNameThatStandsTwiceIsRefused(_ kind: UpstreamConfiguration.Kind) {
+    func `a duplicate name is rejected`(_ kind: UpstreamConfiguration.Kind) {
         let upstream = UpstreamConfiguration.at("http://h", kind: kind)
         for name in ["messages", "model", "temperature"] {
             let value = GenerationRequest.hello.body[name] ?? 1
@@ -79,13 +78,13 @@ struct OutsideBoundsTests {
     @Test(arguments: [
         ("-1", 0), ("-9223372036854775808", 0), ("9007199254740993", 1 << 53), ("9223372036854775807", 1 << 53),
         ("18446744073709551616", 1 << 53), ("1e308", 1 << 53), ("1e999", 1 << 53), ("-1e999", 0), ("-0", 0),
-    ]) func figuresAreBounded(_ number: String, _ expected: Int) throws {
+    ]) func `token counts are limited`(_ number: String, _ expected: Int) throws {
         let usages = try Self.usages(number).filter { if case .usage = $0 { true } else { false } }
         #expect(usages.count == 5)
         #expect(usages.allSatisfy { $0 == .usage(promptTokens: expected, completionTokens: expected) }, "\(usages)")
     }
 
-    @Test func placesOfToolCallsAreBounded() throws {
+    @Test func `the number of tool calls is limited`() throws {
         let calls = (0..<1_024).map { "{\"index\":\($0),\"function\":{\"name\":\"f\",\"arguments\":\"{}\"}}" }.joined(separator: ",")
         let chunk = "data: {\"choices\":[{\"delta\":{\"tool_calls\":[\(calls)]}}]}\n\n"
         // Many more fragments than calls.
@@ -103,7 +102,7 @@ struct OutsideBoundsTests {
         #expect { try Self.read(.openai, fragments, type: "text/event-stream") } throws: { ($0 as? Failure)?.code == .upstreamProtocol }
     }
 
-    @Test func namesOfToolCallsAreBounded() throws {
+    @Test func `the length of names of tool calls is limited`() throws {
         for (name, id, isAccepted) in [(128, 1_024, true), (129, 1, false), (1, 1_025, false)] {
             var tools = ToolCallAssembler()
             let fragment = ToolCallAssembler.Fragment(
@@ -116,25 +115,25 @@ struct OutsideBoundsTests {
                 #expect { try tools.add(fragment) } throws: { ($0 as? Failure)?.code == .upstreamProtocol }
             }
         }
-        // A name in pieces adds up.
+        // A name in several fragments.
         var tools = ToolCallAssembler()
         #expect(throws: Failure.self) {
             for number in 0..<100 { try tools.add(.init(index: 0, name: "part\(number)")) }
         }
     }
 
-    @Test func wordsOfProvidersAreBounded() {
+    @Test func `the length of provider messages is limited`() {
         let long = String(repeating: "长", count: 300_000)
         let error = ProviderError(["message": .string(long), "code": .string(long), "type": .string(long), "request_id": .string(long)])
         #expect(error.message.utf8.count <= 2_400 && error.shown.utf8.count < 2_600)
         #expect((error.code?.utf8.count ?? 0) <= 128 && (error.type?.utf8.count ?? 0) <= 128)
         #expect(HTTPFailure.redact(long, key: "sk-canary").utf8.count == 600)
-        // A key that is all of what the text consists of.
+        // A text that consists of repeated keys.
         #expect(HTTPFailure.redact(String(repeating: "a", count: 1 << 20), key: String(repeating: "a", count: 200)) == "[key][key][key]")
         #expect(HTTPFailure.redact("ééé", key: nil, limit: 3) == "é")
     }
 
-    @Test func textIsCutAtACharacter() {
+    @Test func `text is truncated at a character`() {
         #expect("abc".cut(toBytes: 3) == "abc" && "abcd".cut(toBytes: 3) == "abc" && "aé".cut(toBytes: 2) == "a")
         #expect("你好".cut(toBytes: 5) == "你" && "😀".cut(toBytes: 3).isEmpty && "".cut(toBytes: 0).isEmpty)
     }

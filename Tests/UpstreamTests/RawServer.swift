@@ -3,13 +3,13 @@ import NIOCore
 import NIOPosix
 import NIOSSL
 
-/// A server that reads requests and answers with whatever bytes a test wants, broken ones included.
+/// A server that reads requests and answers with any bytes, also invalid ones.
 final class RawServer: Sendable {
-    /// One request and the connection that it came on.
+    /// A request and its connection.
     struct Exchange: Sendable {
         let head: String
         let body: String
-        /// 1 for the first connection that was accepted.
+        /// The number of the connection in order of acceptance, from 1.
         let connection: Int
         let channel: any Channel
 
@@ -17,7 +17,7 @@ final class RawServer: Sendable {
         func send(_ bytes: [UInt8]) { channel.writeAndFlush(ByteBuffer(bytes: bytes), promise: nil) }
         func close() { channel.close(promise: nil) }
 
-        /// A 200 with an event stream of chunked encoding, sent event by event.
+        /// Begins a chunked event stream with status 200.
         func beginStream() {
             send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
         }
@@ -39,7 +39,7 @@ final class RawServer: Sendable {
 
     private let channel: any Channel
     private let counts: NIOLockedValueBox<Counts>
-    /// One element for each connection that the server saw end.
+    /// One element per closed connection: its number.
     let closed: AsyncStream<Int>
 
     var port: Int { channel.localAddress?.port ?? 0 }
@@ -48,7 +48,7 @@ final class RawServer: Sendable {
     var open: Int { counts.withLockedValue { $0.open } }
     var requests: [Exchange] { counts.withLockedValue { $0.requests } }
 
-    /// - Parameter tls: nil: plain HTTP.
+    /// - Parameter tls: nil for plain HTTP.
     init(host: String = "127.0.0.1", tls: NIOSSLContext? = nil, _ script: @escaping Script) async throws {
         let counts = NIOLockedValueBox(Counts())
         self.counts = counts

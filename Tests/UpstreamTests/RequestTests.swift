@@ -27,7 +27,7 @@ struct RequestTests {
         (.dashscope, "http://host/base/services/aigc/text-generation/generation", "X-DashScope-SSE: enable"),
         (.anthropic, "http://host/base/v1/messages", "x-api-key: sk-secret-canary"),
         (.ollama, "http://host/base/api/chat", "Authorization: Bearer sk-secret-canary"),
-    ]) func addressAndHeaders(_ kind: UpstreamConfiguration.Kind, _ url: String, _ header: String) throws {
+    ]) func `URL and headers`(_ kind: UpstreamConfiguration.Kind, _ url: String, _ header: String) throws {
         let request = try Self.request(kind, "{\(Self.hi)}", trace: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
         #expect(request.url == url)
         #expect(request.headers.contains(header))
@@ -37,7 +37,7 @@ struct RequestTests {
         #expect(try Self.request(kind, "{\(Self.hi)}", trace: "00\r\nHost: evil").headers.count == request.headers.count - 1)
     }
 
-    @Test func openAIPassesEverythingOnAsItIs() throws {
+    @Test func `OpenAI: all members are passed on unchanged`() throws {
         let request = try Self.request(
             .openai,
             "{\(Self.hi),\"temperature\":0.70,\"seed\":9007199254740993,\"stream\":false,\"stream_options\":{\"x\":1},\"odd\":[null]}")
@@ -51,18 +51,18 @@ struct RequestTests {
         (UpstreamConfiguration.Prefix.partial, #"{"role":"assistant","content":"so far","partial":true}],"#),
         (.prefix, #"{"role":"assistant","content":"so far","prefix":true}],"#),
         (.continue, #"{"role":"assistant","content":"so far"}],"continue_final_message":true,"add_generation_prompt":false,"#),
-    ]) func openAIContinues(_ prefix: UpstreamConfiguration.Prefix, _ expected: String) throws {
+    ]) func `OpenAI: continuation`(_ prefix: UpstreamConfiguration.Prefix, _ expected: String) throws {
         let request = try Self.request(.openai, "{\(Self.hi)}", continuation: "so far", prefix: prefix)
         #expect(Self.body(request).contains(expected))
     }
 
-    @Test func aPrefixOfTheJobItselfIsContinued() throws {
+    @Test func `a prefix in the job's request is continued`() throws {
         let body = #"{"model":"m","messages":[{"role":"user","content":"hi"},{"role":"assistant","content":"Once ","partial":true}]}"#
         let request = try Self.request(.dashscope, body, continuation: "upon")
         #expect(Self.body(request).contains(#"{"role":"assistant","content":"Once upon","partial":true}]"#))
     }
 
-    @Test func dashScopeTranslates() throws {
+    @Test func `DashScope: translation`() throws {
         let request = try Self.request(
             .dashscope,
             #"{"model":"m","messages":[{"role":"developer","content":"be brief"},{"role":"user","content":[{"type":"text","text":"a"},{"type":"text","text":"b"}]}],"#
@@ -76,7 +76,7 @@ struct RequestTests {
                 + #""result_format":"message"}}"#)
     }
 
-    @Test func dashScopePicturesGoToItsOtherService() throws {
+    @Test func `DashScope: images use the multimodal service`() throws {
         let request = try Self.request(
             .dashscope,
             #"{"model":"m","messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"https://x/cat.png"}},{"type":"text","text":"what?"}]}]}"#
@@ -91,7 +91,7 @@ struct RequestTests {
         + #"{"role":"tool","tool_call_id":"c1","content":"r1"},{"role":"tool","tool_call_id":"c2","content":"r2"},{"role":"user","content":"and?"}]"#
     private static let tools = #""tools":[{"type":"function","function":{"name":"f","description":"d","parameters":{"type":"object"}}}]"#
 
-    @Test func anthropicTranslates() throws {
+    @Test func `Anthropic: translation`() throws {
         let request = try Self.request(
             .anthropic,
             "{\"model\":\"m\",\(Self.conversation),\(Self.tools),\"tool_choice\":\"required\",\"parallel_tool_calls\":false,\"temperature\":1,\"stop\":[\"a\"],\"user\":\"u\",\"max_tokens\":7}"
@@ -108,13 +108,13 @@ struct RequestTests {
         )
     }
 
-    @Test func anthropicContinuesWhenTold() throws {
+    @Test func `Anthropic: continuation if configured`() throws {
         let request = try Self.request(.anthropic, "{\(Self.hi)}", continuation: "so far", prefix: .prefix)
         #expect(Self.body(request).hasSuffix(#"{"role":"assistant","content":[{"type":"text","text":"so far"}]}]}"#))
         #expect(throws: Failure.self) { try Self.request(.anthropic, "{\(Self.hi)}", continuation: "so far ", prefix: .prefix) }
     }
 
-    @Test func ollamaTranslates() throws {
+    @Test func `Ollama: translation`() throws {
         let request = try Self.request(
             .ollama,
             "{\"model\":\"m\",\(Self.conversation),\(Self.tools),\"temperature\":0.5,\"max_tokens\":7,\"stop\":\"a\",\"seed\":3,\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"n\",\"schema\":{\"type\":\"object\"}}}}"
@@ -129,7 +129,7 @@ struct RequestTests {
     }
 
     @Test(arguments: [UpstreamConfiguration.Kind.dashscope, .anthropic, .ollama])
-    func functionsAreTheToolsThatCameAfterThem(_ kind: UpstreamConfiguration.Kind) throws {
+    func `functions are translated to tools`(_ kind: UpstreamConfiguration.Kind) throws {
         let function = #"{"name":"f","parameters":{"type":"object"}}"#
         let choice = kind == .ollama ? (#""auto""#, #""auto""#) : (#"{"name":"f"}"#, #"{"type":"function","function":{"name":"f"}}"#)
         let old = try Self.request(kind, "{\(Self.hi),\"functions\":[\(function)],\"function_call\":\(choice.0)}")
@@ -147,30 +147,30 @@ struct RequestTests {
         (.anthropic, #""frequency_penalty":0.5"#, "frequency_penalty"), (.anthropic, #""invented":1"#, "invented"),
         (.ollama, #""logit_bias":{}"#, "logit_bias"), (.ollama, #""tool_choice":"required""#, "tool_choice"),
         (.dashscope, #""frequency_penalty":1"#, "frequency_penalty"), (.dashscope, #""tool_choice":"required""#, "tool_choice"),
-    ]) func whatCannotBeAskedIsNamed(_ kind: UpstreamConfiguration.Kind, _ member: String, _ name: String) throws {
+    ]) func `an unsupported member is named in the failure`(_ kind: UpstreamConfiguration.Kind, _ member: String, _ name: String) throws {
         let failure = #expect(throws: Failure.self) { try Self.request(kind, "{\(Self.hi),\(member)}") }
         #expect(failure?.code == .unsupportedParameter)
         #expect(failure?.message.contains("\"\(name)\"") == true)
     }
 
     @Test(arguments: [#"{"messages":[]}"#, #"{"model":"m"}"#, #"{"model":"m","messages":[]}"#, #"{"model":"","messages":[{}]}"#])
-    func whatIsNoRequest(_ body: String) throws {
+    func `invalid requests`(_ body: String) throws {
         #expect(#expect(throws: Failure.self) { try Self.request(.openai, body) }?.code == .invalidRequest)
     }
 
-    @Test func onlyWhereAPrefixIsKnownIsAnAnswerContinued() throws {
+    @Test func `an answer is continued only with a prefix setting`() throws {
         for kind in UpstreamConfiguration.Kind.allCases where kind != .dashscope {
             let failure = #expect(throws: Failure.self) { try Self.request(kind, "{\(Self.hi)}", continuation: "so far") }
             #expect(failure?.code == .unsupportedParameter)
         }
     }
 
-    @Test func ollamaFetchesNoPictures() throws {
+    @Test func `Ollama: image URLs are rejected`() throws {
         let body = #"{"model":"m","messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"https://x/cat.png"}}]}]}"#
         #expect(#expect(throws: Failure.self) { try Self.request(.ollama, body) }?.code == .unsupportedParameter)
     }
 
-    @Test func aKeyThatCannotStandInAHeaderIsRefused() throws {
+    @Test func `a key that is not a valid header value is rejected`() throws {
         var upstream = UpstreamConfiguration.at("http://h", key: "sk\r\nHost: evil")
         let failure = #expect(throws: Failure.self) { try upstream.adapter.request(.hello, on: upstream) }
         #expect(failure?.code == .authentication)

@@ -24,7 +24,7 @@ import Testing
         return samples
     }
 
-    @Test func framesAreReadAtAnySlicing() throws {
+    @Test func `the samples do not depend on the pieces`() throws {
         for cut in 0...Self.stream.count {
             let decoder = DashScopeSpeechDecoder()
             #expect(try Self.read(decoder, [Self.stream[..<cut], Self.stream[cut...]]) == [1, 2, 3, 4, 5], "cut at \(cut)")
@@ -32,7 +32,7 @@ import Testing
         }
     }
 
-    @Test func whatEndsEarlyIsNotComplete() throws {
+    @Test func `a truncated stream is not complete`() throws {
         let decoder = DashScopeSpeechDecoder()
         let first = try #require(Self.stream.firstRange(of: Array("\n\n".utf8)))
         #expect(try Self.read(decoder, [Self.stream[..<first.upperBound]]) == [1, 2, 3])
@@ -50,11 +50,11 @@ import Testing
         ),
         ("data:{\"code\":\"InvalidApiKey\",\"message\":\"no\"}\n\n", .authentication), ("data:{\"output\":[]}\n\n", .upstreamProtocol),
         ("data:{\"output\":{\"audio\":{\"data\":\"!!\"}}}\n\n", .upstreamProtocol),
-    ]) func errorsInsideAStream(_ text: String, _ code: FailureCode) {
+    ]) func `errors inside a stream`(_ text: String, _ code: FailureCode) {
         #expect { try Self.read(DashScopeSpeechDecoder(), [Array(text.utf8)[...]]) } throws: { ($0 as? Failure)?.code == code }
     }
 
-    @Test func whatIsNoAudioIsRefused() {
+    @Test func `a response that is not audio is rejected`() {
         for type in ["text/html", "application/json", "text/plain"] {
             var head = HTTPResponseHead()
             head.status = 200
@@ -66,13 +66,13 @@ import Testing
     @Test(
         arguments: [([], ""), ([102], "Zg=="), ([102, 111], "Zm8="), ([102, 111, 111], "Zm9v"), ([251, 255, 191, 0], "+/+/AA==")]
             as [([UInt8], String)])
-    func base64(bytes: [UInt8], text: String) {
+    func `base64 of known values`(bytes: [UInt8], text: String) {
         #expect(Base64.encode(bytes) == text)
         var out: [UInt8] = []
         #expect(Base64.decode(text, into: &out) && out == bytes)
     }
 
-    @Test func base64OfAnything() {
+    @Test func `base64 of random bytes`() {
         for count in 0..<200 {
             let bytes = (0..<count).map { _ in UInt8.random(in: 0...255) }
             var out: [UInt8] = []
@@ -84,7 +84,7 @@ import Testing
         }
     }
 
-    @Test func requestsAreInTheProvidersForm() throws {
+    @Test func `requests in the providers' formats`() throws {
         let request = SpeechRequest(jobID: try #require(JobID("p0-test")), text: "Hi.", model: "m", voice: "v")
         let openAI = try request.exchange(
             on: SpeechConfiguration(kind: .openai, url: "http://h/v1/", key: "sk-canary", model: nil, voice: nil))
@@ -101,8 +101,8 @@ import Testing
         }
     }
 
-    /// The synthesis is over at its finish reason, however long the server keeps the body open; one that ends it soon keeps its connection.
-    @Test(arguments: [true, false]) func aSentenceEndsAtStop(bodyEnds: Bool) async throws {
+    /// The synthesis ends at its finish reason, even if the body stays open. If the body ends soon, the connection is reused.
+    @Test(arguments: [true, false]) func `a sentence ends at its finish reason`(bodyEnds: Bool) async throws {
         let server = try await RawServer { exchange in
             exchange.beginStream()
             exchange.chunk(String(decoding: Self.stream, as: UTF8.self))
@@ -111,9 +111,9 @@ import Testing
         let url = "http://127.0.0.1:\(server.port)/api/v1"
         try await Caller.with { caller in
             for _ in 0..<2 {
-                let heard = try await caller.speak(
+                let recording = try await caller.speak(
                     on: SpeechConfiguration(kind: .dashscope, url: url, key: nil, model: nil, voice: nil))
-                #expect(heard.samples == [1, 2, 3, 4, 5] && heard.failure == nil)
+                #expect(recording.samples == [1, 2, 3, 4, 5] && recording.failure == nil)
             }
             #expect(await caller.openCalls == 0)
         }
@@ -122,27 +122,27 @@ import Testing
     }
 }
 
-/// What one synthesis told.
-struct Heard: Sendable {
+/// The result of a synthesis.
+struct SpeechRecording: Sendable {
     var samples: [UInt8] = []
     var failure: Failure?
 }
 
 final class Listener: SpeechReceiver {
-    var heard = Heard()
-    var waiter: CheckedContinuation<Heard, Never>?
+    var recording = SpeechRecording()
+    var waiter: CheckedContinuation<SpeechRecording, Never>?
 
-    func speechProduced(_ samples: [UInt8]) { heard.samples += samples }
+    func speechProduced(_ samples: [UInt8]) { recording.samples += samples }
 
     func speechEnded(_ failure: Failure?) {
-        heard.failure = failure
-        waiter?.resume(returning: heard)
+        recording.failure = failure
+        waiter?.resume(returning: recording)
         waiter = nil
     }
 }
 
 extension Caller {
-    func speak(on speech: SpeechConfiguration, jobID: JobID = JobID("p0-test")!) async throws -> Heard {
+    func speak(on speech: SpeechConfiguration, jobID: JobID = JobID("p0-test")!) async throws -> SpeechRecording {
         let listener = Listener()
         let request = SpeechRequest(jobID: jobID, text: "Hi.", model: "m", voice: "v")
         _ = try client.speak(request, on: speech, receiver: listener)

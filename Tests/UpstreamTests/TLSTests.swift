@@ -11,7 +11,7 @@ import Testing
 private let answer =
     #"data: {"choices":[{"index":0,"delta":{"content":"Hello"},"finish_reason":"stop"}]}"# + "\n\ndata: [DONE]\n\n"
 
-@Suite(.enabled("needs openssl") { CertificateAuthority.isPossible }, .timeLimit(.minutes(3)))
+@Suite(.enabled("needs openssl") { CertificateAuthority.isPossible }, .timeLimit(.minutes(10)))
 struct TLSTests {
     private static func stream(_ exchange: RawServer.Exchange) {
         exchange.beginStream()
@@ -19,16 +19,16 @@ struct TLSTests {
         exchange.endStream()
     }
 
-    private static func ask(_ server: RawServer, host: String = "localhost", caFile: String?, connectTimeout: Duration = .seconds(5))
+    private static func ask(_ server: RawServer, host: String = "localhost", caFile: String?, connectTimeout: Duration = .seconds(60))
         async throws -> Recording
     {
-        var settings = TransportSettings()
+        var settings = TransportSettings.forTests
         settings.caFile = caFile
         settings.connectTimeout = connectTimeout
         return try await Caller.with(settings: settings) { try await $0.ask(.at("https://\(host):\(server.port)/v1")) }
     }
 
-    @Test func whomTheOperatorTrustsIsAskedAndNobodyElse() async throws {
+    @Test func `only trusted servers receive requests`() async throws {
         try await CertificateAuthority.with { authority in
             let good = try await RawServer(tls: authority.server(names: "DNS:localhost"), Self.stream)
             let trusted = try await Self.ask(good, caFile: authority.file)
@@ -46,8 +46,8 @@ struct TLSTests {
                 #expect(failure.code == .upstreamUnreachable && failure.message.contains(words), "\(failure)")
                 #expect(recording.connected == 0 && !failure.message.contains("canary"))
             }
-            #expect(good.requests.count == 1 && expired.requests.isEmpty, "no key was sent to whom is not trusted")
-            // A server that speaks no TLS.
+            #expect(good.requests.count == 1 && expired.requests.isEmpty, "no key was sent to an untrusted server")
+            // A server without TLS.
             let plain = try await RawServer(Self.stream)
             let spoken = try await Self.ask(plain, caFile: authority.file, connectTimeout: .milliseconds(200))
             #expect(spoken.failure?.failure.code == .upstreamUnreachable)
@@ -55,11 +55,10 @@ struct TLSTests {
         }
     }
 
-    /// TCP and TLS are paid once for jobs that follow each other.
-    @Test func oneHandshakeServesManyRequests() async throws {
+    @Test func `requests share one TLS handshake`() async throws {
         try await CertificateAuthority.with { authority in
             let server = try await RawServer(tls: authority.server(names: "DNS:localhost"), Self.stream)
-            var settings = TransportSettings()
+            var settings = TransportSettings.forTests
             settings.caFile = authority.file
             try await Caller.with(settings: settings) { caller in
                 for _ in 0..<5 {
@@ -72,10 +71,10 @@ struct TLSTests {
         }
     }
 
-    @Test func http2IsSpokenOnlyWhenSetAndACancelClosesItsConnection() async throws {
+    @Test func `HTTP/2 is used only if configured, and a cancel closes its connection`() async throws {
         try await CertificateAuthority.with { authority in
             let server = try await HTTP2Server.start(authority.server(names: "DNS:localhost", protocols: ["h2", "http/1.1"]))
-            var settings = TransportSettings()
+            var settings = TransportSettings.forTests
             settings.caFile = authority.file
             for isSet in [false, true] {
                 settings.http2 = isSet
@@ -95,11 +94,11 @@ struct TLSTests {
     }
 }
 
-/// Answers the head of any request with one piece of a stream that does not end, in the protocol that was agreed on.
+/// Answers each request with one part of an endless stream, in the negotiated protocol.
 private final class HTTP2Server: Sendable {
     private let channel: any Channel
     private let protocols: NIOLockedValueBox<[String]>
-    /// An element for each connection of HTTP/2 that its client closed.
+    /// One element per HTTP/2 connection that the client closed.
     let closed: AsyncStream<Void>
 
     var port: Int { channel.localAddress?.port ?? 0 }
@@ -171,7 +170,7 @@ private final class HTTP2Server: Sendable {
                 switch type {
                 // HEADERS: answered with `:status: 200` (index 8 of HPACK's static table) and one piece of the body.
                 case 1: send(context, Self.frame(type: 1, flags: 4, stream, [0x88]) + Self.frame(type: 0, stream, Array(Self.token.utf8)))
-                // SETTINGS that acknowledge nothing are to be acknowledged.
+                // SETTINGS without ACK must be acknowledged.
                 case 4 where flags & 1 == 0: send(context, Self.frame(type: 4, flags: 1))
                 default: break
                 }

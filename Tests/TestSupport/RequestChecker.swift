@@ -2,7 +2,7 @@ import Contract
 import JSONCodec
 
 /// Checks the WebSocket frames of one request in order of arrival.
-package struct RequestJudge: Sendable {
+package struct RequestChecker: Sendable {
     package enum End: String, Sendable { case finished, interrupted, failed }
 
     package let id: String
@@ -32,7 +32,7 @@ package struct RequestJudge: Sendable {
         whole = model.flatMap(SimulatorText.whole)
     }
 
-    private mutating func complain(_ problem: String) {
+    private mutating func addProblem(_ problem: String) {
         if problems.count < 20 { problems.append("request \(id): \(problem)") }
     }
 
@@ -44,9 +44,9 @@ package struct RequestJudge: Sendable {
     }
 
     package mutating func takeResponse(_ payload: JSON, at time: Int) {
-        if let end { return complain("a RESPONSE after its end (\(end)): \(payload.text.prefix(200))") }
+        if let end { return addProblem("a RESPONSE after its end (\(end)): \(payload.text.prefix(200))") }
         frames += 1
-        judgePlace(payload)
+        checkPlace(payload)
         if payload["restarted"]?.bool == true {
             restarts += 1
             nextSequence = 0
@@ -55,42 +55,44 @@ package struct RequestJudge: Sendable {
             reasoning = ""
         }
         if let call = payload["function_call"] {
-            if call["name"]?.string == nil || call["parameters"] == nil { complain("a function_call \(call.text)") }
+            if call["name"]?.string == nil || call["parameters"] == nil { addProblem("a function_call \(call.text)") }
             calls.append(call)
         }
         reasoning += payload["reasoning"]?.string ?? ""
         if payload["text_stream_seq"]?.integer == -1 { return close(payload, at: time) }
-        if payload["finish_reason"] != nil || payload["interrupted"] != nil { complain("a frame that says an end without the sequence -1") }
-        if let content = payload["content"], content.object == nil { complain("content is \(content.text)") }
+        if payload["finish_reason"] != nil || payload["interrupted"] != nil {
+            addProblem("a frame that says an end without the sequence -1")
+        }
+        if let content = payload["content"], content.object == nil { addProblem("content is \(content.text)") }
         if payload["content"]?["voice"]?.string != nil {
             if payload["voice_stream_seq"]?.integer != voiceFrames {
-                complain("voice_stream_seq \(payload["voice_stream_seq"]?.text ?? "missing") where \(voiceFrames) was due")
+                addProblem("voice_stream_seq \(payload["voice_stream_seq"]?.text ?? "missing") where \(voiceFrames) was due")
             }
             voiceFrames += 1
         }
         let piece = payload["content"]?["text"]?.string
         if let sequence = payload["text_stream_seq"]?.integer {
-            if sequence != nextSequence { complain("text_stream_seq \(sequence) where \(nextSequence) was due") }
+            if sequence != nextSequence { addProblem("text_stream_seq \(sequence) where \(nextSequence) was due") }
             nextSequence = sequence + 1
         } else if piece != nil {
-            complain("text without text_stream_seq")
+            addProblem("text without text_stream_seq")
         }
         guard let piece, !piece.isEmpty else { return }
         if firstTextAt == nil { firstTextAt = time }
         text += piece
-        if let whole, !whole.hasPrefix(text) { complain("the text goes wrong at …\(text.suffix(40))") }
+        if let whole, !whole.hasPrefix(text) { addProblem("the text goes wrong at …\(text.suffix(40))") }
     }
 
-    private mutating func judgePlace(_ payload: JSON) {
+    private mutating func checkPlace(_ payload: JSON) {
         guard let event = payload["event_id"]?.string.flatMap({ EventID($0) }) else {
-            return complain("event_id is \(payload["event_id"]?.text ?? "missing")")
+            return addProblem("event_id is \(payload["event_id"]?.text ?? "missing")")
         }
-        if let lastEvent, event < lastEvent { complain("event \(event) after \(lastEvent)") }
+        if let lastEvent, event < lastEvent { addProblem("event \(event) after \(lastEvent)") }
         lastEvent = max(event, lastEvent ?? event)
         let named = payload["job_id"]?.string
-        if frames == 1, !resumed, named == nil { complain("the first frame has no job_id") }
+        if frames == 1, !resumed, named == nil { addProblem("the first frame has no job_id") }
         if let named {
-            if let job, job != named { complain("job_id changed from \(job) to \(named)") }
+            if let job, job != named { addProblem("job_id changed from \(job) to \(named)") }
             job = named
         }
     }
@@ -100,29 +102,31 @@ package struct RequestJudge: Sendable {
         last = payload
         endedAt = time
         if payload["content"] != .object(JSONObject()) {
-            complain("the closing frame's content is \(payload["content"]?.text ?? "missing")")
+            addProblem("the closing frame's content is \(payload["content"]?.text ?? "missing")")
         }
-        if payload["job_id"]?.string == nil { complain("the closing frame has no job_id") }
+        if payload["job_id"]?.string == nil { addProblem("the closing frame has no job_id") }
         if Usage(payload["usage"]) == nil || payload["usage"]?["estimated"]?.bool == nil {
-            complain("the closing frame's usage is \(payload["usage"]?.text ?? "missing")")
+            addProblem("the closing frame's usage is \(payload["usage"]?.text ?? "missing")")
         }
         let reason = payload["finish_reason"]?.string
         if end == .interrupted {
-            if reason != "interrupted" { complain("an interrupted request's finish_reason is \(reason ?? "missing")") }
-            if payload["interrupt_reason"]?.string == nil { complain("no interrupt_reason") }
-            if payload["phase"]?.string.flatMap(Phase.init) == nil { complain("its phase is \(payload["phase"]?.text ?? "missing")") }
+            if reason != "interrupted" { addProblem("an interrupted request's finish_reason is \(reason ?? "missing")") }
+            if payload["interrupt_reason"]?.string == nil { addProblem("no interrupt_reason") }
+            if payload["phase"]?.string.flatMap(Phase.init) == nil { addProblem("its phase is \(payload["phase"]?.text ?? "missing")") }
         } else {
-            if reason.flatMap(FinishReason.init) == nil { complain("its finish_reason is \(reason ?? "missing")") }
-            if let whole, text != whole { complain("finished with \(text.utf8.count) of \(whole.utf8.count) bytes") }
+            if reason.flatMap(FinishReason.init) == nil { addProblem("its finish_reason is \(reason ?? "missing")") }
+            if let whole, text != whole { addProblem("finished with \(text.utf8.count) of \(whole.utf8.count) bytes") }
         }
     }
 
     package mutating func takeError(_ payload: JSON, at time: Int) {
-        if let end { return complain("an ERROR after its end (\(end)): \(payload.text.prefix(200))") }
+        if let end { return addProblem("an ERROR after its end (\(end)): \(payload.text.prefix(200))") }
         end = .failed
         last = payload
         endedAt = time
-        if payload["error_code"]?.string == nil || payload["error_msg"]?.string == nil { complain("an ERROR \(payload.text.prefix(200))") }
-        if payload["retryable"]?.bool == nil { complain("an ERROR without retryable") }
+        if payload["error_code"]?.string == nil || payload["error_msg"]?.string == nil {
+            addProblem("an ERROR \(payload.text.prefix(200))")
+        }
+        if payload["retryable"]?.bool == nil { addProblem("an ERROR without retryable") }
     }
 }

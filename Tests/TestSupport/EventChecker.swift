@@ -3,7 +3,7 @@ import JSONCodec
 
 /// Checks the events of one job in the order in which a reader receives them, by the rules of the contract and without knowledge of the
 /// implementation.
-package struct EventJudge: Sendable {
+package struct EventChecker: Sendable {
     package let job: String
     package private(set) var problems: [String] = []
     package private(set) var events: [JSON] = []
@@ -29,81 +29,83 @@ package struct EventJudge: Sendable {
 
     package var end: String? { terminal?["type"]?.string }
 
-    private mutating func complain(_ problem: String) {
+    private mutating func addProblem(_ problem: String) {
         if problems.count < 20 { problems.append("job \(job): \(problem)") }
     }
 
     package mutating func take(_ event: JSON) {
-        guard let type = event["type"]?.string, let identifier = event["id"]?.string else { return complain("not an event: \(event.text)") }
+        guard let type = event["type"]?.string, let identifier = event["id"]?.string else {
+            return addProblem("not an event: \(event.text)")
+        }
         let numbers = identifier.split(separator: "-").compactMap { Int($0) }
-        guard numbers.count == 2 else { return complain("\(type) has the id \(identifier)") }
+        guard numbers.count == 2 else { return addProblem("\(type) has the id \(identifier)") }
         let place = (attempt: numbers[0], sequence: numbers[1])
         if let last, place <= last {
-            if live { stale += 1 } else { complain("\(type) \(identifier) after \(last.attempt)-\(last.sequence)") }
+            if live { stale += 1 } else { addProblem("\(type) \(identifier) after \(last.attempt)-\(last.sequence)") }
             return
         }
-        if let end { return complain("\(type) \(identifier) after the terminal \(end)") }
+        if let end { return addProblem("\(type) \(identifier) after the terminal \(end)") }
         let isTerminal = ["finished", "interrupted", "failed"].contains(type)
-        judgeOrder(type, place, isTerminal)
+        checkOrder(type, place, isTerminal)
         last = place
         events.append(event)
         types.append(type)
-        judgeContent(type, event)
+        checkContent(type, event)
         guard isTerminal else { return }
         terminal = event
         let usage = event["usage"]
         if usage?["prompt_tokens"]?.integer == nil || usage?["completion_tokens"]?.integer == nil || usage?["estimated"]?.bool == nil {
-            complain("\(type) has the usage \(usage?.text ?? "none")")
+            addProblem("\(type) has the usage \(usage?.text ?? "none")")
         }
         if type == "finished", let whole, text != whole {
-            complain("finished with \(text.utf8.count) of \(whole.utf8.count) bytes of text")
+            addProblem("finished with \(text.utf8.count) of \(whole.utf8.count) bytes of text")
         }
     }
 
-    private mutating func judgeOrder(_ type: String, _ place: (attempt: Int, sequence: Int), _ isTerminal: Bool) {
+    private mutating func checkOrder(_ type: String, _ place: (attempt: Int, sequence: Int), _ isTerminal: Bool) {
         if place.attempt == last?.attempt {
-            if place.sequence != last.map({ $0.sequence + 1 }) { complain("a gap before \(type) \(place.attempt)-\(place.sequence)") }
+            if place.sequence != last.map({ $0.sequence + 1 }) { addProblem("a gap before \(type) \(place.attempt)-\(place.sequence)") }
             if place.attempt > 1, place.sequence == 1, !isTerminal, type != "resumed", type != "restarted" {
-                complain("\(type) where resumed or restarted was due")
+                addProblem("\(type) where resumed or restarted was due")
             }
             return
         }
         attempts.append(place.attempt)
         let due = (last?.attempt ?? 0) + 1
         if isTerminal {
-            if place != (due, 0) { complain("\(type) \(place.attempt)-\(place.sequence) of no attempt where \(due)-0 was due") }
+            if place != (due, 0) { addProblem("\(type) \(place.attempt)-\(place.sequence) of no attempt where \(due)-0 was due") }
         } else if type != "started" || place.sequence != 0 || place.attempt < due {
-            complain("attempt \(place.attempt) begins with \(type) \(place.attempt)-\(place.sequence)")
+            addProblem("attempt \(place.attempt) begins with \(type) \(place.attempt)-\(place.sequence)")
         }
     }
 
-    private mutating func judgeContent(_ type: String, _ event: JSON) {
+    private mutating func checkContent(_ type: String, _ event: JSON) {
         switch type {
         case "text":
-            guard let piece = event["text"]?.string, !piece.isEmpty else { return complain("a text event without text: \(event.text)") }
+            guard let piece = event["text"]?.string, !piece.isEmpty else { return addProblem("a text event without text: \(event.text)") }
             text += piece
-            if let whole, !whole.hasPrefix(text) { complain("the text goes wrong at …\(text.suffix(40))") }
+            if let whole, !whole.hasPrefix(text) { addProblem("the text goes wrong at …\(text.suffix(40))") }
         case "reasoning": reasoning += event["text"]?.string ?? ""
         case "restarted":
             text = ""
             reasoning = ""
         case "resumed":
             if event["text_offset"]?.integer != text.utf8.count {
-                complain("resumed at \(event["text_offset"]?.text ?? "nowhere") where \(text.utf8.count) bytes were logged")
+                addProblem("resumed at \(event["text_offset"]?.text ?? "nowhere") where \(text.utf8.count) bytes were logged")
             }
         case "interrupted":
             let phases: Set = ["queued", "claimed", "connecting", "waiting", "streaming", "speaking", "backoff"]
-            if !phases.contains(event["phase"]?.string ?? "") { complain("interrupted in the phase \(event["phase"]?.text ?? "none")") }
-            if event["reason"]?.string == nil { complain("interrupted without a reason") }
+            if !phases.contains(event["phase"]?.string ?? "") { addProblem("interrupted in the phase \(event["phase"]?.text ?? "none")") }
+            if event["reason"]?.string == nil { addProblem("interrupted without a reason") }
         case "failed":
             if FailureCode(rawValue: event["code"]?.string ?? "") == nil {
-                complain("failed with the code \(event["code"]?.text ?? "none")")
+                addProblem("failed with the code \(event["code"]?.text ?? "none")")
             }
-            if event["message"]?.string == nil || event["retryable"]?.bool == nil { complain("failed without message or retryable") }
+            if event["message"]?.string == nil || event["retryable"]?.bool == nil { addProblem("failed without message or retryable") }
         case "started":
-            if event["worker"]?.string?.isEmpty ?? true { complain("started without a worker") }
+            if event["worker"]?.string?.isEmpty ?? true { addProblem("started without a worker") }
         case "upstream", "tool_call", "audio", "finished": break
-        default: complain("unknown event \(type)")
+        default: addProblem("unknown event \(type)")
         }
     }
 }
