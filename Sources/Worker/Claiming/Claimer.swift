@@ -17,6 +17,9 @@ actor Claimer {
     private static let takenAtOnce = 64
     /// Maximum entries per reply where no script limits its bytes: each entry may be a job of the maximum size.
     private static let readAtOnce = 16
+    /// Size in bytes above which jobs are parsed one at a time, with other work of the event loop in between. Parsing one takes up to about
+    /// 20 ms.
+    private static let largeJob = 64 << 10
 
     private nonisolated let eventLoop: any EventLoop
     private nonisolated let consumer: JobConsumer
@@ -37,6 +40,8 @@ actor Claimer {
     private var firstPartition = 0
     /// Suspended `step` calls that wait for a free slot.
     private var waitingForSlot: [CheckedContinuation<Void, Never>] = []
+    /// Claims that wait to parse a large job, while another one is being parsed; nil when none is.
+    private var waitingToParse: [CheckedContinuation<Void, Never>]?
     private var takingOver = false
     /// Another takeover pass was requested while one was running.
     private var takeOverAgain = false
@@ -282,8 +287,17 @@ actor Claimer {
 
     /// Claims one entry and passes the job to the generation room. Releases the slot when the job does not run here.
     private func claim(_ entry: QueueEntry, leaseExpired: Bool) async {
+        if let bytes = entry.job, bytes.count > Self.largeJob {
+            await beginParsing()
+            guard !stopping else {
+                endParsing()
+                await putBack([entry])
+                return release(entry)
+            }
+        }
         let job: Job
         do {
+            defer { if let bytes = entry.job, bytes.count > Self.largeJob { endParsing() } }
             job = try read(entry)
         } catch {
             await reject(entry, error)
@@ -309,6 +323,21 @@ actor Claimer {
         metrics.claims.increment()
         if claim.attempt == 1 { metrics.waited(claim) }
         room.begin(claim, earlier: earlier, interrupt: interrupt)
+    }
+
+    /// Waits until no other large job is being parsed.
+    private func beginParsing() async {
+        guard waitingToParse != nil else { return waitingToParse = [] }
+        await withCheckedContinuation { waitingToParse?.append($0) }
+    }
+
+    /// Lets the next large job be parsed once the event loop has handled what arrived meanwhile.
+    private func endParsing() {
+        Task {
+            await pause(.milliseconds(1))
+            guard let waiting = waitingToParse, !waiting.isEmpty else { return waitingToParse = nil }
+            waitingToParse?.removeFirst().resume()
+        }
     }
 
     /// Parses the job of an entry.
