@@ -17,12 +17,13 @@ final class GatewayState {
     /// Called once when a drain has closed the last socket; nil when no drain is running.
     private var onDrained: (() -> Void)?
 
-    init(context: GatewayContext) {
+    /// - Parameter descriptors: file descriptors available to ordinary connections.
+    init(context: GatewayContext, descriptors: Int = ProbeReserve.ordinaryDescriptors()) {
         self.context = context
         registry = SessionRegistry(context: context)
         flushes = FlushList(eventLoop: context.eventLoop)
         ledger = SocketLedger(settings: context.settings)
-        connections = ConnectionLedger(settings: context.settings, descriptors: ProbeReserve.ordinaryDescriptors())
+        connections = ConnectionLedger(settings: context.settings, descriptors: descriptors)
     }
 
     // MARK: draining

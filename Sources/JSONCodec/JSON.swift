@@ -29,11 +29,21 @@ package enum JSON: Sendable, Hashable {
     ///   - rules: the rules for duplicate names and the number of values.
     /// - Throws: `JSONError` with the reason and the offset.
     package init(parsing bytes: some Sequence<UInt8>, maximumDepth: Int = 64, rules: Rules = .strict) throws(JSONError) {
+        var values = 0
+        try self.init(parsing: bytes, maximumDepth: maximumDepth, rules: rules, values: &values)
+    }
+
+    /// Parses a document as `init(parsing:maximumDepth:rules:)` and counts its members and elements, which take most of the time.
+    /// - Parameter values: set to their number up to the end or the error; under the lenient rules to 0.
+    package init(
+        parsing bytes: some Sequence<UInt8>, maximumDepth: Int = 64, rules: Rules = .strict, values: inout Int
+    ) throws(JSONError) {
         let copy = ContiguousArray(bytes)
         // `withUnsafeBufferPointer` does not support typed throws, so the closure returns a Result.
         let result = copy.withUnsafeBufferPointer { buffer in
             Result { () throws(JSONError) -> JSON in
                 var scanner = JSONScanner(buffer, maximumDepth: maximumDepth, rules: rules)
+                defer { values = scanner.countedValues }
                 let value = try scanner.value()
                 try scanner.finish()
                 return value
@@ -54,7 +64,7 @@ package enum JSON: Sendable, Hashable {
     package var array: [JSON]? { if case .array(let value) = self { value } else { nil } }
     package var object: JSONObject? { if case .object(let value) = self { value } else { nil } }
     package var double: Double? { if case .number(let text) = self { Double(text) } else { nil } }
-    package var isNull: Bool { self == .null }
+    package var isNull: Bool { if case .null = self { true } else { false } }
     /// The value of a whole number in the range of `Int`; `1.0` and `1e3` count as whole. Nil for other values.
     package var integer: Int? {
         guard case .number(let text) = self else { return nil }
@@ -123,75 +133,6 @@ extension JSON: ExpressibleByStringLiteral, ExpressibleByIntegerLiteral, Express
     }
 }
 
-/// An ordered list of members. A lookup returns the last of several members with the same name, like most parsers.
-///
-/// A lookup takes constant time, independent of the number of members.
-package struct JSONObject: Sendable, Hashable {
-    package struct Member: Sendable, Hashable {
-        package var name: String
-        package var value: JSON
-
-        package init(name: String, value: JSON) {
-            self.name = name
-            self.value = value
-        }
-    }
-
-    /// Number of members up to which a linear search is as fast as an index.
-    private static let linearSearchMaximum = 16
-
-    package private(set) var members: [Member]
-    /// The last position of each name in `members`; nil while there are at most `linearSearchMaximum`.
-    private var positions: [String: Int]?
-
-    package init(_ members: [Member] = []) {
-        self.members = members
-        index()
-    }
-
-    package var names: [String] { members.map(\.name) }
-    package var isEmpty: Bool { members.isEmpty }
-
-    package subscript(_ name: String) -> JSON? {
-        get { position(of: name).map { members[$0].value } }
-        set {
-            guard let newValue else {
-                guard position(of: name) != nil else { return }
-                members.removeAll { $0.name == name }
-                return index()
-            }
-            if let position = position(of: name) { members[position].value = newValue } else { add(Member(name: name, value: newValue)) }
-        }
-    }
-
-    /// Appends a member with a new name.
-    /// - Returns: false, without a change, when a member with this name exists.
-    package mutating func append(_ member: Member) -> Bool {
-        guard position(of: member.name) == nil else { return false }
-        add(member)
-        return true
-    }
-
-    private mutating func add(_ member: Member) {
-        members.append(member)
-        if positions != nil { positions?[member.name] = members.count - 1 } else if members.count > Self.linearSearchMaximum { index() }
-    }
-
-    private func position(of name: String) -> Int? {
-        if let positions { positions[name] } else { members.lastIndex { $0.name == name } }
-    }
-
-    /// Rebuilds the index of names.
-    private mutating func index() {
-        guard members.count > Self.linearSearchMaximum else { return positions = nil }
-        positions = Dictionary(members.enumerated().map { ($0.element.name, $0.offset) }, uniquingKeysWith: { $1 })
-    }
-
-    package static func == (left: JSONObject, right: JSONObject) -> Bool { left.members == right.members }
-
-    package func hash(into hasher: inout Hasher) { hasher.combine(members) }
-}
-
 extension JSONScanner {
     /// Reads any value as a tree.
     package mutating func value() throws(JSONError) -> JSON {
@@ -219,8 +160,10 @@ extension JSONScanner {
         var members = JSONObject()
         try object { (key, scanner) throws(JSONError) in
             try scanner.countValue()
-            let (name, position) = (try key.text(at: scanner.offset), scanner.offset)
-            guard members.append(JSONObject.Member(name: name, value: try scanner.value())) else {
+            let position = scanner.offset
+            let name = try key.text(at: position)
+            let value = try scanner.value()
+            guard members.append(JSONObject.Member(name: name, value: value), hash: key.hash) else {
                 throw JSONError("the name \"\(name.cut(toBytes: 100))\" occurs twice", at: position)
             }
         }

@@ -9,11 +9,11 @@ extension [UInt8] {
             for index in 0..<utf8.count {
                 let byte = utf8[index]
                 guard byte < 0x20 || byte == UInt8(ascii: "\"") || byte == UInt8(ascii: "\\") else { continue }
-                append(contentsOf: utf8[clean..<index])
+                append(contentsOf: UnsafeBufferPointer(rebasing: utf8[clean..<index]))
                 clean = index + 1
                 appendEscape(of: byte)
             }
-            append(contentsOf: utf8[clean...])
+            append(contentsOf: UnsafeBufferPointer(rebasing: utf8[clean...]))
         }
         append(UInt8(ascii: "\""))
     }

@@ -85,22 +85,46 @@ import Testing
         for (address, key) in table { #expect(AddressShares.key(address) == key, "\(address)") }
     }
 
-    /// A socket in a channel without a network.
-    private static func socket() throws -> (ClientSocket, Wire, EmbeddedChannel) {
-        let channel = EmbeddedChannel()
-        let loop = channel.embeddedEventLoop
+    @Test func `connections refused for their address take no places of others`() throws {
+        let loop = EmbeddedEventLoop()
+        let context = try Self.context(on: loop)
+        let node = NIOLoopBound(GatewayState(context: context, descriptors: 64), eventLoop: loop)
+        let setup = GatewayChannel(node: node, settings: context.settings, certificates: nil) { _, _, _ in }
+        func isAdmitted(_ address: String) throws -> Bool {
+            let channel = EmbeddedChannel(loop: loop)
+            try channel.connect(to: SocketAddress(ipAddress: address, port: 1)).wait()
+            _ = try setup.setup(channel: channel, logger: context.logger).wait()
+            let options = channel.options.map(\.value)
+            #expect(options.contains { $0 as? UInt == 1 }, "one read of each connection for each turn of the event loop")
+            let allocator = options.compactMap { $0 as? FixedSizeRecvByteBufferAllocator }.last
+            #expect(allocator?.capacity == GatewayChannel.readSize)
+            return (try? channel.pipeline.syncOperations.handler(type: HandshakeGate.self)) != nil
+        }
+        // Half of the 64 places for one address; its further connections stay open for a while.
+        let attempts = try (0..<200).map { _ in try isAdmitted("192.0.2.1") }
+        #expect(attempts.count { $0 } == 32 && attempts.prefix(32).allSatisfy { $0 })
+        for number in 0..<32 { #expect(try isAdmitted("198.51.100.\(number)"), "\(number)") }
+        #expect(try !isAdmitted("203.0.113.1"), "no place is left")
+    }
+
+    private static func context(on loop: EmbeddedEventLoop) throws -> GatewayContext {
         let logger = Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() })
         let url = try RedisURL("redis://127.0.0.1:1")
         let redis = RedisClient(url: url, settings: .forTests, eventLoop: loop, name: "commands", logger: logger)
         let subscriber = RedisSubscriber(url: url, settings: .forTests, eventLoop: loop, name: "events", logger: logger)
         let queue = JobProducer(redis: redis, settings: QueueSettings())
-        let context = GatewayContext(
+        return GatewayContext(
             settings: GatewaySettings(), queue: queue,
             feed: EventFeed(queue: queue, subscriber: subscriber, eventLoop: loop, logger: logger),
             authenticator: try authenticator { $0.none = true }, eventLoop: loop,
             readiness: Readiness(isRedisReachable: { true }, isSubscriptionAlive: { true }), logger: logger)
+    }
+
+    /// A socket in a channel without a network.
+    private static func socket() throws -> (ClientSocket, Wire, EmbeddedChannel) {
+        let channel = EmbeddedChannel()
         let wire = Wire()
-        let socket = ClientSocket(gateway: GatewayState(context: context), address: "")
+        let socket = ClientSocket(gateway: GatewayState(context: try context(on: channel.embeddedEventLoop)), address: "")
         try channel.pipeline.syncOperations.addHandlers([wire, socket])
         return (socket, wire, channel)
     }
@@ -117,6 +141,18 @@ import Testing
         #expect(wire.writes == 0)
         loop.advanceTime(by: .seconds(1))
         #expect(wire.writes == 1, "closed with 4408")
+        _ = try channel.finish(acceptAlreadyClosed: true)
+    }
+
+    @Test func `a message is charged for its members and elements`() throws {
+        let (socket, _, channel) = try Self.socket()
+        func message(_ values: Int) -> ByteBuffer {
+            ByteBuffer(string: "[" + Array(repeating: "0", count: values).joined(separator: ",") + "]")
+        }
+        for _ in 0..<1_000 { socket.received(message(256)) }
+        #expect(socket.account.debt == 0)
+        socket.received(message(60_000))
+        #expect(socket.account.debt > 0, "an eighth of a second of a tenant's bytes is 4 MiB, and 60,000 values cost 7.3 MiB")
         _ = try channel.finish(acceptAlreadyClosed: true)
     }
 

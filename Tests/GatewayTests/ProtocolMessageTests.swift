@@ -5,6 +5,13 @@ import Testing
 
 @testable import Gateway
 
+extension Envelope {
+    init(parsing message: ByteBuffer, maximumDepth: Int) throws(ProtocolError) {
+        var values = 0
+        try self.init(parsing: message, maximumDepth: maximumDepth, values: &values)
+    }
+}
+
 /// Decoding of client messages.
 @Suite struct ProtocolMessageTests {
     private static func parse(_ text: String, depth: Int = 32) -> Result<Envelope, ProtocolError> {

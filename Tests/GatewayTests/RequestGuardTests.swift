@@ -1,5 +1,8 @@
 import Foundation
 import JSONCodec
+import NIOCore
+import NIOEmbedded
+import NIOHTTP1
 import TestSupport
 import Testing
 
@@ -132,6 +135,32 @@ import Testing
             #expect(!connection.received.value.contains("<closed>"), "\(test.name)")
         }
         try await connection.close()
+    }
+
+    /// Counts the reads of the handlers after it.
+    private final class ReadCounter: ChannelOutboundHandler {
+        typealias OutboundIn = HTTPServerResponsePart
+        var reads = 0
+        func read(context: ChannelHandlerContext) { reads += 1 }
+    }
+
+    @Test func `after its last response a connection reads at most the size of a body`() throws {
+        let channel = EmbeddedChannel()
+        let counter = ReadCounter()
+        let requests = RequestGuard(bodyTimeout: .seconds(30), bodyMaximum: 1 << 20)
+        try channel.pipeline.syncOperations.addHandlers([counter, requests])
+        for _ in 0..<1_000 { channel.pipeline.read() }
+        #expect(counter.reads == 1_000)
+        let head = HTTPRequestHead(version: .http1_1, method: .GET, uri: "/", headers: ["host": "x", "Host": "y"])
+        try channel.writeInbound(HTTPServerRequestPart.head(head))
+        guard case .head(let answer) = try channel.readOutbound(as: HTTPServerResponsePart.self) else {
+            Issue.record("no response")
+            return
+        }
+        #expect(answer.status == .badRequest)
+        for _ in 0..<1_000 { channel.pipeline.read() }
+        #expect(counter.reads == 1_000 + (1 << 20) / GatewayChannel.readSize)
+        _ = try channel.finish(acceptAlreadyClosed: true)
     }
 
     @Test func `frames received with the upgrade request reach the socket`() async throws {

@@ -59,7 +59,8 @@ final class ConnectionLedger {
     }
 
     /// Counts a connection until it closes.
-    /// - Returns: false when a limit is reached; then only probes are answered on the connection (`ProbeReserve`).
+    /// - Returns: false when a limit is reached; then only probes are answered on the connection (`ProbeReserve`). It is not counted, so
+    ///   that the connections of an address at its limit take no places of others.
     func admit(_ channel: any Channel) -> Bool {
         let address = channel.remoteAddress?.ipAddress ?? ""
         let isReserved = count >= maximum - reserved && addresses.count(address) >= Self.reservedPerAddress

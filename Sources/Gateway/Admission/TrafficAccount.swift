@@ -8,6 +8,10 @@ import Support
 final class TrafficAccount {
     /// Bytes charged per frame in addition to its payload.
     static let frameCost = 512
+    /// Members and elements of a message that are included in `frameCost`.
+    private static let freeValues = 256
+    /// Bytes charged for each further one: parsing it takes about as long as parsing that many bytes of text.
+    private static let valueCost = 128
     /// Bytes that each socket may hold even when its account is over its limit.
     static let reserve = 16 << 10
 
@@ -33,6 +37,9 @@ final class TrafficAccount {
     }
 
     // MARK: time
+
+    /// Bytes to charge for the members and elements of a message's JSON.
+    static func cost(ofValues count: Int) -> Int { max(0, count - freeValues) * valueCost }
 
     /// Charges processed bytes against the rate limit.
     func charge(_ bytes: Int) { allowance.charge(bytes, milliseconds: WallClock.milliseconds) }

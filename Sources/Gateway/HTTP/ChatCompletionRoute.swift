@@ -31,7 +31,9 @@ struct ChatCompletionRoute: Sendable {
         _ request: Request, _ requestContext: GatewayRequestContext, owner: String
     ) async throws(HTTPErrorResponse) -> (CompletionRun, ChatCompletionRequest.Options) {
         let body = try await request.collect(upTo: context.settings.messageMaximum, requestContext.share)
-        let chat = try ChatCompletionRequest(parsing: body, maximumDepth: context.settings.jsonDepthMaximum)
+        let chat = try await requestContext.parse(body) { (body) throws(HTTPErrorResponse) in
+            try ChatCompletionRequest(parsing: body, maximumDepth: context.settings.jsonDepthMaximum)
+        }
         let partition = Int.random(in: 0..<context.queue.partitions)
         let id = JobID(partition: partition, milliseconds: UInt64(clamping: WallClock.milliseconds))
         var job = Job(id: id, priority: .interactive, request: chat.body, owner: owner)

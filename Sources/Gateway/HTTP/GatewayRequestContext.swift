@@ -22,6 +22,13 @@ package struct GatewayRequestContext: RequestContext {
         channel = source.channel
     }
 
+    /// Parses the request's body; large bodies of a tenant are parsed one after the other.
+    /// - Throws: the error of `parse`.
+    func parse<Value, Failure: Error>(_ body: [UInt8], _ parse: ([UInt8]) throws(Failure) -> Value) async throws(Failure) -> Value {
+        guard let share else { return try parse(body) }
+        return try await share.parse(body, parse)
+    }
+
     /// The client's IP address without the port; empty when unknown.
     var address: String { channel.remoteAddress?.ipAddress ?? "" }
 

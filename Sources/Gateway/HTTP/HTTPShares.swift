@@ -12,6 +12,7 @@ final class HTTPShares: Sendable {
         var streams = 0
     }
 
+    fileprivate let parsing = ParsingTurns()
     private let requestMaximum: Int
     private let bodyMaximum: Int
     private let streamMaximum: Int
@@ -82,6 +83,14 @@ final class HTTPShare: Sendable {
     func hold(_ bytes: Int) throws(HTTPErrorResponse) {
         guard shares.hold(bytes, for: tenant) else { throw HTTPErrorResponse.tooManyBytes }
         held.withLockedValue { $0.bodyBytes += bytes }
+    }
+
+    /// Parses a body in turn with the tenant's other large bodies; see `ParsingTurns`.
+    /// - Throws: the error of `parse`.
+    func parse<Value, Failure: Error>(
+        _ body: [UInt8], _ parse: ([UInt8]) throws(Failure) -> Value
+    ) async throws(Failure) -> Value {
+        try await shares.parsing.run(body.count, of: tenant) { () throws(Failure) in try parse(body) }
     }
 
     /// Returns the whole share to the tenant's quota. Further calls do nothing.

@@ -8,6 +8,9 @@ import Support
 
 /// The routes that submit, show and interrupt a job.
 struct JobRoutes: Sendable {
+    /// Maximum size of an interrupt's body, bytes. It contains only a short reason.
+    private static let interruptBodyMaximum = 64 << 10
+
     let context: GatewayContext
 
     func add(to group: RouterGroup<GatewayRequestContext>) {
@@ -34,7 +37,9 @@ struct JobRoutes: Sendable {
             partition = JobSubmission.partition(owner: owner, key: key, of: partitions)
         }
         let id = JobID(partition: partition, milliseconds: UInt64(clamping: WallClock.milliseconds))
-        var job = try JobSubmission.job(parsing: body, id: id, owner: owner, maximumDepth: context.settings.jsonDepthMaximum)
+        var job = try await requestContext.parse(body) { (body) throws(HTTPErrorResponse) in
+            try JobSubmission.job(parsing: body, id: id, owner: owner, maximumDepth: context.settings.jsonDepthMaximum)
+        }
         if job.traceparent == nil { job.traceparent = request.traceparent }
         let submitted = context.submitted
         guard await submitted.admit(id, of: owner, queue: context.queue) else { throw HTTPErrorResponse.tooManyRunning }
@@ -74,7 +79,8 @@ struct JobRoutes: Sendable {
     @Sendable
     private func interrupt(_ request: Request, _ requestContext: GatewayRequestContext) async throws -> Response {
         let owner = try requestContext.requireTenant().name
-        let reason = try Self.reason(parsing: await request.collect(upTo: context.settings.messageMaximum, requestContext.share))
+        let maximum = min(context.settings.messageMaximum, Self.interruptBodyMaximum)
+        let reason = try Self.reason(parsing: await request.collect(upTo: maximum, requestContext.share))
         let text = requestContext.jobParameter
         var answer: InterruptAnswer?
         if let id = JobID(text) {

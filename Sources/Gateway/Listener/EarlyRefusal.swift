@@ -87,7 +87,11 @@ enum EarlyRefusal: Sendable, Equatable {
     }
 
     /// Closes the sending half after pending writes, and the whole connection one second later.
-    static func closeAfterAnswer(_ channel: any Channel) {
+    /// - Parameter reads: whether the channel's handlers limit what is read until then; otherwise nothing is read.
+    static func closeAfterAnswer(_ channel: any Channel, reads: Bool = false) {
+        if !reads {
+            do { try channel.syncOptions?.setOption(.autoRead, value: false) } catch { return channel.close(promise: nil) }
+        }
         // Closing fully while unread bytes are in the receive buffer would make TCP reset the connection, and the client could lose the
         // response.
         channel.close(mode: .output).whenFailure { _ in channel.close(promise: nil) }

@@ -33,6 +33,9 @@ struct GatewayChannel: ServerChildChannel, HTTPChannelHandler {
 
     /// Idle timeout of a kept-alive HTTP connection.
     private static let idleTimeout = Duration.seconds(75)
+    /// Maximum bytes that a connection reads before the event loop turns to the next one. Larger reads from hundreds of connections that
+    /// send at full speed would take hundreds of milliseconds.
+    static let readSize = 16 << 10
 
     let responder: HTTPChannelHandler.Responder
     private let gateway: NIOLoopBound<GatewayState>
@@ -53,7 +56,9 @@ struct GatewayChannel: ServerChildChannel, HTTPChannelHandler {
 
     func setup(channel: any Channel, logger: Logger) -> EventLoopFuture<Value> {
         channel.eventLoop.makeCompletedFuture {
-            let isAdmitted = gateway.value.probes.admit(channel) && gateway.value.connections.admit(channel)
+            try channel.syncOptions?.setOption(.maxMessagesPerRead, value: 1)
+            try channel.syncOptions?.setOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: Self.readSize))
+            let isAdmitted = gateway.value.connections.admit(channel)
             if let certificates {
                 try channel.pipeline.syncOperations.addHandler(NIOSSLServerHandler(context: certificates.context))
             }

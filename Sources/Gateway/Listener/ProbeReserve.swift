@@ -15,13 +15,8 @@ final class ProbeReserve {
     /// File descriptors not available to ordinary connections: those of the reserve, of Redis, files and the runtime.
     private static let reservedDescriptors = maximum + 256
 
-    private let descriptorMaximum: Int
-    private var ordinary = 0
     private var reserve: Deque<ObjectIdentifier> = []
     private var channels: [ObjectIdentifier: any Channel] = [:]
-
-    /// - Parameter descriptors: the process's limit of open file descriptors.
-    init(descriptors: Int = ProbeReserve.descriptorLimit) { descriptorMaximum = Self.ordinaryDescriptors(of: descriptors) }
 
     /// File descriptors available to ordinary connections, out of the process's limit.
     static func ordinaryDescriptors(of limit: Int = ProbeReserve.descriptorLimit) -> Int { max(64, limit - reservedDescriptors) }
@@ -31,16 +26,6 @@ final class ProbeReserve {
         var limit = rlimit()
         guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return 1_024 }
         return Int(clamping: limit.rlim_cur)
-    }
-
-    /// Counts an ordinary connection until it is closed.
-    /// - Returns: false when no descriptor is left for an ordinary connection.
-    func admit(_ channel: any Channel) -> Bool {
-        guard ordinary < descriptorMaximum else { return false }
-        ordinary += 1
-        let reserve = NIOLoopBound(self, eventLoop: channel.eventLoop)
-        channel.closeFuture.whenComplete { _ in reserve.value.ordinary -= 1 }
-        return true
     }
 
     /// Sets up the pipeline of a connection in the reserve.

@@ -19,6 +19,8 @@ final class RequestGuard: ChannelDuplexHandler, RemovableChannelHandler {
     private static let unreadMaximum = 64 << 10
 
     private let bodyTimeout: TimeAmount
+    /// Reads left until the connection closes, once it has refused further requests.
+    private var readsLeft: Int
     private let bodyMaximum: Int
     private let hosts: HostRule
     private var isReadingBody = false
@@ -38,6 +40,7 @@ final class RequestGuard: ChannelDuplexHandler, RemovableChannelHandler {
         self.hosts = hosts
         self.bodyTimeout = TimeAmount(bodyTimeout)
         self.bodyMaximum = bodyMaximum
+        readsLeft = bodyMaximum / GatewayChannel.readSize
     }
 
     func handlerRemoved(context: ChannelHandlerContext) { timer?.cancel() }
@@ -74,6 +77,15 @@ final class RequestGuard: ChannelDuplexHandler, RemovableChannelHandler {
         }
     }
 
+    /// Reads and discards at most a body's size after the last response: a client may read it only after it has sent its request.
+    func read(context: ChannelHandlerContext) {
+        if hasRefused {
+            guard readsLeft > 0 else { return }
+            readsLeft -= 1
+        }
+        context.read()
+    }
+
     func write(context: ChannelHandlerContext, data: NIOAny, promise: EventLoopPromise<Void>?) {
         switch unwrapOutboundIn(data) {
         case .head(let head):
@@ -92,13 +104,13 @@ final class RequestGuard: ChannelDuplexHandler, RemovableChannelHandler {
         refuse(error == .headerOverflow ? .headTooLarge : .malformed("this is not a valid HTTP request"), context)
     }
 
-    /// Stops reading and closes the connection after pending responses, with a delay so that a TCP reset does not discard them.
+    /// Accepts no further requests and closes the connection after pending responses, with a delay so that a TCP reset does not discard them.
     private func end(_ context: ChannelHandlerContext) {
         guard !hasRefused else { return }
         hasRefused = true
         timer?.cancel()
         guard unanswered == 0 else { return context.close(promise: nil) }
-        EarlyRefusal.closeAfterAnswer(context.channel)
+        EarlyRefusal.closeAfterAnswer(context.channel, reads: true)
     }
 
     /// Rejects the request and closes the connection; without a response if an earlier one is incomplete.

@@ -10,7 +10,11 @@ extension ClientSocket {
     /// Parses and handles one text message; answers malformed ones with an ERROR.
     func received(_ message: ByteBuffer) {
         let envelope: Envelope
-        do { envelope = try Envelope(parsing: message, maximumDepth: settings.jsonDepthMaximum) } catch { return send(error) }
+        var values = 0
+        defer { account.charge(TrafficAccount.cost(ofValues: values)) }
+        do { envelope = try Envelope(parsing: message, maximumDepth: settings.jsonDepthMaximum, values: &values) } catch {
+            return send(error)
+        }
         take(envelope)
     }
 

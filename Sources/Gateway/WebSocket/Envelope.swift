@@ -25,11 +25,13 @@ struct Envelope: Sendable, Equatable {
     var payload: JSONObject
 
     /// Parses one text message.
-    /// - Parameter maximumDepth: nesting depth of the JSON.
+    /// - Parameters:
+    ///   - maximumDepth: nesting depth of the JSON.
+    ///   - values: set to the number of members and elements of the JSON.
     /// - Throws: MALFORMED_PAYLOAD, with the `request_id` where one can be read, so that the client can match the error to its request.
-    init(parsing message: ByteBuffer, maximumDepth: Int) throws(ProtocolError) {
+    init(parsing message: ByteBuffer, maximumDepth: Int, values: inout Int) throws(ProtocolError) {
         let json: JSON
-        do { json = try JSON(parsing: message.readableBytesView, maximumDepth: maximumDepth) } catch {
+        do { json = try JSON(parsing: message.readableBytesView, maximumDepth: maximumDepth, values: &values) } catch {
             throw .malformed("the message is not JSON: \(error)")
         }
         guard let object = json.object else { throw .malformed("the message is not a JSON object") }

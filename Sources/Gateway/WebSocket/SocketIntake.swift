@@ -7,20 +7,12 @@ final class SocketIntake: ChannelInboundHandler, RemovableChannelHandler {
     typealias InboundIn = ByteBuffer
     typealias InboundOut = ByteBuffer
 
-    /// Bytes per read. Small, because each of many sockets may hold this much at the same time.
-    private static let readSize = 16 << 10
-
     private let socket: ClientSocket
     /// Buffers read but not yet forwarded, because the account is in debt.
     private var delayedBuffers: [ByteBuffer] = []
     private var resumption: Scheduled<Void>?
 
     init(_ socket: ClientSocket) { self.socket = socket }
-
-    func handlerAdded(context: ChannelHandlerContext) {
-        set(ChannelOptions.recvAllocator, FixedSizeRecvByteBufferAllocator(capacity: Self.readSize), context)
-        set(ChannelOptions.maxMessagesPerRead, 1, context)
-    }
 
     /// Sets a channel option; a failure is reported to the channel as an error.
     private func set<Option: ChannelOption>(_ option: Option, _ value: Option.Value, _ context: ChannelHandlerContext) {

@@ -79,9 +79,8 @@ struct ChatRequest {
 
     /// Rejects repeated members. The check of a limit might read one of them and the upstream another.
     private static func rejectRepeatedMembers(_ body: JSONObject) throws(Failure) {
-        var names = Set<String>(minimumCapacity: body.members.count)
-        for member in body.members where !names.insert(member.name).inserted {
-            throw Failure(.invalidRequest, "the request has more than one member \"\(member.name.cut(toBytes: 100))\"")
+        if let name = body.repeatedName {
+            throw Failure(.invalidRequest, "the request has more than one member \"\(name.cut(toBytes: 100))\"")
         }
     }
 

@@ -32,8 +32,18 @@ extension Claimer {
 
     /// Claims one entry and passes the job to the generation pool. Releases the slot when the job does not run here.
     private func claim(_ entry: QueueEntry, leaseExpired: Bool) async {
+        let isLarge = (entry.job?.count ?? 0) > Self.largeJob
+        if isLarge {
+            await beginParsing()
+            guard !isStopping else {
+                endParsing()
+                await putBack([entry])
+                return releaseSlot(of: entry)
+            }
+        }
         let job: Job
         do {
+            defer { if isLarge { endParsing() } }
             job = try read(entry)
         } catch {
             await reject(entry, error)
@@ -59,6 +69,21 @@ extension Claimer {
         metrics.claims.increment()
         if claim.attempt == 1 { metrics.waited(claim) }
         pool.begin(claim, earlier: earlier, interrupt: interrupt) { self.released(entry) }
+    }
+
+    /// Waits until no other large job is being parsed.
+    private func beginParsing() async {
+        guard waitingToParse != nil else { return waitingToParse = [] }
+        await withCheckedContinuation { waitingToParse?.append($0) }
+    }
+
+    /// Lets the next large job be parsed once the event loop has handled what arrived meanwhile.
+    private func endParsing() {
+        Task {
+            await pause(.milliseconds(1))
+            guard let waiting = waitingToParse, !waiting.isEmpty else { return waitingToParse = nil }
+            waitingToParse?.removeFirst().resume()
+        }
     }
 
     /// Parses the job of an entry.
