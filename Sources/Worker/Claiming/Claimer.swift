@@ -16,7 +16,7 @@ actor Claimer {
     /// Maximum entries per take. Their claim scripts must not block Redis for long.
     private static let takenAtOnce = 64
     /// Maximum entries per reply where no script limits its bytes: each entry may be a job of the maximum size.
-    private static let readAtOnce = 16
+    private static let readAtOnce = 4
 
     private nonisolated let eventLoop: any EventLoop
     private nonisolated let consumer: JobConsumer
@@ -284,7 +284,7 @@ actor Claimer {
     private func claim(_ entry: QueueEntry, leaseExpired: Bool) async {
         let job: Job
         do {
-            job = try read(entry)
+            job = try await read(entry)
         } catch {
             await reject(entry, error)
             return release(entry)
@@ -311,11 +311,14 @@ actor Claimer {
         room.begin(claim, earlier: earlier, interrupt: interrupt)
     }
 
+    /// Maximum bytes of a job that is parsed on the event loop. Larger ones would delay the claims and interrupts of others.
+    private static let parsedOnLoop = 32 << 10
+
     /// Parses the job of an entry.
     /// - Throws: `JobError` when the field is missing, the job is invalid or the entry is in the wrong partition.
-    private func read(_ entry: QueueEntry) throws(JobError) -> Job {
+    private func read(_ entry: QueueEntry) async throws(JobError) -> Job {
         guard let bytes = entry.job else { throw JobError(id: nil, reason: "the queue entry has no field \"job\"") }
-        var job = try Job(parsing: bytes)
+        var job = bytes.count > Self.parsedOnLoop ? try await Self.parse(bytes) : try Job(parsing: bytes)
         // The class of the queue takes precedence over the one in the job.
         job.priority = entry.priority
         let partition = consumer.keys.partition(of: job.id.rawValue)
@@ -325,6 +328,10 @@ actor Claimer {
         }
         return job
     }
+
+    /// Parses a job on another thread.
+    @concurrent
+    private static func parse(_ bytes: [UInt8]) async throws(JobError) -> Job { try Job(parsing: bytes) }
 
     /// Ends an entry that is not a valid job. An entry in the wrong partition is moved to the dead letters.
     private func reject(_ entry: QueueEntry, _ error: JobError) async {
