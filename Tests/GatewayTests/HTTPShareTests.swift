@@ -59,6 +59,19 @@ import Testing
         return try #require(line.flatMap { Int($0.dropFirst("total_net_output_bytes:".count)) })
     }
 
+    @Test func `pages for event streams are read in the tenant's turn`() async throws {
+        try await withHTTPLab { lab in
+            let id = try await endedJob(lab, texts: 1, of: 100)
+            let turns = lab.queue.pageTurns
+            await turns.begin(1 << 20, of: "tenant-a")
+            async let stream = lab.get("/v1/jobs/\(id)/events")
+            try await until("the stream to wait for its turn") { turns.load(of: "tenant-a").waiting == 1 }
+            turns.end(1 << 20, of: "tenant-a")
+            #expect(try await stream.body.contains("event: finished"))
+            #expect(turns.load(of: "tenant-a") == (0, 0))
+        }
+    }
+
     @Test func `the log is read at the client's speed and delivered completely`() async throws {
         try await withHTTPLab { lab in
             let id = try await endedJob(lab, texts: 120, of: 100_000)

@@ -145,6 +145,23 @@ import Testing
         }
     }
 
+    /// The verification of the ledger reads one large job, not a sample of 20.
+    @Test func `a refused submission reads a limited number of bytes`() async throws {
+        var settings = QueueSettings()
+        settings.ownerQueueMaximumBytes = 2_000_000
+        try await QueueFixture.run(settings: settings) { fixture in
+            func submit() async throws -> Submission {
+                try await fixture.queue.submit(Self.job(bytes: 100_000), options: SubmitOptions())
+            }
+            while case .accepted = try await submit() {}
+            try await fixture.redis.command("CONFIG", "RESETSTAT")
+            #expect(try await submit() == .ownerFull)
+            let text = try await fixture.redis.command("INFO", "commandstats").string ?? ""
+            let reads = text.split(whereSeparator: \.isNewline).first { $0.hasPrefix("cmdstat_xrange:") }
+            #expect(reads?.hasPrefix("cmdstat_xrange:calls=1,") == true)
+        }
+    }
+
     @Test func `dead letters are limited by bytes, oldest removed first`() async throws {
         var settings = QueueSettings()
         settings.deadMaximumBytes = 3_500
@@ -191,13 +208,19 @@ import Testing
     /// One reply to a worker contains at most a few of the largest jobs.
     @Test func `one take is limited by bytes`() async throws {
         try await QueueFixture.run { fixture in
-            for _ in 0..<24 {
+            for _ in 0..<5 {
                 #expect(try await fixture.queue.submit(Self.job(bytes: 1_000_000), options: SubmitOptions()) == .accepted)
             }
-            let taken = try await fixture.consumer.take(partition: 0, classes: JobClass.allCases, count: 64).entries
-            #expect(taken.count == 16)
-            let rest = try await fixture.consumer.take(partition: 0, classes: JobClass.allCases, count: 64).entries
-            #expect(rest.count == 8)
+            for _ in 0..<70 {
+                _ = try await fixture.queue.submit(Self.job(bytes: 10, in: .interactive), options: SubmitOptions())
+            }
+            let taken = try await fixture.consumer.take(partition: 0, classes: [.standard], count: 64).entries
+            #expect(taken.count == 1)
+            let rest = try await fixture.consumer.take(partition: 0, classes: [.standard], count: 64).entries
+            #expect(rest.count == 1)
+            // Small jobs are taken many at a time.
+            let small = try await fixture.consumer.take(partition: 0, classes: [.interactive], count: 64).entries
+            #expect(small.count == 64)
         }
     }
 }

@@ -24,7 +24,7 @@ struct JobEventRoute: Sendable {
         let owner = try requestContext.requireTenant().name
         let share = try context.shares.stream(of: owner)
         let first = try await onQueue { () throws(QueueError) in
-            try await context.queue.logPage(id, after: after?.description, size: Self.pageSize)
+            try await context.queue.logPage(id, after: after?.description, size: Self.pageSize, inTurnOf: owner)
         }
         let hasEnded = record.state?.isTerminal ?? false
         // No events are left. Status 204 stops an EventSource from reconnecting (HTML Living Standard, 9.2.3).
@@ -45,7 +45,8 @@ struct JobEventRoute: Sendable {
             var place = Place(after: after, cursor: after?.description)
             var page: LogPage? = first
             repeat {
-                let isOver = try await replay(id, from: &place, first: page.take(), hasEnded: hasEnded, inbox: inbox, writer: &writer)
+                let isOver = try await replay(
+                    id, of: owner, from: &place, first: page.take(), hasEnded: hasEnded, inbox: inbox, writer: &writer)
                 if isOver { break }
             } while try await follow(id, from: &place, inbox: inbox, writer: &writer)
             try await writer.finish(nil)
@@ -73,7 +74,8 @@ struct JobEventRoute: Sendable {
     /// - Returns: whether the stream is complete: the terminal event was written, or the job has ended and its log holds no more events.
     @concurrent
     private func replay(
-        _ id: JobID, from place: inout Place, first: LogPage?, hasEnded: Bool, inbox: EventInbox, writer: inout any ResponseBodyWriter
+        _ id: JobID, of owner: String, from place: inout Place, first: LogPage?, hasEnded: Bool, inbox: EventInbox,
+        writer: inout any ResponseBodyWriter
     ) async throws -> Bool {
         var next = first
         while true {
@@ -81,7 +83,7 @@ struct JobEventRoute: Sendable {
             if let given = next.take() {
                 page = given
             } else {
-                page = try await context.queue.logPage(id, after: place.cursor, size: Self.pageSize)
+                page = try await context.queue.logPage(id, after: place.cursor, size: Self.pageSize, inTurnOf: owner)
             }
             // Live events are followed only from the end of the log, because more may be logged while a page is written to a slow client.
             guard let end = page.end else { return hasEnded }

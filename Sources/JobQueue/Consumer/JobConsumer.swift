@@ -94,8 +94,9 @@ package struct JobConsumer: Sendable {
         return taken
     }
 
-    /// Limit of job JSON in one reply of `take`, in bytes; exceeded by at most a few entries.
-    private static let takenBytes = 8 << 20
+    /// Limit of job JSON in one reply of `take`, in bytes; exceeded by one entry, if at all. Small, because more urgent jobs that arrive
+    /// meanwhile are taken only after these ones.
+    private static let takenBytes = 256 << 10
 
     /// The result of one `take`.
     package struct Taken: Sendable {

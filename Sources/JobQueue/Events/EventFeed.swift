@@ -183,8 +183,8 @@ package actor EventFeed {
         }
     }
 
-    /// Maximum bytes of a log that are held at a time.
-    private static let pageSize = 256 << 10
+    /// Maximum bytes of a log that are held, and decoded in one turn of the event loop.
+    private static let pageSize = 64 << 10
 
     /// Reads the log after `after` page by page and delivers the missing events.
     private func fill(_ id: JobID, number: UInt64, after: EventID?) async {

@@ -12,6 +12,16 @@ package struct LogPage: Sendable {
 }
 
 extension JobProducer {
+    /// Reads a page like `logPage(_:after:size:)`, in the owner's turn: pages that many streams of one owner read at the same time would
+    /// delay other owners.
+    package func logPage(
+        _ id: JobID, after: String?, size: Int, inTurnOf owner: String
+    ) async throws(RedisError) -> LogPage {
+        await pageTurns.begin(size, of: owner)
+        defer { pageTurns.end(size, of: owner) }
+        return try await logPage(id, after: after, size: size)
+    }
+
     /// Reads the next events of a job: at least one entry, if there is any, and as many more as fit into `size`.
     /// - Parameters:
     ///   - after: the entry id after which to start, `LogPage.end` or an event's id; nil to start from the beginning.

@@ -58,8 +58,21 @@ package struct InterruptAnswer: Sendable, Equatable {
 /// Every method throws `QueueError`; after `connectionLost` and `timeout` it is unknown whether Redis executed the call. All methods are
 /// safe to repeat with the same arguments: a repeated submission returns `exists`, a repeated interrupt has no further effect.
 package struct JobProducer: Sendable {
+    /// Bytes of submissions that one owner may have in flight. Every command of the gateway shares the connection with them.
+    private static let submittedBytes = 256 << 10
+    /// Bytes of log pages that one owner's event streams may read at a time.
+    private static let pageBytes = 128 << 10
+    /// A smaller submission does not wait for the owner's turn.
+    private static let smallSubmission = 16 << 10
+    /// How long a submission waits for the owner's turn.
+    private static let turnTimeout = Duration.seconds(10)
+
     package let redis: RedisClient
     package let settings: QueueSettings
+    /// Turns of the owners' larger submissions.
+    package let submissionTurns = OwnerTurns(maximum: submittedBytes)
+    /// Turns of the owners' reads of log pages.
+    package let pageTurns = OwnerTurns(maximum: pageBytes)
 
     package var keys: Keys { settings.keys }
     /// Number of partitions of the deployment.
@@ -72,8 +85,23 @@ package struct JobProducer: Sendable {
         self.settings = settings
     }
 
-    /// Submits a job in one atomic script call. Returns why it was refused, if it was.
+    /// Submits a job in one atomic script call. Returns why it was refused, if it was. A large job waits for its owner's turn.
+    /// - Throws: `.overloaded` when the owner's earlier submissions took too long; nothing was sent.
     package func submit(_ job: Job, options: SubmitOptions) async throws(RedisError) -> Submission {
+        let body = job.json.bytes
+        guard body.count > Self.smallSubmission else { return try await submit(job, body, options: options) }
+        let owner = job.owner ?? ""
+        let begun = ContinuousClock.now
+        await submissionTurns.begin(body.count, of: owner)
+        defer { submissionTurns.end(body.count, of: owner) }
+        // Without this limit all waiting submissions would time out one after the other while Redis does not answer.
+        guard ContinuousClock.now - begun < Self.turnTimeout else {
+            throw RedisError(.overloaded, "earlier submissions of the same owner took too long")
+        }
+        return try await submit(job, body, options: options)
+    }
+
+    private func submit(_ job: Job, _ body: [UInt8], options: SubmitOptions) async throws(RedisError) -> Submission {
         let id = job.id
         let partition = keys.partition(of: id.rawValue)
         let record = keys.record(id)
@@ -81,7 +109,7 @@ package struct JobProducer: Sendable {
         var scriptKeys = [record] + keys.queues(partition: partition) + [keys.cancel(partition: partition)]
         scriptKeys.append(options.idempotency.map { keys.idempotency(owner: owner, key: $0.key) } ?? record)
         var arguments: [RedisArgument] = [
-            .bytes(job.json.bytes), .string(job.priority.rawValue), .integer(settings.queueMaximum), .string(options.gateway),
+            .bytes(body), .string(job.priority.rawValue), .integer(settings.queueMaximum), .string(options.gateway),
             .string(owner),
             .string(job.session ?? ""), .string(job.model ?? ""), .string(job.retryOf ?? ""), .string(options.idempotency?.digest ?? ""),
             .string(Keys.group), .integer(settings.retentionSeconds), .string(id.rawValue), .string(InterruptReason.userNewInput),
@@ -173,28 +201,17 @@ package struct JobProducer: Sendable {
     /// - Parameter after: the event after which to start; nil to start from the beginning.
     package func log(_ id: JobID, after: EventID?) async throws(RedisError) -> [LoggedEvent] {
         var events: [LoggedEvent] = []
-        // The entry id as Redis returned it, so that a page without valid events still advances the position.
         var from = after?.description
         while true {
-            let before = from
-            let start = from.map { "(" + $0 } ?? "-"
-            let page = try await redis.send("XRANGE", .string(keys.log(id)), .string(start), "+", "COUNT", .integer(Self.logPage))
-            let entries = page.array ?? []
-            for entry in entries {
-                guard let pair = entry.array, pair.count == 2, let entryID = pair[0].string else { continue }
-                from = entryID
-                if let fields = pair[1].array, fields.count >= 2, let json = fields[1].bytes,
-                    let event = try? LoggedEvent(parsing: json.array), event.id == EventID(entryID)
-                {
-                    events.append(event)
-                }
-            }
-            if entries.count < Self.logPage || from == before { return events }
+            let page = try await logPage(id, after: from, size: Self.logPageSize)
+            events += page.events
+            guard !page.isLast, let end = page.end else { return events }
+            from = end
         }
     }
 
-    /// Maximum number of entries per round trip, so that a reply is smaller than the whole log (`logMaximum`).
-    private static let logPage = 1_000
+    /// Bytes of a log that `log` reads at a time, so that neither Redis nor the connection is busy with a whole log.
+    private static let logPageSize = 128 << 10
 
     /// The last event id in each job's log, in one round trip; nil for a job without a log.
     package func lastEvents(_ ids: [JobID]) async throws(RedisError) -> [EventID?] {

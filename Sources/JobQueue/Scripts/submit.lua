@@ -12,9 +12,19 @@
 -- Also uses keys with the same hash tag: the session, the set of the owner's waiting jobs and their records, the set of the gateway's requests, and the byte ledgers.
 -- Number of an owner's waiting jobs, or of a ledger's entries, that are verified when a limit seems to be reached.
 local SAMPLE = 20
+-- Bytes of existing entries after which no further ones are verified: verifying an entry reads its whole job, and a job may have a megabyte.
+local VERIFIED_BYTES = 65536
 local DAY = 86400
 local queues = {interactive = KEYS[2], standard = KEYS[3], batch = KEYS[4]}
 local queue = queues[ARGV[2]]
+local verified_bytes = 0
+-- Whether an entry is in the queue of its class. Counts the bytes read.
+local function is_queued(class, entry)
+    local found = entry and queues[class] and redis.pcall('XRANGE', queues[class], entry, entry)
+    if not found or found.err or #found == 0 then return false end
+    for _, field in ipairs(found[1][2]) do verified_bytes = verified_bytes + #field end
+    return true
+end
 if ARGV[9] ~= '' then
     local used = redis.call('GET', KEYS[6])
     if used then
@@ -50,11 +60,10 @@ if owners and owner_maximum > 0 and redis.call('SCARD', owners) >= owner_maximum
     -- The scripts remove a job from the set when it leaves the queue. Jobs whose entries were deleted otherwise (the queue was deleted) are
     -- removed here, so that the count recovers.
     for _, record in ipairs(redis.call('SRANDMEMBER', owners, SAMPLE)) do
+        if verified_bytes >= VERIFIED_BYTES then break end
         local found = redis.call('HMGET', record, 'state', 'entry')
         local class, entry = string.match(found[2] or '', '^(%S+) (%S+)$')
-        if found[1] ~= 'queued' or not queues[class] or #redis.call('XRANGE', queues[class], entry, entry) == 0 then
-            redis.call('SREM', owners, record)
-        end
+        if found[1] ~= 'queued' or not is_queued(class, entry) then redis.call('SREM', owners, record) end
     end
     if redis.call('SCARD', owners) >= owner_maximum then return {'owner_full'} end
 end
@@ -67,9 +76,9 @@ local function would_exceed(ledger, maximum, owner)
         local field, value = sample[index], sample[index + 1]
         local class, entry = ARGV[2], field
         if owner then class, entry = string.match(field, '^(%S+) (%S+)$') end
-        if field ~= 'total' then
-            local known = entry and queues[class] and redis.pcall('XRANGE', queues[class], entry, entry)
-            if not known or known.err or #known == 0 then remove_from_ledger(ledger, field, tonumber(string.match(value, '^%d+')) or 0) end
+        if verified_bytes >= VERIFIED_BYTES then break end
+        if field ~= 'total' and not is_queued(class, entry) then
+            remove_from_ledger(ledger, field, tonumber(string.match(value, '^%d+')) or 0)
         end
     end
     if redis.call('HLEN', ledger) <= 1 then redis.call('DEL', ledger) end

@@ -32,19 +32,9 @@ extension Claimer {
 
     /// Claims one entry and passes the job to the generation pool. Releases the slot when the job does not run here.
     private func claim(_ entry: QueueEntry, leaseExpired: Bool) async {
-        let isLarge = (entry.job?.count ?? 0) > Self.largeJob
-        if isLarge {
-            await beginParsing()
-            guard !isStopping else {
-                endParsing()
-                await putBack([entry])
-                return releaseSlot(of: entry)
-            }
-        }
         let job: Job
         do {
-            defer { if isLarge { endParsing() } }
-            job = try read(entry)
+            job = try await read(entry)
         } catch {
             await reject(entry, error)
             return releaseSlot(of: entry)
@@ -71,26 +61,14 @@ extension Claimer {
         pool.begin(claim, earlier: earlier, interrupt: interrupt) { self.released(entry) }
     }
 
-    /// Waits until no other large job is being parsed.
-    private func beginParsing() async {
-        guard waitingToParse != nil else { return waitingToParse = [] }
-        await withCheckedContinuation { waitingToParse?.append($0) }
-    }
-
-    /// Lets the next large job be parsed once the event loop has handled what arrived meanwhile.
-    private func endParsing() {
-        Task {
-            await pause(.milliseconds(1))
-            guard let waiting = waitingToParse, !waiting.isEmpty else { return waitingToParse = nil }
-            waitingToParse?.removeFirst().resume()
-        }
-    }
+    /// Maximum bytes of a job that is parsed on the event loop. Larger ones would delay the claims and interrupts of others.
+    private static let parsedOnLoop = 32 << 10
 
     /// Parses the job of an entry.
     /// - Throws: `JobError` when the field is missing, the job is invalid or the entry is in the wrong partition.
-    private func read(_ entry: QueueEntry) throws(JobError) -> Job {
+    private func read(_ entry: QueueEntry) async throws(JobError) -> Job {
         guard let bytes = entry.job else { throw JobError(id: nil, reason: "the queue entry has no field \"job\"") }
-        var job = try Job(parsing: bytes)
+        var job = bytes.count > Self.parsedOnLoop ? try await Self.parse(bytes) : try Job(parsing: bytes)
         // The class of the queue takes precedence over the one in the job.
         job.priority = entry.priority
         let partition = consumer.partition(of: job.id)
@@ -100,6 +78,10 @@ extension Claimer {
         }
         return job
     }
+
+    /// Parses a job on another thread.
+    @concurrent
+    private static func parse(_ bytes: [UInt8]) async throws(JobError) -> Job { try Job(parsing: bytes) }
 
     /// Ends an entry that is not a valid job. An entry in the wrong partition is moved to the dead letters.
     private func reject(_ entry: QueueEntry, _ error: JobError) async {

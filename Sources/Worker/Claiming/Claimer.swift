@@ -16,10 +16,7 @@ actor Claimer {
     /// Maximum entries per take. Their claim scripts must not block Redis for long.
     private static let takenAtOnce = 64
     /// Maximum entries per reply where no script limits its bytes: each entry may be a job of the maximum size.
-    static let readAtOnce = 16
-    /// Size in bytes above which jobs are parsed one at a time, with other work of the event loop in between. Parsing one takes up to about
-    /// 20 ms.
-    static let largeJob = 64 << 10
+    static let readAtOnce = 4
 
     nonisolated let consumer: JobConsumer
     let pool: GenerationPool
@@ -39,8 +36,6 @@ actor Claimer {
     private var firstPartition = 0
     /// Suspended `step` calls that wait for a free slot.
     private var waitingForSlot: [CheckedContinuation<Void, Never>] = []
-    /// Claims that wait to parse a large job, while another one is being parsed; nil when none is.
-    var waitingToParse: [CheckedContinuation<Void, Never>]?
     var isTakingOver = false
     /// Another takeover pass was requested while one was running.
     var takeOverAgain = false
