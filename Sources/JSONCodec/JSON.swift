@@ -30,16 +30,9 @@ package enum JSON: Sendable, Hashable {
     /// - Throws: `JSONError` with the reason and the offset.
     package init(parsing bytes: some Sequence<UInt8>, maximumDepth: Int = 64, rules: Rules = .strict) throws(JSONError) {
         let copy = ContiguousArray(bytes)
-        // `withUnsafeBufferPointer` does not support typed throws, so the closure returns a Result.
-        let result = copy.withUnsafeBufferPointer { buffer in
-            Result { () throws(JSONError) -> JSON in
-                var scanner = JSONScanner(buffer, maximumDepth: maximumDepth, rules: rules)
-                let value = try scanner.value()
-                try scanner.finish()
-                return value
-            }
-        }
-        self = try result.get()
+        var scanner = JSONScanner(copy.span, maximumDepth: maximumDepth, rules: rules)
+        self = try scanner.value()
+        try scanner.finish()
     }
 
     /// Parses a document.

@@ -63,7 +63,7 @@ struct ChunkFuzzTests {
         }
     }
 
-    private static func scan(_ bytes: [UInt8]) -> OpenAIChunk? { bytes.withUnsafeBytes { try? OpenAIChunk(scanning: $0) } }
+    private static func scan(_ bytes: [UInt8]) -> OpenAIChunk? { try? OpenAIChunk(scanning: bytes.span) }
 
     /// What may differ: the scanner steps over strings that it does not want without looking into them, mends halves of surrogate pairs,
     /// and takes content in parts; of a name that stands twice each takes another.

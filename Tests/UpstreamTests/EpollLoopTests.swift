@@ -1,13 +1,14 @@
 import Glibc
 import NIOConcurrencyHelpers
+import Support
 import Testing
 
 @testable import CurlTransport
 
 /// Stands on the loop, and records in what order things happen there.
-private actor Standing {
+private actor Standing: PinnedActor {
     nonisolated let loop: EpollLoop
-    nonisolated var unownedExecutor: UnownedSerialExecutor { loop.asUnownedSerialExecutor() }
+    nonisolated var executor: EpollLoop { loop }
     private(set) var marks: [String] = []
     private var waiters: [(Int, CheckedContinuation<Void, Never>)] = []
 

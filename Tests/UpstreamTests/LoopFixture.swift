@@ -2,15 +2,16 @@ import Contract
 import JSONCodec
 import Logging
 import NIOConcurrencyHelpers
+import Support
 import Testing
 
 @testable import CurlTransport
 @testable import Upstream
 
 /// A client on a loop of its own, and an actor that stands on that loop as the worker's does.
-actor Caller {
+actor Caller: PinnedActor {
     nonisolated let loop: EpollLoop
-    nonisolated var unownedExecutor: UnownedSerialExecutor { loop.asUnownedSerialExecutor() }
+    nonisolated var executor: EpollLoop { loop }
     nonisolated let sockets = UpstreamSockets()
     let client: UpstreamClient
 
