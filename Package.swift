@@ -9,6 +9,7 @@ let strict: [SwiftSetting] = Context.environment["CI"] != nil ? [.treatAllWarnin
 let settings: [SwiftSetting] =
     [
         .swiftLanguageMode(.v6), .enableUpcomingFeature("NonisolatedNonsendingByDefault"), .enableUpcomingFeature("MemberImportVisibility"),
+        .strictMemorySafety(), .enableExperimentalFeature("Lifetimes"),
     ] + strict
 
 let nio = "swift-nio"

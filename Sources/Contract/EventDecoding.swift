@@ -5,19 +5,13 @@ extension LoggedEvent {
     /// Parses the JSON of one event.
     /// - Throws: `JSONError` for invalid JSON or an object that is not an event of the contract.
     package init(parsing bytes: [UInt8]) throws(JSONError) {
-        let result = bytes.withUnsafeBufferPointer { buffer in
-            Result { () throws(JSONError) -> LoggedEvent in
-                var scanner = JSONScanner(buffer)
-                let event = try LoggedEvent(scanning: &scanner)
-                try scanner.finish()
-                return event
-            }
-        }
-        self = try result.get()
+        var scanner = JSONScanner(bytes.span)
+        try self.init(scanning: &scanner)
+        try scanner.finish()
     }
 
     /// Parses a message of an output channel: a JSON array of events.
-    package static func array(parsing bytes: UnsafeBufferPointer<UInt8>) throws(JSONError) -> [LoggedEvent] {
+    package static func array(parsing bytes: Span<UInt8>) throws(JSONError) -> [LoggedEvent] {
         var events: [LoggedEvent] = []
         var scanner = JSONScanner(bytes)
         try scanner.array { (scanner) throws(JSONError) in events.append(try LoggedEvent(scanning: &scanner)) }

@@ -73,8 +73,7 @@ final class ProcessorMeter {
     var percent: Double {
         let wall = WallClock.milliseconds
         guard wall - lastWall >= 1000 || wall < lastWall else { return share }
-        var usage = rusage()
-        getrusage(__rusage_who_t(RUSAGE_SELF.rawValue), &usage)
+        let usage = SystemCalls.resourceUsage
         let busy = (usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000 + Int(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1000
         if lastWall > 0, wall > lastWall { share = Double(busy - lastBusy) / Double(wall - lastWall) * 100 }
         (lastWall, lastBusy) = (wall, busy)

@@ -39,17 +39,10 @@ package enum JSON: Sendable, Hashable {
         parsing bytes: some Sequence<UInt8>, maximumDepth: Int = 64, rules: Rules = .strict, values: inout Int
     ) throws(JSONError) {
         let copy = ContiguousArray(bytes)
-        // `withUnsafeBufferPointer` does not support typed throws, so the closure returns a Result.
-        let result = copy.withUnsafeBufferPointer { buffer in
-            Result { () throws(JSONError) -> JSON in
-                var scanner = JSONScanner(buffer, maximumDepth: maximumDepth, rules: rules)
-                defer { values = scanner.countedValues }
-                let value = try scanner.value()
-                try scanner.finish()
-                return value
-            }
-        }
-        self = try result.get()
+        var scanner = JSONScanner(copy.span, maximumDepth: maximumDepth, rules: rules)
+        defer { values = scanner.countedValues }
+        self = try scanner.value()
+        try scanner.finish()
     }
 
     /// Parses a document.
@@ -163,7 +156,7 @@ extension JSONScanner {
             let position = scanner.offset
             let name = try key.text(at: position)
             let value = try scanner.value()
-            guard members.append(JSONObject.Member(name: name, value: value), hash: key.hash) else {
+            guard members.append(JSONObject.Member(name: name, value: value), hash: members.needsHash ? key.hash() : 0) else {
                 throw JSONError("the name \"\(name.cut(toBytes: 100))\" occurs twice", at: position)
             }
         }

@@ -1,4 +1,4 @@
-import Glibc
+import Support
 
 /// An ordered list of members. A lookup returns the last of several members with the same name, like most parsers.
 ///
@@ -49,14 +49,19 @@ package struct JSONObject: Sendable, Hashable {
 
     /// Appends a member with a new name.
     /// - Returns: false, without a change, when a member with this name exists.
-    package mutating func append(_ member: Member) -> Bool { append(member) { NameIndex.hash(member.name) } }
+    package mutating func append(_ member: Member) -> Bool {
+        append(member, hash: needsHash ? NameIndex.hash(member.name) : 0)
+    }
+
+    /// Whether `append(_:hash:)` uses the hash.
+    var needsHash: Bool { members.count > Self.linearSearchMaximum }
 
     /// Appends a member with a new name.
-    /// - Parameter hash: `NameIndex.hash` of the name; nil while it is not needed.
+    /// - Parameter hash: `NameIndex.hash` of the name when `needsHash`, else any value.
     /// - Returns: false, without a change, when a member with this name exists.
-    mutating func append(_ member: Member, hash: () -> UInt32) -> Bool {
-        if members.count > Self.linearSearchMaximum {
-            guard index.insert(members.count, hash: hash(), replacing: false, isSame: { members[$0].name.hasSameBytes(as: member.name) })
+    mutating func append(_ member: Member, hash: UInt32) -> Bool {
+        if needsHash {
+            guard index.insert(members.count, hash: hash, replacing: false, isSame: { members[$0].name.hasSameBytes(as: member.name) })
             else { return false }
             members.append(member)
             return true
@@ -107,16 +112,13 @@ struct NameIndex: Sendable {
     private(set) var count = 0
 
     /// The hash of a name. Its seed is random for each process, so that a client cannot choose names that collide.
-    static func hash(_ bytes: UnsafeRawBufferPointer) -> UInt32 {
+    static func hash(_ bytes: Span<UInt8>) -> UInt32 {
         var hasher = Hasher()
-        hasher.combine(bytes: bytes)
+        hasher.combine(copying: bytes)
         return UInt32(truncatingIfNeeded: hasher.finalize())
     }
 
-    static func hash(_ name: String) -> UInt32 {
-        var name = name
-        return name.withUTF8 { hash(UnsafeRawBufferPointer($0)) }
-    }
+    static func hash(_ name: String) -> UInt32 { hash(name.utf8Span.span) }
 
     /// The position of the name with this hash for which `isSame` is true; nil when there is none.
     func position(hash: UInt32, isSame: (Int) -> Bool) -> Int? {
@@ -175,14 +177,5 @@ struct NameIndex: Sendable {
 
 extension String {
     /// Whether both strings have the same UTF-8. Unlike `==`, canonically equivalent strings differ.
-    fileprivate func hasSameBytes(as other: String) -> Bool {
-        guard utf8.count == other.utf8.count else { return false }
-        var (left, right) = (self, other)
-        return left.withUTF8 { left in
-            right.withUTF8 { right in
-                guard let start = left.baseAddress, let other = right.baseAddress else { return true }
-                return memcmp(start, other, left.count) == 0
-            }
-        }
-    }
+    fileprivate func hasSameBytes(as other: String) -> Bool { utf8Span.span.equals(other.utf8Span.span) }
 }

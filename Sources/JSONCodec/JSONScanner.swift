@@ -16,28 +16,32 @@ package struct JSONError: Error, Equatable, CustomStringConvertible {
     package var description: String { "\(reason) at byte \(offset)" }
 }
 
-/// The name of a member, compared without creating a `String`. Valid only inside the closure that receives it.
+/// The name of a member, compared without creating a `String`.
 ///
 /// Escapes in a name are decoded before the comparison.
-package struct JSONKey {
-    fileprivate let bytes: UnsafeBufferPointer<UInt8>
-    fileprivate let unescaped: String?
+package struct JSONKey: ~Escapable {
+    private let bytes: Span<UInt8>
+    private let unescaped: String?
+
+    @_lifetime(copy bytes)
+    fileprivate init(_ bytes: Span<UInt8>, unescaped: String?) {
+        self.bytes = bytes
+        self.unescaped = unescaped
+    }
 
     /// The name; nil when it is not valid UTF-8.
-    package var string: String? { unescaped ?? String(valid: bytes) }
+    package var string: String? { unescaped ?? String(validating: bytes) }
 
     /// The hash of the name.
     func hash() -> UInt32 {
-        if let unescaped { NameIndex.hash(unescaped) } else { NameIndex.hash(UnsafeRawBufferPointer(bytes)) }
+        if let unescaped { NameIndex.hash(unescaped) } else { NameIndex.hash(bytes) }
     }
 
     package static func ~= (name: StaticString, key: JSONKey) -> Bool { key.equals(name) }
 
     private func equals(_ name: StaticString) -> Bool {
         if let unescaped { return unescaped == name.description }
-        guard bytes.count == name.utf8CodeUnitCount else { return false }
-        for index in 0..<bytes.count where bytes[index] != name.utf8Start[index] { return false }
-        return true
+        return bytes.equals(name)
     }
 }
 
@@ -45,18 +49,19 @@ package struct JSONKey {
 ///
 /// For hot paths: a token's chunk takes less than a microsecond here and several with `JSONDecoder`. Every reading method advances past the
 /// value. It throws `JSONError` for invalid JSON, nesting deeper than `maximumDepth` or a value of another kind.
-package struct JSONScanner {
-    private let bytes: UnsafeBufferPointer<UInt8>
+package struct JSONScanner: ~Escapable {
+    private let bytes: Span<UInt8>
     private var position = 0
     private var depth: Int
     let rules: JSON.Rules
     private var valuesLeft: Int
 
     /// - Parameters:
-    ///   - bytes: must stay valid as long as the scanner is used.
+    ///   - bytes: the text; the scanner cannot outlive it.
     ///   - maximumDepth: maximum nesting of arrays and objects.
     ///   - rules: the rules that `value()` applies; other methods do not apply them.
-    package init(_ bytes: UnsafeBufferPointer<UInt8>, maximumDepth: Int = 64, rules: JSON.Rules = .lenient) {
+    @_lifetime(copy bytes)
+    package init(_ bytes: Span<UInt8>, maximumDepth: Int = 64, rules: JSON.Rules = .lenient) {
         self.bytes = bytes
         depth = maximumDepth
         self.rules = rules
@@ -166,16 +171,16 @@ package struct JSONScanner {
         _ = peek()
         let start = position
         try skipNumber()
-        return String(decoding: UnsafeBufferPointer(rebasing: bytes[start..<position]), as: UTF8.self)
+        return String(decoding: bytes.extracting(start..<position))
     }
 
     /// Reads a string and decodes its escapes.
     package mutating func string() throws(JSONError) -> String {
         guard peek() == UInt8(ascii: "\"") else { throw JSONError("a string was expected", at: position) }
         let (start, end, escaped) = try stringBounds()
-        let raw = UnsafeBufferPointer(rebasing: bytes[start..<end])
+        let raw = bytes.extracting(start..<end)
         if escaped { return try unescape(raw, at: start) }
-        guard let text = String(valid: raw) else { throw JSONError("a string is not UTF-8", at: start) }
+        guard let text = String(validating: raw) else { throw JSONError("a string is not UTF-8", at: start) }
         return text
     }
 
@@ -193,12 +198,12 @@ package struct JSONScanner {
         }
     }
 
-    /// Reads any value and returns its unchanged bytes.
-    package mutating func raw() throws(JSONError) -> UnsafeBufferPointer<UInt8> {
+    /// Reads any value and returns its unchanged text. Invalid UTF-8 becomes U+FFFD.
+    package mutating func raw() throws(JSONError) -> String {
         _ = peek()
         let start = position
         try skip()
-        return UnsafeBufferPointer(rebasing: bytes[start..<position])
+        return String(decoding: bytes.extracting(start..<position))
     }
 
     /// Reads a whole number and clamps it to `0...Int.maximumExact`. For counts, durations and positions from outside, where a wrong value
@@ -238,18 +243,15 @@ package struct JSONScanner {
     }
 
     private mutating func word(_ word: StaticString) throws(JSONError) {
-        let count = word.utf8CodeUnitCount
-        guard position + count <= bytes.count else { throw JSONError("an unknown word", at: position) }
-        for index in 0..<count where bytes[position + index] != word.utf8Start[index] {
-            throw JSONError("an unknown word", at: position)
-        }
-        position += count
+        guard bytes.extracting(droppingFirst: position).starts(with: word) else { throw JSONError("an unknown word", at: position) }
+        position += word.utf8CodeUnitCount
     }
 
+    @_lifetime(copy self)
     private mutating func key() throws(JSONError) -> JSONKey {
         let (start, end, escaped) = try stringBounds()
-        let raw = UnsafeBufferPointer(rebasing: bytes[start..<end])
-        return JSONKey(bytes: raw, unescaped: escaped ? try unescape(raw, at: start) : nil)
+        let raw = bytes.extracting(start..<end)
+        return JSONKey(raw, unescaped: escaped ? try unescape(raw, at: start) : nil)
     }
 
     /// Skips a string, starting at its opening quote, and returns the range between the quotes.
@@ -300,14 +302,15 @@ package struct JSONScanner {
     ///
     /// A `\u` escape of an unpaired surrogate becomes U+FFFD. Models may split their output inside a surrogate pair, and the rest of the
     /// answer must remain readable.
-    private func unescape(_ raw: UnsafeBufferPointer<UInt8>, at start: Int) throws(JSONError) -> String {
+    private func unescape(_ raw: Span<UInt8>, at start: Int) throws(JSONError) -> String {
         var out: [UInt8] = []
         out.reserveCapacity(raw.count)
         var index = 0
         func hex(_ at: Int) throws(JSONError) -> UInt32 {
             guard at + 4 <= raw.count else { throw JSONError("a \\u escape is cut short", at: start + at) }
             var value: UInt32 = 0
-            for digit in raw[at..<at + 4] {
+            for index in at..<at + 4 {
+                let digit = raw[index]
                 switch digit {
                 case 0x30...0x39: value = value << 4 | UInt32(digit - 0x30)
                 case 0x41...0x46: value = value << 4 | UInt32(digit - 0x41 + 10)

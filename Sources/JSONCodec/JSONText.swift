@@ -1,20 +1,20 @@
+import Support
+
 /// Writes JSON directly into bytes, for hot paths that do not build a tree.
 extension [UInt8] {
     /// Appends a quoted string. Only the characters required by RFC 8259, section 7 are escaped; U+2028 and similar ones are not.
     package mutating func appendJSONString(_ text: String) {
         append(UInt8(ascii: "\""))
-        var text = text
-        text.withUTF8 { utf8 in
-            var clean = 0
-            for index in 0..<utf8.count {
-                let byte = utf8[index]
-                guard byte < 0x20 || byte == UInt8(ascii: "\"") || byte == UInt8(ascii: "\\") else { continue }
-                append(contentsOf: UnsafeBufferPointer(rebasing: utf8[clean..<index]))
-                clean = index + 1
-                appendEscape(of: byte)
-            }
-            append(contentsOf: UnsafeBufferPointer(rebasing: utf8[clean...]))
+        let utf8 = text.utf8Span.span
+        var clean = 0
+        for index in 0..<utf8.count {
+            let byte = utf8[index]
+            guard byte < 0x20 || byte == UInt8(ascii: "\"") || byte == UInt8(ascii: "\\") else { continue }
+            append(copying: utf8.extracting(clean..<index))
+            clean = index + 1
+            appendEscape(of: byte)
         }
+        append(copying: utf8.extracting(clean..<utf8.count))
         append(UInt8(ascii: "\""))
     }
 
@@ -26,10 +26,10 @@ extension [UInt8] {
         case 0x0D: append(UInt8(ascii: "r"))
         case 0x09: append(UInt8(ascii: "t"))
         default:
-            let digits: StaticString = "0123456789abcdef"
+            // Only control characters below 0x20 come here.
             append(contentsOf: "u00".utf8)
-            append(digits.utf8Start[Int(byte >> 4)])
-            append(digits.utf8Start[Int(byte & 15)])
+            append(0x30 + byte >> 4)
+            append(byte & 15 < 10 ? 0x30 + byte & 15 : 0x57 + byte & 15)
         }
     }
 
@@ -53,7 +53,7 @@ extension [UInt8] {
     package mutating func appendJSONName(_ name: StaticString) {
         if last != UInt8(ascii: "{") { append(UInt8(ascii: ",")) }
         append(UInt8(ascii: "\""))
-        append(contentsOf: UnsafeBufferPointer(start: name.utf8Start, count: name.utf8CodeUnitCount))
+        append(copying: name)
         append(UInt8(ascii: "\""))
         append(UInt8(ascii: ":"))
     }

@@ -27,8 +27,7 @@ package struct ProcessMetrics: Sendable {
         metrics.virtualBytes = Int(field(23))
         metrics.residentBytes = Int(field(24)) * sysconf(Int32(_SC_PAGESIZE))
         metrics.openDescriptors = openDescriptorCount()
-        var limit = rlimit()
-        if getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 { metrics.maximumDescriptors = UInt64(limit.rlim_cur) }
+        if let limit = SystemCalls.descriptorLimit { metrics.maximumDescriptors = UInt64(limit.rlim_cur) }
         return metrics
     }
 
@@ -41,12 +40,8 @@ package struct ProcessMetrics: Sendable {
     }()
 
     private static func openDescriptorCount() -> Int {
-        guard let folder = opendir("/proc/self/fd") else { return 0 }
-        defer { closedir(folder) }
-        var count = 0
-        while readdir(folder) != nil { count += 1 }
-        // Not counted: ".", ".." and the descriptor of this directory.
-        return max(0, count - 3)
+        // Not counted: the descriptor of this directory.
+        max(0, (SystemCalls.entryCount(of: "/proc/self/fd") ?? 0) - 1)
     }
 
     /// The text of a file of at most 1 MiB; nil when it cannot be read.

@@ -1,5 +1,6 @@
 import Glibc
 import Logging
+import Support
 
 /// A log handler that writes each line to standard error with one write(2), so that lines of several threads and processes do not mix.
 package struct StandardErrorLog: LogHandler {
@@ -39,14 +40,13 @@ package struct StandardErrorLog: LogHandler {
         write(LogLine(time: .now, level: event.level, message: event.message.description, metadata: merged).render(format))
     }
 
-    /// Writes a line. Errors other than EINTR lose the rest of the line, because there is no other place to report them.
+    /// Writes a line. Errors lose the rest of the line, because there is no other place to report them.
     private static func writeToStandardError(_ line: [UInt8]) {
-        line.withUnsafeBytes { bytes in
-            var rest = bytes[...]
-            while !rest.isEmpty {
-                let written = Glibc.write(STDERR_FILENO, UnsafeRawBufferPointer(rebasing: rest).baseAddress, rest.count)
-                if written > 0 { rest = rest.dropFirst(written) } else if errno != EINTR { return }
-            }
+        var position = 0
+        while position < line.count {
+            let written = SystemCalls.write(line, from: position, to: STDERR_FILENO)
+            guard written > 0 else { return }
+            position += written
         }
     }
 }

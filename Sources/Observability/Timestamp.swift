@@ -1,4 +1,3 @@
-import Glibc
 import Support
 
 /// A time in UTC with milliseconds, formatted as in RFC 3339: `2026-11-22T14:00:00.123Z`.
@@ -27,9 +26,7 @@ package struct Timestamp: Sendable, CustomStringConvertible {
     func append(to out: inout [UInt8]) {
         let (quotient, remainder) = milliseconds.quotientAndRemainder(dividingBy: 1_000)
         let thousandths = remainder < 0 ? remainder + 1_000 : remainder
-        var seconds = time_t(remainder < 0 ? quotient - 1 : quotient)
-        var parts = tm()
-        gmtime_r(&seconds, &parts)
+        let time = SystemCalls.calendarTime(secondsSince1970: Int(remainder < 0 ? quotient - 1 : quotient))
         func digits(_ value: Int, _ count: Int) {
             var divisor = count == 4 ? 1_000 : count == 3 ? 100 : 10
             while divisor > 0 {
@@ -37,17 +34,17 @@ package struct Timestamp: Sendable, CustomStringConvertible {
                 divisor /= 10
             }
         }
-        digits(Int(parts.tm_year) + 1900, 4)
+        digits(time.year, 4)
         out.append(UInt8(ascii: "-"))
-        digits(Int(parts.tm_mon) + 1, 2)
+        digits(time.month, 2)
         out.append(UInt8(ascii: "-"))
-        digits(Int(parts.tm_mday), 2)
+        digits(time.day, 2)
         out.append(UInt8(ascii: "T"))
-        digits(Int(parts.tm_hour), 2)
+        digits(time.hour, 2)
         out.append(UInt8(ascii: ":"))
-        digits(Int(parts.tm_min), 2)
+        digits(time.minute, 2)
         out.append(UInt8(ascii: ":"))
-        digits(Int(parts.tm_sec), 2)
+        digits(time.second, 2)
         out.append(UInt8(ascii: "."))
         digits(Int(thousandths), 3)
         out.append(UInt8(ascii: "Z"))

@@ -1,4 +1,5 @@
 import NIOCore
+import Support
 
 /// A buffer of bytes for one socket, framed as HTTP chunks (RFC 9112, section 7.1) for HTTP/1.1 clients.
 struct ChunkWriter {
@@ -43,15 +44,14 @@ struct ChunkWriter {
     /// Writes a number of 0 or more in decimal.
     mutating func write(decimal value: Int) {
         guard value >= 10 else { return _ = buffer.writeInteger(UInt8(truncatingIfNeeded: 0x30 + value)) }
-        withUnsafeTemporaryAllocation(of: UInt8.self, capacity: 20) { digits in
-            var rest = value
-            var index = 20
-            while rest > 0 {
-                index -= 1
-                digits[index] = UInt8(truncatingIfNeeded: 0x30 + rest % 10)
-                rest /= 10
-            }
-            _ = buffer.writeBytes(UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(digits)[index...]))
+        var digits = InlineArray<20, UInt8>(repeating: 0)
+        var rest = value
+        var start = digits.count
+        while rest > 0 {
+            start -= 1
+            digits[start] = UInt8(truncatingIfNeeded: 0x30 + rest % 10)
+            rest /= 10
         }
+        buffer.writeBytes(digits.span.extracting(start..<digits.count).raw)
     }
 }

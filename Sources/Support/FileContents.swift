@@ -24,20 +24,16 @@ package enum FileContents {
     /// - Parameter limit: maximum size in bytes.
     /// - Throws: `Unreadable` when the file is missing, is a directory, cannot be read or exceeds the limit.
     package static func read(_ path: String, limit: Int) throws(Unreadable) -> [UInt8] {
-        let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+        let descriptor = SystemCalls.open(path, O_RDONLY | O_CLOEXEC)
         guard descriptor >= 0 else { throw lastError() }
         defer { close(descriptor) }
-        var information = stat()
-        guard fstat(descriptor, &information) == 0 else { throw lastError() }
+        guard let information = SystemCalls.status(of: descriptor) else { throw lastError() }
         if information.st_mode & S_IFMT == S_IFDIR { throw Unreadable(.system, "it is a directory") }
         var bytes: [UInt8] = []
         var chunk = [UInt8](repeating: 0, count: 16_384)
         while true {
-            let count = chunk.withUnsafeMutableBytes { Glibc.read(descriptor, $0.baseAddress, $0.count) }
-            if count < 0 {
-                if errno == EINTR { continue }
-                throw lastError()
-            }
+            let count = SystemCalls.read(descriptor, into: &chunk)
+            if count < 0 { throw lastError() }
             if count == 0 { return bytes }
             guard bytes.count + count <= limit else { throw Unreadable(.tooLarge, "it is larger than \(limit) bytes") }
             bytes += chunk[..<count]
@@ -52,5 +48,5 @@ package enum FileContents {
         return text
     }
 
-    private static func lastError() -> Unreadable { Unreadable(.system, String(cString: strerror(errno))) }
+    private static func lastError() -> Unreadable { Unreadable(.system, SystemCalls.errorText()) }
 }

@@ -17,19 +17,14 @@ package enum WallClock {
         return (time.tv_sec, time.tv_nsec)
     }
 
-    private static var now: timespec {
-        var time = timespec()
-        clock_gettime(CLOCK_REALTIME, &time)
-        return time
-    }
+    private static var now: timespec { SystemCalls.time(of: CLOCK_REALTIME) }
 }
 
 /// The system's monotonic clock (CLOCK_MONOTONIC). Its values are comparable between processes on one machine.
 package enum MonotonicClock {
     /// Nanoseconds since an arbitrary point in time, usually the boot of the machine.
     package static var nanoseconds: UInt64 {
-        var time = timespec()
-        clock_gettime(CLOCK_MONOTONIC, &time)
+        let time = SystemCalls.time(of: CLOCK_MONOTONIC)
         return UInt64(time.tv_sec) &* 1_000_000_000 &+ UInt64(time.tv_nsec)
     }
 }

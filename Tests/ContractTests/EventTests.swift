@@ -62,12 +62,12 @@ struct EventTests {
     @Test func `a channel message is an array of events`() throws {
         let events = Self.all.enumerated().map { LoggedEvent(id: EventID(attempt: 1, sequence: $0.offset), event: $0.element) }
         let bytes = Array(("[" + events.map { String(decoding: $0.json, as: UTF8.self) }.joined(separator: " , ") + "]").utf8)
-        #expect(try bytes.withUnsafeBufferPointer { try LoggedEvent.array(parsing: $0) } == events)
+        #expect(try LoggedEvent.array(parsing: bytes.span) == events)
         let none = Array("[]".utf8)
-        #expect(try none.withUnsafeBufferPointer { try LoggedEvent.array(parsing: $0) }.isEmpty)
+        #expect(try LoggedEvent.array(parsing: none.span).isEmpty)
         for text in ["", "{}", "[{}]", "[1]", "[", "null", #"[{"id":"1-0"}]"#] {
             let bytes = Array(text.utf8)
-            #expect(throws: JSONError.self, "\(text)") { try bytes.withUnsafeBufferPointer { try LoggedEvent.array(parsing: $0) } }
+            #expect(throws: JSONError.self, "\(text)") { try LoggedEvent.array(parsing: bytes.span) }
         }
     }
 

@@ -179,7 +179,7 @@ struct JSONScannerTests {
         try scan(text) { (scanner) throws(JSONError) in
             try scanner.object { (key, scanner) throws(JSONError) in
                 switch key {
-                case "key": raw = String(decoding: try scanner.raw(), as: UTF8.self)
+                case "key": raw = try scanner.raw()
                 case "last": last = try scanner.integer()
                 case "n": number = try scanner.optionalInteger()
                 case "s": string = try scanner.optionalString()
@@ -225,12 +225,10 @@ func scan<Value>(_ text: String, _ body: (inout JSONScanner) throws(JSONError) -
 }
 
 func scan<Value>(_ bytes: [UInt8], _ body: (inout JSONScanner) throws(JSONError) -> Value) throws -> Value {
-    try bytes.withUnsafeBufferPointer { buffer in
-        var scanner = JSONScanner(buffer)
-        let value = try body(&scanner)
-        try scanner.finish()
-        return value
-    }
+    var scanner = JSONScanner(bytes.span)
+    let value = try body(&scanner)
+    try scanner.finish()
+    return value
 }
 
 func skipWhole(_ bytes: [UInt8]) throws { try scan(bytes) { (scanner) throws(JSONError) in try scanner.skip() } }

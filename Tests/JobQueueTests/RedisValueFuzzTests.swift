@@ -72,7 +72,7 @@ struct RedisValueFuzzTests {
             let samples = (0..<4).map { _ in mutator.pick(Self.events) }
             let text = "[" + samples.map { String(decoding: mutator.json($0), as: UTF8.self) }.joined(separator: ",") + "]"
             let bytes = Array((mutator.oneIn(2) ? text : JSON.array(samples).text).utf8)
-            guard let events = bytes.withUnsafeBufferPointer({ try? LoggedEvent.array(parsing: $0) }) else { return }
+            guard let events = try? LoggedEvent.array(parsing: bytes.span) else { return }
             read += 1
             for event in events {
                 Fuzz.check(Self.counts.contains(event.id.attempt) && Self.counts.contains(event.id.sequence), number)

@@ -1,6 +1,7 @@
 import Contract
 import Foundation
 import JSONCodec
+import Support
 import TestSupport
 import Testing
 
@@ -20,7 +21,7 @@ extension Journeys {
             #expect(made.succeeded, "\(made.output)")
             for name in ["key", "certificate"] {
                 let (from, to) = (folder.file(name == "key" ? "next-key.pem" : "next.pem"), folder.file("\(name).pem"))
-                guard rename(from, to) == 0 else { throw Unexpected(description: "rename \(from): \(String(cString: strerror(errno)))") }
+                guard unsafe rename(from, to) == 0 else { throw Unexpected(description: "rename \(from): \(SystemCalls.errorText())") }
             }
         }
 

@@ -1,4 +1,5 @@
 import Foundation
+import Support
 import Synchronization
 
 /// How a process ended.
@@ -54,33 +55,33 @@ package final class ChildProcess: Sendable {
         let command = ["env"] + place + (mortal ? bond : []) + [executable] + arguments
         let variables = (environment ?? ProcessInfo.processInfo.environment).map { "\($0.key)=\($0.value)" }
         let result = Spawner.shared.perform { () -> Result<pid_t, SpawnError> in
-            var actions = posix_spawn_file_actions_t()
-            posix_spawn_file_actions_init(&actions)
-            defer { posix_spawn_file_actions_destroy(&actions) }
+            var actions = unsafe posix_spawn_file_actions_t()
+            unsafe posix_spawn_file_actions_init(&actions)
+            defer { unsafe posix_spawn_file_actions_destroy(&actions) }
             switch input {
-            case .null: posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
-            case .file(let path): posix_spawn_file_actions_addopen(&actions, 0, path, O_RDONLY, 0)
-            case .descriptor(let descriptor): posix_spawn_file_actions_adddup2(&actions, descriptor, 0)
+            case .null: unsafe posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
+            case .file(let path): unsafe posix_spawn_file_actions_addopen(&actions, 0, path, O_RDONLY, 0)
+            case .descriptor(let descriptor): unsafe posix_spawn_file_actions_adddup2(&actions, descriptor, 0)
             }
-            posix_spawn_file_actions_addopen(&actions, 1, output ?? "/dev/null", O_WRONLY | O_CREAT | O_APPEND, 0o600)
-            posix_spawn_file_actions_addopen(&actions, 2, errors ?? "/dev/null", O_WRONLY | O_CREAT | O_APPEND, 0o600)
-            _ = Spawner.closeFrom?(&actions, 3)
+            unsafe posix_spawn_file_actions_addopen(&actions, 1, output ?? "/dev/null", O_WRONLY | O_CREAT | O_APPEND, 0o600)
+            unsafe posix_spawn_file_actions_addopen(&actions, 2, errors ?? "/dev/null", O_WRONLY | O_CREAT | O_APPEND, 0o600)
+            _ = unsafe Spawner.closeFrom?(&actions, 3)
             var attributes = posix_spawnattr_t()
-            posix_spawnattr_init(&attributes)
-            defer { posix_spawnattr_destroy(&attributes) }
+            unsafe posix_spawnattr_init(&attributes)
+            defer { unsafe posix_spawnattr_destroy(&attributes) }
             var none = sigset_t()
-            sigemptyset(&none)
-            posix_spawnattr_setsigmask(&attributes, &none)
+            unsafe sigemptyset(&none)
+            unsafe posix_spawnattr_setsigmask(&attributes, &none)
             var all = sigset_t()
-            sigfillset(&all)
-            posix_spawnattr_setsigdefault(&attributes, &all)
-            posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF))
-            var argv: [UnsafeMutablePointer<CChar>?] = command.map { strdup($0) } + [nil]
-            var envp: [UnsafeMutablePointer<CChar>?] = variables.map { strdup($0) } + [nil]
-            defer { for pointer in argv + envp { free(pointer) } }
+            unsafe sigfillset(&all)
+            unsafe posix_spawnattr_setsigdefault(&attributes, &all)
+            unsafe posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF))
+            var argv: [UnsafeMutablePointer<CChar>?] = unsafe command.map { unsafe strdup($0) } + [nil]
+            var envp: [UnsafeMutablePointer<CChar>?] = unsafe variables.map { unsafe strdup($0) } + [nil]
+            defer { unsafe (argv + envp).forEach { unsafe free($0) } }
             var processID: pid_t = 0
-            let code = posix_spawnp(&processID, command[0], &actions, &attributes, &argv, &envp)
-            guard code == 0 else { return .failure(SpawnError(description: "\(executable): \(String(cString: strerror(code)))")) }
+            let code = unsafe posix_spawnp(&processID, command[0], &actions, &attributes, &argv, &envp)
+            guard code == 0 else { return .failure(SpawnError(description: "\(executable): \(SystemCalls.errorText(code))")) }
             return .success(processID)
         }
         if case .descriptor(let descriptor) = input { close(descriptor) }
@@ -91,7 +92,7 @@ package final class ChildProcess: Sendable {
         self.processID = processID
         let thread = Thread { [self] in
             var raw: Int32 = 0
-            while waitpid(processID, &raw, 0) < 0, errno == EINTR {}
+            while unsafe waitpid(processID, &raw, 0) < 0, errno == EINTR {}
             let signal = raw & 0x7F
             let status: ExitStatus = signal == 0 ? .exited(raw >> 8 & 0xFF) : .signalled(signal)
             let waiting = state.withLock { state in
@@ -156,8 +157,8 @@ private final class Spawner: Sendable {
     /// `posix_spawn_file_actions_addclosefrom_np` (glibc 2.34), which the `Glibc` module does not export. Without it a child
     /// would inherit open sockets and pipes.
     static let closeFrom: (@convention(c) (UnsafeMutablePointer<posix_spawn_file_actions_t>, Int32) -> Int32)? = {
-        guard let symbol = dlsym(dlopen(nil, RTLD_NOW), "posix_spawn_file_actions_addclosefrom_np") else { return nil }
-        return unsafeBitCast(symbol, to: (@convention(c) (UnsafeMutablePointer<posix_spawn_file_actions_t>, Int32) -> Int32).self)
+        guard let symbol = unsafe dlsym(dlopen(nil, RTLD_NOW), "posix_spawn_file_actions_addclosefrom_np") else { return nil }
+        return unsafe unsafeBitCast(symbol, to: (@convention(c) (UnsafeMutablePointer<posix_spawn_file_actions_t>, Int32) -> Int32).self)
     }()
 
     private let queue = Mutex<[@Sendable () -> Void]>([])

@@ -1,5 +1,6 @@
 import Foundation
 import NIOCore
+import Support
 import Synchronization
 
 /// The executable under test.
@@ -7,9 +8,7 @@ package enum Executable {
     /// `SLUICE_BIN`, else the `sluice` next to the running test bundle.
     package static let path: String = {
         if let path = ProcessInfo.processInfo.environment["SLUICE_BIN"] { return path }
-        var buffer = [CChar](repeating: 0, count: 4_096)
-        let length = readlink("/proc/self/exe", &buffer, buffer.count - 1)
-        let own = String(decoding: buffer.prefix(max(0, length)).map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        let own = SystemCalls.linkTarget("/proc/self/exe") ?? ""
         return (own as NSString).deletingLastPathComponent + "/sluice"
     }()
 

@@ -1,4 +1,5 @@
 import Foundation
+import Support
 import Synchronization
 
 /// A pseudo-terminal (pty(7)) for testing interactive programs.
@@ -13,19 +14,19 @@ package final class PseudoTerminal: Sendable {
     private let written = Mutex([UInt8]())
 
     package init(columns: Int = 80, rows: Int = 24) throws {
-        master = open("/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC)
+        master = SystemCalls.open("/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC)
         var (isLocked, number) = (Int32(0), UInt32(0))
-        guard master >= 0, ioctl(master, Self.lock, &isLocked) == 0, ioctl(master, Self.number, &number) == 0 else {
-            throw SpawnError(description: "no pseudo terminal: \(String(cString: strerror(errno)))")
+        guard master >= 0, unsafe ioctl(master, Self.lock, &isLocked) == 0, unsafe ioctl(master, Self.number, &number) == 0 else {
+            throw SpawnError(description: "no pseudo terminal: \(SystemCalls.errorText())")
         }
         path = "/dev/pts/\(number)"
         resize(columns: columns, rows: rows)
         let thread = Thread { [self] in
             var chunk = [UInt8](repeating: 0, count: 1 << 16)
             while true {
-                let count = read(master, &chunk, chunk.count)
+                let count = SystemCalls.read(master, into: &chunk)
                 // EIO: no process has the device open at present; a program that is about to start may open it.
-                if count < 0, errno == EIO || errno == EINTR {
+                if count < 0, errno == EIO {
                     usleep(2_000)
                     continue
                 }
@@ -42,12 +43,11 @@ package final class PseudoTerminal: Sendable {
         var size = winsize()
         size.ws_col = UInt16(columns)
         size.ws_row = UInt16(rows)
-        _ = ioctl(master, UInt(TIOCSWINSZ), &size)
+        _ = unsafe ioctl(master, UInt(TIOCSWINSZ), &size)
     }
 
     package func type(_ text: String) {
-        let bytes = Array(text.utf8)
-        _ = write(master, bytes, bytes.count)
+        _ = SystemCalls.write(Array(text.utf8), to: master)
     }
 
     /// All output so far.
@@ -64,8 +64,7 @@ package final class PseudoTerminal: Sendable {
 
     /// Whether the terminal is in its initial mode, with echo and line buffering.
     package var isAsShellsWantIt: Bool {
-        var attributes = termios()
-        guard tcgetattr(master, &attributes) == 0 else { return false }
+        guard let attributes = SystemCalls.terminalAttributes(of: master) else { return false }
         return attributes.c_lflag & tcflag_t(ICANON) != 0 && attributes.c_lflag & tcflag_t(ECHO) != 0
             && attributes.c_lflag & tcflag_t(ISIG) != 0
     }

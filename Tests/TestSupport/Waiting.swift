@@ -1,4 +1,5 @@
 import Glibc
+import Support
 import Synchronization
 
 package struct WaitedInVain: Error, CustomStringConvertible {
@@ -41,8 +42,7 @@ package func until(
 
 /// CLOCK_MONOTONIC in nanoseconds, the clock of the simulator's times.
 package func monotonicNanoseconds() -> Int {
-    var time = timespec()
-    clock_gettime(CLOCK_MONOTONIC, &time)
+    let time = SystemCalls.time(of: CLOCK_MONOTONIC)
     return time.tv_sec * 1_000_000_000 + time.tv_nsec
 }
 

@@ -63,7 +63,7 @@ struct ChunkFuzzTests {
         }
     }
 
-    private static func scan(_ bytes: [UInt8]) -> OpenAIChunk? { bytes.withUnsafeBytes { try? OpenAIChunk(scanning: $0) } }
+    private static func scan(_ bytes: [UInt8]) -> OpenAIChunk? { try? OpenAIChunk(scanning: bytes.span) }
 
     /// Whether the results may differ. The scanner skips unused strings without validation, replaces halves of surrogate pairs and accepts
     /// content in parts. With a duplicate name each uses another value.

@@ -35,7 +35,7 @@ private struct Decoded: Equatable {
         var batch = OutputBatch()
         do {
             for piece in pieces {
-                try Array(piece).withUnsafeBytes { try decoder.receive($0, into: &batch) }
+                try decoder.receive(Array(piece).span, into: &batch)
             }
             try decoder.finish(into: &batch)
         } catch let error as Failure {

@@ -300,14 +300,14 @@ private func establishedConnections(to port: Int) -> Int {
     (0..<4096).count { descriptor in
         var address = sockaddr_in()
         var length = socklen_t(MemoryLayout<sockaddr_in>.size)
-        let isConnected = withUnsafeMutablePointer(to: &address) { pointer in
-            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { getpeername(Int32(descriptor), $0, &length) == 0 }
+        let isConnected = unsafe withUnsafeMutablePointer(to: &address) { pointer in
+            unsafe pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { unsafe getpeername(Int32(descriptor), $0, &length) == 0 }
         }
         guard isConnected, Int(UInt16(bigEndian: address.sin_port)) == port else { return false }
         // `tcp_info` begins with the state; 1 is TCP_ESTABLISHED.
         var state: UInt8 = 0
         var size = socklen_t(1)
-        return getsockopt(Int32(descriptor), Int32(IPPROTO_TCP), TCP_INFO, &state, &size) == 0 && state == 1
+        return unsafe getsockopt(Int32(descriptor), Int32(IPPROTO_TCP), TCP_INFO, &state, &size) == 0 && state == 1
     }
 }
 
@@ -324,9 +324,9 @@ private final class BlackHole: Sendable {
         address.sin_family = sa_family_t(AF_INET)
         address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
         var length = socklen_t(MemoryLayout<sockaddr_in>.size)
-        let bound = withUnsafeMutablePointer(to: &address) { pointer in
-            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { pointer in
-                bind(listener, pointer, length) == 0 && listen(listener, 0) == 0 && getsockname(listener, pointer, &length) == 0
+        let bound = unsafe withUnsafeMutablePointer(to: &address) { pointer in
+            unsafe pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { pointer in
+                unsafe bind(listener, pointer, length) == 0 && listen(listener, 0) == 0 && getsockname(listener, pointer, &length) == 0
             }
         }
         try #require(bound)
@@ -334,8 +334,8 @@ private final class BlackHole: Sendable {
         for _ in 0..<4 {
             let filler = socket(AF_INET, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_NONBLOCK.rawValue), 0)
             descriptors.append(filler)
-            withUnsafePointer(to: &address) { pointer in
-                pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { _ = connect(filler, $0, length) }
+            unsafe withUnsafePointer(to: &address) { pointer in
+                unsafe pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { _ = unsafe connect(filler, $0, length) }
             }
         }
         self.descriptors = descriptors

@@ -1,14 +1,15 @@
 import Glibc
 import NIOConcurrencyHelpers
 import TestSupport
+import Support
 import Testing
 
 @testable import CurlTransport
 
 /// Isolated to the loop; records the order of events.
-private actor EventRecorder {
+private actor EventRecorder: PinnedActor {
     nonisolated let loop: EpollLoop
-    nonisolated var unownedExecutor: UnownedSerialExecutor { loop.asUnownedSerialExecutor() }
+    nonisolated var executor: EpollLoop { loop }
     private(set) var marks: [String] = []
     private var waiters: [(Int, CheckedContinuation<Void, Never>)] = []
 

@@ -1,4 +1,5 @@
 import Contract
+import Support
 import TestSupport
 import Testing
 
@@ -24,17 +25,13 @@ struct EventStreamParserTests {
         func keep(_ event: ServerSentEvent) {
             events.append(
                 Event(
-                    String(decoding: event.data, as: UTF8.self), name: String(decoding: event.name, as: UTF8.self),
-                    comment: String(decoding: event.comment, as: UTF8.self)))
+                    String(decoding: event.data), name: String(decoding: event.name),
+                    comment: String(decoding: event.comment)))
         }
         for piece in pieces {
             // Each piece has its own memory, so that access outside of it or after the call is detected.
-            let result: Result<Void, Failure> = Array(piece).withUnsafeBytes { bytes in
-                do throws(Failure) { return .success(try parser.feed(bytes) { (event) throws(Failure) in keep(event) }) } catch {
-                    return .failure(error)
-                }
-            }
-            try result.get()
+            let bytes = Array(piece)
+            try parser.feed(bytes.span) { (event) throws(Failure) in keep(event) }
         }
         if finish { try parser.finish { (event) throws(Failure) in keep(event) } }
         return events

@@ -2,15 +2,16 @@ import Contract
 import JSONCodec
 import Logging
 import NIOConcurrencyHelpers
+import Support
 import Testing
 
 @testable import CurlTransport
 @testable import Upstream
 
 /// A client on its own loop, and an actor that is isolated to the loop as in the worker.
-actor Caller {
+actor Caller: PinnedActor {
     nonisolated let loop: EpollLoop
-    nonisolated var unownedExecutor: UnownedSerialExecutor { loop.asUnownedSerialExecutor() }
+    nonisolated var executor: EpollLoop { loop }
     nonisolated let sockets = UpstreamSockets()
     let client: UpstreamClient
 

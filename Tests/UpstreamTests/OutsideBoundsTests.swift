@@ -48,10 +48,7 @@ struct OutsideBoundsTests {
         head.contentType = type
         let decoder = try UpstreamConfiguration.at("http://h", kind: kind).adapter.decoder(for: head)
         var batch = OutputBatch()
-        let result: Result<Void, Failure> = Array(body.utf8).withUnsafeBytes { bytes in
-            do throws(Failure) { return .success(try decoder.receive(bytes, into: &batch)) } catch { return .failure(error) }
-        }
-        try result.get()
+        try decoder.receive(Array(body.utf8).span, into: &batch)
         try decoder.finish(into: &batch)
         return batch.outputs
     }

@@ -15,10 +15,7 @@ import Testing
     private static func read(_ decoder: any SpeechDecoder, _ pieces: [ArraySlice<UInt8>]) throws -> [UInt8] {
         var samples: [UInt8] = []
         for piece in pieces {
-            let result: Result<Void, Failure> = Array(piece).withUnsafeBytes { bytes in
-                do throws(Failure) { return .success(try decoder.receive(bytes, into: &samples)) } catch { return .failure(error) }
-            }
-            try result.get()
+            try decoder.receive(Array(piece).span, into: &samples)
         }
         try decoder.finish(into: &samples)
         return samples

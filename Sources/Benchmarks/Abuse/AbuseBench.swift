@@ -135,9 +135,9 @@ struct MemoryPeak: Sendable {
     /// Resets the kernel's peak value, VmHWM (proc(5), clear_refs).
     init(process: Int) {
         self.process = process
-        let file = open("/proc/\(process)/clear_refs", O_WRONLY)
+        let file = SystemCalls.open("/proc/\(process)/clear_refs", O_WRONLY)
         if file >= 0 {
-            _ = write(file, "5", 1)
+            _ = SystemCalls.write(Array("5".utf8), to: file)
             close(file)
         }
         before = ProcessReading.read("", pid: process)?.residentBytes ?? 0

@@ -125,7 +125,8 @@ private final class AnswerWatcher: ChannelInboundHandler {
 
     private func search() {
         guard let waiting else { return }
-        let found = received.withUnsafeBytes { bytes in marks.firstIndex { TokenScan.contains($0, in: bytes) } }
+        let received = received
+        let found = marks.firstIndex { TokenScan.contains($0, in: received.span) }
         guard let found else { return }
         self.waiting = nil
         waiting.succeed(found)

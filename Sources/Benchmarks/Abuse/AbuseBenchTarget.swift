@@ -4,6 +4,7 @@ import NIOCore
 import NIOPosix
 import OperatorTools
 import RedisClient
+import Support
 import Synchronization
 import Upstream
 
@@ -189,8 +190,8 @@ struct AbuseDeployment: Sendable {
     }
 
     private static func write(_ text: String, to path: String) throws {
-        guard let file = fopen(path, "w") else { throw CommandFailure(.failed, "sluice: cannot write \(path)") }
-        let written = fputs(text, file)
-        guard fclose(file) == 0, written >= 0 else { throw CommandFailure(.failed, "sluice: cannot write \(path)") }
+        guard SystemCalls.replaceContents(of: path, by: Array(text.utf8)) else {
+            throw CommandFailure(.failed, "sluice: cannot write \(path)")
+        }
     }
 }

@@ -56,14 +56,13 @@ struct BenchRedis: Sendable {
                     case .subscribed: reader.assumeIsolated { $0.followed(index) }
                     case .lost: break
                     case .message(let message):
-                        message.withUnsafeReadableBytes { bytes in
-                            let tokens = TokenScan.tokens(in: bytes)
-                            // Only terminal events have this field.
-                            let ends = TokenScan.contains("\"usage\":", in: bytes)
-                            let fails = ends && TokenScan.contains("\"type\":\"failed\"", in: bytes)
-                            reader.assumeIsolated { reader in
-                                if fails { reader.failed(index) } else { reader.received(index, tokens: tokens, isLast: ends) }
-                            }
+                        let bytes = message.readableBytesUInt8Span
+                        let tokens = TokenScan.tokens(in: bytes)
+                        // Only terminal events have this field.
+                        let ends = TokenScan.contains("\"usage\":", in: bytes)
+                        let fails = ends && TokenScan.contains("\"type\":\"failed\"", in: bytes)
+                        reader.assumeIsolated { reader in
+                            if fails { reader.failed(index) } else { reader.received(index, tokens: tokens, isLast: ends) }
                         }
                     }
                 }

@@ -92,7 +92,7 @@ private final class BenchSocketHandler: ChannelInboundHandler {
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         let frame = unwrapInboundIn(data)
         switch frame.opcode {
-        case .text: frame.data.withUnsafeReadableBytes { message($0, context) }
+        case .text: message(frame.data.readableBytesUInt8Span, context)
         case .ping:
             context.writeAndFlush(
                 wrapOutboundOut(WebSocketFrame(fin: true, opcode: .pong, maskKey: .random(), data: frame.data)), promise: nil)
@@ -101,7 +101,7 @@ private final class BenchSocketHandler: ChannelInboundHandler {
         }
     }
 
-    private func message(_ bytes: UnsafeRawBufferPointer, _ context: ChannelHandlerContext) {
+    private func message(_ bytes: Span<UInt8>, _ context: ChannelHandlerContext) {
         if TokenScan.contains("\"msg_type\":\"RESPONSE\"", in: bytes) {
             guard let index = TokenScan.number(after: "\"request_id\":\"", in: bytes) else { return }
             let tokens = TokenScan.tokens(in: bytes)

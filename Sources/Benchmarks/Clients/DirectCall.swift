@@ -56,12 +56,10 @@ private final class DirectCallHandler: ChannelInboundHandler {
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         let (index, reader) = (index, reader)
-        unwrapInboundIn(data).withUnsafeReadableBytes { bytes in
-            let tokens = TokenScan.tokens(in: bytes)
-            let isLast = TokenScan.contains("[DONE]", in: bytes)
-            let index = index
-            reader.assumeIsolated { $0.received(index, tokens: tokens, isLast: isLast) }
-        }
+        let buffer = unwrapInboundIn(data)
+        let tokens = TokenScan.tokens(in: buffer.readableBytesUInt8Span)
+        let isLast = TokenScan.contains("[DONE]", in: buffer.readableBytesUInt8Span)
+        reader.assumeIsolated { $0.received(index, tokens: tokens, isLast: isLast) }
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }

@@ -2,11 +2,12 @@ import Contract
 import Histogram
 import NIOCore
 import OperatorTools
+import RedisClient
 import Support
 
 /// The measuring client's state of the streams that it reads. Isolated to its event loop, so that a message costs a scan and a few
 /// additions, without tasks or decoding.
-actor StreamReader {
+actor StreamReader: PinnedActor {
     /// The state of one stream.
     struct Stream: Sendable {
         /// The job's id, which identifies the request in the simulator's list.
@@ -36,11 +37,12 @@ actor StreamReader {
     /// Continuations that wait for a stream's end, by index.
     private var waiting: [Int: CheckedContinuation<Void, Never>] = [:]
 
-    nonisolated var unownedExecutor: UnownedSerialExecutor { eventLoop.executor.asUnownedSerialExecutor() }
+    nonisolated let executor: LoopExecutor
 
     /// - Parameter gap: interval between tokens of a stream, ns.
     init(jobs: [String], gap: UInt64, eventLoop: any EventLoop) {
         self.eventLoop = eventLoop
+        executor = LoopExecutor(eventLoop)
         self.gap = gap
         streams = jobs.map { Stream(job: $0) }
     }

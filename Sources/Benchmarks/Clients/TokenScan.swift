@@ -1,11 +1,11 @@
 import Contract
-import Glibc
 import JSONCodec
+import Support
 
 /// Finds the simulator's tokens (` w0`, ` w1` …) in messages without decoding, to keep the client's CPU time low.
 enum TokenScan {
     /// The numbers of the first and the last token; nil when there is none. Events, frames and chunks contain no other text of this form.
-    static func tokens(in bytes: UnsafeRawBufferPointer) -> ClosedRange<Int>? {
+    static func tokens(in bytes: Span<UInt8>) -> ClosedRange<Int>? {
         guard bytes.count >= 3, let first = firstToken(in: bytes) else { return nil }
         var index = bytes.count - 3
         while index >= 0 {
@@ -15,7 +15,7 @@ enum TokenScan {
         return nil
     }
 
-    private static func firstToken(in bytes: UnsafeRawBufferPointer) -> Int? {
+    private static func firstToken(in bytes: Span<UInt8>) -> Int? {
         for index in 0..<(bytes.count - 2) {
             if let number = number(at: index, in: bytes) { return number }
         }
@@ -23,13 +23,13 @@ enum TokenScan {
     }
 
     /// The number of the token that starts at an index.
-    private static func number(at index: Int, in bytes: UnsafeRawBufferPointer) -> Int? {
+    private static func number(at index: Int, in bytes: Span<UInt8>) -> Int? {
         guard bytes[index] == 0x20, bytes[index + 1] == UInt8(ascii: "w") else { return nil }
         return digits(at: index + 2, in: bytes)
     }
 
     /// A number of at most 12 digits that starts at an index.
-    private static func digits(at start: Int, in bytes: UnsafeRawBufferPointer) -> Int? {
+    private static func digits(at start: Int, in bytes: Span<UInt8>) -> Int? {
         var index = start
         var number = 0
         while index < bytes.count, bytes[index] &- 0x30 < 10, index - start < 12 {
@@ -40,27 +40,25 @@ enum TokenScan {
     }
 
     /// Whether the bytes contain a text.
-    static func contains(_ text: StaticString, in bytes: UnsafeRawBufferPointer) -> Bool { position(after: text, in: bytes) != nil }
+    static func contains(_ text: StaticString, in bytes: Span<UInt8>) -> Bool { position(after: text, in: bytes) != nil }
 
     /// The decimal number that follows a text.
-    static func number(after text: StaticString, in bytes: UnsafeRawBufferPointer) -> Int? {
+    static func number(after text: StaticString, in bytes: Span<UInt8>) -> Int? {
         position(after: text, in: bytes).flatMap { digits(at: $0, in: bytes) }
     }
 
     /// The text between a text and the next quotation mark.
-    static func string(after text: StaticString, in bytes: UnsafeRawBufferPointer) -> String? {
+    static func string(after text: StaticString, in bytes: Span<UInt8>) -> String? {
         guard let start = position(after: text, in: bytes) else { return nil }
-        return String(decoding: bytes[start...].prefix { $0 != UInt8(ascii: "\"") }, as: UTF8.self)
+        let end = bytes.firstOffset(of: UInt8(ascii: "\""), in: start..<bytes.count) ?? bytes.count
+        return String(decoding: bytes.extracting(start..<end))
     }
 
     /// The index after the first occurrence of a text.
-    private static func position(after text: StaticString, in bytes: UnsafeRawBufferPointer) -> Int? {
+    private static func position(after text: StaticString, in bytes: Span<UInt8>) -> Int? {
         let count = text.utf8CodeUnitCount
-        guard let base = bytes.baseAddress, bytes.count >= count, count > 0 else { return nil }
-        let first = text.utf8Start[0]
-        for index in 0...(bytes.count - count) where bytes[index] == first && memcmp(base + index, text.utf8Start, count) == 0 {
-            return index + count
-        }
+        guard bytes.count >= count, count > 0 else { return nil }
+        for index in 0...(bytes.count - count) where bytes.extracting(index..<(index + count)).starts(with: text) { return index + count }
         return nil
     }
 }

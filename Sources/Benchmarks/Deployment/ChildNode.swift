@@ -69,9 +69,5 @@ struct ChildNode: Sendable {
     }
 
     /// The path of this executable.
-    private static let executable: String = {
-        var path = [CChar](repeating: 0, count: 4_096)
-        let count = readlink("/proc/self/exe", &path, path.count - 1)
-        return count > 0 ? String(decoding: path[..<count].map { UInt8(bitPattern: $0) }, as: UTF8.self) : CommandLine.arguments[0]
-    }()
+    private static let executable = SystemCalls.linkTarget("/proc/self/exe") ?? CommandLine.arguments[0]
 }

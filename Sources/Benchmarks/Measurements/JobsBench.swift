@@ -67,7 +67,7 @@ package struct JobsBench: Sendable {
 }
 
 /// Keeps a number of jobs running: when one ends, the next one is submitted. Isolated to the client's event loop; uses no task per job.
-private actor JobDriver {
+private actor JobDriver: PinnedActor {
     private static let model = SimulatedModel(tokens: 1, gap: 0)
 
     private nonisolated let redis: BenchRedis
@@ -79,7 +79,7 @@ private actor JobDriver {
     private(set) var failed = 0
     private(set) var times = Histogram<UInt64>(highestTrackableValue: 3_600_000_000_000, numberOfSignificantValueDigits: .three)
 
-    nonisolated var unownedExecutor: UnownedSerialExecutor { redis.client.executor.asUnownedSerialExecutor() }
+    nonisolated var executor: LoopExecutor { redis.client.executor }
 
     init(redis: BenchRedis, inFlight: Int) {
         self.redis = redis
@@ -105,10 +105,9 @@ private actor JobDriver {
             case .subscribed: assumeIsolated { $0.submit(job, bound.value) }
             case .lost: break
             case .message(let message):
-                let (isLast, isFailed) = message.withUnsafeReadableBytes { bytes in
-                    let isLast = TokenScan.contains("\"usage\":", in: bytes)
-                    return (isLast, isLast && !TokenScan.contains("\"type\":\"finished\"", in: bytes))
-                }
+                let bytes = message.readableBytesUInt8Span
+                let isLast = TokenScan.contains("\"usage\":", in: bytes)
+                let isFailed = isLast && !TokenScan.contains("\"type\":\"finished\"", in: bytes)
                 if isLast { assumeIsolated { $0.end(channel, bound.value, isFailed: isFailed) } }
             }
         }

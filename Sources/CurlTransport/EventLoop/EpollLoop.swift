@@ -1,4 +1,3 @@
-import CEpoll
 import Glibc
 import Support
 import Synchronization
@@ -37,23 +36,18 @@ package final class EpollLoop: SerialExecutor, @unchecked Sendable {
     /// Starts the thread. A second call does nothing. Work that was enqueued before runs first.
     package func start() {
         guard !hasStarted.exchange(true, ordering: .acquiringAndReleasing) else { return }
-        var id = pthread_t()
-        let created = pthread_create(&id, nil, { EpollLoop.main($0) }, Unmanaged.passRetained(self).toOpaque())
+        let created = SystemThread.start { [self] in main() }
         precondition(created == 0, "cannot create the thread of event loop \(name): pthread_create failed with error \(created)")
-        pthread_detach(id)
     }
 
-    /// Entry point of the thread. It takes over the reference that `start` retained and holds the loop until the thread ends.
-    private static func main(_ context: UnsafeMutableRawPointer?) -> UnsafeMutableRawPointer? {
-        guard let context else { return nil }
-        let loop = Unmanaged<EpollLoop>.fromOpaque(context).takeRetainedValue()
-        sluice_name_thread(loop.name)
-        loop.thread.store(UInt(pthread_self()), ordering: .releasing)
-        loop.run()
+    /// The thread's body. The thread holds the loop until it ends.
+    private func main() {
+        nameThread(name)
+        thread.store(UInt(pthread_self()), ordering: .releasing)
+        run()
         // The system may reuse the thread id; another thread must not pass `isOnLoop`.
-        loop.thread.store(0, ordering: .releasing)
-        loop.hasEnded.store(true, ordering: .releasing)
-        return nil
+        thread.store(0, ordering: .releasing)
+        hasEnded.store(true, ordering: .releasing)
     }
 
     /// Ends the thread after the current turn, once all queued work has run. May be called from any thread and repeatedly.
@@ -156,7 +150,6 @@ package final class EpollLoop: SerialExecutor, @unchecked Sendable {
 
     /// Runs turns until a stop was requested and no work is left.
     private func run() {
-        let executor = asUnownedSerialExecutor()
         var batch: [LoopWork] = []
         var localBatch: [LoopWork] = []
         var endOfTurnBatch: [() -> Void] = []
@@ -171,18 +164,18 @@ package final class EpollLoop: SerialExecutor, @unchecked Sendable {
             runDueTimers()
             inbox.take(&batch)
             swap(&local, &localBatch)
-            Self.run(&localBatch, on: executor)
-            Self.run(&batch, on: executor)
+            run(&localBatch)
+            run(&batch)
             swap(&endOfTurn, &endOfTurnBatch)
             for body in endOfTurnBatch { body() }
             endOfTurnBatch.removeAll(keepingCapacity: true)
         } while !(local.isEmpty && endOfTurn.isEmpty && inbox.endIfStopping())
     }
 
-    private static func run(_ batch: inout [LoopWork], on executor: UnownedSerialExecutor) {
+    private func run(_ batch: inout [LoopWork]) {
         for work in batch {
             switch work {
-            case .job(let job): job.runSynchronously(on: executor)
+            case .job(let job): job.run(on: self)
             case .body(let body): body()
             }
         }

@@ -1,4 +1,4 @@
-import Glibc
+import Support
 
 /// One piece of work for a loop: a job of the concurrency runtime or a plain closure.
 enum LoopWork {
@@ -8,7 +8,7 @@ enum LoopWork {
 
 /// The queue through which other threads give work to an event loop. It tracks whether the loop must be woken.
 ///
-/// Uses a pthread mutex instead of `Synchronization.Mutex` because the thread sanitizer understands it.
+/// Uses `PthreadMutex` instead of `Synchronization.Mutex` because the thread sanitizer understands it.
 final class LoopInbox: @unchecked Sendable {
     /// The result of adding work or requesting a stop.
     enum Receipt {
@@ -20,32 +20,15 @@ final class LoopInbox: @unchecked Sendable {
         case refused
     }
 
-    private let mutex: UnsafeMutablePointer<pthread_mutex_t>
+    private let mutex = PthreadMutex()
     private var work: [LoopWork] = []
     private var isAsleep = false
     private var isStopping = false
     private var hasEnded = false
 
-    init() {
-        mutex = .allocate(capacity: 1)
-        mutex.initialize(to: pthread_mutex_t())
-        pthread_mutex_init(mutex, nil)
-    }
-
-    deinit {
-        pthread_mutex_destroy(mutex)
-        mutex.deallocate()
-    }
-
-    private func locked<Value>(_ body: () -> Value) -> Value {
-        pthread_mutex_lock(mutex)
-        defer { pthread_mutex_unlock(mutex) }
-        return body()
-    }
-
     /// Adds work. Any thread.
     func put(_ item: LoopWork) -> Receipt {
-        locked {
+        mutex.withLock {
             if hasEnded { return .refused }
             work.append(item)
             return wakeIfAsleep()
@@ -54,7 +37,7 @@ final class LoopInbox: @unchecked Sendable {
 
     /// Requests the end of the loop. Any thread.
     func stop() -> Receipt {
-        locked {
+        mutex.withLock {
             if hasEnded { return .refused }
             isStopping = true
             return wakeIfAsleep()
@@ -69,7 +52,7 @@ final class LoopInbox: @unchecked Sendable {
 
     /// Marks the loop as waiting unless there is work. Called on the loop before it waits; after true, the next `put` returns `.wake`.
     func fallAsleep() -> Bool {
-        locked {
+        mutex.withLock {
             guard work.isEmpty, !isStopping else { return false }
             isAsleep = true
             return true
@@ -78,7 +61,7 @@ final class LoopInbox: @unchecked Sendable {
 
     /// Swaps the queued work with `batch`, which must be empty; its capacity is reused. Called on the loop after it waited.
     func take(_ batch: inout [LoopWork]) {
-        locked {
+        mutex.withLock {
             isAsleep = false
             swap(&work, &batch)
         }
@@ -86,7 +69,7 @@ final class LoopInbox: @unchecked Sendable {
 
     /// Marks the loop as ended if a stop was requested and no work is left. Later work is refused. Called on the loop.
     func endIfStopping() -> Bool {
-        locked {
+        mutex.withLock {
             guard isStopping, work.isEmpty else { return false }
             hasEnded = true
             return true

@@ -21,11 +21,12 @@ final class Wakeup: Sendable {
     /// Wakes the waiting epoll. Any thread.
     func signal() {
         var one: UInt64 = 1
-        _ = write(descriptor, &one, 8)
+        _ = unsafe write(descriptor, &one, 8)
     }
 }
 
 /// An epoll instance with the handlers of its descriptors. Used on the loop's thread only.
+@safe
 struct Poller: ~Copyable {
     /// Maximum number of events per turn. It is small because an interrupt waits for the events of its turn, about 10 µs each.
     private static let capacity = 16
@@ -49,24 +50,24 @@ struct Poller: ~Copyable {
         epoll = epoll_create1(Int32(EPOLL_CLOEXEC))
         guard epoll >= 0 else { throw LoopError(call: "epoll_create1", number: errno) }
         // Edge-triggered: every write causes a new event, so the counter need not be read. It cannot overflow before 2^64 wake-ups.
-        var event = epoll_event(events: EPOLLIN.rawValue | EPOLLET.rawValue, data: epoll_data_t(u64: Self.wakeTag))
-        guard epoll_ctl(epoll, EPOLL_CTL_ADD, wakeup.descriptor, &event) == 0 else {
+        var event = unsafe epoll_event(events: EPOLLIN.rawValue | EPOLLET.rawValue, data: epoll_data_t(u64: Self.wakeTag))
+        guard unsafe epoll_ctl(epoll, EPOLL_CTL_ADD, wakeup.descriptor, &event) == 0 else {
             let number = errno
             close(epoll)
             throw LoopError(call: "epoll_ctl", number: number)
         }
-        events = .allocate(capacity: Self.capacity)
+        unsafe events = .allocate(capacity: Self.capacity)
     }
 
     deinit {
         close(epoll)
-        events.deallocate()
+        unsafe events.deallocate()
     }
 
     /// Waits for events and returns their number, at most `capacity`. `ready` returns each of them.
     /// - Parameter milliseconds: Maximum wait; -1 without a limit, 0 without waiting.
     func wait(milliseconds: Int32) -> Int {
-        let count = epoll_wait(epoll, events, Int32(Self.capacity), milliseconds)
+        let count = unsafe epoll_wait(epoll, events, Int32(Self.capacity), milliseconds)
         // Any error except EINTR means that the loop itself is broken (a closed descriptor). Continuing would spin.
         precondition(count >= 0 || errno == EINTR, "epoll_wait failed with errno \(errno)")
         return max(0, Int(count))
@@ -83,12 +84,11 @@ struct Poller: ~Copyable {
 
     /// Returns the event at an index below the result of `wait`; nil for the wake-up and for a registration that no longer exists.
     func ready(_ index: Int) -> Ready? {
-        let tag = events[index].data.u64
+        let (tag, bits) = unsafe (events[index].data.u64, events[index].events)
         guard tag != Self.wakeTag else { return nil }
         let descriptor = Int32(truncatingIfNeeded: tag & 0xFFFF_FFFF)
         let registration = registrations[Int(descriptor)]
         guard registration.generation == UInt32(tag >> 32), let handler = registration.handler else { return nil }
-        let bits = events[index].events
         return Ready(
             descriptor: descriptor, handler: handler,
             readable: bits & (EPOLLIN.rawValue | EPOLLPRI.rawValue | EPOLLRDHUP.rawValue) != 0,
@@ -107,14 +107,15 @@ struct Poller: ~Copyable {
             registrations[index].handler = handler
         }
         let tag = UInt64(registrations[index].generation) << 32 | UInt64(UInt32(descriptor))
-        var event = epoll_event(events: (read ? EPOLLIN.rawValue : 0) | (write ? EPOLLOUT.rawValue : 0), data: epoll_data_t(u64: tag))
-        var result = epoll_ctl(epoll, isKnown ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, descriptor, &event)
+        let events = (read ? EPOLLIN.rawValue : 0) | (write ? EPOLLOUT.rawValue : 0)
+        var event = unsafe epoll_event(events: events, data: epoll_data_t(u64: tag))
+        var result = unsafe epoll_ctl(epoll, isKnown ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, descriptor, &event)
         // The kernel drops a closed descriptor, and libcurl may close one and open another with the same number without a callback in
         // between.
         if result != 0, errno == ENOENT {
-            result = epoll_ctl(epoll, EPOLL_CTL_ADD, descriptor, &event)
+            result = unsafe epoll_ctl(epoll, EPOLL_CTL_ADD, descriptor, &event)
         } else if result != 0, errno == EEXIST {
-            result = epoll_ctl(epoll, EPOLL_CTL_MOD, descriptor, &event)
+            result = unsafe epoll_ctl(epoll, EPOLL_CTL_MOD, descriptor, &event)
         }
         guard result == 0 else { throw LoopError(call: "epoll_ctl", number: errno) }
     }
@@ -123,7 +124,10 @@ struct Poller: ~Copyable {
     mutating func forget(_ descriptor: Int32) {
         guard registrations.indices.contains(Int(descriptor)) else { return }
         registrations[Int(descriptor)].handler = nil
-        var event = epoll_event()
-        _ = epoll_ctl(epoll, EPOLL_CTL_DEL, descriptor, &event)
+        var event = unsafe epoll_event()
+        _ = unsafe epoll_ctl(epoll, EPOLL_CTL_DEL, descriptor, &event)
     }
 }
+
+/// Names the calling thread; the kernel keeps the first 15 bytes.
+func nameThread(_ name: String) { unsafe sluice_name_thread(name) }

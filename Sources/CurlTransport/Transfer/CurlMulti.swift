@@ -6,7 +6,7 @@ import DequeModule
 ///
 /// libcurl's callbacks only record what happened; delegates are called after libcurl has returned. So a delegate may cancel or start any
 /// transfer, and calls into libcurl are never nested.
-package final class CurlMulti: DescriptorHandler {
+package final class CurlMulti: DescriptorHandler, CurlMultiEvents {
     /// A transfer that libcurl could not set up; the description holds libcurl's reason.
     package struct SetupError: Error, CustomStringConvertible {
         package let description: String
@@ -14,12 +14,10 @@ package final class CurlMulti: DescriptorHandler {
 
     private let loop: EpollLoop
     private let settings: TransportSettings
-    private let multi: UnsafeMutableRawPointer
-    /// TLS sessions shared by all handles: later connections to a host resume the first one's session.
-    private let share: UnsafeMutableRawPointer?
+    private let multi: CurlMultiHandle
     private let sockets: UpstreamSockets
     /// Transfers in the multi handle, by easy handle.
-    private var active: [UnsafeMutableRawPointer: CurlTransfer] = [:]
+    private var active: [CurlEasy.ID: CurlTransfer] = [:]
     /// Cancelled transfers whose sockets are shut down but whose handles are still in the multi handle.
     private var cancelled: [CurlTransfer] = []
     /// Transfers with events that were not delivered to their delegates yet.
@@ -35,28 +33,13 @@ package final class CurlMulti: DescriptorHandler {
         self.loop = loop
         self.sockets = sockets
         self.settings = settings
-        guard Self.libraryIsReady, let multi = curl_multi_init() else { throw SetupError(description: "libcurl initialization failed") }
+        guard let multi = CurlMultiHandle() else { throw SetupError(description: "libcurl initialization failed") }
         self.multi = multi
-        share = curl_share_init()
-        if let share { _ = sluice_share_set_long(share, CURLSHOPT_SHARE, Int(CURL_LOCK_DATA_SSL_SESSION.rawValue)) }
-        let context = Unmanaged.passUnretained(self).toOpaque()
-        _ = sluice_multi_set_pointer(multi, CURLMOPT_SOCKETDATA, context)
-        _ = sluice_multi_set_socket_callback(multi) { easy, descriptor, what, context, _ in
-            if let context { Unmanaged<CurlMulti>.fromOpaque(context).takeUnretainedValue().watch(descriptor, what, of: easy) }
-            return 0
-        }
-        _ = sluice_multi_set_pointer(multi, CURLMOPT_TIMERDATA, context)
-        _ = sluice_multi_set_timer_callback(multi) { _, milliseconds, context in
-            if let context { Unmanaged<CurlMulti>.fromOpaque(context).takeUnretainedValue().setTimer(milliseconds) }
-            return 0
-        }
+        multi.setEvents(self)
         // No multiplexing: with HTTP/2 each request also has its own connection. See `CurlTransfer.closeConnection`.
-        _ = sluice_multi_set_long(multi, CURLMOPT_PIPELINING, Int(CURLPIPE_NOTHING))
+        multi.set(CURLMOPT_PIPELINING, Int(CURLPIPE_NOTHING))
         timer = LoopTimer { [unowned self] in act(on: CURL_SOCKET_TIMEOUT, events: 0) }
     }
-
-    /// Initializes libcurl's global state once per process.
-    private static let libraryIsReady = curl_global_init(Int(CURL_GLOBAL_DEFAULT)) == CURLE_OK
 
     deinit {
         if !isClosed { cleanUp() }
@@ -74,17 +57,16 @@ package final class CurlMulti: DescriptorHandler {
         guard let transfer = CurlTransfer(progressed: { [unowned self] in enqueue($0) }) else {
             throw SetupError(description: "libcurl could not allocate a transfer")
         }
-        if let reason = transfer.prepare(request, owner: owner, settings: settings, sockets: sockets, share: share, delegate: delegate) {
+        if let reason = transfer.prepare(request, owner: owner, settings: settings, sockets: sockets, multi: multi, delegate: delegate) {
             transfer.dispose()
             throw SetupError(description: reason)
         }
-        active[transfer.handle] = transfer
+        active[transfer.easy.id] = transfer
         transfer.isActive = true
         updateConnectionLimit()
-        let code = curl_multi_add_handle(multi, transfer.handle)
-        guard code == CURLM_OK else {
+        if let reason = multi.add(transfer.easy) {
             remove(transfer)
-            throw SetupError(description: String(cString: curl_multi_strerror(code)))
+            throw SetupError(description: reason)
         }
         return transfer
     }
@@ -97,7 +79,7 @@ package final class CurlMulti: DescriptorHandler {
         loop.preconditionOnLoop()
         guard transfer.isActive else { return }
         transfer.isActive = false
-        active[transfer.handle] = nil
+        active[transfer.easy.id] = nil
         if transfer.outcome == nil {
             if let descriptor = transfer.shutDown() {
                 loop.forget(descriptor)
@@ -124,7 +106,7 @@ package final class CurlMulti: DescriptorHandler {
 
     /// Removes the handle from the multi handle and frees it. Its connection stays in the multi handle's pool.
     private func discard(_ transfer: CurlTransfer) {
-        curl_multi_remove_handle(multi, transfer.handle)
+        multi.remove(transfer.easy)
         transfer.dispose()
     }
 
@@ -142,12 +124,7 @@ package final class CurlMulti: DescriptorHandler {
         loop.preconditionOnLoop()
         guard !isClosed else { return }
         isClosed = true
-        for transfer in Array(active.values) + cancelled {
-            transfer.isActive = false
-            discard(transfer)
-        }
-        active = [:]
-        cancelled = []
+        for transfer in active.values { transfer.isActive = false }
         progressed = []
         cleanUp()
         if let timer { loop.cancel(timer) }
@@ -156,17 +133,17 @@ package final class CurlMulti: DescriptorHandler {
 
     /// Frees all handles, the multi handle and the share.
     private func cleanUp() {
+        multi.setEvents(nil)
         for transfer in Array(active.values) + cancelled { discard(transfer) }
-        curl_multi_cleanup(multi)
         active = [:]
         cancelled = []
-        if let share { curl_share_cleanup(share) }
+        multi.free()
     }
 
     /// Updates libcurl's connection limit. The limit includes connections in use; without adding them, no idle connection would be kept
     /// while more than `connectionsKept` are in use.
     private func updateConnectionLimit() {
-        _ = sluice_multi_set_long(multi, CURLMOPT_MAXCONNECTS, max(1, settings.connectionsKept + held))
+        multi.set(CURLMOPT_MAXCONNECTS, max(1, settings.connectionsKept + held))
     }
 
     // MARK: event loop callbacks
@@ -178,20 +155,16 @@ package final class CurlMulti: DescriptorHandler {
     /// Passes socket events or a timeout to libcurl, then delivers what they caused.
     private func act(on descriptor: Int32, events: Int32) {
         guard !isClosed else { return }
-        var running: Int32 = 0
-        curl_multi_socket_action(multi, descriptor, events, &running)
+        multi.act(on: descriptor, events: events)
         collectFinished()
         deliver()
     }
 
     /// Records the results of the transfers that libcurl has finished.
     private func collectFinished() {
-        var left: Int32 = 0
-        while let message = curl_multi_info_read(multi, &left) {
-            guard message.pointee.msg == CURLMSG_DONE, let handle = message.pointee.easy_handle, let transfer = active[handle] else {
-                continue
-            }
-            transfer.finished(message.pointee.data.result)
+        while let (easy, result) = multi.nextFinished() {
+            guard let transfer = active[easy] else { continue }
+            transfer.finished(result)
             enqueue(transfer)
         }
     }
@@ -199,7 +172,7 @@ package final class CurlMulti: DescriptorHandler {
     // MARK: libcurl callbacks
 
     /// Socket callback: updates the epoll registration of a descriptor.
-    private func watch(_ descriptor: Int32, _ what: Int32, of easy: UnsafeMutableRawPointer?) {
+    func curlWatches(_ descriptor: Int32, _ what: Int32, of easy: CurlEasy.ID?) {
         guard !isClosed else { return }
         let transfer = easy.flatMap { active[$0] }
         guard what != CURL_POLL_REMOVE else {
@@ -226,7 +199,7 @@ package final class CurlMulti: DescriptorHandler {
 
     /// Timer callback: sets libcurl's timeout.
     /// - Parameter milliseconds: -1 cancels it. 0 means at once: the action is queued, because a loop timer would fire a turn later.
-    private func setTimer(_ milliseconds: Int) {
+    func curlSetsTimer(milliseconds: Int) {
         guard !isClosed, let timer else { return }
         if milliseconds > 0 {
             loop.set(timer, after: .milliseconds(milliseconds))

@@ -63,8 +63,8 @@ package protocol ExchangeDelegate: AnyObject {
     func exchangeConnected()
     /// The head of the final response has arrived; interim 1xx responses are not reported. Returns false to end the exchange.
     func exchangeAnswered(_ head: HTTPResponseHead) -> Bool
-    /// Part of the body has arrived; the bytes are valid only during the call. Returns false to end the exchange and close its connection.
-    func exchangeReceived(_ bytes: UnsafeRawBufferPointer) -> Bool
+    /// Part of the body has arrived. Returns false to end the exchange and close its connection.
+    func exchangeReceived(_ bytes: Span<UInt8>) -> Bool
     /// Some of the above happened, or the exchange ended. In that case `outcome` is set and no further calls follow.
     func exchangeProgressed(outcome: ExchangeOutcome?)
 }

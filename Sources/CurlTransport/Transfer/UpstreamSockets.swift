@@ -75,34 +75,20 @@ package final class UpstreamSockets: Sendable {
 
     // MARK: libcurl callbacks
 
-    /// Installs the socket callbacks on a handle. Must outlive every connection that the handle opens.
-    func install(on handle: UnsafeMutableRawPointer) -> CURLcode {
-        let context = Unmanaged.passUnretained(self).toOpaque()
-        let codes = [
-            sluice_easy_set_pointer(handle, CURLOPT_OPENSOCKETDATA, context),
-            sluice_easy_set_open_socket(handle) { context, _, address in UpstreamSockets.make(context, address) },
-            sluice_easy_set_pointer(handle, CURLOPT_CLOSESOCKETDATA, context),
-            sluice_easy_set_close_socket(handle) { context, socket in UpstreamSockets.end(context, socket) },
-        ]
-        return codes.first { $0 != CURLE_OK } ?? CURLE_OK
-    }
-
-    /// Open-socket callback: creates a close-on-exec socket and counts it.
-    private static func make(_ context: UnsafeMutableRawPointer?, _ address: UnsafeMutablePointer<curl_sockaddr>?) -> curl_socket_t {
-        guard let context, let address = address?.pointee else { return CURL_SOCKET_BAD }
-        let made = socket(address.family, address.socktype | Int32(SOCK_CLOEXEC.rawValue), address.protocol)
+    /// Creates a close-on-exec socket and counts it.
+    /// - Returns: the descriptor; `CURL_SOCKET_BAD` if the system refused.
+    func openSocket(family: Int32, type: Int32, protocol number: Int32) -> curl_socket_t {
+        let made = socket(family, type | Int32(SOCK_CLOEXEC.rawValue), number)
         guard made >= 0 else { return CURL_SOCKET_BAD }
-        Unmanaged<UpstreamSockets>.fromOpaque(context).takeUnretainedValue().changed(by: 1)
+        changed(by: 1)
         return made
     }
 
-    /// Close-socket callback: removes the socket from its job before closing it.
-    private static func end(_ context: UnsafeMutableRawPointer?, _ socket: curl_socket_t) -> Int32 {
-        if let context {
-            let sockets = Unmanaged<UpstreamSockets>.fromOpaque(context).takeUnretainedValue()
-            sockets.unassign(socket)
-            sockets.changed(by: -1)
-        }
+    /// Removes the socket from its job and closes it.
+    /// - Returns: 0, or -1 for an error.
+    func closeSocket(_ socket: curl_socket_t) -> Int32 {
+        unassign(socket)
+        changed(by: -1)
         return close(socket)
     }
 

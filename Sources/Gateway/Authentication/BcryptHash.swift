@@ -34,13 +34,12 @@ struct BcryptHash: Sendable, Hashable {
     /// of a password and stops at a NUL byte, so a password with a NUL never matches.
     func matches(_ password: String) -> Bool {
         guard !password.utf8.contains(0) else { return false }
-        let size = MemoryLayout<crypt_data>.size
         // crypt_r requires zeroed memory before its first use. The structure is 32 KB, so it is allocated on the heap.
-        let data = UnsafeMutableRawPointer.allocate(byteCount: size, alignment: MemoryLayout<crypt_data>.alignment)
-        data.initializeMemory(as: UInt8.self, repeating: 0, count: size)
-        defer { data.deallocate() }
-        guard let made = crypt_r(password, text, data.assumingMemoryBound(to: crypt_data.self)) else { return false }
+        let data = UnsafeMutablePointer<crypt_data>.allocate(capacity: 1)
+        defer { unsafe data.deallocate() }
+        unsafe UnsafeMutableRawPointer(data).initializeMemory(as: UInt8.self, repeating: 0, count: MemoryLayout<crypt_data>.size)
+        guard let made = unsafe crypt_r(password, text, data) else { return false }
         // Compare only the digest: some programs set unused bits of the salt before it, which libcrypt clears.
-        return APIKeys.equal(String(cString: made).utf8.suffix(Self.digestLength), text.utf8.suffix(Self.digestLength))
+        return unsafe APIKeys.equal(String(cString: made).utf8.suffix(Self.digestLength), text.utf8.suffix(Self.digestLength))
     }
 }

@@ -90,7 +90,8 @@ struct ScryptHash: Sendable, Hashable {
             from: Array(password.utf8), salt: salt, outputByteCount: hash.count, rounds: 1 << logarithm, blockSize: blockSize,
             parallelism: parallelism)
         guard let key else { return false }
-        return APIKeys.equal(key.withUnsafeBytes { Array($0) }, hash)
+        // Compares in constant time.
+        return key == SymmetricKey(data: hash)
     }
 
     private static func decode(_ text: some StringProtocol) -> [UInt8]? {

@@ -3,6 +3,7 @@ import DequeModule
 import Glibc
 import NIOCore
 import NIOHTTP1
+import Support
 
 /// Serves connections above the limit of open connections. Each gets one response: health and readiness probes (`/healthz`, `/readyz`) are
 /// answered, anything else is rejected. An orchestrator therefore does not restart a gateway whose connections are used up. Confined to the
@@ -22,11 +23,7 @@ final class ProbeReserve {
     static func ordinaryDescriptors(of limit: Int = ProbeReserve.descriptorLimit) -> Int { max(64, limit - reservedDescriptors) }
 
     /// The soft limit of `RLIMIT_NOFILE`; 1,024 if it cannot be read.
-    static var descriptorLimit: Int {
-        var limit = rlimit()
-        guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return 1_024 }
-        return Int(clamping: limit.rlim_cur)
-    }
+    static var descriptorLimit: Int { SystemCalls.descriptorLimit.map { Int(clamping: $0.rlim_cur) } ?? 1_024 }
 
     /// Sets up the pipeline of a connection in the reserve.
     /// - Parameter readiness: the source of the response to `/readyz`.

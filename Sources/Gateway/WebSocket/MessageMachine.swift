@@ -1,5 +1,6 @@
 import NIOCore
 import NIOWebSocket
+import Support
 
 /// Assembles messages from WebSocket frames and validates them according to RFC 6455 section 5. Does no I/O: the caller performs the
 /// returned action.
@@ -97,24 +98,14 @@ struct MessageMachine {
 }
 
 extension WebSocketFrame {
-    /// The unmasked payload. Unmasks four bytes at a time.
+    /// The unmasked payload. Unmasks eight bytes at a time.
     fileprivate var unmasked: ByteBuffer {
         var buffer = data
         guard let maskKey else { return buffer }
         let key = Array(maskKey)
         let word = UInt32(key[0]) | UInt32(key[1]) << 8 | UInt32(key[2]) << 16 | UInt32(key[3]) << 24
-        buffer.withUnsafeMutableReadableBytes { bytes in
-            var index = 0
-            while index + 4 <= bytes.count {
-                let value = bytes.loadUnaligned(fromByteOffset: index, as: UInt32.self) ^ UInt32(littleEndian: word)
-                bytes.storeBytes(of: value, toByteOffset: index, as: UInt32.self)
-                index += 4
-            }
-            while index < bytes.count {
-                bytes[index] ^= key[index % 4]
-                index += 1
-            }
-        }
+        var bytes = buffer.mutableReadableBytesSpan
+        bytes.combine(withRepeated: word)
         return buffer
     }
 }

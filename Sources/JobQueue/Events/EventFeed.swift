@@ -2,6 +2,7 @@ import Contract
 import Logging
 import NIOCore
 import RedisClient
+import Support
 
 /// A handle for one reader of a job's events.
 package struct Following: Sendable, Hashable {
@@ -13,7 +14,7 @@ package struct Following: Sendable, Hashable {
 ///
 /// A lost message with no later event shows no gap; it is found by comparing quiet jobs with their logs periodically. One feed per
 /// gateway, on its event loop; all callbacks run on that loop.
-package actor EventFeed {
+package actor EventFeed: PinnedActor {
     /// Interval at which jobs without new events are compared with their logs. A lost terminal event is found within two intervals.
     package static let checkInterval = TimeAmount.milliseconds(900)
     /// Consecutive checks without log and record after which a job counts as lost (Redis was flushed or restarted without its data).
@@ -57,7 +58,7 @@ package actor EventFeed {
     private var nextNumber: UInt64 = 0
     private var isCheckScheduled = false
 
-    package nonisolated var unownedExecutor: UnownedSerialExecutor { queue.redis.executor.asUnownedSerialExecutor() }
+    package nonisolated var executor: LoopExecutor { queue.redis.executor }
 
     /// - Parameters:
     ///   - subscriber: runs on the same event loop.
@@ -148,9 +149,7 @@ package actor EventFeed {
         case .message(let buffer):
             let events: [LoggedEvent]
             do {
-                events = try buffer.withUnsafeReadableBytes { bytes in
-                    try LoggedEvent.array(parsing: bytes.bindMemory(to: UInt8.self))
-                }
+                events = try LoggedEvent.array(parsing: buffer.readableBytesUInt8Span)
             } catch {
                 logger.warning(
                     "invalid message on output channel: not an array of events", metadata: ["job": "\(id)", "error": "\(error)"])

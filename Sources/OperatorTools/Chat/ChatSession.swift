@@ -128,7 +128,7 @@ private enum ConnectFailure {
         return "the host name \(failure.host) is unknown"
     }
 
-    private static func text(of error: IOError) -> String { String(cString: strerror(error.errnoCode)) }
+    private static func text(of error: IOError) -> String { SystemCalls.errorText(error.errnoCode) }
 }
 
 /// The output of a conversation: the answer on standard output, notes on standard error.

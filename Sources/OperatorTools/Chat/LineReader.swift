@@ -1,5 +1,6 @@
 import Glibc
 import NIOPosix
+import Support
 
 /// Reads the lines of standard input on a thread of its own.
 ///
@@ -21,8 +22,7 @@ enum LineReader {
         var line: [UInt8] = []
         var chunk = [UInt8](repeating: 0, count: 4_096)
         while true {
-            let count = chunk.withUnsafeMutableBytes { read(STDIN_FILENO, $0.baseAddress, $0.count) }
-            if count < 0, errno == EINTR { continue }
+            let count = SystemCalls.read(STDIN_FILENO, into: &chunk)
             guard count > 0 else { break }
             for byte in chunk[..<count] {
                 if byte == UInt8(ascii: "\n") {

@@ -2,6 +2,7 @@ import Glibc
 import JSONCodec
 import Logging
 import Observability
+import Support
 
 /// Standard error: problems and progress.
 package enum StandardError {
@@ -45,22 +46,19 @@ private enum Descriptor {
     /// - Returns: whether everything was written.
     @discardableResult
     static func write(_ bytes: [UInt8], to descriptor: Int32) -> Bool {
-        bytes.withUnsafeBytes { bytes in
-            var rest = bytes[...]
-            while !rest.isEmpty {
-                let written = Glibc.write(descriptor, UnsafeRawBufferPointer(rebasing: rest).baseAddress, rest.count)
-                if written > 0 {
-                    rest = rest.dropFirst(written)
-                } else if errno == EAGAIN {
-                    // Another process may have made the terminal or pipe non-blocking.
-                    var ready = pollfd(fd: descriptor, events: Int16(POLLOUT), revents: 0)
-                    poll(&ready, 1, 1_000)
-                } else if errno != EINTR {
-                    return false
-                }
+        var position = 0
+        while position < bytes.count {
+            let written = SystemCalls.write(bytes, from: position, to: descriptor)
+            if written > 0 {
+                position += written
+            } else if errno == EAGAIN {
+                // Another process may have made the terminal or pipe non-blocking.
+                SystemCalls.waitUntilWritable(descriptor, milliseconds: 1_000)
+            } else {
+                return false
             }
-            return true
         }
+        return true
     }
 }
 

@@ -1,5 +1,6 @@
 import Glibc
 import Observability
+import Support
 
 /// The properties of the terminal at standard input and output, and text for it.
 package struct Terminal: Sendable {
@@ -12,8 +13,8 @@ package struct Terminal: Sendable {
 
     package init() {
         isInteractive = isatty(STDIN_FILENO) == 1 && isatty(STDOUT_FILENO) == 1
-        isDumb = getenv("TERM").map { String(cString: $0) == "dumb" } ?? true
-        hasColours = isatty(STDOUT_FILENO) == 1 && getenv("NO_COLOR") == nil && !isDumb
+        isDumb = SystemCalls.environmentValue("TERM").map { $0 == "dumb" } ?? true
+        hasColours = isatty(STDOUT_FILENO) == 1 && SystemCalls.environmentValue("NO_COLOR") == nil && !isDumb
     }
 
     func dim(_ text: String) -> String { hasColours ? "\u{1B}[2m\(text)\u{1B}[0m" : text }

@@ -1,4 +1,5 @@
 import Glibc
+import Support
 
 /// The limit of open files of this process.
 package enum DescriptorLimit {
@@ -6,13 +7,11 @@ package enum DescriptorLimit {
     /// - Returns: the resulting limit; 0: unknown.
     @discardableResult
     package static func raise() -> UInt64 {
-        var limit = rlimit()
-        let resource = __rlimit_resource_t(RLIMIT_NOFILE.rawValue)
-        guard getrlimit(resource, &limit) == 0 else { return 0 }
+        guard var limit = SystemCalls.descriptorLimit else { return 0 }
         if limit.rlim_cur < limit.rlim_max {
             let before = limit.rlim_cur
             limit.rlim_cur = limit.rlim_max
-            if setrlimit(resource, &limit) != 0 { limit.rlim_cur = before }
+            if !SystemCalls.setDescriptorLimit(limit) { limit.rlim_cur = before }
         }
         return UInt64(limit.rlim_cur)
     }

@@ -81,12 +81,12 @@ package struct PrivateRedis: Sendable {
 
     /// The path of the first of these programs that is in `PATH` or a usual folder.
     private static func executable(_ names: [String]) -> String? {
-        let path = getenv("PATH").map { String(cString: $0) } ?? "/usr/bin:/bin"
+        let path = SystemCalls.environmentValue("PATH") ?? "/usr/bin:/bin"
         let folders: [String] = path.split(separator: ":").map { String($0) } + ["/usr/sbin", "/usr/local/bin", "/opt/homebrew/bin"]
         for name in names {
             for folder in folders {
                 let file = "\(folder)/\(name)"
-                if access(file, X_OK) == 0 { return file }
+                if SystemCalls.canAccess(file, X_OK) { return file }
             }
         }
         return nil
@@ -94,12 +94,11 @@ package struct PrivateRedis: Sendable {
 
     /// Creates a folder for this user only. Its path is short, because the path of a Unix socket has at most 107 bytes.
     private static func temporaryFolder() throws -> String {
-        let given = getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp"
-        let base = given.utf8.count <= 60 && access(given, W_OK) == 0 ? given : "/tmp"
-        var template = Array("\(base)/sluice-dev-XXXXXX".utf8CString)
-        guard mkdtemp(&template) != nil else {
-            throw CommandFailure(.failed, "sluice: cannot create a temporary folder in \(base): \(String(cString: strerror(errno)))")
+        let given = SystemCalls.environmentValue("TMPDIR") ?? "/tmp"
+        let base = given.utf8.count <= 60 && SystemCalls.canAccess(given, W_OK) ? given : "/tmp"
+        guard let folder = SystemCalls.makeTemporaryDirectory("\(base)/sluice-dev-XXXXXX") else {
+            throw CommandFailure(.failed, "sluice: cannot create a temporary folder in \(base): \(SystemCalls.errorText())")
         }
-        return String(decoding: template.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        return folder
     }
 }

@@ -1,4 +1,5 @@
 import Glibc
+import Support
 
 /// The terminal in full-screen mode: alternate screen, hidden cursor, unbuffered keys. `deinit` restores the terminal.
 struct TerminalScreen: ~Copyable {
@@ -13,17 +14,16 @@ struct TerminalScreen: ~Copyable {
     /// Switches the terminal to full-screen mode.
     /// - Throws: `CommandFailure` when standard input is not a terminal.
     static func open(hasColours: Bool) throws(CommandFailure) -> TerminalScreen {
-        var attributes = termios()
-        guard tcgetattr(STDIN_FILENO, &attributes) == 0 else {
-            throw CommandFailure(.failed, "sluice: cannot read the terminal's attributes: \(String(cString: strerror(errno)))")
+        guard let before = SystemCalls.terminalAttributes(of: STDIN_FILENO) else {
+            throw CommandFailure(.failed, "sluice: cannot read the terminal's attributes: \(SystemCalls.errorText())")
         }
-        let before = attributes
+        var attributes = before
         // Unbuffered keys without echo. Ctrl-C is read as a key, so that SIGINT cannot end the process before the terminal is restored.
         attributes.c_lflag &= ~tcflag_t(ICANON | ECHO | ISIG | IEXTEN)
         attributes.c_iflag &= ~tcflag_t(IXON | ICRNL)
         attributes.c_cc.16 = 0
-        guard tcsetattr(STDIN_FILENO, TCSAFLUSH, &attributes) == 0 else {
-            throw CommandFailure(.failed, "sluice: cannot set the terminal's attributes: \(String(cString: strerror(errno)))")
+        guard SystemCalls.setTerminalAttributes(attributes, of: STDIN_FILENO) else {
+            throw CommandFailure(.failed, "sluice: cannot set the terminal's attributes: \(SystemCalls.errorText())")
         }
         StandardOutput.write(enter)
         return TerminalScreen(before: before, hasColours: hasColours)
@@ -36,15 +36,13 @@ struct TerminalScreen: ~Copyable {
 
     deinit {
         StandardOutput.write(Self.leave)
-        var attributes = before
-        tcsetattr(STDIN_FILENO, TCSAFLUSH, &attributes)
+        SystemCalls.setTerminalAttributes(before, of: STDIN_FILENO)
     }
 
     /// The terminal's current size; 80×24 when it is unknown.
     static var size: TopFrame.Size {
-        var window = winsize()
-        guard ioctl(STDOUT_FILENO, UInt(TIOCGWINSZ), &window) == 0, window.ws_col > 0, window.ws_row > 0 else { return TopFrame.Size() }
-        return TopFrame.Size(columns: Int(window.ws_col), rows: Int(window.ws_row))
+        guard let size = SystemCalls.terminalSize(of: STDOUT_FILENO) else { return TopFrame.Size() }
+        return TopFrame.Size(columns: size.columns, rows: size.rows)
     }
 
     /// Draws a frame over the previous one in a single write, which avoids flicker.

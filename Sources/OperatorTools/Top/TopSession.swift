@@ -2,6 +2,7 @@ import Contract
 import Glibc
 import JobQueue
 import NIOPosix
+import Support
 import UnixSignals
 
 /// `sluice top` on a terminal. Feeds snapshots and keys to the machine, draws its frames and sends its actions to Redis.
@@ -87,8 +88,7 @@ package struct TopSession: Sendable {
             guard case .active = state else { return }
             var chunk = [UInt8](repeating: 0, count: 256)
             while true {
-                let count = chunk.withUnsafeMutableBytes { Glibc.read(STDIN_FILENO, $0.baseAddress, $0.count) }
-                if count < 0, errno == EINTR { continue }
+                let count = SystemCalls.read(STDIN_FILENO, into: &chunk)
                 guard count > 0 else { return send(.end) }
                 for key in TopKeyDecoder.keys(in: Array(chunk[..<count])) { send(.input(.key(key))) }
             }

@@ -1,4 +1,5 @@
 import NIOCore
+import Support
 
 /// Runs actors and tasks on an event loop: a serial executor and a task executor in one object.
 ///
@@ -13,7 +14,7 @@ package final class LoopExecutor: SerialExecutor, TaskExecutor {
 
     package func enqueue(_ job: consuming ExecutorJob) {
         let job = UnownedJob(job)
-        eventLoop.execute { job.runSynchronously(isolatedTo: self.asUnownedSerialExecutor(), taskExecutor: self.asUnownedTaskExecutor()) }
+        eventLoop.execute { job.run(on: self) }
     }
 
     package func isIsolatingCurrentContext() -> Bool? { eventLoop.inEventLoop }

@@ -1,4 +1,5 @@
 import NIOCore
+import Support
 
 /// One argument of a command: a string, an integer or bytes. Literals convert implicitly.
 package enum RedisArgument: Sendable, ExpressibleByStringLiteral, ExpressibleByStringInterpolation, ExpressibleByIntegerLiteral {
@@ -109,17 +110,18 @@ package struct RedisPipeline: Sendable {
 
     /// Writes the decimal form without allocating a `String`.
     private mutating func write(_ number: Int) {
-        let length = Self.length(number)
+        var digits = InlineArray<20, UInt8>(repeating: 0)
+        var start = digits.count
         var rest = number.magnitude
-        buffer.writeWithUnsafeMutableBytes(minimumWritableBytes: length) { space in
-            var index = length
-            repeat {
-                index -= 1
-                space[index] = UInt8(0x30 + rest % 10)
-                rest /= 10
-            } while rest > 0
-            if number < 0 { space[0] = UInt8(ascii: "-") }
-            return length
+        repeat {
+            start -= 1
+            digits[start] = UInt8(0x30 + rest % 10)
+            rest /= 10
+        } while rest > 0
+        if number < 0 {
+            start -= 1
+            digits[start] = UInt8(ascii: "-")
         }
+        buffer.writeBytes(digits.span.extracting(start..<digits.count).raw)
     }
 }

@@ -1,4 +1,5 @@
 import NIOCore
+import Support
 
 /// Builds `RESPValue`s from the calls of a `ReplyReader`.
 final class ReplyBuilder: ReplySink {
@@ -25,14 +26,14 @@ final class ReplyBuilder: ReplySink {
         levels.append(Level(missing: count, values: values))
     }
 
-    func bulk(_ bytes: UnsafeRawBufferPointer) {
+    func bulk(_ bytes: Span<UInt8>) {
         var buffer = ByteBuffer()
-        buffer.writeBytes(bytes)
+        buffer.writeBytes(bytes.raw)
         add(.bulk(buffer))
     }
 
-    func simple(_ bytes: UnsafeRawBufferPointer) { add(.simple(String(decoding: bytes, as: UTF8.self))) }
-    func error(_ bytes: UnsafeRawBufferPointer) { add(.error(String(decoding: bytes, as: UTF8.self))) }
+    func simple(_ bytes: Span<UInt8>) { add(.simple(String(decoding: bytes))) }
+    func error(_ bytes: Span<UInt8>) { add(.error(String(decoding: bytes))) }
     func integer(_ value: Int64) { add(.integer(value)) }
     func null() { add(.null) }
 

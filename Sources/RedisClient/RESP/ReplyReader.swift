@@ -1,13 +1,13 @@
 import CHiredis
 import NIOCore
 
-/// Receives the values that a `ReplyReader` parses, in wire order. Bytes are valid only during the call.
+/// Receives the values that a `ReplyReader` parses, in wire order.
 protocol ReplySink: AnyObject {
     /// An array begins; its `count` elements follow.
     func array(count: Int)
-    func bulk(_ bytes: UnsafeRawBufferPointer)
-    func simple(_ bytes: UnsafeRawBufferPointer)
-    func error(_ bytes: UnsafeRawBufferPointer)
+    func bulk(_ bytes: Span<UInt8>)
+    func simple(_ bytes: Span<UInt8>)
+    func error(_ bytes: Span<UInt8>)
     func integer(_ value: Int64)
     func null()
     /// A reply is complete and can be delivered.
@@ -22,6 +22,7 @@ protocol ReplySink: AnyObject {
 /// - a line without end (hiredis would buffer it and search it from the start with every read),
 /// - an array whose elements exhaust memory,
 /// - a bulk string that is not followed by CR LF.
+@safe
 final class ReplyReader {
     /// Default maximum bytes of a reply: Redis' limit of one string (`proto-max-bulk-len`).
     static let maximumReply = 512 << 20
@@ -31,6 +32,7 @@ final class ReplyReader {
     static let maximumElements = 1 << 20
 
     var sink: any ReplySink
+    /// Freed by `deinit` only; hiredis calls back only inside `next`.
     private let reader: UnsafeMutablePointer<redisReader>
     private let replyMaximum: Int
     private var violation: String?
@@ -41,23 +43,23 @@ final class ReplyReader {
     /// - Parameter replyMaximum: maximum bytes of one reply.
     /// - Throws: `.protocolViolation` when hiredis cannot allocate its reader.
     init(sink: any ReplySink, replyMaximum: Int = maximumReply) throws(RedisError) {
-        guard let reader = redisReaderCreateWithFunctions(Self.functions.pointer) else {
+        guard let reader = unsafe redisReaderCreateWithFunctions(Self.functions.pointer) else {
             throw RedisError(.protocolViolation, "out of memory: cannot allocate the reader of Redis replies")
         }
-        self.reader = reader
+        unsafe self.reader = reader
         self.replyMaximum = replyMaximum
         self.sink = sink
         // Unretained is safe: the reader is freed with this object and calls back only during `next`.
-        reader.pointee.privdata = Unmanaged.passUnretained(self).toOpaque()
+        unsafe reader.pointee.privdata = Unmanaged.passUnretained(self).toOpaque()
     }
 
-    deinit { redisReaderFree(reader) }
+    deinit { unsafe redisReaderFree(reader) }
 
     /// Appends received bytes.
     func feed(_ buffer: ByteBuffer) throws(RedisError) {
         bytes += buffer.readableBytes
-        let result = buffer.withUnsafeReadableBytes { space in
-            redisReaderFeed(reader, space.baseAddress?.assumingMemoryBound(to: CChar.self), space.count)
+        let result = unsafe buffer.withUnsafeReadableBytes { space in
+            unsafe redisReaderFeed(reader, space.baseAddress?.assumingMemoryBound(to: CChar.self), space.count)
         }
         if result != REDIS_OK { throw failure() }
     }
@@ -67,20 +69,22 @@ final class ReplyReader {
     /// - Throws: `.protocolViolation`; the reader is not usable afterwards.
     func next() throws(RedisError) -> Bool {
         var reply: UnsafeMutableRawPointer?
-        let result = redisReaderGetReply(reader, &reply)
+        let result = unsafe redisReaderGetReply(reader, &reply)
         if violation != nil || result != REDIS_OK { throw failure() }
-        guard reply != nil else {
+        guard unsafe reply != nil else {
             try checkUnfinished()
             return false
         }
-        bytes = reader.pointee.len - reader.pointee.pos
+        unsafe bytes = reader.pointee.len - reader.pointee.pos
         elements = 0
         try sink.finish()
         return true
     }
 
     private func failure() -> RedisError {
-        let hiredisMessage = withUnsafeBytes(of: reader.pointee.errstr) { text in String(decoding: text.prefix { $0 != 0 }, as: UTF8.self) }
+        let hiredisMessage = unsafe withUnsafeBytes(of: reader.pointee.errstr) { text in
+            unsafe String(decoding: text.prefix { $0 != 0 }, as: UTF8.self)
+        }
         let reason: String = violation ?? hiredisMessage
         return RedisError(.protocolViolation, "invalid reply from Redis: \(reason)")
     }
@@ -92,12 +96,12 @@ final class ReplyReader {
             violation = "a reply is longer than \(replyMaximum >> 20) MB"
             throw failure()
         }
-        let (position, length) = (reader.pointee.pos, reader.pointee.len)
-        guard length > position, let start = reader.pointee.buf else { return }
-        let rest = UnsafeRawBufferPointer(start: start + position, count: length - position)
+        let (position, length) = unsafe (reader.pointee.pos, reader.pointee.len)
+        guard length > position, let start = unsafe reader.pointee.buf else { return }
+        let rest = unsafe UnsafeRawBufferPointer(start: start + position, count: length - position)
         // A number has at most 20 characters. If its line is complete, hiredis can only have stopped inside a bulk string.
-        if let end = rest.prefix(24).firstIndex(of: 0x0D), end + 1 < rest.count, rest[end + 1] == 0x0A {
-            let announced = rest[..<end].reduce(0) { $0 &* 10 &+ Int($1) &- 0x30 }
+        if let end = unsafe rest.prefix(24).firstIndex(of: 0x0D), end + 1 < rest.count, unsafe rest[end + 1] == 0x0A {
+            let announced = unsafe rest[..<end].reduce(0) { $0 &* 10 &+ Int($1) &- 0x30 }
             if announced > replyMaximum { violation = "a bulk string of \(announced) bytes is longer than \(replyMaximum >> 20) MB" }
         } else if rest.count > Self.maximumLine {
             violation = "a line is longer than 64 KB"
@@ -114,7 +118,7 @@ final class ReplyReader {
 
     /// Passes a string to the sink; false for a violation.
     /// - Parameter ending: the two bytes after the string, which hiredis buffers and does not check.
-    private func string(_ type: Int32, _ bytes: UnsafeRawBufferPointer, _ ending: (UInt8, UInt8)) -> Bool {
+    private func string(_ type: Int32, _ bytes: Span<UInt8>, _ ending: (UInt8, UInt8)) -> Bool {
         guard ending == (0x0D, 0x0A) else {
             violation = "a string is not followed by CR LF"
             return false
@@ -134,43 +138,44 @@ final class ReplyReader {
 
     /// The callback table. hiredis keeps the pointer, so the table is allocated once and never freed. It is immutable after initialization,
     /// which makes `@unchecked Sendable` safe.
+    @safe
     private struct Functions: @unchecked Sendable {
         let pointer: UnsafeMutablePointer<redisReplyObjectFunctions>
     }
 
     private static let functions: Functions = {
         let table = UnsafeMutablePointer<redisReplyObjectFunctions>.allocate(capacity: 1)
-        table.initialize(to: redisReplyObjectFunctions())
-        table.pointee.createString = { task, bytes, length in
-            guard let task, let bytes, let reader = ReplyReader.of(task) else { return nil }
-            let ending = (UInt8(bitPattern: bytes[length]), UInt8(bitPattern: bytes[length + 1]))
-            let done = reader.string(task.pointee.type, UnsafeRawBufferPointer(start: bytes, count: length), ending)
-            return done ? ReplyReader.placeholder : nil
+        unsafe table.initialize(to: redisReplyObjectFunctions())
+        unsafe table.pointee.createString = { task, bytes, length in
+            guard let task = unsafe task, let bytes = unsafe bytes, let reader = unsafe ReplyReader.of(task) else { return nil }
+            let ending = unsafe (UInt8(bitPattern: bytes[length]), UInt8(bitPattern: bytes[length + 1]))
+            let string = unsafe UnsafeRawBufferPointer(start: bytes, count: length).bindMemory(to: UInt8.self).span
+            return unsafe reader.string(task.pointee.type, string, ending) ? ReplyReader.placeholder : nil
         }
-        table.pointee.createArray = { task, count in
-            guard let task, let reader = ReplyReader.of(task), reader.count(elements: Int(count)) else { return nil }
+        unsafe table.pointee.createArray = { task, count in
+            guard let task = unsafe task, let reader = unsafe ReplyReader.of(task), reader.count(elements: Int(count)) else { return nil }
             reader.sink.array(count: Int(count))
-            return ReplyReader.placeholder
+            return unsafe ReplyReader.placeholder
         }
-        table.pointee.createInteger = { task, value in
-            guard let task, let reader = ReplyReader.of(task) else { return nil }
+        unsafe table.pointee.createInteger = { task, value in
+            guard let task = unsafe task, let reader = unsafe ReplyReader.of(task) else { return nil }
             reader.sink.integer(value)
-            return ReplyReader.placeholder
+            return unsafe ReplyReader.placeholder
         }
-        table.pointee.createNil = { task in
-            guard let task, let reader = ReplyReader.of(task) else { return nil }
+        unsafe table.pointee.createNil = { task in
+            guard let task = unsafe task, let reader = unsafe ReplyReader.of(task) else { return nil }
             reader.sink.null()
-            return ReplyReader.placeholder
+            return unsafe ReplyReader.placeholder
         }
-        table.pointee.freeObject = { _ in }
-        return Functions(pointer: table)
+        unsafe table.pointee.freeObject = { _ in }
+        return unsafe Functions(pointer: table)
     }()
 
     /// A non-null placeholder for a parsed value. hiredis only checks for null; the values are in the sink.
-    private static var placeholder: UnsafeMutableRawPointer? { UnsafeMutableRawPointer(bitPattern: 1) }
+    private static var placeholder: UnsafeMutableRawPointer? { unsafe UnsafeMutableRawPointer(bitPattern: 1) }
 
     /// The reader to which a hiredis task belongs.
     private static func of(_ task: UnsafePointer<redisReadTask>) -> ReplyReader? {
-        task.pointee.privdata.map { Unmanaged<ReplyReader>.fromOpaque($0).takeUnretainedValue() }
+        unsafe task.pointee.privdata.map { unsafe Unmanaged<ReplyReader>.fromOpaque($0).takeUnretainedValue() }
     }
 }

@@ -1,4 +1,5 @@
 import NIOCore
+import Support
 
 /// A message that Redis sends on a connection with subscriptions.
 enum Push {
@@ -30,27 +31,27 @@ final class PushBuilder: ReplySink {
 
     func array(count: Int) { arrays += 1 }
 
-    func bulk(_ bytes: UnsafeRawBufferPointer) {
+    func bulk(_ bytes: Span<UInt8>) {
         switch index {
         case 0: kind = Self.kind(bytes)
         case 1:
             channel.clear()
-            channel.writeBytes(bytes)
+            channel.writeBytes(bytes.raw)
         default:
             payload = ByteBuffer()
-            payload.writeBytes(bytes)
+            payload.writeBytes(bytes.raw)
         }
         index += 1
     }
 
-    func simple(_ bytes: UnsafeRawBufferPointer) {
-        if index == 0 { kind = bytes.elementsEqual("PONG".utf8) ? .pong : .other }
+    func simple(_ bytes: Span<UInt8>) {
+        if index == 0 { kind = bytes.equals("PONG") ? .pong : .other }
         index += 1
     }
 
-    func error(_ bytes: UnsafeRawBufferPointer) {
+    func error(_ bytes: Span<UInt8>) {
         kind = .error
-        text = String(decoding: bytes, as: UTF8.self)
+        text = String(decoding: bytes)
         index += 1
     }
 
@@ -74,12 +75,12 @@ final class PushBuilder: ReplySink {
         }
     }
 
-    private static func kind(_ bytes: UnsafeRawBufferPointer) -> Kind {
+    private static func kind(_ bytes: Span<UInt8>) -> Kind {
         switch bytes.count {
-        case 7 where bytes.elementsEqual("message".utf8): .message
-        case 9 where bytes.elementsEqual("subscribe".utf8): .subscribe
-        case 11 where bytes.elementsEqual("unsubscribe".utf8): .unsubscribe
-        case 4 where bytes.elementsEqual("pong".utf8): .pong
+        case 7 where bytes.equals("message"): .message
+        case 9 where bytes.equals("subscribe"): .subscribe
+        case 11 where bytes.equals("unsubscribe"): .unsubscribe
+        case 4 where bytes.equals("pong"): .pong
         default: .other
         }
     }

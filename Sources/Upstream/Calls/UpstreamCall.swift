@@ -111,10 +111,10 @@ extension UpstreamCall: ExchangeDelegate {
         }
     }
 
-    package func exchangeReceived(_ bytes: UnsafeRawBufferPointer) -> Bool {
+    package func exchangeReceived(_ bytes: Span<UInt8>) -> Bool {
         guard failure == nil else { return false }
         guard let decoder else {
-            errorBody.append(contentsOf: bytes.prefix(HTTPFailure.keptBodyBytes - errorBody.count))
+            errorBody.append(copying: bytes.extracting(first: HTTPFailure.keptBodyBytes - errorBody.count))
             return errorBody.count < HTTPFailure.keptBodyBytes
         }
         do throws(Failure) {

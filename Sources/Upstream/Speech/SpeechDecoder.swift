@@ -9,7 +9,7 @@ protocol SpeechDecoder: AnyObject {
     var isComplete: Bool { get }
     /// Decodes a part of the body and appends its samples.
     /// - Throws: `upstream_protocol` for invalid data, or the failure that the provider reported.
-    func receive(_ bytes: UnsafeRawBufferPointer, into samples: inout [UInt8]) throws(Failure)
+    func receive(_ bytes: Span<UInt8>, into samples: inout [UInt8]) throws(Failure)
     /// Decodes what is left after the body has ended properly.
     func finish(into samples: inout [UInt8]) throws(Failure)
 }
@@ -20,9 +20,9 @@ final class SampleDecoder: SpeechDecoder {
     private var hasEnded = false
     var isComplete: Bool { hasSamples && hasEnded }
 
-    func receive(_ bytes: UnsafeRawBufferPointer, into samples: inout [UInt8]) throws(Failure) {
+    func receive(_ bytes: Span<UInt8>, into samples: inout [UInt8]) throws(Failure) {
         hasSamples = hasSamples || !bytes.isEmpty
-        samples.append(contentsOf: bytes)
+        samples.append(copying: bytes)
     }
 
     func finish(into samples: inout [UInt8]) throws(Failure) { hasEnded = true }
@@ -33,7 +33,7 @@ final class DashScopeSpeechDecoder: SpeechDecoder {
     private var parser = EventStreamParser()
     private(set) var isComplete = false
 
-    func receive(_ bytes: UnsafeRawBufferPointer, into samples: inout [UInt8]) throws(Failure) {
+    func receive(_ bytes: Span<UInt8>, into samples: inout [UInt8]) throws(Failure) {
         guard !isComplete else { return }
         do throws(Failure) {
             try parser.feed(bytes) { (event) throws(Failure) in try self.read(event, into: &samples) }
@@ -54,7 +54,7 @@ final class DashScopeSpeechDecoder: SpeechDecoder {
         do throws(JSONError) { try frame.scan(event.data) } catch {
             throw Failure(.upstreamProtocol, "invalid frame in the speech stream: \(error)")
         }
-        if event.name.elementsEqual("error".utf8) || !frame.hasOutput && frame.code != nil {
+        if event.name.equals("error") || !frame.hasOutput && frame.code != nil {
             throw ProviderError(message: frame.message ?? "", code: frame.code).failureInsideStream(kind: .dashscope)
         }
         if let data = frame.audio, !data.isEmpty {
@@ -74,8 +74,8 @@ final class DashScopeSpeechDecoder: SpeechDecoder {
         var message: String?
 
         /// - Throws: `JSONError` for invalid JSON and for a known member of the wrong type.
-        mutating func scan(_ bytes: UnsafeRawBufferPointer) throws(JSONError) {
-            var scanner = JSONScanner(bytes.assumingMemoryBound(to: UInt8.self))
+        mutating func scan(_ bytes: Span<UInt8>) throws(JSONError) {
+            var scanner = JSONScanner(bytes)
             try scanner.object { (key, scanner) throws(JSONError) in
                 switch key {
                 case "output": if try !scanner.null() { try self.output(&scanner) }

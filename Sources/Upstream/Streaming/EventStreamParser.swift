@@ -1,14 +1,14 @@
 import Contract
-import Glibc
+import Support
 
-/// A server-sent event. Its bytes are valid only during the call that delivers it.
-struct ServerSentEvent {
+/// A server-sent event. Its bytes belong to the parser.
+struct ServerSentEvent: ~Escapable {
     /// The `event` field; empty if missing.
-    let name: UnsafeRawBufferPointer
+    let name: Span<UInt8>
     /// The `data` lines joined with LF; empty if missing.
-    let data: UnsafeRawBufferPointer
+    let data: Span<UInt8>
     /// The last comment before the event, without its colon. DashScope sends the status there.
-    let comment: UnsafeRawBufferPointer
+    let comment: Span<UInt8>
 }
 
 /// Parser for server-sent events, independent of how the bytes are split (WHATWG HTML, section 9.2.6 "Interpreting an event stream").
@@ -60,7 +60,7 @@ struct EventStreamParser {
     /// - Parameter body: Called for each event with data or a name.
     /// - Throws: Errors of `body`, and `upstream_protocol` for a line or event over its limit. The parser must not be used afterwards.
     mutating func feed(
-        _ chunk: UnsafeRawBufferPointer, _ body: (ServerSentEvent) throws(Failure) -> Void
+        _ chunk: Span<UInt8>, _ body: (ServerSentEvent) throws(Failure) -> Void
     ) throws(Failure) {
         var position = 0
         let count = chunk.count
@@ -70,8 +70,8 @@ struct EventStreamParser {
         }
         var nextLineFeed = -1
         while position < count {
-            if nextLineFeed < position { nextLineFeed = Self.find(0x0A, in: chunk, from: position, to: count) ?? count }
-            let end = Self.find(0x0D, in: chunk, from: position, to: nextLineFeed) ?? nextLineFeed
+            if nextLineFeed < position { nextLineFeed = chunk.firstOffset(of: 0x0A, in: position..<count) ?? count }
+            let end = chunk.firstOffset(of: 0x0D, in: position..<nextLineFeed) ?? nextLineFeed
             guard end < count else { break }
             let range = position..<end
             position = end + 1
@@ -87,16 +87,16 @@ struct EventStreamParser {
                 try line(chunk, range, isChunk: true, body)
             } else {
                 guard carry.count + range.count <= Self.lineLimit else { throw Self.lineTooLong }
-                carry.append(contentsOf: chunk[range])
+                carry.append(copying: chunk.extracting(range))
                 try carriedLine(body)
             }
         }
         if position < count {
             guard carry.count + count - position <= Self.lineLimit else { throw Self.lineTooLong }
-            carry.append(contentsOf: chunk[position..<count])
+            carry.append(copying: chunk.extracting(position..<count))
         }
         if case .borrowed(let range) = state {
-            data.append(contentsOf: chunk[range])
+            data.append(copying: chunk.extracting(range))
             state = .owned
         }
     }
@@ -104,17 +104,11 @@ struct EventStreamParser {
     /// Delivers the unfinished event at the end of the stream.
     mutating func finish(_ body: (ServerSentEvent) throws(Failure) -> Void) throws(Failure) {
         if !carry.isEmpty { try carriedLine(body) }
-        try dispatch(UnsafeRawBufferPointer(start: nil, count: 0), body)
+        try dispatch(Span(), body)
     }
 
     private static let lineTooLong = Failure(.upstreamProtocol, "a line of the upstream's event stream is longer than \(lineLimit) bytes")
     private static let eventTooLong = Failure(.upstreamProtocol, "an event of the upstream's stream is longer than \(eventLimit) bytes")
-
-    /// Index of the first `byte` in `start..<end`, nil if there is none.
-    private static func find(_ byte: UInt8, in chunk: UnsafeRawBufferPointer, from start: Int, to end: Int) -> Int? {
-        guard start < end, let base = chunk.baseAddress, let found = memchr(base + start, Int32(byte), end - start) else { return nil }
-        return UnsafeRawPointer(found) - base
-    }
 
     /// Parses the line in `carry`, which is complete now.
     private mutating func carriedLine(
@@ -122,23 +116,20 @@ struct EventStreamParser {
     ) throws(Failure) {
         var line: [UInt8] = []
         swap(&line, &carry)
-        let result: Result<Void, Failure> = line.withUnsafeBytes { bytes in
-            do throws(Failure) { return .success(try self.line(bytes, 0..<bytes.count, isChunk: false, body)) } catch {
-                return .failure(error)
+        defer {
+            // Keep the storage for the next unfinished line, unless this line was unusually long.
+            if line.capacity <= 16 * 1024 {
+                line.removeAll(keepingCapacity: true)
+                swap(&line, &carry)
             }
         }
-        // Keep the storage for the next unfinished line, unless this line was unusually long.
-        if line.capacity <= 16 * 1024 {
-            line.removeAll(keepingCapacity: true)
-            swap(&line, &carry)
-        }
-        try result.get()
+        try self.line(line.span, 0..<line.count, isChunk: false, body)
     }
 
     /// Parses one line without its end. A blank line dispatches the event.
     /// - Parameter isChunk: Whether `bytes` is the current chunk, in which data may be borrowed.
     private mutating func line(
-        _ bytes: UnsafeRawBufferPointer, _ range: Range<Int>, isChunk: Bool, _ body: (ServerSentEvent) throws(Failure) -> Void
+        _ bytes: Span<UInt8>, _ range: Range<Int>, isChunk: Bool, _ body: (ServerSentEvent) throws(Failure) -> Void
     ) throws(Failure) {
         var start = range.lowerBound
         let end = range.upperBound
@@ -149,53 +140,49 @@ struct EventStreamParser {
         guard start < end else {
             return try dispatch(bytes, body)
         }
-        let colon = Self.find(UInt8(ascii: ":"), in: bytes, from: start, to: end) ?? end
+        let colon = bytes.firstOffset(of: UInt8(ascii: ":"), in: start..<end) ?? end
         var value = min(colon + 1, end)
         if value < end, bytes[value] == 0x20, colon > start { value += 1 }
-        switch colon - start {
-        case 0: Self.replace(&comment, bytes[value..<end].prefix(Self.keptCommentBytes))
-        case 4 where Self.is(bytes, start, "data"): try append(bytes, value..<end, isChunk: isChunk)
-        case 5 where Self.is(bytes, start, "event"): Self.replace(&name, bytes[value..<end].prefix(Self.keptNameBytes))
-        case 2 where Self.is(bytes, start, "id"), 5 where Self.is(bytes, start, "retry"): break
+        let field = bytes.extracting(start..<colon)
+        switch field.count {
+        case 0: Self.replace(&comment, bytes.extracting(value..<end).extracting(first: Self.keptCommentBytes))
+        case 4 where field.equals("data"): try append(bytes, value..<end, isChunk: isChunk)
+        case 5 where field.equals("event"): Self.replace(&name, bytes.extracting(value..<end).extracting(first: Self.keptNameBytes))
+        case 2 where field.equals("id"), 5 where field.equals("retry"): break
         default: foreignLines += 1
         }
     }
 
-    /// Whether the field name at `start` equals `name`. The caller has compared the lengths.
-    private static func `is`(_ bytes: UnsafeRawBufferPointer, _ start: Int, _ name: StaticString) -> Bool {
-        memcmp(bytes.baseAddress! + start, name.utf8Start, name.utf8CodeUnitCount) == 0
-    }
-
-    private static func replace(_ buffer: inout [UInt8], _ bytes: Slice<UnsafeRawBufferPointer>) {
+    private static func replace(_ buffer: inout [UInt8], _ bytes: Span<UInt8>) {
         buffer.removeAll(keepingCapacity: true)
-        buffer.append(contentsOf: bytes)
+        buffer.append(copying: bytes)
     }
 
     /// Appends a data line to the current event.
-    private mutating func append(_ bytes: UnsafeRawBufferPointer, _ range: Range<Int>, isChunk: Bool) throws(Failure) {
+    private mutating func append(_ bytes: Span<UInt8>, _ range: Range<Int>, isChunk: Bool) throws(Failure) {
         switch state {
         case .none:
             if isChunk {
                 state = .borrowed(range)
             } else {
-                data.append(contentsOf: bytes[range])
+                data.append(copying: bytes.extracting(range))
                 state = .owned
             }
             return
         case .borrowed(let first):
             // A borrowed range always belongs to the current chunk: no carried line can follow it within that chunk.
-            data.append(contentsOf: bytes[first])
+            data.append(copying: bytes.extracting(first))
             state = .owned
         case .owned: break
         }
         guard data.count + range.count < Self.eventLimit else { throw Self.eventTooLong }
         data.append(0x0A)
-        data.append(contentsOf: bytes[range])
+        data.append(copying: bytes.extracting(range))
     }
 
     /// Delivers the current event, if it has data or a name, and resets the parser for the next one.
     private mutating func dispatch(
-        _ chunk: UnsafeRawBufferPointer, _ body: (ServerSentEvent) throws(Failure) -> Void
+        _ chunk: Span<UInt8>, _ body: (ServerSentEvent) throws(Failure) -> Void
     ) throws(Failure) {
         defer {
             state = .none
@@ -206,27 +193,9 @@ struct EventStreamParser {
         if case .none = state, name.isEmpty { return }
         eventCount += 1
         switch state {
-        case .none: try deliver(UnsafeRawBufferPointer(start: nil, count: 0), body)
-        case .borrowed(let range): try deliver(UnsafeRawBufferPointer(rebasing: chunk[range]), body)
-        case .owned:
-            let result: Result<Void, Failure> = data.withUnsafeBytes { bytes in
-                do throws(Failure) { return .success(try deliver(bytes, body)) } catch { return .failure(error) }
-            }
-            try result.get()
+        case .none: try body(ServerSentEvent(name: name.span, data: Span(), comment: comment.span))
+        case .borrowed(let range): try body(ServerSentEvent(name: name.span, data: chunk.extracting(range), comment: comment.span))
+        case .owned: try body(ServerSentEvent(name: name.span, data: data.span, comment: comment.span))
         }
-    }
-
-    /// Calls `body` with the event.
-    private func deliver(
-        _ data: UnsafeRawBufferPointer, _ body: (ServerSentEvent) throws(Failure) -> Void
-    ) throws(Failure) {
-        let result: Result<Void, Failure> = name.withUnsafeBytes { name in
-            comment.withUnsafeBytes { comment in
-                do throws(Failure) {
-                    return .success(try body(ServerSentEvent(name: name, data: data, comment: comment)))
-                } catch { return .failure(error) }
-            }
-        }
-        try result.get()
     }
 }

@@ -30,7 +30,7 @@ protocol StreamDecoder: AnyObject {
     var sawEndMark: Bool { get }
 
     /// Decodes a part of the body and appends its output to the batch.
-    func receive(_ bytes: UnsafeRawBufferPointer, into batch: inout OutputBatch) throws(Failure)
+    func receive(_ bytes: Span<UInt8>, into batch: inout OutputBatch) throws(Failure)
     /// Decodes what is left after the body has ended properly. `isComplete` then shows whether the answer was complete.
     func finish(into batch: inout OutputBatch) throws(Failure)
 }

@@ -98,13 +98,11 @@ struct ToolCallAssembler {
     }
 
     private static func isJSON(_ text: inout String) -> Bool {
-        text.withUTF8 { bytes in
-            var scanner = JSONScanner(bytes)
-            do throws(JSONError) {
-                try scanner.skip()
-                try scanner.finish()
-                return true
-            } catch { return false }
-        }
+        var scanner = JSONScanner(text.utf8Span.span)
+        do throws(JSONError) {
+            try scanner.skip()
+            try scanner.finish()
+            return true
+        } catch { return false }
     }
 }

@@ -10,7 +10,7 @@ import Support
 ///
 /// Runs on the event loop of its Redis connections, like the interrupt listener. An interrupt that arrives before the reply to a claim
 /// therefore finds the job in `claiming`.
-actor Claimer {
+actor Claimer: PinnedActor {
     /// Timeout of one blocking read, in milliseconds. Also the maximum delay until an operator's pause or `stop` takes effect.
     private static let waitMilliseconds = 1_000
     /// Maximum entries per take. Their claim scripts must not block Redis for long.
@@ -57,7 +57,7 @@ actor Claimer {
         }
     }
 
-    nonisolated var unownedExecutor: UnownedSerialExecutor { consumer.executor.asUnownedSerialExecutor() }
+    nonisolated var executor: LoopExecutor { consumer.executor }
 
     init(
         consumer: JobConsumer, pool: GenerationPool, capacity: Int, metrics: WorkerMetrics, logger: Logger,

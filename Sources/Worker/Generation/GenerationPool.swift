@@ -4,6 +4,7 @@ import CurlTransport
 import DequeModule
 import JobQueue
 import Logging
+import Support
 import Upstream
 
 /// The running generations of a worker: starts, interrupts, writes out and removes them.
@@ -26,7 +27,7 @@ import Upstream
 /// changes nothing: the socket then belongs to no job (`UpstreamSockets` keeps jobs and sockets together under a lock). Otherwise the
 /// interrupt ends the job; the shut-down socket reports neither output nor an error until then. An interrupt for a job whose claim is in
 /// progress is kept by `Claimer` and passed to `begin`.
-actor GenerationPool {
+actor GenerationPool: PinnedActor {
     private nonisolated let loop: EpollLoop
     private nonisolated let consumer: JobConsumer
     private nonisolated let sockets: UpstreamSockets
@@ -43,7 +44,7 @@ actor GenerationPool {
     /// Batches without a reply yet, oldest first.
     private var batches: Deque<(number: UInt64, parts: [(generation: Generation, part: OutputBatch.Part)])> = []
 
-    nonisolated var unownedExecutor: UnownedSerialExecutor { loop.asUnownedSerialExecutor() }
+    nonisolated var executor: EpollLoop { loop }
 
     /// - Parameter loop: must be running, and must not end before the process.
     /// - Throws: when the upstream client cannot be created, for example because of an unreadable CA file.

@@ -7,7 +7,7 @@ import Support
 
 /// Runs the periodic work of a worker, every renewal interval: renews leases, which also returns interrupt keys, reads operator commands,
 /// measures the queues, and looks for expired leases. Runs on the event loop of the Redis connections.
-actor LeaseRenewer {
+actor LeaseRenewer: PinnedActor {
     /// Maximum jobs per call of the renew script, so that it does not block Redis for long.
     private static let renewedAtOnce = 100
 
@@ -32,7 +32,7 @@ actor LeaseRenewer {
     private var isPolling = false
     private var isMeasuring = false
 
-    nonisolated var unownedExecutor: UnownedSerialExecutor { consumer.executor.asUnownedSerialExecutor() }
+    nonisolated var executor: LoopExecutor { consumer.executor }
 
     /// - Parameters:
     ///   - clock: CLOCK_MONOTONIC ns.

@@ -6,7 +6,7 @@ import Support
 
 /// Writes the heartbeat of this worker to Redis once per second, with the figures that operator tools show. Runs on the event loop of the
 /// Redis connections.
-actor StatusReporter {
+actor StatusReporter: PinnedActor {
     private static let period = Duration.seconds(1)
 
     private nonisolated let consumer: JobConsumer
@@ -23,7 +23,7 @@ actor StatusReporter {
 
     private var window = ReportWindow()
 
-    nonisolated var unownedExecutor: UnownedSerialExecutor { consumer.executor.asUnownedSerialExecutor() }
+    nonisolated var executor: LoopExecutor { consumer.executor }
 
     /// - Parameter clock: CLOCK_MONOTONIC ns.
     init(

@@ -92,14 +92,16 @@ struct SentenceCutter {
             isLink = false
             return
         }
-        if !isLink { isLink = wordEnds(with: "://") || wordEnds(with: "www.") }
+        if !isLink { isLink = Self.linkMarks.contains(where: wordEnds) }
     }
 
+    /// The texts that make a word a link.
+    private static let linkMarks = [Array("://".utf8), Array("www.".utf8)]
+
     /// Whether the current word ends with this ASCII text.
-    private func wordEnds(with mark: StaticString) -> Bool {
-        let length = mark.utf8CodeUnitCount
-        guard position - wordStart >= length else { return false }
-        for index in 0..<length where character(position - length + index).asciiValue != mark.utf8Start[index] { return false }
+    private func wordEnds(with mark: [UInt8]) -> Bool {
+        guard position - wordStart >= mark.count else { return false }
+        for index in mark.indices where character(position - mark.count + index).asciiValue != mark[index] { return false }
         return true
     }
 

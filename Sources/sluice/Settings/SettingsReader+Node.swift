@@ -16,11 +16,7 @@ extension SettingsReader {
 
     /// `host-pid-random`, unique among the nodes of a deployment.
     private static var ownName: String {
-        var buffer = [CChar](repeating: 0, count: 256)
-        let host =
-            gethostname(&buffer, buffer.count - 1) == 0
-            ? String(decoding: buffer.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self) : ""
-        let usable = host.filter { $0.isASCII && ($0.isLetter || $0.isNumber || $0 == "-" || $0 == ".") }
+        let usable = (SystemCalls.hostName ?? "").filter { $0.isASCII && ($0.isLetter || $0.isNumber || $0 == "-" || $0 == ".") }
         return "\(usable.isEmpty ? "node" : usable.cut(toBytes: 64))-\(getpid())-\(String(UInt32.random(in: .min ... .max), radix: 36))"
     }
 

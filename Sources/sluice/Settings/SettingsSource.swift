@@ -1,4 +1,4 @@
-import Glibc
+import Support
 
 /// The source of a value.
 enum SettingOrigin: Sendable, Hashable, CustomStringConvertible {
@@ -75,16 +75,7 @@ struct SettingsSource: Sendable {
     }
 
     /// The environment of this process.
-    static var processEnvironment: [String: String] {
-        var result: [String: String] = [:]
-        var entry = environ
-        while let text = entry.pointee {
-            let pair = String(cString: text).split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
-            if pair.count == 2 { result[String(pair[0])] = String(pair[1]) }
-            entry += 1
-        }
-        return result
-    }
+    static var processEnvironment: [String: String] { SystemCalls.environment }
 }
 
 extension SettingsSource {

@@ -24,8 +24,8 @@ struct AnthropicEvent {
     var error: ProviderError?
 
     /// - Throws: `JSONError` for invalid JSON and for a known member of the wrong type.
-    init(scanning bytes: UnsafeRawBufferPointer) throws(JSONError) {
-        var scanner = JSONScanner(bytes.assumingMemoryBound(to: UInt8.self))
+    init(scanning bytes: Span<UInt8>) throws(JSONError) {
+        var scanner = JSONScanner(bytes)
         try scanner.object { (key, scanner) throws(JSONError) in
             switch key {
             case "type": self.kind = Self.kind(try scanner.string())
@@ -82,7 +82,7 @@ struct AnthropicEvent {
             case "text": self.text = try scanner.optionalString()
             case "thinking": self.thinking = try scanner.optionalString()
             case "input":
-                let raw = String(decoding: try scanner.raw(), as: UTF8.self)
+                let raw = try scanner.raw()
                 if raw.contains("\"") { self.input = raw }
             default: try scanner.skip()
             }
@@ -116,7 +116,7 @@ final class AnthropicStreamDecoder: StreamDecoder {
     /// Whether data after the complete answer was invalid. The rest of the stream is then ignored.
     private var ignoresRest = false
 
-    func receive(_ bytes: UnsafeRawBufferPointer, into batch: inout OutputBatch) throws(Failure) {
+    func receive(_ bytes: Span<UInt8>, into batch: inout OutputBatch) throws(Failure) {
         guard !ignoresRest else { return }
         do throws(Failure) {
             try parser.feed(bytes) { (event) throws(Failure) in try self.read(event, into: &batch) }

@@ -1,5 +1,6 @@
 import Contract
 import JSONCodec
+import Support
 
 /// One frame of a DashScope stream.
 struct DashScopeChunk {
@@ -14,8 +15,8 @@ struct DashScopeChunk {
     var requestID: String?
 
     /// - Throws: `JSONError` for invalid JSON and for a known member of the wrong type.
-    init(scanning bytes: UnsafeRawBufferPointer) throws(JSONError) {
-        var scanner = JSONScanner(bytes.assumingMemoryBound(to: UInt8.self))
+    init(scanning bytes: Span<UInt8>) throws(JSONError) {
+        var scanner = JSONScanner(bytes)
         try scanner.object { (key, scanner) throws(JSONError) in
             switch key {
             case "output": if try !scanner.null() { try self.output(&scanner) }
@@ -73,7 +74,7 @@ final class DashScopeStreamDecoder: StreamDecoder {
     /// True with the finish reason, which is part of the last frame.
     var sawEndMark: Bool { isComplete }
 
-    func receive(_ bytes: UnsafeRawBufferPointer, into batch: inout OutputBatch) throws(Failure) {
+    func receive(_ bytes: Span<UInt8>, into batch: inout OutputBatch) throws(Failure) {
         guard !isComplete else { return }
         do throws(Failure) {
             try parser.feed(bytes) { (event) throws(Failure) in try self.read(event, into: &batch) }
@@ -95,7 +96,7 @@ final class DashScopeStreamDecoder: StreamDecoder {
         do throws(JSONError) { chunk = try DashScopeChunk(scanning: event.data) } catch {
             throw Failure(.upstreamProtocol, "invalid frame in the upstream's stream: \(error)")
         }
-        if event.name.elementsEqual("error".utf8) || !chunk.hasOutput && chunk.code != nil {
+        if event.name.equals("error") || !chunk.hasOutput && chunk.code != nil {
             var error = ProviderError(message: chunk.message ?? "", code: chunk.code)
             error.requestID = chunk.requestID
             throw error.failureInsideStream(kind: .dashscope, status: Self.status(in: event.comment))
@@ -109,9 +110,10 @@ final class DashScopeStreamDecoder: StreamDecoder {
     }
 
     /// Parses the error status from a comment such as `HTTP_STATUS/429`.
-    private static func status(in comment: UnsafeRawBufferPointer) -> Int? {
-        let mark = "HTTP_STATUS/".utf8
+    private static func status(in comment: Span<UInt8>) -> Int? {
+        let mark: StaticString = "HTTP_STATUS/"
         guard comment.starts(with: mark) else { return nil }
-        return Int(String(decoding: comment.dropFirst(mark.count), as: UTF8.self)).flatMap { (400...599).contains($0) ? $0 : nil }
+        let status = String(decoding: comment.extracting(droppingFirst: mark.utf8CodeUnitCount))
+        return Int(status).flatMap { (400...599).contains($0) ? $0 : nil }
     }
 }

@@ -1,5 +1,6 @@
 import Contract
 import JSONCodec
+import Support
 
 /// One line of an Ollama stream.
 struct OllamaChunk {
@@ -14,8 +15,8 @@ struct OllamaChunk {
     var error: ProviderError?
 
     /// - Throws: `JSONError` for invalid JSON and for a known member of the wrong type.
-    init(scanning bytes: UnsafeRawBufferPointer) throws(JSONError) {
-        var scanner = JSONScanner(bytes.assumingMemoryBound(to: UInt8.self))
+    init(scanning bytes: Span<UInt8>) throws(JSONError) {
+        var scanner = JSONScanner(bytes)
         try scanner.object { (key, scanner) throws(JSONError) in
             switch key {
             case "message": if try !scanner.null() { try self.message(&scanner) }
@@ -57,7 +58,7 @@ struct OllamaChunk {
                 try scanner.object { (key, scanner) throws(JSONError) in
                     switch key {
                     case "name": fragment.name = try scanner.optionalString()
-                    case "arguments": fragment.arguments = String(decoding: try scanner.raw(), as: UTF8.self)
+                    case "arguments": fragment.arguments = try scanner.raw()
                     default: try scanner.skip()
                     }
                 }
@@ -76,7 +77,7 @@ final class OllamaStreamDecoder: StreamDecoder {
     private(set) var isComplete = false
     var sawEndMark: Bool { isComplete }
 
-    func receive(_ bytes: UnsafeRawBufferPointer, into batch: inout OutputBatch) throws(Failure) {
+    func receive(_ bytes: Span<UInt8>, into batch: inout OutputBatch) throws(Failure) {
         guard !isComplete else { return }
         do throws(Failure) {
             try lines.feed(bytes) { (line) throws(Failure) in try self.read(line, into: &batch) }
@@ -90,8 +91,8 @@ final class OllamaStreamDecoder: StreamDecoder {
     }
 
     /// Decodes one line. Blank lines and lines after the last object are ignored.
-    private func read(_ line: UnsafeRawBufferPointer, into batch: inout OutputBatch) throws(Failure) {
-        guard !isComplete, line.contains(where: { $0 > 0x20 }) else { return }
+    private func read(_ line: Span<UInt8>, into batch: inout OutputBatch) throws(Failure) {
+        guard !isComplete, line.firstOffset(where: { $0 > 0x20 }) != nil else { return }
         let chunk: OllamaChunk
         do throws(JSONError) { chunk = try OllamaChunk(scanning: line) } catch {
             throw Failure(.upstreamProtocol, "invalid line in the upstream's stream: \(error)")

@@ -1,5 +1,6 @@
 import Contract
 import JSONCodec
+import Support
 
 /// Decoder for a 2xx response whose content type is inconclusive. It is an event stream, or one JSON document if the upstream ignored
 /// `stream`. The first byte decides.
@@ -27,12 +28,12 @@ final class OpenAIAnswerSniffer: StreamDecoder {
 
     var sawEndMark: Bool { if case .stream(let decoder) = kind { decoder.sawEndMark } else { false } }
 
-    func receive(_ received: UnsafeRawBufferPointer, into batch: inout OutputBatch) throws(Failure) {
+    func receive(_ received: Span<UInt8>, into batch: inout OutputBatch) throws(Failure) {
         var bytes = received
         if case .unknown = kind {
             // White space before the content is skipped, however the bytes are split.
-            guard let start = bytes.firstIndex(where: { $0 != 0x20 && $0 != 0x0A && $0 != 0x0D && $0 != 0x09 }) else { return }
-            bytes = UnsafeRawBufferPointer(rebasing: bytes[start...])
+            guard let start = bytes.firstOffset(where: { $0 != 0x20 && $0 != 0x0A && $0 != 0x0D && $0 != 0x09 }) else { return }
+            bytes = bytes.extracting(droppingFirst: start)
             switch bytes[0] {
             case UInt8(ascii: "{"): kind = .document([])
             // A byte order mark, a comment, or the first letter of a field name.
@@ -49,7 +50,7 @@ final class OpenAIAnswerSniffer: StreamDecoder {
             }
             // Release the enum's reference first, so appending does not copy the array.
             kind = .unknown
-            document.append(contentsOf: bytes)
+            document.append(copying: bytes)
             kind = .document(document)
         case .unknown, .read: break
         }
@@ -71,11 +72,8 @@ enum OpenAIDocument {
     /// Decodes the document and appends its content, finish reason and usage.
     /// - Throws: `upstream_protocol` for a document without choices, or the failure that the document reports.
     static func read(_ bytes: [UInt8], into batch: inout OutputBatch) throws(Failure) {
-        let result: Result<OpenAIChunk, JSONError> = bytes.withUnsafeBytes { bytes in
-            do throws(JSONError) { return .success(try OpenAIChunk(scanning: bytes, isDocument: true)) } catch { return .failure(error) }
-        }
         let document: OpenAIChunk
-        do throws(JSONError) { document = try result.get() } catch {
+        do throws(JSONError) { document = try OpenAIChunk(scanning: bytes.span, isDocument: true) } catch {
             throw Failure(.upstreamProtocol, "invalid JSON in the upstream's response: \(error)")
         }
         if let error = document.error { throw error.failureInsideStream(kind: nil) }

@@ -24,8 +24,8 @@ struct OpenAIChunk {
 
     /// - Parameter isDocument: Whether the bytes are a whole `chat.completion`, whose choice has a `message` instead of a `delta`.
     /// - Throws: `JSONError` for bytes that are not a JSON object and for a known member of the wrong type.
-    init(scanning bytes: UnsafeRawBufferPointer, isDocument: Bool = false) throws(JSONError) {
-        var scanner = JSONScanner(bytes.assumingMemoryBound(to: UInt8.self))
+    init(scanning bytes: Span<UInt8>, isDocument: Bool = false) throws(JSONError) {
+        var scanner = JSONScanner(bytes)
         var isErrorObject = false
         var message: String?
         var code: String?
@@ -158,7 +158,7 @@ extension JSONScanner {
         case UInt8(ascii: "{"), UInt8(ascii: "["), UInt8(ascii: "n"), nil:
             try skip()
             return nil
-        default: return String(decoding: try raw(), as: UTF8.self)
+        default: return try raw()
         }
     }
 }

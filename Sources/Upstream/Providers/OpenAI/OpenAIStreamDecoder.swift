@@ -1,5 +1,6 @@
 import Contract
 import JSONCodec
+import Support
 
 /// Decoder for an OpenAI-compatible event stream: chunks until `[DONE]`.
 ///
@@ -16,7 +17,7 @@ final class OpenAIStreamDecoder: StreamDecoder {
 
     var isComplete: Bool { hasFinished }
 
-    func receive(_ bytes: UnsafeRawBufferPointer, into batch: inout OutputBatch) throws(Failure) {
+    func receive(_ bytes: Span<UInt8>, into batch: inout OutputBatch) throws(Failure) {
         guard !sawEndMark, !ignoresRest else { return }
         do throws(Failure) {
             try parser.feed(bytes) { (event) throws(Failure) in try self.read(event, into: &batch) }
@@ -40,7 +41,7 @@ final class OpenAIStreamDecoder: StreamDecoder {
     /// Decodes one event. `[DONE]` after output completes a stream that had no finish reason.
     private func read(_ event: ServerSentEvent, into batch: inout OutputBatch) throws(Failure) {
         guard !sawEndMark, !event.data.isEmpty else { return }
-        if event.data.elementsEqual("[DONE]".utf8) {
+        if event.data.equals("[DONE]") {
             sawEndMark = true
             if sawChunk, !hasFinished { try finish(tools.isEmpty ? .stop : .toolCalls, into: &batch) }
             return
