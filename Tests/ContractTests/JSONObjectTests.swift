@@ -50,8 +50,9 @@ struct JSONObjectTests {
         #expect(JSONObject(members + [.init(name: "n0", value: true)])["n0"] == true)
         #expect(JSONObject(members + [.init(name: "n0", value: true)]).repeatedName == "n0")
         for number in 0..<count {
-            #expect(!object.append(.init(name: "n\(number)", value: .null)))
-            #expect(object.append(.init(name: "m\(number)", value: .integer(-number))))
+            let isRepeatedAdded = object.append(.init(name: "n\(number)", value: .null))
+            let isNewAdded = object.append(.init(name: "m\(number)", value: .integer(-number)))
+            #expect(!isRepeatedAdded && isNewAdded)
         }
         #expect(object.members.count == 2 * count && object.repeatedName == nil)
         for number in 0..<count {

@@ -89,7 +89,7 @@ import Testing
         let loop = EmbeddedEventLoop()
         let context = try Self.context(on: loop)
         let node = NIOLoopBound(GatewayState(context: context, descriptors: 64), eventLoop: loop)
-        let setup = GatewayChannel(node: node, settings: context.settings, certificates: nil) { _, _, _ in }
+        let setup = GatewayChannel(gateway: node, settings: context.settings, certificates: nil) { _, _, _ in }
         func isAdmitted(_ address: String) throws -> Bool {
             let channel = EmbeddedChannel(loop: loop)
             try channel.connect(to: SocketAddress(ipAddress: address, port: 1)).wait()

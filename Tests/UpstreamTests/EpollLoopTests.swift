@@ -1,7 +1,7 @@
 import Glibc
 import NIOConcurrencyHelpers
-import TestSupport
 import Support
+import TestSupport
 import Testing
 
 @testable import CurlTransport

@@ -32,7 +32,7 @@ package struct JobConsumer: Sendable {
     package var eventLoop: any EventLoop { redis.eventLoop }
     /// Runs actors and tasks on `eventLoop`. Actors that call the consumer or each other per job share this one instance, which saves
     /// thread changes (see `LoopExecutor`).
-    package var executor: LoopExecutor { redis.executor }
+    package var executor: QueueExecutor { redis.executor }
     /// Whether the connection for commands is up.
     package var isConnected: Bool { redis.isConnected }
 

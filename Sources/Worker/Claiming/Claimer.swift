@@ -57,7 +57,7 @@ actor Claimer: PinnedActor {
         }
     }
 
-    nonisolated var executor: LoopExecutor { consumer.executor }
+    nonisolated var executor: QueueExecutor { consumer.executor }
 
     init(
         consumer: JobConsumer, pool: GenerationPool, capacity: Int, metrics: WorkerMetrics, logger: Logger,

@@ -32,7 +32,7 @@ actor LeaseRenewer: PinnedActor {
     private var isPolling = false
     private var isMeasuring = false
 
-    nonisolated var executor: LoopExecutor { consumer.executor }
+    nonisolated var executor: QueueExecutor { consumer.executor }
 
     /// - Parameters:
     ///   - clock: CLOCK_MONOTONIC ns.

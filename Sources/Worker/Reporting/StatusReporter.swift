@@ -23,7 +23,7 @@ actor StatusReporter: PinnedActor {
 
     private var window = ReportWindow()
 
-    nonisolated var executor: LoopExecutor { consumer.executor }
+    nonisolated var executor: QueueExecutor { consumer.executor }
 
     /// - Parameter clock: CLOCK_MONOTONIC ns.
     init(
