@@ -7,10 +7,9 @@ import Support
 /// the exact cost of an interrupted answer is known.
 struct DashScopeAdapter: UpstreamAdapter {
     /// OpenAI parameters that DashScope does not support.
-    private static let unsupported: Set<String> = [
-        "frequency_penalty", "logit_bias", "reasoning_effort", "metadata", "store", "service_tier",
-        "modalities",
-        "audio", "prediction", "verbosity", "web_search_options",
+    private static let unsupported = [
+        "frequency_penalty", "logit_bias", "reasoning_effort", "metadata", "store", "service_tier", "modalities", "audio", "prediction",
+        "verbosity", "web_search_options",
     ]
 
     func request(_ request: GenerationRequest, on upstream: UpstreamConfiguration) throws(Failure) -> HTTPRequest {
@@ -26,9 +25,14 @@ struct DashScopeAdapter: UpstreamAdapter {
         let chat = try ChatRequest(body)
         body = chat.body
         let hasImages = chat.messages.contains(where: \.hasImages)
-        for member in chat.rest where Self.unsupported.contains(member.name) { try ChatRequest.refuse(member, on: upstream) }
         // DashScope's own parameters (`enable_thinking`, `enable_search`...) pass through under the same names. Names are unique here.
-        var parameters = JSONObject(chat.rest.filter { !Self.unsupported.contains($0.name) })
+        var parameters = JSONObject(chat.rest)
+        // Looked up by these few names: a request may have tens of thousands.
+        for name in Self.unsupported {
+            guard let value = parameters[name] else { continue }
+            try ChatRequest.refuse(JSONObject.Member(name: name, value: value), on: upstream)
+            parameters[name] = nil
+        }
         for name in ["tools", "response_format", "parallel_tool_calls"] where body[name]?.isNull == false { parameters[name] = body[name] }
         if let limit = chat.maximumTokens { parameters["max_tokens"] = .integer(limit) }
         if !chat.stop.isEmpty { parameters["stop"] = .array(chat.stop.map(JSON.string)) }
