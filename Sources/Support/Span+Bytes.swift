@@ -93,10 +93,12 @@ extension String {
         self = unsafe bytes.withUnsafeBufferPointer { unsafe String(decoding: $0, as: UTF8.self) }
     }
 
-    /// A copy of UTF-8 text; nil if the bytes are not valid UTF-8.
+    /// A copy of UTF-8 text; nil if the bytes are not valid UTF-8. `String(validating:as:)` does the same, but takes ten times as long for
+    /// short strings.
     package init?(validating bytes: Span<UInt8>) {
-        guard let text = unsafe bytes.withUnsafeBufferPointer({ unsafe String(validating: $0, as: UTF8.self) }) else { return nil }
-        self = text
+        self.init(decoding: bytes)
+        // Invalid bytes were replaced.
+        guard utf8Span.span.equals(bytes) else { return nil }
     }
 }
 
