@@ -5,9 +5,8 @@ import RedisClient
 /// Attacks on Redis and the worker: jobs that wait in a paused class, and jobs that occupy all slots.
 extension AbuseAttack {
     static let queueFlood = AbuseAttack(
-        name: "queue-flood", summary: "as many jobs of 0.95 MB as are accepted while their class is paused"
+        name: "queue-flood", summary: "as many jobs of 0.95 MB as are accepted while their class is paused", pausedClass: .standard
     ) { target in
-        try await pause(.standard, target)
         let text = String(repeating: "q", count: largestSettings(target))
         let post = AbuseMessage.post(
             "/v1/jobs", #"{"request":{"model":"sim-n1-g0","messages":[{"role":"user","content":"\#(text)"}]}}"#, host: target.gateway,
@@ -27,12 +26,11 @@ extension AbuseAttack {
     static let promptFlood = AbuseAttack(
         name: "prompt-flood", summary: "REQUESTs of 200 bytes in sessions with a prompt of 0.95 MB, while their class is paused",
         // Without the request probe, since the victim's requests would wait in the paused class.
-        probes: [.models, .health]
+        probes: [.models, .health], pausedClass: .interactive
     ) { target in
         let register = largeRegister(target)
         // A session may have 64 running requests.
         let requests = frames(60) { AbuseMessage.request("r\($0)") }
-        try await pause(.interactive, target)
         return {
             try await target.inParallel(target.size(8, quick: 4)) { _ in
                 guard let socket = await target.registered(register) else { return }
@@ -52,9 +50,5 @@ extension AbuseAttack {
                 for request in requests where await socket.send(request) { target.count() }
             }
         }
-    }
-
-    private static func pause(_ priority: JobClass, _ target: AbuseTarget) async throws {
-        _ = try await target.redis.client.send("SADD", .string(target.redis.keys.paused), .string(priority.rawValue))
     }
 }

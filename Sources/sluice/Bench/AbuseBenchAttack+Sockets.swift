@@ -78,20 +78,20 @@ extension AbuseAttack {
     static let unreadWebSocket = AbuseAttack(
         name: "unread-websocket", summary: "streamed answers and RESUME on sockets that are never read"
     ) { target in
-        // A session may have 64 running requests.
-        let count = target.size(60, quick: 2)
-        let model = target.isQuick ? "sim-n2000-g0-b200" : "sim-n20000-g0-b200"
+        // Many small messages overflow a socket within a few seconds. They occupy neither all slots of the worker (slot-flood does) nor both
+        // processors, which the simulator and the worker share with the gateway here.
+        let count = target.size(20, quick: 2)
+        let model = target.isQuick ? "sim-n2000-g0-b200" : "sim-n200-g20"
         let requests = frames(count) { AbuseMessage.request("r\($0)", model: model) }
-        let resumes = frames(count * 10) { AbuseMessage.envelope("RESUME", #""request_id":"r\#($0 % count)""#) }
+        let resumes = frames(count * target.size(30, quick: 10)) { AbuseMessage.envelope("RESUME", #""request_id":"r\#($0 % count)""#) }
         return {
-            try await target.inParallel(target.size(20, quick: 4)) { _ in
-                // A socket that the gateway closed is replaced.
-                for _ in 0..<20 where !Task.isCancelled {
-                    guard let socket = await target.registered() else { return }
+            try await target.inParallel(4) { _ in
+                // The end of a socket that is not read is not seen, so sockets are added.
+                while !Task.isCancelled {
+                    guard let socket = await target.registered(hasSmallBuffer: true) else { return }
                     try await socket.stopReading()
                     for message in requests + resumes where await socket.send(message) { target.count() }
-                    while socket.isOpen { try await Task.sleep(for: .milliseconds(100)) }
-                    target.count(accepted: false)
+                    try await Task.sleep(for: .seconds(2))
                 }
             }
         }

@@ -1,3 +1,4 @@
+import Contract
 import NIOCore
 import Upstream
 
@@ -16,6 +17,9 @@ struct AbuseAttack: Sendable {
     var timeFactor = 1.0
     /// The gateway's limit of open files; nil: inherited. With a small limit, few connections suffice to test the limits per address.
     var descriptors: Int?
+    /// The class that is paused before the worker starts. A running worker would apply a pause only at its next renewal, and the first jobs
+    /// of the attack would run.
+    var pausedClass: JobClass?
     /// The dialect between worker and simulator.
     var upstream = UpstreamConfiguration.Kind.openai
     /// Builds the attack's messages and its state in Redis before the measurement.

@@ -14,16 +14,18 @@ final class AbuseConnection: Sendable {
     /// Opens a connection.
     /// - Parameters:
     ///   - source: the local address to connect from; nil: the kernel's choice.
-    ///   - reads: false: never read from the socket, so that the peer's send buffer fills up.
+    ///   - reads: false: never read from the socket, so that the peer's send buffer fills up. Implies `hasSmallBuffer`.
+    ///   - hasSmallBuffer: whether the kernel buffers only a few kilobytes that were not read.
     /// - Throws: when the connection is refused or not established within 5 s.
     static func open(
-        to address: ListenAddress, from source: String? = nil, group: any EventLoopGroup, reads: Bool = true
+        to address: ListenAddress, from source: String? = nil, group: any EventLoopGroup, reads: Bool = true,
+        hasSmallBuffer: Bool = false
     ) async throws -> AbuseConnection {
         var bootstrap = ClientBootstrap(group: group)
             .connectTimeout(.seconds(5))
             .channelOption(.tcpOption(.tcp_nodelay), value: 1)
             .channelOption(.autoRead, value: reads)
-        if !reads { bootstrap = bootstrap.channelOption(.socketOption(.so_rcvbuf), value: 4_096) }
+        if !reads || hasSmallBuffer { bootstrap = bootstrap.channelOption(.socketOption(.so_rcvbuf), value: 4_096) }
         if let source { bootstrap = bootstrap.bind(to: try SocketAddress(ipAddress: source, port: 0)) }
         return try await bootstrap.connect(host: address.host, port: address.port) { channel in
             channel.eventLoop.makeCompletedFuture {

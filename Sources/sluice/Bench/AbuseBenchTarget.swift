@@ -1,3 +1,4 @@
+import Contract
 import Glibc
 import NIOCore
 import NIOPosix
@@ -52,10 +53,11 @@ final class AbuseTarget: Sendable {
 
     /// Opens a connection from `source`.
     /// - Returns: nil when the connection is refused or the attack has ended.
-    func connect(reads: Bool = true) async -> AbuseConnection? {
+    func connect(reads: Bool = true, hasSmallBuffer: Bool = false) async -> AbuseConnection? {
         guard !state.withLock({ $0.isOver }) else { return nil }
         do {
-            let connection = try await AbuseConnection.open(to: gateway, from: Self.source, group: group, reads: reads)
+            let connection = try await AbuseConnection.open(
+                to: gateway, from: Self.source, group: group, reads: reads, hasSmallBuffer: hasSmallBuffer)
             let isOver = state.withLock { state in
                 if !state.isOver { state.connections.append(connection) }
                 return state.isOver
@@ -69,8 +71,8 @@ final class AbuseTarget: Sendable {
     }
 
     /// Opens a WebSocket without registering; nil when that fails.
-    func webSocket() async -> AbuseConnection? {
-        guard let connection = await connect() else { return nil }
+    func webSocket(hasSmallBuffer: Bool = false) async -> AbuseConnection? {
+        guard let connection = await connect(hasSmallBuffer: hasSmallBuffer) else { return nil }
         guard await connection.exchange(AbuseMessage.upgrade(gateway), for: ["HTTP/1.1 101"], within: .seconds(5)) != nil else {
             count(accepted: false)
             connection.close()
@@ -80,8 +82,10 @@ final class AbuseTarget: Sendable {
     }
 
     /// Opens a WebSocket and sends REGISTER. Returns the socket even if the answer is ERROR.
-    func registered(_ register: ByteBuffer = AbuseMessage.register(key: key)) async -> AbuseConnection? {
-        guard let socket = await webSocket() else { return nil }
+    func registered(
+        _ register: ByteBuffer = AbuseMessage.register(key: key), hasSmallBuffer: Bool = false
+    ) async -> AbuseConnection? {
+        guard let socket = await webSocket(hasSmallBuffer: hasSmallBuffer) else { return nil }
         let answer = await socket.exchange(register, for: ["REGISTER_ACK", #""msg_type":"ERROR""#], within: .seconds(20))
         count(accepted: answer == 0)
         return socket
@@ -118,35 +122,50 @@ struct AbuseDeployment: Sendable {
     ) async throws {
         NodeStart.raiseDescriptorLimit()
         try await PrivateRedis.with { redis in
-            let (simulator, gateway, metrics) = (try await freePort(), try await freePort(), try await freePort())
-            let accounts = redis.folder + "/accounts"
-            try write("victim:\(AbuseVictim.account):\(AbuseVictim.passwordHash)\n", to: accounts)
-            let worker = [
-                "SLUICE_REDIS_URL": redis.url, "SLUICE_UPSTREAM_KIND": attack.upstream.rawValue,
-                "SLUICE_UPSTREAM_URL": "http://\(simulator)\(attack.upstream.basePath)", "SLUICE_WORKER_NAME": "bench",
-                "SLUICE_METRICS_LISTEN": metrics.description,
-            ]
-            let front = [
-                "SLUICE_REDIS_URL": redis.url, "SLUICE_LISTEN": gateway.description, "SLUICE_ACCOUNTS_FILE": accounts,
-                "SLUICE_API_KEYS": "\(AbuseTarget.tenant):\(AbuseTarget.key),victim:\(AbuseVictim.key)",
-            ]
+            try await connect(redis) { commands in
+                if let paused = attack.pausedClass {
+                    _ = try await commands.client.send("SADD", .string(commands.keys.paused), .string(paused.rawValue))
+                }
+                try await start(redis, commands, for: attack, body)
+            }
+        }
+    }
+
+    /// Starts the nodes, calls `body` and ends the nodes.
+    private static func start(
+        _ redis: PrivateRedis, _ commands: BenchRedis, for attack: AbuseAttack,
+        _ body: @escaping @Sendable (AbuseDeployment) async throws -> Void
+    ) async throws {
+        let (simulator, gateway, metrics) = (try await freePort(), try await freePort(), try await freePort())
+        let accounts = redis.folder + "/accounts"
+        try write("victim:\(AbuseVictim.account):\(AbuseVictim.passwordHash)\n", to: accounts)
+        let worker = [
+            "SLUICE_REDIS_URL": redis.url, "SLUICE_UPSTREAM_KIND": attack.upstream.rawValue,
+            "SLUICE_UPSTREAM_URL": "http://\(simulator)\(attack.upstream.basePath)", "SLUICE_WORKER_NAME": "bench",
+            "SLUICE_METRICS_LISTEN": metrics.description,
+        ]
+        let front = [
+            "SLUICE_REDIS_URL": redis.url, "SLUICE_LISTEN": gateway.description, "SLUICE_ACCOUNTS_FILE": accounts,
+            "SLUICE_API_KEYS": "\(AbuseTarget.tenant):\(AbuseTarget.key),victim:\(AbuseVictim.key)",
+        ]
+        try await ChildNode.with(
+            "simulator", ["simulate", "--listen", simulator.description], settings: ["SLUICE_LOG_LEVEL": "warning"],
+            folder: redis.folder, isReady: { await ReadinessProbe.answers(simulator, "/healthz") }
+        ) { simulatorNode in
             try await ChildNode.with(
-                "simulator", ["simulate", "--listen", simulator.description], settings: ["SLUICE_LOG_LEVEL": "warning"],
-                folder: redis.folder, isReady: { await ReadinessProbe.answers(simulator, "/healthz") }
-            ) { simulatorNode in
+                "worker", ["worker"], settings: worker, folder: redis.folder, isReady: { await ReadinessProbe.isReady(metrics) }
+            ) { workerNode in
                 try await ChildNode.with(
-                    "worker", ["worker"], settings: worker, folder: redis.folder, isReady: { await ReadinessProbe.isReady(metrics) }
-                ) { workerNode in
-                    try await ChildNode.with(
-                        "gateway", ["gateway"], settings: front, folder: redis.folder, descriptors: attack.descriptors,
-                        isReady: { await ReadinessProbe.isReady(gateway) }
-                    ) { gatewayNode in
-                        // Killed instead of drained, since draining an exhausted node would take too long.
-                        defer {
-                            for node in [gatewayNode, workerNode, simulatorNode] where node.pid > 1 { kill(pid_t(node.pid), SIGKILL) }
-                        }
-                        try await connect(redis, gateway, gatewayNode.pid, workerNode.pid, body)
+                    "gateway", ["gateway"], settings: front, folder: redis.folder, descriptors: attack.descriptors,
+                    isReady: { await ReadinessProbe.isReady(gateway) }
+                ) { gatewayNode in
+                    // Killed instead of drained, since draining an exhausted node would take too long.
+                    defer {
+                        for node in [gatewayNode, workerNode, simulatorNode] where node.pid > 1 { kill(pid_t(node.pid), SIGKILL) }
                     }
+                    try await body(
+                        AbuseDeployment(
+                            redis: commands, gateway: gateway, gatewayProcess: gatewayNode.pid, workerProcess: workerNode.pid))
                 }
             }
         }
@@ -154,8 +173,7 @@ struct AbuseDeployment: Sendable {
 
     /// Connects to Redis and calls `body`.
     private static func connect(
-        _ redis: PrivateRedis, _ gateway: ListenAddress, _ gatewayProcess: Int, _ workerProcess: Int,
-        _ body: @Sendable (AbuseDeployment) async throws -> Void
+        _ redis: PrivateRedis, _ body: @Sendable (BenchRedis) async throws -> Void
     ) async throws {
         var source = SettingsSource(environment: [:])
         source.override("SLUICE_REDIS_URL", redis.url)
@@ -163,9 +181,7 @@ struct AbuseDeployment: Sendable {
         let found = reader.deployment()
         try reader.finish()
         guard let found else { throw CommandFailure(.usage, "SLUICE_REDIS_URL is invalid") }
-        try await BenchRedis.with(found) { redis in
-            try await body(AbuseDeployment(redis: redis, gateway: gateway, gatewayProcess: gatewayProcess, workerProcess: workerProcess))
-        }
+        try await BenchRedis.with(found, body)
     }
 
     private static func freePort() async throws -> ListenAddress {

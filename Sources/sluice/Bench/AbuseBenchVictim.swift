@@ -23,6 +23,16 @@ struct AbuseVictim: Sendable {
             }
         }
 
+        /// Number of clients that take turns, so that a slow answer does not delay the following probes: with a single client, latencies
+        /// above the interval would add up.
+        var clients: Int {
+            switch self {
+            case .request: 16
+            case .models, .health: 8
+            case .login: 1
+            }
+        }
+
         static func < (left: Probe, right: Probe) -> Bool { left.rawValue < right.rawValue }
     }
 
@@ -48,18 +58,29 @@ struct AbuseVictim: Sendable {
     }
 
     private func measure(_ probe: Probe, from start: ContinuousClock.Instant, for time: Duration) async -> AbuseMeasurement {
+        await withTaskGroup(of: AbuseMeasurement.self) { tasks in
+            for client in 0..<probe.clients { tasks.addTask { await measure(probe, client: client, from: start, for: time) } }
+            return await tasks.reduce(into: AbuseMeasurement(time: time)) { $0.add($1) }
+        }
+    }
+
+    /// Measures every `probe.clients`th probe.
+    private func measure(
+        _ probe: Probe, client: Int, from start: ContinuousClock.Instant, for time: Duration
+    ) async -> AbuseMeasurement {
         var measurement = AbuseMeasurement(time: time)
         var socket: AbuseConnection?
         defer { socket?.close() }
         if probe == .request { socket = try? await connect() }
-        var due = start
-        var number = 0
+        let interval = probe.interval * probe.clients
+        var due = start + probe.interval * client
+        var number = client
         while due < start + time {
             if ContinuousClock.now < due { try? await Task.sleep(until: due, clock: .continuous) }
             guard ContinuousClock.now < start + time else {
                 // Not started in time: its latency is at least this long.
                 measurement.add(due - start, latency: ContinuousClock.now - due)
-                due += probe.interval
+                due += interval
                 continue
             }
             let failure: String?
@@ -72,8 +93,8 @@ struct AbuseVictim: Sendable {
             }
             measurement.add(due - start, latency: answered - due)
             if let failure { measurement.failures.append(failure) }
-            due += probe.interval
-            number += 1
+            due += interval
+            number += probe.clients
         }
         return measurement
     }
@@ -153,6 +174,11 @@ struct AbuseMeasurement: Sendable {
     mutating func add(_ offset: Duration, latency: Duration) {
         let window = min(Self.windows - 1, max(0, Int(offset / time * Double(Self.windows))))
         latencies[window].append(UInt64(max(0, latency / .nanoseconds(1))))
+    }
+
+    mutating func add(_ other: AbuseMeasurement) {
+        for window in latencies.indices { latencies[window] += other.latencies[window] }
+        failures += other.failures
     }
 
     var count: Int { latencies.reduce(0) { $0 + $1.count } }
