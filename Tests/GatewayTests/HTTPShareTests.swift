@@ -84,7 +84,7 @@ import Testing
             }
             // Wait until the gateway has stopped reading: two successive values are equal.
             var last = -1
-            try await until("the gateway to wait for its readers", every: .milliseconds(300)) {
+            try await until("the gateway to wait for its readers", deadline: .seconds(150), every: .milliseconds(300)) {
                 let now = try await redisOutput(lab) - before
                 defer { last = now }
                 return now > 4 * 100_000 && now - last < 20_000
