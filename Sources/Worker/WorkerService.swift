@@ -124,7 +124,7 @@ package struct WorkerService: Service {
                 connections.subscribe(keys: keys) { listener.received($0) }
             }.get()
             guard try await createGroups(consumer, unless: drain) else { return }
-            logger.info("worker takes jobs", metadata: ["worker": "\(settings.name)", "capacity": "\(settings.concurrency)"])
+            logger.info("worker ready", metadata: ["worker": "\(settings.name)", "capacity": "\(settings.concurrency)"])
             try await withThrowingTaskGroup(of: Void.self) { tasks in
                 tasks.addTask(executorPreference: consumer.executor) { await parts.claimer.run() }
                 tasks.addTask(executorPreference: consumer.executor) { await parts.renewer.run() }
@@ -165,7 +165,7 @@ package struct WorkerService: Service {
     /// Creates the consumer groups, retrying every 200 ms until Redis accepts.
     /// - Returns: false when a drain began before the groups were created.
     private func createGroups(_ consumer: JobConsumer, unless drain: DrainSignal) async throws -> Bool {
-        var errorLog = OnceLogger("Redis refuses to make consumer groups", over: "consumer groups are made")
+        var errorLog = OnceLogger("consumer group creation rejected by Redis", over: "consumer groups created")
         while !drain.hasBegun {
             do {
                 try await consumer.createGroups()
@@ -186,7 +186,7 @@ package struct WorkerService: Service {
         guard consumer.isConnected else { return }
         await reporter.removeHeartbeat()
         do { try await consumer.forgetConsumer(settings.name) } catch {
-            logger.debug("consumer not removed; another worker sweeps it", metadata: ["error": "\(error)"])
+            logger.debug("failed to delete the consumer; another worker deletes it", metadata: ["error": "\(error)"])
         }
     }
 

@@ -33,7 +33,7 @@ extension Journeys {
             try await withLab { lab in
                 let first = try await lab.worker("w1", ["SLUICE_DRAIN_TIMEOUT": "300ms", "SLUICE_LEASE": "600s"])
                 let front = try await FrontEnd(lab.redis)
-                let model = lab.model("sim-n200-g10")
+                let model = lab.model("sim-n200-g50")
                 let job = try await front.submit(model: model)
                 try await job.tokens(5)
                 // With a lease of ten minutes, only a hand-back can move the job in time.
@@ -93,7 +93,7 @@ extension Journeys {
             try await withLab { lab in
                 let first = try await lab.worker("w1")
                 let client = try await lab.client(lab.gateway())
-                let model = lab.model("sim-n300-g10")
+                let model = lab.model("sim-n300-g50")
                 let request = try await client.request(model: model)
                 try await request.tokens(5)
                 _ = try await lab.worker("w2")

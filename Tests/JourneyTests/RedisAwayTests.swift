@@ -170,7 +170,7 @@ extension Journeys {
                 // Nothing can be stored, but the worker receives the message.
                 try await client.send("INTERRUPT", ["interrupt_request_id": .string(other.id), "reason": "USER_STOP"])
                 #expect(try await lab.endedRequest(0, model: stopped).end == .clientClosed)
-                try await until("the third worker to wait") { third.log.contains("Redis refuses to make consumer groups") }
+                try await until("the third worker to wait") { third.log.contains("consumer group creation rejected by Redis") }
                 // Longer than a lease. Leases are renewed without memory, too.
                 try await Task.sleep(for: Lab.lease + .seconds(1))
                 try await lab.redis.command("CONFIG", "SET", "maxmemory", "0")
@@ -184,15 +184,15 @@ extension Journeys {
                 #expect(client.problems.isEmpty, "\(client.problems)")
                 // Logged once at the beginning and once at the end.
                 func count(_ node: Node, _ message: String) -> Int { node.log.components(separatedBy: message).count - 1 }
-                try await until("the third worker to take jobs") { third.log.contains("worker takes jobs") }
-                #expect(count(third, "Redis refuses to make consumer groups") == 1 && count(third, "consumer groups are made") == 1)
+                try await until("the third worker to take jobs") { third.log.contains("worker ready") }
+                #expect(count(third, "consumer group creation rejected by Redis") == 1 && count(third, "consumer groups created") == 1)
                 // It may have been resumed too late to receive an entry.
-                guard count(second, "Redis refuses claims") > 0 else { return }
+                guard count(second, "job claim rejected by Redis") > 0 else { return }
                 try await until("the second worker to claim") {
                     _ = try await client.request(model: lab.model("sim-n3-g1")).ended()
-                    return count(second, "Redis takes claims again") > 0
+                    return count(second, "job claim accepted by Redis again") > 0
                 }
-                #expect(count(second, "Redis refuses claims") == 1 && count(second, "Redis takes claims again") == 1)
+                #expect(count(second, "job claim rejected by Redis") == 1 && count(second, "job claim accepted by Redis again") == 1)
             }
         }
     }

@@ -37,7 +37,7 @@ extension Journeys {
                 #expect(end.end == .finished, "\(end.last?.text ?? "")")
                 #expect(try await submit().status == 202)
                 #expect(worker.isRunning && gateway.isRunning)
-                #expect(!worker.log.contains("an operator asked this worker to drain"))
+                #expect(!worker.log.contains("drain requested by an operator"))
                 await proxy.close()
             }
         }

@@ -78,12 +78,12 @@ extension AbuseAttack {
     static let unreadWebSocket = AbuseAttack(
         name: "unread-websocket", summary: "streamed answers and RESUME on sockets that are never read"
     ) { target in
-        // The answers overflow a socket within a few seconds, but occupy neither all slots of the worker (slot-flood does) nor all
+        // Many small messages overflow a socket within a few seconds. They occupy neither all slots of the worker (slot-flood does) nor both
         // processors, which the simulator and the worker share with the gateway here.
-        let count = target.size(10, quick: 2)
-        let model = target.isQuick ? "sim-n2000-g0-b200" : "sim-n10000-g20-b25"
+        let count = target.size(20, quick: 2)
+        let model = target.isQuick ? "sim-n2000-g0-b200" : "sim-n200-g20"
         let requests = frames(count) { AbuseMessage.request("r\($0)", model: model) }
-        let resumes = frames(count * target.size(60, quick: 10)) { AbuseMessage.envelope("RESUME", #""request_id":"r\#($0 % count)""#) }
+        let resumes = frames(count * target.size(30, quick: 10)) { AbuseMessage.envelope("RESUME", #""request_id":"r\#($0 % count)""#) }
         return {
             try await target.inParallel(4) { _ in
                 // The end of a socket that is not read is not seen, so sockets are added.

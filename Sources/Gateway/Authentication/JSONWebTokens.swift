@@ -92,7 +92,7 @@ struct JSONWebTokens: Sendable {
     }
 
     private func refuse(_ fault: String) -> Tenant? {
-        logger.debug("JWT refused", metadata: ["fault": "\(fault)"])
+        logger.debug("JWT rejected", metadata: ["fault": "\(fault)"])
         return nil
     }
 

@@ -261,7 +261,7 @@ package actor EventFeed: PinnedActor {
             guard let job = jobs[id] else { continue }
             job.absences = isKnown ? 0 : job.absences + 1
             guard job.absences >= Self.maximumAbsences else { continue }
-            logger.error("job lost by Redis: no record and no event log", metadata: ["job": "\(id)"])
+            logger.error("job lost in Redis: no record and no event log", metadata: ["job": "\(id)"])
             for follower in job.followers { deliver(follower.sequence.lost(), of: id, to: follower) }
         }
     }

@@ -44,7 +44,7 @@ actor Claimer: PinnedActor {
     /// Error logs of queues whose last read failed. Blocking reads exclude these queues.
     private var unreadable: [QueueLocation: OnceLogger] = [:]
     private var fetchErrors = OnceLogger("job fetch rejected by Redis", over: "job fetch accepted by Redis again")
-    var claimErrors = OnceLogger("Redis refuses claims", over: "Redis takes claims again")
+    var claimErrors = OnceLogger("job claim rejected by Redis", over: "job claim accepted by Redis again")
 
     /// Identifies a queue entry.
     struct EntryID: Hashable {
@@ -171,9 +171,9 @@ actor Claimer: PinnedActor {
     /// Logs the error, recreates missing consumer groups, and waits with jittered exponential back-off of at most 1 s.
     private func recover(from error: QueueError, failures: Int) async {
         if error.isMissingGroup {
-            logger.warning("consumer groups are missing; making them", metadata: ["error": "\(error)"])
+            logger.warning("consumer groups are missing; creating them", metadata: ["error": "\(error)"])
             do { return try await consumer.createGroups() } catch {
-                logger.debug("could not make consumer groups", metadata: ["error": "\(error)"])
+                logger.debug("failed to create consumer groups", metadata: ["error": "\(error)"])
             }
         } else if error.isRejection || error.isInvalidReply {
             fetchErrors.failed(error, logger)

@@ -29,7 +29,7 @@ extension Generation {
         guard stage != .over else { return }
         let outcome = output.received(receipt)
         if outcome == .unconfirmed {
-            context.logger.debug("write to the event log refused", metadata: claim.job.logMetadata(["replies": "\(receipt.replies)"]))
+            context.logger.debug("event log write rejected by Redis", metadata: claim.job.logMetadata(["replies": "\(receipt.replies)"]))
         }
         proceed(outcome)
     }

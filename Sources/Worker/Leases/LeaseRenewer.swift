@@ -128,7 +128,7 @@ actor LeaseRenewer: PinnedActor {
         do {
             let requests = try await consumer.operatorRequests()
             if requests.isDrainRequested, !isDraining {
-                logger.info("an operator asked this worker to drain")
+                logger.info("drain requested by an operator")
                 drainRequested()
             }
             // Nil when the key has another type: the current pauses stay in effect.

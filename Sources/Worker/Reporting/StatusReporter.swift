@@ -63,14 +63,14 @@ actor StatusReporter: PinnedActor {
         report.version = BuildInformation.version
         report.startedMilliseconds = started
         do { try await consumer.writeHeartbeat(window.lately(report, at: clock()), now: WallClock.milliseconds) } catch {
-            logger.debug("heartbeat not written", metadata: ["error": "\(error)"])
+            logger.debug("failed to write the heartbeat", metadata: ["error": "\(error)"])
         }
     }
 
     /// Removes the heartbeat after a drain, so that the worker is no longer listed.
     func removeHeartbeat() async {
         do { try await consumer.removeHeartbeat() } catch {
-            logger.debug("heartbeat not removed; it expires by itself", metadata: ["error": "\(error)"])
+            logger.debug("failed to delete the heartbeat; it expires by itself", metadata: ["error": "\(error)"])
         }
     }
 }
