@@ -33,12 +33,12 @@ private struct Decoded: Equatable {
         let type = kind == .ollama ? "application/x-ndjson" : "text/event-stream"
         let decoder = try upstream.adapter.decoder(for: HTTPResponseHead(status: 200, contentType: type))
         var batch = OutputBatch()
-        do {
+        do throws(Failure) {
             for piece in pieces {
                 try decoder.receive(Array(piece).span, into: &batch)
             }
             try decoder.finish(into: &batch)
-        } catch let error as Failure {
+        } catch {
             failure = error
         }
         outputs = batch.outputs

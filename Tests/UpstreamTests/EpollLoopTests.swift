@@ -31,7 +31,7 @@ private actor EventRecorder: PinnedActor {
     func schedule(_ milliseconds: Int, _ text: String) -> @Sendable () -> Void {
         let timer = loop.schedule(after: .milliseconds(milliseconds)) { self.mark(text) }
         nonisolated(unsafe) let held = timer
-        return { self.assumeIsolated { $0.loop.cancel(held) } }
+        return { self.assumeIsolated { $0.loop.cancel(unsafe held) } }
     }
 
     func run(_ body: @Sendable (isolated EventRecorder) -> Void) { body(self) }
@@ -112,9 +112,9 @@ struct EpollLoopTests {
             await actor.run { actor in
                 nonisolated(unsafe) var timer: LoopTimer?
                 let spinning = LoopTimer {
-                    if let timer { loop.set(timer, after: .zero) }
+                    if let timer = unsafe timer { loop.set(timer, after: .zero) }
                 }
-                timer = spinning
+                unsafe timer = spinning
                 loop.set(spinning, after: .zero)
             }
             loop.execute { actor.assumeIsolated { $0.mark("executed") } }
