@@ -39,4 +39,11 @@ struct FoldedHeaderTests {
     @Test func `a continuation as the first header line is rejected`() async throws {
         try await Self.ask(times: 1_000, folded: "HTTP/1.1 200 OK\r\n x: y\r\n\r\n")
     }
+
+    /// With several continuations, libcurl 7.88.1 used memory that it had freed.
+    @Test func `continuations of a header line are rejected`() async throws {
+        let continuations = (1...8).map { " " + String(repeating: "x", count: 700 * $0) + "\r\n\tmore\r\n" }.joined()
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nX-A: b\r\n" + continuations + "\r\n"
+        try await Self.ask(times: 200, folded: head)
+    }
 }

@@ -12,7 +12,8 @@ package final class CurlTransfer: CurlEasyEvents {
     let easy: CurlEasy
     private(set) var delegate: (any ExchangeDelegate)?
     private var parser = ResponseHeadParser()
-    private var exceededLimit = false
+    /// Why the response's head was rejected; nil if it was not.
+    private var headFault: String?
     private(set) var isConnected = false
 
     /// Id of the job whose connection `UpstreamSockets` may shut down; nil for none.
@@ -112,11 +113,17 @@ package final class CurlTransfer: CurlEasyEvents {
         progressed(self)
     }
 
+    /// Rejects continuation lines (RFC 9112, 5.2, obsolete). libcurl 7.88.1 appends each to the header line before it, which `realloc` may
+    /// move, and uses the old memory for the next continuation. It calls this method after the first one, in time to end the transfer.
     func curlReceivedHeader(_ line: Span<UInt8>) -> Bool {
+        guard line.isEmpty || (line[0] != UInt8(ascii: " ") && line[0] != UInt8(ascii: "\t")) else {
+            headFault = "the response has a header line that is continued on the next line"
+            return false
+        }
         switch parser.line(line) {
         case .more: return true
         case .tooLarge:
-            exceededLimit = true
+            headFault = "the response's headers exceed \(HTTPResponseHead.maximumBytes) bytes"
             return false
         case .answered(let head):
             let shouldContinue = delegate?.exchangeAnswered(head) ?? false
@@ -143,7 +150,7 @@ package final class CurlTransfer: CurlEasyEvents {
 
     /// Describes a result in text that may be shown to clients.
     private func detail(of code: CURLcode) -> String {
-        if exceededLimit { return "the response's headers exceed \(HTTPResponseHead.maximumBytes) bytes" }
+        if let headFault { return headFault }
         // The error buffer is used for TLS errors only: for other errors it holds network addresses, which clients must not see.
         let text = Self.isTLSError(code) ? easy.errorText : ""
         return text.isEmpty ? CurlEasy.text(of: code) : text
@@ -160,7 +167,7 @@ package final class CurlTransfer: CurlEasyEvents {
 
     /// Classifies libcurl's result code.
     private func kind(of code: CURLcode) -> ExchangeOutcome.Kind {
-        if exceededLimit { return .malformed }
+        if headFault != nil { return .malformed }
         return switch code {
         case CURLE_OK: .complete
         case CURLE_COULDNT_RESOLVE_HOST, CURLE_COULDNT_RESOLVE_PROXY, CURLE_COULDNT_CONNECT, CURLE_OPERATION_TIMEDOUT,
