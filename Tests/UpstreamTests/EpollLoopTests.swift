@@ -90,6 +90,27 @@ struct EpollLoopTests {
         }
     }
 
+    @Test func `a job may release the loop while the thread that queued it is still queueing`() async throws {
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            for _ in 0..<4 {
+                group.addTask {
+                    for _ in 0..<3000 {
+                        let loop = try EpollLoop(name: "test")
+                        loop.start()
+                        let actor = EventRecorder(loop)
+                        await actor.run { _ in }
+                        // The loop falls asleep, so that the next job has to wake it, which is when its thread overtakes this one.
+                        let end = loop.now + 50_000
+                        while loop.now < end {}
+                        // The loop's thread may end, and the actor and the loop may be released, before `enqueue` returns.
+                        await actor.run { $0.loop.stop() }
+                    }
+                }
+            }
+            try await group.waitForAll()
+        }
+    }
+
     @Test func `timers fire in order and never early`() async throws {
         try await Self.with { loop in
             let actor = EventRecorder(loop)

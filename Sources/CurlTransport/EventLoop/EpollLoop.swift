@@ -17,6 +17,9 @@ package final class EpollLoop: SerialExecutor, @unchecked Sendable {
     private let thread = Atomic<UInt>(0)
     private let hasStarted = Atomic<Bool>(false)
     private let hasEnded = Atomic<Bool>(false)
+    /// The number of other threads that are inside `put`. The loop's thread waits for them before it releases the loop: a job may run, and
+    /// the last reference to its actor and to the loop disappear, before the `put` that queued the job has returned.
+    private let putting = Atomic<Int>(0)
 
     // The properties below belong to the loop's thread (and to `init`).
     private var poller: Poller
@@ -48,6 +51,7 @@ package final class EpollLoop: SerialExecutor, @unchecked Sendable {
         // The system may reuse the thread id; another thread must not pass `isOnLoop`.
         thread.store(0, ordering: .releasing)
         hasEnded.store(true, ordering: .releasing)
+        while putting.load(ordering: .acquiring) > 0 { sched_yield() }
     }
 
     /// Ends the thread after the current turn, once all queued work has run. May be called from any thread and repeatedly.
@@ -68,27 +72,25 @@ package final class EpollLoop: SerialExecutor, @unchecked Sendable {
     private var isOnLoop: Bool { thread.load(ordering: .acquiring) == UInt(pthread_self()) }
 
     /// Runs a closure on the loop, in the next batch of work if called on the loop itself. Drops the closure if the loop has ended.
-    package func execute(_ body: @escaping @Sendable () -> Void) { _ = put(.body(body)) }
+    package func execute(_ body: @escaping @Sendable () -> Void) { put(.body(body)) }
 
     /// Runs a job of the concurrency runtime on the loop. Traps if the loop has ended.
-    package func enqueue(_ job: consuming ExecutorJob) {
-        let accepted = put(.job(UnownedJob(job)))
-        precondition(accepted, "job enqueued on event loop \(name) after it ended; the job's task would never resume")
-    }
+    package func enqueue(_ job: consuming ExecutorJob) { put(.job(UnownedJob(job))) }
 
-    /// Queues work. Returns false if the loop has ended.
-    private func put(_ work: LoopWork) -> Bool {
-        if isOnLoop {
-            local.append(work)
-            return true
-        }
+    /// Queues work. If the loop has ended, drops a closure and traps on a job.
+    ///
+    /// The concurrency runtime holds no reference to an executor while it enqueues a job. Nothing may therefore follow the last access to
+    /// `putting`.
+    private func put(_ work: LoopWork) {
+        if isOnLoop { return local.append(work) }
+        putting.add(1, ordering: .relaxed)
         switch inbox.put(work) {
-        case .accepted: return true
-        case .wake:
-            wakeup.signal()
-            return true
-        case .refused: return false
+        case .accepted: break
+        case .wake: wakeup.signal()
+        case .refused:
+            if case .job = work { fatalError("job enqueued on event loop \(name) after it ended; the job's task would never resume") }
         }
+        putting.subtract(1, ordering: .releasing)
     }
 
     package func isIsolatingCurrentContext() -> Bool? { isOnLoop }
