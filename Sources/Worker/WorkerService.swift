@@ -124,6 +124,8 @@ package struct WorkerService: Service {
                 connections.subscribe(keys: keys) { listener.received($0) }
             }.get()
             guard try await createGroups(consumer, unless: drain) else { return }
+            // Redis may have come back with older data.
+            consumer.onConnect { [renewer = parts.renewer] in Task { await renewer.renew() } }
             logger.info("worker takes jobs", metadata: ["worker": "\(settings.name)", "capacity": "\(settings.concurrency)"])
             try await withThrowingTaskGroup(of: Void.self) { tasks in
                 tasks.addTask(executorPreference: consumer.executor) { await parts.claimer.run() }

@@ -91,6 +91,21 @@ local function drop(queue, group, entry)
     release_bytes(queue, entry)
 end
 
+-- Whether the reply of a `redis.pcall` says that this server executes no writes, so that the caller must repeat the script on another one or later.
+local function is_unexecuted(reply)
+    return type(reply) == 'table' and reply.err and (string.find(reply.err, 'READONLY', 1, true) or string.find(reply.err, 'NOREPLICAS', 1, true)) and true
+end
+
+-- Makes a consumer the owner of an entry, also when its group or its place in the pending list was deleted. Returns the reply of XCLAIM, which may be an error.
+local function own_entry(queue, group, consumer, entry, ...)
+    local reply = redis.pcall('XCLAIM', queue, group, consumer, 0, entry, 'FORCE', 'JUSTID', ...)
+    if type(reply) == 'table' and reply.err and string.find(reply.err, 'NOGROUP', 1, true) then
+        redis.pcall('XGROUP', 'CREATE', queue, group, '0', 'MKSTREAM')
+        reply = redis.pcall('XCLAIM', queue, group, consumer, 0, entry, 'FORCE', 'JUSTID', ...)
+    end
+    return reply
+end
+
 -- Adds a dead letter and deletes the oldest ones beyond the maximum number of bytes; the newest one is always kept.
 -- The field `bytes_before` of a letter is the size of all letters ever added before it, so that the total size follows from the first and the last letter.
 local LETTERS_DELETED_AT_ONCE = 1000

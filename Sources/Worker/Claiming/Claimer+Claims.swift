@@ -107,7 +107,8 @@ extension Claimer {
         var tries = 0
         while clock() - begun < lease {
             do {
-                let outcome = try await consumer.claim(job, entry: entry, leaseExpired: leaseExpired)
+                let outcome = try await consumer.claim(
+                    job, entry: entry, leaseExpired: leaseExpired, knownAttempt: pool.knownAttempt(of: job.id))
                 claimErrors.recovered(logger)
                 return outcome
             } catch {
