@@ -91,7 +91,70 @@ import Testing
         }
     }
 
+    @Test func `a reader with later events than the terminal one is told the end`() async throws {
+        try await QueueFixture.run { fixture in
+            let claim = try await fixture.running(QueueFixture.job())
+            #expect(try await fixture.finish(claim, .finished(.stop, .none), at: 1) == .integer(1))
+            let received = Observed<[LoggedEvent]>([])
+            _ = try await fixture.feed.follow(claim.job.id, after: EventID(attempt: 1, sequence: 50)) { events in
+                received.update { $0 += events }
+            }
+            let event = try await received.wait({ "the end, \($0)" }) { $0.last }
+            #expect(event.event.type == "finished" && event.id == EventID(attempt: 1, sequence: 1))
+        }
+    }
+
     // MARK: lost queues
+
+    /// An operator has deleted or trimmed the queue.
+    @Test(arguments: [["DEL", "{sluice.0}:queue:standard"], ["XTRIM", "{sluice.0}:queue:standard", "MAXLEN", "0"]])
+    func `a waiting job whose entry is gone fails for its readers`(_ command: [String]) async throws {
+        try await QueueFixture.run { fixture in
+            let job = QueueFixture.job()
+            let received = Observed<[LoggedEvent]>([])
+            _ = await fixture.feed.follow(new: job.id) { events in received.update { $0 += events } }
+            #expect(try await fixture.queue.submit(job, options: SubmitOptions()) == .accepted)
+            let admin = try await fixture.redis.connect()
+            try await admin.send(command)
+            let event = try await received.wait({ "the end, \($0)" }) { $0.last }
+            guard case .failed(let failure, _) = event.event else { throw QueueFixture.FixtureError.nothingToClaim }
+            #expect(failure.code == .internal && failure.retryable)
+            let record = fixture.keys.record(job.id)
+            #expect(try await admin.send("HGET", record, "state").string == "failed")
+            #expect(try await admin.send("TTL", record).integer ?? -1 > 0)
+            #expect(try await admin.send("SCARD", "{sluice.0}:waiting:tenant-a").integer == 0)
+            await admin.close()
+        }
+    }
+
+    @Test func `a running job whose entry is gone fails a lease after its last renewal`() async throws {
+        var settings = QueueSettings()
+        settings.lease = .seconds(60)
+        try await QueueFixture.run(settings: settings) { fixture in
+            let claim = try await fixture.running(QueueFixture.job())
+            _ = try await fixture.redis.command("DEL", fixture.keys.queue(.standard, partition: 0))
+            let record = fixture.keys.record(claim.job.id)
+            #expect(try await fixture.consumer.renew([LeaseRenewal(id: claim.job.id, entry: claim.entry, attempt: 1)]) == [.kept])
+            try await fixture.queue.endJobsWithoutEntry([claim.job.id])
+            #expect(try await fixture.queue.record(claim.job.id)?.state == .running)
+            let renewed = try #require(try await fixture.redis.command("HGET", record, "unlisted_ms").integer)
+            _ = try await fixture.redis.command("HSET", record, "unlisted_ms", "\(renewed - 61_000)")
+            try await fixture.queue.endJobsWithoutEntry([claim.job.id])
+            #expect(try await fixture.queue.record(claim.job.id)?.state == .failed)
+            #expect(try await fixture.queue.log(claim.job.id, after: nil).last?.id == EventID(attempt: 2, sequence: 0))
+        }
+    }
+
+    @Test func `jobs with an entry are not ended`() async throws {
+        try await QueueFixture.run { fixture in
+            let running = try await fixture.running(QueueFixture.job())
+            let waiting = QueueFixture.job("p0-\(ULID(milliseconds: 2))")
+            #expect(try await fixture.queue.submit(waiting, options: SubmitOptions()) == .accepted)
+            try await fixture.queue.endJobsWithoutEntry([running.job.id, waiting.id])
+            #expect(try await fixture.queue.record(running.job.id)?.state == .running)
+            #expect(try await fixture.queue.record(waiting.id)?.state == .queued)
+        }
+    }
 
     @Test func `a deleted group of one class is made again by the renewal`() async throws {
         try await QueueFixture.run { fixture in

@@ -20,6 +20,8 @@ for job = 1, #KEYS / 5 do
         -- XCLAIM comes first: it is allowed at the memory limit, and after a script's first write Redis does not check the limit again.
         local claimed = own_entry(queue, group, worker, entry)
         if is_unexecuted(claimed) then return claimed end
+        -- The entry was deleted. See check_entry.lua.
+        if not claimed.err and #claimed == 0 then redis.call('HSET', record, 'unlisted_ms', now_ms()) end
         if usage ~= '' then redis.call('HSET', record, 'usage', usage) end
         if upstream ~= '' then redis.call('HSET', record, 'upstream', upstream) end
         if dialled_ms ~= '' then redis.call('HSETNX', record, 'dialled_ms', dialled_ms) end
