@@ -23,6 +23,9 @@ package enum Scripts {
     /// The scripts that a worker calls. They are loaded at start, so that no hot path receives NOSCRIPT.
     package static let ofWorker = [take, claim, renew, finish, handBack, putBack, reject, forgetConsumer, depth]
 
+    /// The scripts that a gateway calls, loaded at each connect.
+    static let ofGateway = [submit, interrupt, logPage, checkEntry, sessionClaim, sessionSave, sessionEnd]
+
     /// Prepends the functions of `shared.lua` to a script.
     private static func script(_ name: String, _ source: [UInt8]) -> RedisScript {
         RedisScript(name: name, source: String(decoding: PackageResources.shared_lua + source, as: UTF8.self))

@@ -139,6 +139,8 @@ package struct WorkerService: Service {
                 await parts.claimer.stop()
                 // Waits for the claimer first, so that no job starts after the drain has looked at the running ones.
                 try await tasks.next()
+                // A job whose claim is in progress would start after the drain. A claim ends within a lease, also without Redis.
+                await parts.claimer.waitForClaims()
                 try await finishRunningJobs(pool)
                 parts.renewer.stop()
                 parts.reporter.stop()

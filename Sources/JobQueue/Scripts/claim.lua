@@ -76,6 +76,7 @@ local crashes = whole(found[5])
 if state == 'running' and not is_own then
     crashes = crashes + 1
     set_field('crashes', crashes)
+    set_field('usage', usage_after_loss(found[6], log))
     if ARGV[11] == 'fail' or crashes >= tonumber(ARGV[10]) then
         local message = 'worker ' .. (found[7] or '?') .. ' was lost while it ran the job (' .. crashes .. ' workers lost in total)'
         write_record()

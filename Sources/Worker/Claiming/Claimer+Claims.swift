@@ -17,7 +17,11 @@ extension Claimer {
                 continue
             }
             held.insert(EntryID(entry))
-            Task.immediate(executorPreference: consumer.executor) { await self.claim(entry, leaseExpired: leaseExpired) }
+            claimBegan()
+            Task.immediate(executorPreference: consumer.executor) {
+                await self.claim(entry, leaseExpired: leaseExpired)
+                self.claimEnded()
+            }
         }
         if !excess.isEmpty { Task { await self.putBack(excess) } }
     }
