@@ -2,6 +2,18 @@ import Logging
 import NIOCore
 import RedisClient
 
+extension RedisClient {
+    /// Loads scripts after each connect, so that no hot path receives NOSCRIPT.
+    func loadAtConnect(_ scripts: [RedisScript]) {
+        onConnect { [weak self] in
+            var load = RedisPipeline()
+            for script in scripts { load.append("SCRIPT", "LOAD", .string(script.source)) }
+            // An optimization only: a script that is not loaded is sent in full when it is called.
+            self?.send(load) { _ in }
+        }
+    }
+}
+
 /// The Redis connections of a worker: one for commands, one for blocking reads, one for subscriptions.
 ///
 /// All are on one event loop, so a claim's reply and an interrupt that overtakes it are handled on the same thread. Connections reconnect by
@@ -20,12 +32,7 @@ package struct ConsumerConnections: Sendable {
         self.commands = commands
         blocking = RedisClient(url: url, settings: settings, eventLoop: eventLoop, name: "claims", logger: logger)
         subscriber = RedisSubscriber(url: url, settings: settings, eventLoop: eventLoop, name: "cancel", logger: logger)
-        commands.onConnect { [weak commands] in
-            var load = RedisPipeline()
-            for script in Scripts.ofWorker { load.append("SCRIPT", "LOAD", .string(script.source)) }
-            // An optimization only: a script that is not loaded is sent in full when it is called.
-            commands?.send(load) { _ in }
-        }
+        commands.loadAtConnect(Scripts.ofWorker)
     }
 
     /// Why the worker cannot work at the moment, for its readiness; nil when all connections are up. Callable from any thread.

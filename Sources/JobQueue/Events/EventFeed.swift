@@ -20,6 +20,9 @@ package actor EventFeed: PinnedActor {
     /// Consecutive checks without log and record after which a job counts as lost (Redis was flushed or restarted without its data).
     /// Together they take longer than a submission in progress.
     private static let maximumAbsences = 8
+    /// Consecutive checks without new events after which the queue entry of a job is checked, and again after as many. With `checkInterval`,
+    /// readers of a job whose entry was deleted are told within 10 s.
+    private static let checksPerEntryCheck = 5
     /// Timeout of a subscription's confirmation.
     private static let subscribeDeadline = TimeAmount.seconds(5)
     /// A confirmation that takes longer may come after the first events of a job submitted meanwhile, so the log is read once more.
@@ -48,6 +51,8 @@ package actor EventFeed: PinnedActor {
         var waiting: [EventLoopPromise<Void>] = []
         /// Consecutive checks that found neither a log nor a record.
         var absences = 0
+        /// Consecutive checks without new events.
+        var quietChecks = 0
     }
 
     private nonisolated let eventLoop: any EventLoop
@@ -222,14 +227,22 @@ package actor EventFeed: PinnedActor {
         guard !jobs.isEmpty else { return }
         scheduleCheck()
         var quiet: [JobID] = []
+        var long: [JobID] = []
         for (id, job) in jobs {
+            var isQuiet = true
             for follower in job.followers {
-                if !follower.hasNewMessages { quiet.append(id) }
+                if follower.hasNewMessages { isQuiet = false } else { quiet.append(id) }
                 follower.hasNewMessages = false
             }
+            job.quietChecks = isQuiet ? job.quietChecks + 1 : 0
+            if isQuiet, job.quietChecks.isMultiple(of: Self.checksPerEntryCheck) { long.append(id) }
         }
         guard !quiet.isEmpty else { return }
-        Task { await self.compare(quiet) }
+        Task { [long] in
+            await self.compare(quiet)
+            // Redis is unavailable, which its connection has logged. A later check retries.
+            if !long.isEmpty { try? await self.queue.endJobsWithoutEntry(long) }
+        }
     }
 
     /// Maximum number of jobs per round trip.
@@ -249,8 +262,16 @@ package actor EventFeed: PinnedActor {
                 for follower in job.followers where follower.sequence.last.map({ $0 < newest }) ?? true {
                     act(follower.sequence.suspect(), on: id, follower)
                 }
+                if job.followers.contains(where: { $0.sequence.last.map { $0 > newest } ?? false }) { await endIfOver(id) }
             }
         }
+    }
+
+    /// Delivers the terminal event to readers that have later events than it: Redis has come back with older data, in which the job has ended.
+    private func endIfOver(_ id: JobID) async {
+        // Redis is unavailable, which its connection has logged. The next check retries.
+        guard let newest = try? await queue.lastEvent(id), newest.event.isTerminal else { return }
+        for follower in jobs[id]?.followers ?? [] { deliver(follower.sequence.end(with: newest), of: id, to: follower) }
     }
 
     /// Checks whether jobs without a log have a record. A queued job has a record and no log yet; a job without either is lost, so its

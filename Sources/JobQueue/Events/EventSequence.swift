@@ -106,6 +106,16 @@ struct EventSequence {
         return [LoggedEvent(id: id, event: .failed(failure, Usage(promptTokens: 0, completionTokens: 0, estimated: true)))]
     }
 
+    /// Ends the sequence with a terminal event that is older than the last delivered one. Nothing can follow it.
+    /// - Returns: the events to deliver; none if the event is not older.
+    mutating func end(with event: LoggedEvent) -> [LoggedEvent] {
+        guard !ended, let last, event.id < last, event.event.isTerminal else { return [] }
+        ended = true
+        held = []
+        self.last = event.id
+        return [event]
+    }
+
     /// Updates `last` and `ended`, and drops events after a terminal one.
     private mutating func accept(_ events: [LoggedEvent]) -> [LoggedEvent] {
         guard !ended else { return [] }

@@ -220,11 +220,31 @@ package struct JobProducer: Sendable {
         return try await redis.send(pipeline).map { Self.firstID($0) }
     }
 
+    /// The newest event in a job's log; nil without a log, or when the entry is not a valid event.
+    package func lastEvent(_ id: JobID) async throws(RedisError) -> LoggedEvent? {
+        let reply = try await redis.send("XREVRANGE", .string(keys.log(id)), "+", "-", "COUNT", 1)
+        guard let pair = reply.array?.first?.array, pair.count == 2, let json = pair[1].array?.last?.bytes,
+            let event = try? LoggedEvent(parsing: json.array), event.id == Self.firstID(reply)
+        else { return nil }
+        return event
+    }
+
     /// Whether each job has a record.
     package func areKnown(_ ids: [JobID]) async throws(RedisError) -> [Bool] {
         var pipeline = RedisPipeline()
         for id in ids { pipeline.append("EXISTS", .string(keys.record(id))) }
         return try await redis.send(pipeline).map { $0.integer != 0 }
+    }
+
+    /// Ends jobs as failed whose queue entries are gone, because an operator has deleted or trimmed their queue.
+    package func endJobsWithoutEntry(_ ids: [JobID]) async throws(RedisError) {
+        for id in ids {
+            _ = try await redis.run(
+                Scripts.checkEntry,
+                keys: [keys.record(id), keys.log(id), keys.out(id), keys.interrupt(id)]
+                    + keys.queues(partition: keys.partition(of: id.rawValue)),
+                arguments: [.integer(settings.leaseMilliseconds), .integer(settings.retentionSeconds)])
+        }
     }
 
     /// The id of the first entry in a reply of XRANGE or XREVRANGE.

@@ -17,6 +17,7 @@ package struct ProducerConnections: Sendable {
     /// Creates the connections; `run` opens them.
     package init(url: ServerURL, settings: ServerSettings, queue: QueueSettings, eventLoop: any EventLoop, logger: Logger) {
         let commands = RedisClient(url: url, settings: settings, eventLoop: eventLoop, name: "commands", logger: logger)
+        commands.loadAtConnect(Scripts.ofGateway)
         subscriber = RedisSubscriber(url: url, settings: settings, eventLoop: eventLoop, name: "events", logger: logger)
         producer = JobProducer(redis: commands, settings: queue)
         feed = EventFeed(queue: producer, subscriber: subscriber, eventLoop: eventLoop, logger: logger)

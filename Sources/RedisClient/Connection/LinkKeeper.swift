@@ -177,8 +177,10 @@ final class LinkKeeper: LinkOwner {
         case .handshaking: failed(reason)
         case .up:
             // The login succeeded, so the server is reachable: reconnect quickly, because an interrupt may be on its way. If replies become
-            // unreadable soon after every connect, the back-off grows instead.
-            if reason.code != .protocolViolation || upSince + settings.backoff.upperBound <= .now() { backoff.reset() }
+            // unreadable soon after every connect, or the server executes no commands, the back-off grows instead.
+            if reason.code != .protocolViolation && reason.code != .unavailable || upSince + settings.backoff.upperBound <= .now() {
+                backoff.reset()
+            }
             scheduleReconnect()
             user.linkLost(reason)
             log(reason)

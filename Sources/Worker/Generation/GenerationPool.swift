@@ -5,6 +5,7 @@ import DequeModule
 import JobQueue
 import Logging
 import Support
+import Synchronization
 import Upstream
 
 /// The running generations of a worker: starts, interrupts, writes out and removes them.
@@ -36,6 +37,12 @@ actor GenerationPool: PinnedActor {
     private var route: UpstreamRoute
 
     private(set) var generations: [JobID: Generation] = [:]
+    /// Jobs that ended here in the last lease, oldest first. Redis may lose their end, which is written again then.
+    private var ended: Deque<(generation: Generation, at: UInt64)> = []
+    /// The newest attempts of the jobs that run here or are in `ended`.
+    private nonisolated let attempts = Mutex<[JobID: Int]>([:])
+    /// Maximum number of jobs in `ended`.
+    private static let endedMaximum = 2_000
     private var waitingForEmpty: [CheckedContinuation<Void, Never>] = []
 
     private var schedule = OutputSchedule()
@@ -89,6 +96,9 @@ actor GenerationPool: PinnedActor {
         }
     }
 
+    /// The newest attempt of a job that runs here or has ended here recently; 0 for none.
+    nonisolated func knownAttempt(of id: JobID) -> Int { attempts.withLock { $0[id] ?? 0 } }
+
     /// Runs `body` on the loop, after what this thread has queued before.
     ///
     /// `EpollLoop` is the actor's executor and runs its closures on the thread of its jobs, so isolation can be assumed in them. Only here and
@@ -104,9 +114,10 @@ actor GenerationPool: PinnedActor {
     ) {
         // An older attempt in this worker lost its lease without noticing.
         if let old = generations[claim.job.id] {
-            guard old.claim.attempt < claim.attempt else { return }
+            guard old.claim.attempt < claim.attempt else { return released() }
             old.ownershipLost()
         }
+        attempts.withLock { $0[claim.job.id] = claim.attempt }
         let model = claim.job.model ?? context.settings.defaultModel
         let generation = Generation(
             claim: claim, candidates: route.candidates(for: model), context: context, released: released
@@ -122,7 +133,7 @@ actor GenerationPool: PinnedActor {
         case .write(let tokens):
             schedule.count(tokens)
             scheduleBatch(schedule.add(generation, now: loop.now))
-        case .readLog: readLog(of: generation)
+        case .validate: validate(generation)
         case .readInterruptKey:
             let id = generation.id
             Task { await checkInterrupt(of: id) }
@@ -136,7 +147,7 @@ actor GenerationPool: PinnedActor {
 
     /// Removes a generation after its terminal event was written.
     private func removeEnded(_ generation: Generation) {
-        if let ending = generation.ending {
+        if let ending = generation.ending, !generation.hasEnded {
             context.metrics.finished(ending)
             context.logger.info(
                 "job ended",
@@ -144,7 +155,8 @@ actor GenerationPool: PinnedActor {
                     "state": "\(ending.type)", "attempt": "\(generation.claim.attempt)", "tokens": "\(generation.usage.completionTokens)",
                 ]))
         }
-        remove(generation)
+        generation.hasEnded = true
+        remove(generation, isEnded: true)
     }
 
     /// Stops and removes a generation: another attempt owns the job, it ended elsewhere, or Redis no longer has it.
@@ -154,11 +166,29 @@ actor GenerationPool: PinnedActor {
     }
 
     /// Removes a generation and releases its slot.
-    private func remove(_ generation: Generation) {
+    private func remove(_ generation: Generation, isEnded: Bool = false) {
         guard generations[generation.id] === generation else { return }
         generations[generation.id] = nil
+        if isEnded { remember(generation) } else { forget(generation) }
         generation.released()
         if generations.isEmpty { stopWaiting() }
+    }
+
+    /// Keeps an ended generation for a lease, and forgets older ones.
+    private func remember(_ generation: Generation) {
+        let now = loop.now
+        ended.append((generation, now))
+        let lease = consumer.settings.lease.timeoutNanoseconds
+        while let oldest = ended.first, ended.count > Self.endedMaximum || now &- oldest.at > lease {
+            ended.removeFirst()
+            forget(oldest.generation)
+        }
+    }
+
+    /// Forgets the attempt of a generation, unless a newer one or a reopened one is known.
+    private func forget(_ generation: Generation) {
+        guard generations[generation.id] == nil else { return }
+        attempts.withLock { if $0[generation.id] == generation.claim.attempt { $0[generation.id] = nil } }
     }
 
     /// Closes all upstream connections. The jobs are handed back once Redis has accepted their collected output.
@@ -190,20 +220,45 @@ actor GenerationPool: PinnedActor {
 
     // MARK: leases
 
-    /// The lease renewals of all running jobs.
-    func renewals() -> [LeaseRenewal] { generations.values.map(\.renewal) }
+    /// The lease renewals of all running jobs, and of recently ended ones that were not compared with Redis on this connection.
+    func renewals(connection: Int) -> [LeaseRenewal] {
+        generations.values.map(\.renewal) + ended.filter { $0.generation.connection != connection }.map { $0.generation.renewal }
+    }
 
-    /// Applies the replies of a renewal: interrupts jobs with an interrupt key and stops lost ones.
-    func apply(_ answers: [(LeaseRenewal, LeaseAnswer)]) {
-        for (renewal, answer) in answers {
-            guard let generation = generations[renewal.id], generation.claim.attempt == renewal.attempt else { continue }
-            switch answer {
-            case .kept: break
-            case .interrupted(let interrupt): generation.interrupted(interrupt, receivedAt: loop.now)
-            // A job that is ending may have ended meanwhile; the reply to its terminal event decides.
-            case .lost: if generation.stage != .ending { removeLost(generation) }
+    /// Applies the replies of a renewal: interrupts jobs with an interrupt key, stops lost ones, writes again what Redis has lost.
+    /// - Parameter connection: the number of the connection before the renewal was sent.
+    func apply(_ reports: [(LeaseRenewal, LeaseReport)], connection: Int) {
+        var ended: [JobID: Generation] = [:]
+        for entry in self.ended where entry.generation.connection != connection { ended[entry.generation.id] = entry.generation }
+        for (renewal, report) in reports {
+            if let generation = generations[renewal.id], generation.claim.attempt == renewal.attempt {
+                apply(report, renewal, to: generation, connection: connection)
+            } else if let generation = ended[renewal.id], generation.claim.attempt == renewal.attempt {
+                generation.connection = connection
+                if report.answer != .lost { reopen(generation, newest: report.newest) }
             }
         }
+    }
+
+    private func apply(_ report: LeaseReport, _ renewal: LeaseRenewal, to generation: Generation, connection: Int) {
+        switch report.answer {
+        case .lost:
+            // A job that is ending may have ended meanwhile; the reply to its terminal event decides.
+            if generation.stage != .ending { removeLost(generation) }
+            return
+        case .kept: break
+        case .interrupted(let interrupt): generation.interrupted(interrupt, receivedAt: loop.now)
+        }
+        generation.renewed(newest: report.newest, written: renewal.written, on: connection)
+    }
+
+    /// Runs an ended job again that Redis has running, to write its end again.
+    private func reopen(_ generation: Generation, newest: EventID?) {
+        guard generations[generation.id] == nil else { return }
+        ended.removeAll { $0.generation === generation }
+        generations[generation.id] = generation
+        context.logger.warning("Redis has lost the end of a job; it is written again", metadata: generation.claim.job.logMetadata)
+        generation.reopen(newest: newest)
     }
 
     // MARK: writing
@@ -225,12 +280,18 @@ actor GenerationPool: PinnedActor {
     /// Writes the output of all due generations in one batch.
     private func writeBatch() {
         let due = schedule.beginBatch(at: loop.now)
+        let connection = consumer.connections
         defer { scheduleBatch(schedule.endBatch(now: loop.now)) }
         var batch = OutputBatch()
         var parts: [(generation: Generation, part: OutputBatch.Part)] = []
         parts.reserveCapacity(due.count)
         for generation in due {
             generation.isScheduled = false
+            // Redis may hold older data on a new connection. The comparison schedules the next write.
+            guard generation.connection == connection else {
+                if generation.stage != .over { validate(generation) }
+                continue
+            }
             let part = generation.write(to: &batch)
             if !part.isEmpty { parts.append((generation, part)) }
         }
@@ -238,7 +299,7 @@ actor GenerationPool: PinnedActor {
         let number = nextBatch
         nextBatch += 1
         batches.append((number, parts))
-        consumer.write(batch) { [loop] reply in
+        consumer.write(batch, onConnection: connection) { [loop] reply in
             loop.execute { self.assumeIsolated { $0.received(reply, toBatch: number) } }
         }
     }
@@ -257,28 +318,38 @@ actor GenerationPool: PinnedActor {
 
     // MARK: single requests to Redis
 
-    /// Reads the newest id of a job's event log after a lost or refused write.
-    private func readLog(of generation: Generation) {
-        guard !generation.isReadingLog else { return }
-        generation.isReadingLog = true
+    /// Reads what Redis holds of a job, after a lost or refused write or a reconnect.
+    private func validate(_ generation: Generation) {
+        guard !generation.isValidating else { return }
+        generation.isValidating = true
         // The first read is immediate, because a fenced attempt must stop now. Later ones are delayed up to about 1 s: Redis rejects
         // writes.
         let failures = generation.failedWrites
         let wait = Duration.milliseconds(failures <= 1 ? 0 : min(1_000, 10 << min(failures, 7)))
-        let id = generation.id
+        let (id, attempt) = (generation.id, generation.claim.attempt)
         _ = loop.schedule(after: wait) {
-            Task { await self.readLog(of: id) }
+            Task { await self.validate(id, attempt: attempt) }
         }
     }
 
-    private func readLog(of id: JobID) async {
-        guard let generation = generations[id] else { return }
+    private func validate(_ id: JobID, attempt: Int) async {
+        guard let generation = generations[id], generation.claim.attempt == attempt else { return }
+        let connection = consumer.connections
+        let report: LeaseReport
         do {
-            generation.logRead(newest: try await consumer.newestEvent(of: id))
+            guard let only = try await consumer.validate([generation.renewal]).first else { return }
+            report = only
         } catch {
-            generation.isReadingLog = false
-            generation.replyLost()
+            generation.isValidating = false
+            guard generation.stage != .over else { return }
+            return generation.replyLost()
         }
+        generation.isValidating = false
+        guard generations[id] === generation, generation.stage != .over else { return }
+        if case .lost = report.answer, !generation.output.isEnding(report.newest) { return removeLost(generation) }
+        generation.connection = connection
+        if case .interrupted(let interrupt) = report.answer { generation.interrupted(interrupt, receivedAt: loop.now) }
+        generation.validated(newest: report.newest)
     }
 
     /// Reads the interrupt key, retrying every 200 ms while Redis is unreachable.
