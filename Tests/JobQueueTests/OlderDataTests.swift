@@ -104,6 +104,42 @@ import Testing
         }
     }
 
+    /// The claim of w1 was lost, and w2 was given the same attempt. w1 is gone.
+    @Test func `a reader that has seen another history of an attempt is shown a new attempt only`() async throws {
+        try await QueueFixture.run { fixture in
+            let received = Observed<[LoggedEvent]>([])
+            let job = QueueFixture.job()
+            _ = await fixture.feed.follow(new: job.id) { events in received.update { $0 += events } }
+            let first = try await fixture.running(job)
+            _ = try await fixture.write([.text("a"), .text("b")], of: first)
+            for sequence in 0...2 {
+                try await received.wait({ "event 1-\(sequence), \($0)" }) { events in
+                    events.contains { $0.id == EventID(attempt: 1, sequence: sequence) } ? () : nil
+                }
+            }
+            // Redis has the same attempt of another worker, with more text.
+            let log = fixture.keys.log(job.id)
+            _ = try await fixture.redis.command("DEL", log)
+            _ = try await fixture.redis.command("HSET", fixture.keys.record(job.id), "token", "t2", "worker", "w2")
+            let started = LoggedEvent(id: EventID(attempt: 1, sequence: 0), event: .started(worker: "w2", attempt: 1))
+            _ = try await fixture.redis.command("XADD", log, "1-0", "e", String(decoding: started.json, as: UTF8.self))
+            _ = try await fixture.write([.text("x"), .text("y"), .text("z")], of: first)
+            // The gateway reconnects.
+            _ = try await fixture.redis.command("CLIENT", "KILL", "TYPE", "pubsub")
+            try await until("the job to be queued again") { try await fixture.queue.record(job.id)?.state == .queued }
+            #expect(try await fixture.queue.log(job.id, after: nil).isEmpty, "the next attempt does not continue the other history")
+            #expect(try await fixture.write([.text("w")], of: first, from: 4).contains { if case .error = $0 { true } else { false } })
+            guard case .claimed(let next) = try await takeOver(fixture, by: fixture.consumer("w3", token: "t3")) else {
+                throw QueueFixture.FixtureError.nothingToClaim
+            }
+            #expect(next.attempt == 2 && next.crashes == 0)
+            try await received.wait({ "attempt 2, \($0)" }) { events in
+                events.contains { $0.id == EventID(attempt: 2, sequence: 0) } ? () : nil
+            }
+            #expect(received.value.map(\.id.description) == ["1-0", "1-1", "1-2", "2-0"])
+        }
+    }
+
     // MARK: lost queues
 
     /// An operator has deleted or trimmed the queue.

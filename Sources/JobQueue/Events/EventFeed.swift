@@ -172,6 +172,7 @@ package actor EventFeed: PinnedActor {
             for promise in waiting { promise.succeed() }
             // Events published while the subscription was inactive are in the log.
             if again || NIODeadline.now() - job.since > Self.promptConfirmation {
+                if again { for follower in job.followers { follower.sequence.compareFirst() } }
                 for follower in job.followers { act(follower.sequence.suspect(), on: id, follower) }
             }
         case .lost: break
@@ -193,6 +194,11 @@ package actor EventFeed: PinnedActor {
     /// Reads the log after `after` page by page and delivers the missing events.
     private func fill(_ id: JobID, number: UInt64, after: EventID?) async {
         do {
+            guard try await isContinued(id, number: number) else {
+                follower(id, number)?.sequence.fillFailed()
+                return
+            }
+            let after = follower(id, number)?.sequence.last ?? after
             var page = try await queue.logPage(id, after: after?.description, size: Self.pageSize)
             while !page.isLast, let end = page.end, let follower = follower(id, number) {
                 deliver(follower.sequence.filledInPart(page.events), of: id, to: follower)
@@ -204,6 +210,23 @@ package actor EventFeed: PinnedActor {
         } catch {
             // Redis is unavailable, which its connection has logged. The next check retries.
             follower(id, number)?.sequence.fillFailed()
+        }
+    }
+
+    /// Compares the log with what was delivered, after a reconnect. A job whose attempt another worker has written anew starts again, so that no
+    /// reader sees two histories as one.
+    /// - Returns: whether the log may be read on.
+    private func isContinued(_ id: JobID, number: UInt64) async throws(RedisError) -> Bool {
+        guard let sequence = follower(id, number)?.sequence, sequence.mustCompare, let shown = sequence.shown else { return true }
+        let (logged, newest) = try await queue.history(id, at: shown.id)
+        guard let follower = follower(id, number) else { return false }
+        switch follower.sequence.compare(logged: logged, newest: newest) {
+        case .continued: return true
+        case .behind: return false
+        case .rewritten:
+            logger.warning("Redis had lost output of a job that was generated again; it starts again", metadata: ["job": "\(id)"])
+            try await queue.startAgain(id, attempt: shown.id.attempt)
+            return true
         }
     }
 

@@ -229,6 +229,27 @@ package struct JobProducer: Sendable {
         return event
     }
 
+    /// The event in a job's log with this id, and the newest id; nil for what is missing.
+    func history(_ id: JobID, at event: EventID) async throws(RedisError) -> (logged: LoggedEvent?, newest: EventID?) {
+        let log = RedisArgument.string(keys.log(id))
+        var pipeline = RedisPipeline()
+        pipeline.append("XRANGE", log, .string(event.description), .string(event.description))
+        pipeline.append("XREVRANGE", log, "+", "-", "COUNT", 1)
+        let replies = try await redis.send(pipeline)
+        guard replies.count == 2 else { throw redis.misfit(.array(replies), to: "a read of a log") }
+        let json = replies[0].array?.first?.array?.last?.array?.last?.bytes
+        return (json.flatMap { try? LoggedEvent(parsing: $0.array) }, Self.firstID(replies[1]))
+    }
+
+    /// Queues a running job again, so that a new attempt replaces this one; does nothing in another state.
+    func startAgain(_ id: JobID, attempt: Int) async throws(RedisError) {
+        let partition = keys.partition(of: id.rawValue)
+        _ = try await redis.run(
+            Scripts.startAgain,
+            keys: [keys.record(id), keys.log(id), keys.returned(partition: partition)] + keys.queues(partition: partition),
+            arguments: [.integer(attempt), .string(Keys.group), .string(JobConsumer.handedBackOwner)])
+    }
+
     /// Whether each job has a record.
     package func areKnown(_ ids: [JobID]) async throws(RedisError) -> [Bool] {
         var pipeline = RedisPipeline()

@@ -28,6 +28,8 @@ for job = 1, #KEYS / 5 do
         if first_token_ms ~= '' then redis.call('HSETNX', record, 'first_token_ms', first_token_ms) end
     elseif is_outdated then
         redis.pcall('XCLAIM', queue, group, nobody, 0, entry, 'IDLE', 86400000, 'JUSTID')
+        -- Another worker was given the same attempt.
+        if recorded == whole(attempt) then discard_history(log, attempt) end
         redis.call('HSET', record, 'state', 'queued', 'attempt', attempt)
         redis.call('HDEL', record, 'worker', 'token')
         redis.call('PUBLISH', returned, entry)

@@ -128,6 +128,13 @@ local function own_entry(queue, group, consumer, entry, ...)
     return reply
 end
 
+-- Deletes the events of a log and refuses further ones of this and older attempts: readers have seen another history with the same ids, so that the next attempt must not
+-- continue this one.
+local function discard_history(log, attempt)
+    redis.pcall('XTRIM', log, 'MAXLEN', 0)
+    redis.pcall('XSETID', log, attempt .. '-18446744073709551615')
+end
+
 -- Adds a dead letter and deletes the oldest ones beyond the maximum number of bytes; the newest one is always kept.
 -- The field `bytes_before` of a letter is the size of all letters ever added before it, so that the total size follows from the first and the last letter.
 local LETTERS_DELETED_AT_ONCE = 1000
