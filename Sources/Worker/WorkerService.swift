@@ -72,7 +72,8 @@ package struct WorkerService: Service {
 
     /// Creates the Redis connections and the actors of the worker, and runs them until the drain is complete.
     private func run(on eventLoop: any EventLoop, _ loop: EpollLoop) async throws {
-        let connections = ConsumerConnections(url: redisURL, settings: redisSettings, eventLoop: eventLoop, logger: logger)
+        let connections = ConsumerConnections(
+            url: redisURL, settings: redisSettings, keys: queueSettings.keys, eventLoop: eventLoop, logger: logger)
         let metrics = WorkerMetrics()
         let token = ULID(milliseconds: UInt64(clamping: WallClock.milliseconds)).description
         let consumer = JobConsumer(connections: connections, settings: queueSettings, worker: settings.name, token: token)

@@ -1,3 +1,4 @@
+import Contract
 import Logging
 import NIOCore
 import RedisClient
@@ -14,7 +15,8 @@ extension RedisClient {
     }
 }
 
-/// The Redis connections of a worker: one for commands, one for blocking reads, one for subscriptions.
+/// The Redis connections of a worker: one for commands, one for blocking reads, one for subscriptions, and one to
+/// wait for replicas if the settings ask for that.
 ///
 /// All are on one event loop, so a claim's reply and an interrupt that overtakes it are handled on the same thread. Connections reconnect by
 /// themselves and log that once.
@@ -25,13 +27,16 @@ package struct ConsumerConnections: Sendable {
     let commands: RedisClient
     let blocking: RedisClient
     let subscriber: RedisSubscriber
+    /// Nil when no replicas are waited for.
+    let replicas: ReplicaWait?
 
     /// Creates the connections; `run` opens them.
-    package init(url: ServerURL, settings: ServerSettings, eventLoop: any EventLoop, logger: Logger) {
+    package init(url: ServerURL, settings: ServerSettings, keys: Keys, eventLoop: any EventLoop, logger: Logger) {
         let commands = RedisClient(url: url, settings: settings, eventLoop: eventLoop, name: "commands", logger: logger)
         self.commands = commands
         blocking = RedisClient(url: url, settings: settings, eventLoop: eventLoop, name: "claims", logger: logger)
         subscriber = RedisSubscriber(url: url, settings: settings, eventLoop: eventLoop, name: "cancel", logger: logger)
+        replicas = ReplicaWait(url: url, settings: settings, channel: keys.replicated, commands: commands, logger: logger)
         commands.loadAtConnect(Scripts.ofWorker)
     }
 
@@ -48,6 +53,7 @@ package struct ConsumerConnections: Sendable {
             tasks.addTask { await commands.run() }
             tasks.addTask { await blocking.run() }
             tasks.addTask { await subscriber.run() }
+            if let replicas { tasks.addTask { await replicas.run() } }
         }
     }
 
@@ -56,5 +62,6 @@ package struct ConsumerConnections: Sendable {
         commands.shutdown()
         blocking.shutdown()
         subscriber.shutdown()
+        replicas?.shutdown()
     }
 }

@@ -69,6 +69,8 @@ package struct JobProducer: Sendable {
 
     package let redis: RedisClient
     package let settings: QueueSettings
+    /// Waits for replicas after submissions and interrupts; nil for none.
+    let replicas: ReplicaWait?
     /// Turns of the owners' larger submissions.
     package let submissionTurns = OwnerTurns(maximum: submittedBytes)
     /// Turns of the owners' reads of log pages.
@@ -80,8 +82,9 @@ package struct JobProducer: Sendable {
     /// Runs tasks on the event loop of the connection, so that a reply resumes them without a change of thread.
     package var executor: any TaskExecutor { redis.executor }
 
-    package init(redis: RedisClient, settings: QueueSettings) {
+    package init(redis: RedisClient, settings: QueueSettings, replicas: ReplicaWait? = nil) {
         self.redis = redis
+        self.replicas = replicas
         self.settings = settings
     }
 
@@ -123,11 +126,15 @@ package struct JobProducer: Sendable {
         }
         let answer = try await redis.run(Scripts.submit, keys: scriptKeys, arguments: arguments)
         switch answer.array?.first?.string {
-        case "accepted": return .accepted
+        case "accepted":
+            await replicas?.wait()
+            return .accepted
         case "full": return .full
         case "owner_full": return .ownerFull
         case "conflict": return .conflict
-        case "exists": return .exists
+        case "exists":
+            await replicas?.wait()
+            return .exists
         case "session_lost": return .sessionLost
         case "session_unsaved": return .sessionUnsaved
         case "repeated":
@@ -163,6 +170,7 @@ package struct JobProducer: Sendable {
             ])
         let state = answer.string.flatMap { JobState(rawValue: $0) }
         guard state != nil || answer.string == "unknown" else { throw redis.misfit(answer, to: "the interrupt script") }
+        await replicas?.wait()
         return InterruptAnswer(state: state, stored: state.map { !$0.isTerminal } ?? force)
     }
 

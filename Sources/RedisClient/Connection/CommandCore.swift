@@ -12,6 +12,8 @@ final class CommandCore: LinkUser, ConnectionCore {
     final class Status: Sendable {
         let isConnected = Atomic(false)
         let connections = Atomic(0)
+        /// The server of the last connection; nil for a Unix socket.
+        let server = Mutex<ServerAddress?>(nil)
     }
 
     private let settings: RedisSettings
@@ -152,6 +154,8 @@ final class CommandCore: LinkUser, ConnectionCore {
         link.use(ReplyBuilder { [unowned self] reply in received(reply) })
         for buffer in requests.sendWaiting() { link.write(buffer) }
         alarm.set(.now() + settings.silence)
+        let server = keeper?.server
+        status.server.withLock { $0 = server }
         status.connections.wrappingAdd(1, ordering: .relaxed)
         status.isConnected.store(true, ordering: .releasing)
         for body in onConnect { body() }

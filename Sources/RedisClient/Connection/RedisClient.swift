@@ -32,6 +32,9 @@ package final class RedisClient: Sendable {
     /// Number of connections so far, with the current one. A changed number means that the server may be another one, or may have lost data.
     package var connections: Int { status.connections.load(ordering: .acquiring) }
 
+    /// `host:port` of the server of the last connection, which changes with a fail-over; nil for a Unix socket and before a connection.
+    package var server: String? { status.server.withLock { $0?.description } }
+
     package var isConnected: Bool { status.isConnected.load(ordering: .acquiring) }
 
     /// Sends one command and waits for its reply. Cancelling the task does not end the wait; the timeout does.

@@ -29,16 +29,16 @@ import Upstream
 /// interrupt ends the job; the shut-down socket reports neither output nor an error until then. An interrupt for a job whose claim is in
 /// progress is kept by `Claimer` and passed to `begin`.
 actor GenerationPool: PinnedActor {
-    private nonisolated let loop: EpollLoop
-    private nonisolated let consumer: JobConsumer
+    nonisolated let loop: EpollLoop
+    nonisolated let consumer: JobConsumer
     private nonisolated let sockets: UpstreamSockets
-    private let context: GenerationContext
+    let context: GenerationContext
     /// The upstreams for jobs that start from now on.
     private var route: UpstreamRoute
 
-    private(set) var generations: [JobID: Generation] = [:]
+    var generations: [JobID: Generation] = [:]
     /// Jobs that ended here in the last lease, oldest first. Redis may lose their end, which is written again then.
-    private var ended: Deque<(generation: Generation, at: UInt64)> = []
+    var ended: Deque<(generation: Generation, at: UInt64)> = []
     /// The newest attempts of the jobs that run here or are in `ended`.
     private nonisolated let attempts = Mutex<[JobID: Int]>([:])
     /// Maximum number of jobs in `ended`.
@@ -140,9 +140,18 @@ actor GenerationPool: PinnedActor {
         case .handBack:
             let id = generation.id
             Task { await handBack(id) }
+        case .removeEnded where consumer.waitsForReplicas:
+            let (id, attempt) = (generation.id, generation.claim.attempt)
+            consumer.whenReplicated { self.onLoop { $0.removeEnded(id, attempt: attempt) } }
         case .removeEnded: removeEnded(generation)
         case .removeLost: removeLost(generation)
         }
+    }
+
+    /// Removes a generation after replicas have its terminal event.
+    private func removeEnded(_ id: JobID, attempt: Int) {
+        guard let generation = generations[id], generation.claim.attempt == attempt else { return }
+        removeEnded(generation)
     }
 
     /// Removes a generation after its terminal event was written.
@@ -160,13 +169,13 @@ actor GenerationPool: PinnedActor {
     }
 
     /// Stops and removes a generation: another attempt owns the job, it ended elsewhere, or Redis no longer has it.
-    private func removeLost(_ generation: Generation) {
+    func removeLost(_ generation: Generation) {
         generation.ownershipLost()
         remove(generation)
     }
 
     /// Removes a generation and releases its slot.
-    private func remove(_ generation: Generation, isEnded: Bool = false) {
+    func remove(_ generation: Generation, isEnded: Bool = false) {
         guard generations[generation.id] === generation else { return }
         generations[generation.id] = nil
         if isEnded { remember(generation) } else { forget(generation) }
@@ -216,49 +225,6 @@ actor GenerationPool: PinnedActor {
     func stopWaiting() {
         for continuation in waitingForEmpty { continuation.resume() }
         waitingForEmpty = []
-    }
-
-    // MARK: leases
-
-    /// The lease renewals of all running jobs, and of recently ended ones that were not compared with Redis on this connection.
-    func renewals(connection: Int) -> [LeaseRenewal] {
-        generations.values.map(\.renewal) + ended.filter { $0.generation.connection != connection }.map { $0.generation.renewal }
-    }
-
-    /// Applies the replies of a renewal: interrupts jobs with an interrupt key, stops lost ones, writes again what Redis has lost.
-    /// - Parameter connection: the number of the connection before the renewal was sent.
-    func apply(_ reports: [(LeaseRenewal, LeaseReport)], connection: Int) {
-        var ended: [JobID: Generation] = [:]
-        for entry in self.ended where entry.generation.connection != connection { ended[entry.generation.id] = entry.generation }
-        for (renewal, report) in reports {
-            if let generation = generations[renewal.id], generation.claim.attempt == renewal.attempt {
-                apply(report, renewal, to: generation, connection: connection)
-            } else if let generation = ended[renewal.id], generation.claim.attempt == renewal.attempt {
-                generation.connection = connection
-                if report.answer != .lost { reopen(generation, newest: report.newest) }
-            }
-        }
-    }
-
-    private func apply(_ report: LeaseReport, _ renewal: LeaseRenewal, to generation: Generation, connection: Int) {
-        switch report.answer {
-        case .lost:
-            // A job that is ending may have ended meanwhile; the reply to its terminal event decides.
-            if generation.stage != .ending { removeLost(generation) }
-            return
-        case .kept: break
-        case .interrupted(let interrupt): generation.interrupted(interrupt, receivedAt: loop.now)
-        }
-        generation.renewed(newest: report.newest, written: renewal.written, on: connection)
-    }
-
-    /// Runs an ended job again that Redis has running, to write its end again.
-    private func reopen(_ generation: Generation, newest: EventID?) {
-        guard generations[generation.id] == nil else { return }
-        ended.removeAll { $0.generation === generation }
-        generations[generation.id] = generation
-        context.logger.warning("Redis has lost the end of a job; it is written again", metadata: generation.claim.job.logMetadata)
-        generation.reopen(newest: newest)
     }
 
     // MARK: writing
@@ -314,77 +280,5 @@ actor GenerationPool: PinnedActor {
             return
         }
         for (generation, part) in parts { generation.received(replies.next(part)) }
-    }
-
-    // MARK: single requests to Redis
-
-    /// Reads what Redis holds of a job, after a lost or refused write or a reconnect.
-    private func validate(_ generation: Generation) {
-        guard !generation.isValidating else { return }
-        generation.isValidating = true
-        // The first read is immediate, because a fenced attempt must stop now. Later ones are delayed up to about 1 s: Redis rejects
-        // writes.
-        let failures = generation.failedWrites
-        let wait = Duration.milliseconds(failures <= 1 ? 0 : min(1_000, 10 << min(failures, 7)))
-        let (id, attempt) = (generation.id, generation.claim.attempt)
-        _ = loop.schedule(after: wait) {
-            Task { await self.validate(id, attempt: attempt) }
-        }
-    }
-
-    private func validate(_ id: JobID, attempt: Int) async {
-        guard let generation = generations[id], generation.claim.attempt == attempt else { return }
-        let connection = consumer.connections
-        let report: LeaseReport
-        do {
-            guard let only = try await consumer.validate([generation.renewal]).first else { return }
-            report = only
-        } catch {
-            generation.isValidating = false
-            guard generation.stage != .over else { return }
-            return generation.replyLost()
-        }
-        generation.isValidating = false
-        guard generations[id] === generation, generation.stage != .over else { return }
-        if case .lost = report.answer, !generation.output.isEnding(report.newest) { return removeLost(generation) }
-        generation.connection = connection
-        if case .interrupted(let interrupt) = report.answer { generation.interrupted(interrupt, receivedAt: loop.now) }
-        generation.validated(newest: report.newest)
-    }
-
-    /// Reads the interrupt key, retrying every 200 ms while Redis is unreachable.
-    private func checkInterrupt(of id: JobID) async {
-        while let generation = generations[id], generation.stage != .over {
-            do {
-                return generation.interruptChecked(try await consumer.interrupt(of: id))
-            } catch {
-                // Redis is unreachable, which its connection logs. No request is sent without this check; if the lease expires first, the
-                // job is handed back.
-                await pause(.milliseconds(200))
-            }
-        }
-    }
-
-    /// Hands a job back, retrying every 200 ms.
-    private func handBack(_ id: JobID) async {
-        while let generation = generations[id], generation.canBeHandedBack {
-            do {
-                let isHandedBack = try await consumer.handBack(generation.renewal)
-                context.logger.info(
-                    isHandedBack ? "job handed back" : "job was taken over before it could be handed back",
-                    metadata: generation.claim.job.logMetadata)
-                context.metrics.handBacks.increment()
-                generation.close()
-                return remove(generation)
-            } catch {
-                await pause(.milliseconds(200))
-            }
-        }
-    }
-
-    private func pause(_ duration: Duration) async {
-        await withCheckedContinuation { continuation in
-            _ = loop.schedule(after: duration) { continuation.resume() }
-        }
     }
 }
