@@ -67,7 +67,7 @@ package struct JobProducer: Sendable {
     /// How long a submission waits for the owner's turn.
     private static let turnTimeout = Duration.seconds(10)
 
-    package let redis: RedisClient
+    let redis: RedisClient
     package let settings: QueueSettings
     /// Waits for replicas after submissions and interrupts; nil for none.
     let replicas: ReplicaWait?
@@ -76,7 +76,7 @@ package struct JobProducer: Sendable {
     /// Turns of the owners' reads of log pages.
     package let pageTurns = OwnerTurns(maximum: pageBytes)
 
-    package var keys: Keys { settings.keys }
+    var keys: Keys { settings.keys }
     /// Number of partitions of the deployment.
     package var partitions: Int { keys.partitions }
     /// Runs tasks on the event loop of the connection, so that a reply resumes them without a change of thread.
