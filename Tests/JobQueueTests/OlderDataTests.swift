@@ -222,6 +222,20 @@ import Testing
         }
     }
 
+    @Test func `a job whose log lacks output is handed back with an empty log`() async throws {
+        try await QueueFixture.run { fixture in
+            let claim = try await fixture.running(QueueFixture.job())
+            _ = try await fixture.write([.text("a")], of: claim)
+            let renewal = LeaseRenewal(id: claim.job.id, entry: claim.entry, attempt: 1)
+            #expect(try await fixture.consumer.handBack(renewal, startsAgain: true))
+            #expect(try await fixture.queue.log(claim.job.id, after: nil).isEmpty)
+            guard case .claimed(let next) = try await takeOver(fixture, by: fixture.consumer("w2", token: "t2")) else {
+                throw QueueFixture.FixtureError.nothingToClaim
+            }
+            #expect(next.attempt == 2 && next.crashes == 0)
+        }
+    }
+
     @Test func `a job that cannot be queued is not handed back`() async throws {
         try await QueueFixture.run { fixture in
             let claim = try await fixture.running(QueueFixture.job())

@@ -63,16 +63,20 @@ extension JobConsumer {
     }
 
     /// Hands a running job back to the queue, so that another worker continues it. Counts no crash.
+    /// - Parameter startsAgain: the log lacks output that readers have seen, so that the next attempt must not continue it.
     /// - Returns: false when this attempt no longer owns the job; also in a repetition after a reply that was lost.
-    package func handBack(_ renewal: LeaseRenewal) async throws(QueueError) -> Bool {
+    package func handBack(_ renewal: LeaseRenewal, startsAgain: Bool = false) async throws(QueueError) -> Bool {
         let partition = renewal.entry.partition
         let reply = try await redis.run(
             Scripts.handBack,
-            keys: [keys.record(renewal.id), keys.queue(renewal.entry.priority, partition: partition), keys.returned(partition: partition)],
+            keys: [
+                keys.record(renewal.id), keys.queue(renewal.entry.priority, partition: partition), keys.returned(partition: partition),
+                keys.log(renewal.id),
+            ],
             arguments: [
                 .integer(renewal.attempt), .string(renewal.entry.id), .string(Keys.group), .string(Self.handedBackOwner),
                 .string((renewal.progress.usage ?? .none).json.text), .bytes(renewal.entry.job ?? []),
-                .string(renewal.entry.priority.rawValue),
+                .string(renewal.entry.priority.rawValue), .integer(startsAgain ? 1 : 0),
             ])
         return reply.integer == 1
     }

@@ -74,6 +74,7 @@ extension Generation {
         context.logger.warning(
             "Redis has lost output of a job; it starts again", metadata: claim.job.logMetadata(["attempt": "\(claim.attempt)"]))
         stage = .handingBack
+        hasLostOutput = true
         closeCall()
         speech?.close()
         cancelTimers()

@@ -70,6 +70,8 @@ final class Generation {
     var isValidating = false
     /// The number of the connection to Redis on which the job was claimed or last validated. Nothing is written on another one.
     var connection: Int
+    /// Redis has lost output of this attempt that readers have seen.
+    var hasLostOutput = false
     /// The terminal event was already in the log once.
     var hasEnded = false
 

@@ -100,7 +100,7 @@ extension GenerationPool {
     func handBack(_ id: JobID) async {
         while let generation = generations[id], generation.canBeHandedBack {
             do {
-                let isHandedBack = try await consumer.handBack(generation.renewal)
+                let isHandedBack = try await consumer.handBack(generation.renewal, startsAgain: generation.hasLostOutput)
                 context.logger.info(
                     isHandedBack ? "job handed back" : "job was taken over before it could be handed back",
                     metadata: generation.claim.job.logMetadata)
