@@ -70,12 +70,13 @@ extension Journeys {
                 // Nothing listens on port 1, so that the data stays as it is.
                 try await lab.redis.command("REPLICAOF", "127.0.0.1", "1")
                 let before = try await refused()
+                let path = try "/v1/jobs/\(running.job)/interrupt"
                 let headers = ["authorization": "Bearer \(lab.key)"]
                 async let job = HTTPCall.post(
                     gateway.port, "/v1/jobs",
                     ["request": ["model": .string(lab.model("sim-n3-g1")), "messages": [["role": "user", "content": "hi"]]]],
                     headers: headers)
-                async let stop = HTTPCall.post(gateway.port, "/v1/jobs/\(running.job)/interrupt", ["reason": "USER_STOP"], headers: headers)
+                async let stop = HTTPCall.post(gateway.port, path, ["reason": "USER_STOP"], headers: headers)
                 try await until("Redis to refuse both requests") { try await refused() >= before + 2 }
                 try await lab.redis.command("REPLICAOF", "NO", "ONE")
                 let (accepted, stopped) = try await (job, stop)

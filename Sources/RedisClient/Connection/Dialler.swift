@@ -11,7 +11,7 @@ final class Dialler {
     /// Created once, at the first connection attempt, because reading the system's CAs takes milliseconds.
     private var context: NIOSSLContext?
     private let search: PrimarySearch?
-    /// The server of the last channel; nil for a Unix socket and before the sentinels have answered.
+    /// The server that is being dialled or was dialled last; nil for a Unix socket and while the sentinels are asked.
     private(set) var server: ServerAddress?
 
     init(url: RedisURL, settings: RedisSettings, eventLoop: any EventLoop) {
@@ -36,6 +36,7 @@ final class Dialler {
         case .tcp(let address, _): connect(to: address, done)
         case .unix(let path): finish(bootstrap.connect(unixDomainSocketPath: path), done)
         case .sentinel:
+            server = nil
             search?.start { [weak self] result in
                 switch result {
                 case .success(let address): self?.connect(to: address, done)

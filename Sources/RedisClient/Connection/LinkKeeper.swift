@@ -199,7 +199,12 @@ final class LinkKeeper: LinkOwner {
     private func primaryMoved(to address: ServerAddress) {
         guard address != dialler.server else { return }
         switch state {
-        case .idle, .stopped, .connecting: break
+        case .idle, .stopped: break
+        case .connecting:
+            // A search in progress finds the new primary by itself.
+            guard dialler.server != nil else { return }
+            attemptDeadline?.cancel()
+            connect()
         case .backingOff(let timer):
             timer.cancel()
             connect()
