@@ -121,10 +121,12 @@ import Testing
             let log = fixture.keys.log(job.id)
             _ = try await fixture.redis.command("DEL", log)
             _ = try await fixture.redis.command("HSET", fixture.keys.record(job.id), "token", "t2", "worker", "w2")
-            let started = LoggedEvent(id: EventID(attempt: 1, sequence: 0), event: .started(worker: "w2", attempt: 1))
-            _ = try await fixture.redis.command("XADD", log, "1-0", "e", String(decoding: started.json, as: UTF8.self))
-            _ = try await fixture.write([.text("x"), .text("y"), .text("z")], of: first)
-            // The gateway reconnects.
+            // The messages were published while the gateway was not connected.
+            let events: [GenerationEvent] = [.started(worker: "w2", attempt: 1), .text("x"), .text("y"), .text("z")]
+            for (sequence, event) in events.enumerated() {
+                let logged = LoggedEvent(id: EventID(attempt: 1, sequence: sequence), event: event)
+                _ = try await fixture.redis.command("XADD", log, "\(logged.id)", "e", String(decoding: logged.json, as: UTF8.self))
+            }
             _ = try await fixture.redis.command("CLIENT", "KILL", "TYPE", "pubsub")
             try await until("the job to be queued again") { try await fixture.queue.record(job.id)?.state == .queued }
             #expect(try await fixture.queue.log(job.id, after: nil).isEmpty, "the next attempt does not continue the other history")
