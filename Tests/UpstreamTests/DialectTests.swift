@@ -69,7 +69,7 @@ struct DialectTests {
 
                 """,
             outputs: [
-                .reasoning("想"), .text("你好 🌍"), .finished(.stop), .usage(promptTokens: 22, completionTokens: 382),
+                .reasoning("想"), .text("你好 🌍"), .usage(promptTokens: 22, completionTokens: 382), .finished(.stop),
             ], chunks: 2),
         Recorded(
             name: "two tool calls in fragments", kind: .openai,
@@ -343,7 +343,7 @@ struct DialectTests {
         var named = ToolCallAssembler()
         #expect(throws: Failure.self) { for index in 0..<40 { try named.add(.init(index: 0, name: "\(index)\(part)")) } }
         var many = ToolCallAssembler()
-        #expect(throws: Failure.self) { for index in 0..<2000 { try many.add(.init(index: index)) } }
+        #expect(throws: Failure.self) { for index in 0..<2000 { try many.add(.init(index: index, name: "f")) } }
     }
 
     @Test func `tool calls without an index are distinguished by their ids`() throws {

@@ -70,7 +70,8 @@ struct TimeLimits {
     /// The next timeout to expire, and its failure.
     /// - Parameters:
     ///   - state: selects the timeouts that apply.
-    ///   - isReading: false while reading is paused by back pressure; the idle timeout does not apply then.
+    ///   - isReading: false while no output is waited for: reading is paused by back pressure, or the answer is over. The first-token and
+    ///     idle timeouts do not apply then.
     func next(in state: GenerationMachine.State, isReading: Bool) -> (at: UInt64, failure: Failure) {
         var next = (at: claimedAt &+ total.timeoutNanoseconds, failure: Failure(.totalTimeout, "the job took longer than \(total)"))
         func consider(_ at: UInt64, _ code: FailureCode, _ message: @autoclosure () -> String) {
@@ -78,7 +79,7 @@ struct TimeLimits {
         }
         if let deadline { consider(deadline, .deadlineExceeded, "the job's deadline passed while it ran") }
         switch state {
-        case .connecting, .waiting:
+        case .connecting where isReading, .waiting where isReading:
             consider(dialledAt &+ firstToken.timeoutNanoseconds, .firstTokenTimeout, "the upstream sent no token within \(firstToken)")
         case .streaming where isReading:
             consider(lastOutputAt &+ idle.timeoutNanoseconds, .idleTimeout, "the upstream sent nothing for \(idle)")

@@ -13,8 +13,8 @@ struct DashScopeAdapter: UpstreamAdapter {
     ]
 
     func request(_ request: GenerationRequest, on upstream: UpstreamConfiguration) throws(Failure) -> HTTPRequest {
-        var body = request.body
-        if let text = request.continuation, !text.isEmpty {
+        var body = Conversation.normalized(request.body)
+        if let text = request.continuation, !text.isBlank {
             guard upstream.prefix == .partial else {
                 throw Failure(
                     .unsupportedParameter, "upstream \(upstream.name) cannot continue an answer: kind dashscope requires \"prefix\" partial"

@@ -6,8 +6,8 @@ import JSONCodec
 struct OpenAIAdapter: UpstreamAdapter {
     func request(_ request: GenerationRequest, on upstream: UpstreamConfiguration) throws(Failure) -> HTTPRequest {
         try RequestRules.check(request.body)
-        var body = request.body
-        if let text = request.continuation, !text.isEmpty { try Self.continueAnswer(text, upstream: upstream, body: &body) }
+        var body = Conversation.normalized(request.body)
+        if let text = request.continuation, !text.isBlank { try Self.continueAnswer(text, upstream: upstream, body: &body) }
         body["stream"] = true
         var options = body["stream_options"]?.object ?? JSONObject()
         options["include_usage"] = true

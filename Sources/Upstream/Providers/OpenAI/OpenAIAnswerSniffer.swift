@@ -26,7 +26,7 @@ final class OpenAIAnswerSniffer: StreamDecoder {
         }
     }
 
-    var sawEndMark: Bool { if case .stream(let decoder) = kind { decoder.sawEndMark } else { false } }
+    var isOver: Bool { if case .stream(let decoder) = kind { decoder.isOver } else { false } }
 
     func receive(_ received: Span<UInt8>, into batch: inout OutputBatch) throws(Failure) {
         var bytes = received
@@ -35,7 +35,8 @@ final class OpenAIAnswerSniffer: StreamDecoder {
             guard let start = bytes.firstOffset(where: { $0 != 0x20 && $0 != 0x0A && $0 != 0x0D && $0 != 0x09 }) else { return }
             bytes = bytes.extracting(droppingFirst: start)
             switch bytes[0] {
-            case UInt8(ascii: "{"): kind = .document([])
+            // Some servers send an error in a list.
+            case UInt8(ascii: "{"), UInt8(ascii: "["): kind = .document([])
             // A byte order mark, a comment, or the first letter of a field name.
             case 0xEF, UInt8(ascii: ":"), UInt8(ascii: "d"), UInt8(ascii: "e"), UInt8(ascii: "i"), UInt8(ascii: "r"):
                 kind = .stream(OpenAIStreamDecoder())
@@ -72,33 +73,18 @@ enum OpenAIDocument {
     /// Decodes the document and appends its content, finish reason and usage.
     /// - Throws: `upstream_protocol` for a document without choices, or the failure that the document reports.
     static func read(_ bytes: [UInt8], into batch: inout OutputBatch) throws(Failure) {
-        let document: OpenAIChunk
+        var document: OpenAIChunk
         do throws(JSONError) { document = try OpenAIChunk(scanning: bytes.span, isDocument: true) } catch {
             throw Failure(.upstreamProtocol, "invalid JSON in the upstream's response: \(error)")
         }
         if let error = document.error { throw error.failureInsideStream(kind: nil) }
         guard document.hasChoice else { throw Failure(.upstreamProtocol, "the upstream's response is JSON without choices") }
-        if let reasoning = document.delta.reasoning {
-            batch.outputs.append(.reasoning(reasoning))
-            batch.chunks += 1
-        }
-        if let content = document.delta.content {
-            batch.outputs.append(.text(content))
-            batch.chunks += 1
-        }
-        var tools = ToolCallAssembler()
-        for (index, call) in document.delta.tools.enumerated() {
-            var call = call
-            call.index = index
-            try tools.add(call)
-        }
-        for call in try tools.finish() {
-            batch.outputs.append(.toolCall(call))
-            batch.chunks += 1
-        }
-        batch.outputs.append(.finished(OpenAIStreamDecoder.finishReason(document.finishReason ?? "stop")))
-        if document.hasUsage {
-            batch.outputs.append(.usage(promptTokens: document.promptTokens, completionTokens: document.completionTokens))
-        }
+        document.delta.numberTools(from: 0)
+        var answer = AnswerAssembler()
+        try answer.add(document.delta, into: &batch)
+        answer.finish("stop")
+        answer.finish(document.finishReason)
+        batch.appendUsage(promptTokens: document.promptTokens, completionTokens: document.completionTokens)
+        try answer.deliver(into: &batch)
     }
 }
