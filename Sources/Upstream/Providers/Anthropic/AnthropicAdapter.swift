@@ -127,12 +127,7 @@ struct AnthropicAdapter: UpstreamAdapter {
     }
 
     func decoder(for head: HTTPResponseHead) throws(Failure) -> any StreamDecoder {
-        guard head.contentType == "text/event-stream" || head.contentType.isEmpty else {
-            throw Failure(
-                .upstreamProtocol,
-                "the upstream's response has content type \(head.contentType.cut(toBytes: 100)) instead of text/event-stream",
-                upstreamStatus: head.status)
-        }
-        return AnthropicStreamDecoder()
+        guard AnswerSniffer.accepts(head.contentType) else { throw AnswerSniffer.rejected(head) }
+        return AnswerSniffer(head, stream: AnthropicStreamDecoder(), document: AnthropicDocument.read)
     }
 }

@@ -19,6 +19,8 @@ struct AnthropicEvent {
     var completionTokens: Int?
     var error: ProviderError?
 
+    init() {}
+
     /// - Throws: `JSONError` for bytes that are neither a JSON object nor a list with an error.
     init(scanning bytes: Span<UInt8>) throws(JSONError) {
         self = try repairingUTF8(bytes) { (bytes) throws(JSONError) in try AnthropicEvent(valid: bytes) }
@@ -82,8 +84,8 @@ struct AnthropicEvent {
         }
     }
 
-    /// Reads `content_block`.
-    private mutating func readBlock(_ scanner: inout JSONScanner) throws(JSONError) {
+    /// Reads `content_block`, or a block of a document's `content`.
+    mutating func readBlock(_ scanner: inout JSONScanner) throws(JSONError) {
         var isTool = false
         var fragment = ToolCallAssembler.Fragment()
         try scanner.objectIfPresent { (key, scanner) throws(JSONError) in
@@ -105,7 +107,7 @@ struct AnthropicEvent {
     }
 
     /// Reads `usage`. Tokens read from and written to the prompt cache count as prompt tokens.
-    private mutating func usage(_ scanner: inout JSONScanner) throws(JSONError) {
+    mutating func usage(_ scanner: inout JSONScanner) throws(JSONError) {
         try scanner.objectIfPresent { (key, scanner) throws(JSONError) in
             switch key {
             case "input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens":

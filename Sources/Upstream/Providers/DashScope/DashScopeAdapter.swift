@@ -71,12 +71,7 @@ struct DashScopeAdapter: UpstreamAdapter {
     }
 
     func decoder(for head: HTTPResponseHead) throws(Failure) -> any StreamDecoder {
-        guard head.contentType == "text/event-stream" || head.contentType.isEmpty || head.contentType == "application/json" else {
-            throw Failure(
-                .upstreamProtocol,
-                "the upstream's response has content type \(head.contentType.cut(toBytes: 100)) instead of text/event-stream",
-                upstreamStatus: head.status)
-        }
-        return DashScopeStreamDecoder()
+        guard AnswerSniffer.accepts(head.contentType) else { throw AnswerSniffer.rejected(head) }
+        return AnswerSniffer(head, stream: DashScopeStreamDecoder(), document: DashScopeDocument.read)
     }
 }

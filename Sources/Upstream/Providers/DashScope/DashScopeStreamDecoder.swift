@@ -35,9 +35,11 @@ struct DashScopeChunk {
         if !hasOutput { error = try ProviderError(scanning: bytes) }
     }
 
-    /// Reads `output`. Choices after the first are ignored.
+    /// Reads `output`. Choices after the first are ignored. Servers that ignore `result_format` send `text` and `finish_reason` instead.
     private mutating func output(_ scanner: inout JSONScanner) throws(JSONError) {
         hasOutput = scanner.peek() == UInt8(ascii: "{")
+        var text = TextPiece()
+        var reason: String?
         try scanner.objectIfPresent { (key, scanner) throws(JSONError) in
             switch key {
             case "choices":
@@ -53,9 +55,13 @@ struct DashScopeChunk {
                         }
                     }
                 }
+            case "text": text = try AnswerDelta.text(&scanner)
+            case "finish_reason": reason = try scanner.scalar()
             default: try scanner.skip()
             }
         }
+        if delta.content.isEmpty { delta.content = text }
+        finishReason = finishReason ?? reason
     }
 
     private mutating func usage(_ scanner: inout JSONScanner) throws(JSONError) {
@@ -124,5 +130,26 @@ final class DashScopeStreamDecoder: StreamDecoder {
         guard comment.starts(with: mark) else { return nil }
         let status = String(decoding: comment.extracting(droppingFirst: mark.utf8CodeUnitCount))
         return Int(status).flatMap { (400...599).contains($0) ? $0 : nil }
+    }
+}
+
+/// Decoder for a complete DashScope answer: a frame with the whole message.
+enum DashScopeDocument {
+    /// Decodes the document and appends its content, finish reason and usage.
+    /// - Throws: `upstream_protocol` for a document without output, or the failure that the document reports.
+    static func read(_ bytes: Span<UInt8>, into batch: inout OutputBatch) throws(Failure) {
+        var document: DashScopeChunk
+        do throws(JSONError) { document = try DashScopeChunk(scanning: bytes) } catch {
+            throw Failure(.upstreamProtocol, "invalid JSON in the upstream's response: \(error)")
+        }
+        if let error = document.error { throw error.failureInsideStream(kind: .dashscope) }
+        guard document.hasOutput else { throw Failure(.upstreamProtocol, "the upstream's response is JSON without output") }
+        document.delta.numberTools(from: 0)
+        var answer = AnswerAssembler()
+        try answer.add(document.delta, into: &batch)
+        answer.finish("stop")
+        answer.finish(document.finishReason)
+        batch.appendUsage(promptTokens: document.promptTokens, completionTokens: document.completionTokens)
+        try answer.deliver(into: &batch)
     }
 }

@@ -48,13 +48,9 @@ struct OpenAIAdapter: UpstreamAdapter {
 
     func decoder(for head: HTTPResponseHead) throws(Failure) -> any StreamDecoder {
         switch head.contentType {
-        case "text/event-stream": OpenAIStreamDecoder()
-        case "text/html", "application/xhtml+xml", "application/octet-stream":
-            throw Failure(
-                .upstreamProtocol, "the upstream's response has content type \(head.contentType) instead of text/event-stream",
-                upstreamStatus: head.status)
-        // The content type is often wrong; the first byte shows whether the response is a stream.
-        default: OpenAIAnswerSniffer()
+        case "text/html", "application/xhtml+xml", "application/octet-stream": throw AnswerSniffer.rejected(head)
+        // Any other content type may be wrong.
+        default: AnswerSniffer(head, stream: OpenAIStreamDecoder(), document: OpenAIDocument.read)
         }
     }
 }
