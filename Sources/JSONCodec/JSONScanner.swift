@@ -168,6 +168,16 @@ package struct JSONScanner: ~Escapable {
         }
     }
 
+    /// Skips any value and checks its syntax completely, including escapes and UTF-8 in strings.
+    package mutating func validate() throws(JSONError) {
+        switch peek() {
+        case UInt8(ascii: "{"): try object { (_, scanner) throws(JSONError) in try scanner.validate() }
+        case UInt8(ascii: "["): try array { (scanner) throws(JSONError) in try scanner.validate() }
+        case UInt8(ascii: "\""): _ = try string()
+        default: try skip()
+        }
+    }
+
     /// Reads any value and returns its unchanged text. Invalid UTF-8 becomes U+FFFD.
     package mutating func raw() throws(JSONError) -> String {
         _ = peek()

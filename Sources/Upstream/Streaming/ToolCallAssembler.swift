@@ -169,7 +169,7 @@ struct ToolCallAssembler {
     private static func isJSON(_ text: inout String) -> Bool {
         var scanner = JSONScanner(text.utf8Span.span)
         do throws(JSONError) {
-            try scanner.skip()
+            try scanner.validate()
             try scanner.finish()
             return true
         } catch { return false }
