@@ -21,7 +21,8 @@ enum FinishReasons {
     static func meaning(of reason: String) -> Meaning {
         let word = reason.cut(toBytes: 128).lowercased().replacing("-", with: "_")
         switch word {
-        case "length", "max_tokens", "max_output_tokens", "max_new_tokens", "max_length", "token_limit", "model_length", "context_length",
+        case "length", "max_tokens", "max_output_tokens", "max_new_tokens", "max_length", "token_limit", "limit", "model_length",
+            "context_length",
             "context_length_exceeded", "model_context_window_exceeded":
             return .finished(.length)
         case "tool_calls", "tool_call", "tool_use", "function_call": return .finished(.toolCalls)

@@ -9,7 +9,10 @@ extension JSONScanner {
 
     /// Reads a count, clamped to 0...2^53, as a number or as a string of digits. Any other value counts as absent: nil.
     mutating func figure() throws(JSONError) -> Int? {
-        guard let text = try scalar(), let value = Double(text), value.isInfinite || value == value.rounded(.towardZero) else { return nil }
+        // `Double` also accepts words such as "inf" and hexadecimal digits.
+        guard let text = try scalar(), text.utf8.allSatisfy({ $0 &- 0x30 < 10 || "+-.eE".utf8.contains($0) }), let value = Double(text),
+            value.isInfinite || value == value.rounded(.towardZero)
+        else { return nil }
         return Int(min(max(value, 0), Double(Self.maximumFigure)))
     }
 
