@@ -218,7 +218,10 @@ final class Generation {
         guard stage == .running else { return }
         let limit = times.next(in: machine.state, isReading: isReading && call?.isDraining != true)
         guard limit.at <= context.loop.now else { return startTimer() }
-        if limit.failure.code == .firstTokenTimeout, let pass { context.gate.failed(pass, .firstTokenTimeout, at: context.loop.now) }
+        // A job with a short time limit of its own must not open the circuit breaker for all others.
+        if limit.failure.code == .firstTokenTimeout, !times.hasShortenedFirstTokenTimeout, let pass {
+            context.gate.failed(pass, .firstTokenTimeout, at: context.loop.now)
+        }
         closeCall()
         if limit.failure.code == .firstTokenTimeout {
             perform(

@@ -10,6 +10,8 @@ struct TimeLimits {
     private let claimedMilliseconds: Int
     private let total: Duration
     private let firstToken: Duration
+    /// Whether the job's first-token timeout is shorter than the worker's. When it expires, that says nothing about the upstream.
+    let hasShortenedFirstTokenTimeout: Bool
     private let idle: Duration
     /// The job's `deadline_ms` converted to this clock.
     private let deadline: UInt64?
@@ -26,6 +28,7 @@ struct TimeLimits {
         let job = claim.job
         total = job.totalTimeoutMilliseconds.map { .milliseconds($0) } ?? settings.totalTimeout
         firstToken = job.firstTokenTimeoutMilliseconds.map { .milliseconds($0) } ?? settings.firstTokenTimeout
+        hasShortenedFirstTokenTimeout = firstToken < settings.firstTokenTimeout
         idle = job.idleTimeoutMilliseconds.map { .milliseconds($0) } ?? settings.idleTimeout
         deadline = job.deadlineMilliseconds.map { milliseconds in
             // At most 100 years: the nanoseconds of a longer time would overflow.
