@@ -27,7 +27,7 @@ extension LoggedEvent {
         var worker = "", name = "", model = "", text = "", callID = "", arguments = "", format = "", data = "", reason = "", phase = ""
         var code = "", message = ""
         var attempt = 0, index = 0
-        var textOffset: Int?, upstreamStatus: Int?, latency: Int?, delivered: Int?, saved: Int?
+        var textOffset: Int?, textEnd: Int?, upstreamStatus: Int?, latency: Int?, delivered: Int?, saved: Int?
         var textFinish: String?
         var last = false, retryable = false
         var usage = Usage.none
@@ -45,6 +45,7 @@ extension LoggedEvent {
             case "worker": fields.worker = try scanner.string()
             case "attempt": fields.attempt = try scanner.count()
             case "text_offset": fields.textOffset = try scanner.optionalCount()
+            case "text_end": fields.textEnd = try scanner.optionalCount()
             case "name": fields.name = try scanner.string()
             case "model": fields.model = try scanner.string()
             case "index": fields.index = try scanner.count()
@@ -86,7 +87,7 @@ extension LoggedEvent {
             .audio(
                 Audio(
                     index: fields.index, format: fields.format, data: fields.data, last: fields.last, textOffset: fields.textOffset,
-                    textFinish: fields.textFinish.flatMap(FinishReason.init)))
+                    textEnd: fields.textEnd, textFinish: fields.textFinish.flatMap(FinishReason.init)))
         case "finished": FinishReason(rawValue: fields.reason).map { .finished($0, fields.usage) }
         case "interrupted":
             Phase(rawValue: fields.phase).map {
