@@ -62,7 +62,7 @@ actor StatusReporter: PinnedActor {
         report.isDraining = drain.hasBegun
         report.version = BuildInformation.version
         report.startedMilliseconds = started
-        do { try await consumer.writeHeartbeat(window.lately(report, at: clock()), now: WallClock.milliseconds) } catch {
+        do { try await consumer.writeHeartbeat(window.lately(report, at: clock())) } catch {
             logger.debug("failed to write the heartbeat", metadata: ["error": "\(error)"])
         }
     }
