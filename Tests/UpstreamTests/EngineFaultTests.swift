@@ -126,8 +126,8 @@ struct EngineFaultTests {
         #expect(recording.result == .complete)
         #expect(
             recording.outputs == [
-                .text("Hi"), .toolCall(ToolCall(index: 0, callID: "a", name: "f", arguments: "{}")), .finished(.toolCalls),
-                .usage(promptTokens: 1, completionTokens: 2),
+                .text("Hi"), .usage(promptTokens: 1, completionTokens: 2),
+                .toolCall(ToolCall(index: 0, callID: "a", name: "f", arguments: "{}")), .finished(.toolCalls),
             ])
     }
 

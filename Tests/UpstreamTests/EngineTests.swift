@@ -14,7 +14,7 @@ struct EngineTests {
         let recording = try await Caller.with { try await $0.ask(.at(server.url)) }
         #expect(recording.result == .complete)
         #expect(recording.connected == 1 && recording.chunks == 1)
-        #expect(recording.outputs == [.text("Hello"), .finished(.stop), .usage(promptTokens: 3, completionTokens: 1)])
+        #expect(recording.outputs == [.text("Hello"), .usage(promptTokens: 3, completionTokens: 1), .finished(.stop)])
         let request = try #require(server.requests.first)
         #expect(request.head.hasPrefix("POST /v1/chat/completions HTTP/1.1"))
         #expect(request.head.contains("Authorization: Bearer sk-secret-canary"))

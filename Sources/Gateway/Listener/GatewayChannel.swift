@@ -10,11 +10,8 @@ import NIOHTTPTypesHTTP1
 import NIOSSL
 import NIOWebSocket
 
-/// The pipeline of an accepted connection: HTTP/1.1, with an upgrade to a WebSocket on one path.
+/// The pipeline of an accepted connection: HTTP/1.1, with an upgrade to a WebSocket on the configured paths.
 struct GatewayChannel: ServerChildChannel, HTTPChannelHandler {
-    /// The path of the WebSocket.
-    static let path = "/ws/agent/stream"
-
     typealias HTTPStream = NIOAsyncChannel<HTTPRequestPart, HTTPResponsePart>
 
     /// The protocol of a connection after its first request.
@@ -88,7 +85,8 @@ struct GatewayChannel: ServerChildChannel, HTTPChannelHandler {
             let negotiated = try channel.pipeline.syncOperations.configureUpgradableHTTPServerPipeline(configuration: configuration)
             let requests = RequestGuard(
                 bodyTimeout: settings.bodyTimeout, bodyMaximum: settings.messageMaximum, hosts: HostRule(settings.authentication))
-            let gate = HandshakeGate(timeout: settings.handshakeTimeout, requests: requests) { self.refusal(of: $0, from: $1) }
+            let gate = HandshakeGate(
+                timeout: settings.handshakeTimeout, requests: requests, isSocketPath: isSocketPath, judge: refusal)
             try channel.pipeline.syncOperations.addHandlers([requests, gate], position: .before(try upgradeHandler(channel)))
             return Value(negotiated: negotiated, channel: channel)
         }
@@ -98,13 +96,14 @@ struct GatewayChannel: ServerChildChannel, HTTPChannelHandler {
         try channel.pipeline.syncOperations.handler(type: NIOTypedHTTPServerUpgradeHandler<Negotiated>.self)
     }
 
-    /// Whether a request target is the WebSocket path, with or without a query.
-    static func isSocketPath(_ uri: String) -> Bool {
-        uri.hasPrefix(path) && (uri.utf8.count == path.utf8.count || uri.dropFirst(path.count).first == "?")
+    /// Whether a request target is a path of the WebSocket, with or without a query.
+    private func isSocketPath(_ uri: String) -> Bool {
+        let path = uri.prefix { $0 != "?" }
+        return settings.webSocketPaths.contains { $0 == path }
     }
 
     /// The reason to reject a WebSocket upgrade; nil when it is allowed.
-    private func refusal(of head: HTTPRequestHead, from channel: any Channel) -> EarlyRefusal? {
+    private func refusal(_ head: HTTPRequestHead, _ channel: any Channel) -> EarlyRefusal? {
         let gateway = gateway.value
         if gateway.context.readiness.isDraining { return .draining }
         let given = head.headers["origin"]

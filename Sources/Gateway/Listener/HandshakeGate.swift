@@ -14,6 +14,7 @@ final class HandshakeGate: ChannelInboundHandler, RemovableChannelHandler {
 
     private let timeout: Duration
     private let requests: RequestGuard
+    private let isSocketPath: (String) -> Bool
     private let judge: (HTTPRequestHead, any Channel) -> EarlyRefusal?
     private var timer: Scheduled<Void>?
     private var hasRefused = false
@@ -21,10 +22,15 @@ final class HandshakeGate: ChannelInboundHandler, RemovableChannelHandler {
     /// - Parameters:
     ///   - timeout: time from the connection to its first request.
     ///   - requests: the guard of the HTTP connection; it is removed before an upgrade.
+    ///   - isSocketPath: whether a request target is a path of the WebSocket.
     ///   - judge: returns the reason to reject a WebSocket upgrade; nil to allow it.
-    init(timeout: Duration, requests: RequestGuard, judge: @escaping (HTTPRequestHead, any Channel) -> EarlyRefusal?) {
+    init(
+        timeout: Duration, requests: RequestGuard, isSocketPath: @escaping (String) -> Bool,
+        judge: @escaping (HTTPRequestHead, any Channel) -> EarlyRefusal?
+    ) {
         self.timeout = timeout
         self.requests = requests
+        self.isSocketPath = isSocketPath
         self.judge = judge
     }
 
@@ -71,7 +77,7 @@ final class HandshakeGate: ChannelInboundHandler, RemovableChannelHandler {
     private func asksForSocket(_ head: HTTPRequestHead) -> Bool {
         func words(_ name: String) -> [String] { head.headers[canonicalForm: name].map { $0.lowercased() } }
         let keys = head.headers["sec-websocket-key"]
-        return head.method == .GET && GatewayChannel.isSocketPath(head.uri) && words("upgrade").contains("websocket")
+        return head.method == .GET && isSocketPath(head.uri) && words("upgrade").contains("websocket")
             && words("connection").contains("upgrade") && keys.count == 1 && keys[0].utf8.count == 24 && keys[0].hasSuffix("==")
             && head.headers["sec-websocket-version"] == ["13"]
     }
