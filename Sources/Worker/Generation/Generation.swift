@@ -29,6 +29,8 @@ final class Generation {
         case write(tokens: Int)
         /// Read what Redis holds of the job, then call `validated` or `replyLost`.
         case validate
+        /// Read the audio of the user's message, then call `audioRead`.
+        case readAudio
         /// Read the interrupt key, then call `interruptChecked`.
         case readInterruptKey
         /// Hand the job back, if it can still be handed back.
@@ -55,6 +57,10 @@ final class Generation {
     /// The permission for the current request.
     var pass: UpstreamGate.Pass?
     var speech: SpeechRun?
+    /// Recognition and retrieval; nil when there is none or it is complete.
+    var preparation: Preparation?
+    /// The request's body after the preparation.
+    var preparedBody: JSONObject?
     /// False while reading from the upstream is paused by back pressure.
     var isReading = true
     /// The output of earlier attempts that this one continues; nil: it starts from the beginning.
@@ -151,7 +157,7 @@ final class Generation {
             candidates.removeAll { $0.upstream.prefix == .none }
             machine.narrow(to: candidates.count)
         }
-        perform(machine.begin())
+        if !beginPreparation(earlier) { perform(machine.begin()) }
     }
 
     /// Carries out an action of the machine.
@@ -183,7 +189,7 @@ final class Generation {
             if machine.state == .backoff { startTimer() }
             return
         }
-        var body = claim.job.request
+        var body = preparedBody ?? claim.job.request
         body["model"] = .string(candidate.model)
         var request = GenerationRequest(jobID: id, body: body)
         request.continuation = continuation?.prefix(for: candidate.upstream.kind)
@@ -203,6 +209,7 @@ final class Generation {
         guard isLive else { return }
         if let interrupt { return interrupted(interrupt, receivedAt: context.loop.now) }
         guard stage == .running else { return }
+        if let preparation { return preparation.checked() }
         if let action = machine.checked() { perform(action) }
     }
 
