@@ -121,7 +121,7 @@ import Testing
     @Test func `without recognition there are no VOICE requests`() async throws {
         try await withWebSocketLab { lab in
             let gateway = try await lab.gateway { $0.retrieves = true }
-            let client = try await lab.client(gateway, fields: [("enable_srs", true)])
+            let client = try await lab.client(gateway, [("enable_srs", true)])
             try await client.request(model: "m", fields: Self.piece(nil, [1]))
             #expect(try await client.expect("ERROR").payload["error_code"] == "UNSUPPORTED_DATA_TYPE")
             let request = try await client.request("where?", model: "m")
@@ -136,7 +136,7 @@ import Testing
     @Test func `a new utterance supersedes the running answer at its beginning`() async throws {
         try await withWebSocketLab { lab in
             let gateway = try await lab.gateway { $0.recognizes = true }
-            let client = try await lab.client(gateway, fields: [("auto_supersede", true)])
+            let client = try await lab.client(gateway, [("auto_supersede", true)])
             try await client.request("tell me a story", model: "m")
             let job = try await lab.claim()
             try await client.request(model: "m", fields: Self.piece(0, nil, mode: "BINARY"))
