@@ -31,7 +31,7 @@ extension LoggedEvent {
         var type = ""
         var worker = "", name = "", model = "", text = "", callID = "", arguments = "", format = "", data = "", reason = "", phase = ""
         var code = "", message = ""
-        var attempt = 0, index = 0
+        var attempt = 0, index = 0, count = 0
         var textOffset: Int?, textEnd: Int?, upstreamStatus: Int?, latency: Int?, delivered: Int?, saved: Int?
         var textFinish: String?
         var last = false, retryable = false
@@ -50,6 +50,7 @@ extension LoggedEvent {
                 case "text_end": textEnd = try scanner.optionalCount()
                 case "name": name = try scanner.string()
                 case "model": model = try scanner.string()
+                case "count": count = try scanner.count()
                 case "index": index = try scanner.count()
                 case "call_id": callID = try scanner.string()
                 case "arguments": arguments = try scanner.string()
@@ -87,6 +88,8 @@ extension LoggedEvent {
         switch fields.type {
         case "text": .text(fields.text)
         case "reasoning": .reasoning(fields.text)
+        case "transcript": .transcript(fields.text)
+        case "retrieved": .retrieved(count: fields.count)
         case "started": .started(worker: fields.worker.cut(toBytes: NameLimit.node), attempt: fields.attempt)
         case "resumed": .resumed(textOffset: fields.textOffset ?? 0)
         case "restarted": .restarted

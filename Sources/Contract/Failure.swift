@@ -26,6 +26,8 @@ package enum FailureCode: String, Sendable, CaseIterable {
     case idleTimeout = "idle_timeout"
     case totalTimeout = "total_timeout"
     case deadlineExceeded = "deadline_exceeded"
+    /// The user's audio could not be transcribed.
+    case recognitionFailed = "recognition_failed"
     case outputTooLarge = "output_too_large"
     /// The maximum of crashes was reached, or `on_crash` is `fail`.
     case workerLost = "worker_lost"
@@ -35,7 +37,7 @@ package enum FailureCode: String, Sendable, CaseIterable {
     package var isRetryable: Bool {
         switch self {
         case .rateLimited, .overloaded, .upstreamError, .upstreamUnreachable, .upstreamDisconnected, .upstreamTruncated, .firstTokenTimeout,
-            .idleTimeout, .totalTimeout, .workerLost, .internal:
+            .idleTimeout, .totalTimeout, .workerLost, .recognitionFailed, .internal:
             true
         case .invalidRequest, .unsupportedParameter, .modelNotFound, .authentication, .permission, .contentFiltered, .quotaExhausted,
             .upstreamProtocol, .deadlineExceeded, .outputTooLarge:

@@ -5,6 +5,8 @@ package enum FinishReason: String, Sendable {
     case stop, length
     case toolCalls = "tool_calls"
     case contentFilter = "content_filter"
+    /// The audio of the request contained no speech; no model was called.
+    case noSpeech = "no_speech"
 }
 
 /// A complete call of a tool.
@@ -86,6 +88,10 @@ package enum GenerationEvent: Sendable, Hashable {
     case resumed(textOffset: Int)
     case restarted
     case upstream(name: String, model: String)
+    /// What the user said, as recognized.
+    case transcript(String)
+    /// The number of documents that retrieval added to the request.
+    case retrieved(count: Int)
     case text(String)
     case reasoning(String)
     case toolCall(ToolCall)
@@ -101,6 +107,8 @@ package enum GenerationEvent: Sendable, Hashable {
         case .resumed: "resumed"
         case .restarted: "restarted"
         case .upstream: "upstream"
+        case .transcript: "transcript"
+        case .retrieved: "retrieved"
         case .text: "text"
         case .reasoning: "reasoning"
         case .toolCall: "tool_call"
@@ -155,7 +163,8 @@ package struct LoggedEvent: Sendable, Hashable {
         case .upstream(let name, let model):
             out.appendJSONMember("name", name)
             out.appendJSONMember("model", model)
-        case .text(let text), .reasoning(let text): out.appendJSONMember("text", text)
+        case .retrieved(let count): out.appendJSONMember("count", count)
+        case .text(let text), .reasoning(let text), .transcript(let text): out.appendJSONMember("text", text)
         case .toolCall(let call):
             out.appendJSONMember("index", call.index)
             out.appendJSONMember("call_id", call.callID)

@@ -52,5 +52,5 @@ package enum InterruptReason {
 
 /// The phase of a job when its interrupt was received.
 package enum Phase: String, Sendable, CaseIterable {
-    case queued, claimed, connecting, waiting, streaming, speaking, backoff
+    case queued, claimed, recognizing, retrieving, connecting, waiting, streaming, speaking, backoff
 }

@@ -21,6 +21,27 @@ package struct Job: Sendable, Hashable {
         }
     }
 
+    /// The user's message is audio, under the job's audio key.
+    package struct Recognition: Sendable, Hashable {
+        /// `pcm` (16 kHz, 16 bits, mono, little-endian) or `wav`.
+        package var format: String
+        /// Nil: the worker's default.
+        package var language: String?
+
+        package init(format: String = "pcm", language: String? = nil) {
+            self.format = format
+            self.language = language
+        }
+    }
+
+    /// Documents about the user's message are added to it.
+    package struct Retrieval: Sendable, Hashable {
+        /// Nil: the transcript.
+        package var query: String?
+
+        package init(query: String?) { self.query = query }
+    }
+
     package var id: JobID
     package var session: String?
     package var owner: String?
@@ -28,6 +49,8 @@ package struct Job: Sendable, Hashable {
     /// An OpenAI chat-completions body, passed on unchanged.
     package var request: JSONObject
     package var speech: Speech?
+    package var recognition: Recognition?
+    package var retrieval: Retrieval?
     /// Time in milliseconds since 1970 after which the job fails with `deadline_exceeded`.
     package var deadlineMilliseconds: Int?
     package var firstTokenTimeoutMilliseconds: Int?
@@ -129,6 +152,8 @@ extension Job {
             }
             self.priority = priority
         case "speech": speech = try Self.speech(value)
+        case "recognition": recognition = try Self.recognition(value)
+        case "retrieval": retrieval = try Self.retrieval(value)
         case "deadline_ms": deadlineMilliseconds = try milliseconds()
         case "first_token_timeout_ms": firstTokenTimeoutMilliseconds = try milliseconds()
         case "idle_timeout_ms": idleTimeoutMilliseconds = try milliseconds()
@@ -169,6 +194,48 @@ extension Job {
         return speech
     }
 
+    /// Members of an object; nil for null.
+    private static func members(_ value: JSON, of field: String) throws(FieldError) -> [JSONObject.Member]? {
+        if value.isNull { return nil }
+        guard let object = value.object else { throw FieldError(reason: "the job's \"\(field)\" is not an object") }
+        return object.members
+    }
+
+    private static func recognition(_ value: JSON) throws(FieldError) -> Recognition? {
+        guard let members = try members(value, of: "recognition") else { return nil }
+        var recognition = Recognition()
+        for member in members where !member.value.isNull {
+            let text = member.value.string
+            switch member.name {
+            case "format":
+                guard let text, text == "pcm" || text == "wav" else {
+                    throw FieldError(reason: "the job's \"recognition.format\" must be pcm or wav")
+                }
+                recognition.format = text
+            case "language":
+                guard let text, (1...35).contains(text.utf8.count), text.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7F }) else {
+                    throw FieldError(reason: "the job's \"recognition.language\" is not a language tag")
+                }
+                recognition.language = text
+            default: throw FieldError(reason: "the job has an unknown field \"recognition.\(member.name.cut(toBytes: 100))\"")
+            }
+        }
+        return recognition
+    }
+
+    private static func retrieval(_ value: JSON) throws(FieldError) -> Retrieval? {
+        guard let members = try members(value, of: "retrieval") else { return nil }
+        var retrieval = Retrieval(query: nil)
+        for member in members where !member.value.isNull {
+            guard member.name == "query" else {
+                throw FieldError(reason: "the job has an unknown field \"retrieval.\(member.name.cut(toBytes: 100))\"")
+            }
+            guard let text = member.value.string else { throw FieldError(reason: "the job's \"retrieval.query\" is not a string") }
+            retrieval.query = text
+        }
+        return retrieval
+    }
+
     /// The job JSON. Nil fields and the default `on_crash` are omitted.
     package var json: JSON {
         var members = JSONObject()
@@ -184,6 +251,10 @@ extension Job {
             object["format"] = speech.format.map(JSON.string)
             members["speech"] = .object(object)
         }
+        if let recognition {
+            members["recognition"] = ["format": .string(recognition.format), "language": recognition.language.map(JSON.string) ?? .null]
+        }
+        if let retrieval { members["retrieval"] = ["query": retrieval.query.map(JSON.string) ?? .null] }
         members["deadline_ms"] = deadlineMilliseconds.map(JSON.integer)
         members["first_token_timeout_ms"] = firstTokenTimeoutMilliseconds.map(JSON.integer)
         members["idle_timeout_ms"] = idleTimeoutMilliseconds.map(JSON.integer)

@@ -27,6 +27,8 @@ package struct Keys: Sendable, Hashable {
     /// The key of a partition's records without the job's id.
     package func recordPrefix(partition: Int) -> String { tag(partition: partition) + "job:" }
     package func log(_ id: JobID) -> String { tag(id.rawValue) + "log:" + id.rawValue }
+    /// The audio of a job's user message.
+    package func audio(_ id: JobID) -> String { tag(id.rawValue) + "audio:" + id.rawValue }
     /// The output channel.
     package func out(_ id: JobID) -> String { tag(id.rawValue) + "out:" + id.rawValue }
     /// The interrupt key.

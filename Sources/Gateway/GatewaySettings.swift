@@ -91,6 +91,8 @@ package struct GatewaySettings: Sendable {
     package var webSocketPaths = ["/ws/agent/stream"]
     /// Sample rate of voice frames in Hz, for clients that choose none (`SLUICE_VOICE_RATE`, 16,000; 8,000 to 48,000).
     package var voiceRate = 16_000
+    /// Maximum audio of one VOICE request (`SLUICE_MAX_AUDIO`, 4 MiB).
+    package var audioMaximum = 4 << 20
     /// Whether the workers have a recognition upstream (`SLUICE_RECOGNITION_URL` is set), so that VOICE requests are accepted.
     package var recognizes = false
     /// Whether the workers have a retrieval upstream (`SLUICE_RETRIEVAL_URL` is set).

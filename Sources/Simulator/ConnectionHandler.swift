@@ -138,6 +138,9 @@ final class ConnectionHandler: ChannelInboundHandler, AnswerSink {
     private static let maximumBufferedTokens = 200_000
 
     private static func body(of request: ReceivedRequest) throws(Refusal) -> JSON {
+        if let type = request.head.headers.first(name: "content-type"), type.hasPrefix("multipart/form-data") {
+            return try MultipartForm.json(Array(request.body.readableBytesView), contentType: type)
+        }
         do throws(JSONError) {
             return try JSON(parsing: request.body.readableBytesView)
         } catch {

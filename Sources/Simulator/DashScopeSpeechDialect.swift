@@ -8,6 +8,7 @@ import NIOHTTP1
 enum DashScopeSpeechDialect: Dialect {
     static func ask(_ body: JSON, headers: HTTPHeaders) throws(Refusal) -> Ask {
         var ask = Ask(model: try ChatMessages.model(in: body), stream: DashScopeFrames.areAsked(by: headers))
+        if let messages = body["input"]?["messages"]?.array { return try hearing(ask, messages) }
         guard let text = body["input"]?["text"]?.string, !text.isEmpty else { throw Refusal(400, "input.text is missing") }
         guard body["input"]?["voice"]?.string != nil else { throw Refusal(400, "input.voice is missing") }
         ask.tag = body["user"]?.string
@@ -15,11 +16,31 @@ enum DashScopeSpeechDialect: Dialect {
         return ask
     }
 
-    static func plan(_ ask: Ask, script: ModelScript?) -> (script: ModelScript, answer: Answer) {
-        SimulatedVoice.plan(ask, script: script, bare: false)
+    /// A request of Qwen-ASR, which has the same path.
+    private static func hearing(_ ask: Ask, _ messages: [JSON]) throws(Refusal) -> Ask {
+        let content = messages.last { $0["role"]?.string == "user" }?["content"]?.array ?? []
+        guard let url = content.compactMap({ $0["audio"]?.string }).first, let transcript = SimulatedHearing.transcript(ofURL: url) else {
+            throw Refusal(400, "the audio is missing or not base64")
+        }
+        var ask = ask
+        ask.stream = false
+        ask.transcript = transcript
+        return ask
     }
 
-    static func form(of answer: Answer, to ask: Ask, number: Int) -> any AnswerForm { DashScopeSpeechForm(number: number) }
+    static func plan(_ ask: Ask, script: ModelScript?) -> (script: ModelScript, answer: Answer) {
+        ask.transcript != nil ? SimulatedDocument.plan(script) : SimulatedVoice.plan(ask, script: script, bare: false)
+    }
+
+    static func form(of answer: Answer, to ask: Ask, number: Int) -> any AnswerForm {
+        guard let transcript = ask.transcript else { return DashScopeSpeechForm(number: number) }
+        let document: JSON = [
+            "output": [
+                "choices": [["finish_reason": "stop", "message": ["role": "assistant", "content": [["text": .string(transcript)]]]]]
+            ], "usage": ["output_tokens_details": ["text_tokens": 1]], "request_id": .string(DashScopeFrames.requestID(number)),
+        ]
+        return DocumentForm(document.bytes)
+    }
 
     static func error(status: Int, message: String, number: Int) -> [UInt8] {
         DashScopeFrames.error(status: status, message: message, number: number)

@@ -22,6 +22,8 @@ struct Ask: Sendable {
     var incremental = true
     /// Whether results have DashScope's older form, `output.text` instead of `output.choices`.
     var plainText = false
+    /// What the audio of a recognition request says; nil for other requests.
+    var transcript: String?
     /// Whether audio starts with a WAV header.
     var waveHeader = false
 }

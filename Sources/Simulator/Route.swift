@@ -38,6 +38,8 @@ enum Route {
         switch path {
         case "/v1/chat/completions", "/chat/completions", "/compatible-mode/v1/chat/completions": OpenAIDialect.self
         case "/v1/audio/speech", "/audio/speech": OpenAISpeechDialect.self
+        case "/v1/audio/transcriptions", "/audio/transcriptions": OpenAITranscriptionDialect.self
+        case "/search/retrieve", "/v1/search/retrieve": RetrievalDialect.self
         case "/v1/messages", "/messages": AnthropicDialect.self
         case "/api/chat": OllamaDialect.self
         case "/api/v1/services/aigc/text-generation/generation": DashScopeDialect.self

@@ -31,6 +31,10 @@ package struct WorkerSettings: Sendable {
     package var speech: SpeechConfiguration?
     /// `SLUICE_SPEECH_CONCURRENCY`: maximum number of open synthesis requests, at least 1; further ones wait.
     package var speechConcurrency = 256
+    /// `SLUICE_RECOGNITION_*`: the speech-to-text upstream; nil: jobs with audio fail.
+    package var recognition: RecognitionConfiguration?
+    /// `SLUICE_RETRIEVAL_*`: the retrieval upstream; nil: no retrieval.
+    package var retrieval: RetrievalConfiguration?
     /// `SLUICE_METRICS_LISTEN`: host and port of `/healthz`, `/readyz`, `/metrics`; nil: off.
     package var metricsListen: (host: String, port: Int)?
     /// Renders the body of `/metrics`. Called on any thread.

@@ -123,11 +123,11 @@ struct EventTests {
             GenerationEvent.finished(.stop, Usage(promptTokens: 1, completionTokens: 2, estimated: false))
         ),
         (
-            #"{"id":"1-0","type":"interrupted","reason":"NEW","phase":"recognizing","billing":"exact"}"#,
+            #"{"id":"1-0","type":"interrupted","reason":"NEW","phase":"dreaming","billing":"exact"}"#,
             .interrupted(Interruption(reason: "NEW", phase: .claimed, usage: .none))
         ),
         (
-            #"{"id":"1-0","type":"failed","code":"recognition_failed","message":"m","retryable":true}"#,
+            #"{"id":"1-0","type":"failed","code":"future_failure","message":"m","retryable":true}"#,
             .failed(Failure(.internal, "m", retryable: true), .none)
         ),
     ])
@@ -138,7 +138,7 @@ struct EventTests {
     }
 
     @Test func `an event of an unknown type does not hide the others of its message`() throws {
-        let text = #"[{"id":"1-1","type":"text","text":"a"},{"id":"1-2","type":"transcript","text":"b"},{"id":"1-3","type":"restarted"}]"#
+        let text = #"[{"id":"1-1","type":"text","text":"a"},{"id":"1-2","type":"future","text":"b"},{"id":"1-3","type":"restarted"}]"#
         let message = Array(text.utf8)
         #expect(try LoggedEvent.array(parsing: message.span).map(\.id.sequence) == [1, 3])
     }
@@ -196,10 +196,13 @@ struct EventTests {
         let contract = """
             invalid_request unsupported_parameter model_not_found authentication permission content_filtered rate_limited quota_exhausted overloaded \
             upstream_error upstream_unreachable upstream_disconnected upstream_truncated upstream_protocol first_token_timeout idle_timeout total_timeout \
-            deadline_exceeded output_too_large worker_lost internal
+            deadline_exceeded recognition_failed output_too_large worker_lost internal
             """
         #expect(FailureCode.allCases.map(\.rawValue) == contract.split(separator: " ").map(String.init))
-        #expect(Phase.allCases.map(\.rawValue) == ["queued", "claimed", "connecting", "waiting", "streaming", "speaking", "backoff"])
+        #expect(
+            Phase.allCases.map(\.rawValue) == [
+                "queued", "claimed", "recognizing", "retrieving", "connecting", "waiting", "streaming", "speaking", "backoff",
+            ])
         #expect(JobState.allCases.filter(\.isTerminal) == [.finished, .interrupted, .failed])
     }
 

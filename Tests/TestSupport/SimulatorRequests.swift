@@ -11,6 +11,7 @@ package struct SimulatorRequest: Sendable, Hashable {
     /// The body's `user`, else `x-request-id`, which is the job's id.
     package var tag: String
     package var model: String
+    package var path: String
     /// The `traceparent` header of W3C Trace Context.
     package var traceparent: String
     package var tokens: Int
@@ -28,6 +29,7 @@ package struct SimulatorRequest: Sendable, Hashable {
         else { return nil }
         self.tag = tag
         self.model = model
+        path = json["path"]?.string ?? ""
         traceparent = json["traceparent"]?.string ?? ""
         self.tokens = tokens
         self.accepted = accepted

@@ -39,6 +39,9 @@ struct SentenceCutterTests {
         // Weak marks split from fifteen characters on.
         ("Well, yes, indeed, this is so", ["Well, yes, indeed,", " this is so"]),
         ("好，我们今天先去北京然后再去上海，最后回家", ["好，我们今天先去北京然后再去上海，", "最后回家"]),
+        // The first clause may be shorter, so that speech starts early.
+        ("Certainly not, because it rains, it pours.", ["Certainly not,", " because it rains,", " it pours."]),
+        ("今天天气很好，我们去公园。", ["今天天气很好，", "我们去公园。"]), ("今天很好，我们去公园吧。", ["今天很好，我们去公园吧。"]),
         ("He said \"Go.\" Then he went.", ["He said \"Go.", "\" Then he went."]),
         ("", []),
     ]

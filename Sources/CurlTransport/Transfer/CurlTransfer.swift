@@ -55,7 +55,7 @@ package final class CurlTransfer: CurlEasyEvents {
         self.delegate = delegate
         self.owner = owner
         // An empty `Expect:` keeps libcurl from waiting for "100 Continue" before it sends a body over 1 MB.
-        easy.setHeaders(request.headers + ["Content-Type: application/json", "Expect:"])
+        easy.setHeaders(request.headers + ["Content-Type: \(request.contentType)", "Expect:"])
         easy.set(CURLOPT_URL, request.url)
         easy.set(CURLOPT_PROTOCOLS_STR, "http,https")
         // No proxy from the environment: it would see the key of a plain HTTP upstream, and the operator configures upstream URLs

@@ -1,9 +1,11 @@
 /// A POST request to an upstream.
 package struct HTTPRequest: Sendable {
     package var url: String
-    /// Header lines `name: value`, without line ends. `Content-Type: application/json` is added.
+    /// Header lines `name: value`, without line ends.
     package var headers: [String]
     package var body: [UInt8]
+    /// Media type of the body, with its parameters.
+    package var contentType = "application/json"
 
     package init(url: String, headers: [String], body: [UInt8]) {
         self.url = url

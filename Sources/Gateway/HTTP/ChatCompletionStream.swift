@@ -36,7 +36,7 @@ struct ChatCompletionStream {
     /// Appends the chunks of an event to `out`. After `.end` or `.giveUp` no further event may be passed.
     mutating func take(_ event: GenerationEvent, out: inout [UInt8]) -> Step {
         switch event {
-        case .started, .audio: break
+        case .started, .transcript, .retrieved, .audio: break
         // Live output can be ahead of the log (`RelayMachine.resumed`): resuming is possible only if the client has no more than the log.
         case .resumed(let offset) where written <= offset && !hasCalled: break
         case .upstream(_, let model): self.model = model.isEmpty ? self.model : model
@@ -140,7 +140,7 @@ struct ChatCompletion {
     /// - Throws: the HTTP form of the job's failure.
     mutating func take(_ event: GenerationEvent) throws(HTTPErrorResponse) -> Bool {
         switch event {
-        case .started, .audio: return false
+        case .started, .transcript, .retrieved, .audio: return false
         case .resumed(let offset):
             // Live output can be ahead of the log (`RelayMachine.resumed`): discard what the new worker will generate again.
             text = String(decoding: text.utf8.prefix(offset), as: UTF8.self)

@@ -107,7 +107,7 @@ extension HTTPErrorResponse {
             case .overloaded, .workerLost: .serviceUnavailable
             case .firstTokenTimeout, .idleTimeout, .totalTimeout, .deadlineExceeded: .gatewayTimeout
             case .authentication, .permission, .upstreamError, .upstreamUnreachable, .upstreamDisconnected, .upstreamTruncated,
-                .upstreamProtocol, .outputTooLarge, .internal:
+                .upstreamProtocol, .outputTooLarge, .recognitionFailed, .internal:
                 .badGateway
             }
         self.init(status, code: failure.code.rawValue, failure.message)

@@ -32,6 +32,8 @@ struct RelayMachine {
     var spoken: SpokenText { voiceStream.spoken }
     /// Nil until the terminal event.
     private(set) var ending: EndedRequest.Ending?
+    /// What the user said, for a VOICE request; nil until it is recognized.
+    private(set) var transcript: String?
     /// The text of the answer so far.
     private(set) var answer = ""
 
@@ -142,7 +144,14 @@ struct RelayMachine {
     /// Processes any event other than text.
     private mutating func receiveOne(_ event: LoggedEvent, _ milliseconds: Int, _ emit: (([UInt8]) -> Void)?) {
         switch event.event {
-        case .started, .upstream, .text, .reasoning: break
+        case .started, .upstream, .retrieved, .text, .reasoning: break
+        case .transcript(let text):
+            transcript = text
+            guard let emit else { return }
+            frame(event.id, milliseconds, emit) { out in
+                Self.appendEmptyContent(to: &out)
+                out.appendJSONMember("transcript", text)
+            }
         case .resumed(let offset): receiveResumed(at: offset, event.id, milliseconds, emit)
         case .restarted:
             answer = ""

@@ -64,7 +64,7 @@ final class RunningRequest {
     /// The turn so far, for the history; nil when the user's message is not known.
     var turn: ChatHistory.Turn? {
         guard let text else { return nil }
-        var turn = ChatHistory.Turn(user: text, text: machine.answer, calls: machine.calls, restated: restated)
+        var turn = ChatHistory.Turn(user: machine.transcript ?? text, text: machine.answer, calls: machine.calls, restated: restated)
         for (id, result) in results { turn.setResult(result, of: id) }
         if speaks {
             turn.requestID = id

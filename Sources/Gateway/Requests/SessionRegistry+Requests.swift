@@ -25,6 +25,16 @@ extension SessionRegistry {
     /// result.
     /// - Throws: the ERROR to send, with the request's id; nothing was changed or started then.
     func request(_ payload: RequestPayload, in session: Session) throws(ProtocolError) {
+        try start(payload, audio: nil, jobID: nil, in: session)
+    }
+
+    /// Handles a VOICE request whose audio is complete.
+    /// - Parameter jobID: the new job's id.
+    func request(_ payload: RequestPayload, speaking audio: [UInt8], as jobID: JobID, in session: Session) throws(ProtocolError) {
+        try start(payload, audio: audio, jobID: jobID, in: session)
+    }
+
+    private func start(_ payload: RequestPayload, audio: [UInt8]?, jobID given: JobID?, in session: Session) throws(ProtocolError) {
         try admit(payload, to: session)
         let answered = try AnsweredCalls(
             payload.results, history: session.history, running: session.running, requestID: payload.id)
@@ -37,9 +47,13 @@ extension SessionRegistry {
         let body = GenerationRequest.body(
             settings: session.settings, history: session.history, turns: continuation.turns,
             text: payload.results.isEmpty ? payload.text : nil, model: payload.model)
-        let jobID = JobID(partition: session.partition, milliseconds: UInt64(session.lastRequestMilliseconds))
+        let jobID = given ?? JobID(partition: session.partition, milliseconds: UInt64(session.lastRequestMilliseconds))
         var job = Job(id: jobID, priority: .interactive, request: body, session: session.id, owner: session.owner)
         if speaks { job.speech = Job.Speech() }
+        if audio != nil { job.recognition = Job.Recognition(format: payload.voice?.format ?? "pcm") }
+        if settings.retrieves, session.settings.enablesRetrieval, payload.results.isEmpty {
+            job.retrieval = Job.Retrieval(query: audio == nil ? payload.text : nil)
+        }
         job.traceparent = session.socket?.traceparent
         var options = SubmitOptions()
         options.gateway = settings.name
@@ -60,18 +74,18 @@ extension SessionRegistry {
         // Subscribe before the job is submitted, so that no event is missed.
         request.following = context.feed.followOnLoop(new: jobID, receive: receiver(of: request, in: session))
         // Held until Redis answers.
-        let bytes = session.cost(of: payload.text)
+        let bytes = session.cost(of: payload.text) + (audio?.count ?? 0)
         session.account.hold(bytes)
         session.account.charge(bytes)
         context.backgroundTasks.startOnLoop { [self, job, options] in
-            await submit(job, options, for: request, in: session, holding: bytes)
+            await submit(job, options, audio: audio, for: request, in: session, holding: bytes)
         }
     }
 
     /// Submits the job of a started request and handles the result.
     /// - Parameter bytes: what the session's account holds until Redis answers.
     private func submit(
-        _ job: Job, _ options: SubmitOptions, for request: RunningRequest, in session: Session, holding bytes: Int
+        _ job: Job, _ options: SubmitOptions, audio: [UInt8]?, for request: RunningRequest, in session: Session, holding bytes: Int
     ) async {
         // The session ended before this task began. Nothing was submitted.
         guard request.state != .over else {
@@ -81,7 +95,7 @@ extension SessionRegistry {
         // Save the request before its job, in the same flush: if this gateway dies, the gateway that adopts the session needs it to resume
         // or interrupt the job. The submission script checks that it was saved.
         save(request, of: session)
-        let refusal = await submit(job, options)
+        let refusal = await submit(job, options, audio: audio)
         session.account.release(bytes)
         if refusal == nil { context.logSubmitted(job) }
         if request.state == .over { stopFollowing(request) }
@@ -97,8 +111,24 @@ extension SessionRegistry {
     /// Submits a job. Repeats the submission for 30 s when Redis does not answer; the client stays connected and can interrupt the request
     /// meanwhile.
     /// - Returns: why the job does not run; nil when it was accepted.
-    private func submit(_ job: Job, _ options: SubmitOptions) async -> ProtocolError? {
+    private func submit(_ job: Job, _ options: SubmitOptions, audio: [UInt8]?) async -> ProtocolError? {
+        let refusal = await submit(job, options, with: audio)
+        if refusal != nil, audio != nil {
+            do { try await context.queue.deleteAudio(of: job.id) } catch {
+                context.logger.debug("failed to delete the audio of a refused job; it expires", metadata: ["error": "\(error)"])
+            }
+        }
+        return refusal
+    }
+
+    private func submit(_ job: Job, _ options: SubmitOptions, with audio: [UInt8]?) async -> ProtocolError? {
         do {
+            if let audio {
+                let stored: Void? = await RetryPolicy.seconds(30).run { () async throws(QueueError) in
+                    try await context.queue.storeAudio(audio, of: job.id)
+                }
+                guard stored != nil else { return Self.busy }
+            }
             switch try await context.submit(job, options: options, repeating: .seconds(30)) {
             case .accepted, .repeated, .exists: return nil
             case .full, .conflict: return Self.full
@@ -112,7 +142,7 @@ extension SessionRegistry {
     }
 
     /// Checks the limits of session and tenant.
-    private func admit(_ payload: RequestPayload, to session: Session) throws(ProtocolError) {
+    func admit(_ payload: RequestPayload, to session: Session) throws(ProtocolError) {
         func refusal(_ code: ErrorCode, _ message: String, retryable: Bool = false) -> ProtocolError {
             ProtocolError(code, message, retryable: retryable, requestID: payload.id)
         }

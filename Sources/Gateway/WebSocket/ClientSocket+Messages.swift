@@ -50,7 +50,13 @@ extension ClientSocket {
         do throws(ProtocolError) {
             switch envelope.kind {
             case .register: send(.malformed("REGISTER was already sent on this connection"))
-            case .request: try gateway.registry.request(try RequestPayload(envelope.payload), in: session)
+            case .request:
+                let payload = try RequestPayload(envelope.payload)
+                if let voice = payload.voice {
+                    try self.voice(payload, voice, in: session)
+                } else {
+                    try gateway.registry.request(payload, in: session)
+                }
             case .interrupt: try interrupt(try InterruptPayload(envelope.payload), in: session)
             case .resume: try gateway.registry.resume(try ResumePayload(envelope.payload), in: session)
             case .played:
@@ -144,11 +150,15 @@ extension ClientSocket {
     /// Interrupts the named requests, or all running ones, and acknowledges once all have a result. Next on the path of an interrupt:
     /// `SessionRegistry.interrupt`.
     private func interrupt(_ payload: InterruptPayload, in session: Session) throws(ProtocolError) {
-        let targets: [(id: String, request: RunningRequest?)] =
+        var targets: [(id: String, request: RunningRequest?)] =
             payload.ids?.map { ($0, session.request($0)) } ?? session.running.map { ($0.id, $0) }
+        // A VOICE request whose audio is still coming.
+        let open = upload.flatMap { upload in payload.ids?.contains(upload.id) ?? true ? upload.id : nil }
+        if open != nil { interruptUpload(reason: payload.reason, in: session) }
         if let milliseconds = payload.playedMilliseconds {
             for target in targets { gateway.registry.notePlayed(target.id, milliseconds: milliseconds, in: session) }
         }
+        if let open, payload.ids == nil { targets.append((open, nil)) }
         guard !targets.isEmpty else { return acknowledge(payload, [], []) }
         let (account, bytes) = (session.account, targets.count * Self.interruptCost)
         account.charge(bytes)
@@ -161,6 +171,10 @@ extension ClientSocket {
             self?.acknowledge(payload, results, interrupted)
         }
         for (index, (id, request)) in targets.enumerated() {
+            if id == open {
+                collector.answered(index, state: "queued", stored: true)
+                continue
+            }
             guard let request else {
                 collector.answered(index, state: session.endedRequest(id)?.ending.rawValue ?? "unknown", stored: false)
                 continue

@@ -48,6 +48,13 @@ final class ClientSocket: ChannelInboundHandler {
     private var budget = UnregisteredBudget()
     /// Bytes that the account holds for this socket: undecoded input and the fragments of an incomplete message.
     var pendingBytes = 0
+    /// The open VOICE request.
+    var upload: VoiceUpload?
+    /// The last VOICE request that was refused or interrupted before its end.
+    var discardedUpload: String?
+    /// Bytes that the session's account holds for `upload`, and that account.
+    var uploadBytes = 0
+    var uploadAccount: TrafficAccount?
     /// Bytes received before registration.
     var unregisteredBytes = 0
     /// Frames decoded since the last read from the network.
@@ -178,6 +185,7 @@ final class ClientSocket: ChannelInboundHandler {
         if case .closed = state { return }
         state = .closed
         waiting = []
+        discardUpload()
         leaveAccount()
         gateway.ledger.remove(self)
         if let session { gateway.registry.detach(self, from: session) }
@@ -281,6 +289,7 @@ final class ClientSocket: ChannelInboundHandler {
     private func closing(_ session: Session?) {
         state = .closing
         waiting = []
+        discardUpload()
         releaseWaiting()
         timer?.cancel()
         beats?.cancel()

@@ -27,7 +27,7 @@ enum ErrorCode: String, Sendable {
             case .firstTokenTimeout, .idleTimeout, .totalTimeout, .deadlineExceeded: .requestTimeout
             case .internal, .workerLost: .internalError
             case .invalidRequest, .unsupportedParameter, .modelNotFound, .authentication, .permission, .contentFiltered, .upstreamError,
-                .upstreamUnreachable, .upstreamDisconnected, .upstreamTruncated, .upstreamProtocol, .outputTooLarge:
+                .upstreamUnreachable, .upstreamDisconnected, .upstreamTruncated, .upstreamProtocol, .outputTooLarge, .recognitionFailed:
                 .upstreamError
             }
     }

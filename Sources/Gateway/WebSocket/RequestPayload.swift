@@ -9,8 +9,10 @@ struct RequestPayload: Sendable {
     var text: String
     /// Results of function calls, instead of a text.
     var results: [FunctionResult]
+    /// The audio of a VOICE request, instead of a text.
+    var voice: VoicePayload?
     /// Whether the request only updates the session.
-    var isUpdateOnly: Bool { text.isEmpty && results.isEmpty }
+    var isUpdateOnly: Bool { text.isEmpty && results.isEmpty && voice == nil }
     /// Nil: the default model.
     var model: String?
     /// Whether the request interrupts the session's running ones; nil: as the session's `auto_supersede` says.
@@ -25,13 +27,16 @@ struct RequestPayload: Sendable {
         }
         self.id = id
         guard let type = payload["data_type"]?.string else { throw .malformed("\"data_type\" must be a string", requestID: id) }
-        guard type == "TEXT" else {
+        guard type == "TEXT" || type == "VOICE" else {
             throw ProtocolError(
-                .unsupportedDataType, "data_type \"\(type.cut(toBytes: 20))\" is not supported; use TEXT", requestID: id)
+                .unsupportedDataType, "data_type \"\(type.cut(toBytes: 20))\" is not supported; use TEXT or VOICE", requestID: id)
         }
+        voice = type == "VOICE" ? try VoicePayload(payload, requestID: id) : nil
         results =
             try payload.present("function_results").map { json throws(ProtocolError) in try FunctionResult.list(json, requestID: id) } ?? []
-        if results.isEmpty {
+        if voice != nil {
+            text = ""
+        } else if results.isEmpty {
             guard let content = payload["content"]?.object else { throw .malformed("\"content\" must be an object", requestID: id) }
             guard let text = content["text"]?.string else { throw .malformed("\"content.text\" must be a string", requestID: id) }
             self.text = text

@@ -57,6 +57,11 @@ extension JobConsumer {
         return value.isNull ? nil : Self.interrupt(value, id: id)
     }
 
+    /// The audio of a job's user message; nil without any.
+    package func audio(of id: JobID) async throws(QueueError) -> [UInt8]? {
+        try await redis.send("GET", .string(keys.audio(id))).bytes?.array
+    }
+
     /// Decodes an interrupt key. A value that is not the contract's JSON still interrupts the job, with the reason USER_STOP.
     private static func interrupt(_ value: RESPValue, id: JobID) -> Interrupt {
         value.bytes.flatMap { Interrupt(parsing: $0.readableBytesView) } ?? Interrupt(id: id, reason: InterruptReason.userStop)

@@ -65,11 +65,12 @@ package struct JobStory: Sendable {
         for logged in events {
             var step = Step(first: logged.id, last: logged.id, type: logged.event.type)
             switch logged.event {
-            case .text(let text), .reasoning(let text): step.bytes = text.utf8.count
+            case .text(let text), .reasoning(let text), .transcript(let text): step.bytes = text.utf8.count
             case .audio(let audio): step.bytes = audio.data.utf8.count / 4 * 3
             case .started(let worker, _): step.detail = "by \(worker)"
             case .resumed(let offset): step.detail = "from byte \(offset)"
             case .restarted: break
+            case .retrieved(let count): step.detail = "\(count) documents"
             case .upstream(let name, let model): step.detail = "\(name), model \(model)"
             case .toolCall(let call): step.detail = call.name
             case .finished(let reason, let usage): step.detail = "\(reason.rawValue), \(Self.text(usage))"

@@ -144,6 +144,15 @@ package struct JobProducer: Sendable {
         }
     }
 
+    /// Stores the audio of a job's user message, before the job is submitted. It is deleted at the job's end.
+    /// - Parameter seconds: its expiry, for a job that is never submitted.
+    package func storeAudio(_ audio: [UInt8], of id: JobID, seconds: Int = 600) async throws(QueueError) {
+        _ = try await redis.send("SET", .string(keys.audio(id)), .bytes(audio), "EX", .integer(seconds))
+    }
+
+    /// Deletes the audio of a job that was refused.
+    package func deleteAudio(of id: JobID) async throws(QueueError) { _ = try await redis.send("DEL", .string(keys.audio(id))) }
+
     /// Interrupts a job: ends it if it is queued, signals its worker if it is running.
     /// - Parameter owner: only jobs of this owner are interrupted, others count as unknown; nil for any owner.
     package func interrupt(_ id: JobID, reason: String, owner: String?) async throws(RedisError) -> InterruptAnswer {

@@ -168,6 +168,8 @@ local function conclude(record, log, out, interrupt_key, id, event, state, usage
     redis.call('EXPIRE', record, retention)
     redis.call('EXPIRE', log, retention)
     redis.call('EXPIRE', interrupt_key, retention)
+    -- The audio of the user's message.
+    redis.call('DEL', (string.gsub(log, ':log:', ':audio:', 1)))
     redis.call('PUBLISH', out, '[' .. event .. ']')
 end
 

@@ -12,6 +12,7 @@ package final class UpstreamClient {
     /// Running calls. Held here so that a call lives until it ends, even if its creator drops it.
     private var calls: [ObjectIdentifier: UpstreamCall] = [:]
     private var speeches: [ObjectIdentifier: SpeechCall] = [:]
+    private var services: [ObjectIdentifier: ServiceCall] = [:]
 
     /// - Parameter sockets: Registry through which other threads can shut a job's connection down.
     /// - Throws: `CurlMulti.SetupError` if libcurl cannot be initialized.
@@ -59,13 +60,46 @@ package final class UpstreamClient {
         return call
     }
 
+    /// Starts a transcription and connects at once. `completion` is not called before this method returns. Another thread can shut the
+    /// connection down by `UpstreamSockets.cut`.
+    /// - Throws: as `speak`.
+    package func recognize(
+        _ request: RecognitionRequest, on recognition: RecognitionConfiguration,
+        completion: @escaping (Result<[UInt8], UpstreamFailure>) -> Void
+    ) throws(Failure) -> ServiceCall {
+        try serve(try request.exchange(on: recognition), of: request.jobID, on: recognition.upstream, completion)
+    }
+
+    /// Starts a retrieval, like `recognize`.
+    package func retrieve(
+        _ request: RetrievalRequest, on retrieval: RetrievalConfiguration,
+        completion: @escaping (Result<[UInt8], UpstreamFailure>) -> Void
+    ) throws(Failure) -> ServiceCall {
+        try serve(try request.exchange(on: retrieval), of: request.jobID, on: retrieval.upstream, completion)
+    }
+
+    private func serve(
+        _ exchange: HTTPRequest, of id: JobID, on upstream: UpstreamConfiguration,
+        _ completion: @escaping (Result<[UInt8], UpstreamFailure>) -> Void
+    ) throws(Failure) -> ServiceCall {
+        let call = ServiceCall(client: self, upstream: upstream, completion: completion)
+        do throws(CurlMulti.SetupError) {
+            call.dialled(try multi.start(exchange, owner: id.rawValue, delegate: call))
+        } catch {
+            throw Failure(.internal, "cannot set up the request to the \(upstream.name) upstream: \(error)")
+        }
+        services[ObjectIdentifier(call)] = call
+        return call
+    }
+
     /// Number of calls that have not ended.
-    package var openCalls: Int { calls.count + speeches.count }
+    package var openCalls: Int { calls.count + speeches.count + services.count }
 
     /// Cancels all calls and closes every connection. Receivers get no further callbacks.
     package func close() {
         for call in calls.values { call.cancel() }
         for call in speeches.values { call.cancel() }
+        for call in services.values { call.cancel() }
         multi.close()
     }
 
@@ -77,6 +111,7 @@ package final class UpstreamClient {
         calls[ObjectIdentifier(call)] = nil
         metrics.open(calls.count)
     }
+    func ended(_ call: ServiceCall) { services[ObjectIdentifier(call)] = nil }
     func ended(_ call: SpeechCall) { speeches[ObjectIdentifier(call)] = nil }
 }
 

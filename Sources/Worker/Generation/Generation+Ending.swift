@@ -14,7 +14,8 @@ extension Generation {
     func interrupted(_ interrupt: Interrupt, receivedAt: UInt64, closedAt: UInt64? = nil) {
         guard isLive else { return }
         let phase = machine.phase
-        let hadCall = call != nil
+        let hadCall = call != nil || preparation?.isCalling == true
+        preparation?.close()
         closeCall()
         let hadSpeech = speech != nil
         speech?.close()
@@ -36,6 +37,7 @@ extension Generation {
     func end(_ event: GenerationEvent) {
         closeCall()
         speech?.close()
+        preparation?.close()
         cancelTimers()
         stage = .ending
         output.end(event)
@@ -76,6 +78,7 @@ extension Generation {
         stage = .over
         closeCall()
         speech?.close()
+        preparation?.close()
         cancelTimers()
     }
 
@@ -90,6 +93,7 @@ extension Generation {
         stage = .handingBack
         closeCall()
         speech?.close()
+        preparation?.close()
         cancelTimers()
         request(.write(tokens: 0))
     }

@@ -29,6 +29,8 @@ final class Generation {
         case write(tokens: Int)
         /// Read what Redis holds of the job, then call `validated` or `replyLost`.
         case validate
+        /// Read the audio of the user's message, then call `audioRead`.
+        case readAudio
         /// Read the interrupt key, then call `interruptChecked`.
         case readInterruptKey
         /// Hand the job back, if it can still be handed back.
@@ -57,6 +59,10 @@ final class Generation {
     /// The place among the jobs that wait for a limit of an upstream; nil while it does not wait.
     private var waiter: UpstreamGate.Waiter?
     var speech: SpeechRun?
+    /// Recognition and retrieval; nil when there is none or it is complete.
+    var preparation: Preparation?
+    /// The request's body after the preparation.
+    var preparedBody: JSONObject?
     /// False while reading from the upstream is paused by back pressure.
     var isReading = true
     /// The output of earlier attempts that this one continues; nil: it starts from the beginning.
@@ -155,7 +161,7 @@ final class Generation {
             candidates.removeAll { $0.upstream.prefix == .none }
             machine.narrow(to: candidates.count)
         }
-        perform(machine.begin())
+        if !beginPreparation(earlier) { perform(machine.begin()) }
     }
 
     /// Carries out an action of the machine.
@@ -190,7 +196,7 @@ final class Generation {
             self.waiter = waiter
             return waitForUpstream(machine.limited(wait: wait))
         }
-        var body = claim.job.request
+        var body = preparedBody ?? claim.job.request
         body["model"] = .string(candidate.model)
         var request = GenerationRequest(jobID: id, body: body)
         request.continuation = continuation?.prefix(for: candidate.upstream.kind)
@@ -238,6 +244,7 @@ final class Generation {
         guard isLive else { return }
         if let interrupt { return interrupted(interrupt, receivedAt: context.loop.now) }
         guard stage == .running else { return }
+        if let preparation { return preparation.checked() }
         if let action = machine.checked() { perform(action) }
     }
 

@@ -6,8 +6,10 @@ import Upstream
 struct GenerationMachine {
     /// The states, with their successors.
     enum State: Equatable {
-        /// → connecting, speaking, ended
+        /// → preparing, connecting, speaking, ended
         case claimed
+        /// The user's audio is being recognized, or documents are being retrieved; the phase says which. → connecting, ended
+        case preparing(Phase)
         /// → waiting, backoff, ended
         case connecting
         /// The request was sent. → streaming, backoff, ended
@@ -67,6 +69,8 @@ struct GenerationMachine {
     private var finish: FinishReason?
     /// Number of chunks received when the upstream last reported its token count.
     private var chunksReported = 0
+    /// The preparation is complete, and the first request follows.
+    private var isPrepared = false
     /// The request was sent, so its prompt may be billed.
     private var sent = false
 
@@ -81,6 +85,7 @@ struct GenerationMachine {
     var phase: Phase {
         switch state {
         case .claimed, .ended: .claimed
+        case .preparing(let phase): phase
         case .connecting: .connecting
         case .waiting: .waiting
         case .streaming: .streaming
@@ -140,8 +145,26 @@ struct GenerationMachine {
         return .dial(upstream)
     }
 
+    /// The job is in a phase before the request to the model: `recognizing` or `retrieving`.
+    mutating func preparing(_ phase: Phase) {
+        switch state {
+        case .claimed, .preparing: state = .preparing(phase)
+        default: break
+        }
+    }
+
+    /// The preparation is complete. The caller reads the interrupt key, then calls `checked`.
+    mutating func prepared() { isPrepared = true }
+
+    /// Ends the job because the user's audio contains no speech.
+    mutating func noSpeech() -> Action { end(.finished(.noSpeech, usage)) }
+
     /// Continues after the interrupt key was read and does not exist.
     mutating func checked() -> Action? {
+        if isPrepared {
+            isPrepared = false
+            return begin()
+        }
         guard state == .backoff else { return nil }
         state = .connecting
         upstream = firstUpstream

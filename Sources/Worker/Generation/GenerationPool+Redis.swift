@@ -83,6 +83,17 @@ extension GenerationPool {
         generation.validated(newest: report.newest)
     }
 
+    /// Reads the audio of a job's user message, retrying every 200 ms while Redis is unreachable.
+    func readAudio(of id: JobID) async {
+        while let generation = generations[id], generation.stage == .running {
+            do {
+                return generation.audioRead(try await consumer.audio(of: id))
+            } catch {
+                await pause(.milliseconds(200))
+            }
+        }
+    }
+
     /// Reads the interrupt key, retrying every 200 ms while Redis is unreachable.
     func checkInterrupt(of id: JobID) async {
         while let generation = generations[id], generation.stage != .over {

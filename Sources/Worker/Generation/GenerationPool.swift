@@ -135,6 +135,9 @@ actor GenerationPool: PinnedActor {
             schedule.count(tokens)
             scheduleBatch(schedule.add(generation, now: loop.now))
         case .validate: validate(generation)
+        case .readAudio:
+            let id = generation.id
+            Task { await readAudio(of: id) }
         case .readInterruptKey:
             let id = generation.id
             Task { await checkInterrupt(of: id) }

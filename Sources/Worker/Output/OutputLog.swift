@@ -199,7 +199,7 @@ struct OutputLog {
     /// Approximate size of an event in bytes.
     private static func size(of event: GenerationEvent) -> Int {
         switch event {
-        case .text(let text), .reasoning(let text): eventOverhead + text.utf8.count
+        case .text(let text), .reasoning(let text), .transcript(let text): eventOverhead + text.utf8.count
         case .audio(let audio): eventOverhead + audio.data.utf8.count
         case .toolCall(let call): eventOverhead + call.arguments.utf8.count + call.name.utf8.count + call.callID.utf8.count
         default: eventOverhead

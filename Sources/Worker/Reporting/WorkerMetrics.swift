@@ -17,6 +17,11 @@ struct WorkerMetrics: Sendable {
     let handBacks = Counter(label: "sluice_jobs_handed_back_total")
     let rejected = Counter(label: "sluice_entries_rejected_total")
     let speechFailed = Counter(label: "sluice_speech_failed_total")
+    let recognitionFailed = Counter(label: "sluice_recognition_failed_total")
+    let retrievalFailed = Counter(label: "sluice_retrieval_failed_total")
+    /// Time from the audio, or the query, to the upstream's answer.
+    private let recognitionTime = Timer(label: "sluice_recognition_seconds")
+    private let retrievalTime = Timer(label: "sluice_retrieval_seconds")
     let cancelIgnored = Counter(label: "sluice_cancel_messages_ignored_total")
     /// Retries before the first token, at the same upstream or the next one.
     let retries = Counter(label: "sluice_upstream_retries_total")
@@ -99,6 +104,11 @@ struct WorkerMetrics: Sendable {
     private func opened(_ upstream: String) -> Counter {
         Counter(label: "sluice_upstream_breaker_opened_total", dimensions: [("upstream", upstream)])
     }
+
+    /// Records the duration of a transcription.
+    func recognition(nanoseconds: UInt64) { recognitionTime.recordNanoseconds(Int64(clamping: nanoseconds)) }
+    /// Records the duration of a retrieval.
+    func retrieval(nanoseconds: UInt64) { retrievalTime.recordNanoseconds(Int64(clamping: nanoseconds)) }
 
     /// Counts a terminal event.
     func finished(_ event: GenerationEvent) {

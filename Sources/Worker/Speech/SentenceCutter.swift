@@ -5,6 +5,9 @@
 struct SentenceCutter {
     /// Minimum length of a piece, in characters, that a comma or semicolon ends.
     static let weakMarkMinimum = 15
+    /// Minimum length of the first piece that a comma or semicolon ends, so that speech starts early. Characters written without spaces count
+    /// twice, because they take longer to say.
+    static let firstClauseMinimum = 12
     /// Maximum length of a piece without a mark, in characters. It is then cut at its last space, or at the limit.
     static let limit = 60
     /// Maximum length of a single word (usually a link), in characters.
@@ -14,6 +17,10 @@ struct SentenceCutter {
     private var text: [Character] = []
     /// Start of the current piece in `text`.
     private var start = 0
+    /// Whether no piece was cut yet.
+    private var isFirst = true
+    /// Length of the first piece so far, as `firstClauseMinimum` counts it.
+    private var firstLength = 0
     /// The next character to examine. This index and the following ones are relative to `start`.
     private var position = 0
     /// Index after the last white space before `position`; 0 if there is none.
@@ -75,6 +82,7 @@ struct SentenceCutter {
     private mutating func take(_ length: Int) -> String {
         let sentence = String(text[start..<start + length])
         start += length
+        isFirst = false
         position = 0
         afterSpace = 0
         wordStart = 0
@@ -86,6 +94,7 @@ struct SentenceCutter {
     private mutating func pass() {
         let character = character(position)
         position += 1
+        if isFirst { firstLength += Self.weight(character) }
         if character.isWhitespace { afterSpace = position }
         guard Self.isOfWord(character) else {
             wordStart = position
@@ -121,14 +130,24 @@ struct SentenceCutter {
         case ".":
             guard let next else { return isWhole ? .cut : .wait }
             return endsSentence(fullStop: index, before: next) ? .cut : .goOn
-        case "，", "；", "、": return index + 1 >= Self.weakMarkMinimum ? .cut : .goOn
+        case "，", "；", "、": return isLongEnough(index) ? .cut : .goOn
         case ",", ";":
-            guard index + 1 >= Self.weakMarkMinimum else { return .goOn }
+            guard isLongEnough(index) else { return .goOn }
             guard isLink || self.character(index - 1).isNumber else { return .cut }
             guard let next else { return isWhole ? .cut : .wait }
             return next.isASCII && !next.isWhitespace ? .goOn : .cut
         default: return character.isNewline ? .cut : .goOn
         }
+    }
+
+    /// Whether a piece that a weak mark at `index` ends is long enough.
+    private func isLongEnough(_ index: Int) -> Bool {
+        isFirst ? firstLength >= Self.firstClauseMinimum : index + 1 >= Self.weakMarkMinimum
+    }
+
+    /// 2 for characters of scripts that are written without spaces between words.
+    private static func weight(_ character: Character) -> Int {
+        character.unicodeScalars.first.map { $0.value >= 0x2E80 } == true ? 2 : 1
     }
 
     /// Whether a full stop ends a sentence, and is not part of a number, an abbreviation, a name or an ellipsis.

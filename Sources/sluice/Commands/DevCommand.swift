@@ -74,6 +74,8 @@ private struct DevDeployment: Sendable {
             source.override("SLUICE_UPSTREAM_KIND", "openai")
             source.override("SLUICE_UPSTREAM_URL", "http://127.0.0.1:\(address.port ?? 0)/v1")
             source.setIfUnset("SLUICE_SPEECH_URL", "http://127.0.0.1:\(address.port ?? 0)/v1")
+            source.setIfUnset("SLUICE_RECOGNITION_URL", "http://127.0.0.1:\(address.port ?? 0)/v1")
+            source.setIfUnset("SLUICE_RETRIEVAL_URL", "http://127.0.0.1:\(address.port ?? 0)")
         }
         var reader = SettingsReader(source)
         let (gateway, worker, deployment) = (reader.gateway(), reader.worker(), reader.deployment())

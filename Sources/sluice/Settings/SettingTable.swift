@@ -110,6 +110,27 @@ enum SettingTable {
             "SLUICE_SPEECH_CONCURRENCY", .integer(1...100_000), "256", [.worker],
             "Maximum concurrent speech requests per worker, one per sentence; further sentences wait."),
 
+        // Recognition of the user's speech, and retrieval of documents. The gateway reads whether there is one.
+        Setting(
+            "SLUICE_RECOGNITION_KIND", .choice(["openai", "dashscope"]), nil, [.worker], "The recognition upstream's API (default: openai)."
+        ),
+        Setting(
+            "SLUICE_RECOGNITION_URL", .url(["http", "https"]), nil, nodes,
+            "Base URL of the recognition upstream (unset: no VOICE requests). Set it on gateways too."),
+        Setting("SLUICE_RECOGNITION_KEY", .text, nil, [.worker], isSecret: true, "The recognition upstream's API key."),
+        Setting(
+            "SLUICE_RECOGNITION_MODEL", .text, nil, [.worker], "Recognition model (default: whisper-1; dashscope: qwen3-asr-flash)."),
+        Setting("SLUICE_RECOGNITION_LANGUAGE", .text, nil, [.worker], "Language of the users, such as en (unset: detected)."),
+        Setting(
+            "SLUICE_RETRIEVAL_URL", .url(["http", "https"]), nil, nodes,
+            "Base URL of the retrieval upstream (unset: no retrieval). Set it on gateways too."),
+        Setting("SLUICE_RETRIEVAL_KEY", .text, nil, [.worker], isSecret: true, "The retrieval upstream's key, sent as X-API-Key."),
+        Setting("SLUICE_RETRIEVAL_TOP_K", .integer(1...100), "3", [.worker], "Maximum documents of one retrieval."),
+        Setting("SLUICE_RETRIEVAL_THRESHOLD", .text, "0.5", [.worker], "Minimum similarity of a document, 0 to 1."),
+        Setting(
+            "SLUICE_RETRIEVAL_TIMEOUT", .duration(.milliseconds(1)...day), "3s", [.worker],
+            "Maximum time of a retrieval; beyond it the job goes on without documents."),
+
         // Gateway.
         Setting("SLUICE_LISTEN", .address, "127.0.0.1:8080", [.gateway, .chat], "Address that the gateway listens on."),
         Setting("SLUICE_GATEWAY_NAME", .text, nil, [.gateway], "The gateway's name in Redis (default: host-pid-random)."),
@@ -130,6 +151,9 @@ enum SettingTable {
             "SLUICE_VIEWER_KEY", .text, nil, [.gateway], isSecret: true, "Key to the dashboard without its actions (unset: off)."),
         Setting("SLUICE_ALLOWED_ORIGINS", .list, nil, [.gateway], "Allowed Origin headers of browsers (unset: the same host)."),
         Setting("SLUICE_WEBSOCKET_PATHS", .list, "/ws/agent/stream", [.gateway], "Paths of the WebSocket, separated by commas."),
+        Setting(
+            "SLUICE_MAX_AUDIO", .size(1_024...(64 << 20)), "4MiB", [.gateway],
+            "Maximum audio of one VOICE request; beyond it PAYLOAD_TOO_LARGE."),
         Setting(
             "SLUICE_VOICE_RATE", .integer(8_000...48_000), "16000", [.gateway],
             "Sample rate of the voice on WebSockets, in Hz; a client may choose another one in REGISTER."),

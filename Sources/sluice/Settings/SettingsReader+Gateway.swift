@@ -24,6 +24,9 @@ extension SettingsReader {
         }
         if !paths.isEmpty { gateway.webSocketPaths = paths }
         if let rate = integer("SLUICE_VOICE_RATE") { gateway.voiceRate = rate }
+        gateway.recognizes = text("SLUICE_RECOGNITION_URL") != nil
+        gateway.retrieves = text("SLUICE_RETRIEVAL_URL") != nil
+        if let maximum = integer("SLUICE_MAX_AUDIO") { gateway.audioMaximum = maximum }
         gateway.tlsCertificateFile = text("SLUICE_TLS_CERTIFICATE_FILE")
         gateway.tlsKeyFile = text("SLUICE_TLS_KEY_FILE")
         for (one, other) in [

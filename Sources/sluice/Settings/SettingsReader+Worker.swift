@@ -21,6 +21,8 @@ extension SettingsReader {
         worker.upstreamSettings.caFile = text("SLUICE_UPSTREAM_CA_FILE")
         worker.upstreamSettings.http2 = flag("SLUICE_UPSTREAM_HTTP2")
         worker.speech = speech()
+        worker.recognition = recognition()
+        worker.retrieval = retrieval()
         if let limit = integer("SLUICE_SPEECH_CONCURRENCY") { worker.speechConcurrency = limit }
         worker.metricsListen = address("SLUICE_METRICS_LISTEN").map { ($0.host, $0.port) }
         worker.metricsText = { prometheusText() }
@@ -56,6 +58,39 @@ extension SettingsReader {
             return nil
         }
         return SpeechConfiguration(kind: kind ?? .openai, url: url, key: key, model: model, voice: voice)
+    }
+
+    /// The recognition upstream; nil when `SLUICE_RECOGNITION_URL` is unset.
+    private mutating func recognition() -> RecognitionConfiguration? {
+        let (key, model) = (text("SLUICE_RECOGNITION_KEY"), text("SLUICE_RECOGNITION_MODEL"))
+        let language = text("SLUICE_RECOGNITION_LANGUAGE")
+        let kind = text("SLUICE_RECOGNITION_KIND").flatMap(RecognitionConfiguration.Kind.init)
+        guard let url = text("SLUICE_RECOGNITION_URL") else {
+            if kind != nil, source.value("SLUICE_RECOGNITION_URL") == nil {
+                fault("SLUICE_RECOGNITION_KIND", "it is set without SLUICE_RECOGNITION_URL", "set the recognition upstream's URL too")
+            }
+            return nil
+        }
+        return RecognitionConfiguration(kind: kind ?? .openai, url: url, key: key, model: model, language: language)
+    }
+
+    /// The retrieval upstream; nil when `SLUICE_RETRIEVAL_URL` is unset.
+    private mutating func retrieval() -> RetrievalConfiguration? {
+        let key = text("SLUICE_RETRIEVAL_KEY")
+        let threshold = text("SLUICE_RETRIEVAL_THRESHOLD")
+        let (topK, timeout) = (integer("SLUICE_RETRIEVAL_TOP_K"), duration("SLUICE_RETRIEVAL_TIMEOUT"))
+        guard let url = text("SLUICE_RETRIEVAL_URL") else { return nil }
+        var retrieval = RetrievalConfiguration(url: url, key: key)
+        if let topK { retrieval.topK = topK }
+        if let timeout { retrieval.timeout = timeout }
+        if let threshold {
+            if let number = Double(threshold), (0...1).contains(number) {
+                retrieval.threshold = number
+            } else {
+                fault("SLUICE_RETRIEVAL_THRESHOLD", "it is not a number from 0 to 1", "write a number such as 0.5")
+            }
+        }
+        return retrieval
     }
 
     /// Adds a fault when no upstream is set, because a worker cannot run jobs without one.
