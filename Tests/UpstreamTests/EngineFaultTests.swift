@@ -139,6 +139,6 @@ struct EngineFaultTests {
         #expect(failure.retryAfter == .seconds(7))
         #expect(failure.requestID == "abc")
         #expect(failure.failure.message.contains("Slow down") && !failure.failure.message.contains("canary"))
-        #expect(recording.answered == 0 && recording.connected == 1)
+        #expect(recording.outputs.isEmpty && recording.connected == 1)
     }
 }

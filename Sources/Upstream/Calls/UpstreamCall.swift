@@ -25,9 +25,7 @@ package final class UpstreamCall {
     /// Decoded output that was not delivered to the receiver yet.
     private var batch = OutputBatch()
     private var hasConnected = false
-    private var hasAnswered = false
     private var reportedConnected = false
-    private var reportedAnswered = false
     private var drainTimer: LoopTimer?
     private var isPaused = false
 
@@ -113,7 +111,6 @@ extension UpstreamCall: ExchangeDelegate {
         self.head = head
         client.metrics.answered(upstream.name, status: head.status)
         guard head.isSuccess else { return !(300..<400).contains(head.status) }
-        hasAnswered = true
         do throws(Failure) {
             decoder = try adapter.decoder(for: head)
             return true
@@ -185,10 +182,6 @@ extension UpstreamCall: ExchangeDelegate {
         if hasConnected, !reportedConnected {
             reportedConnected = true
             receiver?.upstreamConnected()
-        }
-        if hasAnswered, !reportedAnswered {
-            reportedAnswered = true
-            receiver?.upstreamAnswered()
         }
         if !batch.isEmpty, let receiver {
             receiver.upstreamProduced(batch.outputs, chunks: batch.chunks)
