@@ -12,7 +12,7 @@ struct UpstreamKind: Sendable, CustomTestStringConvertible {
     var testDescription: String { name }
 
     static let all = [
-        UpstreamKind(name: "openai", path: "/v1", frameCode: "upstream_error"),
+        UpstreamKind(name: "openai", path: "/v1", frameCode: "overloaded"),
         UpstreamKind(name: "dashscope", path: "/api/v1", frameCode: "rate_limited"),
         UpstreamKind(name: "anthropic", path: "", frameCode: "overloaded"),
         UpstreamKind(name: "ollama", path: "", frameCode: "upstream_protocol"),

@@ -40,7 +40,7 @@ struct DecoderFuzzTests {
                 }
                 try decoder.finish(into: &outcome.samples)
             default:
-                let kind = UpstreamConfiguration.Kind(rawValue: dialect.rawValue) ?? .openai
+                let kind = dialect.kind ?? .openai
                 let decoder = try UpstreamConfiguration.at("http://x", kind: kind).adapter.decoder(for: head(dialect))
                 var batch = OutputBatch()
                 defer {

@@ -112,7 +112,7 @@ struct EngineFuzzTests {
                     let speech = SpeechConfiguration(kind: kind, url: server.url, key: "sk-secret-canary", model: nil, voice: nil)
                     failure = try await caller.speak(on: speech, jobID: id).failure
                 default:
-                    let kind = UpstreamConfiguration.Kind(rawValue: dialect.rawValue) ?? .openai
+                    let kind = dialect.kind ?? .openai
                     var request = GenerationRequest.hello
                     request.jobID = id
                     failure = try await caller.ask(.at(server.url, kind: kind), request).failure?.failure

@@ -6,11 +6,22 @@ import TestSupport
 /// Generates almost valid response bodies: templates of real responses with unusual values, unusual framing and changed bytes.
 enum FuzzGrammar {
     enum Dialect: String, CaseIterable, Sendable {
-        case openai, document, dashscope, anthropic, ollama, samples, speech
+        case openai, document, dashscope, dashScopeDocument, anthropic, anthropicDocument, ollama, samples, speech
+
+        /// The kind of upstream whose decoder reads this; nil for speech.
+        var kind: UpstreamConfiguration.Kind? {
+            switch self {
+            case .openai, .document: .openai
+            case .dashscope, .dashScopeDocument: .dashscope
+            case .anthropic, .anthropicDocument: .anthropic
+            case .ollama: .ollama
+            case .samples, .speech: nil
+            }
+        }
 
         var contentType: String {
             switch self {
-            case .document: "application/json"
+            case .document, .dashScopeDocument, .anthropicDocument: "application/json"
             case .ollama: "application/x-ndjson"
             case .samples: "audio/pcm"
             default: "text/event-stream"
@@ -29,6 +40,8 @@ enum FuzzGrammar {
                 #"{"choices":[{"delta":{"content":[{"type":"text","text":$s},$a]}}]}"#, #"{"choices":[],"usage":{"prompt_tokens":$n}}"#,
                 #"{"error":{"message":$s,"code":$a,"type":$s}}"#, #"{"object":"error","message":$s,"code":$n}"#, "[DONE]",
                 #"{"choices":[{"delta":{"function_call":{"name":$s,"arguments":$s}}}]}"#,
+                #"{"choices":[{"delta":{"content":[{"type":"thinking","thinking":$a},{"type":$s,"text":$s}],"tool_calls":$c}}]}"#,
+                #"{"choices":null,"error_type":$s,"error_message":$s}"#,
             ]
         case .document:
             [
@@ -41,6 +54,13 @@ enum FuzzGrammar {
                 #"{"output":{"choices":[{"message":{"content":$s,"reasoning_content":$s,"tool_calls":$c},"finish_reason":$f}]},"usage":$a,"request_id":$s}"#,
                 #"{"code":$s,"message":$s,"request_id":$s}"#, #"{"output":$a}"#,
                 #"{"output":{"choices":[{"message":{"content":"Hello"},"finish_reason":"stop"}]}}"#,
+                #"{"output":{"text":$s,"finish_reason":$f}}"#,
+            ]
+        case .dashScopeDocument:
+            [
+                #"{"output":{"choices":[{"message":{"content":$s,"reasoning_content":$s,"tool_calls":$c},"finish_reason":$f}]},"usage":$a}"#,
+                #"{"output":{"text":$s,"finish_reason":$f},"usage":{"input_tokens":$n,"output_tokens":$n}}"#,
+                #"{"output":$a,"message":$s}"#,
             ]
         case .anthropic:
             [
@@ -51,6 +71,11 @@ enum FuzzGrammar {
                 #"{"type":"content_block_delta","index":$n,"delta":{"partial_json":$s}}"#,
                 #"{"type":"message_delta","delta":{"stop_reason":$f},"usage":{"output_tokens":$n}}"#, #"{"type":"message_stop"}"#,
                 #"{"type":"error","error":{"type":$s,"message":$s}}"#, #"{"type":"ping"}"#,
+            ]
+        case .anthropicDocument:
+            [
+                #"{"type":"message","content":[{"type":"text","text":$s},{"type":"thinking","thinking":$s},{"type":"tool_use","id":$s,"name":$s,"input":$a}],"stop_reason":$f,"usage":{"input_tokens":$n,"output_tokens":$n}}"#,
+                #"{"content":$a,"stop_reason":$f}"#, #"{"type":"error","error":$a}"#,
             ]
         case .ollama:
             [
@@ -74,10 +99,12 @@ enum FuzzGrammar {
     ]
     private static let strings = [
         #""""#, #""Hello""#, #""你好。""#, #""a\nb""#, #""\u0000""#, #""\ud83d""#, #""\ud83d\ude00""#, #""null""#, #""{\"a\":1}""#, #""[""#,
-        #""AQID""#, #""A===""#, #""insufficient_quota""#, #""Throttling.RateQuota""#, #""429""#, #""data_inspection_failed""#, #""call_1""#,
+        #""{\"a\":\"\\uxxxx\"}""#, #""\ude00""#, #"{"a":"\uxxxx"}"#, #"{"a":1}"#, #""AQID""#, #""A===""#, #""insufficient_quota""#,
+        #""Throttling.RateQuota""#, #""429""#, #""data_inspection_failed""#, #""call_1""#,
     ]
     private static let reasons = [
-        "null", #""null""#, #""stop""#, #""length""#, #""tool_calls""#, #""content_filter""#, #""end_turn""#, #""tool_use""#, #""""#,
+        "null", #""network_error""#, #""max_tokens""#, #""null""#, #""stop""#, #""length""#, #""tool_calls""#, #""content_filter""#,
+        #""end_turn""#, #""tool_use""#, #""""#,
     ]
 
     private static func anything(_ random: inout SplitMix64, depth: Int = 3) -> String {
@@ -126,7 +153,7 @@ enum FuzzGrammar {
         func item(_ random: inout SplitMix64) -> String { fill(templates.randomElement(using: &random) ?? "", &random) }
         switch dialect {
         case .samples: return (0..<Int.random(in: 0...400, using: &random)).map { _ in UInt8.random(in: 0...255, using: &random) }
-        case .document: return Array(item(&random).utf8)
+        case .document, .dashScopeDocument, .anthropicDocument: return Array(item(&random).utf8)
         case .ollama:
             return (0..<Int.random(in: 0...8, using: &random)).flatMap { _ in
                 Array((item(&random) + (Int.random(in: 0..<6, using: &random) == 0 ? "\r\n" : "\n")).utf8)

@@ -158,6 +158,18 @@ struct OddStreamTests {
         #expect(answer.text == "a" && answer.usages == 0 && answer.reason == .stop)
     }
 
+    @Test func `of a repeated member the last one counts`() throws {
+        for kind in [UpstreamConfiguration.Kind.openai, .dashscope, .ollama] {
+            let call = #"[{"function":{"name":"f","arguments":"{}"}}]"#
+            let frame = Self.frame(
+                kind,
+                #"{"content":"x","content":[{"text":"y","text":"a"}],"refusal":"x","refusal":"b","tool_calls":\#(call),"tool_calls":\#(call)}"#
+            )
+            let answer = try DecodedAnswer(kind, frames: [frame, Self.frame(kind, "{}", finish: "stop")])
+            #expect(answer.text == "ab" && answer.names == ["0 f{}"])
+        }
+    }
+
     @Test func `arguments of Ollama as a string`() throws {
         let call = #"{"tool_calls":[{"function":{"name":"f","arguments":"{\"a\":1}"}}]}"#
         let answer = try DecodedAnswer(.ollama, frames: [Self.frame(.ollama, call), Self.frame(.ollama, "{}", finish: "stop")])

@@ -7,27 +7,38 @@ struct AnswerDelta {
     /// Fragments of tool calls; empty in almost every chunk, without an allocation.
     var tools: [ToolCallAssembler.Fragment] = []
 
-    /// Reads a `delta` or `message` object. Any other value is skipped.
+    /// Reads a `delta` or `message` object, which replaces what was read before. Any other value is skipped. Of a repeated member the last
+    /// one counts.
     /// - Throws: `JSONError` for invalid JSON.
     mutating func read(_ scanner: inout JSONScanner) throws(JSONError) {
+        self = AnswerDelta()
+        var parts = AnswerDelta()
+        var refusal = TextPiece()
+        var function: ToolCallAssembler.Fragment?
         try scanner.objectIfPresent { (key, scanner) throws(JSONError) in
             switch key {
-            case "content": try self.readContent(&scanner)
+            case "content":
+                parts = AnswerDelta()
+                try parts.readContent(&scanner)
             case "reasoning_content", "reasoning", "thinking":
                 let text = try Self.text(&scanner)
                 // Some servers send the same text under two names.
                 if !text.isEmpty { self.reasoning = text }
-            // A refusal is the model's answer.
-            case "refusal": self.content.append(try Self.text(&scanner))
+            case "refusal": refusal = try Self.text(&scanner)
             case "tool_calls": try self.readToolCalls(&scanner)
             case "function_call":
                 guard scanner.peek() == UInt8(ascii: "{") else { return try scanner.skip() }
                 var fragment = ToolCallAssembler.Fragment(index: 0)
                 try Self.readFunction(&scanner, into: &fragment)
-                self.tools.append(fragment)
+                function = fragment
             default: try scanner.skip()
             }
         }
+        content = parts.content
+        // A refusal is the model's answer.
+        content.append(refusal)
+        if reasoning.isEmpty { reasoning = parts.reasoning }
+        if let function { tools.append(function) }
     }
 
     /// Numbers the tool calls of a message that has only complete ones.
@@ -54,8 +65,8 @@ struct AnswerDelta {
             case "type":
                 let type = try scanner.scalar() ?? ""
                 isThinking = type.contains("thinking") || type.contains("reasoning")
-            case "text", "content", "refusal": text.append(try Self.text(&scanner))
-            case "thinking", "reasoning", "reasoning_content": thinking.append(try Self.text(&scanner))
+            case "text", "content", "refusal": text = try Self.text(&scanner)
+            case "thinking", "reasoning", "reasoning_content": thinking = try Self.text(&scanner)
             default: try scanner.skip()
             }
         }
@@ -75,7 +86,7 @@ struct AnswerDelta {
             var joined = TextPiece()
             try scanner.object { (key, scanner) throws(JSONError) in
                 switch key {
-                case "text", "thinking", "content": joined.append(try Self.text(&scanner))
+                case "text", "thinking", "content": joined = try Self.text(&scanner)
                 default: try scanner.skip()
                 }
             }
@@ -87,6 +98,7 @@ struct AnswerDelta {
     /// Reads the fragments in `tool_calls`.
     /// - Throws: `JSONError` for more than `ToolCallAssembler.maximumFragments` of them.
     private mutating func readToolCalls(_ scanner: inout JSONScanner) throws(JSONError) {
+        tools = []
         try scanner.arrayIfPresent { (scanner) throws(JSONError) in
             guard self.tools.count < ToolCallAssembler.maximumFragments else {
                 throw JSONError("more than \(ToolCallAssembler.maximumFragments) fragments of tool calls", at: scanner.offset)

@@ -50,6 +50,7 @@ struct AnthropicDocument {
 
     /// Reads `content`: a list of blocks, or bare text.
     private mutating func readContent(_ scanner: inout JSONScanner) throws(JSONError) {
+        delta = AnswerDelta()
         switch scanner.peek() {
         case UInt8(ascii: "["):
             hasContent = true

@@ -108,16 +108,18 @@ struct AnthropicEvent {
 
     /// Reads `usage`. Tokens read from and written to the prompt cache count as prompt tokens.
     mutating func usage(_ scanner: inout JSONScanner) throws(JSONError) {
+        var (input, written, read) = (Int?.none, Int?.none, Int?.none)
         try scanner.objectIfPresent { (key, scanner) throws(JSONError) in
             switch key {
-            case "input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens":
-                if let tokens = try scanner.figure() {
-                    self.promptTokens = min((self.promptTokens ?? 0) + tokens, JSONScanner.maximumFigure)
-                }
+            case "input_tokens": input = try scanner.figure()
+            case "cache_creation_input_tokens": written = try scanner.figure()
+            case "cache_read_input_tokens": read = try scanner.figure()
             case "output_tokens": self.completionTokens = try scanner.figure()
             default: try scanner.skip()
             }
         }
+        guard input != nil || written != nil || read != nil else { return }
+        promptTokens = min((input ?? 0) + (written ?? 0) + (read ?? 0), JSONScanner.maximumFigure)
     }
 }
 
