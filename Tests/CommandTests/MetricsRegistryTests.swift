@@ -29,6 +29,17 @@ struct MetricsRegistryTests {
         #expect(lines.count { $0.hasPrefix("# TYPE sluice_jobs_finished_total") } == 1)
     }
 
+    @Test func `metrics have HELP texts, and no counter has a gauge's name`() throws {
+        let registry = MetricsRegistry()
+        Counter(label: "sluice_jobs_claimed_total", factory: registry).increment()
+        let lines = text(registry)
+        #expect(lines.contains("# HELP sluice_jobs_claimed_total Jobs claimed"))
+        // OpenMetrics names a counter's family without the suffix.
+        let names = Set(MetricHelp.texts.keys)
+        #expect(names.allSatisfy { !$0.hasSuffix("_total") || !names.contains(String($0.dropLast(6))) })
+        #expect(MetricHelp.texts.values.allSatisfy { !$0.isEmpty && !$0.contains("\n") && !$0.contains("\\") })
+    }
+
     @Test func `histograms are cumulative`() {
         let registry = MetricsRegistry()
         let timer = CoreMetrics.Timer(label: "sluice_wait_seconds", dimensions: [("class", "batch")], factory: registry)

@@ -136,6 +136,23 @@ private let usage = Usage(promptTokens: 3, completionTokens: 4, estimated: false
 
     private static func choice(_ line: String) -> JSON? { (try? JSON(parsing: line))?["choices"]?[0] }
 
+    @Test(
+        arguments: [
+            (#""logprobs":true"#, "logprobs"), (#""top_logprobs":2"#, "top_logprobs"), (#""modalities":["text","audio"]"#, "modalities"),
+            (#""modalities":"audio""#, "modalities"), (#""audio":{"voice":"x"}"#, "audio"), (#""functions":[]"#, "functions"),
+            (#""logprobs":false,"top_logprobs":null,"modalities":["text"],"audio":null"#, nil),
+        ] as [(String, String?)])
+    func `what an answer cannot carry is refused by name`(field: String, name: String?) {
+        let result = Result { () throws(HTTPErrorResponse) in
+            try ChatCompletionRequest(parsing: Array(#"{"messages":[{}],\#(field)}"#.utf8), maximumDepth: 8)
+        }
+        switch (result, name) {
+        case (.success, nil): break
+        case (.failure(let refusal), let name?): #expect(refusal == .notCarried(name))
+        default: Issue.record("\(field): \(result)")
+        }
+    }
+
     @Test func `text is sent in chunks`() throws {
         let events: [GenerationEvent] = [
             .started(worker: "w", attempt: 1), .upstream(name: "u", model: "real"), .reasoning("hm"), .text("a\n"), .text("b"),
@@ -183,7 +200,18 @@ private let usage = Usage(promptTokens: 3, completionTokens: 4, estimated: false
         let interruption = Interruption(reason: "USER_STOP", phase: .streaming, usage: usage, latencyMicroseconds: 5)
         let (lines, step) = Self.chunks([.text("a"), .interrupted(interruption)])
         #expect(step == .end)
-        #expect(Self.choice(lines[1])?["finish_reason"] == "interrupted")
+        #expect(Self.choice(lines[1])?["finish_reason"] == "stop")
+        let details: JSON = [
+            "interrupted": true, "reason": .string(interruption.reason), "phase": .string(interruption.phase.rawValue),
+        ]
+        #expect(try JSON(parsing: lines[1])["sluice"] == details)
+        #expect(try JSON(parsing: lines[0])["sluice"] == nil)
+        for word in ["stop", "interrupted"] {
+            var whole = ChatCompletion(model: "", interruptedReason: word)
+            #expect(try whole.take(.interrupted(interruption)))
+            let body = try JSON(parsing: whole.body(id: job, created: 7))
+            #expect(body["choices"]?[0]?["finish_reason"] == .string(word) && body["sluice"] == details)
+        }
         #expect(lines[2] == "[DONE]")
     }
 

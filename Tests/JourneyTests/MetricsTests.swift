@@ -50,7 +50,7 @@ extension Journeys {
                     ("sluice_jobs_claimed_total", 6), (#"sluice_jobs_ended_total{outcome="finished"}"#, 3),
                     (#"sluice_jobs_ended_total{outcome="failed"}"#, 3), (#"sluice_jobs_ended_total{outcome="interrupted"}"#, 2),
                     (#"sluice_jobs_failed_total{code="deadline_exceeded"}"#, 1), ("sluice_entries_rejected_total", 1),
-                    (#"sluice_dead_letters_total{code="invalid_request"}"#, 1), (#"sluice_dead_letters_total{code="worker_lost"}"#, 0),
+                    (#"sluice_jobs_dead_lettered_total{code="invalid_request"}"#, 1), (#"sluice_jobs_dead_lettered_total{code="worker_lost"}"#, 0),
                     (#"sluice_interrupts_total{phase="queued",result="unopened"}"#, 1), ("sluice_speech_failed_total", 0),
                     (#"sluice_upstream_breaker_state{upstream="openai"}"#, 0), ("sluice_tokens_saved_total", 0),
                     ("sluice_cancel_messages_ignored_total", 0), (#"sluice_redis_reconnects_total{connection="commands"}"#, 0),

@@ -39,6 +39,8 @@ struct HealthAnswer {
 
 /// The response to `GET /v1/models` in the form of the OpenAI API.
 func modelList(_ models: [String]) -> Response {
-    let list = models.map { id -> JSON in ["id": .string(id), "object": "model", "created": 0, "owned_by": "sluice"] }
-    return .json(["object": "list", "data": .array(list)])
+    .json(["object": "list", "data": .array(models.map(modelObject))])
 }
+
+/// A model in the form of the OpenAI API.
+func modelObject(_ id: String) -> JSON { ["id": .string(id), "object": "model", "created": 0, "owned_by": "sluice"] }

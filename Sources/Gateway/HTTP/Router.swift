@@ -1,3 +1,5 @@
+import Contract
+import Foundation
 import HTTPTypes
 import Hummingbird
 import NIOCore
@@ -11,15 +13,26 @@ package func makeRouter(
     _ context: GatewayContext, models: [String]? = nil, metrics: @escaping @Sendable () -> String = { prometheusText() }
 ) -> Router<GatewayRequestContext> {
     let router = Router(context: GatewayRequestContext.self, options: .autoGenerateHeadEndpoints)
+    let origins = OriginRule(allowed: context.settings.allowedOrigins)
+    router.add(middleware: CORSMiddleware(origins: origins))
     router.add(middleware: FailureMiddleware())
     HealthRoutes(readiness: context.readiness, metrics: metrics).add(to: router)
     let chatPage = WebPage.chat(requiresKey: !context.authenticator.isOpen)
     router.get("/") { _, _ in chatPage.response }
     DashboardRoutes(context: context).add(to: router)
-    let origins = OriginRule(allowed: context.settings.allowedOrigins)
     let api = router.group("v1").add(
         middleware: AuthenticationMiddleware(authenticator: context.authenticator, origins: origins, shares: context.shares))
-    api.get("models") { _, _ in modelList(models ?? [context.settings.defaultModel]) }
+    let models = models ?? [context.settings.defaultModel]
+    api.get("models") { _, _ in modelList(models) }
+    // A model's name may contain slashes.
+    api.get("models/**") { _, requestContext -> Response in
+        let id = requestContext.parameters.getCatchAll().joined(separator: "/")
+        let name = id.removingPercentEncoding ?? id
+        guard models.contains(name) else {
+            throw HTTPErrorResponse(.notFound, code: "model_not_found", "no such model: \(name.prefix(NameLimit.model))")
+        }
+        return Response.json(modelObject(name))
+    }
     JobRoutes(context: context).add(to: api)
     JobEventRoute(context: context).add(to: api)
     ChatCompletionRoute(context: context).add(to: api)
@@ -52,9 +65,10 @@ extension Router<GatewayRequestContext> {
 extension Request {
     /// Reads the whole body and counts its bytes in the tenant's quota.
     /// - Parameter maximum: maximum size, in bytes.
-    /// - Throws: 413 when the body is larger than `maximum`, 429 when the tenant's bodies exceed their quota, 408 when it is not received
+    /// - Throws: 415 when it is compressed, 413 when the body is larger than `maximum`, 429 when the tenant's bodies exceed their quota, 408 when it is not received
     ///   in time, 400 when the client aborts it.
     func collect(upTo maximum: Int, _ share: HTTPShare?) async throws(HTTPErrorResponse) -> [UInt8] {
+        if let coding = headers[.contentEncoding], coding.lowercased() != "identity" { throw HTTPErrorResponse.compressed }
         if let length = headers[.contentLength].flatMap({ Int($0) }), length > maximum { throw HTTPErrorResponse.tooLarge(maximum) }
         do {
             var bytes: [UInt8] = []
