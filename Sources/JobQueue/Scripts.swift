@@ -12,6 +12,7 @@ package enum Scripts {
     package static let putBack = script("put_back", PackageResources.put_back_lua)
     package static let reject = script("reject", PackageResources.reject_lua)
     package static let forgetConsumer = script("forget_consumer", PackageResources.forget_consumer_lua)
+    static let restoreEntries = script("restore_entries", PackageResources.restore_entries_lua)
     package static let depth = script("depth", PackageResources.depth_lua)
     package static let logPage = script("log_page", PackageResources.log_page_lua)
     static let sessionClaim = RedisScript(
@@ -20,7 +21,7 @@ package enum Scripts {
     static let sessionEnd = sessionScript("session_end", PackageResources.session_end_lua)
 
     /// The scripts that a worker calls. They are loaded at start, so that no hot path receives NOSCRIPT.
-    package static let ofWorker = [take, claim, renew, finish, handBack, putBack, reject, forgetConsumer, depth]
+    package static let ofWorker = [take, claim, renew, finish, handBack, putBack, reject, forgetConsumer, restoreEntries, depth]
 
     /// Prepends the functions of `shared.lua` to a script.
     private static func script(_ name: String, _ source: [UInt8]) -> RedisScript {

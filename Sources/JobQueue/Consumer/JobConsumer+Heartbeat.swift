@@ -11,13 +11,14 @@ extension JobConsumer {
 
     /// Writes the heartbeat, which expires after a lease, lists this worker and removes stale workers from the list.
     /// - Parameter milliseconds: the current time, since 1970.
-    package func writeHeartbeat(_ report: WorkerReport, now milliseconds: Int) async throws(QueueError) {
+    /// - Returns: the error with which Redis rejects writes; nil when it accepts them.
+    package func writeHeartbeat(_ report: WorkerReport, now milliseconds: Int) async throws(QueueError) -> QueueError? {
         var pipeline = RedisPipeline()
         heartbeat.append(report.fields, to: &pipeline)
         pipeline.append("ZADD", .string(keys.workers), .integer(milliseconds), .string(worker))
         let oldest = milliseconds - Self.retainedLeases * settings.leaseMilliseconds
         pipeline.append("ZREMRANGEBYSCORE", .string(keys.workers), "-inf", .integer(oldest))
-        _ = try await redis.send(pipeline)
+        return WriteHealth.rejection(in: try await redis.send(pipeline))
     }
 
     /// Removes the heartbeat, a drain request and this worker's place in the list. For a drained worker; without it the heartbeat expires.

@@ -7,8 +7,21 @@ package enum UpstreamOutput: Sendable, Hashable {
     /// A complete tool call whose arguments are valid JSON.
     case toolCall(ToolCall)
     /// Token counts reported by the upstream, cumulative over this request. The last one counts.
-    case usage(promptTokens: Int?, completionTokens: Int?)
+    case usage(promptTokens: Int?, completionTokens: Int?, details: TokenDetails = TokenDetails())
     case finished(FinishReason)
+}
+
+/// Parts of the token counts, as far as the upstream reports them.
+package struct TokenDetails: Sendable, Hashable {
+    /// Prompt tokens from the provider's cache.
+    package var cached: Int?
+    /// Completion tokens that are reasoning.
+    package var reasoning: Int?
+
+    package init(cached: Int? = nil, reasoning: Int? = nil) {
+        self.cached = cached
+        self.reasoning = reasoning
+    }
 }
 
 /// The failure of a call.
