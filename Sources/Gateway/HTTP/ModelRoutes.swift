@@ -4,6 +4,7 @@ import HTTPTypes
 import Hummingbird
 import JSONCodec
 import JobQueue
+import Logging
 
 /// `GET /v1/models` and `GET /v1/models/<id>` in the form of the OpenAI API. The list holds the gateway's own models and those that the live
 /// workers report.
