@@ -17,6 +17,7 @@ struct AnthropicEvent {
     var stopReason: String?
     var promptTokens: Int?
     var completionTokens: Int?
+    var details = TokenDetails()
     var error: ProviderError?
 
     init() {}
@@ -110,14 +111,20 @@ struct AnthropicEvent {
     mutating func usage(_ scanner: inout JSONScanner) throws(JSONError) {
         try scanner.objectIfPresent { (key, scanner) throws(JSONError) in
             switch key {
-            case "input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens":
-                if let tokens = try scanner.figure() {
-                    self.promptTokens = min((self.promptTokens ?? 0) + tokens, JSONScanner.maximumFigure)
-                }
+            case "input_tokens", "cache_creation_input_tokens": self.addPromptTokens(try scanner.figure())
+            case "cache_read_input_tokens":
+                let tokens = try scanner.figure()
+                self.details.cached = tokens
+                self.addPromptTokens(tokens)
             case "output_tokens": self.completionTokens = try scanner.figure()
             default: try scanner.skip()
             }
         }
+    }
+
+    private mutating func addPromptTokens(_ tokens: Int?) {
+        guard let tokens else { return }
+        promptTokens = min((promptTokens ?? 0) + tokens, JSONScanner.maximumFigure)
     }
 }
 
@@ -168,9 +175,9 @@ final class AnthropicStreamDecoder: StreamDecoder {
         switch event.kind {
         case .messageStop: answer.end()
         // Its output count is only the provider's initial value. Reported, it would pass for the total of an answer that is cut off.
-        case .messageStart: batch.appendUsage(promptTokens: event.promptTokens, completionTokens: nil)
+        case .messageStart: batch.appendUsage(promptTokens: event.promptTokens, completionTokens: nil, details: event.details)
         case .messageDelta:
-            batch.appendUsage(promptTokens: event.promptTokens, completionTokens: event.completionTokens)
+            batch.appendUsage(promptTokens: event.promptTokens, completionTokens: event.completionTokens, details: event.details)
             answer.finish(event.stopReason)
         case .blockStart, .blockDelta: try answer.add(content(event), into: &batch)
         case .error, .other: break
