@@ -27,7 +27,8 @@ struct AnthropicDocument {
         answer.finish("stop")
         answer.finish(document.stopReason)
         batch.appendUsage(
-            promptTokens: document.counts.promptTokens, completionTokens: document.counts.completionTokens, details: document.counts.details)
+            promptTokens: document.counts.promptTokens, completionTokens: document.counts.completionTokens, details: document.counts.details
+        )
         try answer.deliver(into: &batch)
     }
 
