@@ -14,6 +14,8 @@ package struct GatewayService: Service {
     private static let shutdownAllowance = Duration.milliseconds(500)
     /// Time for the interrupts of aborted requests to reach Redis. Shorter than the time to exit after a second signal.
     private static let interruptAllowance = Duration.milliseconds(300)
+    /// Maximum number of connections accepted in one turn of the event loop.
+    private static let acceptedPerTurn: ChannelOptions.Types.MaxMessagesPerReadOption.Value = 64
 
     private let settings: GatewaySettings
     private let queueSettings: QueueSettings
@@ -137,6 +139,11 @@ package struct GatewayService: Service {
                     }
                 }
                 logger.info("gateway listening", metadata: ["host": "\(settings.host)", "port": "\(port)", "gateway": "\(name)"])
+                // NIO accepts 4 connections in a turn of the loop. In a flood of connections that send at full speed, a turn takes
+                // milliseconds, and a new connection would wait for many.
+                channel.setOption(.maxMessagesPerRead, value: Self.acceptedPerTurn).whenFailure { error in
+                    logger.warning("cannot set how many connections are accepted at once", metadata: ["error": "\(error)"])
+                }
                 listening?(port)
             }, eventLoopGroup: group, logger: serverLogger)
         return Parts(context: context, gateway: gateway, connections: connections, server: server, certificates: certificates)

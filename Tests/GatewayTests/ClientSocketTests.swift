@@ -151,8 +151,8 @@ import Testing
         }
         for _ in 0..<1_000 { socket.received(message(256)) }
         #expect(socket.account.debt == 0)
-        socket.received(message(60_000))
-        #expect(socket.account.debt > 0, "an eighth of a second of a tenant's bytes is 4 MiB, and 60,000 values cost 7.3 MiB")
+        socket.received(message(50_000))
+        #expect(socket.account.debt > 0, "an eighth of a second of a tenant's bytes is 4 MiB, and 50,000 values cost 6.1 MiB")
         _ = try channel.finish(acceptAlreadyClosed: true)
     }
 

@@ -1,7 +1,6 @@
 import Contract
 import Foundation
 import JSONCodec
-import JobQueue
 import NIOCore
 import NIOHTTP1
 import RedisClient
@@ -9,6 +8,7 @@ import TestSupport
 import Testing
 
 @testable import Gateway
+@testable import JobQueue
 
 private let chat = #"{"model":"asked","messages":[{"role":"user","content":"hi"}]}"#
 private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false)

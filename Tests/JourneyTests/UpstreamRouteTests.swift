@@ -89,6 +89,27 @@ extension Journeys {
             }
         }
 
+        @Test func `a job's own time limit does not open the circuit breaker`() async throws {
+            try await withLab { lab in
+                let path = lab.folder.file("upstreams.yaml")
+                let port = lab.simulator.port
+                try Data(Self.file(lab, first: port, second: port, model: "sim-n3-g1-f60000").utf8).write(to: URL(fileURLWithPath: path))
+                let worker = try await lab.worker(
+                    "w1",
+                    [
+                        "SLUICE_UPSTREAM_URL": nil, "SLUICE_UPSTREAM_KEY": nil, "SLUICE_UPSTREAMS_FILE": path, "SLUICE_RETRIES": "0",
+                        "SLUICE_FIRST_TOKEN_TIMEOUT": "200ms",
+                    ])
+                let front = try await FrontEnd(lab.redis)
+                for _ in 0..<6 { try await front.submit(model: "m", fields: [("first_token_timeout_ms", 100)]).ended() }
+                #expect(!worker.log.contains("circuit breaker opened"))
+                // A limit that is not shorter than the worker's counts.
+                for _ in 0..<6 { try await front.submit(model: "m", fields: [("first_token_timeout_ms", 200)]).ended() }
+                #expect(worker.log.contains("circuit breaker opened"))
+                await front.close()
+            }
+        }
+
         @Test func `limits lead to the next upstream; without one the job waits`() async throws {
             try await withLab { lab in
                 let port = Ports.free()

@@ -67,14 +67,14 @@ package struct JobProducer: Sendable {
     /// How long a submission waits for the owner's turn.
     private static let turnTimeout = Duration.seconds(10)
 
-    package let redis: RedisClient
+    let redis: RedisClient
     package let settings: QueueSettings
     /// Turns of the owners' larger submissions.
     package let submissionTurns = OwnerTurns(maximum: submittedBytes)
     /// Turns of the owners' reads of log pages.
     package let pageTurns = OwnerTurns(maximum: pageBytes)
 
-    package var keys: Keys { settings.keys }
+    var keys: Keys { settings.keys }
     /// Number of partitions of the deployment.
     package var partitions: Int { keys.partitions }
     /// Runs tasks on the event loop of the connection, so that a reply resumes them without a change of thread.

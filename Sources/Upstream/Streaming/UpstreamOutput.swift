@@ -11,19 +11,6 @@ package enum UpstreamOutput: Sendable, Hashable {
     case finished(FinishReason)
 }
 
-/// Parts of the token counts, as far as the upstream reports them.
-package struct TokenDetails: Sendable, Hashable {
-    /// Prompt tokens from the provider's cache.
-    package var cached: Int?
-    /// Completion tokens that are reasoning.
-    package var reasoning: Int?
-
-    package init(cached: Int? = nil, reasoning: Int? = nil) {
-        self.cached = cached
-        self.reasoning = reasoning
-    }
-}
-
 /// The failure of a call.
 package struct UpstreamFailure: Error, Sendable, Hashable {
     package var failure: Failure

@@ -9,8 +9,6 @@ import Upstream
 extension Generation: UpstreamReceiver {
     func upstreamConnected() { machine.connected() }
 
-    func upstreamAnswered() {}
-
     func upstreamProduced(_ outputs: [UpstreamOutput], chunks: Int) {
         guard isLive else {
             // A closed call delivers nothing, so this counter stays at 0. It is counted to make that observable.

@@ -206,7 +206,7 @@ final class Generation {
     func startTimer() {
         if let timer { context.loop.cancel(timer) }
         let now = context.loop.now
-        let limit = times.next(in: machine.state, isReading: isReading).at
+        let limit = times.next(in: machine.state, isReading: isReading && call?.isDraining != true).at
         timer = context.loop.schedule(after: .nanoseconds(Int64(limit > now ? limit - now : 0))) {
             self.timer = nil
             self.timerFired()
@@ -216,9 +216,12 @@ final class Generation {
     /// Fails the attempt or the job if a timeout has expired.
     private func timerFired() {
         guard stage == .running else { return }
-        let limit = times.next(in: machine.state, isReading: isReading)
+        let limit = times.next(in: machine.state, isReading: isReading && call?.isDraining != true)
         guard limit.at <= context.loop.now else { return startTimer() }
-        if limit.failure.code == .firstTokenTimeout, let pass { context.gate.failed(pass, .firstTokenTimeout, at: context.loop.now) }
+        // A job with a short time limit of its own must not open the circuit breaker for all others.
+        if limit.failure.code == .firstTokenTimeout, !times.hasShortenedFirstTokenTimeout, let pass {
+            context.gate.failed(pass, .firstTokenTimeout, at: context.loop.now)
+        }
         closeCall()
         if limit.failure.code == .firstTokenTimeout {
             perform(
