@@ -121,6 +121,27 @@ import Testing
         }
     }
 
+    /// The worker has recorded no usage.
+    @Test func `the usage of a job that fails with its worker is an estimate of what was delivered`() async throws {
+        var settings = QueueSettings()
+        settings.lease = .milliseconds(1)
+        try await QueueFixture.run(settings: settings) { fixture in
+            var job = QueueFixture.job()
+            job.onCrash = .fail
+            let claim = try await fixture.running(job)
+            _ = try await fixture.write([.text("twelve ascii"), .reasoning("日本"), .text("four")], of: claim)
+            let other = fixture.consumer("w2", token: "t2")
+            let found = try await until("an expired lease") {
+                try await other.takeOver(partition: 0, priority: .standard, cursor: "0-0", count: 10).entries.first
+            }
+            #expect(try await other.claim(job, entry: found, leaseExpired: true) == .ended(.workerLost))
+            guard case .failed(_, let usage) = try await fixture.queue.log(job.id, after: nil).last?.event else {
+                throw QueueFixture.FixtureError.nothingToClaim
+            }
+            #expect(usage == Usage(promptTokens: 0, completionTokens: 6, estimated: true))
+        }
+    }
+
     @Test func `a second entry of the same job is dropped`() async throws {
         try await QueueFixture.run { fixture in
             let claim = try await fixture.running(QueueFixture.job())

@@ -10,9 +10,14 @@ extension JobConsumer {
     private var heartbeat: NodeHeartbeat { NodeHeartbeat(.worker, name: worker, keys: keys, lease: settings.lease) }
 
     /// Writes the heartbeat, which expires after a lease, lists this worker and removes stale workers from the list.
-    /// - Parameter milliseconds: the current time, since 1970.
     /// - Returns: the error with which Redis rejects writes; nil when it accepts them.
-    package func writeHeartbeat(_ report: WorkerReport, now milliseconds: Int) async throws(QueueError) -> QueueError? {
+    package func writeHeartbeat(_ report: WorkerReport) async throws(QueueError) -> QueueError? {
+        // By the clock of Redis: a worker whose clock is ahead would remove all others.
+        let reply = try await redis.send("TIME")
+        guard let time = reply.array, time.count == 2, let seconds = time[0].integer, (0...Int(Int32.max) * 2).contains(seconds) else {
+            throw redis.misfit(reply, to: "TIME")
+        }
+        let milliseconds = seconds * 1_000
         var pipeline = RedisPipeline()
         heartbeat.append(report.fields, to: &pipeline)
         pipeline.append("ZADD", .string(keys.workers), .integer(milliseconds), .string(worker))

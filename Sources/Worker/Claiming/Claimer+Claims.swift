@@ -17,7 +17,11 @@ extension Claimer {
                 continue
             }
             held.insert(EntryID(entry))
-            Task.immediate(executorPreference: consumer.executor) { await self.claim(entry, leaseExpired: leaseExpired) }
+            claimBegan()
+            Task.immediate(executorPreference: consumer.executor) {
+                await self.claim(entry, leaseExpired: leaseExpired)
+                self.claimEnded()
+            }
         }
         if !excess.isEmpty { Task { await self.putBack(excess) } }
     }
@@ -107,7 +111,8 @@ extension Claimer {
         var tries = 0
         while clock() - begun < lease {
             do {
-                let outcome = try await consumer.claim(job, entry: entry, leaseExpired: leaseExpired)
+                let outcome = try await consumer.claim(
+                    job, entry: entry, leaseExpired: leaseExpired, knownAttempt: pool.knownAttempt(of: job.id))
                 claimErrors.recovered(logger)
                 return outcome
             } catch {

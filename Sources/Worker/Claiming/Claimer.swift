@@ -29,6 +29,10 @@ actor Claimer: PinnedActor {
     var held: Set<EntryID> = []
     /// Jobs with a claim in progress, and the interrupt that arrived meanwhile, if any.
     var claiming: [JobID: Interrupt?] = [:]
+    /// Number of claims in progress.
+    private var openClaims = 0
+    /// Suspended `waitForClaims` calls.
+    private var waitingForClaims: [CheckedContinuation<Void, Never>] = []
     var isStopping = false
     /// Classes paused by an operator.
     private var paused: Set<JobClass> = []
@@ -214,6 +218,21 @@ actor Claimer: PinnedActor {
     func stop() {
         isStopping = true
         wake()
+    }
+
+    func claimBegan() { openClaims += 1 }
+
+    func claimEnded() {
+        openClaims -= 1
+        guard openClaims == 0 else { return }
+        for continuation in waitingForClaims { continuation.resume() }
+        waitingForClaims = []
+    }
+
+    /// Returns when no claim is in progress: each has passed its job to the pool or released its slot. After `stop` no further ones begin.
+    func waitForClaims() async {
+        guard openClaims > 0 else { return }
+        await withCheckedContinuation { waitingForClaims.append($0) }
     }
 
     /// Resumes all waits for a free slot.

@@ -17,9 +17,9 @@ final class Generation {
         case running
         /// Generating was stopped; the hand-back follows as soon as the collected output is written. → ending (interrupted), over
         case handingBack
-        /// The terminal event is decided and being written. → over
+        /// The terminal event is decided and being written. → handingBack (Redis has lost output), over
         case ending
-        /// Ended, lost, handed back or abandoned: nothing more is read or written.
+        /// Ended, lost, handed back or abandoned: nothing more is read or written. → ending (Redis has lost the end)
         case over
     }
 
@@ -27,8 +27,8 @@ final class Generation {
     enum Request {
         /// Write the collected output with the next batch. `tokens`: received since the last request.
         case write(tokens: Int)
-        /// Read the newest id of the event log, then call `logRead` or `replyLost`.
-        case readLog
+        /// Read what Redis holds of the job, then call `validated` or `replyLost`.
+        case validate
         /// Read the interrupt key, then call `interruptChecked`.
         case readInterruptKey
         /// Hand the job back, if it can still be handed back.
@@ -66,8 +66,12 @@ final class Generation {
     var isScheduled = false
     /// The next write is deferred.
     var isDeferred = false
-    /// The newest id of the log is being read. Belongs to the pool.
-    var isReadingLog = false
+    /// What Redis holds of the job is being read. Belongs to the pool.
+    var isValidating = false
+    /// The number of the connection to Redis on which the job was claimed or last validated. Nothing is written on another one.
+    var connection: Int
+    /// The terminal event was already in the log once.
+    var hasEnded = false
 
     /// Timeouts and timestamps of the job.
     var times: TimeLimits
@@ -86,6 +90,7 @@ final class Generation {
         self.candidates = candidates
         self.released = released
         self.pool = pool
+        connection = claim.connection
         machine = GenerationMachine(
             policy: GenerationMachine.Policy(
                 retries: context.settings.retries, backoff: context.settings.backoff, upstreams: candidates.count,
@@ -106,7 +111,9 @@ final class Generation {
     var upstreamName: String? { !times.hasFirstToken || candidates.isEmpty ? nil : candidates[machine.upstream].upstream.name }
 
     /// The lease renewal of this attempt, with its progress.
-    var renewal: LeaseRenewal { LeaseRenewal(id: id, entry: claim.entry, attempt: claim.attempt, progress: progress) }
+    var renewal: LeaseRenewal {
+        LeaseRenewal(id: id, entry: claim.entry, attempt: claim.attempt, progress: progress, written: output.log.written)
+    }
 
     /// The progress for the job record.
     var progress: JobProgress {

@@ -77,7 +77,7 @@ actor StatusReporter: PinnedActor {
         report.startedMilliseconds = started
         report.models = models.withLock { $0 }
         do {
-            writes.record(try await consumer.writeHeartbeat(window.lately(report, at: clock()), now: WallClock.milliseconds))
+            writes.record(try await consumer.writeHeartbeat(window.lately(report, at: clock())))
         } catch {
             logger.debug("failed to write the heartbeat", metadata: ["error": "\(error)"])
         }
