@@ -32,7 +32,7 @@ extension LoggedEvent {
         var worker = "", name = "", model = "", text = "", callID = "", arguments = "", format = "", data = "", reason = "", phase = ""
         var code = "", message = ""
         var attempt = 0, index = 0
-        var textOffset: Int?, upstreamStatus: Int?, latency: Int?, delivered: Int?, saved: Int?
+        var textOffset: Int?, textEnd: Int?, upstreamStatus: Int?, latency: Int?, delivered: Int?, saved: Int?
         var textFinish: String?
         var last = false, retryable = false
         var usage = Usage.none
@@ -47,6 +47,7 @@ extension LoggedEvent {
                 case "worker": worker = try scanner.string()
                 case "attempt": attempt = try scanner.count()
                 case "text_offset": textOffset = try scanner.optionalCount()
+                case "text_end": textEnd = try scanner.optionalCount()
                 case "name": name = try scanner.string()
                 case "model": model = try scanner.string()
                 case "index": index = try scanner.count()
@@ -96,7 +97,7 @@ extension LoggedEvent {
             .audio(
                 Audio(
                     index: fields.index, format: fields.format, data: fields.data, last: fields.last, textOffset: fields.textOffset,
-                    textFinish: fields.textFinish.flatMap(FinishReason.init)))
+                    textEnd: fields.textEnd, textFinish: fields.textFinish.flatMap(FinishReason.init)))
         case "finished": .finished(FinishReason(rawValue: fields.reason) ?? .stop, fields.usage)
         case "interrupted":
             .interrupted(

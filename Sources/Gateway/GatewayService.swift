@@ -121,7 +121,9 @@ package struct GatewayService: Service {
         let gateway = try await eventLoop.submit { NIOLoopBound(GatewayState(context: context), eventLoop: eventLoop) }.get()
         let channel = GatewayChannel(
             gateway: gateway, settings: settings, certificates: certificates,
-            responder: GatewayResponder.make(makeRouter(context).buildResponder(), readiness: context.readiness, logger: logger))
+            responder: GatewayResponder.make(
+                makeRouter(context).buildResponder(), webSocketPaths: settings.webSocketPaths, readiness: context.readiness, logger: logger)
+        )
         let (name, listening) = (settings.name, onListening)
         // Hummingbird's own start-up messages would duplicate the one below.
         var serverLogger = logger

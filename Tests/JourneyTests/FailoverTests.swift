@@ -104,7 +104,8 @@ extension Journeys {
                     #expect(try await timeouts(gateway) == 1)
                     try await until("the job to end, which the worker counts") {
                         let state = try await Self.text(group.servers[0], "HGET", "{sluice.0}:job:\(job)", "state").string
-                        return try await state == "finished" && timeouts(worker) == 1
+                        let counted = try await timeouts(worker)
+                        return state == "finished" && counted == 1
                     }
                     group.servers[1].thaw()
                     try await until("a wait that is acknowledged") {

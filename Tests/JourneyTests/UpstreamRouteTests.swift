@@ -30,12 +30,12 @@ extension Journeys {
             return path
         }
 
-        private static func worker(_ lab: Lab, _ path: String, retries: Int = 0) async throws -> Node {
+        private static func worker(_ lab: Lab, _ path: String, retries: Int = 0, concurrency: Int = 256) async throws -> Node {
             try await lab.worker(
                 "w1",
                 [
                     "SLUICE_UPSTREAM_URL": nil, "SLUICE_UPSTREAM_KEY": nil, "SLUICE_UPSTREAMS_FILE": path, "SLUICE_RETRIES": "\(retries)",
-                    "SLUICE_DEFAULT_MODEL": "m",
+                    "SLUICE_DEFAULT_MODEL": "m", "SLUICE_CONCURRENCY": "\(concurrency)",
                 ])
         }
 
@@ -138,6 +138,34 @@ extension Journeys {
                 for (earlier, later) in zip(seen, seen.dropFirst()) {
                     #expect(later.accepted - earlier.accepted >= 189_000_000, "two ran at once")
                 }
+                await front.close()
+            }
+        }
+
+        @Test func `jobs that wait for a limit hold no slot and start in order of arrival`() async throws {
+            try await withLab { lab in
+                let port = lab.simulator.port
+                let text =
+                    Self.file(lab, first: port, second: port) + """
+
+                          - name: narrow
+                            url: http://127.0.0.1:\(port)/v1
+                            models: [sim-n20-g10]
+                            concurrency: 1
+                        """
+                _ = try await Self.worker(lab, Self.write(text, lab), concurrency: 2)
+                let front = try await FrontEnd(lab.redis)
+                let all = try await lab.upstream()
+                // More than the worker has slots.
+                var jobs: [FollowedJob] = []
+                for _ in 0..<5 { jobs.append(try await front.submit(model: "sim-n20-g10")) }
+                let other = try await front.submit(model: "m")
+                #expect(try await other.ended()["type"] == "finished")
+                for job in jobs { #expect(try await job.ended()["type"] == "finished") }
+                let requests = try await lab.upstream().requests.dropFirst(all.requests.count).sorted { $0.accepted < $1.accepted }
+                // The other upstream's job was not the last, and the waiting ones kept their order.
+                #expect(requests.count == 6 && requests.last?.model == "sim-n20-g10")
+                #expect(requests.filter { $0.model == "sim-n20-g10" }.map(\.tag) == jobs.map(\.id))
                 await front.close()
             }
         }

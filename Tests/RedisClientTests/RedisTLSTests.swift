@@ -61,7 +61,8 @@ import Testing
             try await refused("rediss://localhost:\(port)", settings, "certificate")
             (settings.certificateFile, settings.keyFile) = (certificate, key)
             try await withClient("rediss://localhost:\(port)", settings: settings) { redis in
-                #expect(try await redis.send("PING") == .simple("PONG"))
+                let reply = try await redis.send("PING")
+                #expect(reply == .simple("PONG"))
             }
             settings.keyFile = "/nonexistent.pem"
             try await refused("rediss://localhost:\(port)", settings, "/nonexistent.pem")
@@ -81,7 +82,8 @@ import Testing
             var settings = RedisSettings.forTests
             (settings.caFile, settings.certificateFile, settings.keyFile) = (certificate, certificate, key)
             try await withClient("rediss+sentinel://localhost:\(sentinel)/main", settings: settings) { redis in
-                #expect(try await redis.send("SET", "k", "v") == .simple("OK"))
+                let reply = try await redis.send("SET", "k", "v")
+                #expect(reply == .simple("OK"))
                 #expect(redis.server == "127.0.0.1:\(port)")
             }
             await process.destroy()

@@ -62,7 +62,7 @@ extension Claimer {
         guard case .claimed(let claim) = outcome else { return releaseSlot(of: entry) }
         metrics.claims.increment()
         if claim.attempt == 1 { metrics.waited(claim) }
-        pool.begin(claim, earlier: earlier, interrupt: interrupt) { self.released(entry) }
+        pool.begin(claim, earlier: earlier, interrupt: interrupt) { self.slotChanged($0, of: entry) }
     }
 
     /// Maximum bytes of a job that is parsed on the event loop. Larger ones would delay the claims and interrupts of others.

@@ -42,8 +42,8 @@ final class Generation {
     let claim: Claim
     var id: JobID { claim.job.id }
     let context: GenerationContext
-    /// Called by the pool when this worker no longer owns the job.
-    let released: @Sendable () -> Void
+    /// Told by the pool and by the generation how the job uses a slot.
+    let slot: @Sendable (SlotUse) -> Void
     private let pool: (Generation, Request) -> Void
 
     var stage = Stage.running
@@ -54,6 +54,8 @@ final class Generation {
     var call: UpstreamCall?
     /// The permission for the current request.
     var pass: UpstreamGate.Pass?
+    /// The place among the jobs that wait for a limit of an upstream; nil while it does not wait.
+    private var waiter: UpstreamGate.Waiter?
     var speech: SpeechRun?
     /// False while reading from the upstream is paused by back pressure.
     var isReading = true
@@ -82,13 +84,13 @@ final class Generation {
     ///   - candidates: the upstreams that serve the job's model, in order of preference.
     ///   - pool: carries out requests before it returns.
     init(
-        claim: Claim, candidates: [UpstreamRoute.Candidate], context: GenerationContext, released: @escaping @Sendable () -> Void,
+        claim: Claim, candidates: [UpstreamRoute.Candidate], context: GenerationContext, slot: @escaping @Sendable (SlotUse) -> Void,
         pool: @escaping (Generation, Request) -> Void
     ) {
         self.claim = claim
         self.context = context
         self.candidates = candidates
-        self.released = released
+        self.slot = slot
         self.pool = pool
         connection = claim.connection
         machine = GenerationMachine(
@@ -175,13 +177,16 @@ final class Generation {
 
     /// Sends the request to one upstream, if its breaker and limits permit.
     private func dial(_ candidate: UpstreamRoute.Candidate) {
-        switch context.gate.admit(candidate, isForced: machine.ignoresOpenBreaker, at: context.loop.now) {
-        case .admitted(let pass): self.pass = pass
-        case .refused(let wait):
-            perform(machine.refused(wait: wait, jitter: .random(in: 0.5...1)))
-            // The total timeout of the job also applies while it waits.
-            if machine.state == .backoff { startTimer() }
-            return
+        let waiter = self.waiter ?? UpstreamGate.Waiter { [weak self] in self?.limitMayAllow() }
+        switch context.gate.admit(candidate, isForced: machine.ignoresOpenBreaker, for: waiter, at: context.loop.now) {
+        case .admitted(let pass):
+            self.pass = pass
+            stopWaitingForLimit()
+        case .refused: return waitForUpstream(machine.refused(jitter: .random(in: 0.5...1)))
+        case .limited(let wait):
+            if self.waiter == nil { slot(.waitsForLimit) }
+            self.waiter = waiter
+            return waitForUpstream(machine.limited(wait: wait))
         }
         var body = claim.job.request
         body["model"] = .string(candidate.model)
@@ -196,6 +201,34 @@ final class Generation {
             releasePass()
             perform(machine.fail(error))
         }
+    }
+
+    /// Tries the next upstream, or backs off. The total timeout of the job also applies while it waits.
+    private func waitForUpstream(_ action: GenerationMachine.Action) {
+        perform(action)
+        if machine.state == .backoff { startTimer() }
+    }
+
+    /// Tries again before the back-off is over: it is this job's turn at an upstream.
+    private func limitMayAllow() {
+        guard let backoffTimer else { return }
+        context.loop.cancel(backoffTimer)
+        self.backoffTimer = nil
+        request(.readInterruptKey)
+    }
+
+    /// Leaves the queues of all limits and takes a slot again.
+    private func stopWaitingForLimit() {
+        guard waiter != nil else { return }
+        waiter = nil
+        slot(.occupied)
+    }
+
+    /// Leaves the queues of all limits, because the job ends or leaves this worker.
+    func leaveLimits() {
+        guard let waiter else { return }
+        context.gate.leave(waiter)
+        stopWaitingForLimit()
     }
 
     /// Continues after the interrupt key was read: ends the job, or sends the request.

@@ -150,19 +150,21 @@ struct GenerationMachine {
         return .dial(upstream)
     }
 
-    /// Handles a refused admission (open breaker or exhausted limits): tries the next upstream at once, and backs off after the last.
-    /// Does not count as a retry.
-    /// - Parameters:
-    ///   - wait: minimum wait.
-    ///   - jitter: factor of the back-off, 0.5 to 1.
-    mutating func refused(wait: Duration, jitter: Double) -> Action {
+    /// Handles an open breaker: tries the next upstream at once, and backs off after the last. Does not count as a retry.
+    /// - Parameter jitter: factor of the back-off, 0.5 to 1.
+    mutating func refused(jitter: Double) -> Action {
+        limited(wait: Backoff.bound(from: policy.backoff.lowerBound, to: .seconds(1), attempt: refusals) * jitter)
+    }
+
+    /// Handles an exhausted limit: tries the next upstream at once, and waits after the last. Does not count as a retry.
+    mutating func limited(wait: Duration) -> Action {
         if upstream + 1 < policy.upstreams {
             upstream += 1
             return .dial(upstream)
         }
         refusals += 1
         state = .backoff
-        return .backOff(max(wait, Backoff.bound(from: policy.backoff.lowerBound, to: .seconds(1), attempt: refusals - 1) * jitter))
+        return .backOff(wait)
     }
 
     /// The request was sent.

@@ -73,11 +73,12 @@ actor GenerationPool: PinnedActor {
     /// - Parameters:
     ///   - earlier: the event log of earlier attempts; empty for the first one.
     ///   - interrupt: an interrupt that arrived during the claim.
-    ///   - released: called once, on the loop, when this worker no longer owns the job; not called by `abandon`.
+    ///   - slot: called on the loop whenever the job's use of a slot changes. The last call is `released`, when this worker no longer owns the
+    ///     job; `abandon` does not call it.
     nonisolated func begin(
-        _ claim: Claim, earlier: [LoggedEvent], interrupt: Interrupt?, released: @escaping @Sendable () -> Void
+        _ claim: Claim, earlier: [LoggedEvent], interrupt: Interrupt?, slot: @escaping @Sendable (SlotUse) -> Void
     ) {
-        onLoop { $0.start(claim, earlier: earlier, interrupt: interrupt, released: released) }
+        onLoop { $0.start(claim, earlier: earlier, interrupt: interrupt, slot: slot) }
     }
 
     /// Interrupts a job; does nothing for one that does not run here. The upstream connection that is being read from, if any, is shut down
@@ -110,17 +111,17 @@ actor GenerationPool: PinnedActor {
     // MARK: starting and removing jobs
 
     private func start(
-        _ claim: Claim, earlier: [LoggedEvent], interrupt: Interrupt?, released: @escaping @Sendable () -> Void
+        _ claim: Claim, earlier: [LoggedEvent], interrupt: Interrupt?, slot: @escaping @Sendable (SlotUse) -> Void
     ) {
         // An older attempt in this worker lost its lease without noticing.
         if let old = generations[claim.job.id] {
-            guard old.claim.attempt < claim.attempt else { return released() }
+            guard old.claim.attempt < claim.attempt else { return slot(.released) }
             old.ownershipLost()
         }
         attempts.withLock { $0[claim.job.id] = claim.attempt }
         let model = claim.job.model ?? context.settings.defaultModel
         let generation = Generation(
-            claim: claim, candidates: route.candidates(for: model), context: context, released: released
+            claim: claim, candidates: route.candidates(for: model), context: context, slot: slot
         ) { generation, request in
             self.carryOut(request, of: generation)
         }
@@ -179,7 +180,7 @@ actor GenerationPool: PinnedActor {
         guard generations[generation.id] === generation else { return }
         generations[generation.id] = nil
         if isEnded { remember(generation) } else { forget(generation) }
-        generation.released()
+        generation.slot(.released)
         if generations.isEmpty { stopWaiting() }
     }
 

@@ -131,6 +131,10 @@ enum SettingTable {
         Setting(
             "SLUICE_ALLOWED_ORIGINS", .list, nil, [.gateway],
             "Allowed Origin headers of browsers, for WebSockets and CORS (unset: the same host)."),
+        Setting("SLUICE_WEBSOCKET_PATHS", .list, "/ws/agent/stream", [.gateway], "Paths of the WebSocket, separated by commas."),
+        Setting(
+            "SLUICE_VOICE_RATE", .integer(8_000...48_000), "16000", [.gateway],
+            "Sample rate of the voice on WebSockets, in Hz; a client may choose another one in REGISTER."),
         Setting(
             "SLUICE_GRACE", .duration(.zero ... .seconds(3_600)), "10s", [.gateway],
             "How long the requests of a lost WebSocket continue before they are interrupted, unless the client resumes them."),

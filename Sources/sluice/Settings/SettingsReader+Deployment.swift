@@ -1,6 +1,7 @@
 import Contract
 import JobQueue
 import RedisClient
+import Support
 
 /// The settings that every node of a deployment shares: the address of Redis and the queue's limits.
 ///
