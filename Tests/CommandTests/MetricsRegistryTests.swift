@@ -1,4 +1,6 @@
 import CoreMetrics
+import Foundation
+import TestSupport
 import Testing
 
 @testable import Observability
@@ -38,6 +40,13 @@ struct MetricsRegistryTests {
         let names = Set(MetricHelp.texts.keys)
         #expect(names.allSatisfy { !$0.hasSuffix("_total") || !names.contains(String($0.dropLast(6))) })
         #expect(MetricHelp.texts.values.allSatisfy { !$0.isEmpty && !$0.contains("\n") && !$0.contains("\\") })
+    }
+
+    @Test func `every documented metric has a HELP text`() throws {
+        let article = try String(contentsOf: Repository.root.appending(path: "Sources/sluice/sluice.docc/Metrics.md"), encoding: .utf8)
+        let names = article.split(separator: "\n").compactMap { $0.prefixMatch(of: /\| `(sluice_[a-z0-9_]+)`/).map { String($0.output.1) } }
+        #expect(names.count > 40)
+        #expect(names.filter { MetricHelp.texts[$0] == nil } == [])
     }
 
     @Test func `histograms are cumulative`() {
