@@ -135,6 +135,11 @@ package struct GatewayService: Service {
                 address: .hostname(settings.host, port: settings.port), serverName: "sluice", backlog: 4_096),
             onServerRunning: { [logger, settings] channel in
                 let port = channel.localAddress?.port ?? settings.port
+                channel.eventLoop.execute {
+                    do { try channel.pipeline.syncOperations.addHandler(AcceptErrorLog(logger: logger), position: .first) } catch {
+                        logger.debug("listener closed at its start", metadata: ["error": "\(error)"])
+                    }
+                }
                 logger.info("gateway listening", metadata: ["host": "\(settings.host)", "port": "\(port)", "gateway": "\(name)"])
                 // NIO accepts 4 connections in a turn of the loop. In a flood of connections that send at full speed, a turn takes
                 // milliseconds, and a new connection would wait for many.

@@ -32,10 +32,18 @@ package struct GatewaySettings: Sendable {
 
     /// Maximum size of one message with all its fragments (`SLUICE_MAX_MESSAGE`, 1 MiB). The close code is 1009.
     package var messageMaximum = 1 << 20
+    /// Maximum size of the body of a request to `/v1/*`, decompressed (`SLUICE_MAX_BODY`, 8 MiB). The response is 413.
+    package var bodyMaximum = 8 << 20
     /// Maximum nesting depth of the JSON of a message (`SLUICE_MAX_JSON_DEPTH`, 32).
     package var jsonDepthMaximum = 32
     /// Maximum size of an HTTP request head (`SLUICE_MAX_HEADER`, 16 KiB).
     package var headerMaximum = 16 << 10
+    /// How long the head of a streamed completion waits for a failure that can be reported as an HTTP status. Afterwards the head is sent, so
+    /// that proxies see an answer before the first token.
+    var streamHeadDelay: Duration = .milliseconds(250)
+    /// The `finish_reason` of an interrupted chat completion (`SLUICE_FINISH_REASON_INTERRUPTED`): `stop`, which strict clients know, or
+    /// `interrupted`.
+    package var interruptedFinishReason = "stop"
     /// Maximum unsent bytes of one socket (`SLUICE_MAX_OUTGOING`, 1 MB). The close code is 4430.
     package var outgoingMaximum = 1_000_000
     /// Maximum bytes that all clients of one tenant leave unread in their sockets, event streams and completions
@@ -83,7 +91,7 @@ package struct GatewaySettings: Sendable {
     package var socketsPerAddress: Int?
     /// Effective maximum of WebSockets per client address; 0: no limit.
     var addressShare: Int { socketsPerAddress ?? max(1, socketsMaximum / 4) }
-    /// Origins that may open a WebSocket, compared exactly (`SLUICE_ALLOWED_ORIGINS`). Nil: only the request's own host. Requests without
+    /// Origins that may open a WebSocket and use `/v1/*` (CORS), compared exactly (`SLUICE_ALLOWED_ORIGINS`). Nil: only the request's own host. Requests without
     /// an `Origin` header do not come from a browser and are accepted.
     package var allowedOrigins: [String]?
 

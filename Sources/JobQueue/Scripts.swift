@@ -12,6 +12,7 @@ package enum Scripts {
     package static let putBack = script("put_back", PackageResources.put_back_lua)
     package static let reject = script("reject", PackageResources.reject_lua)
     package static let forgetConsumer = script("forget_consumer", PackageResources.forget_consumer_lua)
+    static let restoreEntries = script("restore_entries", PackageResources.restore_entries_lua)
     package static let depth = script("depth", PackageResources.depth_lua)
     package static let logPage = script("log_page", PackageResources.log_page_lua)
     static let checkEntry = script("check_entry", PackageResources.check_entry_lua)
@@ -22,7 +23,7 @@ package enum Scripts {
     static let sessionEnd = sessionScript("session_end", PackageResources.session_end_lua)
 
     /// The scripts that a worker calls. They are loaded at start, so that no hot path receives NOSCRIPT.
-    package static let ofWorker = [take, claim, renew, finish, handBack, putBack, reject, forgetConsumer, depth]
+    package static let ofWorker = [take, claim, renew, finish, handBack, putBack, reject, forgetConsumer, restoreEntries, depth]
 
     /// The scripts that a gateway calls, loaded at each connect.
     static let ofGateway = [submit, interrupt, logPage, checkEntry, startAgain, sessionClaim, sessionSave, sessionEnd]

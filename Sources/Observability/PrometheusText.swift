@@ -10,7 +10,7 @@ enum PrometheusText {
     static func render(_ registry: MetricsRegistry, process: ProcessMetrics?) -> String {
         var out = ""
         for (name, family) in registry.families.sorted(by: { $0.key < $1.key }) {
-            out += "# TYPE \(name) \(family.type)\n"
+            begin(name, type: family.type, to: &out)
             for (labels, series) in family.series.sorted(by: { $0.key < $1.key }) {
                 switch series {
                 case .counter(let counter): append(name, labels, counter.value, to: &out)
@@ -20,7 +20,7 @@ enum PrometheusText {
             }
         }
         append("sluice_metrics_series_refused_total", type: "counter", registry.refused.value, to: &out)
-        out += "# TYPE sluice_build_info gauge\n"
+        begin("sluice_build_info", type: "gauge", to: &out)
         let build = [("version", BuildInformation.version), ("configuration", BuildInformation.configuration)]
         append("sluice_build_info", labels(build), 1, to: &out)
         if let process {
@@ -73,8 +73,15 @@ enum PrometheusText {
         return value.description
     }
 
+    /// Begins a metric with its HELP and TYPE lines.
+    private static func begin(_ name: String, type: String, to out: inout String) {
+        if let help = MetricHelp.texts[name] { out += "# HELP \(name) \(help)\n" }
+        out += "# TYPE \(name) \(type)\n"
+    }
+
     private static func append(_ name: String, type: String, _ value: Double, to out: inout String) {
-        out += "# TYPE \(name) \(type)\n\(name) \(number(value))\n"
+        begin(name, type: type, to: &out)
+        out += "\(name) \(number(value))\n"
     }
 
     private static func append(_ name: String, _ labels: String, _ value: Double, to out: inout String) {

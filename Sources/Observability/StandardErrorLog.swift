@@ -1,8 +1,9 @@
+import CoreMetrics
 import Glibc
 import Logging
-import Support
+import Synchronization
 
-/// A log handler that writes each line to standard error with one write(2), so that lines of several threads and processes do not mix.
+/// A log handler that renders each event as a line and passes it to the process's `LogWriter`.
 package struct StandardErrorLog: LogHandler {
     package var metadata: Logger.Metadata = [:]
     package var metadataProvider: Logger.MetadataProvider?
@@ -10,10 +11,6 @@ package struct StandardErrorLog: LogHandler {
 
     private let format: LogFormat
     private let write: @Sendable ([UInt8]) -> Void
-
-    package init(format: LogFormat, level: Logger.Level, metadataProvider: Logger.MetadataProvider? = nil) {
-        self.init(format: format, level: level, metadataProvider: metadataProvider, write: Self.writeToStandardError)
-    }
 
     init(
         format: LogFormat, level: Logger.Level, metadataProvider: Logger.MetadataProvider? = nil,
@@ -39,24 +36,27 @@ package struct StandardErrorLog: LogHandler {
         if let error = event.error, merged["error"] == nil { merged["error"] = "\(error)" }
         write(LogLine(time: .now, level: event.level, message: event.message.description, metadata: merged).render(format))
     }
-
-    /// Writes a line. Errors lose the rest of the line, because there is no other place to report them.
-    private static func writeToStandardError(_ line: [UInt8]) {
-        var position = 0
-        while position < line.count {
-            let written = SystemCalls.write(line, from: position, to: STDERR_FILENO)
-            guard written > 0 else { return }
-            position += written
-        }
-    }
 }
 
 /// Start of logging and metrics.
 package enum Telemetry {
+    private static let writer = Mutex<LogWriter?>(nil)
+
     /// Installs the backends of swift-log and swift-metrics. Call it once per process, before the first logger or metric is created.
     package static func start(logLevel: Logger.Level, logFormat: LogFormat) {
-        LoggingSystem.bootstrap(
-            { _, provider in StandardErrorLog(format: logFormat, level: logLevel, metadataProvider: provider) }, metadataProvider: nil)
         startMetrics()
+        let dropped = Counter(label: "sluice_log_lines_dropped_total")
+        dropped.increment(by: 0)
+        let log = LogWriter(format: logFormat) { dropped.increment() }
+        log.start()
+        writer.withLock { $0 = log }
+        LoggingSystem.bootstrap(
+            { _, provider in
+                StandardErrorLog(format: logFormat, level: logLevel, metadataProvider: provider) { log.append($0) }
+            }, metadataProvider: nil)
+        atexit { Telemetry.flush() }
     }
+
+    /// Waits until the log is written, at most a second. Called at the end of the process, except by `_exit`.
+    package static func flush() { writer.withLock { $0 }?.flush() }
 }

@@ -78,7 +78,11 @@ package struct WorkerService: Service {
         let token = ULID(milliseconds: UInt64(clamping: WallClock.milliseconds)).description
         let consumer = JobConsumer(connections: connections, settings: queueSettings, worker: settings.name, token: token)
         let parts = try Parts(consumer: consumer, loop: loop, settings: settings, metrics: metrics, logger: logger)
-        upstreams.connect { parts.pool.reload($0) }
+        parts.reporter.serve(settings.upstreams)
+        upstreams.connect {
+            parts.pool.reload($0)
+            parts.reporter.serve($0)
+        }
         let probe = EventLoopLagProbe(eventLoop: eventLoop, loop: loop, metrics: metrics).start()
         defer { probe.cancel() }
         try await withThrowingTaskGroup(of: Void.self) { tasks in
@@ -86,8 +90,9 @@ package struct WorkerService: Service {
             if let listen = settings.metricsListen {
                 let endpoints = WorkerEndpoints(
                     host: listen.host, port: listen.port,
-                    readiness: { [drain = parts.drain] in drain.hasBegun ? "draining" : connections.fault }, metrics: settings.metricsText,
-                    logger: logger)
+                    readiness: { [drain = parts.drain, writes = parts.reporter.writes] in
+                        drain.hasBegun ? "draining" : connections.fault ?? writes.problem
+                    }, metrics: settings.metricsText, logger: logger)
                 tasks.addTask { try await endpoints.run() }
             }
             tasks.addTask {

@@ -1,4 +1,5 @@
 import Contract
+import Dispatch
 import JSONCodec
 import Logging
 import Synchronization
@@ -65,6 +66,41 @@ struct LogLineTests {
             as [(Int64, String)])
     func `timestamps are in UTC with milliseconds`(milliseconds: Int64, text: String) {
         #expect(Timestamp(milliseconds: milliseconds).description == text)
+    }
+
+    /// Logging never blocks: while a write does not return, each line is either kept or counted as dropped.
+    @Test func `an unread log drops lines, counts them and reports them once`() {
+        let (entered, gate) = (DispatchSemaphore(value: 0), DispatchSemaphore(value: 0))
+        let isOpen = Atomic<Bool>(false)
+        let written = Mutex<[String]>([])
+        let drops = Atomic<Int>(0)
+        let writer = LogWriter(
+            format: .text, maximumSize: 1_000,
+            write: { line in
+                if !isOpen.load(ordering: .acquiring) {
+                    entered.signal()
+                    gate.wait()
+                }
+                written.withLock { $0.append(String(decoding: line, as: UTF8.self)) }
+                return true
+            }, onDrop: { drops.wrappingAdd(1, ordering: .relaxed) })
+        writer.start()
+        let line = [UInt8](repeating: UInt8(ascii: "x"), count: 100)
+        writer.append(line)
+        entered.wait()
+        for _ in 0..<99 { writer.append(line) }
+        // The thread has taken one line, and the buffer holds ten.
+        let dropped = drops.load(ordering: .relaxed)
+        #expect(dropped == 89)
+        isOpen.store(true, ordering: .releasing)
+        gate.signal()
+        writer.flush()
+        let lines = written.withLock { $0 }
+        #expect(lines.count { $0.hasPrefix("xxx") } == 100 - dropped)
+        #expect(lines.filter { $0.contains("log lines dropped") }.map { $0.hasSuffix("lines=\(dropped)\n") } == [true])
+        writer.append(Array("after\n".utf8))
+        writer.flush()
+        #expect(written.withLock { $0.last } == "after\n")
     }
 
     @Test func `the innermost metadata takes precedence`() {

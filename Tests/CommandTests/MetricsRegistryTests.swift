@@ -1,4 +1,6 @@
 import CoreMetrics
+import Foundation
+import TestSupport
 import Testing
 
 @testable import Observability
@@ -27,6 +29,24 @@ struct MetricsRegistryTests {
         #expect(lines.contains("sluice_in_flight 2.5"))
         #expect(lines.contains("sluice_meter 3"))
         #expect(lines.count { $0.hasPrefix("# TYPE sluice_jobs_finished_total") } == 1)
+    }
+
+    @Test func `metrics have HELP texts, and no counter has a gauge's name`() throws {
+        let registry = MetricsRegistry()
+        Counter(label: "sluice_jobs_claimed_total", factory: registry).increment()
+        let lines = text(registry)
+        #expect(lines.contains("# HELP sluice_jobs_claimed_total Jobs claimed"))
+        // OpenMetrics names a counter's family without the suffix.
+        let names = Set(MetricHelp.texts.keys)
+        #expect(names.allSatisfy { !$0.hasSuffix("_total") || !names.contains(String($0.dropLast(6))) })
+        #expect(MetricHelp.texts.values.allSatisfy { !$0.isEmpty && !$0.contains("\n") && !$0.contains("\\") })
+    }
+
+    @Test func `every documented metric has a HELP text`() throws {
+        let article = try String(contentsOf: Repository.root.appending(path: "Sources/sluice/sluice.docc/Metrics.md"), encoding: .utf8)
+        let names = article.split(separator: "\n").compactMap { $0.prefixMatch(of: /\| `(sluice_[a-z0-9_]+)`/).map { String($0.output.1) } }
+        #expect(names.count > 40)
+        #expect(names.filter { MetricHelp.texts[$0] == nil } == [])
     }
 
     @Test func `histograms are cumulative`() {

@@ -153,6 +153,16 @@ struct EventTests {
         #expect(Usage(["prompt_tokens": 1, "completion_tokens": 2])?.estimated == true)
     }
 
+    @Test func `details of the usage are kept, and added where they are known`() throws {
+        let usage = Usage(promptTokens: 9, completionTokens: 8, estimated: false, cachedTokens: 7, reasoningTokens: 6)
+        #expect(Usage(usage.json) == usage)
+        let logged = LoggedEvent(id: EventID(attempt: 1, sequence: 1), event: .finished(.stop, usage))
+        #expect(try LoggedEvent(parsing: logged.json).event == .finished(.stop, usage))
+        let other = Usage(promptTokens: 1, completionTokens: 1, estimated: false, reasoningTokens: 1)
+        #expect(usage + other == Usage(promptTokens: 10, completionTokens: 9, estimated: false, cachedTokens: 7, reasoningTokens: 7))
+        #expect(!other.json.text.contains("cached_tokens"))
+    }
+
     @Test(arguments: [
         ("-9223372036854775808", 0), ("-1", 0), ("9223372036854775807", Int.maximumExact), ("1e300", Int.maximumExact),
         ("1e400", Int.maximumExact), ("-1e400", 0), ("7.0", 7),

@@ -48,8 +48,22 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
         }
     }
 
+    @Test func `the head of a stream does not wait for the first output`() async throws {
+        try await withHTTPLab(settings: { $0.streamHeadDelay = .zero }) { lab in
+            let connection = try await RawHTTPConnection(lab.port)
+            try await connection.request("POST", "/v1/chat/completions", body: streamed)
+            // No worker has claimed the job.
+            try await connection.wait(for: "text/event-stream")
+            let worker = try await lab.claim()
+            try await worker.end(.failed(Failure(.rateLimited, "slow down", upstreamStatus: 429), .none))
+            try await connection.wait(for: #""code":"rate_limited""#)
+            #expect(!connection.received.value.contains("[DONE]"))
+            try await connection.close()
+        }
+    }
+
     @Test(arguments: [false, true]) func `a failure before output is an HTTP status`(streams: Bool) async throws {
-        try await withHTTPLab { lab in
+        try await withHTTPLab(settings: { $0.streamHeadDelay = .seconds(40) }) { lab in
             async let answer = lab.post("/v1/chat/completions", streams ? streamed : chat)
             let worker = try await lab.claim()
             try await worker.end(.failed(Failure(.rateLimited, "slow down", upstreamStatus: 429), .none))

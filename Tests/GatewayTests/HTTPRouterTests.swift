@@ -28,8 +28,39 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
         }
     }
 
+    @Test func `pages of listed origins may use the API`() async throws {
+        try await withHTTPLab(settings: { $0.allowedOrigins = ["https://chat.example"] }) { lab in
+            func preflight(_ origin: String) async throws -> HTTPAnswer {
+                try await HTTPCall.send(
+                    .OPTIONS, lab.port, "/v1/chat/completions",
+                    headers: [
+                        "origin": origin, "access-control-request-method": "POST",
+                        "access-control-request-headers": "authorization, x-stainless-os",
+                    ])
+            }
+            let allowed = try await preflight("https://chat.example")
+            #expect(allowed.status == 204 && allowed.headers["access-control-allow-origin"] == "https://chat.example")
+            #expect(allowed.headers["access-control-allow-methods"]?.contains("POST") == true)
+            #expect(allowed.headers["access-control-allow-headers"] == "authorization, x-stainless-os")
+            #expect(try await preflight("https://evil.example").headers["access-control-allow-origin"] == nil)
+            // Errors too: a page must be able to read why its request failed.
+            for (path, key) in [("/v1/models", "tenant-a-test-key"), ("/v1/models", "wrong"), ("/v1/jobs/p0-x", "tenant-a-test-key")] {
+                let answer = try await lab.get(path, key: key, headers: ["origin": "https://chat.example"])
+                #expect(answer.headers["access-control-allow-origin"] == "https://chat.example", "\(path)")
+            }
+            #expect(try await lab.get("/v1/models", headers: ["origin": "https://evil.example"]).headers["vary"] == nil)
+        }
+    }
+
+    @Test func `a model by its id`() async throws {
+        try await withHTTPLab { lab in
+            let model = try await lab.get("/v1/models/one")
+            #expect(model.status == 200 && model.json?["id"] == "one" && model.json?["object"] == "model")
+        }
+    }
+
     @Test func `every error is JSON`() async throws {
-        try await withHTTPLab(settings: { $0.messageMaximum = 1_000 }) { lab in
+        try await withHTTPLab(settings: { $0.bodyMaximum = 1_000 }) { lab in
             let large = #"{"request":{"x":""# + String(repeating: "x", count: 1_000) + #""}}"#
             let table: [(HTTPAnswer, Int, String)] = [
                 (try await lab.get("/nothing", key: nil), 404, "not_found"),
@@ -39,6 +70,11 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
                 (try await lab.get("/v1/models", key: nil), 401, "invalid_api_key"),
                 (try await lab.get("/v1/models", key: "wrong"), 401, "invalid_api_key"),
                 (try await lab.post("/v1/jobs", large), 413, "payload_too_large"),
+                (
+                    try await lab.post("/v1/jobs", "{}", headers: ["content-encoding": "gzip"]), 415, "unsupported_content_encoding"
+                ),
+                (try await lab.get("/v1/models/three"), 404, "model_not_found"),
+                (try await lab.post("/v1/jobs", #"{"request":{"modalities":["audio"]}}"#), 400, "unsupported_parameter"),
                 (try await lab.post("/v1/jobs", "{"), 400, "invalid_request"),
                 (try await lab.get("/v1/jobs/p0-nobody"), 404, "job_not_found"),
                 (try await lab.get("/v1/jobs/p0-nobody/events"), 404, "job_not_found"),

@@ -67,7 +67,7 @@ import Testing
             name: "many fields", request: "GET /healthz HTTP/1.1\r\nHost: x\r\n\(String(repeating: "X: y\r\n", count: 300))\r\n",
             answer: "HTTP/1.1 431 "),
         Case(name: "an endless path", request: "GET /\(String(repeating: "y", count: 300_000))", answer: "HTTP/1.1 431 "),
-        Case(name: "HTTP/1.0", request: "GET /healthz HTTP/1.0\r\n\r\n", answer: "HTTP/1.1 200 "),
+        Case(name: "HTTP/1.0", request: "GET /healthz HTTP/1.0\r\n\r\n", answer: "HTTP/1.0 200 "),
         Case(name: "an upgrade with a body", request: socket(upgrade + "Content-Length: 5\r\n") + "hello", answer: "HTTP/1.1 400 "),
         Case(name: "two origins", request: socket(upgrade + "Origin: http://x\r\nOrigin: http://evil\r\n"), answer: "HTTP/1.1 403 "),
         Case(name: "an incomplete body", request: post("Content-Length: 5\r\n", "{"), answer: "HTTP/1.1 408 "),
@@ -129,7 +129,7 @@ import Testing
         if test.closes {
             let said = try await connection.end()
             #expect(
-                said.components(separatedBy: "HTTP/1.1").count == (test.answer == nil ? 1 : 2), "\(test.name): one answer, \(said)")
+                said.components(separatedBy: "HTTP/1.").count == (test.answer == nil ? 1 : 2), "\(test.name): one answer, \(said)")
             #expect(test.answer != nil || said == "<closed>", "\(test.name): \(said)")
         } else {
             #expect(!connection.received.value.contains("<closed>"), "\(test.name)")
@@ -187,10 +187,74 @@ import Testing
             try await until("three answers") { statuses(connection.received.value).count == 3 }
             try await connection.send("rubbish\r\n\r\n")
             #expect(statuses(try await connection.end()) == ["200", "404", "200", "400"])
-            // Only the first request of a connection can open a WebSocket; a later upgrade request is the last one that is read.
-            let late = try await RawHTTPConnection(gateway.port)
-            try await late.send(get("/healthz") + Self.socket(Self.upgrade) + get("/healthz"))
-            #expect(statuses(try await late.end()) == ["200", "426"])
+        }
+    }
+
+    /// REGISTER as a WebSocket frame. A mask of zeros leaves the payload unchanged.
+    private static let register: [UInt8] = {
+        let message = Array(WebSocketClient.envelope("REGISTER", ["auth": ["type": "API_KEY", "api_key": "tenant-a-test-key"]]).utf8)
+        return [0x81, 0xFE, UInt8(message.count >> 8), UInt8(message.count & 0xFF), 0, 0, 0, 0] + message
+    }()
+
+    @Test(arguments: [false, true])
+    func `a connection that has served requests can open a WebSocket`(pipelined: Bool) async throws {
+        try await withWebSocketLab { lab in
+            let gateway = try await lab.gateway()
+            let connection = try await RawHTTPConnection(gateway.port)
+            let requests = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nGET /nothing HTTP/1.1\r\nHost: x\r\n\r\n"
+            let upgrade = Array(Self.socket(Self.upgrade).utf8) + Self.register
+            if pipelined {
+                try await connection.send(Array(requests.utf8) + upgrade)
+            } else {
+                try await connection.send(requests)
+                try await connection.wait(for: "not_found")
+                try await connection.send(upgrade)
+            }
+            try await connection.wait(for: "REGISTER_ACK")
+            let statuses = connection.received.value.components(separatedBy: "HTTP/1.1 ").dropFirst().map { $0.prefix(3) }
+            #expect(statuses == ["200", "404", "101"])
+            try await connection.close()
+            // Frames in both directions after the stream of requests is over.
+            let client = try await lab.client(gateway)
+            await client.close()
+        }
+    }
+
+    @Test func `a rejected upgrade after other requests waits for their responses`() async throws {
+        try await withWebSocketLab { lab in
+            let gateway = try await lab.gateway { $0.allowedOrigins = ["https://chat.example"] }
+            let connection = try await RawHTTPConnection(gateway.port)
+            try await connection.send(
+                "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" + Self.socket(Self.upgrade + "Origin: https://evil.example\r\n"))
+            let statuses = try await connection.end().components(separatedBy: "HTTP/1.1 ").dropFirst().map { $0.prefix(3) }
+            #expect(statuses == ["200", "403"])
+        }
+    }
+
+    @Test(arguments: ["", "Connection: keep-alive\r\n"])
+    func `an HTTP 1_0 client gets no chunks and a closed connection`(header: String) async throws {
+        try await withWebSocketLab { lab in
+            let gateway = try await lab.gateway()
+            let connection = try await RawHTTPConnection(gateway.port)
+            try await connection.send("GET /metrics HTTP/1.0\r\n\(header)\r\n")
+            let answer = try await connection.end().lowercased()
+            #expect(answer.hasPrefix("http/1.0 200 ") && answer.contains("connection: close\r\n"))
+            #expect(!answer.contains("transfer-encoding"))
+        }
+    }
+
+    @Test func `every response has the id of its request`() async throws {
+        try await withWebSocketLab { lab in
+            let gateway = try await lab.gateway()
+            let own = try await HTTPCall.get(gateway.port, "/healthz", headers: ["x-request-id": "mine-1"])
+            #expect(own.headers["x-request-id"] == "mine-1")
+            for path in ["/healthz", "/nothing", "/v1/models", "/ws/agent/stream"] {
+                let id = try await HTTPCall.get(gateway.port, path, headers: ["x-request-id": "not valid"]).headers["x-request-id"]
+                #expect(id?.hasPrefix("req_") == true && id?.utf8.count == 20, "\(path)")
+            }
+            let malformed = try await RawHTTPConnection(gateway.port)
+            try await malformed.send("GET / HTTP/1.1\r\n\r\n")
+            #expect(try await malformed.end().contains("x-request-id: req_"))
         }
     }
 }

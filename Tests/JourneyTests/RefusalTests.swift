@@ -41,7 +41,7 @@ extension Journeys {
                 let gateway = try await lab.gateway(
                     "g1",
                     [
-                        "SLUICE_MAX_MESSAGE": "2KiB", "SLUICE_MAX_HEADER": "2KiB", "SLUICE_MAX_JSON_DEPTH": "8",
+                        "SLUICE_MAX_MESSAGE": "2KiB", "SLUICE_MAX_BODY": "2KiB", "SLUICE_MAX_HEADER": "2KiB", "SLUICE_MAX_JSON_DEPTH": "8",
                         "SLUICE_HANDSHAKE_TIMEOUT": "8s", "SLUICE_REGISTER_TIMEOUT": "8s", "SLUICE_BODY_TIMEOUT": "8s",
                         "SLUICE_MAX_REQUESTS": "1", "SLUICE_MAX_REQUESTS_PER_TENANT": "2", "SLUICE_MAX_MESSAGES_PER_SECOND": "100",
                         "SLUICE_HEARTBEAT": "5s",

@@ -170,17 +170,32 @@ extension Journeys {
             }
         }
 
+        /// The models that a gateway lists.
+        private static func models(_ lab: Lab, _ gateway: Node) async throws -> [String] {
+            let answer = try await gateway.get("/v1/models", headers: ["authorization": "Bearer \(lab.key)"])
+            return answer.json?["data"]?.array?.compactMap { $0["id"]?.string } ?? []
+        }
+
         @Test func `SIGHUP reloads the file and rejects an invalid one`() async throws {
             try await withLab { lab in
+                let gateway = try await lab.gateway("g1", ["SLUICE_DEFAULT_MODEL": "house"])
+                #expect(try await Self.models(lab, gateway) == ["house"])
                 let port = lab.simulator.port
                 let path = try Self.write(Self.file(lab, first: port, second: port), lab)
                 let worker = try await Self.worker(lab, path)
                 let front = try await FrontEnd(lab.redis)
                 #expect(Self.upstreams(try await Self.run(front)) == ["first"])
-                _ = try Self.write(Self.file(lab, first: port, second: port, name: "other"), lab)
+                try await until("the model in the list") { try await Self.models(lab, gateway) == ["house", "m"] }
+                let one = try await gateway.get("/v1/models/m", headers: ["authorization": "Bearer \(lab.key)"])
+                #expect(one.status == 200 && one.json?["id"] == "m")
+                _ = try Self.write(
+                    Self.file(lab, first: port, second: port, extra: "models: [org/new]", name: "other"), lab)
                 kill(try #require(worker.processID), SIGHUP)
                 try await until("the worker to have reloaded") { worker.log.contains("upstreams reloaded") }
                 #expect(Self.upstreams(try await Self.run(front)) == ["other"])
+                try await until("the new model in the list") { try await Self.models(lab, gateway) == ["house", "m", "org/new"] }
+                let slashed = try await gateway.get("/v1/models/org/new", headers: ["authorization": "Bearer \(lab.key)"])
+                #expect(slashed.json?["id"] == "org/new")
                 _ = try Self.write(Self.file(lab, first: port, second: port, extra: "colour: green", name: "third"), lab)
                 kill(try #require(worker.processID), SIGHUP)
                 try await until("the worker to have refused it") { worker.log.contains("upstreams reload failed") }

@@ -10,6 +10,8 @@ struct DecodedAnswer: Equatable {
     var calls: [ToolCall] = []
     var reason: FinishReason?
     var usages = 0
+    /// The last reported details.
+    var details = TokenDetails()
     var isComplete = false
     /// Whether the upstream said that the answer is over, before the end of the response.
     var isOver = false
@@ -38,7 +40,9 @@ struct DecodedAnswer: Equatable {
             case .reasoning(let more): reasoning += more
             case .toolCall(let call): calls.append(call)
             case .finished(let given): reason = given
-            case .usage: usages += 1
+            case .usage(_, _, let given):
+                usages += 1
+                details = TokenDetails(cached: given.cached ?? details.cached, reasoning: given.reasoning ?? details.reasoning)
             }
         }
     }

@@ -170,6 +170,31 @@ struct OddStreamTests {
         }
     }
 
+    @Test(arguments: [
+        (
+            UpstreamConfiguration.Kind.openai,
+            #"{"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":8,"prompt_tokens_details":{"cached_tokens":4},"#
+                + #""completion_tokens_details":{"reasoning_tokens":3,"audio_tokens":1}}}"#, TokenDetails(cached: 4, reasoning: 3)
+        ),
+        (
+            .openai, #"{"choices":[],"usage":{"prompt_tokens":9,"prompt_cache_hit_tokens":4,"completion_tokens_details":null}}"#,
+            TokenDetails(cached: 4)
+        ),
+        (
+            .dashscope,
+            #"{"output":{},"usage":{"input_tokens":9,"output_tokens":8,"prompt_tokens_details":{"cached_tokens":4},"#
+                + #""output_tokens_details":{"reasoning_tokens":"3"}}}"#, TokenDetails(cached: 4, reasoning: 3)
+        ),
+        (
+            .anthropic, #"{"type":"message_start","message":{"usage":{"input_tokens":5,"cache_read_input_tokens":4,"output_tokens":1}}}"#,
+            TokenDetails(cached: 4)
+        ),
+        (.openai, #"{"choices":[],"usage":{"prompt_tokens":9,"prompt_tokens_details":[]}}"#, TokenDetails()),
+    ]) func `details of the usage are passed on`(_ kind: UpstreamConfiguration.Kind, _ frame: String, _ details: TokenDetails) throws {
+        let answer = try DecodedAnswer(kind, frames: [frame])
+        #expect(answer.usages == 1 && answer.details == details)
+    }
+
     @Test func `arguments of Ollama as a string`() throws {
         let call = #"{"tool_calls":[{"function":{"name":"f","arguments":"{\"a\":1}"}}]}"#
         let answer = try DecodedAnswer(.ollama, frames: [Self.frame(.ollama, call), Self.frame(.ollama, "{}", finish: "stop")])

@@ -243,6 +243,15 @@ import Upstream
         #expect(machine.usage == Usage(promptTokens: 15, completionTokens: 70, estimated: true))
     }
 
+    @Test func `reported details are part of the usage`() {
+        var machine = Self.machine(earlier: Usage(promptTokens: 5, completionTokens: 5, estimated: false, cachedTokens: 1))
+        _ = machine.begin()
+        _ = machine.produced(chunks: 1)
+        machine.reported(promptTokens: 10, completionTokens: nil, details: TokenDetails(cached: 4))
+        machine.reported(promptTokens: nil, completionTokens: 20, details: TokenDetails(reasoning: .max))
+        #expect(machine.usage.cachedTokens == 5 && machine.usage.reasoningTokens == 1_000_000_000_000)
+    }
+
     @Test func `without an upstream the job fails with model_not_found`() {
         var machine = Self.machine(upstreams: 0)
         guard case .failed(let failure, _) = ended(machine.begin()) else { return #expect(Bool(false)) }

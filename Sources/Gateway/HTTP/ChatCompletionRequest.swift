@@ -30,6 +30,7 @@ struct ChatCompletionRequest: Sendable, Equatable {
         case .some(let number) where number.integer == 1: break
         default: throw HTTPErrorResponse.invalid("\"n\" must be 1", code: "unsupported_parameter")
         }
+        if let field = Self.notCarried(in: body) { throw HTTPErrorResponse.notCarried(field) }
         self.body = body
         let (includesUsage, model): (Bool, String?)
         let streams = try Self.flag(body["stream"], name: "stream")
@@ -46,6 +47,19 @@ struct ChatCompletionRequest: Sendable, Equatable {
         default: throw HTTPErrorResponse.invalid("\"model\" must be a string")
         }
         options = Options(streams: streams, includesUsage: includesUsage, model: model)
+    }
+
+    /// The first field whose result an answer could not carry: log probabilities, audio, calls in the form before `tools`, and citations.
+    static func notCarried(in body: JSONObject) -> String? {
+        for name in ["logprobs", "top_logprobs", "audio", "functions", "function_call", "web_search_options"] {
+            switch body[name] {
+            case nil, .null, .bool(false): break
+            default: return name
+            }
+        }
+        guard let modalities = body["modalities"], !modalities.isNull else { return nil }
+        let isTextOnly = modalities.array?.allSatisfy { $0.string == "text" } ?? false
+        return isTextOnly ? nil : "modalities"
     }
 
     /// The value of an optional Boolean field; false when it is absent or null.

@@ -30,7 +30,7 @@ struct ChatCompletionRoute: Sendable {
     private func submit(
         _ request: Request, _ requestContext: GatewayRequestContext, owner: String
     ) async throws(HTTPErrorResponse) -> (CompletionRun, ChatCompletionRequest.Options) {
-        let body = try await request.collect(upTo: context.settings.messageMaximum, requestContext.share)
+        let body = try await request.collect(upTo: context.settings.bodyMaximum, requestContext.share)
         let chat = try await requestContext.parse(body) { (body) throws(HTTPErrorResponse) in
             try ChatCompletionRequest(parsing: body, maximumDepth: context.settings.jsonDepthMaximum)
         }
@@ -46,7 +46,7 @@ struct ChatCompletionRoute: Sendable {
 
     /// Collects the whole completion and responds with it as one JSON object.
     private func collect(_ run: CompletionRun, _ chat: ChatCompletionRequest.Options) async throws(HTTPErrorResponse) -> Response {
-        var completion = ChatCompletion(model: chat.model ?? "")
+        var completion = ChatCompletion(model: chat.model ?? "", interruptedReason: context.settings.interruptedFinishReason)
         while true {
             for event in try await events(run) {
                 let isLast: Bool
@@ -63,19 +63,24 @@ struct ChatCompletionRoute: Sendable {
         }
     }
 
-    /// Streams the completion as server-sent events. The response head waits for the first output, so that an earlier failure is reported
-    /// as an HTTP status.
+    /// Streams the completion as server-sent events. The response head waits for the first output, but only a moment: a failure in this time
+    /// is reported as an HTTP status, a later one as an error chunk.
     private func stream(_ run: CompletionRun, _ chat: ChatCompletionRequest.Options) async throws(HTTPErrorResponse) -> Response {
         var early: [LoggedEvent] = []
+        let inbox = run.inbox
+        let headDelay = run.eventLoop.scheduleTask(in: TimeAmount(context.settings.streamHeadDelay)) { inbox.nudge() }
+        defer { headDelay.cancel() }
         repeat {
-            early += try await events(run)
+            guard let events = try await earlyEvents(run) else { break }
+            early += events
             if let failure = early.firstFailure {
                 run.finish()
                 throw HTTPErrorResponse(failure)
             }
         } while !early.contains { $0.event.isOutput || $0.event.isTerminal }
         let completion = ChatCompletionStream(
-            id: run.id, created: WallClock.seconds, model: chat.model ?? "", includesUsage: chat.includesUsage)
+            id: run.id, created: WallClock.seconds, model: chat.model ?? "", includesUsage: chat.includesUsage,
+            interruptedReason: context.settings.interruptedFinishReason)
         var headers = ServerSentEvents.headers
         headers[.job] = run.id.rawValue
         return Response(
@@ -97,10 +102,12 @@ struct ChatCompletionRoute: Sendable {
         _ run: CompletionRun, _ completion: ChatCompletionStream, early: [LoggedEvent], writer: inout any ResponseBodyWriter
     ) async throws {
         var completion = completion
+        // Without early events nothing is written until the next ones.
         var delivery = EventInbox.Delivery.events(early)
         while true {
             switch delivery {
             case .heartbeat: try await writer.write(ServerSentEvents.comment)
+            case .nudge: break
             case .clientGone: throw ChannelError.inputClosed
             case .tooSlow, .behind: throw ChannelError.outputClosed
             case .events(let events):
@@ -121,9 +128,18 @@ struct ChatCompletionRoute: Sendable {
     /// - Throws: 408 `client_gone` when the client disconnected; the job is interrupted then.
     private func events(_ run: CompletionRun) async throws(HTTPErrorResponse) -> [LoggedEvent] {
         while true {
+            if let events = try await earlyEvents(run) { return events }
+        }
+    }
+
+    /// The next events, before any output was written to the client; nil when `EventInbox.nudge` was called.
+    /// - Throws: 408 `client_gone` when the client disconnected; the job is interrupted then.
+    private func earlyEvents(_ run: CompletionRun) async throws(HTTPErrorResponse) -> [LoggedEvent]? {
+        while true {
             switch await run.inbox.next() {
             case .events(let events): return events
             case .heartbeat: continue
+            case .nudge: return nil
             case .clientGone, .tooSlow, .behind:
                 run.abandon()
                 // The client is gone, but a proxy in front may log the status.

@@ -1,5 +1,6 @@
 import Contract
 import JSONCodec
+import Support
 
 /// Encodes a job's events as OpenAI `chat.completion.chunk` objects in server-sent events. A state machine without I/O.
 struct ChatCompletionStream {
@@ -17,6 +18,7 @@ struct ChatCompletionStream {
     private let id: JobID
     private let created: Int
     private let includesUsage: Bool
+    private let interruptedReason: String
     private var model: String
     /// Whether a chunk with the role was written; the first chunk carries it.
     private var hasRole = false
@@ -25,8 +27,11 @@ struct ChatCompletionStream {
     /// Whether a tool call was written.
     private var hasCalled = false
 
-    /// - Parameter created: seconds since 1970.
-    init(id: JobID, created: Int, model: String, includesUsage: Bool) {
+    /// - Parameters:
+    ///   - created: seconds since 1970.
+    ///   - interruptedReason: the `finish_reason` of an interrupted completion.
+    init(id: JobID, created: Int, model: String, includesUsage: Bool, interruptedReason: String = "stop") {
+        self.interruptedReason = interruptedReason
         self.id = id
         self.created = created
         self.model = model
@@ -63,7 +68,7 @@ struct ChatCompletionStream {
             close(reason: reason.rawValue, usage: usage, out: &out)
             return .end
         case .interrupted(let interruption):
-            close(reason: ChatCompletion.interrupted, usage: interruption.usage, out: &out)
+            close(reason: interruptedReason, usage: interruption.usage, interruption, out: &out)
             return .end
         case .failed(let failure, _):
             appendError(HTTPErrorResponse(failure), to: &out)
@@ -73,9 +78,9 @@ struct ChatCompletionStream {
     }
 
     /// Appends the final chunk, the usage chunk if requested, and `[DONE]`.
-    private mutating func close(reason: String, usage: Usage, out: inout [UInt8]) {
+    private mutating func close(reason: String, usage: Usage, _ interruption: Interruption? = nil, out: inout [UInt8]) {
         if !hasRole { append(to: &out) { $0.appendJSONMember("content", "") } }
-        append(to: &out, finishReason: reason) { _ in }
+        append(to: &out, finishReason: reason, interruption) { _ in }
         if includesUsage {
             chunk(to: &out, choices: { $0.append(contentsOf: "[]".utf8) }, usage: usage)
         }
@@ -83,10 +88,12 @@ struct ChatCompletionStream {
     }
 
     /// Appends a chunk with one choice. The first chunk carries the role.
-    private mutating func append(to out: inout [UInt8], finishReason: String? = nil, delta: (inout [UInt8]) -> Void) {
+    private mutating func append(
+        to out: inout [UInt8], finishReason: String? = nil, _ interruption: Interruption? = nil, delta: (inout [UInt8]) -> Void
+    ) {
         let isFirst = !hasRole
         hasRole = true
-        chunk(to: &out) { out in
+        chunk(to: &out, interruption) { out in
             out.append(contentsOf: #"[{"index":0,"delta":{"#.utf8)
             if isFirst { out.appendJSONMember("role", "assistant") }
             delta(&out)
@@ -97,7 +104,9 @@ struct ChatCompletionStream {
     }
 
     /// Appends the members that all chunks have. With `include_usage`, `usage` is null in all chunks except the last one.
-    private func chunk(to out: inout [UInt8], choices: (inout [UInt8]) -> Void, usage: Usage? = nil) {
+    private func chunk(
+        to out: inout [UInt8], _ interruption: Interruption? = nil, choices: (inout [UInt8]) -> Void, usage: Usage? = nil
+    ) {
         out.append(contentsOf: "data: {".utf8)
         out.appendJSONMember("id", ChatCompletion.identifier(of: id))
         out.appendJSONMember("object", "chat.completion.chunk")
@@ -108,6 +117,10 @@ struct ChatCompletionStream {
         if includesUsage {
             out.appendJSONName("usage")
             if let usage { usage.completionJSON.append(to: &out) } else { out.append(contentsOf: "null".utf8) }
+        }
+        if let interruption {
+            out.appendJSONName("sluice")
+            interruption.completionJSON.append(to: &out)
         }
         out.append(contentsOf: "}\n\n".utf8)
     }
@@ -120,9 +133,6 @@ struct ChatCompletionStream {
 
 /// A completion that is collected and sent as one JSON object. A state machine without I/O.
 struct ChatCompletion {
-    /// The `finish_reason` of an interrupted completion. OpenAI defines none for it.
-    static let interrupted = "interrupted"
-
     /// The completion's `id` in OpenAI's form.
     static func identifier(of job: JobID) -> String { "chatcmpl-" + job.rawValue }
 
@@ -132,8 +142,14 @@ struct ChatCompletion {
     private var calls: [ToolCall] = []
     /// Set by the terminal event.
     private var ending: (reason: String, usage: Usage)?
+    private var interruption: Interruption?
+    private let interruptedReason: String
 
-    init(model: String) { self.model = model }
+    /// - Parameter interruptedReason: the `finish_reason` of an interrupted completion.
+    init(model: String, interruptedReason: String = "stop") {
+        self.model = model
+        self.interruptedReason = interruptedReason
+    }
 
     /// Adds an event to the completion.
     /// - Returns: whether the event was the terminal one.
@@ -154,7 +170,9 @@ struct ChatCompletion {
         case .reasoning(let part): reasoning += part
         case .toolCall(let call): calls.append(call)
         case .finished(let reason, let usage): ending = (reason.rawValue, usage)
-        case .interrupted(let interruption): ending = (Self.interrupted, interruption.usage)
+        case .interrupted(let interruption):
+            self.interruption = interruption
+            ending = (interruptedReason, interruption.usage)
         case .failed(let failure, _): throw HTTPErrorResponse(failure)
         }
         return ending != nil
@@ -163,7 +181,7 @@ struct ChatCompletion {
     /// The response body.
     /// - Parameter created: seconds since 1970.
     func body(id: JobID, created: Int) -> [UInt8] {
-        let ending = ending ?? (Self.interrupted, .none)
+        let ending = ending ?? (interruptedReason, .none)
         var message = JSONObject([.init(name: "role", value: "assistant")])
         message["content"] = text.isEmpty && !calls.isEmpty ? .null : .string(text)
         if !reasoning.isEmpty { message["reasoning_content"] = .string(reasoning) }
@@ -173,17 +191,29 @@ struct ChatCompletion {
             "id": .string(Self.identifier(of: id)), "object": "chat.completion", "created": .integer(created), "model": .string(model),
             "choices": [choice], "usage": ending.usage.completionJSON,
         ]
-        return completion.bytes
+        guard let interruption, var members = completion.object else { return completion.bytes }
+        members["sluice"] = interruption.completionJSON
+        return JSON.object(members).bytes
+    }
+}
+
+extension Interruption {
+    /// How the job was interrupted; OpenAI has no field for it.
+    fileprivate var completionJSON: JSON {
+        ["interrupted": true, "reason": .string(reason), "phase": .string(phase.rawValue)]
     }
 }
 
 extension Usage {
-    /// The usage in OpenAI's form.
+    /// The usage in OpenAI's form, with the details that the upstream reported.
     fileprivate var completionJSON: JSON {
-        [
-            "prompt_tokens": .integer(promptTokens), "completion_tokens": .integer(completionTokens),
-            "total_tokens": .integer(promptTokens + completionTokens),
-        ]
+        var members = JSONObject()
+        members["prompt_tokens"] = .integer(promptTokens)
+        members["completion_tokens"] = .integer(completionTokens)
+        members["total_tokens"] = .integer(promptTokens.saturatingAdding(completionTokens))
+        if let cachedTokens { members["prompt_tokens_details"] = ["cached_tokens": .integer(cachedTokens)] }
+        if let reasoningTokens { members["completion_tokens_details"] = ["reasoning_tokens": .integer(reasoningTokens)] }
+        return .object(members)
     }
 }
 

@@ -59,6 +59,7 @@ final class CompletionRun: Sendable {
     private let owner: String
     private let context: GatewayContext
     private let channel: any Channel
+    var eventLoop: any EventLoop { channel.eventLoop }
     private let heartbeats: RepeatedTask
     private let state = NIOLockedValueBox(State())
 

@@ -11,6 +11,8 @@ final class EventInbox: Sendable {
         case events([LoggedEvent])
         /// A heartbeat interval passed without events.
         case heartbeat
+        /// `nudge()` was called.
+        case nudge
         /// The client disconnected. Final.
         case clientGone
         /// The reader was too slow and its connection is being closed. Final.
@@ -38,6 +40,7 @@ final class EventInbox: Sendable {
         /// The final delivery, `clientGone` or `tooSlow`; nil while the inbox is open.
         var end: Delivery?
         var isBehind = false
+        var isNudged = false
         var reader: CheckedContinuation<Delivery, Never>?
         /// Heartbeats since the reader last called `next()`, counted while it is writing.
         var silentBeats = 0
@@ -145,6 +148,20 @@ final class EventInbox: Sendable {
         if isOver { onTooSlow() }
     }
 
+    /// Makes the waiting or the next call of `next()` return `nudge`.
+    func nudge() {
+        state.withLockedValue { state in
+            guard state.end == nil else { return }
+            guard let reader = state.reader else {
+                state.isNudged = true
+                return
+            }
+            state.reader = nil
+            state.silentBeats = 0
+            reader.resume(returning: .nudge)
+        }
+    }
+
     /// Ends the `behind` state: the reader has read the log up to now and accepts new events again.
     func catchUp() {
         state.withLockedValue { state in
@@ -179,6 +196,9 @@ final class EventInbox: Sendable {
                     defer { count(&state) }
                     if let end = state.end {
                         continuation.resume(returning: end)
+                    } else if state.isNudged {
+                        state.isNudged = false
+                        continuation.resume(returning: .nudge)
                     } else if state.isBehind {
                         continuation.resume(returning: .behind)
                     } else if !state.events.isEmpty {

@@ -90,7 +90,21 @@ extension HTTPErrorResponse {
         .tooManyRequests, code: "too_many_streams", "too many of your event streams are open; close one or wait for one to end")
 
     static func tooLarge(_ maximum: Int) -> HTTPErrorResponse {
-        HTTPErrorResponse(.contentTooLarge, code: "payload_too_large", "the body is larger than \(maximum) bytes")
+        HTTPErrorResponse(.contentTooLarge, code: "payload_too_large", "the body is larger than \(maximum) bytes (SLUICE_MAX_BODY)")
+    }
+
+    /// 415 for a compressed body; the response names what is accepted (RFC 9110, 15.5.16).
+    static let compressed: HTTPErrorResponse = {
+        var failure = HTTPErrorResponse(
+            .unsupportedMediaType, code: "unsupported_content_encoding",
+            "compressed bodies are not supported; send it without Content-Encoding")
+        failure.headers[.acceptEncoding] = "identity"
+        return failure
+    }()
+
+    /// 400 for a field whose result Sluice does not carry to the client.
+    static func notCarried(_ field: String) -> HTTPErrorResponse {
+        invalid("\"\(field)\" is not supported", code: "unsupported_parameter")
     }
 
     static let queueUnreachable = HTTPErrorResponse(

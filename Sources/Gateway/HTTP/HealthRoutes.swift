@@ -36,9 +36,3 @@ struct HealthAnswer {
     let isGood: Bool
     let json: JSON
 }
-
-/// The response to `GET /v1/models` in the form of the OpenAI API.
-func modelList(_ models: [String]) -> Response {
-    let list = models.map { id -> JSON in ["id": .string(id), "object": "model", "created": 0, "owned_by": "sluice"] }
-    return .json(["object": "list", "data": .array(list)])
-}

@@ -19,7 +19,7 @@ struct JobEventRoute: Sendable {
 
     @Sendable
     private func stream(_ request: Request, _ requestContext: GatewayRequestContext) async throws -> Response {
-        let after = try Self.lastEventID(request.headers[.lastEventID])
+        var after = try Self.lastEventID(request.headers[.lastEventID])
         let (id, record) = try await context.ownRecord(requestContext)
         let owner = try requestContext.requireTenant().name
         let share = try context.shares.stream(of: owner)
@@ -29,8 +29,13 @@ struct JobEventRoute: Sendable {
         let hasEnded = record.state?.isTerminal ?? false
         // No events are left. Status 204 stops an EventSource from reconnecting (HTML Living Standard, 9.2.3).
         if hasEnded, first.end == nil { return Response(status: .noContent) }
+        // An id beyond the log would suppress all later events, the terminal one included.
+        if let given = after, first.end == nil {
+            let last = try await onQueue { () throws(QueueError) in try await context.queue.lastEvents([id]).first ?? nil }
+            after = last.map { min($0, given) }
+        }
         let channel = requestContext.channel
-        let body = ResponseBody { [self, share] writer in
+        let body = ResponseBody { [self, share, after] writer in
             defer { share.release() }
             let inbox = EventInbox(maximumSize: Self.pageSize, overflow: .fallBehind, tenant: context.unsent.tenant(owner)) {
                 GatewayMetrics.cut(channel)
@@ -109,6 +114,7 @@ struct JobEventRoute: Sendable {
         while true {
             switch await inbox.next() {
             case .heartbeat: try await writer.write(ServerSentEvents.comment)
+            case .nudge: break
             case .events(let events):
                 try await Self.write(events, writer: &writer)
                 if let last = events.last {

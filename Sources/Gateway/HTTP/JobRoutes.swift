@@ -24,7 +24,7 @@ struct JobRoutes: Sendable {
     private func submit(_ request: Request, _ requestContext: GatewayRequestContext) async throws -> Response {
         let owner = try requestContext.requireTenant().name
         guard !context.readiness.isDraining else { throw HTTPErrorResponse.draining }
-        let body = try await request.collect(upTo: context.settings.messageMaximum, requestContext.share)
+        let body = try await request.collect(upTo: context.settings.bodyMaximum, requestContext.share)
         let partitions = context.queue.partitions
         var options = SubmitOptions()
         options.gateway = context.settings.name
@@ -79,7 +79,7 @@ struct JobRoutes: Sendable {
     @Sendable
     private func interrupt(_ request: Request, _ requestContext: GatewayRequestContext) async throws -> Response {
         let owner = try requestContext.requireTenant().name
-        let maximum = min(context.settings.messageMaximum, Self.interruptBodyMaximum)
+        let maximum = min(context.settings.bodyMaximum, Self.interruptBodyMaximum)
         let reason = try Self.reason(parsing: await request.collect(upTo: maximum, requestContext.share))
         let text = requestContext.jobParameter
         var answer: InterruptAnswer?

@@ -21,6 +21,9 @@ enum JobSubmission {
         for name in forbidden where object[name] != nil {
             throw HTTPErrorResponse.invalid("\"\(name)\" must not be set; the gateway sets it")
         }
+        if let request = object["request"]?.object, let field = ChatCompletionRequest.notCarried(in: request) {
+            throw HTTPErrorResponse.notCarried("request.\(field)")
+        }
         object["id"] = .string(id.rawValue)
         do {
             var job = try Job(.object(object))

@@ -38,6 +38,45 @@ struct FailureMiddleware: RouterMiddleware {
     }
 }
 
+/// Lets pages of the listed origins use `/v1/*` (CORS, Fetch Standard, 3.2): answers their preflight requests, and permits them to read the
+/// responses, errors included.
+struct CORSMiddleware: RouterMiddleware {
+    typealias Context = GatewayRequestContext
+
+    /// Headers that pages may send and read.
+    private static let requestHeaders =
+        "authorization, content-type, idempotency-key, last-event-id, traceparent, x-request-id"
+    private static let responseHeaders = "x-sluice-job, x-request-id, retry-after, location"
+    /// Time that a browser may remember a preflight response, in seconds.
+    private static let maximumAge = "600"
+
+    let origins: OriginRule
+
+    func handle(
+        _ request: Request, context: GatewayRequestContext, next: @concurrent (Request, GatewayRequestContext) async throws -> Response
+    ) async throws -> Response {
+        guard request.uri.path.hasPrefix("/v1/"), let origin = request.headers[.origin], origins.listsOrigin(origin) else {
+            return try await next(request, context)
+        }
+        var response: Response
+        if request.method == .options, request.headers[.accessControlRequestMethod] != nil {
+            response = Response(status: .noContent)
+            response.headers[.accessControlAllowMethods] = "GET, POST, DELETE"
+            // The headers that the page asks for: SDKs send many of their own, and the listed origins are trusted.
+            response.headers[.accessControlAllowHeaders] = request.headers[.accessControlRequestHeaders] ?? Self.requestHeaders
+            response.headers[.accessControlMaxAge] = Self.maximumAge
+        } else {
+            do { response = try await next(request, context) } catch let failure as HTTPErrorResponse {
+                response = try failure.response(from: request, context: context)
+            }
+            response.headers[.accessControlExposeHeaders] = Self.responseHeaders
+        }
+        response.headers[.accessControlAllowOrigin] = origin
+        response.headers[.vary] = "Origin, Access-Control-Request-Headers"
+        return response
+    }
+}
+
 /// Authenticates the request's bearer key or token, sets the context's tenant, and counts the request in the tenant's quota.
 struct AuthenticationMiddleware: RouterMiddleware {
     typealias Context = GatewayRequestContext
@@ -50,7 +89,7 @@ struct AuthenticationMiddleware: RouterMiddleware {
         _ request: Request, context: GatewayRequestContext, next: @concurrent (Request, GatewayRequestContext) async throws -> Response
     ) async throws -> Response {
         // Without authentication, any page in the user's browser could send jobs to a gateway on this machine. With authentication it
-        // cannot: an Authorization header requires a CORS preflight, which the gateway does not accept.
+        // cannot: an Authorization header requires a CORS preflight, which the gateway accepts only from listed origins.
         if authenticator.isOpen, !origins.allows(origin: request.headers[.origin], host: request.head.authority) {
             throw HTTPErrorResponse(.forbidden, code: "origin_refused", "pages of this origin are not allowed to use the gateway")
         }

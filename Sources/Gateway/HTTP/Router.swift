@@ -5,21 +5,22 @@ import Observability
 
 /// Creates the router of all the gateway's HTTP routes, except the WebSocket path.
 /// - Parameters:
-///   - models: the models that `GET /v1/models` lists; nil for the default model of the settings.
+///   - models: the models that `GET /v1/models` lists beside those of the workers; nil for the default model of the settings.
 ///   - metrics: returns the current metrics as Prometheus text.
 package func makeRouter(
     _ context: GatewayContext, models: [String]? = nil, metrics: @escaping @Sendable () -> String = { prometheusText() }
 ) -> Router<GatewayRequestContext> {
     let router = Router(context: GatewayRequestContext.self, options: .autoGenerateHeadEndpoints)
+    let origins = OriginRule(allowed: context.settings.allowedOrigins)
+    router.add(middleware: CORSMiddleware(origins: origins))
     router.add(middleware: FailureMiddleware())
     HealthRoutes(readiness: context.readiness, metrics: metrics).add(to: router)
     let chatPage = WebPage.chat(requiresKey: !context.authenticator.isOpen)
     router.get("/") { _, _ in chatPage.response }
     DashboardRoutes(context: context).add(to: router)
-    let origins = OriginRule(allowed: context.settings.allowedOrigins)
     let api = router.group("v1").add(
         middleware: AuthenticationMiddleware(authenticator: context.authenticator, origins: origins, shares: context.shares))
-    api.get("models") { _, _ in modelList(models ?? [context.settings.defaultModel]) }
+    ModelRoutes(context: context, own: models ?? [context.settings.defaultModel]).add(to: api)
     JobRoutes(context: context).add(to: api)
     JobEventRoute(context: context).add(to: api)
     ChatCompletionRoute(context: context).add(to: api)
@@ -52,9 +53,10 @@ extension Router<GatewayRequestContext> {
 extension Request {
     /// Reads the whole body and counts its bytes in the tenant's quota.
     /// - Parameter maximum: maximum size, in bytes.
-    /// - Throws: 413 when the body is larger than `maximum`, 429 when the tenant's bodies exceed their quota, 408 when it is not received
+    /// - Throws: 415 when it is compressed, 413 when the body is larger than `maximum`, 429 when the tenant's bodies exceed their quota, 408 when it is not received
     ///   in time, 400 when the client aborts it.
     func collect(upTo maximum: Int, _ share: HTTPShare?) async throws(HTTPErrorResponse) -> [UInt8] {
+        if let coding = headers[.contentEncoding], coding.lowercased() != "identity" { throw HTTPErrorResponse.compressed }
         if let length = headers[.contentLength].flatMap({ Int($0) }), length > maximum { throw HTTPErrorResponse.tooLarge(maximum) }
         do {
             var bytes: [UInt8] = []

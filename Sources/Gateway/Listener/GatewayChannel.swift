@@ -10,7 +10,7 @@ import NIOHTTPTypesHTTP1
 import NIOSSL
 import NIOWebSocket
 
-/// The pipeline of an accepted connection: HTTP/1.1, with an upgrade to a WebSocket on the configured paths.
+/// The pipeline of an accepted connection: HTTP/1.1, with an upgrade to a WebSocket on the configured paths by any of its requests.
 struct GatewayChannel: ServerChildChannel, HTTPChannelHandler {
     typealias HTTPStream = NIOAsyncChannel<HTTPRequestPart, HTTPResponsePart>
 
@@ -68,42 +68,38 @@ struct GatewayChannel: ServerChildChannel, HTTPChannelHandler {
             }
             try channel.syncOptions?.setOption(.tcpOption(.tcp_nodelay), value: 1)
             try channel.syncOptions?.setOption(.socketOption(.so_sndbuf), value: Self.sendBuffer)
-            let upgrader = NIOTypedWebSocketServerUpgrader<Negotiated>(
-                maxFrameSize: settings.messageMaximum, enableAutomaticErrorHandling: false,
-                // `HandshakeGate` has already rejected upgrade requests that are not allowed.
-                shouldUpgrade: { channel, _ in channel.eventLoop.makeSucceededFuture(HTTPHeaders()) },
-                upgradePipelineHandler: { channel, head in self.webSocket(channel, head) })
-            var configuration = NIOUpgradableHTTPServerPipelineConfiguration<Negotiated>(
-                upgradeConfiguration: .init(upgraders: [upgrader]) { channel in
-                    channel.eventLoop.makeCompletedFuture { .http(try self.http(channel, logger)) }
-                })
-            configuration.enablePipelining = false
-            configuration.enableErrorHandling = false
-            configuration.enableResponseHeaderValidation = false
-            configuration.decoderConfiguration.maxHeaderListSize = settings.headerMaximum
-            configuration.decoderConfiguration.maxHeaderFieldSize = settings.headerMaximum
-            let negotiated = try channel.pipeline.syncOperations.configureUpgradableHTTPServerPipeline(configuration: configuration)
-            let requests = RequestGuard(
-                bodyTimeout: settings.bodyTimeout, bodyMaximum: settings.messageMaximum, hosts: HostRule(settings.authentication))
-            let gate = HandshakeGate(
-                timeout: settings.handshakeTimeout, requests: requests, isSocketPath: isSocketPath, judge: refusal)
-            try channel.pipeline.syncOperations.addHandlers([requests, gate], position: .before(try upgradeHandler(channel)))
-            return Value(negotiated: negotiated, channel: channel)
+            return Value(negotiated: try addHandlers(to: channel, logger), channel: channel)
         }
     }
 
-    private func upgradeHandler(_ channel: any Channel) throws -> NIOTypedHTTPServerUpgradeHandler<Negotiated> {
-        try channel.pipeline.syncOperations.handler(type: NIOTypedHTTPServerUpgradeHandler<Negotiated>.self)
+    /// Adds the HTTP handlers of a connection. `HandshakeGate` upgrades it to a WebSocket when a request asks for that.
+    private func addHandlers(to channel: any Channel, _ logger: Logger) throws -> EventLoopFuture<Negotiated> {
+        var limits = NIOHTTPDecoderLimitConfiguration()
+        limits.maxHeaderListSize = settings.headerMaximum
+        limits.maxHeaderFieldSize = settings.headerMaximum
+        let encoder = HTTPResponseEncoder()
+        let decoder = ByteToMessageHandler(HTTPRequestDecoder(leftOverBytesStrategy: .forwardBytes, limitConfiguration: limits))
+        let requests = RequestGuard(
+            bodyTimeout: settings.bodyTimeout, bodyMaximum: settings.bodyMaximum, hosts: HostRule(settings.authentication))
+        let negotiated = channel.eventLoop.makePromise(of: Negotiated.self)
+        let gate = HandshakeGate(
+            self, timeout: settings.handshakeTimeout, encoder: encoder, decoder: decoder, requests: requests, negotiated: negotiated,
+            logger: logger)
+        do { try channel.pipeline.syncOperations.addHandlers([encoder, decoder, requests, gate]) } catch {
+            negotiated.fail(error)
+            throw error
+        }
+        return negotiated.futureResult
     }
 
     /// Whether a request target is a path of the WebSocket, with or without a query.
-    private func isSocketPath(_ uri: String) -> Bool {
+    func isSocketPath(_ uri: String) -> Bool {
         let path = uri.prefix { $0 != "?" }
         return settings.webSocketPaths.contains { $0 == path }
     }
 
     /// The reason to reject a WebSocket upgrade; nil when it is allowed.
-    private func refusal(_ head: HTTPRequestHead, _ channel: any Channel) -> EarlyRefusal? {
+    func refusal(of head: HTTPRequestHead, from channel: any Channel) -> EarlyRefusal? {
         let gateway = gateway.value
         if gateway.context.readiness.isDraining { return .draining }
         let given = head.headers["origin"]
@@ -114,23 +110,26 @@ struct GatewayChannel: ServerChildChannel, HTTPChannelHandler {
 
     private static func address(_ channel: any Channel) -> String { channel.remoteAddress?.ipAddress ?? "" }
 
-    /// Sets up the pipeline of a WebSocket.
-    private func webSocket(_ channel: any Channel, _ head: HTTPRequestHead) -> EventLoopFuture<Negotiated> {
-        channel.eventLoop.makeCompletedFuture {
-            let high = min(settings.outgoingMaximum, SocketOutput.watchedSize)
-            try channel.syncOptions?.setOption(.writeBufferWaterMark, value: .init(low: high / 2, high: high))
-            let socket = ClientSocket(gateway: gateway.value, address: Self.address(channel))
-            socket.traceparent = head.headers.first(name: "traceparent").flatMap(TraceParent.init)?.text
-            try channel.pipeline.syncOperations.addHandler(socket)
-            return .webSocket
-        }
+    /// Adds the handlers of a WebSocket after the handler that upgrades the connection.
+    func addSocket(to channel: any Channel, _ head: HTTPRequestHead, after upgrade: any ChannelHandler) throws {
+        let high = min(settings.outgoingMaximum, SocketOutput.watchedSize)
+        try channel.syncOptions?.setOption(.writeBufferWaterMark, value: .init(low: high / 2, high: high))
+        let socket = ClientSocket(gateway: gateway.value, address: Self.address(channel))
+        socket.traceparent = head.headers.first(name: "traceparent").flatMap(TraceParent.init)?.text
+        let decoder = ByteToMessageHandler(WebSocketFrameDecoder(maxFrameSize: settings.messageMaximum))
+        try channel.pipeline.syncOperations.addHandlers([WebSocketFrameEncoder(), decoder, socket], position: .after(upgrade))
     }
 
-    /// Sets up the pipeline of an HTTP connection.
-    private func http(_ channel: any Channel, _ logger: Logger) throws -> HTTPStream {
-        try channel.pipeline.syncOperations.addHandler(HTTP1ToHTTPServerCodec(secure: certificates != nil))
-        try channel.pipeline.syncOperations.addHandler(HTTPConnectionStateHandler(idleTimeout: Self.idleTimeout, logger: logger))
-        return try NIOAsyncChannel(wrappingChannelSynchronously: channel, configuration: .init(isOutboundHalfClosureEnabled: true))
+    /// Adds the handlers that pass an HTTP connection's requests to the router.
+    /// - Returns: the stream of requests, and the handlers that an upgrade must remove.
+    func addHTTP(to channel: any Channel, _ logger: Logger) throws -> (HTTPStream, [any RemovableChannelHandler]) {
+        let handlers: [any RemovableChannelHandler] = [
+            HTTP1ToHTTPServerCodec(secure: certificates != nil),
+            HTTPConnectionStateHandler(idleTimeout: Self.idleTimeout, logger: logger),
+        ]
+        try channel.pipeline.syncOperations.addHandlers(handlers)
+        let stream = try HTTPStream(wrappingChannelSynchronously: channel, configuration: .init(isOutboundHalfClosureEnabled: true))
+        return (stream, handlers)
     }
 
     func handle(value: Value, logger: Logger) async {

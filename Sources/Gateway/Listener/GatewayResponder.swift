@@ -19,7 +19,7 @@ enum GatewayResponder {
                 // The request has no upgrade, or not a valid one (RFC 6455, 4.2.1); valid upgrades do not reach the router.
                 var failure = HTTPErrorResponse(
                     .upgradeRequired, code: "upgrade_required",
-                    "this path needs a WebSocket upgrade (RFC 6455, version 13) as the first request of a connection"
+                    "this path needs a WebSocket upgrade (RFC 6455, version 13)"
                 )
                 failure.headers = [.upgrade: "websocket", .secWebSocketVersion: "13"]
                 Refusals.count(.upgrade, code: failure.code)

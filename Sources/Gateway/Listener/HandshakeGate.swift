@@ -1,37 +1,62 @@
+import Logging
 import NIOCore
 import NIOHTTP1
+import NIOWebSocket
 
-/// A channel handler that checks a connection's first request before NIO's upgrade handler, and closes the connection if no request
-/// arrives within the handshake timeout.
+/// A channel handler that upgrades a connection to a WebSocket at the first request that asks for it, or passes its requests to the router.
+/// It closes a connection whose first request does not arrive within the handshake timeout.
 ///
-/// NIO drops the head of a request whose upgrade is rejected. This handler therefore responds to rejected WebSocket upgrades itself, and
-/// removes any other `Upgrade` field from the head (RFC 9110, 7.8 allows a server to ignore it). NIO's decoder reads no requests after an
-/// upgrade request, so the connection is closed after the response.
-final class HandshakeGate: ChannelInboundHandler, RemovableChannelHandler {
+/// NIO's upgrade handler accepts only the first request of a connection, and drops the head of a request whose upgrade is rejected. Proxies
+/// reuse connections, so this handler adds NIO's for each upgrade that is allowed, and responds to rejected ones itself. It removes any
+/// other `Upgrade` field from the head (RFC 9110, 7.8 allows a server to ignore it). NIO's decoder reads no requests after one with that
+/// field, so the connection is closed after the response.
+final class HandshakeGate: ChannelDuplexHandler, RemovableChannelHandler {
     typealias InboundIn = HTTPServerRequestPart
     typealias InboundOut = HTTPServerRequestPart
+    typealias OutboundIn = HTTPServerResponsePart
     typealias OutboundOut = HTTPServerResponsePart
+    private typealias UpgradeHandler = NIOTypedHTTPServerUpgradeHandler<GatewayChannel.Negotiated>
 
+    private enum State {
+        /// No request was received. Next: `serving`, `upgrading`, `refused`.
+        case waiting
+        /// Requests are passed to the router. Next: `holding`, `upgrading`, `refused`.
+        case serving
+        /// An upgrade request waits for the responses before it. Next: `upgrading`, `refused`.
+        case holding(HTTPRequestHead, isComplete: Bool)
+        /// NIO's handler upgrades the connection and removes this one. Final.
+        case upgrading
+        /// The connection is being closed; nothing more is read. Final.
+        case refused
+    }
+
+    /// Completed with the protocol of the connection's first request. Fails when there is none.
+    private let negotiated: EventLoopPromise<GatewayChannel.Negotiated>
+    private let gateway: GatewayChannel
     private let timeout: Duration
+    private let encoder: HTTPResponseEncoder
+    private let decoder: any RemovableChannelHandler
     private let requests: RequestGuard
-    private let isSocketPath: (String) -> Bool
-    private let judge: (HTTPRequestHead, any Channel) -> EarlyRefusal?
+    private let logger: Logger
+    private var httpHandlers: [any RemovableChannelHandler] = []
+    private var state = State.waiting
     private var timer: Scheduled<Void>?
-    private var hasRefused = false
 
     /// - Parameters:
+    ///   - gateway: decides about upgrades and adds the handlers of both protocols.
     ///   - timeout: time from the connection to its first request.
-    ///   - requests: the guard of the HTTP connection; it is removed before an upgrade.
-    ///   - isSocketPath: whether a request target is a path of the WebSocket.
-    ///   - judge: returns the reason to reject a WebSocket upgrade; nil to allow it.
+    ///   - encoder: the HTTP encoder; it is removed at an upgrade, as are `decoder` and `requests`.
     init(
-        timeout: Duration, requests: RequestGuard, isSocketPath: @escaping (String) -> Bool,
-        judge: @escaping (HTTPRequestHead, any Channel) -> EarlyRefusal?
+        _ gateway: GatewayChannel, timeout: Duration, encoder: HTTPResponseEncoder, decoder: any RemovableChannelHandler,
+        requests: RequestGuard, negotiated: EventLoopPromise<GatewayChannel.Negotiated>, logger: Logger
     ) {
+        self.gateway = gateway
         self.timeout = timeout
+        self.encoder = encoder
+        self.decoder = decoder
         self.requests = requests
-        self.isSocketPath = isSocketPath
-        self.judge = judge
+        self.negotiated = negotiated
+        self.logger = logger
     }
 
     func handlerAdded(context: ChannelHandlerContext) {
@@ -42,34 +67,83 @@ final class HandshakeGate: ChannelInboundHandler, RemovableChannelHandler {
         }
     }
 
-    func handlerRemoved(context: ChannelHandlerContext) { timer?.cancel() }
+    func handlerRemoved(context: ChannelHandlerContext) {
+        timer?.cancel()
+        // An upgrade has completed the promise, or completes it after this handler is removed.
+        if case .upgrading = state { return }
+        negotiated.fail(ChannelError.ioOnClosedChannel)
+    }
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-        guard !hasRefused else { return }
-        timer?.cancel()
-        guard case .head(var head) = unwrapInboundIn(data) else { return pass(data, context) }
-        guard asksForSocket(head) else {
-            guard head.headers.contains(name: "upgrade") else { return pass(data, context) }
-            head.closesAfterwards()
-            return pass(wrapInboundOut(.head(head)), context)
+        switch (state, unwrapInboundIn(data)) {
+        case (.refused, _): break
+        case (.upgrading, _): context.fireChannelRead(data)
+        // The request of an upgrade has no body, or is rejected for it.
+        case (.holding, .body), (.holding, .head): break
+        case (.holding(let head, _), .end): state = .holding(head, isComplete: true)
+        case (.waiting, .head(let head)), (.serving, .head(let head)): read(head, context)
+        case (.waiting, _), (.serving, _): context.fireChannelRead(data)
         }
+    }
+
+    func write(context: ChannelHandlerContext, data: NIOAny, promise: EventLoopPromise<Void>?) {
+        context.write(data, promise: promise)
+        guard case .holding(let head, let isComplete) = state, requests.unanswered == 1 else { return }
+        answer(head, context)
+        if isComplete, case .upgrading = state { context.fireChannelRead(wrapInboundOut(.end(nil))) }
+    }
+
+    private func read(_ head: HTTPRequestHead, _ context: ChannelHandlerContext) {
+        timer?.cancel()
+        if asksForSocket(head) {
+            guard requests.unanswered > 1 else { return answer(head, context) }
+            state = .holding(head, isComplete: false)
+            return
+        }
+        if case .waiting = state {
+            do {
+                let (stream, handlers) = try gateway.addHTTP(to: context.channel, logger)
+                httpHandlers = handlers
+                state = .serving
+                negotiated.succeed(.http(stream))
+            } catch {
+                state = .refused
+                return context.close(promise: nil)
+            }
+        }
+        var head = head
+        if head.headers.contains(name: "upgrade") { head.closesAfterwards() }
+        context.fireChannelRead(wrapInboundOut(.head(head)))
+    }
+
+    /// Starts an upgrade, or rejects it. All earlier responses are complete.
+    private func answer(_ head: HTTPRequestHead, _ context: ChannelHandlerContext) {
         // NIO's upgrade handler fails when a body follows the upgrade request.
         let length = head.headers.first(name: "content-length") ?? "0"
         let hasBody = head.headers.contains(name: "transfer-encoding") || length != "0"
         let fault = hasBody ? EarlyRefusal.malformed("a WebSocket upgrade request must not have a body") : nil
-        guard let refusal = fault ?? judge(head, context.channel) else {
-            // Remove the guard now: frames received together with the head leave the HTTP decoder before the pipeline is changed.
-            context.pipeline.syncOperations.removeHandler(requests, promise: nil)
-            return pass(data, context)
+        if let refusal = fault ?? gateway.refusal(of: head, from: context.channel) {
+            state = .refused
+            return refusal.answer(on: context.channel) { context.write(wrapOutboundOut($0), promise: nil) }
         }
-        hasRefused = true
-        refusal.answer(on: context.channel) { context.write(wrapOutboundOut($0), promise: nil) }
-    }
-
-    /// Forwards the request and removes this handler.
-    private func pass(_ data: NIOAny, _ context: ChannelHandlerContext) {
-        context.fireChannelRead(data)
-        context.pipeline.syncOperations.removeHandler(self, promise: nil)
+        let isFirst = httpHandlers.isEmpty
+        // The decoder comes last: frames received together with the head leave it while it is removed.
+        let upgrade = UpgradeHandler(
+            httpEncoder: encoder, extraHTTPHandlers: [self, requests] + httpHandlers + [decoder],
+            upgradeConfiguration: .init(upgraders: [SocketUpgrader(gateway: gateway)]) { channel in
+                channel.eventLoop.makeFailedFuture(ChannelError.inappropriateOperationForState)
+            })
+        do {
+            try context.pipeline.syncOperations.addHandler(upgrade, position: .after(self))
+            state = .upgrading
+            let channel = context.channel
+            upgrade.upgradeResultFuture.whenFailure { _ in channel.close(promise: nil) }
+            if isFirst { upgrade.upgradeResultFuture.cascade(to: negotiated) }
+            context.fireChannelRead(wrapInboundOut(.head(head)))
+        } catch {
+            state = .refused
+            context.close(promise: nil)
+        }
     }
 
     /// Whether the request is a WebSocket upgrade (RFC 6455, 4.2.1). At least as strict as NIO's upgrader; also requires that the key has
@@ -77,8 +151,36 @@ final class HandshakeGate: ChannelInboundHandler, RemovableChannelHandler {
     private func asksForSocket(_ head: HTTPRequestHead) -> Bool {
         func words(_ name: String) -> [String] { head.headers[canonicalForm: name].map { $0.lowercased() } }
         let keys = head.headers["sec-websocket-key"]
-        return head.method == .GET && isSocketPath(head.uri) && words("upgrade").contains("websocket")
+        return head.method == .GET && gateway.isSocketPath(head.uri) && words("upgrade").contains("websocket")
             && words("connection").contains("upgrade") && keys.count == 1 && keys[0].utf8.count == 24 && keys[0].hasSuffix("==")
             && head.headers["sec-websocket-version"] == ["13"]
+    }
+}
+
+/// Upgrades a connection to a WebSocket. NIO's upgrader adds the handlers at the end of the pipeline; this type adds them after the upgrade
+/// handler, because the stream of a connection that has served requests stays at the end until the connection closes.
+private struct SocketUpgrader: NIOTypedHTTPServerProtocolUpgrader {
+    let supportedProtocol = "websocket"
+    let requiredUpgradeHeaders: [String] = []
+    let gateway: GatewayChannel
+
+    func buildUpgradeResponse(
+        channel: any Channel, upgradeRequest: HTTPRequestHead, initialResponseHeaders: HTTPHeaders
+    ) -> EventLoopFuture<HTTPHeaders> {
+        let headers: HTTPHeaders = [RequestID.header: RequestID.of(upgradeRequest.headers)]
+        // `HandshakeGate` has already rejected upgrade requests that are not allowed.
+        return NIOTypedWebSocketServerUpgrader<GatewayChannel.Negotiated>(
+            shouldUpgrade: { channel, _ in channel.eventLoop.makeSucceededFuture(headers) },
+            upgradePipelineHandler: { channel, _ in channel.eventLoop.makeSucceededFuture(.webSocket) }
+        ).buildUpgradeResponse(channel: channel, upgradeRequest: upgradeRequest, initialResponseHeaders: initialResponseHeaders)
+    }
+
+    func upgrade(channel: any Channel, upgradeRequest: HTTPRequestHead) -> EventLoopFuture<GatewayChannel.Negotiated> {
+        channel.eventLoop.makeCompletedFuture {
+            let handler = try channel.pipeline.syncOperations.handler(
+                type: NIOTypedHTTPServerUpgradeHandler<GatewayChannel.Negotiated>.self)
+            try gateway.addSocket(to: channel, upgradeRequest, after: handler)
+            return .webSocket
+        }
     }
 }

@@ -17,6 +17,9 @@ struct OriginRule: Sendable {
         return Self.withoutPort(String(given[separator.upperBound...]), scheme) == Self.withoutPort(host.lowercased(), scheme)
     }
 
+    /// Whether pages of the origin may read responses (CORS). Pages of the request's own host need no permission.
+    func listsOrigin(_ origin: String) -> Bool { allowed?.contains(Self.normalized(origin)) ?? false }
+
     /// The origin in lower case without a trailing slash.
     private static func normalized(_ origin: String) -> String {
         var text = origin.lowercased()

@@ -1,3 +1,4 @@
+import DequeModule
 import NIOCore
 import NIOHTTP1
 
@@ -15,6 +16,16 @@ final class RequestGuard: ChannelDuplexHandler, RemovableChannelHandler {
     /// The body was not received within `bodyTimeout`. Fired into the pipeline as an error.
     struct BodyTimeout: Error {}
 
+    /// What the response to a request depends on.
+    private struct Pending {
+        /// Its `x-request-id`.
+        let id: String
+        /// Whether the client knows only HTTP/1.0, and so no chunked bodies (RFC 9112, 6.1).
+        let isVersion10: Bool
+        /// Whether the connection closes after the response.
+        let closes: Bool
+    }
+
     /// Maximum bytes of a rejected request's body that are read and discarded, so that the connection can be reused.
     private static let unreadMaximum = 64 << 10
 
@@ -26,9 +37,12 @@ final class RequestGuard: ChannelDuplexHandler, RemovableChannelHandler {
     private var isReadingBody = false
     /// Bytes of the body received since its request was rejected; nil if it was not rejected.
     private var refusedBytes: Int?
-    /// Requests whose responses are not complete.
-    private var unanswered = 0
-    private var isFirst = true
+    /// The requests whose responses are not complete, in their order.
+    private var pending: Deque<Pending> = []
+    /// Number of requests whose responses are not complete.
+    var unanswered: Int { pending.count }
+    /// Whether a request closes the connection, so that further ones are ignored.
+    private var isClosing = false
     private var hasRefused = false
     private var timer: Scheduled<Void>?
 
@@ -49,17 +63,27 @@ final class RequestGuard: ChannelDuplexHandler, RemovableChannelHandler {
         guard !hasRefused else { return }
         switch unwrapInboundIn(data) {
         case .head(var head):
-            if let fault = Self.fault(of: head) { return refuse(.malformed(fault), context) }
-            guard hosts.allows(head.headers["host"]) else { return refuse(.host, context) }
-            unanswered += 1
+            guard !isClosing else {
+                hasRefused = true
+                return
+            }
+            if let fault = Self.fault(of: head) { return refuse(.malformed(fault), context, head) }
+            guard hosts.allows(head.headers["host"]) else { return refuse(.host, context, head) }
             isReadingBody = true
             refusedBytes = nil
-            // NIO's decoder stops parsing HTTP after a request to change the protocol. `HandshakeGate` handles the first request.
-            if head.method == .CONNECT || !isFirst && head.headers.contains(name: "upgrade") { head.closesAfterwards() }
-            isFirst = false
-            // An HTTP/1.0 client takes the end of the connection as the end of the response (RFC 9112, 9.3).
-            if !Self.isVersion11(head), !head.isKeepAlive { head.closesAfterwards() }
-            if head.headers["expect"].contains(where: { $0.lowercased() == "100-continue" }), unanswered == 1 {
+            // NIO's decoder stops parsing HTTP after a request to change the protocol.
+            if head.method == .CONNECT { head.closesAfterwards() }
+            // The end of the connection is the end of a response without a length (RFC 9112, 9.3). A client that asked to keep an HTTP/1.0
+            // connection learns from the response that it is closed.
+            let isVersion10 = !Self.isVersion11(head)
+            if isVersion10 || !head.isKeepAlive {
+                isClosing = true
+                head.headers.replaceOrAdd(name: "connection", value: "close")
+            }
+            let id = RequestID.of(head.headers)
+            head.headers.replaceOrAdd(name: RequestID.header, value: id)
+            pending.append(Pending(id: id, isVersion10: isVersion10, closes: isClosing))
+            if head.headers["expect"].contains(where: { $0.lowercased() == "100-continue" }), unanswered == 1, !isVersion10 {
                 sendContinue(head, context)
             }
             let channel = context.channel
@@ -88,11 +112,16 @@ final class RequestGuard: ChannelDuplexHandler, RemovableChannelHandler {
 
     func write(context: ChannelHandlerContext, data: NIOAny, promise: EventLoopPromise<Void>?) {
         switch unwrapOutboundIn(data) {
-        case .head(let head):
+        case .head(var head):
             // A rejected request's body is read only up to `unreadMaximum`.
             if isReadingBody, unanswered == 1, head.status.code >= 400 { refusedBytes = 0 }
+            guard let request = pending.first else { break }
+            head.headers.replaceOrAdd(name: RequestID.header, value: request.id)
+            if request.closes { head.headers.replaceOrAdd(name: "connection", value: "close") }
+            if request.isVersion10 { head.version = .http1_0 }
+            return context.write(wrapOutboundOut(.head(head)), promise: promise)
         case .body: break
-        case .end: unanswered -= 1
+        case .end: _ = pending.popFirst()
         }
         context.write(data, promise: promise)
     }
@@ -114,11 +143,16 @@ final class RequestGuard: ChannelDuplexHandler, RemovableChannelHandler {
     }
 
     /// Rejects the request and closes the connection; without a response if an earlier one is incomplete.
-    private func refuse(_ refusal: EarlyRefusal, _ context: ChannelHandlerContext) {
+    private func refuse(_ refusal: EarlyRefusal, _ context: ChannelHandlerContext, _ head: HTTPRequestHead? = nil) {
         hasRefused = true
         timer?.cancel()
         guard unanswered == 0 else { return context.close(promise: nil) }
-        refusal.answer(on: context.channel) { context.write(wrapOutboundOut($0), promise: nil) }
+        let id = RequestID.of(head?.headers ?? [:])
+        refusal.answer(on: context.channel) { part in
+            guard case .head(var head) = part else { return context.write(wrapOutboundOut(part), promise: nil) }
+            head.headers.replaceOrAdd(name: RequestID.header, value: id)
+            context.write(wrapOutboundOut(.head(head)), promise: nil)
+        }
     }
 
     /// Sends `100 Continue` (RFC 9110, 10.1.1), unless the announced body is too large and will be rejected.
@@ -155,5 +189,22 @@ extension HTTPRequestHead {
     mutating func closesAfterwards() {
         headers.remove(name: "upgrade")
         headers.replaceOrAdd(name: "connection", value: "close")
+    }
+}
+
+/// The id that a request and its response carry in `x-request-id`.
+enum RequestID {
+    static let header = "x-request-id"
+    /// Maximum length of a client's id, in bytes.
+    static let maximumLength = 128
+
+    /// The client's id if it is 1 to `maximumLength` visible ASCII characters, else a new one.
+    static func of(_ headers: HTTPHeaders) -> String {
+        let given = headers[header]
+        if given.count == 1, (1...maximumLength).contains(given[0].utf8.count), given[0].utf8.allSatisfy({ (0x21..<0x7F).contains($0) }) {
+            return given[0]
+        }
+        let digits = String(UInt64.random(in: 0...UInt64.max), radix: 16)
+        return "req_" + String(repeating: "0", count: 16 - digits.count) + digits
     }
 }

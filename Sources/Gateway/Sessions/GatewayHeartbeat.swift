@@ -47,7 +47,9 @@ actor GatewayHeartbeat {
     private func beat() async throws {
         let gateway = gateway
         let load = try await context.eventLoop.submit { [started] in gateway.value.load(since: started) }.get()
-        try await registration.renew(load)
+        let rejection = try await registration.renew(load)
+        context.readiness.writes.record(rejection)
+        if let rejection { throw rejection }
         context.eventLoop.execute { gateway.value.registry.saveUnsaved() }
         await context.submitted.removeEnded(context.queue)
         if !hasRecoveredOwn {

@@ -10,9 +10,9 @@ struct OutputBatch {
     var isEmpty: Bool { outputs.isEmpty && chunks == 0 }
 
     /// Appends token counts, unless both are unknown.
-    mutating func appendUsage(promptTokens: Int?, completionTokens: Int?) {
+    mutating func appendUsage(promptTokens: Int?, completionTokens: Int?, details: TokenDetails = TokenDetails()) {
         guard promptTokens != nil || completionTokens != nil else { return }
-        outputs.append(.usage(promptTokens: promptTokens, completionTokens: completionTokens))
+        outputs.append(.usage(promptTokens: promptTokens, completionTokens: completionTokens, details: details))
     }
 }
 

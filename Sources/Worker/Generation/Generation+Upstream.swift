@@ -39,7 +39,8 @@ extension Generation: UpstreamReceiver {
                 speech?.append(text)
             case .reasoning(let text): output.append(.reasoning(text))
             case .toolCall(let toolCall): output.append(.toolCall(toolCall))
-            case .usage(let prompt, let completion): machine.reported(promptTokens: prompt, completionTokens: completion)
+            case .usage(let prompt, let completion, let details):
+                machine.reported(promptTokens: prompt, completionTokens: completion, details: details)
             case .finished(let reason): machine.finished(reason)
             }
         }

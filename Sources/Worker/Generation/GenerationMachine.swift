@@ -66,6 +66,7 @@ struct GenerationMachine {
     /// As reported by the upstream, like the next one.
     private var promptTokens: Int?
     private var completionTokens: Int?
+    private var details = TokenDetails()
     private var finish: FinishReason?
     /// Number of chunks received when the upstream last reported its token count.
     private var chunksReported = 0
@@ -107,7 +108,8 @@ struct GenerationMachine {
         let unreported = chunks - chunksReported
         return Usage(
             promptTokens: promptTokens ?? policy.promptEstimate, completionTokens: (completionTokens ?? 0) + unreported,
-            estimated: promptTokens == nil || completionTokens == nil || unreported > 0)
+            estimated: promptTokens == nil || completionTokens == nil || unreported > 0,
+            cachedTokens: details.cached, reasoningTokens: details.reasoning)
     }
 
     /// Corrects the usage of earlier attempts after a crash. The recorded usage may be one renewal interval old or missing, so the usage
@@ -116,7 +118,7 @@ struct GenerationMachine {
         let cost = Self.bounded(cost)
         spent = Usage(
             promptTokens: max(spent.promptTokens, cost.promptTokens), completionTokens: max(spent.completionTokens, cost.completionTokens),
-            estimated: true)
+            estimated: true, cachedTokens: spent.cachedTokens, reasoningTokens: spent.reasoningTokens)
     }
 
     // MARK: events
@@ -212,12 +214,15 @@ struct GenerationMachine {
 
     private static func bounded(_ usage: Usage) -> Usage {
         Usage(
-            promptTokens: bounded(usage.promptTokens), completionTokens: bounded(usage.completionTokens), estimated: usage.estimated)
+            promptTokens: bounded(usage.promptTokens), completionTokens: bounded(usage.completionTokens), estimated: usage.estimated,
+            cachedTokens: usage.cachedTokens.map(bounded), reasoningTokens: usage.reasoningTokens.map(bounded))
     }
 
     /// Stores token counts reported by the upstream, clamped; nil keeps the previous value.
-    mutating func reported(promptTokens: Int?, completionTokens: Int?) {
+    mutating func reported(promptTokens: Int?, completionTokens: Int?, details: TokenDetails = TokenDetails()) {
         self.promptTokens = promptTokens.map(Self.bounded) ?? self.promptTokens
+        self.details.cached = details.cached.map(Self.bounded) ?? self.details.cached
+        self.details.reasoning = details.reasoning.map(Self.bounded) ?? self.details.reasoning
         guard let completionTokens else { return }
         self.completionTokens = Self.bounded(completionTokens)
         chunksReported = chunks
@@ -303,6 +308,7 @@ struct GenerationMachine {
         chunksReported = 0
         promptTokens = nil
         completionTokens = nil
+        details = TokenDetails()
         sent = false
         finish = nil
     }

@@ -158,7 +158,12 @@ actor LeaseRenewer: PinnedActor {
     private func sweep() async {
         do {
             let swept = try await consumer.sweepConsumers()
-            if !swept.isEmpty { logger.info("removed consumers of dead workers", metadata: ["consumers": "\(swept.count)"]) }
+            if !swept.removed.isEmpty {
+                logger.info("removed consumers of dead workers", metadata: ["consumers": "\(swept.removed.count)"])
+            }
+            if swept.restored > 0 {
+                logger.warning("restored queue entries whose consumer had been deleted", metadata: ["entries": "\(swept.restored)"])
+            }
         } catch {
             logger.debug("consumer sweep failed", metadata: ["error": "\(error)"])
         }

@@ -73,7 +73,7 @@ struct WorkerMetrics: Sendable {
         ended = all(["finished", "interrupted", "failed"]) { Counter(label: "sluice_jobs_ended_total", dimensions: [("outcome", $0)]) }
         failures = all(FailureCode.allCases) { Counter(label: "sluice_jobs_failed_total", dimensions: [("code", $0.rawValue)]) }
         deadLettersMade = all([.workerLost, .invalidRequest]) {
-            Counter(label: "sluice_dead_letters_total", dimensions: [("code", $0.rawValue)])
+            Counter(label: "sluice_jobs_dead_lettered_total", dimensions: [("code", $0.rawValue)])
         }
         interrupts = all(Phase.allCases) { phase in
             func counter(_ result: String) -> Counter {

@@ -1,5 +1,6 @@
 import Glibc
 import Logging
+import Observability
 import OperatorTools
 import ServiceLifecycle
 import UnixSignals
@@ -71,6 +72,7 @@ struct NodeRun: Sendable {
             logger.warning("stopping at once", metadata: ["signal": "\(signal)"])
             Task.detached {
                 try? await Task.sleep(for: Self.exitDelay)
+                Telemetry.flush()
                 // Not exit(3): its handlers may free objects that other threads are using.
                 _exit(ExitStatus.failed.rawValue)
             }

@@ -149,7 +149,9 @@ enum SettingTable {
         Setting("SLUICE_ADMIN_KEY", .text, nil, [.gateway], isSecret: true, "Key to the dashboard and its actions (unset: off)."),
         Setting(
             "SLUICE_VIEWER_KEY", .text, nil, [.gateway], isSecret: true, "Key to the dashboard without its actions (unset: off)."),
-        Setting("SLUICE_ALLOWED_ORIGINS", .list, nil, [.gateway], "Allowed Origin headers of browsers (unset: the same host)."),
+        Setting(
+            "SLUICE_ALLOWED_ORIGINS", .list, nil, [.gateway],
+            "Allowed Origin headers of browsers, for WebSockets and CORS (unset: the same host)."),
         Setting("SLUICE_WEBSOCKET_PATHS", .list, "/ws/agent/stream", [.gateway], "Paths of the WebSocket, separated by commas."),
         Setting(
             "SLUICE_MAX_AUDIO", .size(1_024...(64 << 20)), "4MiB", [.gateway],
@@ -188,6 +190,12 @@ enum SettingTable {
         Setting(
             "SLUICE_MAX_MESSAGE", .size(1_024...(64 << 20)), "1MiB", [.gateway],
             "Maximum size of a client's message; beyond it close 1009."),
+        Setting(
+            "SLUICE_MAX_BODY", .size(1_024...(64 << 20)), "8MiB", [.gateway],
+            "Maximum size of the body of a request to /v1/*; beyond it 413."),
+        Setting(
+            "SLUICE_FINISH_REASON_INTERRUPTED", .choice(["stop", "interrupted"]), "stop", [.gateway],
+            "The finish_reason of an interrupted chat completion."),
         Setting("SLUICE_MAX_JSON_DEPTH", .integer(4...1_000), "32", [.gateway], "Maximum nesting depth of a message's JSON."),
         Setting("SLUICE_MAX_HEADER", .size(1_024...(1 << 20)), "16KiB", [.gateway], "Maximum size of an HTTP request's head."),
         Setting(

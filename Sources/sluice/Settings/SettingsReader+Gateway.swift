@@ -55,6 +55,8 @@ extension SettingsReader {
     /// Reads the limits of sizes, counts and rates.
     private mutating func readLimits(into gateway: inout GatewaySettings) {
         if let value = integer("SLUICE_MAX_MESSAGE") { gateway.messageMaximum = value }
+        if let value = integer("SLUICE_MAX_BODY") { gateway.bodyMaximum = value }
+        if let value = text("SLUICE_FINISH_REASON_INTERRUPTED") { gateway.interruptedFinishReason = value }
         if let value = integer("SLUICE_MAX_JSON_DEPTH") { gateway.jsonDepthMaximum = value }
         if let value = integer("SLUICE_MAX_HEADER") { gateway.headerMaximum = value }
         if let value = integer("SLUICE_MAX_OUTGOING") { gateway.outgoingMaximum = value }

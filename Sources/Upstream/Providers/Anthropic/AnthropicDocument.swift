@@ -26,7 +26,9 @@ struct AnthropicDocument {
         try answer.add(document.delta, into: &batch)
         answer.finish("stop")
         answer.finish(document.stopReason)
-        batch.appendUsage(promptTokens: document.counts.promptTokens, completionTokens: document.counts.completionTokens)
+        batch.appendUsage(
+            promptTokens: document.counts.promptTokens, completionTokens: document.counts.completionTokens, details: document.counts.details
+        )
         try answer.deliver(into: &batch)
     }
 

@@ -17,6 +17,7 @@ struct AnthropicEvent {
     var stopReason: String?
     var promptTokens: Int?
     var completionTokens: Int?
+    var details = TokenDetails()
     var error: ProviderError?
 
     init() {}
@@ -118,6 +119,7 @@ struct AnthropicEvent {
             default: try scanner.skip()
             }
         }
+        if let read { details.cached = read }
         guard input != nil || written != nil || read != nil else { return }
         promptTokens = min((input ?? 0) + (written ?? 0) + (read ?? 0), JSONScanner.maximumFigure)
     }
@@ -170,9 +172,9 @@ final class AnthropicStreamDecoder: StreamDecoder {
         switch event.kind {
         case .messageStop: answer.end()
         // Its output count is only the provider's initial value. Reported, it would pass for the total of an answer that is cut off.
-        case .messageStart: batch.appendUsage(promptTokens: event.promptTokens, completionTokens: nil)
+        case .messageStart: batch.appendUsage(promptTokens: event.promptTokens, completionTokens: nil, details: event.details)
         case .messageDelta:
-            batch.appendUsage(promptTokens: event.promptTokens, completionTokens: event.completionTokens)
+            batch.appendUsage(promptTokens: event.promptTokens, completionTokens: event.completionTokens, details: event.details)
             answer.finish(event.stopReason)
         case .blockStart, .blockDelta: try answer.add(content(event), into: &batch)
         case .error, .other: break

@@ -10,6 +10,7 @@ struct DashScopeChunk {
     var hasOutput = false
     var promptTokens: Int?
     var completionTokens: Int?
+    var details = TokenDetails()
     /// The error of a frame without output.
     var error: ProviderError?
 
@@ -69,6 +70,7 @@ struct DashScopeChunk {
             switch key {
             case "input_tokens": self.promptTokens = try scanner.figure()
             case "output_tokens": self.completionTokens = try scanner.figure()
+            case "prompt_tokens_details", "input_tokens_details", "output_tokens_details": try self.details.read(&scanner)
             default: try scanner.skip()
             }
         }
@@ -120,7 +122,7 @@ final class DashScopeStreamDecoder: StreamDecoder {
             throw error.failureInsideStream(kind: .dashscope, status: Self.status(in: event.comment))
         }
         try answer.add(chunk.delta, into: &batch)
-        batch.appendUsage(promptTokens: chunk.promptTokens, completionTokens: chunk.completionTokens)
+        batch.appendUsage(promptTokens: chunk.promptTokens, completionTokens: chunk.completionTokens, details: chunk.details)
         answer.finish(chunk.finishReason)
     }
 
@@ -149,7 +151,8 @@ enum DashScopeDocument {
         try answer.add(document.delta, into: &batch)
         answer.finish("stop")
         answer.finish(document.finishReason)
-        batch.appendUsage(promptTokens: document.promptTokens, completionTokens: document.completionTokens)
+        batch.appendUsage(
+            promptTokens: document.promptTokens, completionTokens: document.completionTokens, details: document.details)
         try answer.deliver(into: &batch)
     }
 }

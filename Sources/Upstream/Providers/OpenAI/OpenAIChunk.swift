@@ -7,6 +7,7 @@ struct OpenAIChunk {
     var finishReason: String?
     var promptTokens: Int?
     var completionTokens: Int?
+    var details = TokenDetails()
     /// Whether the `choices` array has an element.
     var hasChoice = false
     var error: ProviderError?
@@ -69,6 +70,9 @@ struct OpenAIChunk {
             switch key {
             case "prompt_tokens": self.promptTokens = try scanner.figure()
             case "completion_tokens": self.completionTokens = try scanner.figure()
+            case "prompt_tokens_details", "completion_tokens_details": try self.details.read(&scanner)
+            // DeepSeek's name.
+            case "prompt_cache_hit_tokens": self.details.cached = try scanner.figure() ?? self.details.cached
             default: try scanner.skip()
             }
         }

@@ -17,7 +17,8 @@ enum OpenAIDocument {
         try answer.add(document.delta, into: &batch)
         answer.finish("stop")
         answer.finish(document.finishReason)
-        batch.appendUsage(promptTokens: document.promptTokens, completionTokens: document.completionTokens)
+        batch.appendUsage(
+            promptTokens: document.promptTokens, completionTokens: document.completionTokens, details: document.details)
         try answer.deliver(into: &batch)
     }
 }

@@ -50,6 +50,6 @@ final class OpenAIStreamDecoder: StreamDecoder {
         }
         try answer.add(chunk.delta, into: &batch)
         answer.finish(chunk.finishReason)
-        batch.appendUsage(promptTokens: chunk.promptTokens, completionTokens: chunk.completionTokens)
+        batch.appendUsage(promptTokens: chunk.promptTokens, completionTokens: chunk.completionTokens, details: chunk.details)
     }
 }
