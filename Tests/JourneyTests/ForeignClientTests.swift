@@ -26,6 +26,20 @@ extension Journeys {
             }
         }
 
+        @Test func `an unmodified Anthropic SDK works, and its disconnect interrupts`() async throws {
+            try await withLab { lab in
+                _ = try await lab.worker("w1", ["SLUICE_RETRIES": "0"])
+                let gateway = try await lab.gateway()
+                let (left, hung) = (lab.model("sim-n3000-g10"), lab.model("sim-n3000-g10-f20000"))
+                try await run(
+                    .anthropicClient,
+                    ["http://127.0.0.1:\(gateway.port)", lab.key, "sim-n20-g1", "sim-n5-g1-r", "sim-n3-g1-t", left, hung])
+                for model in [left, hung] {
+                    #expect(try await lab.endedRequest(model: model).end == .clientClosed, "\(model)")
+                }
+            }
+        }
+
         @Test func `a websockets client sends a request, interrupts, loses its connection and resumes`() async throws {
             try await withLab { lab in
                 _ = try await lab.worker("w1")

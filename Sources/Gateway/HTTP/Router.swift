@@ -36,6 +36,7 @@ package func makeRouter(
     JobRoutes(context: context).add(to: api)
     JobEventRoute(context: context).add(to: api)
     ChatCompletionRoute(context: context).add(to: api)
+    MessagesRoute(context: context).add(to: api)
     router.refuseOtherMethods()
     return router
 }
