@@ -14,6 +14,8 @@ package enum Scripts {
     package static let forgetConsumer = script("forget_consumer", PackageResources.forget_consumer_lua)
     package static let depth = script("depth", PackageResources.depth_lua)
     package static let logPage = script("log_page", PackageResources.log_page_lua)
+    static let responseSave = script("response_save", PackageResources.response_save_lua)
+    static let responseDelete = script("response_delete", PackageResources.response_delete_lua)
     static let sessionClaim = RedisScript(
         name: "session_claim", source: String(decoding: PackageResources.session_claim_lua, as: UTF8.self))
     static let sessionSave = sessionScript("session_save", PackageResources.session_save_lua)

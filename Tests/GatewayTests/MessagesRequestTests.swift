@@ -68,7 +68,7 @@ import Testing
     ])
     func `what cannot be honoured is refused by name`(members: String, field: String) {
         let failure = #expect(throws: HTTPErrorResponse.self) { try parse(body(members)) }
-        #expect(failure?.status == .badRequest && failure?.message.contains("\"\(field)\"") == true, "\(String(describing: failure))")
+        #expect(failure?.message.contains("\"\(field)\"") == true, "\(String(describing: failure))")
     }
 
     @Test(arguments: [

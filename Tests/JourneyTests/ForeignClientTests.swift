@@ -1,3 +1,4 @@
+import Foundation
 import TestSupport
 import Testing
 
@@ -37,6 +38,39 @@ extension Journeys {
                 for model in [left, hung] {
                     #expect(try await lab.endedRequest(model: model).end == .clientClosed, "\(model)")
                 }
+            }
+        }
+
+        @Test func `the OpenAI SDK creates, streams, resumes, cancels and deletes responses on two gateways`() async throws {
+            try await withLab { lab in
+                _ = try await lab.worker("w1", ["SLUICE_RETRIES": "0"])
+                let (first, second) = (try await lab.gateway("g1"), try await lab.gateway("g2"))
+                let (slow, left) = (lab.model("sim-n3000-g20"), lab.model("sim-n3000-g20"))
+                try await run(
+                    .responsesClient,
+                    [
+                        "http://127.0.0.1:\(first.port)/v1", "http://127.0.0.1:\(second.port)/v1", lab.key, lab.otherKey, "sim-n20-g1",
+                        "sim-n5-g1-r", "sim-n3-g1-t", slow, left, "sim-n100-g10",
+                    ])
+                for model in [slow, left] {
+                    #expect(try await lab.endedRequest(model: model).end == .clientClosed, "\(model)")
+                }
+            }
+        }
+
+        @Test func `a response whose gateway is killed is resumed on another one`() async throws {
+            try await withLab { lab in
+                _ = try await lab.worker()
+                let (first, second) = (try await lab.gateway("g1"), try await lab.gateway("g2"))
+                let ready = lab.folder.file("ready")
+                async let resumed: Void = run(
+                    .responsesResume,
+                    [
+                        "http://127.0.0.1:\(first.port)/v1", "http://127.0.0.1:\(second.port)/v1", lab.key, "sim-n400-g10", "400", ready,
+                    ])
+                try await until("the stream to run") { FileManager.default.fileExists(atPath: ready) }
+                await first.kill9()
+                try await resumed
             }
         }
 

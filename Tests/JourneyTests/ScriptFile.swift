@@ -8,6 +8,8 @@ enum ScriptFile: String {
     case chatPage = "chat_page.py"
     case dashboard = "dashboard.py"
     case openAIClient = "openai_client.py"
+    case responsesClient = "responses_client.py"
+    case responsesResume = "responses_resume.py"
     case tlsClient = "tls_client.py"
     case webSocketClient = "websocket_client.py"
 

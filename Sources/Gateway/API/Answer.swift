@@ -23,7 +23,8 @@ struct Answer: Sendable, Equatable {
         /// A part began. Its text follows as `extended`.
         case opened(Part.Kind)
         case extended(Part.Kind, String)
-        case closed(Part)
+        /// - Parameter isWhole: whether the model had completed the part.
+        case closed(Part, isWhole: Bool)
         /// Generation began anew: the parts so far, the open one included, are no longer part of the answer.
         case retracted
         case ended(Ending)
@@ -35,6 +36,10 @@ struct Answer: Sendable, Equatable {
     private(set) var usage = Usage.none
     /// Nil until the terminal event.
     private(set) var ending: Ending?
+    /// The number of parts that were retracted: the number of the first part in a stream, which cannot take numbers back.
+    private(set) var firstIndex = 0
+    /// Whether the model had completed the last part.
+    private(set) var isWhole = true
     /// Whether the last part may grow.
     private var isOpen = false
     /// Bytes of the text parts in UTF-8.
@@ -60,10 +65,10 @@ struct Answer: Sendable, Equatable {
         case .text(let text): extend(.text, text, report)
         case .reasoning(let text): extend(.reasoning, text, report)
         case .toolCall(let call):
-            close(report)
+            close(isWhole: true, report)
             open(.call(id: call.callID, name: call.name), report)
             extend(parts[parts.count - 1].kind, call.arguments, report)
-            close(report)
+            close(isWhole: true, report)
         case .finished(let reason, let usage): end(.finished(reason), usage, report)
         case .interrupted(let interruption): end(.interrupted(interruption), interruption.usage, report)
         case .failed(let failure, let usage): end(.failed(failure), usage, report)
@@ -78,7 +83,7 @@ struct Answer: Sendable, Equatable {
 
     private mutating func extend(_ kind: Part.Kind, _ text: String, _ report: (Change) -> Void) {
         if !isOpen || parts.last?.kind != kind {
-            close(report)
+            close(isWhole: true, report)
             open(kind, report)
         }
         guard !text.isEmpty else { return }
@@ -87,23 +92,29 @@ struct Answer: Sendable, Equatable {
         report(.extended(kind, text))
     }
 
-    private mutating func close(_ report: (Change) -> Void) {
+    private mutating func close(isWhole: Bool, _ report: (Change) -> Void) {
         guard isOpen, let part = parts.last else { return }
         isOpen = false
-        report(.closed(part))
+        self.isWhole = isWhole
+        report(.closed(part, isWhole: isWhole))
     }
 
     private mutating func restart(keeping text: String, _ report: (Change) -> Void) {
         guard !parts.isEmpty else { return }
+        close(isWhole: false, report)
         report(.retracted)
+        firstIndex += parts.count
         parts = []
-        isOpen = false
+        isWhole = true
         textSize = 0
         if !text.isEmpty { extend(.text, text, report) }
     }
 
     private mutating func end(_ ending: Ending, _ usage: Usage, _ report: (Change) -> Void) {
-        close(report)
+        switch ending {
+        case .finished(.stop), .finished(.toolCalls): close(isWhole: true, report)
+        default: close(isWhole: false, report)
+        }
         self.usage = usage
         self.ending = ending
         report(.ended(ending))

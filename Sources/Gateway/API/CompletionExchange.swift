@@ -50,25 +50,36 @@ protocol AnswerCollector: Sendable {
 struct CompletionExchange: Sendable {
     let context: GatewayContext
 
-    /// Reads the request and submits its job. On return the request counts as running for its tenant, and its body and JSON are released.
-    /// - Parameter parse: returns the job's chat completions body, and what the caller needs of the request.
-    /// - Throws: status 400, 408, 413, 429 or 503; see `Request.collect` and `CompletionRun.start`; and the errors of `parse`.
-    func submit<Options: Sendable>(
-        _ request: Request, _ requestContext: GatewayRequestContext,
-        _ parse: ([UInt8]) throws(HTTPErrorResponse) -> (JSONObject, Options)
-    ) async throws(HTTPErrorResponse) -> (CompletionRun, Options) {
-        let owner = try requestContext.requireTenant().name
+    /// A new job's id.
+    /// - Parameter partition: nil for any partition.
+    func newJobID(partition: Int? = nil) -> JobID {
+        let partition = partition ?? Int.random(in: 0..<context.queue.partitions)
+        return JobID(partition: partition, milliseconds: UInt64(clamping: WallClock.milliseconds))
+    }
+
+    /// Reads and parses the request's body.
+    /// - Throws: status 400, 408, 413, 429 or 503; see `Request.collect`; and the errors of `parse`.
+    func read<Value: Sendable>(
+        _ request: Request, _ requestContext: GatewayRequestContext, _ parse: ([UInt8]) throws(HTTPErrorResponse) -> Value
+    ) async throws(HTTPErrorResponse) -> Value {
         guard !context.readiness.isDraining else { throw HTTPErrorResponse.draining }
         let body = try await request.collect(upTo: context.settings.bodyMaximum, requestContext.share)
-        let (chat, options) = try await requestContext.parse(body, parse)
-        let partition = Int.random(in: 0..<context.queue.partitions)
-        let id = JobID(partition: partition, milliseconds: UInt64(clamping: WallClock.milliseconds))
+        return try await requestContext.parse(body, parse)
+    }
+
+    /// Submits the request's job. On return the request counts as running for its tenant, and its body is released.
+    /// - Parameter chat: the job's chat completions body.
+    /// - Throws: status 429 or 503; see `CompletionRun.start`.
+    func start(
+        _ chat: JSONObject, id: JobID, _ request: Request, _ requestContext: GatewayRequestContext
+    ) async throws(HTTPErrorResponse) -> CompletionRun {
+        let owner = try requestContext.requireTenant().name
         var job = Job(id: id, priority: .interactive, request: chat, owner: owner)
         job.traceparent = request.traceparent
         let run = CompletionRun(id: id, owner: owner, context: context, channel: requestContext.channel)
         do throws(HTTPErrorResponse) { try await run.start(job) } catch { throw error.of(id) }
         requestContext.share?.release()
-        return (run, options)
+        return run
     }
 
     /// Collects the whole answer and responds with it as one JSON object.

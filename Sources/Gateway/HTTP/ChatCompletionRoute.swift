@@ -12,10 +12,11 @@ struct ChatCompletionRoute: Sendable {
     @Sendable
     private func complete(_ request: Request, _ requestContext: GatewayRequestContext) async throws -> Response {
         let exchange = CompletionExchange(context: context)
-        let (run, chat) = try await exchange.submit(request, requestContext) { (body) throws(HTTPErrorResponse) in
-            let chat = try ChatCompletionRequest(parsing: body, maximumDepth: context.settings.jsonDepthMaximum)
-            return (chat.body, chat.options)
+        let parsed = try await exchange.read(request, requestContext) { (body) throws(HTTPErrorResponse) in
+            try ChatCompletionRequest(parsing: body, maximumDepth: context.settings.jsonDepthMaximum)
         }
+        let chat = parsed.options
+        let run = try await exchange.start(parsed.body, id: exchange.newJobID(), request, requestContext)
         let reason = context.settings.interruptedFinishReason
         guard chat.streams else {
             return try await exchange.collect(run, ChatCompletion(model: chat.model ?? "", interruptedReason: reason))

@@ -37,6 +37,7 @@ package func makeRouter(
     JobEventRoute(context: context).add(to: api)
     ChatCompletionRoute(context: context).add(to: api)
     MessagesRoute(context: context).add(to: api)
+    ResponsesRoute(context: context).add(to: api)
     router.refuseOtherMethods()
     return router
 }

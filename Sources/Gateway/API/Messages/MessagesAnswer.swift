@@ -50,7 +50,7 @@ struct MessagesStream: AnswerEncoder {
                     "content_block": Answer.Part(kind: kind, text: "").messagesJSON(input: [:]),
                 ], to: &out)
         case .extended(let kind, let text): append(delta: kind, text, to: &out)
-        case .closed(let part):
+        case .closed(let part, _):
             if part.kind == .reasoning, !showsThinking { break }
             Self.append("content_block_stop", ["type": "content_block_stop", "index": .integer(index)], to: &out)
             index += 1

@@ -16,17 +16,18 @@ struct MessagesRoute: Sendable {
     private func create(_ request: Request, _ requestContext: GatewayRequestContext) async throws -> Response {
         let exchange = CompletionExchange(context: context)
         do throws(HTTPErrorResponse) {
-            let (run, (options, estimate)) = try await exchange.submit(request, requestContext) { (body) throws(HTTPErrorResponse) in
+            let (chat, options) = try await exchange.read(request, requestContext) { (body) throws(HTTPErrorResponse) in
                 let parsed = try MessagesRequest(parsing: body, maximumDepth: context.settings.jsonDepthMaximum)
-                let chat = parsed.conversation.chatBody
-                return (chat, (parsed.options, TokenEstimate.prompt(chat)))
+                return (parsed.conversation.chatBody, parsed.options)
             }
+            let run = try await exchange.start(chat, id: exchange.newJobID(), request, requestContext)
             var response =
                 if options.streams {
                     try await exchange.stream(
                         run,
                         MessagesStream(
-                            id: run.id, model: options.model, showsThinking: options.showsThinking, promptEstimate: estimate))
+                            id: run.id, model: options.model, showsThinking: options.showsThinking,
+                            promptEstimate: TokenEstimate.prompt(chat)))
                 } else {
                     try await exchange.collect(run, MessagesCollector(model: options.model, showsThinking: options.showsThinking))
                 }
