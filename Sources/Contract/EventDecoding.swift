@@ -10,11 +10,16 @@ extension LoggedEvent {
         try scanner.finish()
     }
 
-    /// Parses a message of an output channel: a JSON array of events.
+    /// Parses a message of an output channel: a JSON array of events. Events of unknown types, written by a newer version, are skipped.
     package static func array(parsing bytes: Span<UInt8>) throws(JSONError) -> [LoggedEvent] {
         var events: [LoggedEvent] = []
         var scanner = JSONScanner(bytes)
-        try scanner.array { (scanner) throws(JSONError) in events.append(try LoggedEvent(scanning: &scanner)) }
+        try scanner.array { (scanner) throws(JSONError) in
+            let start = scanner.offset
+            let fields = try Fields(scanning: &scanner)
+            guard let id = fields.id, !fields.type.isEmpty else { throw JSONError("not an event of the contract", at: start) }
+            if let event = Self.event(fields) { events.append(LoggedEvent(id: id, event: event)) }
+        }
         try scanner.finish()
         return events
     }
@@ -27,51 +32,57 @@ extension LoggedEvent {
         var worker = "", name = "", model = "", text = "", callID = "", arguments = "", format = "", data = "", reason = "", phase = ""
         var code = "", message = ""
         var attempt = 0, index = 0
-        var textOffset: Int?, upstreamStatus: Int?, latency: Int?, delivered: Int?, saved: Int?
+        var textOffset: Int?, textEnd: Int?, upstreamStatus: Int?, latency: Int?, delivered: Int?, saved: Int?
         var textFinish: String?
         var last = false, retryable = false
         var usage = Usage.none
+
+        /// Unknown fields are skipped.
+        init(scanning scanner: inout JSONScanner) throws(JSONError) {
+            try scanner.object { (key, scanner) throws(JSONError) in
+                switch key {
+                case "id": id = EventID(try scanner.string())
+                case "type": type = try scanner.string()
+                case "text": text = try scanner.string()
+                case "worker": worker = try scanner.string()
+                case "attempt": attempt = try scanner.count()
+                case "text_offset": textOffset = try scanner.optionalCount()
+                case "text_end": textEnd = try scanner.optionalCount()
+                case "name": name = try scanner.string()
+                case "model": model = try scanner.string()
+                case "index": index = try scanner.count()
+                case "call_id": callID = try scanner.string()
+                case "arguments": arguments = try scanner.string()
+                case "format": format = try scanner.string()
+                case "data": data = try scanner.string()
+                case "last": last = try scanner.bool()
+                case "reason": reason = try scanner.string()
+                case "phase": phase = try scanner.string()
+                case "text_finish": textFinish = try scanner.optionalString()
+                case "delivered_tokens": delivered = try scanner.optionalCount()
+                case "saved_tokens": saved = try scanner.optionalCount()
+                case "latency_us": latency = try scanner.optionalCount()
+                case "code": code = try scanner.string()
+                case "message": message = try scanner.string()
+                case "retryable": retryable = try scanner.bool()
+                case "upstream_status": upstreamStatus = try scanner.optionalCount()
+                case "usage": usage = try Usage(scanning: &scanner)
+                default: try scanner.skip()
+                }
+            }
+        }
     }
 
     /// Reads one event; unknown fields are skipped.
     package init(scanning scanner: inout JSONScanner) throws(JSONError) {
-        var fields = Fields()
         let start = scanner.offset
-        try scanner.object { (key, scanner) throws(JSONError) in
-            switch key {
-            case "id": fields.id = EventID(try scanner.string())
-            case "type": fields.type = try scanner.string()
-            case "text": fields.text = try scanner.string()
-            case "worker": fields.worker = try scanner.string()
-            case "attempt": fields.attempt = try scanner.count()
-            case "text_offset": fields.textOffset = try scanner.optionalCount()
-            case "name": fields.name = try scanner.string()
-            case "model": fields.model = try scanner.string()
-            case "index": fields.index = try scanner.count()
-            case "call_id": fields.callID = try scanner.string()
-            case "arguments": fields.arguments = try scanner.string()
-            case "format": fields.format = try scanner.string()
-            case "data": fields.data = try scanner.string()
-            case "last": fields.last = try scanner.bool()
-            case "reason": fields.reason = try scanner.string()
-            case "phase": fields.phase = try scanner.string()
-            case "text_finish": fields.textFinish = try scanner.optionalString()
-            case "delivered_tokens": fields.delivered = try scanner.optionalCount()
-            case "saved_tokens": fields.saved = try scanner.optionalCount()
-            case "latency_us": fields.latency = try scanner.optionalCount()
-            case "code": fields.code = try scanner.string()
-            case "message": fields.message = try scanner.string()
-            case "retryable": fields.retryable = try scanner.bool()
-            case "upstream_status": fields.upstreamStatus = try scanner.optionalCount()
-            case "usage": fields.usage = try Usage(scanning: &scanner)
-            default: try scanner.skip()
-            }
-        }
+        let fields = try Fields(scanning: &scanner)
         guard let id = fields.id, let event = Self.event(fields) else { throw JSONError("not an event of the contract", at: start) }
         self.init(id: id, event: event)
     }
 
-    /// Builds the event from its fields; nil for an unknown type, reason, phase or code.
+    /// Builds the event from its fields; nil for an unknown type. A terminal event ends the job for every reader, also one whose code, phase
+    /// or reason was added by a newer version: such values are replaced by the most general ones.
     private static func event(_ fields: Fields) -> GenerationEvent? {
         switch fields.type {
         case "text": .text(fields.text)
@@ -86,21 +97,19 @@ extension LoggedEvent {
             .audio(
                 Audio(
                     index: fields.index, format: fields.format, data: fields.data, last: fields.last, textOffset: fields.textOffset,
-                    textFinish: fields.textFinish.flatMap(FinishReason.init)))
-        case "finished": FinishReason(rawValue: fields.reason).map { .finished($0, fields.usage) }
+                    textEnd: fields.textEnd, textFinish: fields.textFinish.flatMap(FinishReason.init)))
+        case "finished": .finished(FinishReason(rawValue: fields.reason) ?? .stop, fields.usage)
         case "interrupted":
-            Phase(rawValue: fields.phase).map {
-                .interrupted(
-                    Interruption(
-                        reason: fields.reason.cut(toBytes: NameLimit.reason), phase: $0, usage: fields.usage,
-                        latencyMicroseconds: fields.latency,
-                        deliveredTokens: fields.delivered, savedTokens: fields.saved))
-            }
+            .interrupted(
+                Interruption(
+                    reason: fields.reason.cut(toBytes: NameLimit.reason), phase: Phase(rawValue: fields.phase) ?? .claimed,
+                    usage: fields.usage, latencyMicroseconds: fields.latency, deliveredTokens: fields.delivered,
+                    savedTokens: fields.saved))
         case "failed":
-            FailureCode(rawValue: fields.code).map {
-                .failed(
-                    Failure($0, fields.message, retryable: fields.retryable, upstreamStatus: fields.upstreamStatus), fields.usage)
-            }
+            .failed(
+                Failure(
+                    FailureCode(rawValue: fields.code) ?? .internal, fields.message, retryable: fields.retryable,
+                    upstreamStatus: fields.upstreamStatus), fields.usage)
         default: nil
         }
     }

@@ -25,6 +25,9 @@ package struct ToolCall: Sendable, Hashable {
 
 /// A chunk of speech output.
 package struct Audio: Sendable, Hashable {
+    /// Sample rate of the speech upstreams' output, in Hz.
+    package static let sampleRate = 24_000
+
     /// The number of the chunk in the job, from 0.
     package var index: Int
     package var format: String
@@ -34,15 +37,20 @@ package struct Audio: Sendable, Hashable {
     package var last: Bool
     /// The start of the spoken sentence in the text, in bytes of UTF-8.
     package var textOffset: Int?
+    /// The end of the spoken sentence, like `textOffset`.
+    package var textEnd: Int?
     /// The finish reason of the text, once the text is complete and only audio follows.
     package var textFinish: FinishReason?
 
-    package init(index: Int, format: String, data: String, last: Bool, textOffset: Int? = nil, textFinish: FinishReason? = nil) {
+    package init(
+        index: Int, format: String, data: String, last: Bool, textOffset: Int? = nil, textEnd: Int? = nil, textFinish: FinishReason? = nil
+    ) {
         self.index = index
         self.format = format
         self.data = data
         self.last = last
         self.textOffset = textOffset
+        self.textEnd = textEnd
         self.textFinish = textFinish
     }
 }
@@ -159,6 +167,7 @@ package struct LoggedEvent: Sendable, Hashable {
             out.appendJSONMember("data", audio.data)
             out.appendJSONMember("last", audio.last)
             if let offset = audio.textOffset { out.appendJSONMember("text_offset", offset) }
+            if let end = audio.textEnd { out.appendJSONMember("text_end", end) }
             if let reason = audio.textFinish { out.appendJSONMember("text_finish", reason.rawValue) }
         case .finished(let reason, let usage):
             out.appendJSONMember("reason", reason.rawValue)

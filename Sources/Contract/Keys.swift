@@ -69,6 +69,8 @@ package struct Keys: Sendable, Hashable {
     package var paused: String { "{\(namespace)}:paused" }
     /// The lock of the worker that currently removes consumers of dead workers.
     package var sweep: String { "{\(namespace)}:sweep" }
+    /// The channel without subscribers that a wait for replicas writes to.
+    package var replicated: String { "{\(namespace)}:replicated" }
     /// The request that a worker drains.
     package func drain(_ worker: String) -> String { "{\(namespace)}:drain:" + worker }
 }

@@ -5,12 +5,20 @@ import Support
 package struct Usage: Sendable, Hashable {
     package var promptTokens: Int
     package var completionTokens: Int
+    /// How many of the prompt's tokens came from the provider's cache; nil when no upstream reported it.
+    package var cachedTokens: Int?
+    /// How many of the completion's tokens are reasoning; nil when no upstream reported it.
+    package var reasoningTokens: Int?
     /// Whether a part of the usage was estimated; false only when the upstream reported all of it.
     package var estimated: Bool
 
-    package init(promptTokens: Int, completionTokens: Int, estimated: Bool) {
+    package init(
+        promptTokens: Int, completionTokens: Int, estimated: Bool, cachedTokens: Int? = nil, reasoningTokens: Int? = nil
+    ) {
         self.promptTokens = promptTokens
         self.completionTokens = completionTokens
+        self.cachedTokens = cachedTokens
+        self.reasoningTokens = reasoningTokens
         self.estimated = estimated
     }
 
@@ -21,7 +29,13 @@ package struct Usage: Sendable, Hashable {
         Usage(
             promptTokens: left.promptTokens.saturatingAdding(right.promptTokens),
             completionTokens: left.completionTokens.saturatingAdding(right.completionTokens),
-            estimated: left.estimated || right.estimated)
+            estimated: left.estimated || right.estimated, cachedTokens: sum(left.cachedTokens, right.cachedTokens),
+            reasoningTokens: sum(left.reasoningTokens, right.reasoningTokens))
+    }
+
+    private static func sum(_ left: Int?, _ right: Int?) -> Int? {
+        guard let left, let right else { return left ?? right }
+        return left.saturatingAdding(right)
     }
 
     /// Appends the JSON object.
@@ -30,11 +44,19 @@ package struct Usage: Sendable, Hashable {
         out.appendJSONMember("prompt_tokens", promptTokens)
         out.appendJSONMember("completion_tokens", completionTokens)
         out.appendJSONMember("estimated", estimated)
+        if let cachedTokens { out.appendJSONMember("cached_tokens", cachedTokens) }
+        if let reasoningTokens { out.appendJSONMember("reasoning_tokens", reasoningTokens) }
         out.append(UInt8(ascii: "}"))
     }
 
     package var json: JSON {
-        ["prompt_tokens": .integer(promptTokens), "completion_tokens": .integer(completionTokens), "estimated": .bool(estimated)]
+        var members = JSONObject()
+        members["prompt_tokens"] = .integer(promptTokens)
+        members["completion_tokens"] = .integer(completionTokens)
+        members["estimated"] = .bool(estimated)
+        if let cachedTokens { members["cached_tokens"] = .integer(cachedTokens) }
+        if let reasoningTokens { members["reasoning_tokens"] = .integer(reasoningTokens) }
+        return .object(members)
     }
 
     /// Reads the JSON object; missing fields are 0 or false, unknown fields are skipped.
@@ -45,6 +67,8 @@ package struct Usage: Sendable, Hashable {
             case "prompt_tokens": self.promptTokens = try scanner.count()
             case "completion_tokens": self.completionTokens = try scanner.count()
             case "estimated": self.estimated = try scanner.bool()
+            case "cached_tokens": self.cachedTokens = try scanner.count()
+            case "reasoning_tokens": self.reasoningTokens = try scanner.count()
             default: try scanner.skip()
             }
         }
@@ -53,6 +77,8 @@ package struct Usage: Sendable, Hashable {
     /// Nil unless both token counts are present. A missing `estimated` counts as true.
     package init?(_ json: JSON?) {
         guard let json, let prompt = json["prompt_tokens"]?.count, let completion = json["completion_tokens"]?.count else { return nil }
-        self.init(promptTokens: prompt, completionTokens: completion, estimated: json["estimated"]?.bool ?? true)
+        self.init(
+            promptTokens: prompt, completionTokens: completion, estimated: json["estimated"]?.bool ?? true,
+            cachedTokens: json["cached_tokens"]?.count, reasoningTokens: json["reasoning_tokens"]?.count)
     }
 }

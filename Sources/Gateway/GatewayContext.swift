@@ -57,8 +57,10 @@ extension GatewayContext {
                 backgroundTasks.start { [queue, id = job.id] in await queue.revoke(id) }
             }
             GatewayMetrics.submitted(submission)
+            readiness.writes.record(nil)
             return submission
         } catch {
+            readiness.writes.record(error)
             GatewayMetrics.submitted(nil)
             throw error
         }
@@ -79,6 +81,8 @@ package final class Readiness: Sendable {
     private let isDrainingBox = NIOLockedValueBox(false)
     private let isRedisReachable: @Sendable () -> Bool
     private let isSubscriptionAlive: @Sendable () -> Bool
+    /// Whether Redis accepts the heartbeats.
+    let writes = WriteHealth()
 
     package init(isRedisReachable: @escaping @Sendable () -> Bool, isSubscriptionAlive: @escaping @Sendable () -> Bool) {
         self.isRedisReachable = isRedisReachable
@@ -94,6 +98,6 @@ package final class Readiness: Sendable {
         if isDraining { return "draining" }
         if !isRedisReachable() { return "Redis is not reachable" }
         if !isSubscriptionAlive() { return "the subscription to Redis is not alive" }
-        return nil
+        return writes.problem
     }
 }

@@ -13,6 +13,8 @@ enum GatewayMetrics {
     static let framesSent = Counter(label: "sluice_frames_sent_total")
     /// Connections closed because more than `SLUICE_MAX_OUTGOING` bytes were unsent.
     static let slowReaders = Counter(label: "sluice_slow_readers_closed_total")
+    /// Binary frames outside of a VOICE request.
+    static let audioFramesDropped = Counter(label: "sluice_audio_frames_dropped_total")
     /// How late a periodic task runs on the event loop. See `watch(_:)`.
     static let loopDelay = Timer(label: "sluice_event_loop_delay_seconds", dimensions: [("loop", "gateway")])
     private static let submitted = counters(
@@ -29,7 +31,9 @@ enum GatewayMetrics {
 
     /// Registers the metrics with a value of 0, so that they are exported before their first event.
     static func begin() {
-        for counter in [socketsOpened, framesReceived, framesSent, slowReaders, endedInQueue] { counter.increment(by: 0) }
+        for counter in [socketsOpened, framesReceived, framesSent, slowReaders, audioFramesDropped, endedInQueue] {
+            counter.increment(by: 0)
+        }
         _ = interruptCarriedOut
         for counter in [submitted["accepted"], interrupts["stored"]] { counter?.increment(by: 0) }
     }

@@ -14,6 +14,8 @@ package struct GatewayService: Service {
     private static let shutdownAllowance = Duration.milliseconds(500)
     /// Time for the interrupts of aborted requests to reach Redis. Shorter than the time to exit after a second signal.
     private static let interruptAllowance = Duration.milliseconds(300)
+    /// Maximum number of connections accepted in one turn of the event loop.
+    private static let acceptedPerTurn: ChannelOptions.Types.MaxMessagesPerReadOption.Value = 64
 
     private let settings: GatewaySettings
     private let queueSettings: QueueSettings
@@ -119,7 +121,9 @@ package struct GatewayService: Service {
         let gateway = try await eventLoop.submit { NIOLoopBound(GatewayState(context: context), eventLoop: eventLoop) }.get()
         let channel = GatewayChannel(
             gateway: gateway, settings: settings, certificates: certificates,
-            responder: GatewayResponder.make(makeRouter(context).buildResponder(), readiness: context.readiness, logger: logger))
+            responder: GatewayResponder.make(
+                makeRouter(context).buildResponder(), webSocketPaths: settings.webSocketPaths, readiness: context.readiness, logger: logger)
+        )
         let (name, listening) = (settings.name, onListening)
         // Hummingbird's own start-up messages would duplicate the one below.
         var serverLogger = logger
@@ -131,7 +135,17 @@ package struct GatewayService: Service {
                 address: .hostname(settings.host, port: settings.port), serverName: "sluice", backlog: 4_096),
             onServerRunning: { [logger, settings] channel in
                 let port = channel.localAddress?.port ?? settings.port
+                channel.eventLoop.execute {
+                    do { try channel.pipeline.syncOperations.addHandler(AcceptErrorLog(logger: logger), position: .first) } catch {
+                        logger.debug("listener closed at its start", metadata: ["error": "\(error)"])
+                    }
+                }
                 logger.info("gateway listening", metadata: ["host": "\(settings.host)", "port": "\(port)", "gateway": "\(name)"])
+                // NIO accepts 4 connections in a turn of the loop. In a flood of connections that send at full speed, a turn takes
+                // milliseconds, and a new connection would wait for many.
+                channel.setOption(.maxMessagesPerRead, value: Self.acceptedPerTurn).whenFailure { error in
+                    logger.warning("cannot set how many connections are accepted at once", metadata: ["error": "\(error)"])
+                }
                 listening?(port)
             }, eventLoopGroup: group, logger: serverLogger)
         return Parts(context: context, gateway: gateway, connections: connections, server: server, certificates: certificates)

@@ -100,6 +100,15 @@ package struct GatewaySettings: Sendable {
     /// an `Origin` header do not come from a browser and are accepted.
     package var allowedOrigins: [String]?
 
+    /// Paths of the WebSocket (`SLUICE_WEBSOCKET_PATHS`).
+    package var webSocketPaths = ["/ws/agent/stream"]
+    /// Sample rate of voice frames in Hz, for clients that choose none (`SLUICE_VOICE_RATE`, 16,000; 8,000 to 48,000).
+    package var voiceRate = 16_000
+    /// Whether the workers have a recognition upstream (`SLUICE_RECOGNITION_URL` is set), so that VOICE requests are accepted.
+    package var recognizes = false
+    /// Whether the workers have a retrieval upstream (`SLUICE_RETRIEVAL_URL` is set).
+    package var retrieves = false
+
     /// PEM files of the listener's certificate chain and private key (`SLUICE_TLS_CERTIFICATE_FILE`, `SLUICE_TLS_KEY_FILE`). Both or
     /// neither must be set.
     package var tlsCertificateFile: String?

@@ -21,7 +21,7 @@ package enum JSON: Sendable, Hashable {
     }
 
     /// Maximum number of members and elements of a document under the strict rules, all depths together.
-    package static let maximumValues = 100_000
+    package static let maximumValues = 50_000
 
     /// Parses a document of UTF-8 bytes.
     /// - Parameters:

@@ -20,7 +20,7 @@ package struct JSONError: Error, Equatable, CustomStringConvertible {
 /// For hot paths: a token's chunk takes less than a microsecond here and several with `JSONDecoder`. Every reading method advances past the
 /// value. It throws `JSONError` for invalid JSON, nesting deeper than `maximumDepth` or a value of another kind.
 package struct JSONScanner: ~Escapable {
-    private let bytes: Span<UInt8>
+    let bytes: Span<UInt8>
     private var position = 0
     private var depth: Int
     let rules: JSON.Rules
@@ -168,6 +168,16 @@ package struct JSONScanner: ~Escapable {
         }
     }
 
+    /// Skips any value and checks its syntax completely, including escapes and UTF-8 in strings.
+    package mutating func validate() throws(JSONError) {
+        switch peek() {
+        case UInt8(ascii: "{"): try object { (_, scanner) throws(JSONError) in try scanner.validate() }
+        case UInt8(ascii: "["): try array { (scanner) throws(JSONError) in try scanner.validate() }
+        case UInt8(ascii: "\""): _ = try string()
+        default: try skip()
+        }
+    }
+
     /// Reads any value and returns its unchanged text. Invalid UTF-8 becomes U+FFFD.
     package mutating func raw() throws(JSONError) -> String {
         _ = peek()
@@ -225,7 +235,7 @@ package struct JSONScanner: ~Escapable {
     }
 
     /// Skips a string, starting at its opening quote, and returns the range between the quotes.
-    private mutating func stringBounds() throws(JSONError) -> (start: Int, end: Int, escaped: Bool) {
+    mutating func stringBounds() throws(JSONError) -> (start: Int, end: Int, escaped: Bool) {
         let start = position + 1
         var index = start
         var escaped = false
@@ -272,7 +282,7 @@ package struct JSONScanner: ~Escapable {
     ///
     /// A `\u` escape of an unpaired surrogate becomes U+FFFD. Models may split their output inside a surrogate pair, and the rest of the
     /// answer must remain readable.
-    private func unescape(_ raw: Span<UInt8>, at start: Int) throws(JSONError) -> String {
+    func unescape(_ raw: Span<UInt8>, at start: Int) throws(JSONError) -> String {
         var out: [UInt8] = []
         out.reserveCapacity(raw.count)
         var index = 0

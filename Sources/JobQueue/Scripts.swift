@@ -12,17 +12,25 @@ package enum Scripts {
     package static let putBack = script("put_back", PackageResources.put_back_lua)
     package static let reject = script("reject", PackageResources.reject_lua)
     package static let forgetConsumer = script("forget_consumer", PackageResources.forget_consumer_lua)
+    static let restoreEntries = script("restore_entries", PackageResources.restore_entries_lua)
     package static let depth = script("depth", PackageResources.depth_lua)
     package static let logPage = script("log_page", PackageResources.log_page_lua)
     static let responseSave = script("response_save", PackageResources.response_save_lua)
     static let responseDelete = script("response_delete", PackageResources.response_delete_lua)
+    static let checkEntry = script("check_entry", PackageResources.check_entry_lua)
+    static let startAgain = script("start_again", PackageResources.start_again_lua)
     static let sessionClaim = RedisScript(
         name: "session_claim", source: String(decoding: PackageResources.session_claim_lua, as: UTF8.self))
     static let sessionSave = sessionScript("session_save", PackageResources.session_save_lua)
     static let sessionEnd = sessionScript("session_end", PackageResources.session_end_lua)
 
     /// The scripts that a worker calls. They are loaded at start, so that no hot path receives NOSCRIPT.
-    package static let ofWorker = [take, claim, renew, finish, handBack, putBack, reject, forgetConsumer, depth]
+    package static let ofWorker = [take, claim, renew, finish, handBack, putBack, reject, forgetConsumer, restoreEntries, depth]
+
+    /// The scripts that a gateway calls, loaded at each connect.
+    static let ofGateway = [
+        submit, interrupt, logPage, checkEntry, startAgain, sessionClaim, sessionSave, sessionEnd, responseSave, responseDelete,
+    ]
 
     /// Prepends the functions of `shared.lua` to a script.
     private static func script(_ name: String, _ source: [UInt8]) -> RedisScript {

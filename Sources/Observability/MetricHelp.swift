@@ -9,6 +9,7 @@ enum MetricHelp {
         "process_start_time_seconds": "Start time since 1970",
         "process_threads": "Threads",
         "process_virtual_memory_bytes": "Virtual memory",
+        "sluice_accept_errors_total": "Times that no connection could be accepted, for example without a free file descriptor",
         "sluice_build_info": "Version and configuration of the build; always 1",
         "sluice_cancel_messages_ignored_total": "Messages on the cancel channel that are no interrupt",
         "sluice_dead_letters": "Dead letters in Redis",

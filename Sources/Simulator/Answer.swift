@@ -22,13 +22,22 @@ enum Piece: Hashable, Sendable {
 /// A function call whose arguments are split into fragments the way models split them.
 struct SimulatedToolCall: Hashable, Sendable {
     var name: String
-    let fragments = [#"{"city": "H"#, #"angzhou 杭州","#, #" "days": 3, "note": "say \"hi\""#, #""}"#]
+    /// Whether the call ends in the middle of its arguments.
+    let isCut: Bool
+    let fragments: [String]
+
+    init(name: String, isCut: Bool = false) {
+        self.name = name
+        self.isCut = isCut
+        let whole = [#"{"city": "H"#, #"angzhou 杭州","#, #" "days": 3, "note": "say \"hi\""#, #""}"#]
+        fragments = isCut ? Array(whole.prefix(2)) : whole
+    }
 
     /// Number of pieces: one for the id and name, and one for each fragment of the arguments.
     var pieces: Int { fragments.count + 1 }
     /// The part of the arguments in a fragment; empty for fragment 0.
     func arguments(of fragment: Int) -> String { fragment == 0 ? "" : fragments[fragment - 1] }
-    /// The complete arguments, valid JSON.
+    /// All arguments. Valid JSON, unless the call is cut.
     var arguments: String { fragments.joined() }
 }
 
@@ -76,7 +85,8 @@ struct Answer: Sendable {
         let first = min(prefix.flatMap(Self.tokenAfter) ?? 0, script.tokens)
         body = .counted(first..<script.tokens)
         if script.reasoning { reasoning = Self.reasoningTokens }
-        if script.toolCall { toolCall = SimulatedToolCall(name: toolName ?? "get_weather") }
+        if script.toolCall { toolCall = SimulatedToolCall(name: toolName ?? "get_weather", isCut: script.tokenLimit) }
+        isCut = script.tokenLimit
     }
 
     /// An answer of `count` words without reasoning or tool call.

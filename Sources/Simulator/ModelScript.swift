@@ -13,6 +13,8 @@
 /// | `d` | end without finish reason and end mark | – |
 /// | `t` | a tool call after the tokens | – |
 /// | `r` | reasoning before the tokens | – |
+/// | `l` | end at the token limit; with `t` in the middle of the call's arguments | – |
+/// | `o` | leave the connection of a stream open after the end | – |
 /// | `z` | continue generating after the client disconnects | – |
 ///
 /// Unknown parts and parts whose number is missing or out of range are ignored. The last of repeated parts wins.
@@ -31,6 +33,8 @@ struct ModelScript: Hashable, Sendable {
     var truncated = false
     var toolCall = false
     var reasoning = false
+    var tokenLimit = false
+    var staysOpen = false
     var outlivesClient = false
 
     /// Upper bound of every count in a model name.
@@ -64,6 +68,8 @@ struct ModelScript: Hashable, Sendable {
         case "d" where digits.isEmpty: truncated = true
         case "t" where digits.isEmpty: toolCall = true
         case "r" where digits.isEmpty: reasoning = true
+        case "l" where digits.isEmpty: tokenLimit = true
+        case "o" where digits.isEmpty: staysOpen = true
         case "z" where digits.isEmpty: outlivesClient = true
         default: break
         }

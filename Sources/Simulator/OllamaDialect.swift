@@ -61,7 +61,7 @@ private final class OllamaForm: AnswerForm {
             line(#"{"role":"assistant","content":"","thinking":\#(piece.text.quoted)}"#, done: #","done":false}"#, to: &writer)
         case .toolCall(let fragment):
             // Earlier fragments count as tokens, but the provider sends a call only when it is complete.
-            guard let call = answer.toolCall, fragment == call.pieces - 1 else { return }
+            guard let call = answer.toolCall, !call.isCut, fragment == call.pieces - 1 else { return }
             line(#"{"role":"assistant","content":"",\#(Self.calls(call))}"#, done: #","done":false}"#, to: &writer)
         }
     }
@@ -83,7 +83,7 @@ private final class OllamaForm: AnswerForm {
         let said = answer.said(upTo: total)
         var message = #"{"role":"assistant","content":"# + said.text.quoted
         if !said.reasoning.isEmpty { message += #","thinking":"# + said.reasoning.quoted }
-        if let call = said.toolCall { message += "," + Self.calls(call) }
+        if let call = said.toolCall, !call.isCut { message += "," + Self.calls(call) }
         return base + Array((message + "}" + done(total, complete: complete)).utf8)
     }
 

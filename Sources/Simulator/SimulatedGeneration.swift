@@ -156,6 +156,10 @@ final class SimulatedGeneration: Timed {
                 flush()
                 conclude(.dropped)
                 return sink.breakOff()
+            case .complete where streamed && script.staysOpen:
+                form.end(total: pace.written, to: &clock.writer)
+                state = .silent
+                return flush()
             case .complete, .errorFrame, .truncated:
                 state = .finishing(Self.end(of: pace.ending))
                 if streamed { finishStream(sink) } else { finishWhole(sink) }

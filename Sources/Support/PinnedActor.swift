@@ -14,7 +14,7 @@ extension PinnedActor {
 }
 
 extension UnownedJob {
-    /// Runs the job. Must be called once, on the thread that the executor stands for.
+    /// Runs the job. Must be called once, on the executor's thread.
     @inlinable
     package func run(on executor: some SerialExecutor) { unsafe runSynchronously(on: executor.asUnownedSerialExecutor()) }
 

@@ -72,12 +72,17 @@ package struct WorkerService: Service {
 
     /// Creates the Redis connections and the actors of the worker, and runs them until the drain is complete.
     private func run(on eventLoop: any EventLoop, _ loop: EpollLoop) async throws {
-        let connections = ConsumerConnections(url: redisURL, settings: redisSettings, eventLoop: eventLoop, logger: logger)
+        let connections = ConsumerConnections(
+            url: redisURL, settings: redisSettings, keys: queueSettings.keys, eventLoop: eventLoop, logger: logger)
         let metrics = WorkerMetrics()
         let token = ULID(milliseconds: UInt64(clamping: WallClock.milliseconds)).description
         let consumer = JobConsumer(connections: connections, settings: queueSettings, worker: settings.name, token: token)
         let parts = try Parts(consumer: consumer, loop: loop, settings: settings, metrics: metrics, logger: logger)
-        upstreams.connect { parts.pool.reload($0) }
+        parts.reporter.serve(settings.upstreams)
+        upstreams.connect {
+            parts.pool.reload($0)
+            parts.reporter.serve($0)
+        }
         let probe = EventLoopLagProbe(eventLoop: eventLoop, loop: loop, metrics: metrics).start()
         defer { probe.cancel() }
         try await withThrowingTaskGroup(of: Void.self) { tasks in
@@ -85,8 +90,9 @@ package struct WorkerService: Service {
             if let listen = settings.metricsListen {
                 let endpoints = WorkerEndpoints(
                     host: listen.host, port: listen.port,
-                    readiness: { [drain = parts.drain] in drain.hasBegun ? "draining" : connections.fault }, metrics: settings.metricsText,
-                    logger: logger)
+                    readiness: { [drain = parts.drain, writes = parts.reporter.writes] in
+                        drain.hasBegun ? "draining" : connections.fault ?? writes.problem
+                    }, metrics: settings.metricsText, logger: logger)
                 tasks.addTask { try await endpoints.run() }
             }
             tasks.addTask {
@@ -124,6 +130,8 @@ package struct WorkerService: Service {
                 connections.subscribe(keys: keys) { listener.received($0) }
             }.get()
             guard try await createGroups(consumer, unless: drain) else { return }
+            // Redis may have come back with older data.
+            consumer.onConnect { [renewer = parts.renewer] in Task { await renewer.renew() } }
             logger.info("worker ready", metadata: ["worker": "\(settings.name)", "capacity": "\(settings.concurrency)"])
             try await withThrowingTaskGroup(of: Void.self) { tasks in
                 tasks.addTask(executorPreference: consumer.executor) { await parts.claimer.run() }
@@ -137,6 +145,8 @@ package struct WorkerService: Service {
                 await parts.claimer.stop()
                 // Waits for the claimer first, so that no job starts after the drain has looked at the running ones.
                 try await tasks.next()
+                // A job whose claim is in progress would start after the drain. A claim ends within a lease, also without Redis.
+                await parts.claimer.waitForClaims()
                 try await finishRunningJobs(pool)
                 parts.renewer.stop()
                 parts.reporter.stop()

@@ -100,6 +100,13 @@ struct ManifestTests {
 
     // MARK: tests
 
+    /// docker-compose 1.29, which Debian 12 ships, rejects the file for any other element, such as `name`.
+    @Test func `the compose file has only elements that every Compose version knows`() throws {
+        let compose = try #require(try Yams.load(yaml: Self.text("docker/compose.yaml")) as? [String: Any])
+        let elements = compose.keys.filter { !$0.hasPrefix("x-") }
+        #expect(Set(elements).isSubset(of: ["services", "volumes", "networks", "configs", "secrets"]), "\(elements)")
+    }
+
     @Test func `every command, flag and setting exists`() async throws {
         let starts = try Self.composeStarts() + Self.procfileStarts() + Self.kubernetesStarts()
         #expect(Set(starts.compactMap(\.arguments.first)) == ["gateway", "worker", "simulate", "worker-drain"])

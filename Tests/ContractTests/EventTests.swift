@@ -109,12 +109,38 @@ struct EventTests {
 
     @Test(arguments: [
         "{}", #"{"type":"text","text":"x"}"#, #"{"id":"1","type":"text","text":"x"}"#, #"{"id":"1-0","type":"dance"}"#, #"{"id":"1-0"}"#,
-        #"{"id":"1-0","type":"finished","reason":"bored","usage":{}}"#, #"{"id":"1-0","type":"interrupted","phase":"asleep"}"#,
-        #"{"id":"1-0","type":"failed","code":"nonsense"}"#, #"{"id":1,"type":"text","text":"x"}"#, #"{"id":"1-0","type":"text","text":5}"#,
+        #"{"id":1,"type":"text","text":"x"}"#, #"{"id":"1-0","type":"text","text":5}"#,
         #"{"id":"1-0","type":"text","text":"x"}x"#, "null", "[]",
     ])
     func `invalid events are rejected`(text: String) {
         #expect(throws: JSONError.self) { try LoggedEvent(parsing: Array(text.utf8)) }
+    }
+
+    /// A newer version may have written it.
+    @Test(arguments: [
+        (
+            #"{"id":"1-0","type":"finished","reason":"bored","usage":{"prompt_tokens":1,"completion_tokens":2,"estimated":false}}"#,
+            GenerationEvent.finished(.stop, Usage(promptTokens: 1, completionTokens: 2, estimated: false))
+        ),
+        (
+            #"{"id":"1-0","type":"interrupted","reason":"NEW","phase":"recognizing","billing":"exact"}"#,
+            .interrupted(Interruption(reason: "NEW", phase: .claimed, usage: .none))
+        ),
+        (
+            #"{"id":"1-0","type":"failed","code":"recognition_failed","message":"m","retryable":true}"#,
+            .failed(Failure(.internal, "m", retryable: true), .none)
+        ),
+    ])
+    func `a terminal event with unknown values ends the job`(text: String, event: GenerationEvent) throws {
+        #expect(try LoggedEvent(parsing: Array(text.utf8)).event == event)
+        let message = Array("[\(text)]".utf8)
+        #expect(try LoggedEvent.array(parsing: message.span).map(\.event) == [event])
+    }
+
+    @Test func `an event of an unknown type does not hide the others of its message`() throws {
+        let text = #"[{"id":"1-1","type":"text","text":"a"},{"id":"1-2","type":"transcript","text":"b"},{"id":"1-3","type":"restarted"}]"#
+        let message = Array(text.utf8)
+        #expect(try LoggedEvent.array(parsing: message.span).map(\.id.sequence) == [1, 3])
     }
 
     @Test func `usage is added, and the sum is an estimate if one part is`() {
@@ -125,6 +151,16 @@ struct EventTests {
         #expect(Usage(exact.json) == exact)
         #expect(Usage(nil) == nil && Usage([:]) == nil && Usage(["prompt_tokens": 1]) == nil)
         #expect(Usage(["prompt_tokens": 1, "completion_tokens": 2])?.estimated == true)
+    }
+
+    @Test func `details of the usage are kept, and added where they are known`() throws {
+        let usage = Usage(promptTokens: 9, completionTokens: 8, estimated: false, cachedTokens: 7, reasoningTokens: 6)
+        #expect(Usage(usage.json) == usage)
+        let logged = LoggedEvent(id: EventID(attempt: 1, sequence: 1), event: .finished(.stop, usage))
+        #expect(try LoggedEvent(parsing: logged.json).event == .finished(.stop, usage))
+        let other = Usage(promptTokens: 1, completionTokens: 1, estimated: false, reasoningTokens: 1)
+        #expect(usage + other == Usage(promptTokens: 10, completionTokens: 9, estimated: false, cachedTokens: 7, reasoningTokens: 7))
+        #expect(!other.json.text.contains("cached_tokens"))
     }
 
     @Test(arguments: [

@@ -2,14 +2,21 @@ import Contract
 import Testing
 
 struct JobIDTests {
-    @Test(arguments: ["a", "p0-01ARZ3NDEKTSV4RRFFQ69G5FAV", "A.b_c:9-", "0", ":", String(repeating: "x", count: 128)])
+    @Test(arguments: ["a", "p0-01ARZ3NDEKTSV4RRFFQ69G5FAV", "A.b_c:9-", "0", ":", String(repeating: "x", count: 128), "ü", "日本-ключ-🦀"])
     func `an id has 1 to 128 permitted characters`(text: String) { #expect(JobID(text)?.rawValue == text) }
 
     @Test(arguments: [
-        "", " ", "a b", "a\n", "\0", "\u{7F}", "a\tb", "ü", "a{b}", "a/b", "a;b", "a@b", "a`b", "a\u{202E}b",
+        "", " ", "a b", "a\n", "\0", "\u{7F}", "a\tb", "ü b", "a\u{A0}b", "a\u{85}b", "a\u{200B}b", "ü{b}", "a{b}", "a/b", "a;b", "a@b",
+        "a`b", "a\u{202E}b",
         String(repeating: "x", count: 129),
     ])
     func `empty, long or invalid text is not an id`(text: String) { #expect(JobID(text) == nil) }
+
+    @Test func `ids are compared as bytes`() throws {
+        let (composed, decomposed) = (try #require(JobID("\u{E9}")), try #require(JobID("e\u{301}")))
+        #expect(composed.rawValue == decomposed.rawValue && composed != decomposed)
+        #expect(Set([composed, decomposed]).count == 2)
+    }
 
     @Test func `a generated id is a ULID with its partition`() {
         for partition in [0, 7, 12_345] {

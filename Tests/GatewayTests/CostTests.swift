@@ -1,12 +1,12 @@
 import Contract
 import JSONCodec
-import JobQueue
 import NIOCore
 import NIOWebSocket
 import TestSupport
 import Testing
 
 @testable import Gateway
+@testable import JobQueue
 
 private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false)
 

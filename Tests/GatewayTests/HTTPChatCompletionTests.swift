@@ -1,11 +1,11 @@
 import Contract
 import Foundation
 import JSONCodec
-import JobQueue
 import TestSupport
 import Testing
 
 @testable import Gateway
+@testable import JobQueue
 
 private let chat = #"{"model":"asked","messages":[{"role":"user","content":"hi"}]}"#
 private let streamed =

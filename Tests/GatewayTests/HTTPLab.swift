@@ -1,6 +1,5 @@
 import Contract
 import Hummingbird
-import JobQueue
 import Logging
 import NIOCore
 import NIOHTTP1
@@ -9,6 +8,7 @@ import RedisClient
 import TestSupport
 
 @testable import Gateway
+@testable import JobQueue
 
 /// A test fixture: the router behind a real server, with the suite's Redis. The test acts as the worker.
 struct HTTPLab: Sendable {

@@ -1,12 +1,12 @@
 import Contract
 import Foundation
 import JSONCodec
-import JobQueue
 import RedisClient
 import TestSupport
 import Testing
 
 @testable import Gateway
+@testable import JobQueue
 
 /// The quotas of a tenant's HTTP requests on one gateway.
 @Suite(.redis, .timeLimit(.minutes(10))) struct HTTPShareTests {

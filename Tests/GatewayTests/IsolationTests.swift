@@ -1,12 +1,12 @@
 import Contract
 import JSONCodec
-import JobQueue
 import NIOHTTP1
 import RedisClient
 import TestSupport
 import Testing
 
 @testable import Gateway
+@testable import JobQueue
 
 /// Isolation of tenants: tenant A's access to objects of tenant B gives exactly the same result as access to objects that do not exist.
 @Suite(.redis, .timeLimit(.minutes(10))) struct IsolationTests {

@@ -39,14 +39,15 @@ struct MessageFuzzTests {
                 action = machine.receive(Self.frame(opcode, piece, fin: fin))
                 #expect(machine.heldBytes <= 4_096)
                 if case .fail = action { break }
+                if case .failAtOnce = action { break }
                 if case .closed = action { break }
             }
             switch action {
             case .message(let buffer):
                 whole += 1
                 #expect(buffer.readableBytes <= 4_096)
-            case .fail, .closed: machine = MessageMachine(maximum: 4_096)
-            case .none, .pong: break
+            case .fail, .failAtOnce, .closed: machine = MessageMachine(maximum: 4_096)
+            case .none, .pong, .binary: break
             }
         }
         #expect(whole > inputs / 3, "most inputs are messages")
@@ -69,8 +70,12 @@ struct MessageFuzzTests {
                 let register = try RegisterPayload(payload)
                 settings = register.settings
                 #expect(register.resumedSession?.utf8.count ?? 0 <= 128)
+            case .played:
+                let played = try PlayedPayload(payload)
+                #expect((1...128).contains(played.id.utf8.count) && (0...86_400_000).contains(played.milliseconds))
             case .request:
                 let request = try RequestPayload(payload)
+                #expect(request.results.count <= FunctionResult.maximumCount)
                 #expect((1...128).contains(request.id.utf8.count) && request.model?.utf8.count ?? 0 <= 256)
                 settings = try request.update.applied(to: settings)
                 let names = settings.functions.map(\.name)

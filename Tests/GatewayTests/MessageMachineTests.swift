@@ -62,14 +62,37 @@ import Testing
                 ],
                 .messageTooBig
             ),
-            ("half a close code", [Self.frame(.connectionClose, [3])], .protocolError),
-            ("a close code of no frame", [Self.frame(.connectionClose, [0x03, 0xED])], .protocolError),
-            ("a close reason that is not UTF-8", [Self.frame(.connectionClose, [0x03, 0xE8, 0xFF])], .invalidPayload),
         ]
         for (name, frames, code) in table {
             #expect(Self.actions(frames).last == .fail(code), "\(name)")
             #expect(
                 Self.actions(frames + [Self.frame(.text, text)]).last == MessageMachine.Action.none, "\(name): frames after it are ignored")
+        }
+    }
+
+    @Test func `binary frames are passed on where they are accepted`() {
+        var machine = MessageMachine(maximum: 100, acceptsBinary: true)
+        let audio = Array(repeating: UInt8(7), count: 60)
+        let frames = [
+            Self.frame(.binary, audio), Self.frame(.binary, audio, fin: false), Self.frame(.ping, []),
+            Self.frame(.continuation, audio, fin: false), Self.frame(.continuation, audio), Self.frame(.text, [0x78]),
+        ]
+        let buffer = ByteBuffer(bytes: audio)
+        let expected: [MessageMachine.Action] = [
+            .binary(buffer), .binary(buffer), .pong(ByteBuffer()), .binary(buffer), .binary(buffer), .message(ByteBuffer(string: "x")),
+        ]
+        #expect(frames.map { machine.receive($0) } == expected && machine.heldBytes == 0)
+        #expect(machine.receive(Self.frame(.binary, audio, fin: false)) == .binary(buffer))
+        #expect(machine.receive(Self.frame(.text, [0x78])) == .fail(.protocolError), "a message inside another")
+    }
+
+    @Test func `invalid close frames end the connection at once`() {
+        let table: [([UInt8], CloseCode)] = [
+            ([3], .protocolError), ([0x03, 0xED], .protocolError), ([0x03, 0xE8, 0xFF], .invalidPayload),
+        ]
+        for (bytes, code) in table {
+            #expect(
+                Self.actions([Self.frame(.connectionClose, bytes), Self.frame(.text, [0x78])]) == [.failAtOnce(code), .none], "\(bytes)")
         }
     }
 

@@ -62,7 +62,7 @@ extension Envelope {
             {"auth":{"type":"JWT","token":"t"},"platform":"TV","require_tts":true,"enable_srs":true,"function_calling":[{"name":"f"}],
              "system_prompt":{"role_description":"R","response_requirements":"Q"},"scene_context":{"scene_description":"S"},"resume_session_id":"p0-x"}
             """#)
-        #expect(full.settings.platform == .tv && full.settings.requiresSpeech && full.settings.enablesRecognition)
+        #expect(full.settings.platform == .tv && full.settings.requiresSpeech && full.settings.enablesRetrieval)
         #expect(
             full.settings.systemMessage == "R\n\nQ\n\nS" && full.settings.functions.map(\.name) == ["f"] && full.resumedSession == "p0-x")
         guard case .jwt("t") = full.credential else {
@@ -90,8 +90,8 @@ extension Envelope {
         let request = try Self.request(
             #"{"request_id":"r","data_type":"TEXT","content":{"text":"hi"},"supersede":true,"require_tts":true,"model":"m","stream_seq":7}"#
         )
-        #expect(request.id == "r" && request.text == "hi" && request.supersedes && request.requiresSpeech == true && request.model == "m")
-        #expect(request.update.isEmpty)
+        #expect(request.id == "r" && request.text == "hi" && request.supersedes == true && request.model == "m")
+        #expect(try request.update.applied(to: SessionSettings()).requiresSpeech)
         let table: [(String, ErrorCode, String?)] = [
             ("{}", .malformedPayload, nil), (#"{"request_id":""}"#, .malformedPayload, nil),
             (#"{"request_id":"r"}"#, .malformedPayload, "r"),
@@ -159,11 +159,12 @@ extension Envelope {
         let settings = try Self.apply(
             #"""
             {"update_session":{"systemPrompt":{"role_description":"R"},"sceneContext":"S","functionCalling":[{"name":"f"}],"requireTTS":true,
-             "enableSRS":true,"reasoning":true,"unknown":1}}
+             "enableSRS":true,"reasoning":true}}
             """#, to: SessionSettings())
         #expect(settings.systemMessage == "R\n\nS" && settings.functions.count == 1)
-        #expect(settings.requiresSpeech && settings.enablesRecognition && settings.wantsReasoning)
+        #expect(settings.requiresSpeech && settings.enablesRetrieval && settings.wantsReasoning)
         for text in [
+            #"{"update_session":{"unknown":1}}"#, #"{"update_session":{"scene_context":{"unknown":1}}}"#,
             #"{"update_session":{"requireTTS":1}}"#, #"{"update_session":{"systemPrompt":1}}"#,
             #"{"update_session":{"functionCalling":1}}"#,
         ] {

@@ -126,9 +126,9 @@ import Testing
         let frames = try Self.frames(&machine, Self.events(call(#"{"x": 1}"#), call(""), call("broken")))
         #expect(
             frames == [
-                #"RESPONSE{"event_id":"1-0","job_id":"p0-J","text_stream_seq":0,"content":{},"function_call":{"name":"f","parameters":{"x":1}}}"#,
-                #"RESPONSE{"event_id":"1-1","text_stream_seq":1,"content":{},"function_call":{"name":"f","parameters":{}}}"#,
-                #"RESPONSE{"event_id":"1-2","text_stream_seq":2,"content":{},"function_call":{"name":"f","parameters":{}}}"#,
+                #"RESPONSE{"event_id":"1-0","job_id":"p0-J","text_stream_seq":0,"content":{},"function_call":{"call_id":"c","name":"f","parameters":{"x":1}}}"#,
+                #"RESPONSE{"event_id":"1-1","text_stream_seq":1,"content":{},"function_call":{"call_id":"c","name":"f","parameters":{}}}"#,
+                #"RESPONSE{"event_id":"1-2","text_stream_seq":2,"content":{},"function_call":{"call_id":"c","name":"f","parameters":{}}}"#,
             ])
     }
 
@@ -139,7 +139,7 @@ import Testing
         var speaking = try Self.machine(speaks: true)
         let frames = try Self.frames(&speaking, events)
         #expect(frames.count == 3)
-        #expect(frames[1] == #"RESPONSE{"event_id":"1-1","voice_stream_seq":0,"content":{"voice":"AAAA"}}"#)
+        #expect(frames[1] == #"RESPONSE{"event_id":"1-1","voice_stream_seq":0,"voice_sample_rate":24000,"content":{"voice":"AAAA"}}"#)
         #expect(frames[2].contains(#""text_stream_seq":-1,"voice_stream_seq":-1"#))
         var silent = try Self.machine()
         #expect(try Self.frames(&silent, events).allSatisfy { !$0.contains("voice") })

@@ -1,6 +1,5 @@
 import Contract
 import JSONCodec
-import JobQueue
 import NIOCore
 import NIOWebSocket
 import RedisClient
@@ -8,6 +7,7 @@ import TestSupport
 import Testing
 
 @testable import Gateway
+@testable import JobQueue
 
 private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false)
 

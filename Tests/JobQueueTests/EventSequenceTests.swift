@@ -70,6 +70,54 @@ import Testing
         #expect(ids(sequence.suspect()) == [])
     }
 
+    /// A sequence that has shown two events of attempt 1, after a reconnect.
+    private static func reconnected() -> EventSequence {
+        var sequence = EventSequence(after: nil)
+        _ = sequence.offer([text(1, 0), text(1, 1)])
+        sequence.compareFirst()
+        return sequence
+    }
+
+    @Test func `after a reconnect the log is compared with what was delivered`() {
+        var sequence = Self.reconnected()
+        #expect(sequence.offer([Self.text(1, 2)]) == .fill(after: EventID(attempt: 1, sequence: 1)))
+        #expect(sequence.compare(logged: Self.text(1, 1), newest: EventID(attempt: 1, sequence: 2)) == .continued)
+        #expect(sequence.filled([Self.text(1, 2)]).map(\.id.description) == ["1-2"])
+        #expect(ids(sequence.offer([Self.text(1, 3)])) == ["1-3"])
+    }
+
+    @Test func `nothing is delivered while the log is behind what was delivered`() {
+        var sequence = Self.reconnected()
+        #expect(sequence.compare(logged: nil, newest: nil) == .behind)
+        #expect(sequence.compare(logged: nil, newest: EventID(attempt: 1, sequence: 0)) == .behind)
+        #expect(sequence.offer([Self.text(1, 1), Self.text(1, 2)]) == .fill(after: EventID(attempt: 1, sequence: 1)))
+    }
+
+    @Test func `of another history with the same ids only the next attempt is delivered`() {
+        let other = LoggedEvent(id: EventID(attempt: 1, sequence: 1), event: .text("other"))
+        var sequence = Self.reconnected()
+        #expect(sequence.compare(logged: other, newest: EventID(attempt: 1, sequence: 5)) == .rewritten)
+        #expect(ids(sequence.offer([Self.text(1, 6)])) == [])
+        guard case .fill = sequence.offer([Self.text(2, 0)]) else {
+            Issue.record("the log is not read")
+            return
+        }
+        #expect(sequence.filled([Self.text(2, 0), Self.text(2, 1)]).map(\.id.description) == ["2-0", "2-1"])
+        sequence = Self.reconnected()
+        #expect(sequence.compare(logged: other, newest: EventID(attempt: 2, sequence: 3)) == .continued)
+        _ = sequence.suspect()
+        #expect(sequence.filled([Self.text(1, 2), Self.text(2, 0)]).map(\.id.description) == ["2-0"])
+    }
+
+    @Test func `an end of another history that is shorter than what was delivered is a failure`() {
+        var sequence = Self.reconnected()
+        #expect(sequence.end(with: Self.end(1, 1)).isEmpty)
+        _ = sequence.compare(logged: Self.text(1, 1), newest: EventID(attempt: 1, sequence: 1))
+        _ = sequence.offer([Self.text(1, 2)])
+        let events = sequence.end(with: Self.end(1, 1))
+        #expect(events.map(\.event.type) == ["failed"] && sequence.ended)
+    }
+
     @Test func `a failed log read is repeated`() {
         var sequence = EventSequence(after: nil)
         #expect(sequence.offer([Self.text(1, 2)]) == .fill(after: nil))

@@ -121,6 +121,27 @@ import Testing
         }
     }
 
+    /// The worker has recorded no usage.
+    @Test func `the usage of a job that fails with its worker is an estimate of what was delivered`() async throws {
+        var settings = QueueSettings()
+        settings.lease = .milliseconds(1)
+        try await QueueFixture.run(settings: settings) { fixture in
+            var job = QueueFixture.job()
+            job.onCrash = .fail
+            let claim = try await fixture.running(job)
+            _ = try await fixture.write([.text("twelve ascii"), .reasoning("日本"), .text("four")], of: claim)
+            let other = fixture.consumer("w2", token: "t2")
+            let found = try await until("an expired lease") {
+                try await other.takeOver(partition: 0, priority: .standard, cursor: "0-0", count: 10).entries.first
+            }
+            #expect(try await other.claim(job, entry: found, leaseExpired: true) == .ended(.workerLost))
+            guard case .failed(_, let usage) = try await fixture.queue.log(job.id, after: nil).last?.event else {
+                throw QueueFixture.FixtureError.nothingToClaim
+            }
+            #expect(usage == Usage(promptTokens: 0, completionTokens: 6, estimated: true))
+        }
+    }
+
     @Test func `a second entry of the same job is dropped`() async throws {
         try await QueueFixture.run { fixture in
             let claim = try await fixture.running(QueueFixture.job())
@@ -235,12 +256,42 @@ import Testing
             _ = try await fixture.claimNext(busy)
             try await fixture.redis.command("HSET", fixture.keys.worker("alive"), "capacity", "1")
             let swept: [String] = try await until("a sweep that finds something", every: .milliseconds(100)) {
-                let names = try await fixture.consumer.sweepConsumers()
+                let names = try await fixture.consumer.sweepConsumers().removed
                 return names.isEmpty ? nil : names
             }
             #expect(swept == ["idle"])
             // Only one worker sweeps, once in two lease times.
-            #expect(try await alive.sweepConsumers().isEmpty)
+            #expect(try await alive.sweepConsumers() == JobConsumer.Sweep())
+        }
+    }
+
+    /// XGROUP DELCONSUMER deletes the consumer's pending list, by which other workers would find its jobs.
+    @Test func `jobs of a deleted consumer are taken over`() async throws {
+        var settings = QueueSettings()
+        settings.lease = .milliseconds(1)
+        try await QueueFixture.run(settings: settings) { fixture in
+            let claims = [try await fixture.running(QueueFixture.job("p0-a")), try await fixture.running(QueueFixture.job("p0-b"))]
+            _ = try await fixture.queue.submit(QueueFixture.job("p0-waiting"), options: SubmitOptions())
+            let queue = fixture.keys.queue(.standard, partition: 0)
+            try await fixture.redis.command("XGROUP", "DELCONSUMER", queue, Keys.group, "w1")
+            let other = fixture.consumer("w2", token: "t2")
+            let restored = try await until("a sweep") {
+                let count = try await other.sweepConsumers().restored
+                return count > 0 ? count : nil
+            }
+            #expect(restored == 2)
+            var found: [QueueEntry] = []
+            _ = try await until("both leases to expire") {
+                found += try await other.takeOver(partition: 0, priority: .standard, cursor: "0-0", count: 10).entries
+                return Set(found.map(\.id)).count == 2 ? true : nil
+            }
+            let entry = try #require(found.first { $0.id == claims[1].entry.id })
+            guard case .claimed(let second) = try await other.claim(claims[1].job, entry: entry, leaseExpired: true) else {
+                throw QueueFixture.FixtureError.nothingToClaim
+            }
+            #expect(second.attempt == 2)
+            // The waiting job is delivered as usual.
+            #expect(try await other.take(partition: 0, classes: JobClass.allCases, count: 9).entries.count == 1)
         }
     }
 

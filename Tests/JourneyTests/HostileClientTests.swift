@@ -52,6 +52,27 @@ extension Journeys {
             }
         }
 
+        @Test func `without a free file descriptor a gateway stops accepting, reports it once and recovers`() async throws {
+            try await withLab { lab in
+                _ = try await lab.worker("w1")
+                let gateway = try await lab.gateway()
+                let client = try await lab.client(gateway)
+                let request = try await client.request(model: lab.model("sim-n300-g10"))
+                try await request.tokens(3)
+                let process = try #require(gateway.processID)
+                let limited = try await Program.run("prlimit", ["--pid", "\(process)", "--nofile=100:100"])
+                #expect(limited.succeeded, "\(limited.output)")
+                var taken: [RawHTTPConnection] = []
+                for _ in 0..<200 { taken.append(try await RawHTTPConnection(gateway.port)) }
+                try await until("no descriptor to be free") { gateway.log.contains("connections cannot be accepted") }
+                #expect(try await request.ended().end == .finished)
+                for connection in taken { try await connection.close() }
+                try await until("connections to be accepted again") { (try? await gateway.get("/healthz"))?.status == 200 }
+                #expect(gateway.log.components(separatedBy: "connections cannot be accepted").count == 2)
+                #expect(try await gateway.scrape()["sluice_accept_errors_total"] ?? 0 > 0)
+            }
+        }
+
         @Test func `SIGHUP ends no node, and a gateway reloads its keys`() async throws {
             try await withLab { lab in
                 let keys = lab.folder.file("keys")

@@ -145,8 +145,8 @@ extension Journeys {
             async throws
         {
             try await withLab { lab in
-                _ = try await lab.worker("w1", ["SLUICE_CONCURRENCY": "2"])
-                let client = try await lab.client(lab.gateway())
+                let nodes = [try await lab.gateway(), try await lab.worker("w1", ["SLUICE_CONCURRENCY": "2"])]
+                let client = try await lab.client(nodes[0])
                 let (model, stopped) = (lab.model("sim-n400-g10"), lab.model("sim-n5000-g10"))
                 let request = try await client.request(model: model)
                 let other = try await client.request(model: stopped)
@@ -167,6 +167,9 @@ extension Journeys {
                 #expect(
                     answer.end == .failed && answer.last?["error_code"] == "SERVER_BUSY" && answer.last?["retryable"] == true,
                     "\(answer.last?.text ?? "")")
+                for node in nodes {
+                    try await until("\(node.name) to be red") { try await node.get("/readyz").body.contains("Redis rejects writes (OOM)") }
+                }
                 // Nothing can be stored, but the worker receives the message.
                 try await client.send("INTERRUPT", ["interrupt_request_id": .string(other.id), "reason": "USER_STOP"])
                 #expect(try await lab.endedRequest(0, model: stopped).end == .clientClosed)
@@ -174,6 +177,7 @@ extension Journeys {
                 // Longer than a lease. Leases are renewed without memory, too.
                 try await Task.sleep(for: Lab.lease + .seconds(1))
                 try await lab.redis.command("CONFIG", "SET", "maxmemory", "0")
+                for node in nodes { try await node.ready() }
                 #expect(try await other.ended().end == .interrupted)
                 let end = try await request.ended()
                 #expect(end.end == .finished && end.restarts == 0, "\(end.last?.text ?? "")")

@@ -98,7 +98,9 @@ extension Journeys {
                 for kind in UpstreamKind.all {
                     let end = try await client.request(model: "m-\(kind.name)").ended()
                     #expect(end.end == .finished && end.last?["finish_reason"] == "tool_calls", "\(kind.name): \(end.last?.text ?? "")")
-                    #expect(end.calls == Self.wanted, "\(kind.name): \(end.calls.map(\.text))")
+                    let calls = end.calls.map { call -> JSON in ["name": call["name"] ?? .null, "parameters": call["parameters"] ?? .null] }
+                    #expect(calls == Self.wanted, "\(kind.name): \(end.calls.map(\.text))")
+                    #expect(Set(end.calls.compactMap { $0["call_id"]?.string }).count == 2, "\(kind.name): every call has an id")
                     let asked = try #require(upstream.requests.last)
                     for word in ["\"weather\"", "How it is outside", "\"required\":[\"city\"]", "\"clock\"", "\"zone\""] {
                         #expect(asked.contains(word), "\(kind.name) was asked without \(word)")

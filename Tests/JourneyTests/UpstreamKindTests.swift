@@ -64,6 +64,14 @@ extension Journeys {
                 let scrape = try await worker.scrape()
                 #expect(scrape[#"sluice_upstream_connections_total{use="opened"}"#] == opened)
                 #expect(scrape.sum("sluice_upstream_connections_total") == 6)
+                // The token limit cuts the call; the connection stays open after the end.
+                for (script, reason) in [("sim-n5-g1-t-l", "length"), ("sim-n5-g1-o", "stop")] {
+                    let job = try await front.submit(model: lab.model(script))
+                    let end = try await job.ended()
+                    #expect(end["type"] == "finished" && end["reason"]?.string == reason, "\(script): \(end.text)")
+                    #expect(job.received.text == SimulatorText.tokens(5) && !job.received.types.contains("tool_call"))
+                    #expect(job.received.problems.isEmpty, "\(job.received.problems)")
+                }
                 await front.close()
             }
         }

@@ -30,12 +30,12 @@ extension Journeys {
             return path
         }
 
-        private static func worker(_ lab: Lab, _ path: String, retries: Int = 0) async throws -> Node {
+        private static func worker(_ lab: Lab, _ path: String, retries: Int = 0, concurrency: Int = 256) async throws -> Node {
             try await lab.worker(
                 "w1",
                 [
                     "SLUICE_UPSTREAM_URL": nil, "SLUICE_UPSTREAM_KEY": nil, "SLUICE_UPSTREAMS_FILE": path, "SLUICE_RETRIES": "\(retries)",
-                    "SLUICE_DEFAULT_MODEL": "m",
+                    "SLUICE_DEFAULT_MODEL": "m", "SLUICE_CONCURRENCY": "\(concurrency)",
                 ])
         }
 
@@ -89,6 +89,27 @@ extension Journeys {
             }
         }
 
+        @Test func `a job's own time limit does not open the circuit breaker`() async throws {
+            try await withLab { lab in
+                let path = lab.folder.file("upstreams.yaml")
+                let port = lab.simulator.port
+                try Data(Self.file(lab, first: port, second: port, model: "sim-n3-g1-f60000").utf8).write(to: URL(fileURLWithPath: path))
+                let worker = try await lab.worker(
+                    "w1",
+                    [
+                        "SLUICE_UPSTREAM_URL": nil, "SLUICE_UPSTREAM_KEY": nil, "SLUICE_UPSTREAMS_FILE": path, "SLUICE_RETRIES": "0",
+                        "SLUICE_FIRST_TOKEN_TIMEOUT": "200ms",
+                    ])
+                let front = try await FrontEnd(lab.redis)
+                for _ in 0..<6 { try await front.submit(model: "m", fields: [("first_token_timeout_ms", 100)]).ended() }
+                #expect(!worker.log.contains("circuit breaker opened"))
+                // A limit that is not shorter than the worker's counts.
+                for _ in 0..<6 { try await front.submit(model: "m", fields: [("first_token_timeout_ms", 200)]).ended() }
+                #expect(worker.log.contains("circuit breaker opened"))
+                await front.close()
+            }
+        }
+
         @Test func `limits lead to the next upstream; without one the job waits`() async throws {
             try await withLab { lab in
                 let port = Ports.free()
@@ -121,17 +142,60 @@ extension Journeys {
             }
         }
 
+        @Test func `jobs that wait for a limit hold no slot and start in order of arrival`() async throws {
+            try await withLab { lab in
+                let port = lab.simulator.port
+                let text =
+                    Self.file(lab, first: port, second: port) + """
+
+                          - name: narrow
+                            url: http://127.0.0.1:\(port)/v1
+                            models: [sim-n20-g10]
+                            concurrency: 1
+                        """
+                _ = try await Self.worker(lab, Self.write(text, lab), concurrency: 2)
+                let front = try await FrontEnd(lab.redis)
+                let all = try await lab.upstream()
+                // More than the worker has slots.
+                var jobs: [FollowedJob] = []
+                for _ in 0..<5 { jobs.append(try await front.submit(model: "sim-n20-g10")) }
+                let other = try await front.submit(model: "m")
+                #expect(try await other.ended()["type"] == "finished")
+                for job in jobs { #expect(try await job.ended()["type"] == "finished") }
+                let requests = try await lab.upstream().requests.dropFirst(all.requests.count).sorted { $0.accepted < $1.accepted }
+                // The other upstream's job was not the last, and the waiting ones kept their order.
+                #expect(requests.count == 6 && requests.last?.model == "sim-n20-g10")
+                #expect(requests.filter { $0.model == "sim-n20-g10" }.map(\.tag) == jobs.map(\.id))
+                await front.close()
+            }
+        }
+
+        /// The models that a gateway lists.
+        private static func models(_ lab: Lab, _ gateway: Node) async throws -> [String] {
+            let answer = try await gateway.get("/v1/models", headers: ["authorization": "Bearer \(lab.key)"])
+            return answer.json?["data"]?.array?.compactMap { $0["id"]?.string } ?? []
+        }
+
         @Test func `SIGHUP reloads the file and rejects an invalid one`() async throws {
             try await withLab { lab in
+                let gateway = try await lab.gateway("g1", ["SLUICE_DEFAULT_MODEL": "house"])
+                #expect(try await Self.models(lab, gateway) == ["house"])
                 let port = lab.simulator.port
                 let path = try Self.write(Self.file(lab, first: port, second: port), lab)
                 let worker = try await Self.worker(lab, path)
                 let front = try await FrontEnd(lab.redis)
                 #expect(Self.upstreams(try await Self.run(front)) == ["first"])
-                _ = try Self.write(Self.file(lab, first: port, second: port, name: "other"), lab)
+                try await until("the model in the list") { try await Self.models(lab, gateway) == ["house", "m"] }
+                let one = try await gateway.get("/v1/models/m", headers: ["authorization": "Bearer \(lab.key)"])
+                #expect(one.status == 200 && one.json?["id"] == "m")
+                _ = try Self.write(
+                    Self.file(lab, first: port, second: port, extra: "models: [org/new]", name: "other"), lab)
                 kill(try #require(worker.processID), SIGHUP)
                 try await until("the worker to have reloaded") { worker.log.contains("upstreams reloaded") }
                 #expect(Self.upstreams(try await Self.run(front)) == ["other"])
+                try await until("the new model in the list") { try await Self.models(lab, gateway) == ["house", "m", "org/new"] }
+                let slashed = try await gateway.get("/v1/models/org/new", headers: ["authorization": "Bearer \(lab.key)"])
+                #expect(slashed.json?["id"] == "org/new")
                 _ = try Self.write(Self.file(lab, first: port, second: port, extra: "colour: green", name: "third"), lab)
                 kill(try #require(worker.processID), SIGHUP)
                 try await until("the worker to have refused it") { worker.log.contains("upstreams reload failed") }

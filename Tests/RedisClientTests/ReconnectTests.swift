@@ -188,17 +188,6 @@ import Testing
         await server.close()
     }
 
-    @Test func `the connection to a read-only replica is closed`() async throws {
-        let server = try await ScriptedServer.start(answer: Array("-READONLY You can't write against a read only replica.\r\n".utf8))
-        let log = CapturedLog()
-        try await withClient(server.url, log: log) { redis in
-            #expect(await code { try await redis.send("SET", "a", "b") } == .server)
-            #expect(try await log.wait(for: "redis connection lost").metadata.contains("replica"))
-            _ = try await log.wait(for: "redis connection restored")
-        }
-        await server.close()
-    }
-
     @Test func `the connect timeout includes the handshake`() async throws {
         // Accepts the connection and sends nothing.
         let server = try await ScriptedServer.start(ping: [""])

@@ -1,3 +1,4 @@
+import Foundation
 import TestSupport
 import Testing
 
@@ -10,7 +11,11 @@ import Testing
         #expect(await process.wait() == .exited(0), "openssl \(arguments)")
     }
 
-    private func withTLSRedis(_ body: (_ port: Int, _ caFile: String) async throws -> Void) async throws {
+    /// - Parameter arguments: further arguments of the server.
+    private func withTLSRedis(
+        _ arguments: [String] = ["--tls-auth-clients", "no"],
+        _ body: (_ port: Int, _ certificate: String, _ key: String, _ folder: TemporaryFolder) async throws -> Void
+    ) async throws {
         let folder = try TemporaryFolder("tls")
         defer { folder.remove() }
         let (key, certificate) = (folder.file("key.pem"), folder.file("certificate.pem"))
@@ -22,16 +27,16 @@ import Testing
             ], in: folder)
         let port = Ports.free()
         var options = PrivateRedis.Options()
-        options.arguments = [
-            "--bind", "127.0.0.1", "127.0.0.2", "--tls-port", "\(port)", "--tls-cert-file", certificate, "--tls-key-file", key,
-            "--tls-ca-cert-file", certificate,
-            "--tls-auth-clients", "no",
-        ]
-        try await withRedis(options) { _ in try await body(port, certificate) }
+        options.arguments =
+            [
+                "--bind", "127.0.0.1", "127.0.0.2", "--tls-port", "\(port)", "--tls-cert-file", certificate, "--tls-key-file", key,
+                "--tls-ca-cert-file", certificate,
+            ] + arguments
+        try await withRedis(options) { _ in try await body(port, certificate, key, folder) }
     }
 
     @Test func `certificates are verified`() async throws {
-        try await withTLSRedis { port, caFile in
+        try await withTLSRedis { port, caFile, _, _ in
             var settings = RedisSettings.forTests
             settings.caFile = caFile
             for host in ["localhost", "127.0.0.1"] {
@@ -46,6 +51,42 @@ import Testing
             try await refused("rediss://localhost:\(port)", .forTests, "CERTIFICATE_VERIFY_FAILED")
             settings.caFile = "/nonexistent.pem"
             try await refused("rediss://localhost:\(port)", settings, "/nonexistent.pem")
+        }
+    }
+
+    @Test func `client certificates are sent`() async throws {
+        try await withTLSRedis(["--tls-auth-clients", "yes"]) { port, certificate, key, _ in
+            var settings = RedisSettings.forTests
+            settings.caFile = certificate
+            try await refused("rediss://localhost:\(port)", settings, "certificate")
+            (settings.certificateFile, settings.keyFile) = (certificate, key)
+            try await withClient("rediss://localhost:\(port)", settings: settings) { redis in
+                let reply = try await redis.send("PING")
+                #expect(reply == .simple("PONG"))
+            }
+            settings.keyFile = "/nonexistent.pem"
+            try await refused("rediss://localhost:\(port)", settings, "/nonexistent.pem")
+        }
+    }
+
+    @Test func `sentinels and their primary with TLS`() async throws {
+        try await withTLSRedis(["--tls-auth-clients", "yes", "--tls-replication", "yes"]) { port, certificate, key, folder in
+            let sentinel = Ports.free()
+            let file = folder.file("sentinel.conf")
+            let lines = [
+                "port 0", "tls-port \(sentinel)", "tls-cert-file \(certificate)", "tls-key-file \(key)", "tls-ca-cert-file \(certificate)",
+                "tls-replication yes", "bind 127.0.0.1", "dir \(folder.path)", "sentinel monitor main 127.0.0.1 \(port) 1",
+            ]
+            try (lines.joined(separator: "\n") + "\n").write(toFile: file, atomically: true, encoding: .utf8)
+            let process = try ChildProcess.spawn("redis-server", [file, "--sentinel"], errors: folder.file("sentinel.log"))
+            var settings = RedisSettings.forTests
+            (settings.caFile, settings.certificateFile, settings.keyFile) = (certificate, certificate, key)
+            try await withClient("rediss+sentinel://localhost:\(sentinel)/main", settings: settings) { redis in
+                let reply = try await redis.send("SET", "k", "v")
+                #expect(reply == .simple("OK"))
+                #expect(redis.server == "127.0.0.1:\(port)")
+            }
+            await process.destroy()
         }
     }
 

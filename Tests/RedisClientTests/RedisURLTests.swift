@@ -10,6 +10,8 @@ import Testing
         ("redis://[::1]", "redis://[::1]:6379/0"), ("redis://u:secret@[fe80::1]:7/1", "redis://u@[fe80::1]:7/1"),
         ("unix:///run/redis.sock", "unix:///run/redis.sock"), ("unix:///run/redis.sock?db=4", "unix:///run/redis.sock?db=4"),
         ("unix://:secret@/run/r%20s", "unix:///run/r s"), ("redis://h:/", "redis://h:6379/0"),
+        ("redis+sentinel://h/main", "redis+sentinel://h:26379/main/0"),
+        ("rediss+sentinel://u:secret@a:1,[::1]:2,c/my%20main/3", "rediss+sentinel://u@a:1,[::1]:2,c:26379/my main/3"),
     ]) func `valid URLs`(_ text: String, _ description: String) throws {
         let url = try RedisURL(text)
         #expect(url.description == description)
@@ -38,7 +40,11 @@ import Testing
         ("redis://[h]", "[address]"),
         ("unix://", "path"), ("unix:///", "path"), ("unix://host/path", "path"), ("unix:///p?x=1", "db"), ("unix:///p?db=x", "database"),
         ("unix:///" + String(repeating: "p", count: 120), "107"),
-        ("redis+sentinel://:secret@h/mymaster", "not supported yet"), ("redis+cluster://h", "not supported yet"),
+        ("redis+sentinel://:secret@h", "service"), ("redis+sentinel://h/", "service"), ("redis+sentinel://h//1", "service"),
+        ("redis+sentinel://h/a/b", "database"), ("redis+sentinel://h/a/1/2", "service"), ("redis+sentinel://h,/a", "host"),
+        ("redis+sentinel://h:1,h:x/a", "port"), ("redis+sentinel://h/a?db=1", "unix"),
+        ("rediss+sentinel://:secret/@h/a", "percent-encoded"),
+        ("redis+cluster://:secret@h", "not supported"), ("rediss+cluster://h", "not supported"),
     ]) func `invalid URLs`(_ text: String, _ reason: String) {
         let error = #expect(throws: RedisError.self) { try RedisURL(text) }
         #expect(error?.code == .invalidURL)

@@ -39,6 +39,8 @@ import Testing
         Case("sim-d") { $0.truncated = true },
         Case("sim-t") { $0.toolCall = true },
         Case("sim-r") { $0.reasoning = true },
+        Case("sim-l") { $0.tokenLimit = true },
+        Case("sim-o") { $0.staysOpen = true },
         Case("sim-z") { $0.outlivesClient = true },
         Case("sim-n7-u123-qwen-") { $0.tokens = 7 },
         Case("sim-nx-g-f1.2.3-n-k1.5") { _ in },

@@ -35,6 +35,17 @@ import Testing
         }
     }
 
+    @Test func `the token limit cuts a tool call`() async throws {
+        try await withSimulator { port in
+            let client = try await RawClient(port: port)
+            for stream in [true, false] {
+                try await client.send(RequestText.chat("sim-n2-g0-t-l", stream: stream))
+                let body = try await client.response().body
+                #expect(body.contains(#""finish_reason":"length""#) && body.contains("angzhou") && !body.contains("days"))
+            }
+        }
+    }
+
     @Test func `no usage unless requested`() async throws {
         try await withSimulator { port in
             let client = try await RawClient(port: port)

@@ -52,21 +52,24 @@ package struct MessageFuzzer {
                 [
                     "request_id": id(), "data_type": "TEXT", "stream_flag": false, "stream_seq": value(),
                     "content": ["text": chance(2) ? "" : value()], "model": chance(2) ? "m" : value(), "supersede": .bool(chance(3)),
+                    "function_results": chance(8) ? [["call_id": id(), "result": value()]] : .null,
                     "function_calling_op": .string(["REPLACE", "ADD", "UPDATE", "DELETE"].randomElement(using: &random) ?? ""),
                     "function_calling": functions(),
                     "update_session": [
                         "systemPrompt": ["role_description": value(), "response_requirements": value()], "sceneContext": value(),
                         "functionCalling": functions(), "requireTTS": .bool(chance(2)), "reasoning": value(),
+                        "auto_supersede": .bool(chance(2)),
+                        "scene_context": chance(4) ? ["description": value(), "scene_specific_prompt": value()] : .null,
                     ],
                 ]
             )
         case 5, 6:
             let ids: JSON = chance(2) ? id() : .array((0..<Int.random(in: 0...5, using: &random)).map { _ in id() })
-            return ("INTERRUPT", ["interrupt_request_id": ids, "reason": chance(2) ? "USER_STOP" : value()])
+            return ("INTERRUPT", ["interrupt_request_id": ids, "reason": chance(2) ? "USER_STOP" : value(), "played_ms": value()])
         case 7: return ("RESUME", ["request_id": id(), "last_event_id": chance(2) ? .string("\(number())-\(number())") : value()])
         case 8: return ("SESSION_QUERY", ["query_fields": ["platform", value(), "function_calling"]])
         case 9: return ("HEARTBEAT_REPLY", ["x": value()])
-        case 10: return ("HEALTH_CHECK", [:])
+        case 10: return chance(2) ? ("HEALTH_CHECK", [:]) : ("PLAYED", ["request_id": id(), "ms": value()])
         default: return (chance(40) ? "SHUTDOWN" : "NOTHING", ["reason": value()])
         }
     }

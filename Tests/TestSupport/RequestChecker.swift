@@ -17,6 +17,10 @@ package struct RequestChecker: Sendable {
     package private(set) var lastEvent: EventID?
     package private(set) var frames = 0
     package private(set) var voiceFrames = 0
+    /// Bytes of the voice, and the sample rates that its frames state.
+    package private(set) var voiceBytes = 0
+    package private(set) var voiceRates: [Int] = []
+    package private(set) var transcript: String?
     package private(set) var restarts = 0
     /// CLOCK_MONOTONIC, ns.
     package internal(set) var sentAt = 0
@@ -58,13 +62,20 @@ package struct RequestChecker: Sendable {
             if call["name"]?.string == nil || call["parameters"] == nil { addProblem("a function_call \(call.text)") }
             calls.append(call)
         }
+        if let transcript = payload["transcript"]?.string {
+            if !text.isEmpty { addProblem("a transcript after the text") }
+            self.transcript = transcript
+        }
         reasoning += payload["reasoning"]?.string ?? ""
         if payload["text_stream_seq"]?.integer == -1 { return close(payload, at: time) }
         if payload["finish_reason"] != nil || payload["interrupted"] != nil {
             addProblem("a frame that says an end without the sequence -1")
         }
         if let content = payload["content"], content.object == nil { addProblem("content is \(content.text)") }
-        if payload["content"]?["voice"]?.string != nil {
+        if let voice = payload["content"]?["voice"]?.string {
+            voiceBytes += voice.utf8.count / 4 * 3 - voice.utf8.suffix(2).count { $0 == 0x3D }
+            if let rate = payload["voice_sample_rate"]?.integer { voiceRates.append(rate) }
+            if voiceFrames == 0, payload["voice_sample_rate"]?.integer == nil { addProblem("the first voice frame states no sample rate") }
             if payload["voice_stream_seq"]?.integer != voiceFrames {
                 addProblem("voice_stream_seq \(payload["voice_stream_seq"]?.text ?? "missing") where \(voiceFrames) was due")
             }

@@ -4,6 +4,8 @@ import Testing
 /// An external program that some tests require; `docker/install-deps.sh test` installs all of them.
 package enum TestProgram: String, Sendable {
     case chromium
+    case haproxy
+    case nginx
     case node
     case openssl
     case python = "python3"
@@ -17,6 +19,8 @@ package enum TestProgram: String, Sendable {
     package var path: String? {
         switch self {
         case .chromium: Program.find("chromium", "chromium-browser", "google-chrome")
+        // Debian installs servers in a folder that is not in every user's PATH.
+        case .haproxy, .nginx: Program.find(rawValue, "../sbin/\(rawValue)")
         case .node, .openssl, .python: Program.find(rawValue)
         }
     }

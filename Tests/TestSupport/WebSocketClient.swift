@@ -100,6 +100,17 @@ package final class WebSocketClient: Sendable {
         try await channel.writeAndFlush(WebSocketFrame(fin: final, opcode: opcode, maskKey: .random(), data: data)).get()
     }
 
+    /// Sends frames in one write, so that they usually arrive in one segment.
+    package func send(together frames: [(opcode: WebSocketOpcode, data: ByteBuffer)]) async throws {
+        let channel = channel
+        try await channel.eventLoop.submit {
+            for frame in frames {
+                channel.write(WebSocketFrame(fin: true, opcode: frame.opcode, maskKey: .random(), data: frame.data), promise: nil)
+            }
+            channel.flush()
+        }.get()
+    }
+
     /// Registers.
     /// - Returns: the session's id from the acknowledgement.
     @discardableResult
@@ -157,10 +168,11 @@ package final class WebSocketClient: Sendable {
     /// Sends INTERRUPT and waits for the acknowledgement.
     /// - Parameter ids: nil: omits the field.
     @discardableResult
-    package func interrupt(_ ids: JSON?, reason: String = "USER_STOP") async throws -> JSON {
+    package func interrupt(_ ids: JSON?, reason: String = "USER_STOP", played: Int? = nil) async throws -> JSON {
         var payload = JSONObject()
         payload["interrupt_request_id"] = ids
         payload["reason"] = .string(reason)
+        payload["played_ms"] = played.map(JSON.integer)
         try await send("INTERRUPT", .object(payload))
         let frame = try await expect("INTERRUPT_ACK")
         guard let status = frame.payload["status"]?.string, ["SUCCESS", "PARTIAL", "FAILED"].contains(status),

@@ -119,15 +119,16 @@ struct ChunkFuzzTests {
     private static func same(_ chunk: OpenAIChunk, _ reference: Reference) -> Bool {
         let choice = reference.choices?.first
         func figure(_ number: Int?) -> Int? { number.map { min(max(0, $0), 1 << 53) } }
-        func text(_ text: String?) -> String? { text.flatMap { $0.isEmpty ? nil : $0 } }
-        guard chunk.delta.content == text(choice?.delta?.content), chunk.delta.reasoning == text(choice?.delta?.reasoning_content),
+        guard chunk.delta.content.text == choice?.delta?.content ?? "",
+            chunk.delta.reasoning.text == choice?.delta?.reasoning_content ?? "",
             chunk.finishReason == choice?.finish_reason, chunk.promptTokens == figure(reference.usage?.prompt_tokens),
             chunk.completionTokens == figure(reference.usage?.completion_tokens)
         else { return false }
         let tools = choice?.delta?.tool_calls ?? []
         return chunk.delta.tools.count == tools.count
             && zip(chunk.delta.tools, tools).allSatisfy {
-                $0.index == figure($1.index) && $0.id == $1.id && $0.name == $1.function?.name && $0.arguments == $1.function?.arguments
+                $0.index == figure($1.index) && $0.id == $1.id && $0.name == $1.function?.name
+                    && $0.arguments?.text == $1.function?.arguments
             }
     }
 }

@@ -68,7 +68,7 @@ struct DecoderFuzzTests {
         if let failure = outcome.failure, !allowed.contains(failure.code) { return "code \(failure.code)" }
         for output in outcome.others {
             switch output {
-            case .usage(let prompt, let completion):
+            case .usage(let prompt, let completion, _):
                 if let prompt, !(0...JSONScanner.maximumFigure).contains(prompt) { return "prompt tokens \(prompt)" }
                 if let completion, !(0...JSONScanner.maximumFigure).contains(completion) { return "completion tokens \(completion)" }
             case .toolCall(let call):

@@ -126,8 +126,8 @@ struct EngineFaultTests {
         #expect(recording.result == .complete)
         #expect(
             recording.outputs == [
-                .text("Hi"), .toolCall(ToolCall(index: 0, callID: "a", name: "f", arguments: "{}")), .finished(.toolCalls),
-                .usage(promptTokens: 1, completionTokens: 2),
+                .text("Hi"), .usage(promptTokens: 1, completionTokens: 2),
+                .toolCall(ToolCall(index: 0, callID: "a", name: "f", arguments: "{}")), .finished(.toolCalls),
             ])
     }
 
@@ -139,6 +139,6 @@ struct EngineFaultTests {
         #expect(failure.retryAfter == .seconds(7))
         #expect(failure.requestID == "abc")
         #expect(failure.failure.message.contains("Slow down") && !failure.failure.message.contains("canary"))
-        #expect(recording.answered == 0 && recording.connected == 1)
+        #expect(recording.outputs.isEmpty && recording.connected == 1)
     }
 }

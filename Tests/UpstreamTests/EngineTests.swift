@@ -13,8 +13,8 @@ struct EngineTests {
         let server = try await RawServer(EngineScript.stream)
         let recording = try await Caller.with { try await $0.ask(.at(server.url)) }
         #expect(recording.result == .complete)
-        #expect(recording.connected == 1 && recording.answered == 1 && recording.chunks == 1)
-        #expect(recording.outputs == [.text("Hello"), .finished(.stop), .usage(promptTokens: 3, completionTokens: 1)])
+        #expect(recording.connected == 1 && recording.chunks == 1)
+        #expect(recording.outputs == [.text("Hello"), .usage(promptTokens: 3, completionTokens: 1), .finished(.stop)])
         let request = try #require(server.requests.first)
         #expect(request.head.hasPrefix("POST /v1/chat/completions HTTP/1.1"))
         #expect(request.head.contains("Authorization: Bearer sk-secret-canary"))
@@ -61,7 +61,7 @@ struct EngineTests {
 
     // MARK: cancel
 
-    @Test(arguments: [Recorder.Step.answered, .produced]) func `cancel closes the socket at once`(at step: Recorder.Step) async throws {
+    @Test(arguments: [Recorder.Step.connected, .produced]) func `cancel closes the socket at once`(at step: Recorder.Step) async throws {
         let server = try await RawServer { exchange in
             exchange.beginStream()
             exchange.chunk(EngineScript.token)
@@ -131,9 +131,9 @@ struct EngineTests {
         }
         try await Caller.with { caller in
             for _ in 0..<20 {
-                let recorder = Recorder { recorder, step in if step == .answered { recorder.call?.pauseReading() } }
+                let recorder = Recorder { recorder, step in if step == .connected { recorder.call?.pauseReading() } }
                 try await caller.begin(.at(server.url), recorder)
-                while await caller.answers(to: recorder) == 0 { await Task.yield() }
+                while await !caller.isConnected(recorder) { await Task.yield() }
                 await caller.run { _ in
                     recorder.call?.resumeReading()
                     recorder.cancel()

@@ -61,7 +61,7 @@ actor Caller: PinnedActor {
 
     func cancel(_ recorder: Recorder) { recorder.cancel() }
 
-    func answers(to recorder: Recorder) -> Int { recorder.recording.answered }
+    func isConnected(_ recorder: Recorder) -> Bool { recorder.recording.connected > 0 }
 
     func result(of recorder: Recorder) -> UpstreamResult? { recorder.recording.result }
 
@@ -76,7 +76,6 @@ actor Caller: PinnedActor {
 
 struct Recording: Sendable {
     var connected = 0
-    var answered = 0
     var outputs: [UpstreamOutput] = []
     var chunks = 0
     var result: UpstreamResult?
@@ -87,7 +86,7 @@ struct Recording: Sendable {
 
 /// Records the callbacks of a call. Used on the loop only, although tests hold references on other threads.
 final class Recorder: UpstreamReceiver, @unchecked Sendable {
-    enum Step { case connected, answered, produced, ended }
+    enum Step { case connected, produced, ended }
 
     var recording = Recording()
     var call: UpstreamCall?
@@ -99,11 +98,6 @@ final class Recorder: UpstreamReceiver, @unchecked Sendable {
     func upstreamConnected() {
         recording.connected += 1
         react(self, .connected)
-    }
-
-    func upstreamAnswered() {
-        recording.answered += 1
-        react(self, .answered)
     }
 
     func upstreamProduced(_ outputs: [UpstreamOutput], chunks: Int) {

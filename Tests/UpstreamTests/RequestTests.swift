@@ -142,7 +142,9 @@ struct RequestTests {
     }
 
     @Test(arguments: [
-        (UpstreamConfiguration.Kind.openai, #""n":2"#, "n"), (.anthropic, #""seed":1"#, "seed"),
+        (UpstreamConfiguration.Kind.openai, #""n":2"#, "n"), (.openai, #""logprobs":true"#, "logprobs"),
+        (.dashscope, #""top_logprobs":2"#, "top_logprobs"), (.openai, #""modalities":["text","audio"]"#, "modalities"),
+        (.anthropic, #""seed":1"#, "seed"),
         (.anthropic, #""response_format":{"type":"json_object"}"#, "response_format"), (.anthropic, #""temperature":1.5"#, "temperature"),
         (.anthropic, #""frequency_penalty":0.5"#, "frequency_penalty"), (.anthropic, #""invented":1"#, "invented"),
         (.ollama, #""logit_bias":{}"#, "logit_bias"), (.ollama, #""tool_choice":"required""#, "tool_choice"),

@@ -60,6 +60,44 @@ import Testing
         }
     }
 
+    /// A WAV header whose sizes are unknown, as servers that stream write it.
+    private static func wave(channels: UInt8 = 1, rate: UInt16 = 24_000) -> [UInt8] {
+        var bytes = Array("RIFF".utf8)
+        bytes += [255, 255, 255, 255]
+        bytes += Array("WAVELIST".utf8)
+        bytes += [2, 0, 0, 0, 1, 2]
+        bytes += Array("fmt ".utf8)
+        bytes += [16, 0, 0, 0, 1, 0, channels, 0]
+        bytes += [UInt8(rate & 255), UInt8(rate >> 8), 0, 0]
+        bytes += [0, 0, 0, 0, 2, 0, 16, 0]
+        bytes += Array("data".utf8)
+        return bytes + [255, 255, 255, 255]
+    }
+
+    @Test func `the header of a WAV file is removed`() throws {
+        let bytes = Self.wave() + [1, 2, 3]
+        for cut in 0...bytes.count { #expect(try Self.read(SampleDecoder(), [bytes[..<cut], bytes[cut...]]) == [1, 2, 3]) }
+        var sized = Self.wave()
+        sized.replaceSubrange(sized.count - 4..<sized.count, with: [2, 0, 0, 0])
+        #expect(try Self.read(SampleDecoder(), [(sized + [1, 2, 3, 4])[...]]) == [1, 2])
+        for header in [Self.wave(channels: 2), Self.wave(rate: 8_000), Array(Self.wave().prefix(20))] {
+            #expect(throws: Failure.self) { try Self.read(SampleDecoder(), [header[...]]) }
+        }
+    }
+
+    @Test func `compressed audio is rejected`() throws {
+        let frame: [UInt8] = [0xFF, 0xF3, 0x84, 0xC4] + Array(repeating: 0, count: 188)
+        let movie: [UInt8] = [0, 0, 0, 24] + Array("ftypM4A ".utf8)
+        let inputs: [[UInt8]] = [Array("ID3abc".utf8), Array("OggSabc".utf8), movie, frame + frame]
+        for bytes in inputs {
+            #expect(throws: Failure.self) { try Self.read(SampleDecoder(), [bytes[...]]) }
+        }
+        #expect(try Self.read(SampleDecoder(), [(frame + [1, 0])[...]]).count == 194)
+        #expect(throws: Failure.self) {
+            _ = try SpeechConfiguration.Kind.openai.decoder(for: HTTPResponseHead(status: 200, contentType: "audio/mpeg"))
+        }
+    }
+
     @Test(
         arguments: [([], ""), ([102], "Zg=="), ([102, 111], "Zm8="), ([102, 111, 111], "Zm9v"), ([251, 255, 191, 0], "+/+/AA==")]
             as [([UInt8], String)])

@@ -129,7 +129,35 @@ import Upstream
         #expect(Self.pass(gate.admit(two, isForced: false, at: 0)) == nil)
         let slow = Self.candidate("b", perMinute: 1)
         #expect(Self.pass(gate.admit(slow, isForced: false, at: 0)) != nil)
-        guard case .refused(let wait) = gate.admit(slow, isForced: true, at: 0) else { return #expect(Bool(false)) }
+        guard case .limited(let wait) = gate.admit(slow, isForced: true, at: 0) else { return #expect(Bool(false)) }
         #expect(wait == .seconds(60))
+    }
+    @Test func `jobs that wait for a limit are served in order of arrival`() throws {
+        let gate = Self.gate()
+        let one = Self.candidate("a", concurrency: 1)
+        let running = try #require(Self.pass(gate.admit(one, isForced: false, at: 0)))
+        var woken: [Int] = []
+        let waiters = (0..<3).map { number in UpstreamGate.Waiter { woken.append(number) } }
+        for waiter in waiters { #expect(Self.pass(gate.admit(one, isForced: false, for: waiter, at: 0)) == nil) }
+        #expect(woken.isEmpty)
+        gate.release(running, at: 0)
+        #expect(woken == [0])
+        #expect(Self.pass(gate.admit(one, isForced: false, at: 0)) == nil, "a newcomer does not overtake those that wait")
+        #expect(Self.pass(gate.admit(one, isForced: false, for: waiters[1], at: 0)) == nil)
+        let first = try #require(Self.pass(gate.admit(one, isForced: false, for: waiters[0], at: 0)))
+        gate.leave(waiters[1])
+        gate.release(first, at: 0)
+        #expect(woken.last == 2, "the second has left")
+        #expect(Self.pass(gate.admit(one, isForced: false, for: waiters[2], at: 0)) != nil)
+        #expect(Self.pass(gate.admit(Self.candidate("b"), isForced: false, at: 0)) != nil)
+    }
+}
+
+extension UpstreamGate {
+    /// Asks once, without waiting for a limit afterwards.
+    fileprivate func admit(_ candidate: UpstreamRoute.Candidate, isForced: Bool, at now: UInt64) -> Admission {
+        let waiter = Waiter {}
+        defer { leave(waiter) }
+        return admit(candidate, isForced: isForced, for: waiter, at: now)
     }
 }

@@ -93,12 +93,12 @@ import Upstream
     @Test func `skips upstreams that refuse admission`() {
         var machine = Self.machine(retries: 1, upstreams: 2)
         #expect(machine.begin() == .dial(0) && !machine.ignoresOpenBreaker)
-        #expect(machine.refused(wait: .zero, jitter: 1) == .dial(1))
+        #expect(machine.refused(jitter: 1) == .dial(1))
         #expect(!machine.ignoresOpenBreaker, "the job has not backed off yet")
-        #expect(machine.refused(wait: .seconds(2), jitter: 1) == .backOff(.seconds(2)))
+        #expect(machine.limited(wait: .seconds(2)) == .backOff(.seconds(2)))
         // The next round starts at the first upstream.
         #expect(machine.checked() == .dial(0) && !machine.ignoresOpenBreaker)
-        #expect(machine.refused(wait: .zero, jitter: 1) == .dial(1) && machine.ignoresOpenBreaker)
+        #expect(machine.refused(jitter: 1) == .dial(1) && machine.ignoresOpenBreaker)
         // A refused admission does not count as a retry.
         #expect(
             machine.upstreamEnded(Self.failure(.overloaded, status: 503), remaining: .seconds(60), jitter: 1)
@@ -241,6 +241,15 @@ import Upstream
         _ = machine.produced(chunks: 1)
         machine.reported(promptTokens: 10, completionTokens: 20)
         #expect(machine.usage == Usage(promptTokens: 15, completionTokens: 70, estimated: true))
+    }
+
+    @Test func `reported details are part of the usage`() {
+        var machine = Self.machine(earlier: Usage(promptTokens: 5, completionTokens: 5, estimated: false, cachedTokens: 1))
+        _ = machine.begin()
+        _ = machine.produced(chunks: 1)
+        machine.reported(promptTokens: 10, completionTokens: nil, details: TokenDetails(cached: 4))
+        machine.reported(promptTokens: nil, completionTokens: 20, details: TokenDetails(reasoning: .max))
+        #expect(machine.usage.cachedTokens == 5 && machine.usage.reasoningTokens == 1_000_000_000_000)
     }
 
     @Test func `without an upstream the job fails with model_not_found`() {

@@ -39,7 +39,7 @@ import Testing
         log.replyLost()
         log.append(.text("b"))
         #expect(!log.canWrite)
-        #expect(log.reconcile(newest: EventID(attempt: 2, sequence: 1)) == true)
+        #expect(log.reconcile(newest: EventID(attempt: 2, sequence: 1)) == .matches)
         #expect(texts(log.beginWrite()) == ["b"])
     }
 
@@ -50,7 +50,7 @@ import Testing
         let first = log.beginWrite()
         log.replyLost()
         log.append(.text("b"))
-        #expect(log.reconcile(newest: EventID(attempt: 1, sequence: 1)) == true)
+        #expect(log.reconcile(newest: EventID(attempt: 1, sequence: 1)) == .matches)
         let again = log.beginWrite()
         #expect(ids(again) == ["1-2"] && again[0].json == first[1].json)
         log.confirmWrite()
@@ -63,7 +63,7 @@ import Testing
         _ = output.beginWrite()
         output.replyLost()
         output.append(.text("b"))
-        let isOurs = output.reconcile(newest: EventID(attempt: 1, sequence: 0))
+        let isOurs = output.reconcile(newest: EventID(attempt: 1, sequence: 0)) == .matches
         #expect(isOurs && output.canWrite)
         #expect(output.beginWrite().count == 1)
         // A terminal event written now would leave this event out.
@@ -77,8 +77,55 @@ import Testing
         log.append(.text("a"))
         _ = log.beginWrite()
         log.replyLost()
-        #expect(log.reconcile(newest: EventID(attempt: 2, sequence: 0)) == false)
-        #expect(log.reconcile(newest: nil) == false)
+        #expect(log.reconcile(newest: EventID(attempt: 2, sequence: 0)) == .superseded)
+        #expect(log.reconcile(newest: nil) == .outdated)
+    }
+
+    /// Redis has come back without its last writes.
+    @Test func `acknowledged events that the log has lost are written again`() {
+        var log = OutputLog(attempt: 1)
+        var written: [(id: EventID, json: [UInt8])] = []
+        for text in ["a", "b", "c"] {
+            log.append(.text(text))
+            written += log.beginWrite()
+            log.confirmWrite()
+        }
+        log.append(.text("d"))
+        #expect(log.reconcile(newest: EventID(attempt: 1, sequence: 1)) == .matches)
+        let again = log.beginWrite()
+        #expect(ids(again) == ["1-2", "1-3"] && again.map(\.json) == written.dropFirst().map(\.json))
+        log.confirmWrite()
+        let next = log.beginWrite()
+        #expect(ids(next) == ["1-4"] && texts(next) == ["d"])
+        log.confirmWrite()
+        #expect(log.isEmpty && log.unwrittenBytes == 0)
+        #expect(log.reconcile(newest: EventID(attempt: 1, sequence: 0)) == .matches, "still known")
+    }
+
+    @Test func `events are written again behind those of a lost write`() {
+        var log = OutputLog(attempt: 1)
+        log.append(.text("a"))
+        _ = log.beginWrite()
+        log.confirmWrite()
+        log.append(.text("b"))
+        _ = log.beginWrite()
+        log.replyLost()
+        #expect(log.reconcile(newest: EventID(attempt: 1, sequence: 0)) == .matches)
+        #expect(texts(log.beginWrite()) == ["a", "b"])
+    }
+
+    @Test func `a log that has lost more than is known is outdated`() {
+        var log = OutputLog(attempt: 1)
+        let piece = String(repeating: "x", count: 1_000)
+        for _ in 0..<100 {
+            log.append(.text(piece))
+            _ = log.beginWrite()
+            log.confirmWrite()
+        }
+        #expect(log.reconcile(newest: EventID(attempt: 1, sequence: 0)) == .outdated)
+        #expect(log.reconcile(newest: EventID(attempt: 1, sequence: 90)) == .matches)
+        var silent = OutputLog(attempt: 3)
+        #expect(silent.reconcile(newest: EventID(attempt: 2, sequence: 7)) == .outdated, "the event of the claim is missing")
     }
 
     @Test func `dropped events leave no gap in the ids`() {
@@ -101,7 +148,7 @@ import Testing
         let events = log.beginWrite()
         #expect(events.count == 50_000)
         log.replyLost()
-        let isOurs = log.reconcile(newest: EventID(attempt: 1, sequence: 49_999))
+        let isOurs = log.reconcile(newest: EventID(attempt: 1, sequence: 49_999)) == .matches
         let repeated = log.beginWrite()
         #expect(isOurs && ids(repeated) == ["1-50000"])
         log.confirmWrite()

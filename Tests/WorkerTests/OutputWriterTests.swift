@@ -67,14 +67,14 @@ import Testing
         #expect(writer.received(OutputReceipt(ending: .ended)) == .ended)
     }
 
-    @Test func `a newer attempt or a missing log ends this attempt`() throws {
-        for newest in [EventID(attempt: 2, sequence: 0), nil] {
+    @Test func `a newer attempt ends this attempt, and a missing log needs a new one`() throws {
+        for (newest, outcome) in [(EventID(attempt: 2, sequence: 0), OutputWriter.Outcome.endedElsewhere), (nil, .outdated)] {
             var writer = try writer()
             writer.append(.text("a"))
             _ = write(&writer)
             #expect(writer.received(OutputReceipt(events: .refused)) == .unconfirmed)
             #expect(writer.failedWrites == 1)
-            #expect(writer.reconcile(newest: newest) == .endedElsewhere)
+            #expect(writer.reconcile(newest: newest) == outcome)
         }
     }
 
@@ -87,6 +87,33 @@ import Testing
         #expect(writer.isEmpty && writer.failedWrites == 1)
         #expect(writer.reconcile(newest: EventID(attempt: 1, sequence: 1)) == .written)
         #expect(write(&writer) == 1)
+    }
+
+    private static let stopped = GenerationEvent.interrupted(Interruption(reason: "USER_STOP", phase: .streaming, usage: .none))
+
+    /// At `maxmemory` Redis refuses events, but not the finish script.
+    @Test func `the end of an interrupted job does not wait for refused events`() throws {
+        var writer = try writer()
+        writer.append(.text("a"))
+        _ = write(&writer)
+        #expect(writer.received(OutputReceipt(events: .refused)) == .unconfirmed)
+        writer.end(Self.stopped)
+        #expect(writer.reconcile(newest: EventID(attempt: 1, sequence: 0)) == .written)
+        var batch = OutputBatch()
+        let part = writer.write(to: &batch, now: 1, progress: JobProgress())
+        #expect(part.commands == 1, "only the finish script")
+        let text = String(decoding: batch.pipeline.buffer.readableBytesView, as: UTF8.self)
+        #expect(text.contains("\r\n1-2\r\n") && text.contains("\r\n1-0\r\n"), "behind what readers were shown")
+    }
+
+    @Test func `a finished job waits for its refused events`() throws {
+        var writer = try writer()
+        writer.append(.text("a"))
+        writer.end(Self.done)
+        _ = write(&writer)
+        #expect(writer.received(OutputReceipt(events: .refused, ending: .refused)) == .unconfirmed)
+        #expect(writer.reconcile(newest: EventID(attempt: 1, sequence: 0)) == .written)
+        #expect(write(&writer) == 3)
     }
 
     @Test func `a script that is not loaded is sent in full`() throws {

@@ -1,4 +1,5 @@
 import Contract
+import JSONCodec
 import NIOCore
 import OperatorTools
 import RedisClient
@@ -94,13 +95,13 @@ extension AbuseAttack {
     }
 
     static let doubledNames = AbuseAttack(
-        name: "doubled-names", summary: #""messages" 3,000 times; 85,000 unknown members"#, aimsAtWorker: true, timeFactor: 2,
+        name: "doubled-names", summary: #""messages" 3,000 times; as many unknown members as are legal"#, aimsAtWorker: true, timeFactor: 2,
         // For this upstream the worker converts the request body.
         upstream: .dashscope
     ) { target in
         let messages = #""messages":[{"role":"user","content":"\#(String(repeating: "z", count: 70))"}]"#
         let doubled = #"{"model":"sim-n1-g0",\#([String](repeating: messages, count: 3_000).joined(separator: ","))}"#
-        let unknown = (0..<85_000).map { #""u\#($0)":1"# }.joined(separator: ",")
+        let unknown = (0..<JSON.maximumValues - 10).map { #""u\#($0)":1"# }.joined(separator: ",")
         let members = #"{"model":"sim-n1-g0","messages":[{"role":"user","content":"z"}],\#(unknown)}"#
         let bodies = [doubled, members].map {
             AbuseMessage.post("/v1/chat/completions", $0, host: target.gateway, key: AbuseTarget.key)

@@ -62,6 +62,9 @@ package final class CurlTransfer: CurlEasyEvents {
         // explicitly.
         easy.set(CURLOPT_PROXY, "")
         easy.set(CURLOPT_USERAGENT, "sluice")
+        // Compression would delay a stream. With this option libcurl also decodes the gzip, deflate and br of servers that compress
+        // regardless.
+        easy.set(CURLOPT_ACCEPT_ENCODING, "identity")
         easy.set(CURLOPT_NOSIGNAL, 1)
         // Cancelling a transfer during name resolution must not wait for the resolver thread.
         easy.set(CURLOPT_QUICK_EXIT, 1)

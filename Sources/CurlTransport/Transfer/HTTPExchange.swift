@@ -54,6 +54,11 @@ package struct ExchangeOutcome: Sendable, Hashable {
     package var kind: Kind
     /// libcurl's error text, without network addresses: it may be shown to clients.
     package var detail = ""
+
+    package init(kind: Kind, detail: String = "") {
+        self.kind = kind
+        self.detail = detail
+    }
 }
 
 /// Receives the events of one exchange, on the event loop. The first three methods are called from inside libcurl and may only record what

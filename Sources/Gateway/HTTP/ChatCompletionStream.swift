@@ -1,5 +1,6 @@
 import Contract
 import JSONCodec
+import Support
 
 /// Encodes a job's events as OpenAI `chat.completion.chunk` objects in server-sent events. A state machine without I/O.
 struct ChatCompletionStream: AnswerEncoder {
@@ -193,12 +194,15 @@ extension Interruption {
 }
 
 extension Usage {
-    /// The usage in OpenAI's form.
+    /// The usage in OpenAI's form, with the details that the upstream reported.
     fileprivate var completionJSON: JSON {
-        [
-            "prompt_tokens": .integer(promptTokens), "completion_tokens": .integer(completionTokens),
-            "total_tokens": .integer(promptTokens + completionTokens),
-        ]
+        var members = JSONObject()
+        members["prompt_tokens"] = .integer(promptTokens)
+        members["completion_tokens"] = .integer(completionTokens)
+        members["total_tokens"] = .integer(promptTokens.saturatingAdding(completionTokens))
+        if let cachedTokens { members["prompt_tokens_details"] = ["cached_tokens": .integer(cachedTokens)] }
+        if let reasoningTokens { members["completion_tokens_details"] = ["reasoning_tokens": .integer(reasoningTokens)] }
+        return .object(members)
     }
 }
 

@@ -36,11 +36,3 @@ struct HealthAnswer {
     let isGood: Bool
     let json: JSON
 }
-
-/// The response to `GET /v1/models` in the form of the OpenAI API.
-func modelList(_ models: [String]) -> Response {
-    .json(["object": "list", "data": .array(models.map(modelObject))])
-}
-
-/// A model in the form of the OpenAI API.
-func modelObject(_ id: String) -> JSON { ["id": .string(id), "object": "model", "created": 0, "owned_by": "sluice"] }

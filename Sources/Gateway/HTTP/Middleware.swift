@@ -63,7 +63,8 @@ struct CORSMiddleware: RouterMiddleware {
         if request.method == .options, request.headers[.accessControlRequestMethod] != nil {
             response = Response(status: .noContent)
             response.headers[.accessControlAllowMethods] = "GET, POST, DELETE"
-            response.headers[.accessControlAllowHeaders] = Self.requestHeaders
+            // The headers that the page asks for: SDKs send many of their own, and the listed origins are trusted.
+            response.headers[.accessControlAllowHeaders] = request.headers[.accessControlRequestHeaders] ?? Self.requestHeaders
             response.headers[.accessControlMaxAge] = Self.maximumAge
         } else {
             do { response = try await next(request, context) } catch let failure as HTTPErrorResponse {
@@ -72,7 +73,7 @@ struct CORSMiddleware: RouterMiddleware {
             response.headers[.accessControlExposeHeaders] = Self.responseHeaders
         }
         response.headers[.accessControlAllowOrigin] = origin
-        response.headers[.vary] = "Origin"
+        response.headers[.vary] = "Origin, Access-Control-Request-Headers"
         return response
     }
 }

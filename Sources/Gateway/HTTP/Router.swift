@@ -1,5 +1,3 @@
-import Contract
-import Foundation
 import HTTPTypes
 import Hummingbird
 import NIOCore
@@ -7,7 +5,7 @@ import Observability
 
 /// Creates the router of all the gateway's HTTP routes, except the WebSocket path.
 /// - Parameters:
-///   - models: the models that `GET /v1/models` lists; nil for the default model of the settings.
+///   - models: the models that `GET /v1/models` lists beside those of the workers; nil for the default model of the settings.
 ///   - metrics: returns the current metrics as Prometheus text.
 package func makeRouter(
     _ context: GatewayContext, models: [String]? = nil, metrics: @escaping @Sendable () -> String = { prometheusText() }
@@ -22,17 +20,7 @@ package func makeRouter(
     DashboardRoutes(context: context).add(to: router)
     let api = router.group("v1").add(
         middleware: AuthenticationMiddleware(authenticator: context.authenticator, origins: origins, shares: context.shares))
-    let models = models ?? [context.settings.defaultModel]
-    api.get("models") { _, _ in modelList(models) }
-    // A model's name may contain slashes.
-    api.get("models/**") { _, requestContext -> Response in
-        let id = requestContext.parameters.getCatchAll().joined(separator: "/")
-        let name = id.removingPercentEncoding ?? id
-        guard models.contains(name) else {
-            throw HTTPErrorResponse(.notFound, code: "model_not_found", "no such model: \(name.prefix(NameLimit.model))")
-        }
-        return Response.json(modelObject(name))
-    }
+    ModelRoutes(context: context, own: models ?? [context.settings.defaultModel]).add(to: api)
     JobRoutes(context: context).add(to: api)
     JobEventRoute(context: context).add(to: api)
     ChatCompletionRoute(context: context).add(to: api)

@@ -10,11 +10,8 @@ import NIOHTTPTypesHTTP1
 import NIOSSL
 import NIOWebSocket
 
-/// The pipeline of an accepted connection: HTTP/1.1, with an upgrade to a WebSocket on one path by any of its requests.
+/// The pipeline of an accepted connection: HTTP/1.1, with an upgrade to a WebSocket on the configured paths by any of its requests.
 struct GatewayChannel: ServerChildChannel, HTTPChannelHandler {
-    /// The path of the WebSocket.
-    static let path = "/ws/agent/stream"
-
     typealias HTTPStream = NIOAsyncChannel<HTTPRequestPart, HTTPResponsePart>
 
     /// The protocol of a connection after its first request.
@@ -95,9 +92,10 @@ struct GatewayChannel: ServerChildChannel, HTTPChannelHandler {
         return negotiated.futureResult
     }
 
-    /// Whether a request target is the WebSocket path, with or without a query.
-    static func isSocketPath(_ uri: String) -> Bool {
-        uri.hasPrefix(path) && (uri.utf8.count == path.utf8.count || uri.dropFirst(path.count).first == "?")
+    /// Whether a request target is a path of the WebSocket, with or without a query.
+    func isSocketPath(_ uri: String) -> Bool {
+        let path = uri.prefix { $0 != "?" }
+        return settings.webSocketPaths.contains { $0 == path }
     }
 
     /// The reason to reject a WebSocket upgrade; nil when it is allowed.

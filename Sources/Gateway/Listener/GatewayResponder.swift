@@ -10,12 +10,12 @@ import Support
 /// Creates the closure that passes each HTTP request to the router and writes its response.
 enum GatewayResponder {
     static func make(
-        _ router: some HTTPResponder<GatewayRequestContext>, readiness: Readiness, logger: Logger
+        _ router: some HTTPResponder<GatewayRequestContext>, webSocketPaths: [String], readiness: Readiness, logger: Logger
     ) -> HTTPChannelHandler.Responder {
         let date = DateField()
         return { request, writer, channel in
             var response: Response
-            if request.uri.path == GatewayChannel.path {
+            if webSocketPaths.contains(request.uri.path) {
                 // The request has no upgrade, or not a valid one (RFC 6455, 4.2.1); valid upgrades do not reach the router.
                 var failure = HTTPErrorResponse(
                     .upgradeRequired, code: "upgrade_required",

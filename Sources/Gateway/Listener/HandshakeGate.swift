@@ -151,7 +151,7 @@ final class HandshakeGate: ChannelDuplexHandler, RemovableChannelHandler {
     private func asksForSocket(_ head: HTTPRequestHead) -> Bool {
         func words(_ name: String) -> [String] { head.headers[canonicalForm: name].map { $0.lowercased() } }
         let keys = head.headers["sec-websocket-key"]
-        return head.method == .GET && GatewayChannel.isSocketPath(head.uri) && words("upgrade").contains("websocket")
+        return head.method == .GET && gateway.isSocketPath(head.uri) && words("upgrade").contains("websocket")
             && words("connection").contains("upgrade") && keys.count == 1 && keys[0].utf8.count == 24 && keys[0].hasSuffix("==")
             && head.headers["sec-websocket-version"] == ["13"]
     }

@@ -23,19 +23,30 @@ struct RelayMachine {
     private var hasSentFrame = false
     /// Whether the event `known` was received, which proves that the log contains it.
     private var hasSeenKnown = false
-    /// Whether a function call was received since the last restart.
-    private var hasFunctionCall = false
+    /// The function calls received since the last restart.
+    private(set) var calls: [ChatHistory.Call] = []
+    private let filter: ResamplingFilter?
+    /// The audio received since the last restart.
+    private var voiceStream: VoiceStream
+    /// What the audio speaks.
+    var spoken: SpokenText { voiceStream.spoken }
     /// Nil until the terminal event.
     private(set) var ending: EndedRequest.Ending?
     /// The text of the answer so far.
     private(set) var answer = ""
 
-    init(requestID: String, jobID: JobID, sessionID: String, wantsReasoning: Bool, speaks: Bool, known: EventID? = nil) {
+    /// - Parameter filter: from `Audio.sampleRate` to the client's sample rate; nil: they are equal.
+    init(
+        requestID: String, jobID: JobID, sessionID: String, wantsReasoning: Bool, speaks: Bool, filter: ResamplingFilter? = nil,
+        known: EventID? = nil
+    ) {
         self.requestID = requestID
         self.jobID = jobID
         self.sessionID = sessionID
         self.wantsReasoning = wantsReasoning
         self.speaks = speaks
+        self.filter = filter
+        voiceStream = VoiceStream(filter)
         self.known = known
     }
 
@@ -67,7 +78,7 @@ struct RelayMachine {
         let before = EventID(attempt: id.attempt, sequence: id.sequence - 1)
         // The client's last event is either not in the log, or has the id of the restart message sent below.
         let isAhead = known.map { $0 == before || $0 < before && !hasSeenKnown } ?? false
-        guard answer.utf8.count > offset || hasFunctionCall || isAhead else { return }
+        guard answer.utf8.count > offset || !calls.isEmpty || isAhead else { return }
         answer = kept
         restart(before, milliseconds, emit)
         guard let emit, !kept.isEmpty else { return }
@@ -83,7 +94,8 @@ struct RelayMachine {
     private mutating func restart(_ id: EventID, _ milliseconds: Int, _ emit: (([UInt8]) -> Void)?) {
         nextText = 0
         nextVoice = 0
-        hasFunctionCall = false
+        calls = []
+        voiceStream = VoiceStream(filter)
         guard let emit else { return }
         frame(id, milliseconds, emit) { out in
             Self.appendEmptyContent(to: &out)
@@ -136,20 +148,24 @@ struct RelayMachine {
             answer = ""
             restart(event.id, milliseconds, emit)
         case .toolCall(let call):
-            hasFunctionCall = true
+            let made = ChatHistory.Call(call)
+            calls.append(made)
             guard let emit else { return }
             frame(event.id, milliseconds, emit) { out in
                 Self.appendEmptyContent(to: &out)
                 out.appendJSONName("function_call")
                 out.append(UInt8(ascii: "{"))
+                out.appendJSONMember("call_id", made.id)
                 out.appendJSONMember("name", call.name)
                 out.appendJSONName("parameters")
                 Self.parameters(call.arguments).append(to: &out)
                 out.append(UInt8(ascii: "}"))
             }
         case .audio(let audio):
-            guard let emit, speaks, !audio.data.isEmpty else { return }
-            voice(audio.data, event.id, milliseconds, emit)
+            guard speaks else { return }
+            // Also without a client, because the conversion depends on the audio before.
+            let data = voiceStream.receive(audio)
+            if let emit, !data.isEmpty { voice(data, event.id, milliseconds, emit) }
         case .finished(let reason, let usage):
             ending = .finished
             close(event.id, milliseconds, emit) { out in
@@ -203,6 +219,7 @@ struct RelayMachine {
     private mutating func voice(_ data: String, _ id: EventID, _ milliseconds: Int, _ emit: ([UInt8]) -> Void) {
         var out = opened(id, isLast: false)
         out.appendJSONMember("voice_stream_seq", nextVoice)
+        if nextVoice == 0 { out.appendJSONMember("voice_sample_rate", filter?.outputRate ?? Audio.sampleRate) }
         nextVoice += 1
         out.appendJSONName("content")
         out.append(UInt8(ascii: "{"))

@@ -22,6 +22,12 @@ final class RunningRequest {
     /// The user's message; nil after a takeover when it was too long to be stored.
     let text: String?
     var textBytes: Int { text?.utf8.count ?? 0 }
+    /// Calls of earlier turns that this request answers although other turns followed them.
+    var restated: [ChatHistory.Call] = []
+    /// Results of this request's calls that arrived before its end, by call id.
+    var results: [String: String] = [:]
+    /// How much of the voice the client has played, in milliseconds; nil when it has not said.
+    var playedMilliseconds: Int?
     /// Whether the answer includes speech.
     let speaks: Bool
     private(set) var state: State
@@ -53,6 +59,19 @@ final class RunningRequest {
         self.speaks = speaks
         self.machine = machine
         self.state = state
+    }
+
+    /// The turn so far, for the history; nil when the user's message is not known.
+    var turn: ChatHistory.Turn? {
+        guard let text else { return nil }
+        var turn = ChatHistory.Turn(user: text, text: machine.answer, calls: machine.calls, restated: restated)
+        for (id, result) in results { turn.setResult(result, of: id) }
+        if speaks {
+            turn.requestID = id
+            turn.spoken = machine.spoken
+            if let playedMilliseconds { turn.played(playedMilliseconds) }
+        }
+        return turn
     }
 
     /// What is stored in the session's record.

@@ -26,11 +26,17 @@ extension SessionRegistry {
     /// - Throws: the ERROR to send, with the request's id; nothing was changed or started then.
     func request(_ payload: RequestPayload, in session: Session) throws(ProtocolError) {
         try admit(payload, to: session)
+        let answered = try AnsweredCalls(
+            payload.results, history: session.history, running: session.running, requestID: payload.id)
         try update(session, by: payload)
-        guard !payload.text.isEmpty else { return touch(session) }
+        guard !payload.isUpdateOnly else { return touch(session) }
         session.touch()
-        let speaks = payload.requiresSpeech ?? session.settings.requiresSpeech
-        let body = GenerationRequest.body(settings: session.settings, history: session.history, text: payload.text, model: payload.model)
+        let continuation = answered.record(in: &session.history)
+        if continuation.changesHistory { save(session, .history) }
+        let speaks = session.settings.requiresSpeech
+        let body = GenerationRequest.body(
+            settings: session.settings, history: session.history, turns: continuation.turns,
+            text: payload.results.isEmpty ? payload.text : nil, model: payload.model)
         let jobID = JobID(partition: session.partition, milliseconds: UInt64(session.lastRequestMilliseconds))
         var job = Job(id: jobID, priority: .interactive, request: body, session: session.id, owner: session.owner)
         if speaks { job.speech = Job.Speech() }
@@ -38,16 +44,18 @@ extension SessionRegistry {
         var options = SubmitOptions()
         options.gateway = settings.name
         options.session = (session.epoch, SessionRecord.field(of: payload.id))
-        if payload.supersedes {
+        if payload.supersedes ?? session.settings.supersedes {
             options.supersede = session.running.filter { $0.state == .running }.map(\.jobID)
             for old in session.running where old.state == .submitting {
                 old.delayedInterrupts.append((InterruptReason.userNewInput, { _ in }))
             }
         }
         let machine = RelayMachine(
-            requestID: payload.id, jobID: jobID, sessionID: session.id, wantsReasoning: session.settings.wantsReasoning, speaks: speaks)
+            requestID: payload.id, jobID: jobID, sessionID: session.id, wantsReasoning: session.settings.wantsReasoning, speaks: speaks,
+            filter: voiceFilter(session))
         let request = RunningRequest(id: payload.id, jobID: jobID, text: payload.text, speaks: speaks, machine: machine)
         request.traceparent = job.traceparent
+        request.restated = continuation.restated
         session.add(request)
         // Subscribe before the job is submitted, so that no event is missed.
         request.following = context.feed.followOnLoop(new: jobID, receive: receiver(of: request, in: session))
@@ -108,18 +116,19 @@ extension SessionRegistry {
         func refusal(_ code: ErrorCode, _ message: String, retryable: Bool = false) -> ProtocolError {
             ProtocolError(code, message, retryable: retryable, requestID: payload.id)
         }
-        if !payload.text.isEmpty {
+        if !payload.isUpdateOnly {
             guard session.request(payload.id) == nil, session.endedRequest(payload.id) == nil else {
                 throw refusal(.duplicateRequest, "the request_id is taken")
             }
             guard !context.readiness.isDraining else { throw refusal(.serverBusy, "the server is shutting down", retryable: true) }
             // Superseded requests may still be running while they are interrupted, so a client that types fast gets twice the limit.
-            let maximum = payload.supersedes ? 2 * settings.requestsPerSocket : settings.requestsPerSocket
+            let supersedes = payload.supersedes ?? session.settings.supersedes
+            let maximum = supersedes ? 2 * settings.requestsPerSocket : settings.requestsPerSocket
             guard session.running.count < maximum else {
                 throw refusal(.rateLimited, "the session already has \(settings.requestsPerSocket) running requests", retryable: true)
             }
             // A superseding request replaces a running one, so the tenant's limit does not apply.
-            guard context.tenants.hasRoom(session.owner) || payload.supersedes && !session.running.isEmpty else {
+            guard context.tenants.hasRoom(session.owner) || supersedes && !session.running.isEmpty else {
                 throw refusal(.rateLimited, "too many running requests for this tenant", retryable: true)
             }
         }
@@ -186,8 +195,9 @@ extension SessionRegistry {
         session.remember(EndedRequest(id: request.id, jobID: request.jobID, ending: ending))
         var fields: UnsavedChanges.Fields = .ended
         // A request that failed without output is not added to the history; the client is expected to repeat it.
-        if let text = request.text, settings.historyTurns > 0, ending != .failed || !request.machine.answer.isEmpty {
-            session.history.append(user: text, answer: request.machine.answer)
+        let hasOutput = !request.machine.answer.isEmpty || !request.machine.calls.isEmpty
+        if let turn = request.turn, settings.historyTurns > 0, hasOutput || ending != .failed && !turn.user.isEmpty {
+            session.history.append(turn)
             fields.insert(.history)
         }
         // The feed has already stopped following the job.

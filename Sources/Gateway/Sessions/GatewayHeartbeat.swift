@@ -9,22 +9,15 @@ import Support
 actor GatewayHeartbeat {
     /// Maximum sessions adopted, and completions interrupted, per heartbeat from one partition of one dead gateway.
     private static let batchSize = 500
-    /// Consecutive heartbeats for which another gateway must be absent before it counts as dead. More than one, because after an outage of
-    /// Redis all heartbeat keys are missing for a short time.
-    private static let absenceThreshold = 2
-
-    private struct Absence {
-        /// Consecutive heartbeats of this gateway at which the other one was absent.
-        var beats = 0
-        let since = ContinuousClock.now
-    }
+    /// Maximum interval before the next heartbeat after a failed one, so that other gateways see this one soon after an outage.
+    private static let retryInterval = Duration.seconds(1)
 
     private let gateway: NIOLoopBound<GatewayState>
     private let context: GatewayContext
     private let registration: GatewayRegistration
     private let started = WallClock.milliseconds
-    /// Gateways whose heartbeat key is absent, by name.
-    private var missing: [String: Absence] = [:]
+    /// Gateways whose heartbeat key is absent.
+    private var absences: GatewayAbsences
     /// Whether the sessions and completions of an earlier process with this name were recovered.
     private var hasRecoveredOwn = false
 
@@ -33,17 +26,20 @@ actor GatewayHeartbeat {
     init(gateway: NIOLoopBound<GatewayState>, context: GatewayContext) {
         self.gateway = gateway
         self.context = context
+        absences = GatewayAbsences(lease: context.settings.lease)
         registration = GatewayRegistration(name: context.settings.name, queue: context.queue, lease: context.settings.lease)
     }
 
     /// Runs until the task is cancelled.
     func run() async {
         while !Task.isCancelled {
+            var interval = context.settings.lease / 3
             do { try await beat() } catch {
                 // The Redis connection logs the error. Absences counted before an outage are not reliable after it.
-                missing = [:]
+                absences.reset()
+                interval = min(interval, Self.retryInterval)
             }
-            do { try await Task.sleep(for: context.settings.lease / 3) } catch { return }
+            do { try await Task.sleep(for: interval) } catch { return }
         }
     }
 
@@ -51,7 +47,9 @@ actor GatewayHeartbeat {
     private func beat() async throws {
         let gateway = gateway
         let load = try await context.eventLoop.submit { [started] in gateway.value.load(since: started) }.get()
-        try await registration.renew(load)
+        let rejection = try await registration.renew(load)
+        context.readiness.writes.record(rejection)
+        if let rejection { throw rejection }
         context.eventLoop.execute { gateway.value.registry.saveUnsaved() }
         await context.submitted.removeEnded(context.queue)
         if !hasRecoveredOwn {
@@ -63,29 +61,26 @@ actor GatewayHeartbeat {
         try await recoverFromDeadGateways()
     }
 
-    /// Counts the absences of other gateways, and recovers the sessions and completions of dead ones.
+    /// Recovers the sessions and completions of dead gateways.
     private func recoverFromDeadGateways() async throws {
         let others = try await registration.others()
-        missing = missing.filter { others.contains($0.key) }
+        absences.beginRound(of: others, connection: registration.connections, now: .now)
         for other in others {
             guard try await !registration.isAlive(other) else {
-                missing[other] = nil
+                absences.end(other)
                 continue
             }
-            var absence = missing[other] ?? Absence()
-            absence.beats += 1
-            missing[other] = absence
-            guard absence.beats >= Self.absenceThreshold else { continue }
+            guard let absence = absences.observe(other, now: .now) else { continue }
             var left = try await adopt(from: other)
             // The gateway may only be disconnected from Redis and still serve its clients, so it gets the grace period to come back.
-            if absence.since + context.settings.grace <= .now {
+            if absence >= context.settings.grace {
                 left += try await interruptCompletions(of: other)
             } else {
                 left += 1
             }
             if left == 0 {
                 try await registration.remove(other)
-                missing[other] = nil
+                absences.end(other)
             }
         }
     }

@@ -1,5 +1,6 @@
 import Contract
 import JSONCodec
+import Support
 
 /// The settings of a session, from REGISTER and later updates.
 struct SessionSettings: Sendable, Hashable {
@@ -15,47 +16,72 @@ struct SessionSettings: Sendable, Hashable {
 
     var platform = Platform.web
     var requiresSpeech = false
-    var enablesRecognition = false
+    /// Whether documents are retrieved for each request. No effect without a retrieval upstream.
+    var enablesRetrieval = true
+    /// Whether every REQUEST supersedes the session's running ones.
+    var supersedes = false
+    /// Sample rate of the voice in Hz, from `voiceRates`; nil: the gateway's `SLUICE_VOICE_RATE`.
+    var voiceRate: Int?
     /// Whether reasoning text is sent to the client.
     var wantsReasoning = false
     var functions: [FunctionDefinition] = []
     var roleDescription = ""
     var responseRequirements = ""
     var sceneDescription = ""
+    /// Instructions that hold in this scene only.
+    var scenePrompt = ""
+
+    /// Valid sample rates of the voice, in Hz.
+    static let voiceRates = 8_000...48_000
 
     /// The system message: the non-empty descriptions, separated by blank lines; nil when all are empty.
     var systemMessage: String? {
-        let parts = [roleDescription, responseRequirements, sceneDescription].filter { !$0.isEmpty }
+        let parts = [roleDescription, responseRequirements, sceneDescription, scenePrompt].filter { !$0.isEmpty }
         return parts.isEmpty ? nil : parts.joined(separator: "\n\n")
     }
 
     /// Sets the system prompt from `{role_description, response_requirements}`, or from a string that is the role description.
+    /// - Parameter isStrict: whether an unknown member is an error. REGISTER ignores them.
     /// - Throws: MALFORMED_PAYLOAD.
-    mutating func setSystemPrompt(_ json: JSON) throws(ProtocolError) {
+    mutating func setSystemPrompt(_ json: JSON, isStrict: Bool = false) throws(ProtocolError) {
         if let text = json.string {
             (roleDescription, responseRequirements) = (text, "")
             return
         }
-        guard let object = json.object else { throw .malformed("the system prompt must be an object") }
-        roleDescription = try Self.text(object, "role_description")
-        responseRequirements = try Self.text(object, "response_requirements")
+        guard let object = json.object else { throw .malformed("the system prompt must be an object or a string") }
+        (roleDescription, responseRequirements) = ("", "")
+        for member in object.members {
+            switch member.name {
+            case "role_description", "roleDescription": roleDescription = try Self.text(member)
+            case "response_requirements", "responseRequirements": responseRequirements = try Self.text(member)
+            default: if isStrict { throw .unknownField("system_prompt.\(member.name)") }
+            }
+        }
     }
 
-    /// Sets the scene from `{scene_description}` or a string.
+    /// Sets the scene from `{scene_description, scene_specific_prompt}`, or from a string that is the description.
+    /// - Parameter isStrict: whether an unknown member is an error. REGISTER ignores them.
     /// - Throws: MALFORMED_PAYLOAD.
-    mutating func setScene(_ json: JSON) throws(ProtocolError) {
+    mutating func setScene(_ json: JSON, isStrict: Bool = false) throws(ProtocolError) {
         if let text = json.string {
-            sceneDescription = text
+            (sceneDescription, scenePrompt) = (text, "")
             return
         }
-        guard let object = json.object else { throw .malformed("the scene context must be an object") }
-        sceneDescription = try Self.text(object, "scene_description")
+        guard let object = json.object else { throw .malformed("the scene context must be an object or a string") }
+        (sceneDescription, scenePrompt) = ("", "")
+        for member in object.members {
+            switch member.name {
+            case "scene_description", "sceneDescription", "description": sceneDescription = try Self.text(member)
+            case "scene_specific_prompt", "sceneSpecificPrompt": scenePrompt = try Self.text(member)
+            default: if isStrict { throw .unknownField("scene_context.\(member.name)") }
+            }
+        }
     }
 
-    /// A string member; empty when it is absent or null.
-    private static func text(_ object: JSONObject, _ name: String) throws(ProtocolError) -> String {
-        guard let value = object.present(name) else { return "" }
-        guard let text = value.string else { throw .malformed("\"\(name)\" must be a string") }
+    /// The text of a member; empty when it is null.
+    private static func text(_ member: JSONObject.Member) throws(ProtocolError) -> String {
+        if member.value.isNull { return "" }
+        guard let text = member.value.string else { throw .malformed("\"\(member.name.cut(toBytes: 64))\" must be a string") }
         return text
     }
 
@@ -71,12 +97,19 @@ struct SessionSettings: Sendable, Hashable {
 
     /// The settings as stored in the session's hash, field `settings`.
     var json: JSON {
-        [
-            "platform": .string(platform.rawValue), "require_tts": .bool(requiresSpeech), "enable_srs": .bool(enablesRecognition),
-            "reasoning": .bool(wantsReasoning), "function_calling": .array(functions.map { .object($0.source) }),
-            "role_description": .string(roleDescription), "response_requirements": .string(responseRequirements),
-            "scene_description": .string(sceneDescription),
-        ]
+        var members = JSONObject()
+        members["platform"] = .string(platform.rawValue)
+        members["require_tts"] = .bool(requiresSpeech)
+        members["enable_srs"] = .bool(enablesRetrieval)
+        members["auto_supersede"] = .bool(supersedes)
+        members["voice_sample_rate"] = voiceRate.map(JSON.integer)
+        members["reasoning"] = .bool(wantsReasoning)
+        members["function_calling"] = .array(functions.map { .object($0.source) })
+        members["role_description"] = .string(roleDescription)
+        members["response_requirements"] = .string(responseRequirements)
+        members["scene_description"] = .string(sceneDescription)
+        members["scene_specific_prompt"] = .string(scenePrompt)
+        return .object(members)
     }
 
     init() {}
@@ -85,91 +118,14 @@ struct SessionSettings: Sendable, Hashable {
     init(stored json: JSON) {
         platform = json["platform"]?.string.flatMap(Platform.init) ?? .web
         requiresSpeech = json["require_tts"]?.bool ?? false
-        enablesRecognition = json["enable_srs"]?.bool ?? false
+        enablesRetrieval = json["enable_srs"]?.bool ?? true
+        supersedes = json["auto_supersede"]?.bool ?? false
+        voiceRate = json["voice_sample_rate"]?.integer.flatMap { Self.voiceRates.contains($0) ? $0 : nil }
         wantsReasoning = json["reasoning"]?.bool ?? false
         functions = json["function_calling"].flatMap { try? FunctionDefinition.list($0) } ?? []
         roleDescription = json["role_description"]?.string ?? ""
         responseRequirements = json["response_requirements"]?.string ?? ""
         sceneDescription = json["scene_description"]?.string ?? ""
-    }
-}
-
-/// The changes that a REQUEST makes to its session's settings: `function_calling_op` and `update_session`.
-struct SessionUpdate: Sendable {
-    enum Operation: String, Sendable {
-        case replace = "REPLACE"
-        case add = "ADD"
-        case update = "UPDATE"
-        case delete = "DELETE"
-    }
-
-    private var functions: (operation: Operation, list: [FunctionDefinition])?
-    /// The members of `update_session`; validated by `applied`.
-    private var members: JSONObject?
-
-    var isEmpty: Bool { functions == nil && members == nil }
-
-    /// Reads the changes of a REQUEST's payload.
-    /// - Throws: MALFORMED_PAYLOAD.
-    init(_ payload: JSONObject) throws(ProtocolError) {
-        if let json = payload.present("function_calling_op") {
-            guard let operation = json.string.flatMap(Operation.init) else {
-                throw .malformed("\"function_calling_op\" must be REPLACE, ADD, UPDATE or DELETE")
-            }
-            guard let list = payload.present("function_calling") else {
-                throw .malformed("\"function_calling_op\" needs \"function_calling\"")
-            }
-            functions = (operation, try FunctionDefinition.list(list))
-        } else if let list = payload.present("function_calling") {
-            functions = (.replace, try FunctionDefinition.list(list))
-        }
-        if let update = payload.present("update_session") {
-            guard let object = update.object else { throw .malformed("\"update_session\" must be an object") }
-            members = object
-        }
-    }
-
-    /// Applies all changes or none.
-    /// - Parameter maximumSize: maximum bytes of the settings as JSON.
-    /// - Throws: MALFORMED_PAYLOAD, PAYLOAD_TOO_LARGE.
-    func applied(to settings: SessionSettings, maximumSize: Int = SessionSettings.defaultMaximumSize) throws(ProtocolError)
-        -> SessionSettings
-    {
-        var result = settings
-        if let functions { Self.apply(functions.operation, functions.list, to: &result.functions) }
-        if let members {
-            if let prompt = members.present("systemPrompt") { try result.setSystemPrompt(prompt) }
-            if let scene = members.present("sceneContext") { try result.setScene(scene) }
-            if let list = members.present("functionCalling") { result.functions = try FunctionDefinition.list(list) }
-            if let flag = try members.flag("requireTTS") { result.requiresSpeech = flag }
-            if let flag = try members.flag("enableSRS") { result.enablesRecognition = flag }
-            if let flag = try members.flag("reasoning") { result.wantsReasoning = flag }
-        }
-        guard result.functions.count <= FunctionDefinition.maximumCount else {
-            throw .malformed("the session would have more than \(FunctionDefinition.maximumCount) functions")
-        }
-        try result.requireSize(maximumSize)
-        return result
-    }
-
-    /// ADD and UPDATE both replace a definition of the same name, or append it.
-    private static func apply(_ operation: Operation, _ list: [FunctionDefinition], to functions: inout [FunctionDefinition]) {
-        switch operation {
-        case .replace: functions = list
-        case .add, .update:
-            var indexes: [String: Int] = [:]
-            for (index, function) in functions.enumerated() where indexes[function.name] == nil { indexes[function.name] = index }
-            for definition in list {
-                if let index = indexes[definition.name] {
-                    functions[index] = definition
-                } else {
-                    indexes[definition.name] = functions.count
-                    functions.append(definition)
-                }
-            }
-        case .delete:
-            let names = Set(list.map(\.name))
-            functions.removeAll { names.contains($0.name) }
-        }
+        scenePrompt = json["scene_specific_prompt"]?.string ?? ""
     }
 }

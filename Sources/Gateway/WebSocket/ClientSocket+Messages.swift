@@ -18,9 +18,11 @@ extension ClientSocket {
         take(envelope)
     }
 
-    /// Dispatches a message by the state of the socket. Before REGISTER only that is accepted; while it is processed, messages are queued.
+    /// Dispatches a message by the state of the socket. Before REGISTER only that is accepted, and HEALTH_CHECK; while it is processed, messages
+    /// are queued.
     private func take(_ envelope: Envelope) {
         switch state {
+        case .unregistered where envelope.kind == .healthCheck, .registering where envelope.kind == .healthCheck: sendHealth()
         case .unregistered:
             guard envelope.kind == .register else {
                 return send(ProtocolError(.sessionInvalid, "send REGISTER first", requestID: requestID(envelope)))
@@ -51,6 +53,9 @@ extension ClientSocket {
             case .request: try gateway.registry.request(try RequestPayload(envelope.payload), in: session)
             case .interrupt: try interrupt(try InterruptPayload(envelope.payload), in: session)
             case .resume: try gateway.registry.resume(try ResumePayload(envelope.payload), in: session)
+            case .played:
+                let played = try PlayedPayload(envelope.payload)
+                try gateway.registry.played(played.id, milliseconds: played.milliseconds, in: session)
             case .sessionQuery: sendInfo(session, fields: envelope.payload["query_fields"])
             case .heartbeatReply: break
             case .healthCheck: sendHealth()
@@ -141,6 +146,9 @@ extension ClientSocket {
     private func interrupt(_ payload: InterruptPayload, in session: Session) throws(ProtocolError) {
         let targets: [(id: String, request: RunningRequest?)] =
             payload.ids?.map { ($0, session.request($0)) } ?? session.running.map { ($0.id, $0) }
+        if let milliseconds = payload.playedMilliseconds {
+            for target in targets { gateway.registry.notePlayed(target.id, milliseconds: milliseconds, in: session) }
+        }
         guard !targets.isEmpty else { return acknowledge(payload, [], []) }
         let (account, bytes) = (session.account, targets.count * Self.interruptCost)
         account.charge(bytes)
@@ -194,7 +202,7 @@ extension ClientSocket {
         let all: [JSONObject.Member] = [
             .init(name: "platform", value: .string(session.settings.platform.rawValue)),
             .init(name: "require_tts", value: .bool(session.settings.requiresSpeech)),
-            .init(name: "enable_srs", value: .bool(session.settings.enablesRecognition)),
+            .init(name: "enable_srs", value: .bool(session.settings.enablesRetrieval)),
             .init(name: "function_calling", value: .array(session.settings.functions.map { .object($0.source) })),
             .init(name: "create_time", value: .integer(session.createdMilliseconds)),
             .init(name: "remaining_seconds", value: .integer(remainingSeconds(session))),

@@ -59,10 +59,12 @@ final class ClientSocket: ChannelInboundHandler {
     var output = SocketOutput()
     /// Whether anything was received since the last heartbeat.
     var wasHeard = true
-    private var silentBeats = 0
-    private var timer: Scheduled<Void>?
-    private var beats: RepeatedTask?
-    private var expiry: Scheduled<Void>?
+    var silentBeats = 0
+    var timer: Scheduled<Void>?
+    var beats: RepeatedTask?
+    var expiry: Scheduled<Void>?
+    /// Completed when the close frame is in the kernel's buffer; nil before one is written.
+    private var closeFrameSent: EventLoopFuture<Void>?
 
     var settings: GatewaySettings { gateway.context.settings }
     var eventLoop: any EventLoop { gateway.context.eventLoop }
@@ -70,9 +72,10 @@ final class ClientSocket: ChannelInboundHandler {
     init(gateway: GatewayState, address: String) {
         self.gateway = gateway
         self.address = address
-        messages = MessageMachine(maximum: gateway.context.settings.messageMaximum)
+        let settings = gateway.context.settings
+        messages = MessageMachine(maximum: settings.messageMaximum, acceptsBinary: settings.recognizes)
         account = gateway.registry.accounts.address(AddressShares.key(address))
-        allowance = Allowance(perSecond: gateway.context.settings.messagesPerSecond, milliseconds: WallClock.milliseconds)
+        allowance = Allowance(perSecond: settings.messagesPerSecond, milliseconds: WallClock.milliseconds)
     }
 
     /// The session while the socket is registered; nil before and while closing.
@@ -117,7 +120,7 @@ final class ClientSocket: ChannelInboundHandler {
         GatewayMetrics.framesReceived.increment()
         if case .closing = state {
             // Ignore everything except the peer's close frame.
-            if frame.opcode == .connectionClose { context.close(promise: nil) }
+            if frame.opcode == .connectionClose { closeWhenSent() }
             return
         }
         guard allowance.take(milliseconds: WallClock.milliseconds) else { return close(.tooManyMessages, "too many messages") }
@@ -129,15 +132,19 @@ final class ClientSocket: ChannelInboundHandler {
         case .message(let message):
             account.charge(message.readableBytes)
             received(message)
+        case .binary(let audio): receivedAudio(audio)
         case .pong(let payload): write(.pong, payload)
         case .closed(let code): answerClose(code)
         case .fail(let code): close(code, "")
+        case .failAtOnce(let code):
+            close(code, "")
+            closeWhenSent()
         }
     }
 
     func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
         // The peer closed its sending side; a WebSocket is not used half-closed.
-        if let event = event as? ChannelEvent, event == .inputClosed { context.close(promise: nil) }
+        if let event = event as? ChannelEvent, event == .inputClosed { closeWhenSent() }
         context.fireUserInboundEventTriggered(event)
     }
 
@@ -205,8 +212,13 @@ final class ClientSocket: ChannelInboundHandler {
     /// Writes a frame and adds the socket to the flush list.
     private func write(_ opcode: WebSocketOpcode, _ payload: ByteBuffer) {
         guard let context else { return }
+        var promise: EventLoopPromise<Void>?
+        if opcode == .connectionClose {
+            promise = context.eventLoop.makePromise()
+            closeFrameSent = promise?.futureResult
+        }
         let size = payload.readableBytes + Self.headerRoom
-        context.write(wrapOutboundOut(WebSocketFrame(fin: true, opcode: opcode, data: payload)), promise: nil)
+        context.write(wrapOutboundOut(WebSocketFrame(fin: true, opcode: opcode, data: payload)), promise: promise)
         GatewayMetrics.framesSent.increment()
         if !isDirty {
             isDirty = true
@@ -253,8 +265,16 @@ final class ClientSocket: ChannelInboundHandler {
         if let code { payload.writeInteger(code) }
         write(.connectionClose, payload)
         closing(session)
+        closeWhenSent()
+    }
+
+    /// Closes the connection once everything written has been sent, at the latest after `closingTime`. Without a close frame it closes
+    /// immediately.
+    private func closeWhenSent() {
+        guard let context else { return }
+        guard let closeFrameSent else { return context.close(promise: nil) }
+        closeFrameSent.assumeIsolated().whenComplete { [weak self] _ in self?.context?.close(promise: nil) }
         flush()
-        context.close(promise: nil)
     }
 
     /// Enters `closing` and detaches the session.
@@ -268,61 +288,6 @@ final class ClientSocket: ChannelInboundHandler {
         timer = eventLoop.after(Self.closingTime) { [weak self] in self?.context?.close(promise: nil) }
         // The grace period starts now, not when the connection closes.
         if let session { gateway.registry.detach(self, from: session) }
-    }
-
-    // MARK: heartbeat and expiry
-
-    /// Attaches the socket to its session after a successful REGISTER, and starts the heartbeat.
-    func registered(_ session: Session) {
-        state = .registered(session)
-        timer?.cancel()
-        gateway.registry.attach(self, to: session)
-        let bound = NIOLoopBound(self, eventLoop: eventLoop)
-        let period = TimeAmount(settings.heartbeat)
-        beats = eventLoop.scheduleRepeatedTask(initialDelay: period, delay: period) { _ in bound.value.beat() }
-        watchExpiry(session)
-    }
-
-    /// Sends HEARTBEAT; closes the socket after two intervals without any data from the client.
-    private func beat() {
-        guard let session else { return }
-        silentBeats = wasHeard ? 0 : silentBeats + 1
-        wasHeard = false
-        guard silentBeats < 2 else { return close(.silent, "no data for two heartbeat intervals") }
-        send("HEARTBEAT", ["remaining_seconds": .integer(remainingSeconds(session))])
-    }
-
-    /// - Returns: seconds until the session expires; 0 when it has expired.
-    func remainingSeconds(_ session: Session) -> Int {
-        max(0, (session.expiry(settings.sessionTimeout) - WallClock.milliseconds) / 1000)
-    }
-
-    /// Warns about or ends an expiring session, and schedules the next check. A REQUEST postpones the expiry without rescheduling the
-    /// check, which then finds that there is time left.
-    private func watchExpiry(_ session: Session) {
-        let warning = min(settings.sessionWarning, settings.sessionTimeout / 2).wholeMilliseconds
-        let left = session.expiry(settings.sessionTimeout) - WallClock.milliseconds
-        if left <= 0, session.running.isEmpty {
-            gateway.context.logger.info("session expired", metadata: ["session": "\(session.id)"])
-            send(ProtocolError(.sessionInvalid, "the session expired"))
-            gateway.registry.end(session)
-            close(.unauthorized, "the session expired")
-            return
-        }
-        if left <= warning, left > 0, !session.isWarned {
-            session.isWarned = true
-            send(
-                "SESSION_WARN",
-                [
-                    "warn_type": "SESSION_EXPIRING", "remaining_seconds": .integer(left / 1000),
-                    "message": "the session expires unless a request comes",
-                ])
-        }
-        let next = left <= 0 ? 1000 : session.isWarned ? left : left - warning
-        expiry = eventLoop.after(.milliseconds(max(next, 1))) { [weak self] in
-            guard let self, let session = self.session else { return }
-            self.watchExpiry(session)
-        }
     }
 
     // MARK: draining

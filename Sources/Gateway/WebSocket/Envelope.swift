@@ -13,6 +13,7 @@ struct Envelope: Sendable, Equatable {
         case request = "REQUEST"
         case interrupt = "INTERRUPT"
         case resume = "RESUME"
+        case played = "PLAYED"
         case sessionQuery = "SESSION_QUERY"
         case heartbeatReply = "HEARTBEAT_REPLY"
         case shutdown = "SHUTDOWN"

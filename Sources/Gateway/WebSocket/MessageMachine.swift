@@ -11,19 +11,25 @@ struct MessageMachine {
         case none
         /// Handle a complete text message of valid UTF-8.
         case message(ByteBuffer)
+        /// Handle the payload of one binary frame, or of one fragment of it.
+        case binary(ByteBuffer)
         /// Answer a PING with this payload.
         case pong(ByteBuffer)
         /// Answer the peer's close frame; nil when it has no code.
         case closed(UInt16?)
         /// Close the connection because of a protocol violation.
         case fail(CloseCode)
+        /// Send this close code and close the connection at once, because the peer's close frame is invalid and no other one will follow.
+        case failAtOnce(CloseCode)
     }
 
     private enum State {
-        /// Between messages. Next: `fragmented`, `ended`.
+        /// Between messages. Next: `fragmented`, `fragmentedBinary`, `ended`.
         case idle
         /// The first fragments of a text message were received. Next: `idle`, `ended`.
         case fragmented(ByteBuffer)
+        /// The first fragments of a binary message were received and passed on. Next: `idle`, `ended`.
+        case fragmentedBinary
         /// Failed or closed by the peer; further frames are ignored. Final.
         case ended
     }
@@ -32,9 +38,15 @@ struct MessageMachine {
     /// Bytes of the incomplete message.
     var heldBytes: Int { if case .fragmented(let buffer) = state { buffer.readableBytes } else { 0 } }
     private let maximum: Int
+    private let acceptsBinary: Bool
 
-    /// - Parameter maximum: bytes of a message with all its fragments.
-    init(maximum: Int) { self.maximum = maximum }
+    /// - Parameters:
+    ///   - maximum: bytes of a text message with all its fragments.
+    ///   - acceptsBinary: whether binary frames are passed on; else they are a violation (1003).
+    init(maximum: Int, acceptsBinary: Bool = false) {
+        self.maximum = maximum
+        self.acceptsBinary = acceptsBinary
+    }
 
     /// Processes one frame from the client.
     mutating func receive(_ frame: WebSocketFrame) -> Action {
@@ -46,13 +58,21 @@ struct MessageMachine {
             guard case .idle = state else { return fail(.protocolError) }
             return data(frame.unmasked, last: frame.fin)
         case .continuation:
+            if case .fragmentedBinary = state {
+                if frame.fin { state = .idle }
+                return .binary(frame.unmasked)
+            }
             guard case .fragmented(var whole) = state else { return fail(.protocolError) }
             state = .idle
             var part = frame.unmasked
             guard whole.readableBytes + part.readableBytes <= maximum else { return fail(.messageTooBig) }
             whole.writeBuffer(&part)
             return data(whole, last: frame.fin)
-        case .binary: return fail(.unsupportedData)
+        case .binary:
+            guard acceptsBinary else { return fail(.unsupportedData) }
+            guard case .idle = state else { return fail(.protocolError) }
+            if !frame.fin { state = .fragmentedBinary }
+            return .binary(frame.unmasked)
         case .ping: return .pong(frame.unmasked)
         case .pong: return .none
         case .connectionClose: return close(frame.unmasked)
@@ -77,9 +97,9 @@ struct MessageMachine {
             state = .ended
             return .closed(nil)
         }
-        guard let code = payload.readInteger(as: UInt16.self), Self.isLegal(code) else { return fail(.protocolError) }
-        guard String(validating: payload.readableBytesView, as: UTF8.self) != nil else { return fail(.invalidPayload) }
         state = .ended
+        guard let code = payload.readInteger(as: UInt16.self), Self.isLegal(code) else { return .failAtOnce(.protocolError) }
+        guard String(validating: payload.readableBytesView, as: UTF8.self) != nil else { return .failAtOnce(.invalidPayload) }
         return .closed(code)
     }
 

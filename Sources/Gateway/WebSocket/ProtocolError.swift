@@ -1,11 +1,14 @@
 import Contract
 import JSONCodec
+import Support
 
 /// `error_code` of an ERROR message.
 enum ErrorCode: String, Sendable {
     case authFailed = "AUTH_FAILED"
     case sessionInvalid = "SESSION_INVALID"
     case malformedPayload = "MALFORMED_PAYLOAD"
+    /// A piece of a VOICE request has the wrong `stream_seq`.
+    case streamSequence = "STREAM_SEQ_ERROR"
     case payloadTooLarge = "PAYLOAD_TOO_LARGE"
     case unsupportedDataType = "UNSUPPORTED_DATA_TYPE"
     case duplicateRequest = "DUPLICATE_REQUEST"
@@ -53,6 +56,9 @@ struct ProtocolError: Error, Sendable, Equatable {
     static func malformed(_ message: String, requestID: String? = nil) -> ProtocolError {
         ProtocolError(.malformedPayload, message, requestID: requestID)
     }
+
+    /// MALFORMED_PAYLOAD that names a field which the protocol does not have.
+    static func unknownField(_ path: String) -> ProtocolError { .malformed("unknown field \"\(path.cut(toBytes: 128))\"") }
 
     /// The payload of the ERROR message.
     var payload: JSON {

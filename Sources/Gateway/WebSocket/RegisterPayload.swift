@@ -23,14 +23,21 @@ struct RegisterPayload: Sendable {
         default: throw .malformed("\"auth.type\" must be API_KEY, ACCOUNT or JWT")
         }
         var settings = SessionSettings()
-        if let platform = payload["platform"], !platform.isNull {
+        if let platform = payload.present("platform") ?? payload.present("client_type") {
             guard let known = platform.string.flatMap(SessionSettings.Platform.init) else {
                 throw .malformed("\"platform\" must be WEB, APP, MINI_PROGRAM or TV")
             }
             settings.platform = known
         }
         settings.requiresSpeech = try payload.flag("require_tts") ?? false
-        settings.enablesRecognition = try payload.flag("enable_srs") ?? false
+        settings.enablesRetrieval = try payload.flag("enable_srs") ?? true
+        settings.supersedes = try payload.flag("auto_supersede") ?? false
+        if let rate = payload.present("voice_sample_rate") {
+            guard let rate = rate.integer, SessionSettings.voiceRates.contains(rate) else {
+                throw .malformed("\"voice_sample_rate\" must be 8000 to 48000")
+            }
+            settings.voiceRate = rate
+        }
         if let functions = payload.present("function_calling") { settings.functions = try FunctionDefinition.list(functions) }
         if let prompt = payload.present("system_prompt") { try settings.setSystemPrompt(prompt) }
         if let scene = payload.present("scene_context") { try settings.setScene(scene) }

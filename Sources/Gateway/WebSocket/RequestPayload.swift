@@ -7,12 +7,14 @@ struct RequestPayload: Sendable {
     var id: String
     /// The user's message. Empty when the request only updates the session.
     var text: String
-    /// Overrides the session's setting for this request; nil: no override.
-    var requiresSpeech: Bool?
+    /// Results of function calls, instead of a text.
+    var results: [FunctionResult]
+    /// Whether the request only updates the session.
+    var isUpdateOnly: Bool { text.isEmpty && results.isEmpty }
     /// Nil: the default model.
     var model: String?
-    /// Whether the request interrupts the session's running ones.
-    var supersedes: Bool
+    /// Whether the request interrupts the session's running ones; nil: as the session's `auto_supersede` says.
+    var supersedes: Bool?
     /// Changes to the session's settings.
     var update: SessionUpdate
 
@@ -27,12 +29,19 @@ struct RequestPayload: Sendable {
             throw ProtocolError(
                 .unsupportedDataType, "data_type \"\(type.cut(toBytes: 20))\" is not supported; use TEXT", requestID: id)
         }
-        guard let content = payload["content"]?.object else { throw .malformed("\"content\" must be an object", requestID: id) }
-        guard let text = content["text"]?.string else { throw .malformed("\"content.text\" must be a string", requestID: id) }
-        self.text = text
-        requiresSpeech = try payload.flag("require_tts", requestID: id)
-        _ = try payload.flag("enable_srs", requestID: id)
-        supersedes = try payload.flag("supersede", requestID: id) ?? false
+        results =
+            try payload.present("function_results").map { json throws(ProtocolError) in try FunctionResult.list(json, requestID: id) } ?? []
+        if results.isEmpty {
+            guard let content = payload["content"]?.object else { throw .malformed("\"content\" must be an object", requestID: id) }
+            guard let text = content["text"]?.string else { throw .malformed("\"content.text\" must be a string", requestID: id) }
+            self.text = text
+        } else {
+            guard payload["content"]?["text"]?.string?.isEmpty ?? true else {
+                throw .malformed("\"function_results\" come instead of a text", requestID: id)
+            }
+            text = ""
+        }
+        supersedes = try payload.flag("supersede", requestID: id)
         if let model = payload.present("model") {
             guard let name = model.string else { throw .malformed("\"model\" must be a string", requestID: id) }
             self.model = name.isEmpty ? nil : try name.bounded("model", NameLimit.model, requestID: id)
@@ -45,74 +54,32 @@ struct RequestPayload: Sendable {
     }
 }
 
-/// The payload of INTERRUPT.
-struct InterruptPayload: Sendable, Equatable {
-    /// Maximum ids in one message; far above the number of requests that a session may run.
-    static let maximumCount = 1_000
+/// The result of a function call.
+struct FunctionResult: Sendable, Equatable {
+    /// Maximum results in one request.
+    static let maximumCount = 128
 
-    /// `interrupt_request_id` as received, for the acknowledgement; nil when absent.
-    var echo: JSON?
-    /// The requests to interrupt, without duplicates. Nil: all running requests of the session.
-    var ids: [String]?
-    var reason: String
+    var callID: String
+    /// A string as it is, any other JSON as text.
+    var text: String
 
+    /// Parses `function_results`.
     /// - Throws: MALFORMED_PAYLOAD.
-    init(_ payload: JSONObject) throws(ProtocolError) {
-        echo = payload["interrupt_request_id"]
-        switch echo {
-        case nil, .null, .string(""), .array([]): ids = nil
-        case .string(let id): ids = [try id.bounded("interrupt_request_id", NameLimit.id)]
-        case .array(let elements):
-            guard elements.count <= Self.maximumCount else {
-                throw .malformed("\"interrupt_request_id\" has more than \(Self.maximumCount) entries")
+    static func list(_ json: JSON, requestID: String) throws(ProtocolError) -> [FunctionResult] {
+        guard let elements = json.array else { throw .malformed("\"function_results\" must be an array", requestID: requestID) }
+        guard elements.count <= maximumCount else {
+            throw .malformed("\"function_results\" has more than \(maximumCount) entries", requestID: requestID)
+        }
+        var list: [FunctionResult] = []
+        for element in elements {
+            guard let id = element["call_id"]?.string, !id.isEmpty, let result = element["result"] else {
+                throw .malformed("an entry of \"function_results\" must have \"call_id\" and \"result\"", requestID: requestID)
             }
-            var seen: Set<String> = []
-            var list: [String] = []
-            for element in elements {
-                guard let id = element.string else { throw .malformed("\"interrupt_request_id\" must contain only strings") }
-                if seen.insert(try id.bounded("interrupt_request_id", NameLimit.id)).inserted { list.append(id) }
+            guard !list.contains(where: { $0.callID == id }) else {
+                throw .malformed("\"function_results\" has two results for one call", requestID: requestID)
             }
-            ids = list
-        default: throw .malformed("\"interrupt_request_id\" must be a string or an array of strings")
+            list.append(FunctionResult(callID: id, text: result.string ?? result.text))
         }
-        switch payload.present("reason") {
-        case nil: reason = InterruptReason.userStop
-        case .string(let text) where Interrupt.isReason(text): reason = text
-        default: throw .malformed("\"reason\" must be 1 to \(NameLimit.reason) characters of A-Z a-z 0-9 _ . -")
-        }
-    }
-}
-
-/// The payload of RESUME.
-struct ResumePayload: Sendable, Equatable {
-    var id: String
-    /// The last event that the client has; the replay starts after it. Nil: from the beginning.
-    var after: EventID?
-
-    /// - Throws: MALFORMED_PAYLOAD.
-    init(_ payload: JSONObject) throws(ProtocolError) {
-        guard let id = payload["request_id"]?.string, !id.isEmpty, id.utf8.count <= NameLimit.id else {
-            throw .malformed("\"request_id\" must be a string of 1 to \(NameLimit.id) bytes")
-        }
-        self.id = id
-        switch payload.present("last_event_id") {
-        case nil, .string(""): after = nil
-        case .string(let text):
-            guard let event = EventID(text) else { throw .malformed("\"last_event_id\" is not an event id", requestID: id) }
-            after = event
-        default: throw .malformed("\"last_event_id\" must be a string", requestID: id)
-        }
-    }
-}
-
-extension String {
-    /// Checks the length in bytes of UTF-8.
-    /// - Returns: the string itself.
-    /// - Throws: MALFORMED_PAYLOAD with the field's name and limit.
-    func bounded(_ field: String, _ maximum: Int, requestID: String? = nil) throws(ProtocolError) -> String {
-        guard utf8.count <= maximum else {
-            throw .malformed("\"\(field)\" is longer than \(maximum) bytes", requestID: requestID)
-        }
-        return self
+        return list
     }
 }

@@ -1,8 +1,22 @@
+import Contract
 import Logging
 import NIOCore
 import RedisClient
 
-/// The Redis connections of a worker: one for commands, one for blocking reads, one for subscriptions.
+extension RedisClient {
+    /// Loads scripts after each connect, so that no hot path receives NOSCRIPT.
+    func loadAtConnect(_ scripts: [RedisScript]) {
+        onConnect { [weak self] in
+            var load = RedisPipeline()
+            for script in scripts { load.append("SCRIPT", "LOAD", .string(script.source)) }
+            // An optimization only: a script that is not loaded is sent in full when it is called.
+            self?.send(load) { _ in }
+        }
+    }
+}
+
+/// The Redis connections of a worker: one for commands, one for blocking reads, one for subscriptions, and one to
+/// wait for replicas if the settings ask for that.
 ///
 /// All are on one event loop, so a claim's reply and an interrupt that overtakes it are handled on the same thread. Connections reconnect by
 /// themselves and log that once.
@@ -13,19 +27,17 @@ package struct ConsumerConnections: Sendable {
     let commands: RedisClient
     let blocking: RedisClient
     let subscriber: RedisSubscriber
+    /// Nil when no replicas are waited for.
+    let replicas: ReplicaWait?
 
     /// Creates the connections; `run` opens them.
-    package init(url: ServerURL, settings: ServerSettings, eventLoop: any EventLoop, logger: Logger) {
+    package init(url: ServerURL, settings: ServerSettings, keys: Keys, eventLoop: any EventLoop, logger: Logger) {
         let commands = RedisClient(url: url, settings: settings, eventLoop: eventLoop, name: "commands", logger: logger)
         self.commands = commands
         blocking = RedisClient(url: url, settings: settings, eventLoop: eventLoop, name: "claims", logger: logger)
         subscriber = RedisSubscriber(url: url, settings: settings, eventLoop: eventLoop, name: "cancel", logger: logger)
-        commands.onConnect { [weak commands] in
-            var load = RedisPipeline()
-            for script in Scripts.ofWorker { load.append("SCRIPT", "LOAD", .string(script.source)) }
-            // An optimization only: a script that is not loaded is sent in full when it is called.
-            commands?.send(load) { _ in }
-        }
+        replicas = ReplicaWait(url: url, settings: settings, channel: keys.replicated, commands: commands, logger: logger)
+        commands.loadAtConnect(Scripts.ofWorker)
     }
 
     /// Why the worker cannot work at the moment, for its readiness; nil when all connections are up. Callable from any thread.
@@ -41,6 +53,7 @@ package struct ConsumerConnections: Sendable {
             tasks.addTask { await commands.run() }
             tasks.addTask { await blocking.run() }
             tasks.addTask { await subscriber.run() }
+            if let replicas { tasks.addTask { await replicas.run() } }
         }
     }
 
@@ -49,5 +62,6 @@ package struct ConsumerConnections: Sendable {
         commands.shutdown()
         blocking.shutdown()
         subscriber.shutdown()
+        replicas?.shutdown()
     }
 }

@@ -6,9 +6,15 @@ import RedisClient
 extension JobConsumer {
     /// Claims a delivered job: starts a new attempt owned by this worker, or ends the job if it is interrupted, late or crashed too often.
     /// Safe to repeat after a lost reply: the script recognizes this process by its token and returns the same attempt.
-    /// - Parameter leaseExpired: whether the entry was taken over. If it was, a job in state `running` counts as a crash of its worker.
-    package func claim(_ job: Job, entry: QueueEntry, leaseExpired: Bool) async throws(QueueError) -> ClaimOutcome {
+    /// - Parameters:
+    ///   - leaseExpired: whether the entry was taken over. If it was, a job in state `running` counts as a crash of its worker.
+    ///   - knownAttempt: the newest attempt of the job that this process knows of; 0 for none. Redis may have lost it, and no attempt is given
+    ///     out twice.
+    package func claim(
+        _ job: Job, entry: QueueEntry, leaseExpired: Bool, knownAttempt: Int = 0
+    ) async throws(QueueError) -> ClaimOutcome {
         let id = job.id
+        let connection = redis.connections
         var name: [UInt8] = []
         name.appendJSONString(worker)
         let reply = try await redis.run(
@@ -22,7 +28,7 @@ extension JobConsumer {
                 .string(job.owner ?? ""), .string(job.session ?? ""), .string(job.model ?? ""), .integer(job.deadlineMilliseconds ?? 0),
                 .integer(settings.maximumCrashes), .string(job.onCrash.rawValue), .integer(settings.retentionSeconds), .string(Keys.group),
                 .integer(settings.deadMaximum), .bytes(leaseExpired ? entry.job ?? [] : []), .string(job.retryOf ?? ""), .bytes(name),
-                .integer(settings.deadMaximumBytes),
+                .integer(settings.deadMaximumBytes), .integer(knownAttempt),
             ])
         guard let values = reply.array, let outcome = values.first?.string else {
             throw redis.misfit(reply, to: "the claim script")
@@ -35,7 +41,7 @@ extension JobConsumer {
             return .claimed(
                 Claim(
                     job: job, entry: entry, attempt: attempt, crashes: crashes, claimedMilliseconds: now,
-                    earlierUsage: values[4].string.flatMap { try? JSON(parsing: $0) }.flatMap { Usage($0) }))
+                    earlierUsage: values[4].string.flatMap { try? JSON(parsing: $0) }.flatMap { Usage($0) }, connection: connection))
         case "busy": return .busy
         case "ended" where values.count == 2: return .ended(FailureCode(rawValue: values[1].string ?? ""))
         case "ended", "duplicate": return .gone

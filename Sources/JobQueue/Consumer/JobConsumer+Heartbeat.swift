@@ -10,14 +10,20 @@ extension JobConsumer {
     private var heartbeat: NodeHeartbeat { NodeHeartbeat(.worker, name: worker, keys: keys, lease: settings.lease) }
 
     /// Writes the heartbeat, which expires after a lease, lists this worker and removes stale workers from the list.
-    /// - Parameter milliseconds: the current time, since 1970.
-    package func writeHeartbeat(_ report: WorkerReport, now milliseconds: Int) async throws(QueueError) {
+    /// - Returns: the error with which Redis rejects writes; nil when it accepts them.
+    package func writeHeartbeat(_ report: WorkerReport) async throws(QueueError) -> QueueError? {
+        // By the clock of Redis: a worker whose clock is ahead would remove all others.
+        let reply = try await redis.send("TIME")
+        guard let time = reply.array, time.count == 2, let seconds = time[0].integer, (0...Int(Int32.max) * 2).contains(seconds) else {
+            throw redis.misfit(reply, to: "TIME")
+        }
+        let milliseconds = seconds * 1_000
         var pipeline = RedisPipeline()
         heartbeat.append(report.fields, to: &pipeline)
         pipeline.append("ZADD", .string(keys.workers), .integer(milliseconds), .string(worker))
         let oldest = milliseconds - Self.retainedLeases * settings.leaseMilliseconds
         pipeline.append("ZREMRANGEBYSCORE", .string(keys.workers), "-inf", .integer(oldest))
-        _ = try await redis.send(pipeline)
+        return WriteHealth.rejection(in: try await redis.send(pipeline))
     }
 
     /// Removes the heartbeat, a drain request and this worker's place in the list. For a drained worker; without it the heartbeat expires.

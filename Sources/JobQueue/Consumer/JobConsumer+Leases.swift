@@ -5,14 +5,29 @@ import RedisClient
 
 /// Keeping and giving up the ownership of running jobs.
 extension JobConsumer {
+    /// Number of connections to Redis so far. After a change Redis may have lost data, so that every job must be renewed before it is written or
+    /// ended. Callable from any thread.
+    package var connections: Int { redis.connections }
+
+    /// Registers a callback that runs on the event loop after each later connect.
+    package func onConnect(_ body: @escaping @Sendable () -> Void) { redis.onConnect(body) }
+
     /// Renews the leases of jobs in one partition with one script call. The answers have the order of `renewals`. Safe to repeat.
     package func renew(_ renewals: [LeaseRenewal]) async throws(QueueError) -> [LeaseAnswer] {
+        try await validate(renewals).map(\.answer)
+    }
+
+    /// Renews leases like `renew`, and reports what Redis holds of the jobs. A job whose record shows an older state than its attempt, because
+    /// Redis has come back with older data, is queued again and reported as lost.
+    package func validate(_ renewals: [LeaseRenewal]) async throws(QueueError) -> [LeaseReport] {
         guard !renewals.isEmpty else { return [] }
         var scriptKeys: [String] = []
-        var arguments: [RedisArgument] = [.string(Keys.group), .string(worker)]
+        var arguments: [RedisArgument] = [.string(Keys.group), .string(worker), .string(token), .string(Self.handedBackOwner)]
         for renewal in renewals {
+            let partition = renewal.entry.partition
             scriptKeys += [
-                keys.record(renewal.id), keys.interrupt(renewal.id), keys.queue(renewal.entry.priority, partition: renewal.entry.partition),
+                keys.record(renewal.id), keys.log(renewal.id), keys.interrupt(renewal.id),
+                keys.queue(renewal.entry.priority, partition: partition), keys.returned(partition: partition),
             ]
             arguments += [
                 .integer(renewal.attempt), .string(renewal.entry.id), .string(renewal.progress.usage?.json.text ?? ""),
@@ -24,13 +39,16 @@ extension JobConsumer {
         guard let values = reply.array, values.count == renewals.count else {
             throw redis.misfit(reply, to: "the renew script")
         }
-        return zip(renewals, values).map { renewal, value in
-            switch value {
-            case .integer(0): .lost
-            case .integer: .kept
-            default: .interrupted(Self.interrupt(value, id: renewal.id))
+        var reports: [LeaseReport] = []
+        for (renewal, value) in zip(renewals, values) {
+            guard let parts = value.array, parts.count == 3, let state = parts[0].integer else {
+                throw redis.misfit(reply, to: "the renew script")
             }
+            var answer = LeaseAnswer.lost
+            if state == 1 { answer = parts[2].isNull ? .kept : .interrupted(Self.interrupt(parts[2], id: renewal.id)) }
+            reports.append(LeaseReport(answer: answer, newest: parts[1].string.flatMap { EventID($0) }))
         }
+        return reports
     }
 
     /// The interrupt stored in the job's interrupt key; nil without one.
@@ -53,7 +71,8 @@ extension JobConsumer {
             keys: [keys.record(renewal.id), keys.queue(renewal.entry.priority, partition: partition), keys.returned(partition: partition)],
             arguments: [
                 .integer(renewal.attempt), .string(renewal.entry.id), .string(Keys.group), .string(Self.handedBackOwner),
-                .string((renewal.progress.usage ?? .none).json.text),
+                .string((renewal.progress.usage ?? .none).json.text), .bytes(renewal.entry.job ?? []),
+                .string(renewal.entry.priority.rawValue),
             ])
         return reply.integer == 1
     }

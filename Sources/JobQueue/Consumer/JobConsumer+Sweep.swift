@@ -1,18 +1,49 @@
 import Contract
 import RedisClient
 
-/// Removal of consumers left behind by dead workers; Redis never deletes consumers by itself.
+/// Removal of consumers left behind by dead workers, which Redis never deletes by itself, and return of entries whose consumer was deleted
+/// with them.
 extension JobConsumer {
     /// Maximum number of consumers checked per sweep; the others are checked by later sweeps.
     private static let sweepMaximum = 100
+    /// Owns the entries that `restoreEntries` has found. Belongs to no worker.
+    static let restoredOwner = "-restored-"
+    /// Maximum number of entries that one sweep looks at in each queue.
+    private static let restoreMaximum = 32
+    /// Bytes of job JSON after which a sweep looks at no further entry of a queue.
+    private static let restoreBytes = 256 << 10
 
-    /// Deletes consumers that were idle for a lease, have no pending entries and whose worker has no heartbeat.
+    /// The result of a sweep.
+    package struct Sweep: Sendable, Equatable {
+        /// The names of the deleted consumers.
+        package var removed: [String] = []
+        /// Number of entries returned to the pending list.
+        package var restored = 0
+    }
+
+    /// Deletes consumers that were idle for a lease, have no pending entries and whose worker has no heartbeat, and returns entries to the
+    /// pending list that were delivered to a consumer which was deleted since. Those are taken over a lease later, unless a worker renews them.
     ///
     /// One worker at a time sweeps, once per two leases; for the other workers the call costs a single SET.
-    /// - Returns: the names of the deleted consumers.
-    package func sweepConsumers() async throws(QueueError) -> [String] {
+    package func sweepConsumers() async throws(QueueError) -> Sweep {
         let lock = try await redis.send("SET", .string(keys.sweep), .string(worker), "NX", "PX", .integer(2 * settings.leaseMilliseconds))
-        guard !lock.isNull else { return [] }
+        guard !lock.isNull else { return Sweep() }
+        var sweep = Sweep()
+        for partition in 0..<keys.partitions { sweep.restored += try await restoreEntries(partition: partition) }
+        sweep.removed = try await removeConsumers()
+        return sweep
+    }
+
+    private func restoreEntries(partition: Int) async throws(QueueError) -> Int {
+        let reply = try await redis.run(
+            Scripts.restoreEntries, keys: keys.queues(partition: partition),
+            arguments: [
+                .string(Keys.group), .string(Self.restoredOwner), .integer(Self.restoreMaximum), .integer(Self.restoreBytes),
+            ])
+        return reply.integer ?? 0
+    }
+
+    private func removeConsumers() async throws(QueueError) -> [String] {
         var idleNames: Set<String> = []
         for partition in 0..<keys.partitions {
             var pipeline = RedisPipeline()

@@ -12,6 +12,8 @@ package struct JobConsumer: Sendable {
     let redis: RedisClient
     /// A separate connection for blocking reads, so that no other command waits behind them.
     let blocking: RedisClient
+    /// Nil when no replicas are waited for.
+    private let replicas: ReplicaWait?
     package let settings: QueueSettings
     /// The name of the consumer in the consumer group, `SLUICE_WORKER_NAME`.
     package let worker: String
@@ -41,16 +43,30 @@ package struct JobConsumer: Sendable {
     ///   - worker: name of the consumer in the consumer group, `SLUICE_WORKER_NAME`.
     ///   - token: see `token`.
     package init(connections: ConsumerConnections, settings: QueueSettings, worker: String, token: String) {
-        self.init(redis: connections.commands, blocking: connections.blocking, settings: settings, worker: worker, token: token)
+        self.init(
+            redis: connections.commands, blocking: connections.blocking, replicas: connections.replicas, settings: settings, worker: worker,
+            token: token)
     }
 
-    package init(redis: RedisClient, blocking: RedisClient, settings: QueueSettings, worker: String, token: String) {
+    package init(
+        redis: RedisClient, blocking: RedisClient, replicas: ReplicaWait? = nil, settings: QueueSettings, worker: String, token: String
+    ) {
         self.redis = redis
+        self.replicas = replicas
         self.blocking = blocking
         self.settings = settings
         self.worker = worker
         self.token = token
     }
+
+    /// Calls `done` when enough replicas have what was written before, or after 250 ms; at once when no replicas are waited for. `done` runs
+    /// on any thread.
+    package func whenReplicated(_ done: @escaping @Sendable () -> Void) {
+        if let replicas { replicas.wait(done) } else { done() }
+    }
+
+    /// Whether `whenReplicated` waits.
+    package var waitsForReplicas: Bool { replicas != nil }
 
     /// Creates missing streams and consumer groups. Groups start at id 0, so jobs submitted before the first worker ran are delivered too.
     /// - Throws: `.server` for any error reply except BUSYGROUP and WRONGTYPE.

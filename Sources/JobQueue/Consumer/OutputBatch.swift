@@ -127,13 +127,12 @@ extension RESPValue {
 extension JobConsumer {
     /// Sends a batch without a task. `completion` runs on the event loop, exactly once. A batch without a reply may be written again as it
     /// is: explicit ids and the finish script's checks make the repetition harmless.
-    package func write(_ batch: OutputBatch, completion: @escaping @Sendable (OutputBatch.Reply) -> Void) {
-        redis.send(batch.pipeline, completion: completion)
-    }
-
-    /// The id of the newest event in a job's log; nil when there is no log.
-    package func newestEvent(of id: JobID) async throws(QueueError) -> EventID? {
-        JobProducer.firstID(try await redis.send("XREVRANGE", .string(keys.log(id)), "+", "-", "COUNT", 1))
+    /// - Parameter connection: the number of the connection on which the jobs were claimed or renewed. Nothing is written on another one, where
+    ///   Redis may hold older data.
+    package func write(
+        _ batch: OutputBatch, onConnection connection: Int, completion: @escaping @Sendable (OutputBatch.Reply) -> Void
+    ) {
+        redis.send(batch.pipeline, onConnection: connection, completion: completion)
     }
 
     /// The events that earlier attempts of a job have written, in order.

@@ -54,13 +54,13 @@ package struct OutputCommands: Sendable {
     /// The arguments of `finish.lua` that depend on how the job ended.
     package struct Ending: Sendable {
         package var event: LoggedEvent
-        /// The id of the event before it in the log; the script checks that no event is missing.
-        package var previous: EventID
+        /// The id of the event before it in the log, nil if the log is missing; the script checks that no event is missing.
+        package var previous: EventID?
         package var progress: JobProgress
         /// The job JSON to keep as a dead letter; nil for none.
         package var deadLetter: [UInt8]?
 
-        package init(event: LoggedEvent, previous: EventID, progress: JobProgress) {
+        package init(event: LoggedEvent, previous: EventID?, progress: JobProgress) {
             self.event = event
             self.previous = previous
             self.progress = progress
@@ -85,7 +85,8 @@ package struct OutputCommands: Sendable {
             Scripts.finish, keys: [recordKey, logKey, outChannel, interruptKey, queueKey, deadKey],
             arguments: [
                 .integer(ending.event.id.attempt), .string(ending.event.id.description), .bytes(ending.event.json),
-                .string(ending.previous.description), .string(entry.id), .integer(settings.retentionSeconds), .string(state.rawValue),
+                .string(ending.previous?.description ?? ""), .string(entry.id), .integer(settings.retentionSeconds),
+                .string(state.rawValue),
                 .string(code), .string(reason), .string((progress.usage ?? .none).json.text), .string(progress.upstream ?? ""),
                 .string(JobProgress.text(progress.firstTokenMilliseconds)), .string(Keys.group), .integer(settings.deadMaximum),
                 .bytes(ending.deadLetter ?? []), .string(message), .string(JobProgress.text(progress.dialledMilliseconds)),

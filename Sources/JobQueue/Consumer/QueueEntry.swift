@@ -47,14 +47,19 @@ package struct Claim: Sendable, Equatable {
     package let claimedMilliseconds: Int
     /// Usage of the earlier attempts as recorded at their last renewal; nil when none was recorded.
     package let earlierUsage: Usage?
+    /// The number of the connection to Redis on which the job was claimed, or of an earlier one; see `JobConsumer.connections`.
+    package let connection: Int
 
-    package init(job: Job, entry: QueueEntry, attempt: Int, crashes: Int, claimedMilliseconds: Int, earlierUsage: Usage?) {
+    package init(
+        job: Job, entry: QueueEntry, attempt: Int, crashes: Int, claimedMilliseconds: Int, earlierUsage: Usage?, connection: Int = 0
+    ) {
         self.job = job
         self.entry = entry
         self.attempt = attempt
         self.crashes = crashes
         self.claimedMilliseconds = claimedMilliseconds
         self.earlierUsage = earlierUsage
+        self.connection = connection
     }
 }
 
@@ -83,12 +88,15 @@ package struct LeaseRenewal: Sendable {
     package let entry: QueueEntry
     package let attempt: Int
     package let progress: JobProgress
+    /// The id of the newest acknowledged event.
+    package let written: EventID
 
-    package init(id: JobID, entry: QueueEntry, attempt: Int, progress: JobProgress = JobProgress()) {
+    package init(id: JobID, entry: QueueEntry, attempt: Int, progress: JobProgress = JobProgress(), written: EventID? = nil) {
         self.id = id
         self.entry = entry
         self.attempt = attempt
         self.progress = progress
+        self.written = written ?? EventID(attempt: attempt, sequence: 0)
     }
 }
 
@@ -100,4 +108,11 @@ package enum LeaseAnswer: Sendable, Equatable {
     case lost
     /// Renewed, and the job has an interrupt key.
     case interrupted(Interrupt)
+}
+
+/// What Redis holds of a job, as read by the renewal of its lease.
+package struct LeaseReport: Sendable, Equatable {
+    package let answer: LeaseAnswer
+    /// The id of the newest event in the log; nil without a log.
+    package let newest: EventID?
 }

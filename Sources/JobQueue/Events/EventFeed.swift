@@ -20,6 +20,9 @@ package actor EventFeed: PinnedActor {
     /// Consecutive checks without log and record after which a job counts as lost (Redis was flushed or restarted without its data).
     /// Together they take longer than a submission in progress.
     private static let maximumAbsences = 8
+    /// Consecutive checks without new events after which the queue entry of a job is checked, and again after as many. With `checkInterval`,
+    /// readers of a job whose entry was deleted are told within 10 s.
+    private static let checksPerEntryCheck = 5
     /// Timeout of a subscription's confirmation.
     private static let subscribeDeadline = TimeAmount.seconds(5)
     /// A confirmation that takes longer may come after the first events of a job submitted meanwhile, so the log is read once more.
@@ -48,6 +51,8 @@ package actor EventFeed: PinnedActor {
         var waiting: [EventLoopPromise<Void>] = []
         /// Consecutive checks that found neither a log nor a record.
         var absences = 0
+        /// Consecutive checks without new events.
+        var quietChecks = 0
     }
 
     private nonisolated let eventLoop: any EventLoop
@@ -167,6 +172,7 @@ package actor EventFeed: PinnedActor {
             for promise in waiting { promise.succeed() }
             // Events published while the subscription was inactive are in the log.
             if again || NIODeadline.now() - job.since > Self.promptConfirmation {
+                if again { for follower in job.followers { follower.sequence.compareFirst() } }
                 for follower in job.followers { act(follower.sequence.suspect(), on: id, follower) }
             }
         case .lost: break
@@ -188,6 +194,11 @@ package actor EventFeed: PinnedActor {
     /// Reads the log after `after` page by page and delivers the missing events.
     private func fill(_ id: JobID, number: UInt64, after: EventID?) async {
         do {
+            guard try await isContinued(id, number: number) else {
+                follower(id, number)?.sequence.fillFailed()
+                return
+            }
+            let after = follower(id, number)?.sequence.last ?? after
             var page = try await queue.logPage(id, after: after?.description, size: Self.pageSize)
             while !page.isLast, let end = page.end, let follower = follower(id, number) {
                 deliver(follower.sequence.filledInPart(page.events), of: id, to: follower)
@@ -199,6 +210,23 @@ package actor EventFeed: PinnedActor {
         } catch {
             // Redis is unavailable, which its connection has logged. The next check retries.
             follower(id, number)?.sequence.fillFailed()
+        }
+    }
+
+    /// Compares the log with what was delivered, after a reconnect. A job whose attempt another worker has written anew starts again, so that no
+    /// reader sees two histories as one.
+    /// - Returns: whether the log may be read on.
+    private func isContinued(_ id: JobID, number: UInt64) async throws(RedisError) -> Bool {
+        guard let sequence = follower(id, number)?.sequence, sequence.mustCompare, let shown = sequence.shown else { return true }
+        let (logged, newest) = try await queue.history(id, at: shown.id)
+        guard let follower = follower(id, number) else { return false }
+        switch follower.sequence.compare(logged: logged, newest: newest) {
+        case .continued: return true
+        case .behind: return false
+        case .rewritten:
+            logger.warning("Redis had lost output of a job that was generated again; it starts again", metadata: ["job": "\(id)"])
+            try await queue.startAgain(id, attempt: shown.id.attempt)
+            return true
         }
     }
 
@@ -222,14 +250,22 @@ package actor EventFeed: PinnedActor {
         guard !jobs.isEmpty else { return }
         scheduleCheck()
         var quiet: [JobID] = []
+        var long: [JobID] = []
         for (id, job) in jobs {
+            var isQuiet = true
             for follower in job.followers {
-                if !follower.hasNewMessages { quiet.append(id) }
+                if follower.hasNewMessages { isQuiet = false } else { quiet.append(id) }
                 follower.hasNewMessages = false
             }
+            job.quietChecks = isQuiet ? job.quietChecks + 1 : 0
+            if isQuiet, job.quietChecks.isMultiple(of: Self.checksPerEntryCheck) { long.append(id) }
         }
         guard !quiet.isEmpty else { return }
-        Task { await self.compare(quiet) }
+        Task { [long] in
+            await self.compare(quiet)
+            // Redis is unavailable, which its connection has logged. A later check retries.
+            if !long.isEmpty { try? await self.queue.endJobsWithoutEntry(long) }
+        }
     }
 
     /// Maximum number of jobs per round trip.
@@ -249,8 +285,16 @@ package actor EventFeed: PinnedActor {
                 for follower in job.followers where follower.sequence.last.map({ $0 < newest }) ?? true {
                     act(follower.sequence.suspect(), on: id, follower)
                 }
+                if job.followers.contains(where: { $0.sequence.last.map { $0 > newest } ?? false }) { await endIfOver(id) }
             }
         }
+    }
+
+    /// Delivers the terminal event to readers that have later events than it: Redis has come back with older data, in which the job has ended.
+    private func endIfOver(_ id: JobID) async {
+        // Redis is unavailable, which its connection has logged. The next check retries.
+        guard let newest = try? await queue.lastEvent(id), newest.event.isTerminal else { return }
+        for follower in jobs[id]?.followers ?? [] { deliver(follower.sequence.end(with: newest), of: id, to: follower) }
     }
 
     /// Checks whether jobs without a log have a record. A queued job has a record and no log yet; a job without either is lost, so its

@@ -22,12 +22,22 @@ struct EventSequence {
     /// Whether the held events do not continue the log as it was read, so that the log must be read again.
     private(set) var hasGap = false
     private var held: [LoggedEvent] = []
+    /// The last delivered event; nil when nothing was delivered here.
+    private(set) var shown: LoggedEvent?
+    /// Whether the log must be compared with `shown` before more is delivered: Redis may have come back with older data, in which another worker
+    /// has claimed the attempt that this reader has seen.
+    private(set) var mustCompare = false
 
     init(after: EventID?) { last = after }
 
     /// Accepts live events in the order of publication.
     mutating func offer(_ events: [LoggedEvent]) -> Action {
         guard !ended else { return .deliver([]) }
+        if mustCompare, !filling {
+            filling = true
+            held = []
+            return .fill(after: last)
+        }
         if filling {
             if events.count <= Self.heldMaximum - held.count { held += events }
             return .deliver([])
@@ -53,6 +63,35 @@ struct EventSequence {
             return .fill(after: last)
         }
         return .deliver(accept(fresh))
+    }
+
+    /// Arranges that the next read of the log begins with a comparison.
+    mutating func compareFirst() { mustCompare = !ended && shown.map { $0.id.sequence > 0 } ?? false }
+
+    /// What the log shows of the last delivered event.
+    enum Comparison {
+        /// The log continues what was delivered, or holds a newer attempt, with which readers start again.
+        case continued
+        /// The log does not reach as far as what was delivered. Its worker may still write the rest again.
+        case behind
+        /// The log holds another history with the same ids.
+        case rewritten
+    }
+
+    /// Compares the log with what was delivered.
+    /// - Parameters:
+    ///   - logged: the event in the log with the id of `shown`; nil without one.
+    ///   - newest: the newest id in the log; nil without a log.
+    mutating func compare(logged: LoggedEvent?, newest: EventID?) -> Comparison {
+        guard mustCompare, let shown, logged != shown else {
+            mustCompare = false
+            return .continued
+        }
+        guard let newest, newest >= shown.id else { return .behind }
+        mustCompare = false
+        // The rest of this attempt belongs to the other history.
+        last = EventID(attempt: shown.id.attempt, sequence: .max)
+        return newest.attempt > shown.id.attempt ? .continued : .rewritten
     }
 
     /// Requests a read of the log because events may be missing.
@@ -106,15 +145,31 @@ struct EventSequence {
         return [LoggedEvent(id: id, event: .failed(failure, Usage(promptTokens: 0, completionTokens: 0, estimated: true)))]
     }
 
+    /// Ends the sequence with a terminal event that is older than the last delivered one. Nothing can follow it. An older `finished` ends another
+    /// history than the one that was delivered, so that the reader receives `failed` instead.
+    /// - Returns: the events to deliver; none if the event is not older.
+    mutating func end(with event: LoggedEvent) -> [LoggedEvent] {
+        guard !ended, let last, event.id < last, event.event.isTerminal else { return [] }
+        if shown != nil, case .finished = event.event { return lost() }
+        ended = true
+        held = []
+        self.last = event.id
+        return [event]
+    }
+
     /// Updates `last` and `ended`, and drops events after a terminal one.
     private mutating func accept(_ events: [LoggedEvent]) -> [LoggedEvent] {
         guard !ended else { return [] }
         if let end = events.firstIndex(where: { $0.event.isTerminal }) {
             ended = true
             last = events[end].id
+            shown = nil
             return Array(events[...end])
         }
-        if let newest = events.last { last = newest.id }
+        if let newest = events.last {
+            last = newest.id
+            shown = newest
+        }
         return events
     }
 }

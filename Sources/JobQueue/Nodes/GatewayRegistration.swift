@@ -18,16 +18,20 @@ package struct GatewayRegistration: Sendable {
         heartbeat = NodeHeartbeat(.gateway, name: name, keys: queue.keys, lease: lease)
     }
 
+    /// Number of connections to Redis so far; changes with each reconnect.
+    package var connections: Int { redis.connections }
+
     /// Renews the heartbeat with the gateway's current load, and keeps the gateway in the set of all gateways.
-    package func renew(_ load: DeploymentSnapshot.Gateway) async throws(QueueError) {
+    /// - Returns: the error with which Redis rejects writes; nil when it accepts them.
+    package func renew(_ load: DeploymentSnapshot.Gateway) async throws(QueueError) -> QueueError? {
         var pipeline = RedisPipeline()
         heartbeat.append(
             [
                 ("capacity", String(load.capacity)), ("in_flight", String(load.inFlight)), ("sockets", String(load.sockets)),
                 ("draining", load.isDraining ? "1" : "0"), ("version", load.version), ("started", String(load.startedMilliseconds)),
             ], to: &pipeline)
-        _ = try await redis.send(pipeline)
-        _ = try await redis.send("SADD", .string(keys.gateways), .string(name))
+        pipeline.append("SADD", .string(keys.gateways), .string(name))
+        return WriteHealth.rejection(in: try await redis.send(pipeline))
     }
 
     /// Deletes the heartbeat, so that other gateways may adopt the sessions immediately. Waits at most 1 s.

@@ -66,6 +66,8 @@ package struct WorkerReport: Sendable, Equatable {
     package static let slowestCount = 8
     /// Maximum length of a version in bytes; longer ones are cut.
     static let maximumVersion = 64
+    /// Maximum number of models in a report.
+    private static let maximumModels = 64
 
     package var capacity = 0
     package var inFlight = 0
@@ -86,6 +88,10 @@ package struct WorkerReport: Sendable, Equatable {
     package var firstToken = LatencyBuckets()
     package var interruptClose = LatencyBuckets()
     package var slowest: [RunningJob] = []
+    /// The models and aliases that the worker's upstreams list, at most 64 of at most 256 bytes; empty when an upstream serves any model.
+    package var models: [String] = [] {
+        didSet { models = Array(models.filter { $0.utf8.count <= NameLimit.model }.prefix(Self.maximumModels)) }
+    }
 
     package init() {}
 
@@ -97,6 +103,7 @@ package struct WorkerReport: Sendable, Equatable {
             ("interrupted", String(interrupted)), ("failed", String(failed)), ("tokens_per_second", Self.text(tokensPerSecond)),
             ("jobs_per_second", Self.text(jobsPerSecond)), ("queue_wait", queueWait.text), ("first_token", firstToken.text),
             ("interrupt_close", interruptClose.text), ("slowest", JSON.array(slowest.map { $0.json(now: nil) }).text),
+            ("models", JSON.array(models.map { .string($0) }).text),
         ]
     }
 
@@ -123,6 +130,14 @@ package struct WorkerReport: Sendable, Equatable {
         let listed = (try? JSON(parsing: fields["slowest"] ?? "[]"))?.array ?? []
         slowest = listed.prefix(Self.slowestCount).compactMap { RunningJob($0) }
         for index in slowest.indices { slowest[index].worker = worker }
+        models = Self.models(parsing: fields["models"])
+    }
+
+    /// The models in a heartbeat's field.
+    static func models(parsing text: String?) -> [String] {
+        var report = WorkerReport()
+        report.models = (try? JSON(parsing: text ?? "[]"))?.array?.compactMap(\.string) ?? []
+        return report.models
     }
 
     /// The rate rounded to a tenth, for example `12` or `12.5`.

@@ -35,6 +35,21 @@ extension JobProducer {
         return snapshot
     }
 
+    /// Maximum number of workers that `servedModels` asks, those with the newest heartbeats.
+    private static let workersAsked = 100
+
+    /// The models that live workers serve by name, sorted.
+    package func servedModels() async throws(RedisError) -> [String] {
+        let reply = try await redis.send("ZREVRANGE", .string(keys.workers), 0, .integer(Self.workersAsked - 1))
+        let names = (reply.array ?? []).compactMap(\.string)
+        guard !names.isEmpty else { return [] }
+        var pipeline = RedisPipeline()
+        for name in names { pipeline.append("HGET", .string(keys.worker(name)), "models") }
+        var models: Set<String> = []
+        for reply in try await redis.send(pipeline) { models.formUnion(WorkerReport.models(parsing: reply.string)) }
+        return models.sorted()
+    }
+
     /// The heartbeats of the live nodes, sorted by name.
     private func heartbeats(
         _ names: [String], key: (String) -> String

@@ -67,21 +67,24 @@ package struct JobProducer: Sendable {
     /// How long a submission waits for the owner's turn.
     private static let turnTimeout = Duration.seconds(10)
 
-    package let redis: RedisClient
+    let redis: RedisClient
     package let settings: QueueSettings
+    /// Waits for replicas after submissions and interrupts; nil for none.
+    let replicas: ReplicaWait?
     /// Turns of the owners' larger submissions.
     package let submissionTurns = OwnerTurns(maximum: submittedBytes)
     /// Turns of the owners' reads of log pages.
     package let pageTurns = OwnerTurns(maximum: pageBytes)
 
-    package var keys: Keys { settings.keys }
+    var keys: Keys { settings.keys }
     /// Number of partitions of the deployment.
     package var partitions: Int { keys.partitions }
     /// Runs tasks on the event loop of the connection, so that a reply resumes them without a change of thread.
     package var executor: any TaskExecutor { redis.executor }
 
-    package init(redis: RedisClient, settings: QueueSettings) {
+    package init(redis: RedisClient, settings: QueueSettings, replicas: ReplicaWait? = nil) {
         self.redis = redis
+        self.replicas = replicas
         self.settings = settings
     }
 
@@ -123,11 +126,15 @@ package struct JobProducer: Sendable {
         }
         let answer = try await redis.run(Scripts.submit, keys: scriptKeys, arguments: arguments)
         switch answer.array?.first?.string {
-        case "accepted": return .accepted
+        case "accepted":
+            await replicas?.wait()
+            return .accepted
         case "full": return .full
         case "owner_full": return .ownerFull
         case "conflict": return .conflict
-        case "exists": return .exists
+        case "exists":
+            await replicas?.wait()
+            return .exists
         case "session_lost": return .sessionLost
         case "session_unsaved": return .sessionUnsaved
         case "repeated":
@@ -163,6 +170,7 @@ package struct JobProducer: Sendable {
             ])
         let state = answer.string.flatMap { JobState(rawValue: $0) }
         guard state != nil || answer.string == "unknown" else { throw redis.misfit(answer, to: "the interrupt script") }
+        await replicas?.wait()
         return InterruptAnswer(state: state, stored: state.map { !$0.isTerminal } ?? force)
     }
 
@@ -220,11 +228,52 @@ package struct JobProducer: Sendable {
         return try await redis.send(pipeline).map { Self.firstID($0) }
     }
 
+    /// The newest event in a job's log; nil without a log, or when the entry is not a valid event.
+    package func lastEvent(_ id: JobID) async throws(RedisError) -> LoggedEvent? {
+        let reply = try await redis.send("XREVRANGE", .string(keys.log(id)), "+", "-", "COUNT", 1)
+        guard let pair = reply.array?.first?.array, pair.count == 2, let json = pair[1].array?.last?.bytes,
+            let event = try? LoggedEvent(parsing: json.array), event.id == Self.firstID(reply)
+        else { return nil }
+        return event
+    }
+
+    /// The event in a job's log with this id, and the newest id; nil for what is missing.
+    func history(_ id: JobID, at event: EventID) async throws(RedisError) -> (logged: LoggedEvent?, newest: EventID?) {
+        let log = RedisArgument.string(keys.log(id))
+        var pipeline = RedisPipeline()
+        pipeline.append("XRANGE", log, .string(event.description), .string(event.description))
+        pipeline.append("XREVRANGE", log, "+", "-", "COUNT", 1)
+        let replies = try await redis.send(pipeline)
+        guard replies.count == 2 else { throw redis.misfit(.array(replies), to: "a read of a log") }
+        let json = replies[0].array?.first?.array?.last?.array?.last?.bytes
+        return (json.flatMap { try? LoggedEvent(parsing: $0.array) }, Self.firstID(replies[1]))
+    }
+
+    /// Queues a running job again, so that a new attempt replaces this one; does nothing in another state.
+    func startAgain(_ id: JobID, attempt: Int) async throws(RedisError) {
+        let partition = keys.partition(of: id.rawValue)
+        _ = try await redis.run(
+            Scripts.startAgain,
+            keys: [keys.record(id), keys.log(id), keys.returned(partition: partition)] + keys.queues(partition: partition),
+            arguments: [.integer(attempt), .string(Keys.group), .string(JobConsumer.handedBackOwner)])
+    }
+
     /// Whether each job has a record.
     package func areKnown(_ ids: [JobID]) async throws(RedisError) -> [Bool] {
         var pipeline = RedisPipeline()
         for id in ids { pipeline.append("EXISTS", .string(keys.record(id))) }
         return try await redis.send(pipeline).map { $0.integer != 0 }
+    }
+
+    /// Ends jobs as failed whose queue entries are gone, because an operator has deleted or trimmed their queue.
+    package func endJobsWithoutEntry(_ ids: [JobID]) async throws(RedisError) {
+        for id in ids {
+            _ = try await redis.run(
+                Scripts.checkEntry,
+                keys: [keys.record(id), keys.log(id), keys.out(id), keys.interrupt(id)]
+                    + keys.queues(partition: keys.partition(of: id.rawValue)),
+                arguments: [.integer(settings.leaseMilliseconds), .integer(settings.retentionSeconds)])
+        }
     }
 
     /// The id of the first entry in a reply of XRANGE or XREVRANGE.

@@ -1,10 +1,12 @@
+import Contract
 import Logging
 import NIOCore
 import RedisClient
 
-/// The Redis connections of a gateway: one for commands and one for subscriptions.
+/// The Redis connections of a gateway: one for commands and one for subscriptions, and one to wait for replicas if the settings ask
+/// for that.
 ///
-/// Both are on one event loop, so that events and replies are handled on the thread of the clients' sockets. They reconnect by themselves.
+/// All are on one event loop, so that events and replies are handled on the thread of the clients' sockets. They reconnect by themselves.
 package struct ProducerConnections: Sendable {
     package typealias ServerURL = RedisURL
     package typealias ServerSettings = RedisSettings
@@ -13,12 +15,16 @@ package struct ProducerConnections: Sendable {
     /// Follows jobs by the connection for subscriptions.
     package let feed: EventFeed
     private let subscriber: RedisSubscriber
+    private let replicas: ReplicaWait?
 
     /// Creates the connections; `run` opens them.
     package init(url: ServerURL, settings: ServerSettings, queue: QueueSettings, eventLoop: any EventLoop, logger: Logger) {
         let commands = RedisClient(url: url, settings: settings, eventLoop: eventLoop, name: "commands", logger: logger)
+        commands.loadAtConnect(Scripts.ofGateway)
         subscriber = RedisSubscriber(url: url, settings: settings, eventLoop: eventLoop, name: "events", logger: logger)
-        producer = JobProducer(redis: commands, settings: queue)
+        let replicas = ReplicaWait(url: url, settings: settings, channel: queue.keys.replicated, commands: commands, logger: logger)
+        self.replicas = replicas
+        producer = JobProducer(redis: commands, settings: queue, replicas: replicas)
         feed = EventFeed(queue: producer, subscriber: subscriber, eventLoop: eventLoop, logger: logger)
     }
 
@@ -28,16 +34,18 @@ package struct ProducerConnections: Sendable {
     /// Whether the subscriptions are active; see `RedisSubscriber.isAlive`. Callable from any thread.
     package var isSubscriptionAlive: Bool { subscriber.isAlive }
 
-    /// Keeps both connections open until `shutdown` is called or the task is cancelled.
+    /// Keeps the connections open until `shutdown` is called or the task is cancelled.
     package func run() async {
         async let commands: Void = producer.redis.run()
         async let subscriptions: Void = subscriber.run()
-        _ = await (commands, subscriptions)
+        async let replication: Void? = replicas?.run()
+        _ = await (commands, subscriptions, replication)
     }
 
-    /// Closes both connections. Later commands fail.
+    /// Closes the connections. Later commands fail.
     package func shutdown() {
         producer.redis.shutdown()
         subscriber.shutdown()
+        replicas?.shutdown()
     }
 }

@@ -2,9 +2,10 @@
 -- KEYS  1 record  2 log  3 output channel  4 interrupt key  5 queue  6 dead letters
 -- ARGV  1 worker  2 token of the worker's process  3 entry id  4 class  5 '1': the entry's lease expired  6 owner  7 session  8 model  9 deadline ms (0: none)
 --       10 maximum of crashes  11 on_crash  12 retention s  13 group  14 dead letters kept  15 job JSON (only with 5)  16 retry_of  17 worker as a JSON string
---       18 bytes of dead letters kept
+--       18 bytes of dead letters kept  19 newest attempt that this process knows of (0: none)
 -- Returns {'claimed', attempt, crashes, now ms, usage of earlier attempts or ''}, {'ended'} (the job had already ended), {'ended', 'interrupted' or a failure code}
--- (this call ended the job), {'duplicate'} (another entry holds the job) or {'busy'} (another worker holds the lease). Except for 'claimed' and 'busy' the entry is
+-- (this call ended the job), {'duplicate'} (another entry holds the job) or {'busy'} (another worker holds the lease, or this process runs the job or has ended it: its next
+-- renewal decides). Except for 'claimed' and 'busy' the entry is
 -- deleted.
 local record, log, out, interrupt_key, queue = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local entry = ARGV[4] .. ' ' .. ARGV[3]
@@ -22,11 +23,18 @@ if is_terminal(state) then
     drop(queue, ARGV[13], ARGV[3])
     return {'ended'}
 end
-if state == 'running' then
-    -- The reply to an earlier call of the same claim was lost.
-    if found[3] == ARGV[2] and found[7] == ARGV[1] then return {'claimed', whole(found[2]), whole(found[5]), now_ms(), found[6] or ''} end
-    if ARGV[5] ~= '1' then return {'busy'} end
+local known = whole(ARGV[19])
+local is_own = state == 'running' and found[3] == ARGV[2] and found[7] == ARGV[1]
+if is_own and known >= whole(found[2]) then return {'busy'} end
+if is_own and intact and redis.call('EXISTS', interrupt_key) == 0 then
+    -- The reply to an earlier call of the same claim was lost, if nothing was written since. Otherwise Redis has come back with older data, and the attempt must not be
+    -- given out twice.
+    local last = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)
+    if last[1] and last[1][1] == found[2] .. '-0' then
+        return {'claimed', whole(found[2]), whole(found[5]), now_ms(), found[6] or ''}
+    end
 end
+if state == 'running' and not is_own and ARGV[5] ~= '1' then return {'busy'} end
 -- Fields of the record, collected and written by one HSET.
 local fields = {}
 if not state then
@@ -65,9 +73,10 @@ if tonumber(ARGV[9]) > 0 and tonumber(now) > tonumber(ARGV[9]) then
     return {'ended', 'deadline_exceeded'}
 end
 local crashes = whole(found[5])
-if state == 'running' then
+if state == 'running' and not is_own then
     crashes = crashes + 1
     set_field('crashes', crashes)
+    set_field('usage', usage_after_loss(found[6], log))
     if ARGV[11] == 'fail' or crashes >= tonumber(ARGV[10]) then
         local message = 'worker ' .. (found[7] or '?') .. ' was lost while it ran the job (' .. crashes .. ' workers lost in total)'
         write_record()
@@ -77,7 +86,7 @@ if state == 'running' then
         return {'ended', 'worker_lost'}
     end
 end
-local attempt = whole(found[2]) + 1
+local attempt = math.max(whole(found[2]), known) + 1
 set_field('attempt', attempt)
 set_field('state', 'running')
 set_field('worker', ARGV[1])

@@ -1,12 +1,12 @@
 -- Ends a running job: writes its terminal event and record, and deletes its queue entry. Repeated calls have no effect.
 -- KEYS  1 record  2 log  3 output channel  4 interrupt key  5 queue  6 dead letters
--- ARGV  1 attempt  2 event id  3 event JSON  4 id of the event before it  5 entry id  6 retention s  7 state  8 code  9 reason  10 usage JSON  11 upstream
+-- ARGV  1 attempt  2 event id  3 event JSON  4 id of the event before it ('': the log is missing)  5 entry id  6 retention s  7 state  8 code  9 reason  10 usage JSON  11 upstream
 --       12 first token ms  13 group  14 dead letters kept  15 job JSON for the dead letters ('' none)  16 message  17 dialled ms  18 bytes of dead letters kept
 -- Returns 1 (ended), 0 (had already ended, or a newer attempt owns the job) or -1 (an earlier event is missing in the log; write it, then call again).
 local found = redis.call('HMGET', KEYS[1], 'state', 'attempt', 'crashes', 'dialled_ms', 'first_token_ms')
 if found[1] ~= 'running' or found[2] ~= ARGV[1] then return 0 end
 local last = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)
-if #last == 0 or last[1][1] ~= ARGV[4] then return -1 end
+if (last[1] and last[1][1] or '') ~= ARGV[4] then return -1 end
 redis.call('HDEL', KEYS[1], 'token', 'entry')
 -- The record keeps the times of the first attempt that reached them.
 local optional = {code = ARGV[8], reason = ARGV[9], upstream = ARGV[11], dialled_ms = found[4] and '' or ARGV[17], first_token_ms = found[5] and '' or ARGV[12]}

@@ -91,6 +91,50 @@ local function drop(queue, group, entry)
     release_bytes(queue, entry)
 end
 
+-- Number of events that `usage_after_loss` reads.
+local EVENTS_COUNTED = 10000
+
+-- The usage JSON of a job whose worker was lost: what it recorded at its last renewal, and at least the text in the log. Always an estimate. A token counts four ASCII
+-- characters or one other character.
+local function usage_after_loss(recorded, log)
+    local readable, usage = pcall(cjson.decode, recorded or '')
+    if not readable or type(usage) ~= 'table' then usage = {} end
+    local quarters = 0
+    for _, entry in ipairs(redis.call('XRANGE', log, '-', '+', 'COUNT', EVENTS_COUNTED)) do
+        local is_event, event = pcall(cjson.decode, entry[2][2] or '')
+        local text = is_event and type(event) == 'table' and (event.type == 'text' or event.type == 'reasoning') and event.text
+        if type(text) == 'string' then
+            local _, ascii = string.gsub(text, '[%z\1-\127]', '')
+            local _, others = string.gsub(text, '[\192-\255]', '')
+            quarters = quarters + ascii + 4 * others
+        end
+    end
+    local tokens = math.max(whole(usage.completion_tokens), math.ceil(quarters / 4))
+    return string.format('{"prompt_tokens":%d,"completion_tokens":%d,"estimated":true}', whole(usage.prompt_tokens), tokens)
+end
+
+-- Whether the reply of a `redis.pcall` says that this server executes no writes, so that the caller must repeat the script on another one or later.
+local function is_unexecuted(reply)
+    return type(reply) == 'table' and reply.err and (string.find(reply.err, 'READONLY', 1, true) or string.find(reply.err, 'NOREPLICAS', 1, true)) and true
+end
+
+-- Makes a consumer the owner of an entry, also when its group or its place in the pending list was deleted. Returns the reply of XCLAIM, which may be an error.
+local function own_entry(queue, group, consumer, entry, ...)
+    local reply = redis.pcall('XCLAIM', queue, group, consumer, 0, entry, 'FORCE', 'JUSTID', ...)
+    if type(reply) == 'table' and reply.err and string.find(reply.err, 'NOGROUP', 1, true) then
+        redis.pcall('XGROUP', 'CREATE', queue, group, '0', 'MKSTREAM')
+        reply = redis.pcall('XCLAIM', queue, group, consumer, 0, entry, 'FORCE', 'JUSTID', ...)
+    end
+    return reply
+end
+
+-- Deletes the events of a log and refuses further ones of this and older attempts: readers have seen another history with the same ids, so that the next attempt must not
+-- continue this one.
+local function discard_history(log, attempt)
+    redis.pcall('XTRIM', log, 'MAXLEN', 0)
+    redis.pcall('XSETID', log, attempt .. '-18446744073709551615')
+end
+
 -- Adds a dead letter and deletes the oldest ones beyond the maximum number of bytes; the newest one is always kept.
 -- The field `bytes_before` of a letter is the size of all letters ever added before it, so that the total size follows from the first and the last letter.
 local LETTERS_DELETED_AT_ONCE = 1000

@@ -17,6 +17,7 @@ for index, queue in ipairs(KEYS) do
         step = math.min(STEP, step * 2)
         local reply = redis.pcall('XREADGROUP', 'GROUP', ARGV[1], ARGV[2], 'COUNT', count, 'STREAMS', queue, '>')
         local entries = {}
+        if is_unexecuted(reply) and #taken == 0 then return reply end
         if type(reply) == 'table' and reply.err then
             faults[#faults + 1] = index
             faults[#faults + 1] = reply.err

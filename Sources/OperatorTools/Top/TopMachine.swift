@@ -27,7 +27,7 @@ struct TopMachine: Sendable {
         case unreachable(String)
         case key(TopKey)
         /// The outcome of an action, for people.
-        case told(String)
+        case actionEnded(String)
     }
 
     enum Action: Equatable, Sendable {
@@ -72,7 +72,7 @@ struct TopMachine: Sendable {
         case .unreachable(let reason):
             trouble = reason
             return .none
-        case .told(let text):
+        case .actionEnded(let text):
             message = text
             return .none
         case .key(let key): return handle(key)

@@ -75,10 +75,10 @@ package struct TopSession: Sendable {
 
     private func carryOut(_ action: TopMachine.Action, _ send: @Sendable (TopMachine.Input) -> Void) async {
         do {
-            send(.told(try await TopOperation.carryOut(action, on: connection.queue)))
+            send(.actionEnded(try await TopOperation.carryOut(action, on: connection.queue)))
             send(await read())
         } catch {
-            send(.told("failed: \(error)"))
+            send(.actionEnded("failed: \(error)"))
         }
     }
 

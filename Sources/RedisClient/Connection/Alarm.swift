@@ -4,7 +4,7 @@ import NIOCore
 ///
 /// It may fire early, for a deadline that no longer matters, but never late. The callback checks all deadlines and sets the alarm again.
 final class Alarm {
-    private let eventLoop: any EventLoop
+    let eventLoop: any EventLoop
     private var time: NIODeadline?
     private var timer: Scheduled<Void>?
     var ring: (NIODeadline) -> Void = { _ in }

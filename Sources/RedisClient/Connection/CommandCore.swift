@@ -1,6 +1,7 @@
 import Logging
 import Metrics
 import NIOCore
+import Support
 import Synchronization
 
 /// The state of a `RedisClient`: waiting commands, commands in flight and the connection. Used only on its event loop, without locks.
@@ -10,6 +11,9 @@ final class CommandCore: LinkUser, ConnectionCore {
     /// The part of the state that is read from any thread.
     final class Status: Sendable {
         let isConnected = Atomic(false)
+        let connections = Atomic(0)
+        /// The server of the last connection; nil for a Unix socket.
+        let server = Mutex<ServerAddress?>(nil)
     }
 
     private let settings: RedisSettings
@@ -24,6 +28,10 @@ final class CommandCore: LinkUser, ConnectionCore {
     private var requests: RequestQueue
     private var onConnect: [@Sendable () -> Void] = []
     private var isStopped = false
+    /// Why the current connection receives no further commands: the server cannot execute any. It is closed after the last outstanding
+    /// reply, so that the fate of every command in flight is known.
+    private var retirement: RedisError?
+    private var isRetryScheduled = false
     /// Time from which the next command is followed by an ECHO, which verifies that replies match their commands.
     private var nextEcho = NIODeadline.now()
     /// Whether the server's ACL forbids ECHO for this user.
@@ -32,6 +40,8 @@ final class CommandCore: LinkUser, ConnectionCore {
 
     /// Minimum interval between these ECHO commands.
     private static let echoPeriod = TimeAmount.seconds(1)
+    /// Interval before commands that Redis did not execute are sent again on the same connection; doubles from the lower to the upper bound.
+    private static let retryInterval = (from: Duration.milliseconds(20), to: Duration.milliseconds(500))
 
     init(url: RedisURL, settings: RedisSettings, eventLoop: any EventLoop, name: String, logger: Logger, status: Status) {
         self.url = url
@@ -61,16 +71,24 @@ final class CommandCore: LinkUser, ConnectionCore {
     func add(onConnect body: @escaping @Sendable () -> Void) { onConnect.append(body) }
 
     /// Sends the commands, or queues them until there is a connection. `completion` runs on the event loop, exactly once.
-    func send(_ pipeline: RedisPipeline, deadline: NIODeadline, completion: @escaping Completion) {
+    /// - Parameter connection: the number of the only connection on which to send them; nil for any.
+    func send(_ pipeline: RedisPipeline, deadline: NIODeadline, connection: Int? = nil, completion: @escaping Completion) {
         guard !isStopped else { return completion(.failure(RedisError(.shutdown, "the Redis client is shut down"))) }
         guard pipeline.count > 0 else { return completion(.success([])) }
         guard pipeline.argumentsMissing == 0 else {
             // Redis would read the following command as the missing arguments.
             return completion(.failure(RedisError(.protocolViolation, "a command has fewer or more arguments than declared")))
         }
-        let request = RequestQueue.Request(
+        var request = RequestQueue.Request(
             count: pipeline.count, bytes: pipeline.buffer.readableBytes, deadline: deadline, begun: .now(), completion: completion)
-        if let link {
+        if let connection {
+            guard link != nil, retirement == nil, status.connections.load(ordering: .relaxed) == connection else {
+                return completion(.failure(RedisError(.connectionLost, "the connection to \(url) has changed; the commands were not sent")))
+            }
+        } else {
+            request.commands = pipeline.buffer
+        }
+        if let link, retirement == nil {
             guard requests.addInFlight(request) else {
                 return completion(
                     .failure(
@@ -130,11 +148,15 @@ final class CommandCore: LinkUser, ConnectionCore {
 
     func linkUp(_ link: Link) {
         self.link = link
+        retirement = nil
         nextEcho = .now() + Self.echoPeriod
         isEchoForbidden = false
         link.use(ReplyBuilder { [unowned self] reply in received(reply) })
         for buffer in requests.sendWaiting() { link.write(buffer) }
         alarm.set(.now() + settings.silence)
+        let server = keeper?.server
+        status.server.withLock { $0 = server }
+        status.connections.wrappingAdd(1, ordering: .relaxed)
         status.isConnected.store(true, ordering: .releasing)
         for body in onConnect { body() }
     }
@@ -158,25 +180,79 @@ final class CommandCore: LinkUser, ConnectionCore {
 
     private func received(_ reply: RESPValue) {
         guard let link else { return }
-        if case .error(let text) = reply, text.hasPrefix("READONLY") {
-            // The server was demoted to a replica. A new connection may reach the new master.
-            link.endAfterReading(RedisError(.unavailable, "the server is now a replica (\(text))"))
-        }
         switch requests.received(reply) {
         case .more: break
         case .complete(let request, let replies):
-            if let mark = request.mark { return check(replies.first, isEcho: mark, link) }
-            latency.recordNanoseconds((.now() - request.begun).nanoseconds)
-            request.completion(.success(replies))
+            if let mark = request.mark {
+                check(replies.first, isEcho: mark, link)
+            } else if !sendAgain(request, replies) {
+                latency.recordNanoseconds((.now() - request.begun).nanoseconds)
+                request.completion(.success(replies))
+            }
+            if let retirement, requests.isEmptyInFlight { link.end(retirement) }
         case .unasked: link.end(RedisError(.protocolViolation, "Redis sent a reply without a command"))
         }
+    }
+
+    // MARK: Commands that were not executed
+
+    /// Arranges that a request is sent again, if no command of it was executed and its deadline has not passed. A pipeline that was executed
+    /// in part is not repeated.
+    /// - Returns: false when the replies are the result of the request.
+    private func sendAgain(_ request: RequestQueue.Request, _ replies: [RESPValue]) -> Bool {
+        var reasons: [UnexecutedReply] = []
+        for reply in replies {
+            guard let reason = UnexecutedReply(reply) else { continue }
+            reasons.append(reason)
+        }
+        guard let reason = reasons.first else { return false }
+        if reasons.contains(where: \.needsNewConnection) {
+            // The server was demoted to a replica or is loading. A new connection may reach the new primary.
+            retirement = retirement ?? RedisError(.unavailable, "the server executes no commands (\(reason.text))")
+        }
+        guard reasons.count == replies.count, let commands = request.commands else { return false }
+        var request = request
+        request.refusal = reason.text
+        request.refusals += 1
+        guard request.deadline > .now() else {
+            request.completion(.failure(notExecuted(request)))
+            return true
+        }
+        requests.addAgain(request, commands)
+        alarm.set(request.deadline)
+        if retirement == nil { scheduleRetry(attempt: request.refusals - 1) }
+        return true
+    }
+
+    /// Sends the waiting requests after a jittered interval, unless the connection is lost meanwhile: a new one sends them at once.
+    private func scheduleRetry(attempt: Int) {
+        guard !isRetryScheduled else { return }
+        isRetryScheduled = true
+        let bound = Backoff.bound(from: Self.retryInterval.from, to: Self.retryInterval.to, attempt: attempt)
+        alarm.eventLoop.assumeIsolated().scheduleTask(in: TimeAmount(bound * Double.random(in: 0.5...1))) { [weak self] in
+            self?.retry()
+        }
+    }
+
+    private func retry() {
+        isRetryScheduled = false
+        guard let link, retirement == nil else { return }
+        for buffer in requests.sendWaiting() { link.write(buffer) }
+    }
+
+    /// The error of a waiting request whose deadline has passed.
+    private func notExecuted(_ request: RequestQueue.Request) -> RedisError {
+        guard let refusal = request.refusal else {
+            return RedisError(.unavailable, "no connection to \(url) within the command's deadline")
+        }
+        return RedisError(.unavailable, "not executed by \(url) within the command's deadline: \(refusal)")
     }
 
     // MARK: Deadlines
 
     private func alarmRang(_ now: NIODeadline) {
         for request in requests.takeExpiredWaiting(now) {
-            request.completion(.failure(RedisError(.unavailable, "no connection to \(url) within the command's deadline")))
+            request.completion(.failure(notExecuted(request)))
         }
         if let link, requests.hasExpiredInFlight(now) {
             link.end(RedisError(.timeout, "no reply to a command within its deadline"))

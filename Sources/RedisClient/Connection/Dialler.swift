@@ -2,37 +2,65 @@ import NIOCore
 import NIOPosix
 import NIOSSL
 
-/// Opens channels to one server: name resolution, TCP or Unix socket, TLS. Used only on its event loop.
+/// Opens channels to one server, or to the primary that the sentinels name: name resolution, TCP or Unix socket, TLS. Used only on its event
+/// loop.
 final class Dialler {
     private let url: RedisURL
     private let settings: RedisSettings
     private let eventLoop: any EventLoop
     /// Created once, at the first connection attempt, because reading the system's CAs takes milliseconds.
     private var context: NIOSSLContext?
+    private let search: PrimarySearch?
+    /// The server of the last channel; nil for a Unix socket and before the sentinels have answered.
+    private(set) var server: ServerAddress?
 
     init(url: RedisURL, settings: RedisSettings, eventLoop: any EventLoop) {
         self.url = url
         self.settings = settings
         self.eventLoop = eventLoop
+        if case .sentinel(let service, _, _) = url.endpoint {
+            let sentinels = url.sentinels(password: settings.sentinelPassword)
+            search = PrimarySearch(service: service, sentinels: sentinels, settings: settings, eventLoop: eventLoop)
+        } else {
+            search = nil
+        }
     }
+
+    /// Abandons a search for the primary, whose `done` is not called then.
+    func stop() { search?.end() }
 
     /// Opens a channel. `done` is called once on the event loop, possibly before this method returns. With TLS the handshake follows on the
     /// channel.
     func dial(_ done: @escaping (Result<any Channel, RedisError>) -> Void) {
-        let bootstrap = ClientBootstrap(group: eventLoop)
+        switch url.endpoint {
+        case .tcp(let address, _): connect(to: address, done)
+        case .unix(let path): finish(bootstrap.connect(unixDomainSocketPath: path), done)
+        case .sentinel:
+            search?.start { [weak self] result in
+                switch result {
+                case .success(let address): self?.connect(to: address, done)
+                case .failure(let error): done(.failure(error))
+                }
+            }
+        }
+    }
+
+    private var bootstrap: ClientBootstrap {
+        ClientBootstrap(group: eventLoop)
             .connectTimeout(settings.connectTimeout)
             .channelOption(.socketOption(.so_keepalive), value: 1)
-        let connected: EventLoopFuture<any Channel>
-        switch url.endpoint {
-        case .tcp(let host, let port, let tls):
-            // Before connecting, so that a bad CA file does not open a connection to the server with every attempt.
-            if tls {
-                do throws(RedisError) { try prepareTLS() } catch { return done(.failure(error)) }
-            }
-            connected = bootstrap.channelOption(.tcpOption(.tcp_nodelay), value: 1).connect(host: host, port: port)
-        case .unix(let path):
-            connected = bootstrap.connect(unixDomainSocketPath: path)
+    }
+
+    private func connect(to address: ServerAddress, _ done: @escaping (Result<any Channel, RedisError>) -> Void) {
+        server = address
+        // Before connecting, so that a bad CA file does not open a connection to the server with every attempt.
+        if url.usesTLS {
+            do throws(RedisError) { try prepareTLS() } catch { return done(.failure(error)) }
         }
+        finish(bootstrap.channelOption(.tcpOption(.tcp_nodelay), value: 1).connect(host: address.host, port: address.port), done)
+    }
+
+    private func finish(_ connected: EventLoopFuture<any Channel>, _ done: @escaping (Result<any Channel, RedisError>) -> Void) {
         connected.hop(to: eventLoop).assumeIsolated().whenComplete { result in
             switch result {
             case .success(let channel): done(.success(channel))
@@ -44,7 +72,7 @@ final class Dialler {
     /// The TLS handler to add to a channel before the link; nil without TLS.
     /// - Throws: `.unavailable` when TLS cannot be set up.
     func makeTLSHandler() throws(RedisError) -> NIOSSLClientHandler? {
-        guard case .tcp(let host, _, true) = url.endpoint else { return nil }
+        guard url.usesTLS, let host = server?.host else { return nil }
         let context = try prepareTLS()
         // SNI allows host names only. For an IP address the certificate is verified against the address itself.
         let isAddress = (try? SocketAddress(ipAddress: host, port: 0)) != nil
@@ -62,9 +90,21 @@ final class Dialler {
         configuration.minimumTLSVersion = .tlsv12
         if let file = settings.caFile { configuration.trustRoots = .file(file) }
         do {
+            if let certificateFile = settings.certificateFile, let keyFile = settings.keyFile {
+                do {
+                    configuration.certificateChain = try NIOSSLCertificate.fromPEMFile(certificateFile).map { .certificate($0) }
+                    configuration.privateKey = .privateKey(try NIOSSLPrivateKey(file: keyFile, format: .pem))
+                } catch {
+                    throw RedisError(
+                        .unavailable,
+                        "the client certificate \(certificateFile) with the key \(keyFile) cannot be read: \(failureReason(error))")
+                }
+            }
             let made = try NIOSSLContext(configuration: configuration)
             context = made
             return made
+        } catch let error as RedisError {
+            throw error
         } catch {
             throw RedisError(
                 .unavailable, "TLS cannot be set up\(settings.caFile.map { " with the CA file \($0)" } ?? ""): \(failureReason(error))")

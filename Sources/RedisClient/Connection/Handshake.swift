@@ -1,8 +1,8 @@
 import NIOCore
 
-/// The login on a new connection: AUTH, SELECT, CLIENT SETNAME, PING. A state machine without I/O: takes replies, returns actions.
+/// The login on a new connection: AUTH, SELECT, CLIENT SETNAME, ROLE (after a search by sentinels), PING. A state machine without I/O: takes replies, returns actions.
 struct Handshake {
-    private enum Step { case authenticate, select, name, ping }
+    private enum Step { case authenticate, select, name, role, ping }
 
     enum Action {
         /// More replies follow.
@@ -30,8 +30,13 @@ struct Handshake {
         // CLIENT SETNAME rejects names with spaces or control characters.
         let plain = String(name.unicodeScalars.map { (0x21...0x7E).contains($0.value) ? Character($0) : "_" })
         pipeline.append("CLIENT", "SETNAME", .string(plain))
+        steps.append(.name)
+        if case .sentinel = url.endpoint {
+            pipeline.append("ROLE")
+            steps.append(.role)
+        }
         pipeline.append("PING")
-        steps += [.name, .ping]
+        steps.append(.ping)
         request = pipeline
     }
 
@@ -41,6 +46,12 @@ struct Handshake {
         let step = steps[next]
         next += 1
         switch (step, reply) {
+        case (.role, .array(let values)):
+            // A sentinel names a server before it is the primary, and a former primary for some seconds after its return.
+            guard values.first?.string == "master" else {
+                return .refused(
+                    RedisError(.unavailable, "the server that the sentinels name is a \(values.first?.string ?? "?"), no primary"))
+            }
         case (_, .error(let text)): if let refusal = refusal(step, text) { return .refused(refusal) }
         case (.ping, .simple("PONG")), (.authenticate, .simple("OK")), (.select, .simple("OK")), (.name, .simple("OK")): break
         default: return .refused(RedisError(.protocolViolation, "unexpected reply to the handshake: \(reply.shape)"))
@@ -53,8 +64,8 @@ struct Handshake {
         switch step {
         case .authenticate: RedisError(.server, "Redis rejected the user or password of \(url): \(text)")
         case .select: RedisError(.server, "Redis rejected database \(url.database): \(text)")
-        // An ACL may forbid CLIENT SETNAME; the name is optional.
-        case .name: nil
+        // An ACL may forbid CLIENT SETNAME, which is optional, and ROLE. A replica then answers READONLY to the first write.
+        case .name, .role: nil
         case .ping:
             if text.hasPrefix("NOAUTH") {
                 RedisError(.server, "Redis requires a password and \(url) has none: \(text)")

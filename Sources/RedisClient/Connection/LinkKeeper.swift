@@ -49,6 +49,8 @@ final class LinkKeeper: LinkOwner {
     private var wasUp = false
     private var upSince = NIODeadline.now()
     private var waiters: [CheckedContinuation<Void, Never>] = []
+    /// Announces a new primary; nil without sentinels.
+    private var watch: SentinelWatch?
 
     init(url: RedisURL, settings: RedisSettings, eventLoop: any EventLoop, name: String, logger: Logger, user: any LinkUser) {
         self.url = url
@@ -64,7 +66,16 @@ final class LinkKeeper: LinkOwner {
         logger[metadataKey: "connection"] = "\(name)"
         logger[metadataKey: "redis"] = "\(url)"
         self.logger = logger
+        if case .sentinel(let service, _, _) = url.endpoint {
+            watch = SentinelWatch(
+                service: service, sentinels: url.sentinels(password: settings.sentinelPassword), settings: settings, eventLoop: eventLoop,
+                name: name, logger: logger
+            ) { [weak self] address in self?.primaryMoved(to: address) }
+        }
     }
+
+    /// The server of the last connection; nil for a Unix socket.
+    var server: ServerAddress? { dialler.server }
 
     var isStopped: Bool {
         if case .stopped = state { true } else { false }
@@ -74,7 +85,14 @@ final class LinkKeeper: LinkOwner {
     func run(_ waiter: CheckedContinuation<Void, Never>) {
         guard !isStopped else { return waiter.resume() }
         waiters.append(waiter)
-        if case .idle = state { connect() }
+        start()
+    }
+
+    /// Starts connecting.
+    func start() {
+        guard case .idle = state else { return }
+        watch?.start()
+        connect()
     }
 
     /// Closes the connection and stops reconnecting.
@@ -83,6 +101,8 @@ final class LinkKeeper: LinkOwner {
         let last = state
         state = .stopped
         attemptDeadline?.cancel()
+        watch?.stop()
+        dialler.stop()
         switch last {
         case .handshaking(let link, _), .up(let link): link.end(RedisError(.shutdown, "shut down"))
         case .backingOff(let timer): timer.cancel()
@@ -156,17 +176,36 @@ final class LinkKeeper: LinkOwner {
         if isReconnect { reconnects.increment() }
         if let began {
             let milliseconds = (NIODeadline.now() - began).nanoseconds / 1_000_000
-            logger.info("redis connection restored", metadata: ["away_ms": "\(milliseconds)", "attempts": "\(attempts)"])
+            var metadata: Logger.Metadata = ["away_ms": "\(milliseconds)", "attempts": "\(attempts)"]
+            if watch != nil, let server = dialler.server { metadata["primary"] = "\(server)" }
+            logger.info("redis connection restored", metadata: metadata)
         }
     }
 
     private func attemptExpired(_ number: Int) {
         guard attempt == number else { return }
+        dialler.stop()
         let error = RedisError(.timeout, "no connection within \(settings.connectTimeout.readable)")
         switch state {
         case .connecting: failed(error)
         case .handshaking(let link, _): link.end(error)
         case .idle, .up, .backingOff, .stopped: break
+        }
+    }
+
+    // MARK: Fail-over
+
+    /// Connects to another primary that a sentinel has announced, instead of waiting for the loss of the connection or for the next attempt.
+    private func primaryMoved(to address: ServerAddress) {
+        guard address != dialler.server else { return }
+        switch state {
+        case .idle, .stopped, .connecting: break
+        case .backingOff(let timer):
+            timer.cancel()
+            connect()
+        case .handshaking(let link, _), .up(let link):
+            logger.info("redis primary has changed", metadata: ["primary": "\(address)"])
+            link.end(RedisError(.connectionLost, "the sentinels have announced another primary: \(address)"))
         }
     }
 
@@ -177,8 +216,10 @@ final class LinkKeeper: LinkOwner {
         case .handshaking: failed(reason)
         case .up:
             // The login succeeded, so the server is reachable: reconnect quickly, because an interrupt may be on its way. If replies become
-            // unreadable soon after every connect, the back-off grows instead.
-            if reason.code != .protocolViolation || upSince + settings.backoff.upperBound <= .now() { backoff.reset() }
+            // unreadable soon after every connect, or the server executes no commands, the back-off grows instead.
+            if reason.code != .protocolViolation && reason.code != .unavailable || upSince + settings.backoff.upperBound <= .now() {
+                backoff.reset()
+            }
             scheduleReconnect()
             user.linkLost(reason)
             log(reason)

@@ -29,6 +29,12 @@ package final class RedisClient: Sendable {
     /// Closes the connection. Waiting commands, commands in flight and later commands fail with `.shutdown`.
     package func shutdown() { core.stop() }
 
+    /// Number of connections so far, with the current one. A changed number means that the server may be another one, or may have lost data.
+    package var connections: Int { status.connections.load(ordering: .acquiring) }
+
+    /// `host:port` of the server of the last connection, which changes with a fail-over; nil for a Unix socket and before a connection.
+    package var server: String? { status.server.withLock { $0?.description } }
+
     package var isConnected: Bool { status.isConnected.load(ordering: .acquiring) }
 
     /// Sends one command and waits for its reply. Cancelling the task does not end the wait; the timeout does.
@@ -55,15 +61,18 @@ package final class RedisClient: Sendable {
 
     /// Sends a pipeline without a task. `completion` runs on the event loop, exactly once; if nothing can be sent and the caller is on the
     /// event loop, it runs before this method returns.
+    /// - Parameter connection: the number of the only connection on which to send, see `connections`; the pipeline fails with `connectionLost`
+    ///   if there is another one. Nil for any.
     package func send(
-        _ pipeline: RedisPipeline, timeout: TimeAmount? = nil, completion: @escaping @Sendable (Result<[RESPValue], RedisError>) -> Void
+        _ pipeline: RedisPipeline, timeout: TimeAmount? = nil, onConnection connection: Int? = nil,
+        completion: @escaping @Sendable (Result<[RESPValue], RedisError>) -> Void
     ) {
         let deadline = NIODeadline.now() + (timeout ?? settings.commandTimeout)
         // Not always by `perform`: this form allocates no closure on the event loop.
         if eventLoop.inEventLoop {
-            core.onLoop.send(pipeline, deadline: deadline, completion: completion)
+            core.onLoop.send(pipeline, deadline: deadline, connection: connection, completion: completion)
         } else {
-            core.perform { $0.send(pipeline, deadline: deadline, completion: completion) }
+            core.perform { $0.send(pipeline, deadline: deadline, connection: connection, completion: completion) }
         }
     }
 

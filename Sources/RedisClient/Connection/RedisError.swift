@@ -5,7 +5,7 @@ package struct RedisError: Error, Sendable, Hashable, CustomStringConvertible {
     package enum Code: Sendable, Hashable {
         /// The URL is invalid or not supported.
         case invalidURL
-        /// There was no connection within the command's deadline. The command was not sent.
+        /// There was no connection within the command's deadline, or no server that executes commands. The command was not executed.
         case unavailable
         /// Too many commands are waiting or unanswered. The command was not sent.
         case overloaded

@@ -2,6 +2,8 @@ import NIOCore
 
 /// Timeouts and limits of Redis connections.
 package struct RedisSettings: Sendable {
+    /// Number of replicas that must have a submission, an interrupt or the end of a job before it is acknowledged; 0 for none.
+    package var waitReplicas = 0
     /// Timeout of one connection attempt, from name resolution to the end of the handshake.
     package var connectTimeout: TimeAmount = .seconds(5)
     /// Default timeout of a command, including the wait for a connection. If a sent command times out, the connection is closed.
@@ -14,6 +16,11 @@ package struct RedisSettings: Sendable {
     package var silence: TimeAmount = .seconds(5)
     /// CA file for rediss://; nil for the system's CAs.
     package var caFile: String?
+    /// PEM files of the client certificate's chain and of its key, for rediss:// servers that require one; both or none.
+    package var certificateFile: String?
+    package var keyFile: String?
+    /// The password of the sentinels; nil for none. The login in the URL is the one of the servers.
+    package var sentinelPassword: String?
     /// Maximum number of pipelines waiting for a connection. Further ones fail immediately with `.overloaded`.
     package var waitingMaximum = 10_000
     /// Maximum number of pipelines sent and not yet answered. Further ones fail immediately with `.overloaded`.

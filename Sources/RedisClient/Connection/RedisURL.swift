@@ -1,10 +1,12 @@
-/// The address and credentials of a Redis server: `redis://user:password@host:6379/0`, `rediss://…` (TLS), `unix:///path?db=0`.
+/// The address and credentials of a Redis server: `redis://user:password@host:6379/0`, `rediss://…` (TLS), `unix:///path?db=0`, or
+/// `redis+sentinel://user:password@host:26379,host:26379/service/0` for the primary that the sentinels name.
 package struct RedisURL: Sendable, Hashable, CustomStringConvertible {
     /// The network address of the server.
     enum Endpoint: Sendable, Hashable {
-        /// `host` without brackets.
-        case tcp(host: String, port: Int, tls: Bool)
+        case tcp(ServerAddress, tls: Bool)
         case unix(path: String)
+        /// `tls`: for the sentinels and the servers.
+        case sentinel(service: String, [ServerAddress], tls: Bool)
     }
 
     let endpoint: Endpoint
@@ -12,11 +14,18 @@ package struct RedisURL: Sendable, Hashable, CustomStringConvertible {
     let password: String?
     let database: Int
 
+    private init(endpoint: Endpoint, password: String?) {
+        self.endpoint = endpoint
+        self.password = password
+        user = nil
+        database = 0
+    }
+
     /// Parses a URL.
     /// - Throws: `.invalidURL`. The message never contains a part that may be the password.
     package init(_ text: String) throws(RedisError) {
         guard let separator = text.firstRange(of: "://") else {
-            throw Self.invalid("it does not begin with redis://, rediss:// or unix://")
+            throw Self.invalid("it does not begin with redis://, rediss://, unix://, redis+sentinel:// or rediss+sentinel://")
         }
         let scheme = text[..<separator.lowerBound].lowercased()
         let rest = text[separator.upperBound...]
@@ -29,7 +38,7 @@ package struct RedisURL: Sendable, Hashable, CustomStringConvertible {
             }
             let (login, address) = Self.splitLogin(authority)
             (user, password) = try Self.credentials(login)
-            endpoint = try Self.address(address, tls: scheme == "rediss")
+            endpoint = .tcp(try Self.address(address, port: 6379), tls: scheme == "rediss")
             database = try path.isEmpty || path == "/" ? 0 : Self.database(path.dropFirst())
         case "unix":
             let (authority, path, query) = Self.split(rest)
@@ -48,10 +57,30 @@ package struct RedisURL: Sendable, Hashable, CustomStringConvertible {
             } else {
                 database = 0
             }
-        case "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster":
-            throw Self.invalid("\(scheme):// is not supported yet; give the address of one server as redis://host:port")
+        case "redis+sentinel", "rediss+sentinel":
+            let (authority, path, query) = Self.split(rest)
+            guard query == nil else { throw Self.invalid("options after '?' are only supported by unix://") }
+            guard !path.contains("@") else {
+                throw Self.invalid("a '/', '?' or '#' in the user or password must be percent-encoded (%2F, %3F, %23)")
+            }
+            let (login, addresses) = Self.splitLogin(authority)
+            (user, password) = try Self.credentials(login)
+            var sentinels: [ServerAddress] = []
+            for address in addresses.split(separator: ",", omittingEmptySubsequences: false) {
+                sentinels.append(try Self.address(address, port: 26_379))
+            }
+            let parts = path.dropFirst().split(separator: "/", omittingEmptySubsequences: false)
+            guard let service = parts.first, !service.isEmpty, parts.count <= 2 else {
+                throw Self.invalid("the name of the service is missing: \(scheme)://host:port,host:port/service or …/service/database")
+            }
+            endpoint = .sentinel(service: try Self.decode(service, "service"), sentinels, tls: scheme == "rediss+sentinel")
+            database = try parts.count < 2 || parts[1].isEmpty ? 0 : Self.database(parts[1])
+        case "redis+cluster", "rediss+cluster":
+            throw Self.invalid(
+                "Redis Cluster (\(scheme)://) is not supported in this version; use one server (redis://host:port) or sentinels "
+                    + "(redis+sentinel://host:port,host:port/service)")
         default:
-            throw Self.invalid("the scheme must be redis://, rediss:// or unix://")
+            throw Self.invalid("the scheme must be redis://, rediss://, unix://, redis+sentinel:// or rediss+sentinel://")
         }
     }
 
@@ -59,12 +88,27 @@ package struct RedisURL: Sendable, Hashable, CustomStringConvertible {
     package var description: String {
         let login = user.map { $0 + "@" } ?? ""
         switch endpoint {
-        case .tcp(let host, let port, let tls):
-            let name = host.contains(":") ? "[\(host)]" : host
-            return "\(tls ? "rediss" : "redis")://\(login)\(name):\(port)/\(database)"
+        case .tcp(let address, let tls):
+            return "\(tls ? "rediss" : "redis")://\(login)\(address)/\(database)"
         case .unix(let path):
             return "unix://\(login)\(path)\(database == 0 ? "" : "?db=\(database)")"
+        case .sentinel(let service, let sentinels, let tls):
+            let addresses = sentinels.map(\.description).joined(separator: ",")
+            return "\(tls ? "rediss" : "redis")+sentinel://\(login)\(addresses)/\(service)/\(database)"
         }
+    }
+
+    var usesTLS: Bool {
+        switch endpoint {
+        case .tcp(_, let tls), .sentinel(_, _, let tls): tls
+        case .unix: false
+        }
+    }
+
+    /// The sentinels' own URLs; empty without sentinels.
+    func sentinels(password: String?) -> [RedisURL] {
+        guard case .sentinel(_, let addresses, let tls) = endpoint else { return [] }
+        return addresses.map { RedisURL(endpoint: .tcp($0, tls: tls), password: password) }
     }
 
     private static func invalid(_ reason: String) -> RedisError {
@@ -101,7 +145,8 @@ package struct RedisURL: Sendable, Hashable, CustomStringConvertible {
     }
 
     /// Decodes `host`, `host:port` or `[IPv6 address]:port`.
-    private static func address(_ text: Substring, tls: Bool) throws(RedisError) -> Endpoint {
+    /// - Parameter standard: the port if the text has none.
+    private static func address(_ text: Substring, port standard: Int) throws(RedisError) -> ServerAddress {
         var host = text
         var port: Substring?
         if text.hasPrefix("[") {
@@ -119,12 +164,12 @@ package struct RedisURL: Sendable, Hashable, CustomStringConvertible {
         }
         let name = try decode(host, "host")
         guard !name.isEmpty else { throw invalid("it has no host") }
-        guard let port, !port.isEmpty else { return .tcp(host: name, port: 6379, tls: tls) }
+        guard let port, !port.isEmpty else { return ServerAddress(host: name, port: standard) }
         guard port.utf8.allSatisfy({ (0x30...0x39).contains($0) }), let number = Int(port), (1...65535).contains(number) else {
             // The message does not quote the port: in redis://:secret/… it is part of a password.
             throw invalid("the port is not a number from 1 to 65535")
         }
-        return .tcp(host: name, port: number, tls: tls)
+        return ServerAddress(host: name, port: number)
     }
 
     private static func database(_ text: Substring) throws(RedisError) -> Int {

@@ -15,6 +15,12 @@ struct RequestQueue {
         let completion: CommandCore.Completion
         /// The expected reply to an ECHO that verifies the order of replies; nil for other requests.
         var mark: String?
+        /// The commands, to send them again when Redis did not execute them; nil for requests that are not repeated.
+        var commands: ByteBuffer?
+        /// The last reply that said that nothing was executed; nil before the first one.
+        var refusal: String?
+        /// Number of such replies so far.
+        var refusals = 0
     }
 
     /// The effect of a reply.
@@ -52,6 +58,14 @@ struct RequestQueue {
         waiting.append((request, buffer))
         waitingBytes += request.bytes
         return true
+    }
+
+    /// Adds a request again that Redis did not execute: before the requests that were not sent yet, behind other repeated ones. The limits
+    /// do not apply, because they applied to its first addition.
+    mutating func addAgain(_ request: Request, _ buffer: ByteBuffer) {
+        let index = waiting.firstIndex { $0.request.refusals == 0 } ?? waiting.endIndex
+        waiting.insert((request, buffer), at: index)
+        waitingBytes += request.bytes
     }
 
     /// Adds a request that the caller writes to the connection.

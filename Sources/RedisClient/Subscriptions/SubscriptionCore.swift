@@ -53,6 +53,9 @@ final class SubscriptionCore: LinkUser, ConnectionCore {
 
     func run(_ waiter: CheckedContinuation<Void, Never>) { keeper?.run(waiter) }
 
+    /// Starts connecting, without a waiter.
+    func start() { keeper?.start() }
+
     func stop() {
         guard !isStopped else { return }
         isStopped = true

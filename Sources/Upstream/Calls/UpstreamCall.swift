@@ -5,7 +5,8 @@ import Support
 
 /// One generation request to an upstream, from connecting until its result. Used on the event loop only.
 package final class UpstreamCall {
-    /// Maximum time to keep reading after a complete answer. A response that ends properly lets its connection be reused.
+    /// Maximum time to keep reading after a finish reason or an end mark, counted anew when more output follows. Usage may still come, and a
+    /// response that ends properly lets its connection be reused.
     private static let drainTime = Duration.seconds(1)
 
     /// Outlives its calls: it holds each call until the call ends.
@@ -24,10 +25,12 @@ package final class UpstreamCall {
     /// Decoded output that was not delivered to the receiver yet.
     private var batch = OutputBatch()
     private var hasConnected = false
-    private var hasAnswered = false
     private var reportedConnected = false
-    private var reportedAnswered = false
     private var drainTimer: LoopTimer?
+    private var isPaused = false
+
+    /// Whether the upstream said that the answer is over, so that no output is missed and the call ends by itself soon.
+    package var isDraining: Bool { drainTimer != nil }
 
     init(
         client: UpstreamClient, jobID: JobID, upstream: UpstreamConfiguration, adapter: any UpstreamAdapter, receiver: any UpstreamReceiver
@@ -51,15 +54,22 @@ package final class UpstreamCall {
     }
 
     /// Stops reading from the socket until `resumeReading` (back-pressure). Bytes that were read before are still delivered.
-    package func pauseReading() { if let transfer { client.setPaused(true, transfer) } }
+    package func pauseReading() {
+        isPaused = true
+        cancelDrain()
+        if let transfer { client.setPaused(true, transfer) }
+    }
 
     /// Continues reading from the socket.
-    package func resumeReading() { if let transfer { client.setPaused(false, transfer) } }
+    package func resumeReading() {
+        isPaused = false
+        if let decoder, decoder.isOver { startDrain() }
+        if let transfer { client.setPaused(false, transfer) }
+    }
 
     /// Cancels the timer, removes the transfer and releases all buffers.
     private func release() {
-        if let drainTimer { client.loop.cancel(drainTimer) }
-        drainTimer = nil
+        cancelDrain()
         if let transfer { client.remove(transfer) }
         client.sockets.callEnded(jobID.rawValue)
         transfer = nil
@@ -101,7 +111,6 @@ extension UpstreamCall: ExchangeDelegate {
         self.head = head
         client.metrics.answered(upstream.name, status: head.status)
         guard head.isSuccess else { return !(300..<400).contains(head.status) }
-        hasAnswered = true
         do throws(Failure) {
             decoder = try adapter.decoder(for: head)
             return true
@@ -131,15 +140,41 @@ extension UpstreamCall: ExchangeDelegate {
         // An interrupt shut the connection down from another thread. The worker's request to cancel this call is already queued on the
         // loop; further output and the connection error are dropped.
         if client.sockets.wasCut(jobID.rawValue) { return }
-        if let outcome, outcome.kind == .complete, failure == nil, let decoder {
-            do throws(Failure) { try decoder.finish(into: &batch) } catch { failure = error }
-        }
+        let hasOutput = batch.chunks > 0
+        if let outcome { finishAnswer(after: outcome) }
         guard reportProgress() else { return }
         if let failure { return end(failure) }
         if let outcome { return conclude(outcome) }
-        if let decoder, decoder.sawEndMark, drainTimer == nil {
-            drainTimer = client.loop.schedule(after: Self.drainTime) { [weak self] in self?.end(.complete) }
-        }
+        if let decoder, decoder.isOver, drainTimer == nil || hasOutput { startDrain() }
+    }
+
+    /// Decodes the end of the answer. A connection that broke after the answer was complete does no harm.
+    private func finishAnswer(after outcome: ExchangeOutcome) {
+        guard failure == nil, let decoder, outcome.kind == .complete || decoder.isOver else { return }
+        do throws(Failure) { try decoder.finish(into: &batch) } catch { failure = error }
+    }
+
+    /// Starts the time after which the answer ends although its connection stays open. Does nothing while reading is paused.
+    private func startDrain() {
+        cancelDrain()
+        guard !isPaused, receiver != nil else { return }
+        drainTimer = client.loop.schedule(after: Self.drainTime) { [weak self] in self?.drained() }
+    }
+
+    private func cancelDrain() {
+        if let drainTimer { client.loop.cancel(drainTimer) }
+        drainTimer = nil
+    }
+
+    /// Ends the answer as if its connection had been closed now.
+    private func drained() {
+        drainTimer = nil
+        if client.sockets.wasCut(jobID.rawValue) { return }
+        let outcome = ExchangeOutcome(kind: .complete)
+        finishAnswer(after: outcome)
+        guard reportProgress() else { return }
+        if let failure { return end(failure) }
+        conclude(outcome)
     }
 
     /// Delivers connection state and output to the receiver. Returns false if the receiver cancelled the call.
@@ -147,10 +182,6 @@ extension UpstreamCall: ExchangeDelegate {
         if hasConnected, !reportedConnected {
             reportedConnected = true
             receiver?.upstreamConnected()
-        }
-        if hasAnswered, !reportedAnswered {
-            reportedAnswered = true
-            receiver?.upstreamAnswered()
         }
         if !batch.isEmpty, let receiver {
             receiver.upstreamProduced(batch.outputs, chunks: batch.chunks)

@@ -2,8 +2,6 @@
 package protocol UpstreamReceiver: AnyObject {
     /// The connection is open and the request is about to be written; next is the wait for the first token.
     func upstreamConnected()
-    /// The head of a 2xx response has arrived.
-    func upstreamAnswered()
     /// Output has arrived.
     ///
     /// `outputs` is empty if the chunks held only fragments of tool calls: a tool call is delivered when complete, but its chunks count at

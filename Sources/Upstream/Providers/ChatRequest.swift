@@ -52,7 +52,7 @@ struct ChatRequest {
     init(_ original: JSONObject) throws(Failure) {
         try Self.rejectRepeatedMembers(original)
         try RequestRules.check(original)
-        let body = try Self.replacingDeprecatedMembers(original)
+        let body = try Self.replacingDeprecatedMembers(Conversation.normalized(original))
         self.body = body
         for member in body.members where !member.value.isNull {
             let (name, value) = (member.name, member.value)

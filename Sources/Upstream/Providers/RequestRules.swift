@@ -4,7 +4,8 @@ import JSONCodec
 /// Checks, URLs and headers shared by the requests of all dialects.
 enum RequestRules {
     /// Checks the members that every dialect requires.
-    /// - Throws: `invalid_request` if `model` or `messages` is missing, `unsupported_parameter` if `n` is not 1.
+    /// - Throws: `invalid_request` if `model` or `messages` is missing, `unsupported_parameter` if `n` is not 1 or for output that events do
+    ///   not carry: log probabilities, token ids, audio.
     static func check(_ body: JSONObject) throws(Failure) {
         guard let model = body["model"]?.string, !model.isEmpty else { throw Failure(.invalidRequest, "the request has no \"model\"") }
         guard let messages = body["messages"]?.array, !messages.isEmpty else {
@@ -12,6 +13,14 @@ enum RequestRules {
         }
         if let count = body["n"], !count.isNull, count.integer != 1 {
             throw Failure(.unsupportedParameter, "the request's \"n\" must be 1: a job has one answer")
+        }
+        for name in ["logprobs", "top_logprobs", "prompt_logprobs", "return_token_ids", "return_tokens_as_token_ids", "audio"] {
+            guard let value = body[name], !value.isNull, value != false, value.double != 0 else { continue }
+            throw Failure(
+                .unsupportedParameter, "the request's \"\(name)\" is not supported: answers consist of text, reasoning and tool calls")
+        }
+        if let value = body["modalities"], !value.isNull, value != ["text"], value != [] {
+            throw Failure(.unsupportedParameter, "the request's \"modalities\" must be [\"text\"]: answers consist of text")
         }
     }
 

@@ -14,23 +14,24 @@ protocol SpeechDecoder: AnyObject {
     func finish(into samples: inout [UInt8]) throws(Failure)
 }
 
-/// Decoder for raw samples, which are complete when the body has ended properly.
+/// Decoder for raw samples or a WAV file, which are complete when the body has ended properly.
 final class SampleDecoder: SpeechDecoder {
-    private var hasSamples = false
+    private var extractor = SampleExtractor()
     private var hasEnded = false
-    var isComplete: Bool { hasSamples && hasEnded }
+    var isComplete: Bool { extractor.hasSamples && hasEnded }
 
-    func receive(_ bytes: Span<UInt8>, into samples: inout [UInt8]) throws(Failure) {
-        hasSamples = hasSamples || !bytes.isEmpty
-        samples.append(copying: bytes)
+    func receive(_ bytes: Span<UInt8>, into samples: inout [UInt8]) throws(Failure) { try extractor.add(bytes, into: &samples) }
+
+    func finish(into samples: inout [UInt8]) throws(Failure) {
+        try extractor.finish(into: &samples)
+        hasEnded = true
     }
-
-    func finish(into samples: inout [UInt8]) throws(Failure) { hasEnded = true }
 }
 
 /// Decoder for DashScope's frames: base64 in `output.audio.data`, complete at the finish reason "stop".
 final class DashScopeSpeechDecoder: SpeechDecoder {
     private var parser = EventStreamParser()
+    private var extractor = SampleExtractor()
     private(set) var isComplete = false
 
     func receive(_ bytes: Span<UInt8>, into samples: inout [UInt8]) throws(Failure) {
@@ -45,6 +46,7 @@ final class DashScopeSpeechDecoder: SpeechDecoder {
     func finish(into samples: inout [UInt8]) throws(Failure) {
         guard !isComplete else { return }
         try parser.finish { (event) throws(Failure) in try self.read(event, into: &samples) }
+        if !isComplete { try extractor.finish(into: &samples) }
     }
 
     /// Decodes one frame. Frames after the finish reason are ignored.
@@ -58,11 +60,15 @@ final class DashScopeSpeechDecoder: SpeechDecoder {
             throw ProviderError(message: frame.message ?? "", code: frame.code).failureInsideStream(kind: .dashscope)
         }
         if let data = frame.audio, !data.isEmpty {
-            guard Base64.decode(data, into: &samples) else {
+            var audio: [UInt8] = []
+            guard Base64.decode(data, into: &audio) else {
                 throw Failure(.upstreamProtocol, "a frame of the speech stream contains invalid base64")
             }
+            try extractor.add(audio.span, into: &samples)
         }
-        isComplete = frame.finishReason == "stop"
+        guard frame.finishReason == "stop" else { return }
+        try extractor.finish(into: &samples)
+        isComplete = true
     }
 
     /// One frame of the stream.
@@ -109,7 +115,7 @@ final class DashScopeSpeechDecoder: SpeechDecoder {
 
 extension SpeechConfiguration.Kind {
     /// Returns the decoder for a 2xx response.
-    /// - Throws: `upstream_protocol` if the content type is not audio.
+    /// - Throws: `upstream_protocol` if the content type is not audio, or compressed audio.
     func decoder(for head: HTTPResponseHead) throws(Failure) -> any SpeechDecoder {
         let isStream = head.contentType == "text/event-stream"
         let isText = head.contentType.hasPrefix("text/") || head.contentType == "application/json"
@@ -118,6 +124,13 @@ extension SpeechConfiguration.Kind {
                 .upstreamProtocol,
                 "the speech upstream's response has content type \(head.contentType.cut(toBytes: 100)) instead of audio",
                 upstreamStatus: head.status)
+        }
+        let compressed = [
+            "mpeg", "mp3", "mpg", "mpeg3", "ogg", "opus", "aac", "aacp", "mp4", "m4a", "flac", "webm", "basic", "amr", "3gpp",
+        ]
+        let subtype = head.contentType.split(separator: "/").last.map { $0.hasPrefix("x-") ? $0.dropFirst(2) : $0 }
+        if self == .openai, let subtype, compressed.contains(String(subtype)) {
+            throw SampleExtractor.rejected(head.contentType.cut(toBytes: 100))
         }
         return self == .openai ? SampleDecoder() : DashScopeSpeechDecoder()
     }

@@ -10,28 +10,24 @@ struct OutputBatch {
     var isEmpty: Bool { outputs.isEmpty && chunks == 0 }
 
     /// Appends token counts, unless both are unknown.
-    mutating func appendUsage(promptTokens: Int?, completionTokens: Int?) {
+    mutating func appendUsage(promptTokens: Int?, completionTokens: Int?, details: TokenDetails = TokenDetails()) {
         guard promptTokens != nil || completionTokens != nil else { return }
-        outputs.append(.usage(promptTokens: promptTokens, completionTokens: completionTokens))
-    }
-
-    /// Appends the collected tool calls and the finish reason.
-    mutating func finish(_ reason: FinishReason, _ calls: [ToolCall]) {
-        for call in calls { outputs.append(.toolCall(call)) }
-        outputs.append(.finished(reason))
+        outputs.append(.usage(promptTokens: promptTokens, completionTokens: completionTokens, details: details))
     }
 }
 
 /// Decoder for the body of a 2xx response in one dialect. Its methods throw the failure that ends the call.
 protocol StreamDecoder: AnyObject {
-    /// Whether the answer is complete. Later data, including errors, does not change it.
+    /// Whether the answer is complete. Later data may add to it, but errors do not change it.
     var isComplete: Bool { get }
-    /// Whether the end mark was received. No more data is expected.
-    var sawEndMark: Bool { get }
+    /// Whether the upstream said that the answer is over, by a finish reason or an end mark. Little more is expected, and a connection that
+    /// stays open is not waited for.
+    var isOver: Bool { get }
 
     /// Decodes a part of the body and appends its output to the batch.
     func receive(_ bytes: Span<UInt8>, into batch: inout OutputBatch) throws(Failure)
-    /// Decodes what is left after the body has ended properly. `isComplete` then shows whether the answer was complete.
+    /// Decodes what is left and delivers the tool calls and the finish reason. Called once, when the body has ended properly or nothing more
+    /// is waited for. `isComplete` then shows whether the answer was complete.
     func finish(into batch: inout OutputBatch) throws(Failure)
 }
 

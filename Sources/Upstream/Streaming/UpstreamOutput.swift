@@ -7,7 +7,7 @@ package enum UpstreamOutput: Sendable, Hashable {
     /// A complete tool call whose arguments are valid JSON.
     case toolCall(ToolCall)
     /// Token counts reported by the upstream, cumulative over this request. The last one counts.
-    case usage(promptTokens: Int?, completionTokens: Int?)
+    case usage(promptTokens: Int?, completionTokens: Int?, details: TokenDetails = TokenDetails())
     case finished(FinishReason)
 }
 

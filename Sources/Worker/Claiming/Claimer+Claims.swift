@@ -17,7 +17,11 @@ extension Claimer {
                 continue
             }
             held.insert(EntryID(entry))
-            Task.immediate(executorPreference: consumer.executor) { await self.claim(entry, leaseExpired: leaseExpired) }
+            claimBegan()
+            Task.immediate(executorPreference: consumer.executor) {
+                await self.claim(entry, leaseExpired: leaseExpired)
+                self.claimEnded()
+            }
         }
         if !excess.isEmpty { Task { await self.putBack(excess) } }
     }
@@ -58,7 +62,7 @@ extension Claimer {
         guard case .claimed(let claim) = outcome else { return releaseSlot(of: entry) }
         metrics.claims.increment()
         if claim.attempt == 1 { metrics.waited(claim) }
-        pool.begin(claim, earlier: earlier, interrupt: interrupt) { self.released(entry) }
+        pool.begin(claim, earlier: earlier, interrupt: interrupt) { self.slotChanged($0, of: entry) }
     }
 
     /// Maximum bytes of a job that is parsed on the event loop. Larger ones would delay the claims and interrupts of others.
@@ -107,7 +111,8 @@ extension Claimer {
         var tries = 0
         while clock() - begun < lease {
             do {
-                let outcome = try await consumer.claim(job, entry: entry, leaseExpired: leaseExpired)
+                let outcome = try await consumer.claim(
+                    job, entry: entry, leaseExpired: leaseExpired, knownAttempt: pool.knownAttempt(of: job.id))
                 claimErrors.recovered(logger)
                 return outcome
             } catch {

@@ -27,8 +27,16 @@ actor Claimer: PinnedActor {
 
     /// Entries that occupy a slot: delivered to this process and not yet released.
     var held: Set<EntryID> = []
+    /// Those of `held` whose jobs wait for a limit of an upstream. Up to `waitingMaximum` of them occupy no slot.
+    private var waitingForLimits: Set<EntryID> = []
+    /// The worker keeps the waiting jobs in memory, so their number is limited.
+    private var waitingMaximum: Int { max(capacity, 64) }
     /// Jobs with a claim in progress, and the interrupt that arrived meanwhile, if any.
     var claiming: [JobID: Interrupt?] = [:]
+    /// Number of claims in progress.
+    private var openClaims = 0
+    /// Suspended `waitForClaims` calls.
+    private var waitingForClaims: [CheckedContinuation<Void, Never>] = []
     var isStopping = false
     /// Classes paused by an operator.
     private var paused: Set<JobClass> = []
@@ -71,9 +79,10 @@ actor Claimer: PinnedActor {
         self.clock = clock
     }
 
-    /// The number of occupied slots.
+    /// The number of jobs that this worker has, with those that wait for limits of upstreams.
     var inFlight: Int { held.count }
-    var free: Int { capacity - held.count }
+    /// The number of free slots.
+    var free: Int { capacity - held.count + min(waitingForLimits.count, waitingMaximum) }
     /// The classes that are not paused, highest priority first.
     var classes: [JobClass] { JobClass.allCases.filter { !paused.contains($0) } }
 
@@ -184,14 +193,28 @@ actor Claimer: PinnedActor {
 
     // MARK: calls from other types
 
-    /// Frees the slot of an entry that this worker no longer owns. Callable from any thread; returns before it is done.
-    nonisolated func released(_ entry: QueueEntry) {
-        consumer.eventLoop.execute { self.assumeIsolated { $0.releaseSlot(of: entry) } }
+    /// Takes note of how a job uses its slot. Callable from any thread; returns before it is done.
+    nonisolated func slotChanged(_ use: SlotUse, of entry: QueueEntry) {
+        consumer.eventLoop.execute {
+            self.assumeIsolated { claimer in
+                switch use {
+                case .occupied: claimer.waitingForLimits.remove(EntryID(entry))
+                case .waitsForLimit: claimer.waitingForLimits.insert(EntryID(entry))
+                case .released: return claimer.releaseSlot(of: entry)
+                }
+                claimer.wakeIfFree()
+            }
+        }
     }
 
     /// Frees the slot of an entry that this worker does not own.
     func releaseSlot(of entry: QueueEntry) {
         held.remove(EntryID(entry))
+        waitingForLimits.remove(EntryID(entry))
+        wakeIfFree()
+    }
+
+    private func wakeIfFree() {
         guard !waitingForSlot.isEmpty, free > 0 else { return }
         wake()
     }
@@ -214,6 +237,21 @@ actor Claimer: PinnedActor {
     func stop() {
         isStopping = true
         wake()
+    }
+
+    func claimBegan() { openClaims += 1 }
+
+    func claimEnded() {
+        openClaims -= 1
+        guard openClaims == 0 else { return }
+        for continuation in waitingForClaims { continuation.resume() }
+        waitingForClaims = []
+    }
+
+    /// Returns when no claim is in progress: each has passed its job to the pool or released its slot. After `stop` no further ones begin.
+    func waitForClaims() async {
+        guard openClaims > 0 else { return }
+        await withCheckedContinuation { waitingForClaims.append($0) }
     }
 
     /// Resumes all waits for a free slot.

@@ -47,6 +47,7 @@ extension Generation {
         call?.cancel()
         call = nil
         releasePass()
+        leaveLimits()
         isReading = true
         if let backoffTimer { context.loop.cancel(backoffTimer) }
         backoffTimer = nil

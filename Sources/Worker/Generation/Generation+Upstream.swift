@@ -9,8 +9,6 @@ import Upstream
 extension Generation: UpstreamReceiver {
     func upstreamConnected() { machine.connected() }
 
-    func upstreamAnswered() {}
-
     func upstreamProduced(_ outputs: [UpstreamOutput], chunks: Int) {
         guard isLive else {
             // A closed call delivers nothing, so this counter stays at 0. It is counted to make that observable.
@@ -41,7 +39,8 @@ extension Generation: UpstreamReceiver {
                 speech?.append(text)
             case .reasoning(let text): output.append(.reasoning(text))
             case .toolCall(let toolCall): output.append(.toolCall(toolCall))
-            case .usage(let prompt, let completion): machine.reported(promptTokens: prompt, completionTokens: completion)
+            case .usage(let prompt, let completion, let details):
+                machine.reported(promptTokens: prompt, completionTokens: completion, details: details)
             case .finished(let reason): machine.finished(reason)
             }
         }

@@ -40,15 +40,49 @@ extension Generation {
         proceed(output.replyLost())
     }
 
-    /// Processes the newest id of the event log after a lost or refused write; nil: the log does not exist.
-    func logRead(newest: EventID?) {
-        isReadingLog = false
+    /// Processes what Redis holds of the job, read after a lost or refused write.
+    /// - Parameter newest: the newest id in the log; nil if there is no log.
+    func validated(newest: EventID?) {
         guard stage != .over else { return }
-        proceed(output.reconcile(newest: newest))
+        proceed(output.reconcile(newest: newest), newest: newest)
+    }
+
+    /// Processes what Redis holds of the job, read by a renewal of its lease.
+    /// - Parameters:
+    ///   - newest: the newest id in the log; nil if there is no log.
+    ///   - connection: the number of the connection of the renewal.
+    func renewed(newest: EventID?, written: EventID, on connection: Int) {
+        guard stage != .over, self.connection != connection else { return }
+        self.connection = connection
+        // A write whose reply was lost is compared by itself.
+        guard !output.log.uncertain else { return }
+        if newest.map({ $0 >= written }) == true {
+            if !output.isEmpty || output.ending != nil || canBeHandedBack { request(.write(tokens: 0)) }
+        } else {
+            proceed(output.reconcile(newest: newest), newest: newest)
+        }
+    }
+
+    /// Writes the end of the job again, which Redis has lost.
+    func reopen(newest: EventID?) {
+        stage = .ending
+        proceed(output.reconcile(newest: newest), newest: newest)
+    }
+
+    /// Leaves the job to a new attempt, whose readers start again: the log lacks events that they were shown.
+    private func giveUp(newest: EventID?) {
+        context.logger.warning(
+            "Redis has lost output of a job; it starts again", metadata: claim.job.logMetadata(["attempt": "\(claim.attempt)"]))
+        stage = .handingBack
+        closeCall()
+        speech?.close()
+        cancelTimers()
+        output.abandon(newest: newest)
+        request(.handBack)
     }
 
     /// Continues after a write.
-    private func proceed(_ outcome: OutputWriter.Outcome) {
+    private func proceed(_ outcome: OutputWriter.Outcome, newest: EventID? = nil) {
         switch outcome {
         case .written:
             if output.unwrittenBytes < OutputLog.lowWater { resumeReading() }
@@ -57,7 +91,8 @@ extension Generation {
             stage = .over
             request(.removeEnded)
         case .endedElsewhere: request(.removeLost)
-        case .unconfirmed: request(.readLog)
+        case .unconfirmed: request(.validate)
+        case .outdated: giveUp(newest: newest)
         }
     }
 }

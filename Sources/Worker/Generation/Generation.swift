@@ -17,9 +17,9 @@ final class Generation {
         case running
         /// Generating was stopped; the hand-back follows as soon as the collected output is written. → ending (interrupted), over
         case handingBack
-        /// The terminal event is decided and being written. → over
+        /// The terminal event is decided and being written. → handingBack (Redis has lost output), over
         case ending
-        /// Ended, lost, handed back or abandoned: nothing more is read or written.
+        /// Ended, lost, handed back or abandoned: nothing more is read or written. → ending (Redis has lost the end)
         case over
     }
 
@@ -27,8 +27,8 @@ final class Generation {
     enum Request {
         /// Write the collected output with the next batch. `tokens`: received since the last request.
         case write(tokens: Int)
-        /// Read the newest id of the event log, then call `logRead` or `replyLost`.
-        case readLog
+        /// Read what Redis holds of the job, then call `validated` or `replyLost`.
+        case validate
         /// Read the interrupt key, then call `interruptChecked`.
         case readInterruptKey
         /// Hand the job back, if it can still be handed back.
@@ -42,8 +42,8 @@ final class Generation {
     let claim: Claim
     var id: JobID { claim.job.id }
     let context: GenerationContext
-    /// Called by the pool when this worker no longer owns the job.
-    let released: @Sendable () -> Void
+    /// Told by the pool and by the generation how the job uses a slot.
+    let slot: @Sendable (SlotUse) -> Void
     private let pool: (Generation, Request) -> Void
 
     var stage = Stage.running
@@ -54,6 +54,8 @@ final class Generation {
     var call: UpstreamCall?
     /// The permission for the current request.
     var pass: UpstreamGate.Pass?
+    /// The place among the jobs that wait for a limit of an upstream; nil while it does not wait.
+    private var waiter: UpstreamGate.Waiter?
     var speech: SpeechRun?
     /// False while reading from the upstream is paused by back pressure.
     var isReading = true
@@ -66,8 +68,12 @@ final class Generation {
     var isScheduled = false
     /// The next write is deferred.
     var isDeferred = false
-    /// The newest id of the log is being read. Belongs to the pool.
-    var isReadingLog = false
+    /// What Redis holds of the job is being read. Belongs to the pool.
+    var isValidating = false
+    /// The number of the connection to Redis on which the job was claimed or last validated. Nothing is written on another one.
+    var connection: Int
+    /// The terminal event was already in the log once.
+    var hasEnded = false
 
     /// Timeouts and timestamps of the job.
     var times: TimeLimits
@@ -78,14 +84,15 @@ final class Generation {
     ///   - candidates: the upstreams that serve the job's model, in order of preference.
     ///   - pool: carries out requests before it returns.
     init(
-        claim: Claim, candidates: [UpstreamRoute.Candidate], context: GenerationContext, released: @escaping @Sendable () -> Void,
+        claim: Claim, candidates: [UpstreamRoute.Candidate], context: GenerationContext, slot: @escaping @Sendable (SlotUse) -> Void,
         pool: @escaping (Generation, Request) -> Void
     ) {
         self.claim = claim
         self.context = context
         self.candidates = candidates
-        self.released = released
+        self.slot = slot
         self.pool = pool
+        connection = claim.connection
         machine = GenerationMachine(
             policy: GenerationMachine.Policy(
                 retries: context.settings.retries, backoff: context.settings.backoff, upstreams: candidates.count,
@@ -106,7 +113,9 @@ final class Generation {
     var upstreamName: String? { !times.hasFirstToken || candidates.isEmpty ? nil : candidates[machine.upstream].upstream.name }
 
     /// The lease renewal of this attempt, with its progress.
-    var renewal: LeaseRenewal { LeaseRenewal(id: id, entry: claim.entry, attempt: claim.attempt, progress: progress) }
+    var renewal: LeaseRenewal {
+        LeaseRenewal(id: id, entry: claim.entry, attempt: claim.attempt, progress: progress, written: output.log.written)
+    }
 
     /// The progress for the job record.
     var progress: JobProgress {
@@ -168,13 +177,16 @@ final class Generation {
 
     /// Sends the request to one upstream, if its breaker and limits permit.
     private func dial(_ candidate: UpstreamRoute.Candidate) {
-        switch context.gate.admit(candidate, isForced: machine.ignoresOpenBreaker, at: context.loop.now) {
-        case .admitted(let pass): self.pass = pass
-        case .refused(let wait):
-            perform(machine.refused(wait: wait, jitter: .random(in: 0.5...1)))
-            // The total timeout of the job also applies while it waits.
-            if machine.state == .backoff { startTimer() }
-            return
+        let waiter = self.waiter ?? UpstreamGate.Waiter { [weak self] in self?.limitMayAllow() }
+        switch context.gate.admit(candidate, isForced: machine.ignoresOpenBreaker, for: waiter, at: context.loop.now) {
+        case .admitted(let pass):
+            self.pass = pass
+            stopWaitingForLimit()
+        case .refused: return waitForUpstream(machine.refused(jitter: .random(in: 0.5...1)))
+        case .limited(let wait):
+            if self.waiter == nil { slot(.waitsForLimit) }
+            self.waiter = waiter
+            return waitForUpstream(machine.limited(wait: wait))
         }
         var body = claim.job.request
         body["model"] = .string(candidate.model)
@@ -189,6 +201,34 @@ final class Generation {
             releasePass()
             perform(machine.fail(error))
         }
+    }
+
+    /// Tries the next upstream, or backs off. The total timeout of the job also applies while it waits.
+    private func waitForUpstream(_ action: GenerationMachine.Action) {
+        perform(action)
+        if machine.state == .backoff { startTimer() }
+    }
+
+    /// Tries again before the back-off is over: it is this job's turn at an upstream.
+    private func limitMayAllow() {
+        guard let backoffTimer else { return }
+        context.loop.cancel(backoffTimer)
+        self.backoffTimer = nil
+        request(.readInterruptKey)
+    }
+
+    /// Leaves the queues of all limits and takes a slot again.
+    private func stopWaitingForLimit() {
+        guard waiter != nil else { return }
+        waiter = nil
+        slot(.occupied)
+    }
+
+    /// Leaves the queues of all limits, because the job ends or leaves this worker.
+    func leaveLimits() {
+        guard let waiter else { return }
+        context.gate.leave(waiter)
+        stopWaitingForLimit()
     }
 
     /// Continues after the interrupt key was read: ends the job, or sends the request.
@@ -206,7 +246,7 @@ final class Generation {
     func startTimer() {
         if let timer { context.loop.cancel(timer) }
         let now = context.loop.now
-        let limit = times.next(in: machine.state, isReading: isReading).at
+        let limit = times.next(in: machine.state, isReading: isReading && call?.isDraining != true).at
         timer = context.loop.schedule(after: .nanoseconds(Int64(limit > now ? limit - now : 0))) {
             self.timer = nil
             self.timerFired()
@@ -216,9 +256,12 @@ final class Generation {
     /// Fails the attempt or the job if a timeout has expired.
     private func timerFired() {
         guard stage == .running else { return }
-        let limit = times.next(in: machine.state, isReading: isReading)
+        let limit = times.next(in: machine.state, isReading: isReading && call?.isDraining != true)
         guard limit.at <= context.loop.now else { return startTimer() }
-        if limit.failure.code == .firstTokenTimeout, let pass { context.gate.failed(pass, .firstTokenTimeout, at: context.loop.now) }
+        // A job with a short time limit of its own must not open the circuit breaker for all others.
+        if limit.failure.code == .firstTokenTimeout, !times.hasShortenedFirstTokenTimeout, let pass {
+            context.gate.failed(pass, .firstTokenTimeout, at: context.loop.now)
+        }
         closeCall()
         if limit.failure.code == .firstTokenTimeout {
             perform(

@@ -64,6 +64,7 @@ struct GenerationMachine {
     /// As reported by the upstream, like the next one.
     private var promptTokens: Int?
     private var completionTokens: Int?
+    private var details = TokenDetails()
     private var finish: FinishReason?
     /// Number of chunks received when the upstream last reported its token count.
     private var chunksReported = 0
@@ -102,7 +103,8 @@ struct GenerationMachine {
         let unreported = chunks - chunksReported
         return Usage(
             promptTokens: promptTokens ?? policy.promptEstimate, completionTokens: (completionTokens ?? 0) + unreported,
-            estimated: promptTokens == nil || completionTokens == nil || unreported > 0)
+            estimated: promptTokens == nil || completionTokens == nil || unreported > 0,
+            cachedTokens: details.cached, reasoningTokens: details.reasoning)
     }
 
     /// Corrects the usage of earlier attempts after a crash. The recorded usage may be one renewal interval old or missing, so the usage
@@ -111,7 +113,7 @@ struct GenerationMachine {
         let cost = Self.bounded(cost)
         spent = Usage(
             promptTokens: max(spent.promptTokens, cost.promptTokens), completionTokens: max(spent.completionTokens, cost.completionTokens),
-            estimated: true)
+            estimated: true, cachedTokens: spent.cachedTokens, reasoningTokens: spent.reasoningTokens)
     }
 
     // MARK: events
@@ -148,19 +150,21 @@ struct GenerationMachine {
         return .dial(upstream)
     }
 
-    /// Handles a refused admission (open breaker or exhausted limits): tries the next upstream at once, and backs off after the last.
-    /// Does not count as a retry.
-    /// - Parameters:
-    ///   - wait: minimum wait.
-    ///   - jitter: factor of the back-off, 0.5 to 1.
-    mutating func refused(wait: Duration, jitter: Double) -> Action {
+    /// Handles an open breaker: tries the next upstream at once, and backs off after the last. Does not count as a retry.
+    /// - Parameter jitter: factor of the back-off, 0.5 to 1.
+    mutating func refused(jitter: Double) -> Action {
+        limited(wait: Backoff.bound(from: policy.backoff.lowerBound, to: .seconds(1), attempt: refusals) * jitter)
+    }
+
+    /// Handles an exhausted limit: tries the next upstream at once, and waits after the last. Does not count as a retry.
+    mutating func limited(wait: Duration) -> Action {
         if upstream + 1 < policy.upstreams {
             upstream += 1
             return .dial(upstream)
         }
         refusals += 1
         state = .backoff
-        return .backOff(max(wait, Backoff.bound(from: policy.backoff.lowerBound, to: .seconds(1), attempt: refusals - 1) * jitter))
+        return .backOff(wait)
     }
 
     /// The request was sent.
@@ -187,12 +191,15 @@ struct GenerationMachine {
 
     private static func bounded(_ usage: Usage) -> Usage {
         Usage(
-            promptTokens: bounded(usage.promptTokens), completionTokens: bounded(usage.completionTokens), estimated: usage.estimated)
+            promptTokens: bounded(usage.promptTokens), completionTokens: bounded(usage.completionTokens), estimated: usage.estimated,
+            cachedTokens: usage.cachedTokens.map(bounded), reasoningTokens: usage.reasoningTokens.map(bounded))
     }
 
     /// Stores token counts reported by the upstream, clamped; nil keeps the previous value.
-    mutating func reported(promptTokens: Int?, completionTokens: Int?) {
+    mutating func reported(promptTokens: Int?, completionTokens: Int?, details: TokenDetails = TokenDetails()) {
         self.promptTokens = promptTokens.map(Self.bounded) ?? self.promptTokens
+        self.details.cached = details.cached.map(Self.bounded) ?? self.details.cached
+        self.details.reasoning = details.reasoning.map(Self.bounded) ?? self.details.reasoning
         guard let completionTokens else { return }
         self.completionTokens = Self.bounded(completionTokens)
         chunksReported = chunks
@@ -278,6 +285,7 @@ struct GenerationMachine {
         chunksReported = 0
         promptTokens = nil
         completionTokens = nil
+        details = TokenDetails()
         sent = false
         finish = nil
     }

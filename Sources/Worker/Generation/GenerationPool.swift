@@ -5,6 +5,7 @@ import DequeModule
 import JobQueue
 import Logging
 import Support
+import Synchronization
 import Upstream
 
 /// The running generations of a worker: starts, interrupts, writes out and removes them.
@@ -28,14 +29,20 @@ import Upstream
 /// interrupt ends the job; the shut-down socket reports neither output nor an error until then. An interrupt for a job whose claim is in
 /// progress is kept by `Claimer` and passed to `begin`.
 actor GenerationPool: PinnedActor {
-    private nonisolated let loop: EpollLoop
-    private nonisolated let consumer: JobConsumer
+    nonisolated let loop: EpollLoop
+    nonisolated let consumer: JobConsumer
     private nonisolated let sockets: UpstreamSockets
-    private let context: GenerationContext
+    let context: GenerationContext
     /// The upstreams for jobs that start from now on.
     private var route: UpstreamRoute
 
-    private(set) var generations: [JobID: Generation] = [:]
+    var generations: [JobID: Generation] = [:]
+    /// Jobs that ended here in the last lease, oldest first. Redis may lose their end, which is written again then.
+    var ended: Deque<(generation: Generation, at: UInt64)> = []
+    /// The newest attempts of the jobs that run here or are in `ended`.
+    private nonisolated let attempts = Mutex<[JobID: Int]>([:])
+    /// Maximum number of jobs in `ended`.
+    private static let endedMaximum = 2_000
     private var waitingForEmpty: [CheckedContinuation<Void, Never>] = []
 
     private var schedule = OutputSchedule()
@@ -66,11 +73,12 @@ actor GenerationPool: PinnedActor {
     /// - Parameters:
     ///   - earlier: the event log of earlier attempts; empty for the first one.
     ///   - interrupt: an interrupt that arrived during the claim.
-    ///   - released: called once, on the loop, when this worker no longer owns the job; not called by `abandon`.
+    ///   - slot: called on the loop whenever the job's use of a slot changes. The last call is `released`, when this worker no longer owns the
+    ///     job; `abandon` does not call it.
     nonisolated func begin(
-        _ claim: Claim, earlier: [LoggedEvent], interrupt: Interrupt?, released: @escaping @Sendable () -> Void
+        _ claim: Claim, earlier: [LoggedEvent], interrupt: Interrupt?, slot: @escaping @Sendable (SlotUse) -> Void
     ) {
-        onLoop { $0.start(claim, earlier: earlier, interrupt: interrupt, released: released) }
+        onLoop { $0.start(claim, earlier: earlier, interrupt: interrupt, slot: slot) }
     }
 
     /// Interrupts a job; does nothing for one that does not run here. The upstream connection that is being read from, if any, is shut down
@@ -89,6 +97,9 @@ actor GenerationPool: PinnedActor {
         }
     }
 
+    /// The newest attempt of a job that runs here or has ended here recently; 0 for none.
+    nonisolated func knownAttempt(of id: JobID) -> Int { attempts.withLock { $0[id] ?? 0 } }
+
     /// Runs `body` on the loop, after what this thread has queued before.
     ///
     /// `EpollLoop` is the actor's executor and runs its closures on the thread of its jobs, so isolation can be assumed in them. Only here and
@@ -100,16 +111,17 @@ actor GenerationPool: PinnedActor {
     // MARK: starting and removing jobs
 
     private func start(
-        _ claim: Claim, earlier: [LoggedEvent], interrupt: Interrupt?, released: @escaping @Sendable () -> Void
+        _ claim: Claim, earlier: [LoggedEvent], interrupt: Interrupt?, slot: @escaping @Sendable (SlotUse) -> Void
     ) {
         // An older attempt in this worker lost its lease without noticing.
         if let old = generations[claim.job.id] {
-            guard old.claim.attempt < claim.attempt else { return }
+            guard old.claim.attempt < claim.attempt else { return slot(.released) }
             old.ownershipLost()
         }
+        attempts.withLock { $0[claim.job.id] = claim.attempt }
         let model = claim.job.model ?? context.settings.defaultModel
         let generation = Generation(
-            claim: claim, candidates: route.candidates(for: model), context: context, released: released
+            claim: claim, candidates: route.candidates(for: model), context: context, slot: slot
         ) { generation, request in
             self.carryOut(request, of: generation)
         }
@@ -122,21 +134,30 @@ actor GenerationPool: PinnedActor {
         case .write(let tokens):
             schedule.count(tokens)
             scheduleBatch(schedule.add(generation, now: loop.now))
-        case .readLog: readLog(of: generation)
+        case .validate: validate(generation)
         case .readInterruptKey:
             let id = generation.id
             Task { await checkInterrupt(of: id) }
         case .handBack:
             let id = generation.id
             Task { await handBack(id) }
+        case .removeEnded where consumer.waitsForReplicas:
+            let (id, attempt) = (generation.id, generation.claim.attempt)
+            consumer.whenReplicated { self.onLoop { $0.removeEnded(id, attempt: attempt) } }
         case .removeEnded: removeEnded(generation)
         case .removeLost: removeLost(generation)
         }
     }
 
+    /// Removes a generation after replicas have its terminal event.
+    private func removeEnded(_ id: JobID, attempt: Int) {
+        guard let generation = generations[id], generation.claim.attempt == attempt else { return }
+        removeEnded(generation)
+    }
+
     /// Removes a generation after its terminal event was written.
     private func removeEnded(_ generation: Generation) {
-        if let ending = generation.ending {
+        if let ending = generation.ending, !generation.hasEnded {
             context.metrics.finished(ending)
             context.logger.info(
                 "job ended",
@@ -144,21 +165,40 @@ actor GenerationPool: PinnedActor {
                     "state": "\(ending.type)", "attempt": "\(generation.claim.attempt)", "tokens": "\(generation.usage.completionTokens)",
                 ]))
         }
-        remove(generation)
+        generation.hasEnded = true
+        remove(generation, isEnded: true)
     }
 
     /// Stops and removes a generation: another attempt owns the job, it ended elsewhere, or Redis no longer has it.
-    private func removeLost(_ generation: Generation) {
+    func removeLost(_ generation: Generation) {
         generation.ownershipLost()
         remove(generation)
     }
 
     /// Removes a generation and releases its slot.
-    private func remove(_ generation: Generation) {
+    func remove(_ generation: Generation, isEnded: Bool = false) {
         guard generations[generation.id] === generation else { return }
         generations[generation.id] = nil
-        generation.released()
+        if isEnded { remember(generation) } else { forget(generation) }
+        generation.slot(.released)
         if generations.isEmpty { stopWaiting() }
+    }
+
+    /// Keeps an ended generation for a lease, and forgets older ones.
+    private func remember(_ generation: Generation) {
+        let now = loop.now
+        ended.append((generation, now))
+        let lease = consumer.settings.lease.timeoutNanoseconds
+        while let oldest = ended.first, ended.count > Self.endedMaximum || now &- oldest.at > lease {
+            ended.removeFirst()
+            forget(oldest.generation)
+        }
+    }
+
+    /// Forgets the attempt of a generation, unless a newer one or a reopened one is known.
+    private func forget(_ generation: Generation) {
+        guard generations[generation.id] == nil else { return }
+        attempts.withLock { if $0[generation.id] == generation.claim.attempt { $0[generation.id] = nil } }
     }
 
     /// Closes all upstream connections. The jobs are handed back once Redis has accepted their collected output.
@@ -188,24 +228,6 @@ actor GenerationPool: PinnedActor {
         waitingForEmpty = []
     }
 
-    // MARK: leases
-
-    /// The lease renewals of all running jobs.
-    func renewals() -> [LeaseRenewal] { generations.values.map(\.renewal) }
-
-    /// Applies the replies of a renewal: interrupts jobs with an interrupt key and stops lost ones.
-    func apply(_ answers: [(LeaseRenewal, LeaseAnswer)]) {
-        for (renewal, answer) in answers {
-            guard let generation = generations[renewal.id], generation.claim.attempt == renewal.attempt else { continue }
-            switch answer {
-            case .kept: break
-            case .interrupted(let interrupt): generation.interrupted(interrupt, receivedAt: loop.now)
-            // A job that is ending may have ended meanwhile; the reply to its terminal event decides.
-            case .lost: if generation.stage != .ending { removeLost(generation) }
-            }
-        }
-    }
-
     // MARK: writing
 
     /// Arranges that the next batch is written when `schedule` says.
@@ -225,12 +247,18 @@ actor GenerationPool: PinnedActor {
     /// Writes the output of all due generations in one batch.
     private func writeBatch() {
         let due = schedule.beginBatch(at: loop.now)
+        let connection = consumer.connections
         defer { scheduleBatch(schedule.endBatch(now: loop.now)) }
         var batch = OutputBatch()
         var parts: [(generation: Generation, part: OutputBatch.Part)] = []
         parts.reserveCapacity(due.count)
         for generation in due {
             generation.isScheduled = false
+            // Redis may hold older data on a new connection. The comparison schedules the next write.
+            guard generation.connection == connection else {
+                if generation.stage != .over { validate(generation) }
+                continue
+            }
             let part = generation.write(to: &batch)
             if !part.isEmpty { parts.append((generation, part)) }
         }
@@ -238,7 +266,7 @@ actor GenerationPool: PinnedActor {
         let number = nextBatch
         nextBatch += 1
         batches.append((number, parts))
-        consumer.write(batch) { [loop] reply in
+        consumer.write(batch, onConnection: connection) { [loop] reply in
             loop.execute { self.assumeIsolated { $0.received(reply, toBatch: number) } }
         }
     }
@@ -253,67 +281,5 @@ actor GenerationPool: PinnedActor {
             return
         }
         for (generation, part) in parts { generation.received(replies.next(part)) }
-    }
-
-    // MARK: single requests to Redis
-
-    /// Reads the newest id of a job's event log after a lost or refused write.
-    private func readLog(of generation: Generation) {
-        guard !generation.isReadingLog else { return }
-        generation.isReadingLog = true
-        // The first read is immediate, because a fenced attempt must stop now. Later ones are delayed up to about 1 s: Redis rejects
-        // writes.
-        let failures = generation.failedWrites
-        let wait = Duration.milliseconds(failures <= 1 ? 0 : min(1_000, 10 << min(failures, 7)))
-        let id = generation.id
-        _ = loop.schedule(after: wait) {
-            Task { await self.readLog(of: id) }
-        }
-    }
-
-    private func readLog(of id: JobID) async {
-        guard let generation = generations[id] else { return }
-        do {
-            generation.logRead(newest: try await consumer.newestEvent(of: id))
-        } catch {
-            generation.isReadingLog = false
-            generation.replyLost()
-        }
-    }
-
-    /// Reads the interrupt key, retrying every 200 ms while Redis is unreachable.
-    private func checkInterrupt(of id: JobID) async {
-        while let generation = generations[id], generation.stage != .over {
-            do {
-                return generation.interruptChecked(try await consumer.interrupt(of: id))
-            } catch {
-                // Redis is unreachable, which its connection logs. No request is sent without this check; if the lease expires first, the
-                // job is handed back.
-                await pause(.milliseconds(200))
-            }
-        }
-    }
-
-    /// Hands a job back, retrying every 200 ms.
-    private func handBack(_ id: JobID) async {
-        while let generation = generations[id], generation.canBeHandedBack {
-            do {
-                let isHandedBack = try await consumer.handBack(generation.renewal)
-                context.logger.info(
-                    isHandedBack ? "job handed back" : "job was taken over before it could be handed back",
-                    metadata: generation.claim.job.logMetadata)
-                context.metrics.handBacks.increment()
-                generation.close()
-                return remove(generation)
-            } catch {
-                await pause(.milliseconds(200))
-            }
-        }
-    }
-
-    private func pause(_ duration: Duration) async {
-        await withCheckedContinuation { continuation in
-            _ = loop.schedule(after: duration) { continuation.resume() }
-        }
     }
 }

@@ -10,6 +10,8 @@ struct TimeLimits {
     private let claimedMilliseconds: Int
     private let total: Duration
     private let firstToken: Duration
+    /// Whether the job's first-token timeout is shorter than the worker's. When it expires, that says nothing about the upstream.
+    let hasShortenedFirstTokenTimeout: Bool
     private let idle: Duration
     /// The job's `deadline_ms` converted to this clock.
     private let deadline: UInt64?
@@ -26,6 +28,7 @@ struct TimeLimits {
         let job = claim.job
         total = job.totalTimeoutMilliseconds.map { .milliseconds($0) } ?? settings.totalTimeout
         firstToken = job.firstTokenTimeoutMilliseconds.map { .milliseconds($0) } ?? settings.firstTokenTimeout
+        hasShortenedFirstTokenTimeout = firstToken < settings.firstTokenTimeout
         idle = job.idleTimeoutMilliseconds.map { .milliseconds($0) } ?? settings.idleTimeout
         deadline = job.deadlineMilliseconds.map { milliseconds in
             // At most 100 years: the nanoseconds of a longer time would overflow.
@@ -70,7 +73,8 @@ struct TimeLimits {
     /// The next timeout to expire, and its failure.
     /// - Parameters:
     ///   - state: selects the timeouts that apply.
-    ///   - isReading: false while reading is paused by back pressure; the idle timeout does not apply then.
+    ///   - isReading: false while no output is waited for: reading is paused by back pressure, or the answer is over. The first-token and
+    ///     idle timeouts do not apply then.
     func next(in state: GenerationMachine.State, isReading: Bool) -> (at: UInt64, failure: Failure) {
         var next = (at: claimedAt &+ total.timeoutNanoseconds, failure: Failure(.totalTimeout, "the job took longer than \(total)"))
         func consider(_ at: UInt64, _ code: FailureCode, _ message: @autoclosure () -> String) {
@@ -78,7 +82,7 @@ struct TimeLimits {
         }
         if let deadline { consider(deadline, .deadlineExceeded, "the job's deadline passed while it ran") }
         switch state {
-        case .connecting, .waiting:
+        case .connecting where isReading, .waiting where isReading:
             consider(dialledAt &+ firstToken.timeoutNanoseconds, .firstTokenTimeout, "the upstream sent no token within \(firstToken)")
         case .streaming where isReading:
             consider(lastOutputAt &+ idle.timeoutNanoseconds, .idleTimeout, "the upstream sent nothing for \(idle)")

@@ -84,7 +84,8 @@ actor LeaseRenewer: PinnedActor {
         Task { await self.pool.handBackAll() }
     }
 
-    /// Renews all leases and carries out the interrupts found with them. Also called after a resubscription. Concurrent calls are merged.
+    /// Renews all leases, carries out the interrupts found with them, and compares the jobs with what Redis holds. Also called after a
+    /// resubscription and a reconnect. Concurrent calls are merged.
     func renew() async {
         guard !rounds.isStopped else { return }
         guard !isRenewing else {
@@ -102,14 +103,15 @@ actor LeaseRenewer: PinnedActor {
     /// Renews the leases by partition in groups; without running jobs only checks that Redis responds.
     private func renewOnce() async {
         let sentAt = clock()
-        let renewals = await pool.renewals()
+        let connection = consumer.connections
+        let renewals = await pool.renewals(connection: connection)
         do {
             for (_, group) in Dictionary(grouping: renewals, by: \.entry.partition) {
                 for start in stride(from: 0, to: group.count, by: Self.renewedAtOnce) {
                     let some = Array(group[start..<min(start + Self.renewedAtOnce, group.count)])
-                    let answers = try await consumer.renew(some)
-                    metrics.leasesRenewed.increment(by: answers.count { $0 == .kept })
-                    await pool.apply(Array(zip(some, answers)))
+                    let reports = try await consumer.validate(some)
+                    metrics.leasesRenewed.increment(by: reports.count { $0.answer == .kept })
+                    await pool.apply(Array(zip(some, reports)), connection: connection)
                 }
             }
             if renewals.isEmpty { try await consumer.ping() }
@@ -156,7 +158,12 @@ actor LeaseRenewer: PinnedActor {
     private func sweep() async {
         do {
             let swept = try await consumer.sweepConsumers()
-            if !swept.isEmpty { logger.info("removed consumers of dead workers", metadata: ["consumers": "\(swept.count)"]) }
+            if !swept.removed.isEmpty {
+                logger.info("removed consumers of dead workers", metadata: ["consumers": "\(swept.removed.count)"])
+            }
+            if swept.restored > 0 {
+                logger.warning("restored queue entries whose consumer had been deleted", metadata: ["entries": "\(swept.restored)"])
+            }
         } catch {
             logger.debug("consumer sweep failed", metadata: ["error": "\(error)"])
         }

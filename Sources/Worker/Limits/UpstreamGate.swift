@@ -1,4 +1,5 @@
 import Contract
+import DequeModule
 import Logging
 import Upstream
 
@@ -6,6 +7,8 @@ import Upstream
 ///
 /// Not thread-safe: used on the upstream loop only. An unreachable upstream opens its own breaker. Errors of a reachable one count for
 /// the requested model only, because the other models may work.
+///
+/// Jobs that wait for a limit are served in order of arrival: a newcomer is refused while others wait.
 final class UpstreamGate {
     /// Permission for one request; must be returned with `release`.
     final class Pass {
@@ -26,9 +29,25 @@ final class UpstreamGate {
 
     enum Admission {
         case admitted(Pass)
-        /// Includes the minimum time to wait.
-        case refused(Duration)
+        /// A circuit breaker is open.
+        case refused
+        /// A limit is exhausted, or others wait for it. Includes the time after which to try again; the waiter is called earlier if its turn
+        /// comes.
+        case limited(Duration)
     }
+
+    /// A job's place among those that wait for the limits of upstreams.
+    final class Waiter {
+        /// Called when it is this job's turn to try again. Must not call the gate before it returns.
+        fileprivate let wake: () -> Void
+        /// The upstreams in whose queues it waits.
+        fileprivate var upstreams: [String] = []
+
+        init(wake: @escaping () -> Void) { self.wake = wake }
+    }
+
+    /// Time after which a waiting job tries again, unless its turn comes before.
+    private static let waiting = Duration.seconds(1)
 
     /// The state of one upstream.
     private struct Entry {
@@ -37,6 +56,8 @@ final class UpstreamGate {
         var models: [String: CircuitBreaker] = [:]
         var running = 0
         var bucket: TokenBucket?
+        /// The jobs that wait for a limit, in order of arrival.
+        var waiting: Deque<Waiter> = []
         /// The breaker state last written to the metrics; nil before the first.
         var publishedLevel: Int?
 
@@ -59,11 +80,30 @@ final class UpstreamGate {
     /// Admits a request if breakers and limits allow it.
     /// - Parameters:
     ///   - isForced: ignores open breakers, but not the limits; for a job that has already backed off and has no other upstream left.
+    ///   - waiter: the job's place in the queue of a limit, which it keeps until it is admitted or calls `leave`.
     ///   - now: CLOCK_MONOTONIC ns.
-    func admit(_ candidate: UpstreamRoute.Candidate, isForced: Bool, at now: UInt64) -> Admission {
+    func admit(_ candidate: UpstreamRoute.Candidate, isForced: Bool, for waiter: Waiter, at now: UInt64) -> Admission {
+        let admission = decide(candidate, isForced: isForced, for: waiter, at: now)
+        let name = candidate.upstream.name
+        switch admission {
+        case .admitted:
+            leave(waiter)
+            // The limit may allow more than one at a time.
+            wakeFirst(of: name)
+        case .limited:
+            guard !waiter.upstreams.contains(name) else { break }
+            waiter.upstreams.append(name)
+            entries[name]?.waiting.append(waiter)
+        case .refused: break
+        }
+        return admission
+    }
+
+    private func decide(_ candidate: UpstreamRoute.Candidate, isForced: Bool, for waiter: Waiter, at now: UInt64) -> Admission {
         var entry = entries[candidate.upstream.name] ?? Entry()
         defer { store(entry, of: candidate.upstream.name) }
-        if let limit = candidate.upstream.concurrency, entry.running >= limit { return .refused(.milliseconds(20)) }
+        if let first = entry.waiting.first, first !== waiter { return .limited(Self.waiting) }
+        if let limit = candidate.upstream.concurrency, entry.running >= limit { return .limited(Self.waiting) }
         let upstream = entry.breaker.admit(at: now)
         let model = upstream == .refused ? .refused : entry.models[candidate.model]?.admit(at: now) ?? .pass
         let isRefused = model == .refused && !isForced
@@ -75,7 +115,7 @@ final class UpstreamGate {
         guard !isRefused, wait == nil else {
             if upstream == .probe { entry.breaker.probeAbandoned(at: now) }
             if model == .probe { entry.models[candidate.model]?.probeAbandoned(at: now) }
-            return .refused(wait ?? .zero)
+            return wait.map { .limited($0) } ?? .refused
         }
         entry.running += 1
         return .admitted(Pass(candidate, probesUpstream: upstream == .probe, probesModel: model == .probe))
@@ -130,10 +170,29 @@ final class UpstreamGate {
             if pass.probesModel { entry.models[pass.model]?.probeAbandoned(at: now) }
         }
         store(entry, of: pass.upstream)
+        wakeFirst(of: pass.upstream)
     }
 
+    /// Gives up a job's place in all queues. Does nothing if it does not wait.
+    func leave(_ waiter: Waiter) {
+        let upstreams = waiter.upstreams
+        waiter.upstreams = []
+        for name in upstreams {
+            guard let index = entries[name]?.waiting.firstIndex(where: { $0 === waiter }) else { continue }
+            entries[name]?.waiting.remove(at: index)
+            if index == 0 { wakeFirst(of: name) }
+        }
+    }
+
+    private func wakeFirst(of upstream: String) { entries[upstream]?.waiting.first?.wake() }
+
     /// Removes the state of all upstreams except these.
-    func removeAll(except names: Set<String>) { entries = entries.filter { names.contains($0.key) } }
+    func removeAll(except names: Set<String>) {
+        for (name, entry) in entries where !names.contains(name) {
+            for waiter in entry.waiting { waiter.upstreams.removeAll { $0 == name } }
+            entries[name] = nil
+        }
+    }
 
     /// Stores an entry and publishes its breaker state if it changed.
     private func store(_ entry: Entry, of upstream: String) {
@@ -153,35 +212,4 @@ final class UpstreamGate {
     }
 
     private static func facts(_ pass: Pass) -> Logger.Metadata { ["upstream": "\(pass.upstream)", "model": "\(pass.model)"] }
-}
-
-/// A token bucket that limits requests per minute. It starts full and is refilled evenly. Pure state; the caller passes the time.
-struct TokenBucket: Equatable {
-    private(set) var perMinute: Int
-    private var tokens: Double
-    private var filledAt: UInt64
-
-    /// - Parameters:
-    ///   - perMinute: capacity and refill rate; must be at least 1.
-    ///   - now: CLOCK_MONOTONIC ns.
-    init(perMinute: Int, now: UInt64) {
-        self.perMinute = perMinute
-        tokens = Double(perMinute)
-        filledAt = now
-    }
-
-    /// Takes one token.
-    /// - Returns: nil on success, else the time until the next token is available.
-    mutating func take(at now: UInt64) -> Duration? {
-        let rate = Double(perMinute) / 60_000_000_000
-        if now > filledAt {
-            tokens = min(Double(perMinute), tokens + Double(now - filledAt) * rate)
-            filledAt = now
-        }
-        guard tokens < 1 else {
-            tokens -= 1
-            return nil
-        }
-        return .nanoseconds(Int64(((1 - tokens) / rate).rounded(.up)))
-    }
 }

@@ -1,4 +1,5 @@
 import Contract
+import DequeModule
 import JobQueue
 
 /// Buffer of a job's events between the upstream and the event log: pending, in flight, and written. No I/O.
@@ -12,8 +13,29 @@ struct OutputLog {
     /// Unwritten bytes below which reading is resumed.
     static let lowWater = 64 << 10
 
+    /// What a comparison with the log in Redis has shown.
+    enum Comparison: Equatable {
+        /// The log holds all acknowledged events, or all that it lacks can be written again.
+        case matches
+        /// The log lacks acknowledged events that are no longer known here: Redis has come back with older data.
+        case outdated
+        /// A newer attempt has written to the log.
+        case superseded
+    }
+
+    /// Maximum bytes of acknowledged events that are kept to be written again. Redis loses the last second or so in a restart or a fail-over;
+    /// this is several seconds of a fast text.
+    static let recentMaximum = 32 << 10
+
     /// Id of the newest event known to be in Redis.
     private(set) var written: EventID
+    /// Id of the newest entry of the log, as of the last write or comparison; nil if the log is missing.
+    private var logEnd: EventID?
+    /// Id of the newest event that was given one. Readers may have seen it, so that no other event gets this id.
+    private(set) var newest: EventID
+    /// The last acknowledged events.
+    private var recent: Deque<(id: EventID, json: [UInt8])> = []
+    private var recentBytes = 0
     /// Events of the current write.
     private(set) var inFlight: [(id: EventID, json: [UInt8])] = []
     /// The reply to the current write was lost: its events may or may not be in Redis.
@@ -29,7 +51,11 @@ struct OutputLog {
     private(set) var totalBytes = 0
 
     /// - Parameter attempt: the attempt; the claim script has already written its `started` event.
-    init(attempt: Int) { written = EventID(attempt: attempt, sequence: 0) }
+    init(attempt: Int) {
+        written = EventID(attempt: attempt, sequence: 0)
+        newest = written
+        logEnd = written
+    }
 
     /// `inFlight` holds the rest of a write whose reply was lost, and must be written again.
     private var repeatDue = false
@@ -40,8 +66,8 @@ struct OutputLog {
     var hasPending: Bool { !pending.isEmpty || !tail.isEmpty }
     /// Whether no write is waiting for its reply.
     var canWrite: Bool { !uncertain && (inFlight.isEmpty || repeatDue) }
-    /// Id of the newest event that was given one.
-    var newest: EventID { inFlight.last?.id ?? written }
+    /// Id of the entry that precedes the next event in the log; nil if the log is missing.
+    var previous: EventID? { inFlight.last?.id ?? logEnd }
 
     /// Adds an event; consecutive text is merged.
     mutating func append(_ event: GenerationEvent) {
@@ -87,7 +113,7 @@ struct OutputLog {
         }
         closeTail()
         guard inFlight.isEmpty, !pending.isEmpty else { return [] }
-        var id = written
+        var id = newest
         unwrittenBytes = 0
         for event in pending {
             id = id.next
@@ -95,6 +121,7 @@ struct OutputLog {
             inFlight.append((id, json))
             unwrittenBytes += json.count
         }
+        newest = id
         totalBytes += unwrittenBytes
         pending.removeAll(keepingCapacity: true)
         return inFlight
@@ -102,28 +129,68 @@ struct OutputLog {
 
     /// The current write succeeded.
     mutating func confirmWrite() {
-        guard let last = inFlight.last else { return }
-        for event in inFlight { unwrittenBytes -= event.json.count }
-        written = last.id
-        inFlight.removeAll(keepingCapacity: true)
+        guard !inFlight.isEmpty else { return }
+        acknowledge(inFlight.count)
         uncertain = false
+    }
+
+    /// Moves the first events of the current write to the acknowledged ones.
+    private mutating func acknowledge(_ count: Int) {
+        for event in inFlight.prefix(count) {
+            unwrittenBytes -= event.json.count
+            recent.append(event)
+            recentBytes += event.json.count
+            written = event.id
+            logEnd = event.id
+        }
+        while recentBytes > Self.recentMaximum, let oldest = recent.popFirst() { recentBytes -= oldest.json.count }
+        if count == inFlight.count { inFlight.removeAll(keepingCapacity: true) } else { inFlight.removeFirst(count) }
     }
 
     /// The reply to the current write was lost or an error; `reconcile` must follow.
     mutating func replyLost() { uncertain = true }
 
-    /// Compares a lost or refused write with the log.
+    /// Compares the events with the log: after a lost or refused write, and after a reconnect. Events that the log lacks are written again by
+    /// the next write.
     /// - Parameter top: the newest id in the log; nil if there is no log.
-    /// - Returns: false when the log belongs to a newer attempt or no longer exists.
-    mutating func reconcile(newest top: EventID?) -> Bool {
-        guard let top, top.attempt == written.attempt, top >= written else { return false }
-        let confirmed = inFlight.prefix { $0.id <= top }
-        for event in confirmed { unwrittenBytes -= event.json.count }
-        written = confirmed.last?.id ?? written
-        inFlight.removeFirst(confirmed.count)
+    mutating func reconcile(newest top: EventID?) -> Comparison {
+        guard let top, top.attempt >= written.attempt else { return .outdated }
+        guard top.attempt == written.attempt else { return .superseded }
+        if top < written {
+            guard restore(after: top) else { return .outdated }
+        } else {
+            acknowledge(inFlight.prefix { $0.id <= top }.count)
+        }
         uncertain = false
         repeatDue = !inFlight.isEmpty
+        return .matches
+    }
+
+    /// Moves the acknowledged events after `top` back to the current write.
+    /// - Returns: false when some of them are no longer known.
+    private mutating func restore(after top: EventID) -> Bool {
+        let missing = recent.filter { $0.id > top }
+        guard missing.first?.id == top.next else { return false }
+        recent.removeLast(missing.count)
+        let bytes = missing.reduce(0) { $0 + $1.json.count }
+        recentBytes -= bytes
+        unwrittenBytes += bytes
+        inFlight.insert(contentsOf: missing, at: 0)
+        written = top
+        logEnd = top
         return true
+    }
+
+    /// Discards all events that are not in the log, and continues behind its newest entry. The terminal event that follows leaves a gap in the
+    /// log, or an older attempt is continued.
+    /// - Parameter top: the newest id in the log; nil if there is no log.
+    mutating func discardUnwritten(newest top: EventID?) {
+        dropPending()
+        inFlight.removeAll()
+        unwrittenBytes = 0
+        logEnd = top
+        uncertain = false
+        repeatDue = false
     }
 
     /// Bytes counted per event in addition to its content, so that many small events count, too.

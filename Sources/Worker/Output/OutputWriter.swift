@@ -13,6 +13,8 @@ struct OutputWriter {
         case endedElsewhere
         /// The newest id of the log must be read and passed to `reconcile`.
         case unconfirmed
+        /// The log lacks events that are no longer known here. The job must be left to a new attempt.
+        case outdated
     }
 
     private let commands: OutputCommands
@@ -22,6 +24,8 @@ struct OutputWriter {
     /// The terminal event, written last by the finish script.
     private(set) var ending: GenerationEvent?
     private var endingInFlight = false
+    /// Redis has refused the events of the last write; it may be out of memory.
+    private var areEventsRefused = false
     /// The finish script is not loaded in Redis and must be sent in full.
     private var finishScriptMissing = false
     /// Number of consecutive writes that were lost or refused.
@@ -64,7 +68,7 @@ struct OutputWriter {
         // A repeated write contains only the events of the lost one. Events that are pending behind it must precede the terminal event.
         if let ending, !log.hasPending {
             end = OutputCommands.Ending(
-                event: LoggedEvent(id: log.newest.next, event: ending), previous: log.newest, progress: progress())
+                event: LoggedEvent(id: log.newest.next, event: ending), previous: log.previous, progress: progress())
             endingInFlight = true
         }
         return batch.append(events, ending: end, sendsScript: finishScriptMissing, to: commands, entry: entry, settings: settings)
@@ -78,7 +82,10 @@ struct OutputWriter {
         case .written:
             log.confirmWrite()
             failedWrites = 0
-        case .refused: return replyLost()
+            areEventsRefused = false
+        case .refused:
+            areEventsRefused = true
+            return replyLost()
         }
         switch receipt.ending {
         case .none: return .written
@@ -99,11 +106,37 @@ struct OutputWriter {
         return .unconfirmed
     }
 
-    /// Compares a lost or refused write with the log.
+    /// Whether the id is that of the terminal event, so that the job has ended with it.
+    func isEnding(_ id: EventID?) -> Bool { ending != nil && id == log.newest.next }
+
+    /// Compares the events with the log, after a lost or refused write or a reconnect.
     /// - Parameter newest: the newest id in the log; nil if there is no log.
     mutating func reconcile(newest: EventID?) -> Outcome {
-        // The terminal event is in the log, so only the reply was lost.
-        if let newest, ending != nil, newest == log.newest.next { return .ended }
-        return log.reconcile(newest: newest) ? .written : .endedElsewhere
+        if isEnding(newest) { return .ended }
+        switch log.reconcile(newest: newest) {
+        case .superseded: return .endedElsewhere
+        case .outdated where !endsWithoutOutput: return .outdated
+        case .matches where !(endsWithoutOutput && areEventsRefused): return .written
+        case .outdated, .matches:
+            // The end of an interrupted or failed job must not wait for output that Redis does not take or no longer has.
+            log.discardUnwritten(newest: newest)
+            return .written
+        }
+    }
+
+    /// Whether the terminal event may follow an incomplete log: only `finished` promises that the log is complete.
+    private var endsWithoutOutput: Bool {
+        switch ending {
+        case .interrupted, .failed: true
+        default: false
+        }
+    }
+
+    /// Discards everything that is not in the log, and the terminal event: a new attempt replaces this one.
+    /// - Parameter newest: the newest id in the log; nil if there is no log.
+    mutating func abandon(newest: EventID?) {
+        log.discardUnwritten(newest: newest)
+        ending = nil
+        endingInFlight = false
     }
 }

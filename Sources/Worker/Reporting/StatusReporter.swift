@@ -3,6 +3,8 @@ import JobQueue
 import Logging
 import NIOCore
 import Support
+import Synchronization
+import Upstream
 
 /// Writes the heartbeat of this worker to Redis once per second, with the figures that operator tools show. Runs on the event loop of the
 /// Redis connections.
@@ -19,6 +21,10 @@ actor StatusReporter: PinnedActor {
     private let logger: Logger
     private let clock: @Sendable () -> UInt64
     private let drain: DrainSignal
+    /// Whether Redis accepts the heartbeats.
+    nonisolated let writes = WriteHealth()
+    /// The models that the upstreams serve by name.
+    private nonisolated let models = Mutex<[String]>([])
     private nonisolated let rounds: RoundTimer
 
     private var window = ReportWindow()
@@ -53,6 +59,13 @@ actor StatusReporter: PinnedActor {
 
     nonisolated func stop() { rounds.stop() }
 
+    /// Sets the upstreams whose models the heartbeat lists. An upstream without models and aliases serves any model, so that no list of them
+    /// would be complete.
+    nonisolated func serve(_ upstreams: [UpstreamConfiguration]) {
+        let names = Set(upstreams.flatMap { $0.models + $0.aliases.keys })
+        models.withLock { $0 = names.sorted() }
+    }
+
     /// Writes one heartbeat; a failure is logged at level debug and the next one tries again.
     private func writeHeartbeat() async {
         var report = tally.report
@@ -62,7 +75,10 @@ actor StatusReporter: PinnedActor {
         report.isDraining = drain.hasBegun
         report.version = BuildInformation.version
         report.startedMilliseconds = started
-        do { try await consumer.writeHeartbeat(window.lately(report, at: clock()), now: WallClock.milliseconds) } catch {
+        report.models = models.withLock { $0 }
+        do {
+            writes.record(try await consumer.writeHeartbeat(window.lately(report, at: clock())))
+        } catch {
             logger.debug("failed to write the heartbeat", metadata: ["error": "\(error)"])
         }
     }

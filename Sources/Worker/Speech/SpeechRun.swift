@@ -34,8 +34,15 @@ final class SpeechRun {
     private let ended: (Failure?) -> Void
 
     private var cutter = SentenceCutter()
-    /// Sentences to be synthesized, with their offset in the text in bytes of UTF-8.
-    private var sentences: Deque<(text: String, start: Int)> = []
+    /// Sentences to be synthesized, with their place in the text.
+    private var sentences: Deque<Sentence> = []
+    /// A sentence without surrounding white space, and the offsets of its piece of the text in bytes of UTF-8.
+    fileprivate struct Sentence {
+        var text: String
+        var start: Int
+        var end: Int
+    }
+
     /// Bytes of text already split into sentences.
     private var cutBytes = 0
     /// Sentences that begin at or before this offset are not spoken again.
@@ -102,8 +109,11 @@ final class SpeechRun {
     /// Queues the pieces that can be spoken.
     private func enqueue(_ pieces: [String]) {
         for piece in pieces {
-            if cutBytes > lastSpoken, let sentence = SentenceCutter.spoken(piece) { sentences.append((sentence, cutBytes)) }
-            cutBytes += piece.utf8.count
+            let end = cutBytes + piece.utf8.count
+            if cutBytes > lastSpoken, let sentence = SentenceCutter.spoken(piece) {
+                sentences.append(Sentence(text: sentence, start: cutBytes, end: end))
+            }
+            cutBytes = end
         }
     }
 
@@ -185,8 +195,8 @@ final class SpeechRun {
 
     /// Starts the synthesis of a sentence.
     /// - Returns: false when it failed and ended the speech.
-    private func start(_ sentence: (text: String, start: Int)) -> Bool {
-        let synthesis = Synthesis(sentence.text, start: sentence.start, run: self)
+    private func start(_ sentence: Sentence) -> Bool {
+        let synthesis = Synthesis(sentence, run: self)
         syntheses.append(synthesis)
         if syntheses.count == 1 { restartIdleTimer() }
         return dial(synthesis)
@@ -212,7 +222,7 @@ final class SpeechRun {
     /// Sends the request.
     /// - Returns: false when it failed and ended the speech.
     private func sendRequest(_ synthesis: Synthesis) -> Bool {
-        var request = SpeechRequest(jobID: jobID, text: synthesis.sentence, model: model, voice: voice)
+        var request = SpeechRequest(jobID: jobID, text: synthesis.sentence.text, model: model, voice: voice)
         request.traceparent = traceparent
         do throws(Failure) {
             synthesis.call = try client.speak(request, on: speech, receiver: synthesis)
@@ -249,7 +259,11 @@ final class SpeechRun {
             hasSpoken = true
             let index = nextIndex
             nextIndex += 1
-            emit(Audio(index: index, format: "pcm", data: data, last: false, textOffset: synthesis.start, textFinish: textFinish))
+            let sentence = synthesis.sentence
+            emit(
+                Audio(
+                    index: index, format: "pcm", data: data, last: false, textOffset: sentence.start, textEnd: sentence.end,
+                    textFinish: textFinish))
         }
     }
 
@@ -289,9 +303,7 @@ final class SpeechRun {
 
 /// The synthesis of one sentence.
 private final class Synthesis: SpeechReceiver {
-    let sentence: String
-    /// Offset in the text in bytes of UTF-8.
-    let start: Int
+    let sentence: SpeechRun.Sentence
     private unowned let run: SpeechRun
     var call: SpeechCall?
     /// Set while a socket is open or the synthesis waits for admission.
@@ -309,9 +321,8 @@ private final class Synthesis: SpeechReceiver {
     /// Reading is paused because too many samples are buffered ahead of their turn.
     var isHeld = false
 
-    init(_ sentence: String, start: Int, run: SpeechRun) {
+    init(_ sentence: SpeechRun.Sentence, run: SpeechRun) {
         self.sentence = sentence
-        self.start = start
         self.run = run
     }
 

@@ -10,11 +10,23 @@ enum SettingTable {
     static let all: [Setting] = [
         // Redis and the queue: the same on every node of a deployment.
         Setting(
-            "SLUICE_REDIS_URL", .url(["redis", "rediss", "unix", "redis+sentinel", "redis+cluster"]), "redis://127.0.0.1:6379", shared,
-            "URL of Redis: standalone, Unix socket, Sentinel or Cluster."),
+            "SLUICE_REDIS_URL", .url(["redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster"]),
+            "redis://127.0.0.1:6379", shared,
+            "URL of Redis: one server, a Unix socket, or the sentinels of a service."),
         Setting(
             "SLUICE_REDIS_CA_FILE", .file, nil, shared, "PEM file of trusted certificate authorities for rediss:// (default: the system's)."
         ),
+        Setting(
+            "SLUICE_REDIS_CERTIFICATE_FILE", .file, nil, shared,
+            "PEM file of the client certificate's chain for rediss:// (with the key file)."),
+        Setting("SLUICE_REDIS_KEY_FILE", .file, nil, shared, "PEM file of the client certificate's private key."),
+        Setting(
+            "SLUICE_REDIS_SENTINEL_PASSWORD", .text, nil, shared, isSecret: true,
+            "Password of the sentinels themselves; the one in the URL is for the servers."),
+        Setting("SLUICE_REDIS_SENTINEL_PASSWORD_FILE", .file, nil, shared, "File that contains the sentinels' password."),
+        Setting(
+            "SLUICE_REDIS_WAIT_REPLICAS", .integer(0...16), "0", shared,
+            "Number of replicas that must have a submission, an interrupt or the end of a job before it is acknowledged, within 250 ms."),
         Setting("SLUICE_NAMESPACE", .text, "sluice", shared, "Prefix of every key and channel in Redis."),
         Setting(
             "SLUICE_PARTITIONS", .integer(1...1_024), "1", shared,
@@ -119,6 +131,10 @@ enum SettingTable {
         Setting(
             "SLUICE_ALLOWED_ORIGINS", .list, nil, [.gateway],
             "Allowed Origin headers of browsers, for WebSockets and CORS (unset: the same host)."),
+        Setting("SLUICE_WEBSOCKET_PATHS", .list, "/ws/agent/stream", [.gateway], "Paths of the WebSocket, separated by commas."),
+        Setting(
+            "SLUICE_VOICE_RATE", .integer(8_000...48_000), "16000", [.gateway],
+            "Sample rate of the voice on WebSockets, in Hz; a client may choose another one in REGISTER."),
         Setting(
             "SLUICE_GRACE", .duration(.zero ... .seconds(3_600)), "10s", [.gateway],
             "How long the requests of a lost WebSocket continue before they are interrupted, unless the client resumes them."),

@@ -1,6 +1,7 @@
 import Contract
 import JobQueue
 import RedisClient
+import Support
 
 /// The settings that every node of a deployment shares: the address of Redis and the queue's limits.
 ///
@@ -17,13 +18,32 @@ extension SettingsReader {
         let queue = queue()
         var redis = RedisSettings()
         redis.caFile = text("SLUICE_REDIS_CA_FILE")
+        (redis.certificateFile, redis.keyFile) = (text("SLUICE_REDIS_CERTIFICATE_FILE"), text("SLUICE_REDIS_KEY_FILE"))
+        if (redis.certificateFile == nil) != (redis.keyFile == nil) {
+            fault(
+                redis.keyFile == nil ? "SLUICE_REDIS_KEY_FILE" : "SLUICE_REDIS_CERTIFICATE_FILE", "it is not set",
+                "set both SLUICE_REDIS_CERTIFICATE_FILE and SLUICE_REDIS_KEY_FILE, or none")
+        }
+        redis.sentinelPassword = secret("SLUICE_REDIS_SENTINEL_PASSWORD")
+        redis.waitReplicas = integer("SLUICE_REDIS_WAIT_REPLICAS") ?? 0
         guard let text = text("SLUICE_REDIS_URL") else { return nil }
         do {
             return DeploymentSettings(queue: queue, redisURL: try RedisURL(text), redis: redis)
         } catch {
             fault(
                 "SLUICE_REDIS_URL", error.message,
-                "write redis://[user:password@]host:port[/db], rediss://…, unix:///path, redis+sentinel://… or redis+cluster://…")
+                "write redis://[user:password@]host:port[/db], rediss://…, unix:///path or redis+sentinel://host:port,host:port/service")
+            return nil
+        }
+    }
+
+    /// The secret of the setting `name`, or of the file in the setting `<name>_FILE`; nil when neither is set.
+    mutating func secret(_ name: String) -> String? {
+        let value = text(name)
+        guard let path = text(name + "_FILE") else { return value }
+        if value != nil { fault(name + "_FILE", "it is set together with \(name)", "keep one of them") }
+        do { return try FileContents.readKey(path) } catch {
+            fault(name + "_FILE", "the file \(path) cannot be used: \(error)", "name a file that contains the secret")
             return nil
         }
     }

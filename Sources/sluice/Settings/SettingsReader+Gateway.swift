@@ -18,6 +18,12 @@ extension SettingsReader {
         if let model = text("SLUICE_DEFAULT_MODEL") { gateway.defaultModel = model }
         let origins = list("SLUICE_ALLOWED_ORIGINS")
         gateway.allowedOrigins = origins.isEmpty ? nil : origins
+        let paths = list("SLUICE_WEBSOCKET_PATHS")
+        for path in paths where !path.hasPrefix("/") || path.contains(where: { $0 == "?" || $0 == "#" || $0.isWhitespace }) {
+            fault("SLUICE_WEBSOCKET_PATHS", "\(path) is not a path", "write paths such as /ws/agent/stream, separated by commas")
+        }
+        if !paths.isEmpty { gateway.webSocketPaths = paths }
+        if let rate = integer("SLUICE_VOICE_RATE") { gateway.voiceRate = rate }
         gateway.tlsCertificateFile = text("SLUICE_TLS_CERTIFICATE_FILE")
         gateway.tlsKeyFile = text("SLUICE_TLS_KEY_FILE")
         for (one, other) in [

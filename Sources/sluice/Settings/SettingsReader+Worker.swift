@@ -29,7 +29,7 @@ extension SettingsReader {
 
     /// The upstreams of `SLUICE_UPSTREAMS_FILE`, or the one of `SLUICE_UPSTREAM_URL`; empty when neither is set.
     mutating func upstreams() -> [UpstreamConfiguration] {
-        let key = upstreamKey()
+        let key = secret("SLUICE_UPSTREAM_KEY")
         guard let path = text("SLUICE_UPSTREAMS_FILE") else {
             guard let url = text("SLUICE_UPSTREAM_URL") else { return [] }
             let kind = text("SLUICE_UPSTREAM_KIND").flatMap(UpstreamConfiguration.Kind.init) ?? .openai
@@ -62,18 +62,5 @@ extension SettingsReader {
     mutating func requireUpstream() {
         guard source.value("SLUICE_UPSTREAM_URL") == nil, source.value("SLUICE_UPSTREAMS_FILE") == nil else { return }
         fault("SLUICE_UPSTREAM_URL", "no upstream is set", "set it (such as https://host/v1) or SLUICE_UPSTREAMS_FILE")
-    }
-
-    /// The key of `SLUICE_UPSTREAM_KEY` or `SLUICE_UPSTREAM_KEY_FILE`; nil when neither is set.
-    private mutating func upstreamKey() -> String? {
-        let key = text("SLUICE_UPSTREAM_KEY")
-        guard let path = text("SLUICE_UPSTREAM_KEY_FILE") else { return key }
-        if key != nil {
-            fault("SLUICE_UPSTREAM_KEY_FILE", "it is set together with SLUICE_UPSTREAM_KEY", "keep one of them")
-        }
-        do { return try FileContents.readKey(path) } catch {
-            fault("SLUICE_UPSTREAM_KEY_FILE", "the file \(path) cannot be used: \(error)", "name a file that contains the key")
-            return nil
-        }
     }
 }

@@ -196,7 +196,12 @@ extension Answer.Part {
 }
 
 extension Usage {
+    /// The usage in Anthropic's form, whose `input_tokens` do not include those read from a cache.
     fileprivate var messagesJSON: JSON {
-        ["input_tokens": .integer(promptTokens), "output_tokens": .integer(completionTokens)]
+        var usage = JSONObject()
+        usage["input_tokens"] = .integer(max(0, promptTokens - (cachedTokens ?? 0)))
+        usage["output_tokens"] = .integer(completionTokens)
+        usage["cache_read_input_tokens"] = cachedTokens.map(JSON.integer)
+        return .object(usage)
     }
 }

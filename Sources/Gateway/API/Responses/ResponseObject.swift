@@ -133,8 +133,9 @@ struct ResponseObject: Sendable, Equatable {
 extension Usage {
     fileprivate var responsesJSON: JSON {
         [
-            "input_tokens": .integer(promptTokens), "input_tokens_details": ["cached_tokens": 0, "cache_write_tokens": 0],
-            "output_tokens": .integer(completionTokens), "output_tokens_details": ["reasoning_tokens": 0],
+            "input_tokens": .integer(promptTokens),
+            "input_tokens_details": ["cached_tokens": .integer(cachedTokens ?? 0), "cache_write_tokens": 0],
+            "output_tokens": .integer(completionTokens), "output_tokens_details": ["reasoning_tokens": .integer(reasoningTokens ?? 0)],
             "total_tokens": .integer(promptTokens.saturatingAdding(completionTokens)),
         ]
     }

@@ -20,27 +20,30 @@ const formatCount = (count, noun) => `${count.toLocaleString("en")} ${noun}${cou
 /** @param time in milliseconds */
 const formatDuration = time => time < 1000 ? `${Math.max(1, Math.round(time))} ms` : `${(time / 1000).toFixed(1)} s`;
 
-/** Plays chunks of 16-bit mono PCM at 24 kHz one after the other. */
+/** Plays chunks of 16-bit mono PCM one after the other. */
 class AudioPlayer {
-  static sampleRate = 24000;
   context = null;
+  /** In Hz; stated by the first voice frame of an answer. */
+  sampleRate = 16000;
   sources = new Set();
   /** When the last scheduled chunk ends, on the audio context's clock, in seconds. */
   endTime = 0;
 
   /** Browsers allow sound only after a user gesture, so this must be called from an event handler of one. */
   unlock() {
-    this.context ??= new AudioContext({ sampleRate: AudioPlayer.sampleRate });
+    this.context ??= new AudioContext();
     if (this.context.state === "suspended") this.context.resume();
   }
 
-  play(base64) {
+  /** @param sampleRate as stated by the frame; undefined: as before */
+  play(base64, sampleRate) {
+    this.sampleRate = sampleRate ?? this.sampleRate;
     if (!this.context) return;
     const bytes = Uint8Array.from(atob(base64), character => character.charCodeAt(0));
     const sampleCount = bytes.length >> 1;
     if (sampleCount === 0) return;
     const view = new DataView(bytes.buffer);
-    const buffer = this.context.createBuffer(1, sampleCount, AudioPlayer.sampleRate);
+    const buffer = this.context.createBuffer(1, sampleCount, this.sampleRate);
     const samples = buffer.getChannelData(0);
     for (let index = 0; index < sampleCount; index++) samples[index] = view.getInt16(index * 2, true) / 32768;
     const source = this.context.createBufferSource();

@@ -275,7 +275,7 @@ class ChatPage {
     switch (type) {
       case "RESPONSE":
         if (!turn || turn.ended) return;
-        if (payload.content?.voice && !turn.stoppedAt) this.player.play(payload.content.voice);
+        if (payload.content?.voice && !turn.stoppedAt) this.player.play(payload.content.voice, payload.voice_sample_rate);
         turn.receive(payload);
         break;
       case "INTERRUPT_ACK":

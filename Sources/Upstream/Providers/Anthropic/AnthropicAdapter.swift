@@ -15,7 +15,7 @@ struct AnthropicAdapter: UpstreamAdapter {
         body["model"] = .string(chat.model)
         body["max_tokens"] = .integer(chat.maximumTokens ?? Self.defaultMaximumTokens)
         body["stream"] = true
-        let system = chat.messages.filter { $0.role == .system }.map(\.text).joined(separator: "\n\n")
+        let system = chat.messages.filter { $0.role == .system }.map(\.text).filter { !$0.isBlank }.joined(separator: "\n\n")
         if !system.isEmpty { body["system"] = .string(system) }
         body["messages"] = .array(try Self.messages(chat, continuation: request.continuation, upstream: upstream))
         try Self.addTools(chat, to: &body)
@@ -84,7 +84,7 @@ struct AnthropicAdapter: UpstreamAdapter {
                 add("user", [["type": "tool_result", "tool_use_id": .string(id), "content": .array(try blocks(message))]])
             }
         }
-        if let continuation, !continuation.isEmpty {
+        if let continuation, !continuation.isBlank {
             guard upstream.prefix != .none else {
                 throw Failure(.unsupportedParameter, "upstream \(upstream.name) cannot continue an answer (its \"prefix\" is none)")
             }
@@ -98,12 +98,12 @@ struct AnthropicAdapter: UpstreamAdapter {
         return turns.map { ["role": .string($0.role), "content": .array($0.blocks)] }
     }
 
-    /// Translates the parts of a message; empty text is left out.
+    /// Translates the parts of a message; blank text is left out, because Anthropic refuses it.
     private static func blocks(_ message: ChatRequest.Message) throws(Failure) -> [JSON] {
         var blocks: [JSON] = []
         for part in message.parts {
             switch part {
-            case .text(let text): if !text.isEmpty { blocks.append(["type": "text", "text": .string(text)]) }
+            case .text(let text): if !text.isBlank { blocks.append(["type": "text", "text": .string(text)]) }
             case .image(let url):
                 if let data = DataURL(url) {
                     blocks.append([
@@ -127,12 +127,7 @@ struct AnthropicAdapter: UpstreamAdapter {
     }
 
     func decoder(for head: HTTPResponseHead) throws(Failure) -> any StreamDecoder {
-        guard head.contentType == "text/event-stream" || head.contentType.isEmpty else {
-            throw Failure(
-                .upstreamProtocol,
-                "the upstream's response has content type \(head.contentType.cut(toBytes: 100)) instead of text/event-stream",
-                upstreamStatus: head.status)
-        }
-        return AnthropicStreamDecoder()
+        guard AnswerSniffer.accepts(head.contentType) else { throw AnswerSniffer.rejected(head) }
+        return AnswerSniffer(head, stream: AnthropicStreamDecoder(), document: AnthropicDocument.read)
     }
 }

@@ -8,44 +8,54 @@ struct AnthropicEvent {
     var kind = Kind.other
     /// Index of the content block.
     var index = 0
-    var text: String?
-    var thinking: String?
-    var partialJSON: String?
-    /// Whether the block that starts is a tool call.
-    var blockIsTool = false
-    /// Id and name of the tool call that starts.
-    var id: String?
-    var name: String?
-    /// Complete arguments that came with the start of the block.
-    var input: String?
+    /// Text or reasoning.
+    var delta = AnswerDelta()
+    /// Part of a tool call's arguments.
+    var partialJSON: TextPiece?
+    /// The tool call that starts, with arguments that came at once.
+    var tool: ToolCallAssembler.Fragment?
     var stopReason: String?
     var promptTokens: Int?
     var completionTokens: Int?
+    var details = TokenDetails()
     var error: ProviderError?
 
-    /// - Throws: `JSONError` for invalid JSON and for a known member of the wrong type.
+    init() {}
+
+    /// - Throws: `JSONError` for bytes that are neither a JSON object nor a list with an error.
     init(scanning bytes: Span<UInt8>) throws(JSONError) {
+        self = try repairingUTF8(bytes) { (bytes) throws(JSONError) in try AnthropicEvent(valid: bytes) }
+    }
+
+    private init(valid bytes: Span<UInt8>) throws(JSONError) {
         var scanner = JSONScanner(bytes)
+        if scanner.peek() == UInt8(ascii: "[") {
+            error = try ProviderError(scanning: bytes)
+            guard error == nil else { return }
+        }
+        var type: String?
         try scanner.object { (key, scanner) throws(JSONError) in
             switch key {
-            case "type": self.kind = Self.kind(try scanner.string())
+            case "type": type = try scanner.scalar()
             case "index": self.index = try scanner.figure() ?? 0
-            case "delta": if try !scanner.null() { try self.delta(&scanner) }
-            case "content_block": if try !scanner.null() { try self.block(&scanner) }
+            case "delta": try self.readDelta(&scanner)
+            case "content_block": try self.readBlock(&scanner)
             case "message":
-                guard scanner.peek() == UInt8(ascii: "{") else { return try scanner.skip() }
-                try scanner.object { (key, scanner) throws(JSONError) in
+                try scanner.objectIfPresent { (key, scanner) throws(JSONError) in
                     switch key {
                     case "usage": try self.usage(&scanner)
                     default: try scanner.skip()
                     }
                 }
             case "usage": try self.usage(&scanner)
-            case "error": if try !scanner.null() { self.error = ProviderError(try scanner.value()) }
+            case "error": self.error = ProviderError(member: try scanner.value())
             default: try scanner.skip()
             }
         }
         try scanner.finish()
+        kind = Self.kind(type ?? "")
+        // A gateway's error, in a form of its own.
+        if type == nil, error == nil { error = try ProviderError(scanning: bytes) }
     }
 
     private static func kind(_ type: String) -> Kind {
@@ -60,64 +70,78 @@ struct AnthropicEvent {
         }
     }
 
-    private mutating func delta(_ scanner: inout JSONScanner) throws(JSONError) {
-        try scanner.object { (key, scanner) throws(JSONError) in
+    private mutating func readDelta(_ scanner: inout JSONScanner) throws(JSONError) {
+        try scanner.objectIfPresent { (key, scanner) throws(JSONError) in
             switch key {
-            case "text": self.text = try scanner.optionalString()
-            case "thinking": self.thinking = try scanner.optionalString()
-            case "partial_json": self.partialJSON = try scanner.optionalString()
-            case "stop_reason": self.stopReason = try scanner.optionalString()
+            case "text": self.delta.content = try AnswerDelta.text(&scanner)
+            case "thinking": self.delta.reasoning = try AnswerDelta.text(&scanner)
+            case "partial_json":
+                var fragment = ToolCallAssembler.Fragment()
+                try fragment.readArguments(&scanner)
+                self.partialJSON = fragment.arguments ?? fragment.whole.map { TextPiece($0) }
+            case "stop_reason": self.stopReason = try scanner.scalar()
             default: try scanner.skip()
             }
         }
     }
 
-    /// Reads `content_block`.
-    private mutating func block(_ scanner: inout JSONScanner) throws(JSONError) {
-        try scanner.object { (key, scanner) throws(JSONError) in
+    /// Reads `content_block`, or a block of a document's `content`.
+    mutating func readBlock(_ scanner: inout JSONScanner) throws(JSONError) {
+        var isTool = false
+        var fragment = ToolCallAssembler.Fragment()
+        try scanner.objectIfPresent { (key, scanner) throws(JSONError) in
             switch key {
-            case "type": self.blockIsTool = try scanner.string() == "tool_use"
-            case "id": self.id = try scanner.optionalString()
-            case "name": self.name = try scanner.optionalString()
-            case "text": self.text = try scanner.optionalString()
-            case "thinking": self.thinking = try scanner.optionalString()
+            case "type": isTool = try scanner.scalar() == "tool_use"
+            case "id": fragment.id = try scanner.scalar()
+            case "name": fragment.name = try scanner.scalar()
+            case "text": self.delta.content = try AnswerDelta.text(&scanner)
+            case "thinking": self.delta.reasoning = try AnswerDelta.text(&scanner)
             case "input":
-                let raw = try scanner.raw()
-                if raw.contains("\"") { self.input = raw }
+                var input = ToolCallAssembler.Fragment()
+                try input.readArguments(&scanner)
+                // Deltas usually follow an empty input, and count if they follow a complete one.
+                fragment.whole = (input.whole ?? input.arguments?.repaired).flatMap { $0.contains("\"") ? $0 : nil }
             default: try scanner.skip()
             }
         }
+        if isTool { tool = fragment }
     }
 
     /// Reads `usage`. Tokens read from and written to the prompt cache count as prompt tokens.
-    private mutating func usage(_ scanner: inout JSONScanner) throws(JSONError) {
-        guard try !scanner.null() else { return }
-        try scanner.object { (key, scanner) throws(JSONError) in
+    mutating func usage(_ scanner: inout JSONScanner) throws(JSONError) {
+        try scanner.objectIfPresent { (key, scanner) throws(JSONError) in
             switch key {
-            case "input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens":
-                if let tokens = try scanner.figure() {
-                    self.promptTokens = min((self.promptTokens ?? 0) + tokens, JSONScanner.maximumFigure)
-                }
+            case "input_tokens", "cache_creation_input_tokens": self.addPromptTokens(try scanner.figure())
+            case "cache_read_input_tokens":
+                let tokens = try scanner.figure()
+                self.details.cached = tokens
+                self.addPromptTokens(tokens)
             case "output_tokens": self.completionTokens = try scanner.figure()
             default: try scanner.skip()
             }
         }
+    }
+
+    private mutating func addPromptTokens(_ tokens: Int?) {
+        guard let tokens else { return }
+        promptTokens = min((promptTokens ?? 0) + tokens, JSONScanner.maximumFigure)
     }
 }
 
 /// Decoder for Anthropic's event stream, from `message_start` to `message_stop`.
 final class AnthropicStreamDecoder: StreamDecoder {
     private var parser = EventStreamParser()
-    private var tools = ToolCallAssembler()
+    private var answer = AnswerAssembler()
     /// Block indexes of the tool calls, in order of appearance. Anthropic's index counts all blocks, ours only tool calls.
     private var toolBlocks: [Int] = []
-    private(set) var isComplete = false
-    private(set) var sawEndMark = false
     /// Whether data after the complete answer was invalid. The rest of the stream is then ignored.
     private var ignoresRest = false
 
+    var isComplete: Bool { answer.isComplete }
+    var isOver: Bool { answer.isOver }
+
     func receive(_ bytes: Span<UInt8>, into batch: inout OutputBatch) throws(Failure) {
-        guard !ignoresRest else { return }
+        guard !answer.sawEndMark, !ignoresRest else { return }
         do throws(Failure) {
             try parser.feed(bytes) { (event) throws(Failure) in try self.read(event, into: &batch) }
         } catch {
@@ -127,63 +151,55 @@ final class AnthropicStreamDecoder: StreamDecoder {
     }
 
     func finish(into batch: inout OutputBatch) throws(Failure) {
-        guard !ignoresRest else { return }
-        do throws(Failure) {
-            try parser.finish { (event) throws(Failure) in try self.read(event, into: &batch) }
-        } catch {
-            if !isComplete { throw error }
+        if !answer.sawEndMark, !ignoresRest {
+            do throws(Failure) {
+                try parser.finish { (event) throws(Failure) in try self.read(event, into: &batch) }
+            } catch {
+                if !answer.isOver { throw error }
+            }
         }
-        if !isComplete { try parser.requireEvents() }
+        if !answer.isOver { try parser.requireEvents() }
+        try answer.deliver(into: &batch)
     }
 
     /// Decodes one event. Events after the end mark are ignored.
     private func read(_ serverSent: ServerSentEvent, into batch: inout OutputBatch) throws(Failure) {
-        guard !serverSent.data.isEmpty, !sawEndMark else { return }
+        guard !serverSent.data.isEmpty, !answer.sawEndMark else { return }
         let event: AnthropicEvent
         do throws(JSONError) { event = try AnthropicEvent(scanning: serverSent.data) } catch {
             throw Failure(.upstreamProtocol, "invalid event in the upstream's stream: \(error)")
         }
+        if event.kind == .error || event.kind == .other && event.error != nil {
+            throw (event.error ?? ProviderError(message: "")).failureInsideStream(kind: .anthropic)
+        }
         switch event.kind {
-        case .error: throw (event.error ?? ProviderError(message: "")).failureInsideStream(kind: .anthropic)
-        case .messageStop: sawEndMark = true
+        case .messageStop: answer.end()
         // Its output count is only the provider's initial value. Reported, it would pass for the total of an answer that is cut off.
-        case .messageStart: if let tokens = event.promptTokens { batch.outputs.append(.usage(promptTokens: tokens, completionTokens: nil)) }
+        case .messageStart: batch.appendUsage(promptTokens: event.promptTokens, completionTokens: nil, details: event.details)
         case .messageDelta:
-            batch.appendUsage(promptTokens: event.promptTokens, completionTokens: event.completionTokens)
-            if let reason = event.stopReason, !isComplete {
-                batch.finish(Self.finishReason(reason), try tools.finish())
-                isComplete = true
-            }
-        case .blockStart, .blockDelta: try content(event, into: &batch)
-        case .other: break
+            batch.appendUsage(promptTokens: event.promptTokens, completionTokens: event.completionTokens, details: event.details)
+            answer.finish(event.stopReason)
+        case .blockStart, .blockDelta: try answer.add(content(event), into: &batch)
+        case .error, .other: break
         }
     }
 
-    /// Decodes a start or delta of a content block: text, reasoning or part of a tool call.
-    private func content(_ event: AnthropicEvent, into batch: inout OutputBatch) throws(Failure) {
-        if event.kind == .blockStart, event.blockIsTool {
-            try tools.add(.init(index: toolBlocks.count, id: event.id, name: event.name, arguments: event.input))
+    /// The content of a start or delta of a content block: text, reasoning or part of a tool call.
+    private func content(_ event: AnthropicEvent) -> AnswerDelta {
+        var delta = AnswerDelta()
+        if var tool = event.tool {
+            tool.index = toolBlocks.count
             toolBlocks.append(event.index)
-            batch.chunks += 1
-        } else if let json = event.partialJSON, let index = toolBlocks.lastIndex(of: event.index) {
-            try tools.add(.init(index: index, arguments: json))
-            batch.chunks += 1
-        } else if let text = event.text, !text.isEmpty {
-            batch.outputs.append(.text(text))
-            batch.chunks += 1
-        } else if let thinking = event.thinking, !thinking.isEmpty {
-            batch.outputs.append(.reasoning(thinking))
-            batch.chunks += 1
+            delta.tools = [tool]
+        } else if let json = event.partialJSON {
+            // A delta with an unknown index belongs to the last call.
+            guard let index = toolBlocks.lastIndex(of: event.index) ?? toolBlocks.indices.last else { return delta }
+            var fragment = ToolCallAssembler.Fragment(index: index)
+            fragment.arguments = json
+            delta.tools = [fragment]
+        } else {
+            delta = event.delta
         }
-    }
-
-    /// Maps a stop reason. Unknown reasons count as a normal stop.
-    private static func finishReason(_ reason: String) -> FinishReason {
-        switch reason {
-        case "max_tokens", "model_context_window_exceeded": .length
-        case "tool_use": .toolCalls
-        case "refusal": .contentFilter
-        default: .stop
-        }
+        return delta
     }
 }

@@ -13,8 +13,8 @@ struct DashScopeAdapter: UpstreamAdapter {
     ]
 
     func request(_ request: GenerationRequest, on upstream: UpstreamConfiguration) throws(Failure) -> HTTPRequest {
-        var body = request.body
-        if let text = request.continuation, !text.isEmpty {
+        var body = Conversation.normalized(request.body)
+        if let text = request.continuation, !text.isBlank {
             guard upstream.prefix == .partial else {
                 throw Failure(
                     .unsupportedParameter, "upstream \(upstream.name) cannot continue an answer: kind dashscope requires \"prefix\" partial"
@@ -71,12 +71,7 @@ struct DashScopeAdapter: UpstreamAdapter {
     }
 
     func decoder(for head: HTTPResponseHead) throws(Failure) -> any StreamDecoder {
-        guard head.contentType == "text/event-stream" || head.contentType.isEmpty || head.contentType == "application/json" else {
-            throw Failure(
-                .upstreamProtocol,
-                "the upstream's response has content type \(head.contentType.cut(toBytes: 100)) instead of text/event-stream",
-                upstreamStatus: head.status)
-        }
-        return DashScopeStreamDecoder()
+        guard AnswerSniffer.accepts(head.contentType) else { throw AnswerSniffer.rejected(head) }
+        return AnswerSniffer(head, stream: DashScopeStreamDecoder(), document: DashScopeDocument.read)
     }
 }

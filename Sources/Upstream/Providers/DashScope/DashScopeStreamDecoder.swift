@@ -5,60 +5,72 @@ import Support
 /// One frame of a DashScope stream.
 struct DashScopeChunk {
     /// The frame's message and finish reason, in OpenAI's format.
-    var delta = OpenAIChunk.Delta()
+    var delta = AnswerDelta()
     var finishReason: String?
     var hasOutput = false
     var promptTokens: Int?
     var completionTokens: Int?
-    var code: String?
-    var message: String?
-    var requestID: String?
+    var details = TokenDetails()
+    /// The error of a frame without output.
+    var error: ProviderError?
 
-    /// - Throws: `JSONError` for invalid JSON and for a known member of the wrong type.
+    /// - Throws: `JSONError` for bytes that are neither a JSON object nor a list with an error.
     init(scanning bytes: Span<UInt8>) throws(JSONError) {
+        self = try repairingUTF8(bytes) { (bytes) throws(JSONError) in try DashScopeChunk(valid: bytes) }
+    }
+
+    private init(valid bytes: Span<UInt8>) throws(JSONError) {
         var scanner = JSONScanner(bytes)
+        if scanner.peek() == UInt8(ascii: "[") {
+            error = try ProviderError(scanning: bytes)
+            guard error == nil else { return }
+        }
         try scanner.object { (key, scanner) throws(JSONError) in
             switch key {
-            case "output": if try !scanner.null() { try self.output(&scanner) }
-            case "usage": if try !scanner.null() { try self.usage(&scanner) }
-            case "code": self.code = try scanner.scalar()
-            case "message": self.message = try scanner.scalar()
-            case "request_id": self.requestID = try scanner.scalar()
+            case "output": try self.output(&scanner)
+            case "usage": try self.usage(&scanner)
             default: try scanner.skip()
             }
         }
         try scanner.finish()
+        if !hasOutput { error = try ProviderError(scanning: bytes) }
     }
 
-    /// Reads `output`. Choices after the first are ignored.
+    /// Reads `output`. Choices after the first are ignored. Servers that ignore `result_format` send `text` and `finish_reason` instead.
     private mutating func output(_ scanner: inout JSONScanner) throws(JSONError) {
-        hasOutput = true
-        try scanner.object { (key, scanner) throws(JSONError) in
+        hasOutput = scanner.peek() == UInt8(ascii: "{")
+        var text = TextPiece()
+        var reason: String?
+        try scanner.objectIfPresent { (key, scanner) throws(JSONError) in
             switch key {
             case "choices":
-                guard try !scanner.null() else { return }
                 var isFirst = true
-                try scanner.array { (scanner) throws(JSONError) in
+                try scanner.arrayIfPresent { (scanner) throws(JSONError) in
                     guard isFirst else { return try scanner.skip() }
                     isFirst = false
                     try scanner.object { (key, scanner) throws(JSONError) in
                         switch key {
-                        case "message": if try !scanner.null() { try self.delta.read(&scanner) }
-                        case "finish_reason": self.finishReason = try scanner.optionalString()
+                        case "message": try self.delta.read(&scanner)
+                        case "finish_reason": self.finishReason = try scanner.scalar()
                         default: try scanner.skip()
                         }
                     }
                 }
+            case "text": text = try AnswerDelta.text(&scanner)
+            case "finish_reason": reason = try scanner.scalar()
             default: try scanner.skip()
             }
         }
+        if delta.content.isEmpty { delta.content = text }
+        finishReason = finishReason ?? reason
     }
 
     private mutating func usage(_ scanner: inout JSONScanner) throws(JSONError) {
-        try scanner.object { (key, scanner) throws(JSONError) in
+        try scanner.objectIfPresent { (key, scanner) throws(JSONError) in
             switch key {
             case "input_tokens": self.promptTokens = try scanner.figure()
             case "output_tokens": self.completionTokens = try scanner.figure()
+            case "prompt_tokens_details", "input_tokens_details", "output_tokens_details": try self.details.read(&scanner)
             default: try scanner.skip()
             }
         }
@@ -69,44 +81,49 @@ struct DashScopeChunk {
 /// cumulative usage, and an error may arrive inside a 200 response with its status in a comment.
 final class DashScopeStreamDecoder: StreamDecoder {
     private var parser = EventStreamParser()
-    private var tools = ToolCallAssembler()
-    private(set) var isComplete = false
-    /// True with the finish reason, which is part of the last frame.
-    var sawEndMark: Bool { isComplete }
+    private var answer = AnswerAssembler()
+    /// Whether data after the complete answer was invalid. The rest of the stream is then ignored.
+    private var ignoresRest = false
+
+    var isComplete: Bool { answer.isComplete }
+    var isOver: Bool { answer.isOver }
 
     func receive(_ bytes: Span<UInt8>, into batch: inout OutputBatch) throws(Failure) {
-        guard !isComplete else { return }
+        guard !ignoresRest else { return }
         do throws(Failure) {
             try parser.feed(bytes) { (event) throws(Failure) in try self.read(event, into: &batch) }
         } catch {
             if !isComplete { throw error }
+            ignoresRest = true
         }
     }
 
     func finish(into batch: inout OutputBatch) throws(Failure) {
-        guard !isComplete else { return }
-        try parser.finish { (event) throws(Failure) in try self.read(event, into: &batch) }
-        if !isComplete { try parser.requireEvents() }
+        if !ignoresRest {
+            do throws(Failure) {
+                try parser.finish { (event) throws(Failure) in try self.read(event, into: &batch) }
+            } catch {
+                if !answer.isOver { throw error }
+            }
+        }
+        if !answer.isOver { try parser.requireEvents() }
+        try answer.deliver(into: &batch)
     }
 
-    /// Decodes one frame. Frames after the finish reason are ignored.
+    /// Decodes one frame.
     private func read(_ event: ServerSentEvent, into batch: inout OutputBatch) throws(Failure) {
-        guard !event.data.isEmpty, !isComplete else { return }
+        guard !event.data.isEmpty else { return }
         let chunk: DashScopeChunk
         do throws(JSONError) { chunk = try DashScopeChunk(scanning: event.data) } catch {
             throw Failure(.upstreamProtocol, "invalid frame in the upstream's stream: \(error)")
         }
-        if event.name.equals("error") || !chunk.hasOutput && chunk.code != nil {
-            var error = ProviderError(message: chunk.message ?? "", code: chunk.code)
-            error.requestID = chunk.requestID
+        if event.name.equals("error") || chunk.error != nil {
+            let error = chunk.error ?? ProviderError(message: "")
             throw error.failureInsideStream(kind: .dashscope, status: Self.status(in: event.comment))
         }
-        try OpenAIStreamDecoder.apply(chunk.delta, tools: &tools, into: &batch)
-        batch.appendUsage(promptTokens: chunk.promptTokens, completionTokens: chunk.completionTokens)
-        if let reason = chunk.finishReason, reason != "null", !reason.isEmpty, !isComplete {
-            batch.finish(OpenAIStreamDecoder.finishReason(reason), try tools.finish())
-            isComplete = true
-        }
+        try answer.add(chunk.delta, into: &batch)
+        batch.appendUsage(promptTokens: chunk.promptTokens, completionTokens: chunk.completionTokens, details: chunk.details)
+        answer.finish(chunk.finishReason)
     }
 
     /// Parses the error status from a comment such as `HTTP_STATUS/429`.
@@ -115,5 +132,27 @@ final class DashScopeStreamDecoder: StreamDecoder {
         guard comment.starts(with: mark) else { return nil }
         let status = String(decoding: comment.extracting(droppingFirst: mark.utf8CodeUnitCount))
         return Int(status).flatMap { (400...599).contains($0) ? $0 : nil }
+    }
+}
+
+/// Decoder for a complete DashScope answer: a frame with the whole message.
+enum DashScopeDocument {
+    /// Decodes the document and appends its content, finish reason and usage.
+    /// - Throws: `upstream_protocol` for a document without output, or the failure that the document reports.
+    static func read(_ bytes: Span<UInt8>, into batch: inout OutputBatch) throws(Failure) {
+        var document: DashScopeChunk
+        do throws(JSONError) { document = try DashScopeChunk(scanning: bytes) } catch {
+            throw Failure(.upstreamProtocol, "invalid JSON in the upstream's response: \(error)")
+        }
+        if let error = document.error { throw error.failureInsideStream(kind: .dashscope) }
+        guard document.hasOutput else { throw Failure(.upstreamProtocol, "the upstream's response is JSON without output") }
+        document.delta.numberTools(from: 0)
+        var answer = AnswerAssembler()
+        try answer.add(document.delta, into: &batch)
+        answer.finish("stop")
+        answer.finish(document.finishReason)
+        batch.appendUsage(
+            promptTokens: document.promptTokens, completionTokens: document.completionTokens, details: document.details)
+        try answer.deliver(into: &batch)
     }
 }

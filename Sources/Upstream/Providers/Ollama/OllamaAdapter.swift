@@ -9,7 +9,7 @@ struct OllamaAdapter: UpstreamAdapter {
         var body = JSONObject()
         body["model"] = .string(chat.model)
         var messages = try Self.messages(chat, upstream: upstream)
-        if let text = request.continuation, !text.isEmpty {
+        if let text = request.continuation, !text.isBlank {
             guard upstream.prefix != .none else {
                 throw Failure(.unsupportedParameter, "upstream \(upstream.name) cannot continue an answer (its \"prefix\" is none)")
             }

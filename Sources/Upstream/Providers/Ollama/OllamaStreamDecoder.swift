@@ -4,126 +4,93 @@ import Support
 
 /// One line of an Ollama stream.
 struct OllamaChunk {
-    var content: String?
-    var thinking: String?
-    /// Complete tool calls: name and arguments.
-    var calls: [ToolCallAssembler.Fragment] = []
+    /// The line's message. Its tool calls are complete.
+    var delta = AnswerDelta()
     var isDone = false
     var doneReason: String?
     var promptTokens: Int?
     var completionTokens: Int?
     var error: ProviderError?
 
-    /// - Throws: `JSONError` for invalid JSON and for a known member of the wrong type.
+    /// - Throws: `JSONError` for bytes that are neither a JSON object nor a list with an error.
     init(scanning bytes: Span<UInt8>) throws(JSONError) {
+        self = try repairingUTF8(bytes) { (bytes) throws(JSONError) in try OllamaChunk(valid: bytes) }
+    }
+
+    private init(valid bytes: Span<UInt8>) throws(JSONError) {
         var scanner = JSONScanner(bytes)
+        if scanner.peek() == UInt8(ascii: "[") {
+            error = try ProviderError(scanning: bytes)
+            guard error == nil else { return }
+        }
+        var isChunk = false
         try scanner.object { (key, scanner) throws(JSONError) in
             switch key {
-            case "message": if try !scanner.null() { try self.message(&scanner) }
-            case "done": self.isDone = try scanner.bool()
-            case "done_reason": self.doneReason = try scanner.optionalString()
+            case "message":
+                isChunk = isChunk || scanner.peek() == UInt8(ascii: "{")
+                try self.delta.read(&scanner)
+            case "done":
+                isChunk = true
+                self.isDone = try scanner.scalar() == "true"
+            case "done_reason": self.doneReason = try scanner.scalar()
             case "prompt_eval_count": self.promptTokens = try scanner.figure()
             case "eval_count": self.completionTokens = try scanner.figure()
-            case "error": if try !scanner.null() { self.error = ProviderError(try scanner.value()) }
+            case "error": self.error = ProviderError(member: try scanner.value())
             default: try scanner.skip()
             }
         }
         try scanner.finish()
-    }
-
-    private mutating func message(_ scanner: inout JSONScanner) throws(JSONError) {
-        try scanner.object { (key, scanner) throws(JSONError) in
-            switch key {
-            case "content": self.content = try scanner.optionalString()
-            case "thinking": self.thinking = try scanner.optionalString()
-            case "tool_calls":
-                guard try !scanner.null() else { return }
-                try scanner.array { (scanner) throws(JSONError) in
-                    guard self.calls.count < ToolCallAssembler.maximumFragments else {
-                        throw JSONError("more than \(ToolCallAssembler.maximumFragments) tool calls", at: scanner.offset)
-                    }
-                    try self.call(&scanner)
-                }
-            default: try scanner.skip()
-            }
-        }
-    }
-
-    private mutating func call(_ scanner: inout JSONScanner) throws(JSONError) {
-        var fragment = ToolCallAssembler.Fragment()
-        try scanner.object { (key, scanner) throws(JSONError) in
-            switch key {
-            case "id": fragment.id = try scanner.optionalString()
-            case "function":
-                try scanner.object { (key, scanner) throws(JSONError) in
-                    switch key {
-                    case "name": fragment.name = try scanner.optionalString()
-                    case "arguments": fragment.arguments = try scanner.raw()
-                    default: try scanner.skip()
-                    }
-                }
-            default: try scanner.skip()
-            }
-        }
-        calls.append(fragment)
+        // A gateway's error, in a form of its own.
+        if !isChunk, error == nil { error = try ProviderError(scanning: bytes) }
     }
 }
 
 /// Decoder for Ollama's stream: one JSON object per line; the last has `done` set.
 final class OllamaStreamDecoder: StreamDecoder {
     private var lines = LineParser()
-    private var tools = ToolCallAssembler()
+    private var answer = AnswerAssembler()
     private var toolCount = 0
-    private(set) var isComplete = false
-    var sawEndMark: Bool { isComplete }
+    /// Whether data after the complete answer was invalid. The rest of the stream is then ignored.
+    private var ignoresRest = false
+
+    var isComplete: Bool { answer.isComplete }
+    var isOver: Bool { answer.isOver }
 
     func receive(_ bytes: Span<UInt8>, into batch: inout OutputBatch) throws(Failure) {
-        guard !isComplete else { return }
+        guard !ignoresRest else { return }
         do throws(Failure) {
             try lines.feed(bytes) { (line) throws(Failure) in try self.read(line, into: &batch) }
         } catch {
             if !isComplete { throw error }
+            ignoresRest = true
         }
     }
 
     func finish(into batch: inout OutputBatch) throws(Failure) {
-        try lines.finish { (line) throws(Failure) in try self.read(line, into: &batch) }
+        if !ignoresRest {
+            do throws(Failure) {
+                try lines.finish { (line) throws(Failure) in try self.read(line, into: &batch) }
+            } catch {
+                if !answer.isOver { throw error }
+            }
+        }
+        try answer.deliver(into: &batch)
     }
 
-    /// Decodes one line. Blank lines and lines after the last object are ignored.
+    /// Decodes one line. Blank lines are ignored.
     private func read(_ line: Span<UInt8>, into batch: inout OutputBatch) throws(Failure) {
-        guard !isComplete, line.firstOffset(where: { $0 > 0x20 }) != nil else { return }
-        let chunk: OllamaChunk
+        guard line.firstOffset(where: { $0 > 0x20 }) != nil else { return }
+        var chunk: OllamaChunk
         do throws(JSONError) { chunk = try OllamaChunk(scanning: line) } catch {
             throw Failure(.upstreamProtocol, "invalid line in the upstream's stream: \(error)")
         }
         if let error = chunk.error { throw error.failureInsideStream(kind: .ollama) }
-        var hasOutput = false
-        if let thinking = chunk.thinking, !thinking.isEmpty {
-            batch.outputs.append(.reasoning(thinking))
-            hasOutput = true
-        }
-        if let content = chunk.content, !content.isEmpty {
-            batch.outputs.append(.text(content))
-            hasOutput = true
-        }
-        for var call in chunk.calls {
-            call.index = toolCount
-            toolCount += 1
-            try tools.add(call)
-            hasOutput = true
-        }
-        if hasOutput { batch.chunks += 1 }
-        if chunk.isDone { try finish(chunk, into: &batch) }
-    }
-
-    /// Delivers usage, the collected tool calls and the finish reason.
-    private func finish(_ chunk: OllamaChunk, into batch: inout OutputBatch) throws(Failure) {
+        chunk.delta.numberTools(from: toolCount)
+        toolCount += chunk.delta.tools.count
+        try answer.add(chunk.delta, into: &batch)
+        guard chunk.isDone else { return }
         batch.appendUsage(promptTokens: chunk.promptTokens, completionTokens: chunk.completionTokens)
-        let calls = try tools.finish()
-        // Ollama reports "stop" for tool calls too.
-        let reason: FinishReason = chunk.doneReason == "length" ? .length : calls.isEmpty ? .stop : .toolCalls
-        batch.finish(reason, calls)
-        isComplete = true
+        answer.finish("stop")
+        answer.finish(chunk.doneReason)
     }
 }

@@ -6,8 +6,8 @@ import JSONCodec
 struct OpenAIAdapter: UpstreamAdapter {
     func request(_ request: GenerationRequest, on upstream: UpstreamConfiguration) throws(Failure) -> HTTPRequest {
         try RequestRules.check(request.body)
-        var body = request.body
-        if let text = request.continuation, !text.isEmpty { try Self.continueAnswer(text, upstream: upstream, body: &body) }
+        var body = Conversation.normalized(request.body)
+        if let text = request.continuation, !text.isBlank { try Self.continueAnswer(text, upstream: upstream, body: &body) }
         body["stream"] = true
         var options = body["stream_options"]?.object ?? JSONObject()
         options["include_usage"] = true
@@ -48,13 +48,9 @@ struct OpenAIAdapter: UpstreamAdapter {
 
     func decoder(for head: HTTPResponseHead) throws(Failure) -> any StreamDecoder {
         switch head.contentType {
-        case "text/event-stream": OpenAIStreamDecoder()
-        case "text/html", "application/xhtml+xml", "application/octet-stream":
-            throw Failure(
-                .upstreamProtocol, "the upstream's response has content type \(head.contentType) instead of text/event-stream",
-                upstreamStatus: head.status)
-        // The content type is often wrong; the first byte shows whether the response is a stream.
-        default: OpenAIAnswerSniffer()
+        case "text/html", "application/xhtml+xml", "application/octet-stream": throw AnswerSniffer.rejected(head)
+        // Any other content type may be wrong.
+        default: AnswerSniffer(head, stream: OpenAIStreamDecoder(), document: OpenAIDocument.read)
         }
     }
 }

@@ -1,0 +1,26 @@
+-- Ends a job as failed whose queue entry is gone, because its queue was deleted or trimmed: no worker would ever claim it again.
+-- KEYS  1 record  2 log  3 output channel  4 interrupt key  5-7 queues (interactive, standard, batch)
+-- ARGV  1 lease ms  2 retention s
+-- Returns 1 (this call ended the job) or 0. A running job ends after a lease without a renewal: until then its worker may complete it without the entry.
+local found = redis.call('HMGET', KEYS[1], 'state', 'entry', 'owner', 'unlisted_ms')
+if found[1] ~= 'queued' and found[1] ~= 'running' then return 0 end
+local queues = {interactive = KEYS[5], standard = KEYS[6], batch = KEYS[7]}
+local class, entry = string.match(found[2] or '', '^(%S+) (%S+)$')
+local queue = class and queues[class]
+if not queue then return 0 end
+local listed = redis.pcall('XRANGE', queue, entry, entry)
+if listed.err and not string.find(listed.err, 'WRONGTYPE', 1, true) then return 0 end
+if not listed.err and #listed > 0 then return 0 end
+if found[1] == 'running' then
+    local unlisted = tonumber(found[4] or '')
+    if not unlisted then
+        redis.call('HSET', KEYS[1], 'unlisted_ms', now_ms())
+        return 0
+    end
+    if tonumber(now_ms()) - unlisted <= tonumber(ARGV[1]) then return 0 end
+end
+conclude_failed(KEYS[1], KEYS[2], KEYS[3], KEYS[4], 'internal', 'the queue entry of the job was deleted in Redis; send the job again', true, ARGV[2])
+redis.call('HDEL', KEYS[1], 'token', 'entry')
+waits_no_more(KEYS[1], found[3], queue)
+release_bytes(queue, entry)
+return 1

@@ -1,0 +1,74 @@
+import Contract
+import JSONCodec
+
+/// Decoder for a complete Anthropic `message`.
+struct AnthropicDocument {
+    private var delta = AnswerDelta()
+    private var stopReason: String?
+    private var hasContent = false
+    private var error: ProviderError?
+    /// Holds the token counts.
+    private var counts = AnthropicEvent()
+
+    /// Decodes the message and appends its content, stop reason and usage.
+    /// - Throws: `upstream_protocol` for a document without content, or the failure that the document reports.
+    static func read(_ bytes: Span<UInt8>, into batch: inout OutputBatch) throws(Failure) {
+        var document: AnthropicDocument
+        do throws(JSONError) {
+            document = try repairingUTF8(bytes) { (bytes) throws(JSONError) in try AnthropicDocument(valid: bytes) }
+        } catch {
+            throw Failure(.upstreamProtocol, "invalid JSON in the upstream's response: \(error)")
+        }
+        if let error = document.error { throw error.failureInsideStream(kind: .anthropic) }
+        guard document.hasContent else { throw Failure(.upstreamProtocol, "the upstream's response is JSON without content") }
+        document.delta.numberTools(from: 0)
+        var answer = AnswerAssembler()
+        try answer.add(document.delta, into: &batch)
+        answer.finish("stop")
+        answer.finish(document.stopReason)
+        batch.appendUsage(
+            promptTokens: document.counts.promptTokens, completionTokens: document.counts.completionTokens, details: document.counts.details
+        )
+        try answer.deliver(into: &batch)
+    }
+
+    private init(valid bytes: Span<UInt8>) throws(JSONError) {
+        var scanner = JSONScanner(bytes)
+        if scanner.peek() == UInt8(ascii: "[") {
+            error = try ProviderError(scanning: bytes)
+            guard error == nil else { return }
+        }
+        try scanner.object { (key, scanner) throws(JSONError) in
+            switch key {
+            case "content": try self.readContent(&scanner)
+            case "stop_reason": self.stopReason = try scanner.scalar()
+            case "usage": try self.counts.usage(&scanner)
+            default: try scanner.skip()
+            }
+        }
+        try scanner.finish()
+        if !hasContent { error = try ProviderError(scanning: bytes) }
+    }
+
+    /// Reads `content`: a list of blocks, or bare text.
+    private mutating func readContent(_ scanner: inout JSONScanner) throws(JSONError) {
+        switch scanner.peek() {
+        case UInt8(ascii: "["):
+            hasContent = true
+            try scanner.array { (scanner) throws(JSONError) in
+                guard self.delta.tools.count < ToolCallAssembler.maximumFragments else {
+                    throw JSONError("more than \(ToolCallAssembler.maximumFragments) tool calls", at: scanner.offset)
+                }
+                var block = AnthropicEvent()
+                try block.readBlock(&scanner)
+                self.delta.content.append(block.delta.content)
+                self.delta.reasoning.append(block.delta.reasoning)
+                if let tool = block.tool { self.delta.tools.append(tool) }
+            }
+        case UInt8(ascii: "\""):
+            hasContent = true
+            delta.content.append(try scanner.textPiece())
+        default: try scanner.skip()
+        }
+    }
+}

@@ -1,0 +1,77 @@
+import Contract
+import JSONCodec
+
+/// Collects the answer of one response, for the decoders of all dialects.
+///
+/// Text is passed on at once; tool calls and the finish reason follow at the end. A finish reason does not end the answer: some servers send
+/// "stop" too early, and then text, tool calls or another reason, which counts.
+struct AnswerAssembler {
+    private var tools = ToolCallAssembler()
+    private var content = TextJoiner()
+    private var reasoning = TextJoiner()
+    /// The last finish reason; nil before the first one.
+    private var ending: FinishReasons.Meaning?
+    private var hasOutput = false
+    private var hasDelivered = false
+    /// Whether the end mark was received. No more data is expected.
+    private(set) var sawEndMark = false
+
+    /// Whether the answer is complete: it had a finish reason, or output and the end mark. Some servers omit one of them.
+    var isComplete: Bool {
+        switch ending {
+        case .finished?: true
+        case .failed?: false
+        case nil: sawEndMark && hasOutput
+        }
+    }
+
+    /// Whether the upstream said that the answer is over.
+    var isOver: Bool { ending != nil || sawEndMark }
+
+    /// Adds a chunk's content.
+    /// - Throws: `upstream_protocol` or `output_too_large` if the tool calls exceed a limit.
+    mutating func add(_ delta: AnswerDelta, into batch: inout OutputBatch) throws(Failure) {
+        guard !delta.content.isEmpty || !delta.reasoning.isEmpty || !delta.tools.isEmpty else { return }
+        let thought = reasoning.text(delta.reasoning)
+        if !thought.isEmpty { batch.outputs.append(.reasoning(thought)) }
+        let text = content.text(delta.content)
+        if !text.isEmpty { batch.outputs.append(.text(text)) }
+        for (offset, fragment) in delta.tools.enumerated() { try tools.add(fragment, followsInChunk: offset > 0) }
+        hasOutput = true
+        batch.chunks += 1
+    }
+
+    /// Takes a finish reason; nil, empty text and "null" are none.
+    mutating func finish(_ reason: String?) {
+        guard let reason, !reason.isEmpty, reason != "null" else { return }
+        ending = FinishReasons.meaning(of: reason)
+    }
+
+    /// Takes the end mark.
+    mutating func end() { sawEndMark = true }
+
+    /// Delivers the tool calls and the finish reason of a complete answer; does nothing for an incomplete one. Called at the end.
+    /// - Throws: the failure that the finish reason means, `upstream_protocol` for an invalid tool call.
+    mutating func deliver(into batch: inout OutputBatch) throws(Failure) {
+        guard !hasDelivered else { return }
+        hasDelivered = true
+        let thought = reasoning.rest()
+        if !thought.isEmpty { batch.outputs.append(.reasoning(thought)) }
+        let text = content.rest()
+        if !text.isEmpty { batch.outputs.append(.text(text)) }
+        if case .failed(let failure)? = ending { throw failure }
+        guard isComplete else { return }
+        var reason = FinishReason.stop
+        if case .finished(let given)? = ending { reason = given }
+        do throws(Failure) {
+            let calls = try tools.finish(isCut: reason == .length || reason == .contentFilter)
+            // Some servers say "stop" although there are tool calls.
+            if reason == .stop, !calls.isEmpty { reason = .toolCalls }
+            for call in calls { batch.outputs.append(.toolCall(call)) }
+            batch.outputs.append(.finished(reason))
+        } catch {
+            ending = .failed(error)
+            throw error
+        }
+    }
+}

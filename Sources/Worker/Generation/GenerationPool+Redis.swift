@@ -1,0 +1,121 @@
+import Contract
+import CoreMetrics
+import CurlTransport
+import DequeModule
+import JobQueue
+import Logging
+import Support
+
+/// What the pool reads of single jobs in Redis: renewals, comparisons, interrupt keys, hand-backs.
+extension GenerationPool {
+    /// The lease renewals of all running jobs, and of recently ended ones that were not compared with Redis on this connection.
+    func renewals(connection: Int) -> [LeaseRenewal] {
+        generations.values.map(\.renewal) + ended.filter { $0.generation.connection != connection }.map { $0.generation.renewal }
+    }
+
+    /// Applies the replies of a renewal: interrupts jobs with an interrupt key, stops lost ones, writes again what Redis has lost.
+    /// - Parameter connection: the number of the connection before the renewal was sent.
+    func apply(_ reports: [(LeaseRenewal, LeaseReport)], connection: Int) {
+        var ended: [JobID: Generation] = [:]
+        for entry in self.ended where entry.generation.connection != connection { ended[entry.generation.id] = entry.generation }
+        for (renewal, report) in reports {
+            if let generation = generations[renewal.id], generation.claim.attempt == renewal.attempt {
+                apply(report, renewal, to: generation, connection: connection)
+            } else if let generation = ended[renewal.id], generation.claim.attempt == renewal.attempt {
+                generation.connection = connection
+                if report.answer != .lost { reopen(generation, newest: report.newest) }
+            }
+        }
+    }
+
+    private func apply(_ report: LeaseReport, _ renewal: LeaseRenewal, to generation: Generation, connection: Int) {
+        switch report.answer {
+        case .lost:
+            // A job that is ending may have ended meanwhile; the reply to its terminal event decides. One that is over waits for replicas.
+            if generation.isLive { removeLost(generation) }
+            return
+        case .kept: break
+        case .interrupted(let interrupt): generation.interrupted(interrupt, receivedAt: loop.now)
+        }
+        generation.renewed(newest: report.newest, written: renewal.written, on: connection)
+    }
+
+    /// Runs an ended job again that Redis has running, to write its end again.
+    private func reopen(_ generation: Generation, newest: EventID?) {
+        guard generations[generation.id] == nil else { return }
+        ended.removeAll { $0.generation === generation }
+        generations[generation.id] = generation
+        context.logger.warning("Redis has lost the end of a job; it is written again", metadata: generation.claim.job.logMetadata)
+        generation.reopen(newest: newest)
+    }
+
+    /// Reads what Redis holds of a job, after a lost or refused write or a reconnect.
+    func validate(_ generation: Generation) {
+        guard !generation.isValidating else { return }
+        generation.isValidating = true
+        // The first read is immediate, because a fenced attempt must stop now. Later ones are delayed up to about 1 s: Redis rejects
+        // writes.
+        let failures = generation.failedWrites
+        let wait = Duration.milliseconds(failures <= 1 ? 0 : min(1_000, 10 << min(failures, 7)))
+        let (id, attempt) = (generation.id, generation.claim.attempt)
+        _ = loop.schedule(after: wait) {
+            Task { await self.validate(id, attempt: attempt) }
+        }
+    }
+
+    private func validate(_ id: JobID, attempt: Int) async {
+        guard let generation = generations[id], generation.claim.attempt == attempt else { return }
+        let connection = consumer.connections
+        let report: LeaseReport
+        do {
+            guard let only = try await consumer.validate([generation.renewal]).first else { return }
+            report = only
+        } catch {
+            generation.isValidating = false
+            guard generation.stage != .over else { return }
+            return generation.replyLost()
+        }
+        generation.isValidating = false
+        guard generations[id] === generation, generation.stage != .over else { return }
+        if case .lost = report.answer, !generation.output.isEnding(report.newest) { return removeLost(generation) }
+        generation.connection = connection
+        if case .interrupted(let interrupt) = report.answer { generation.interrupted(interrupt, receivedAt: loop.now) }
+        generation.validated(newest: report.newest)
+    }
+
+    /// Reads the interrupt key, retrying every 200 ms while Redis is unreachable.
+    func checkInterrupt(of id: JobID) async {
+        while let generation = generations[id], generation.stage != .over {
+            do {
+                return generation.interruptChecked(try await consumer.interrupt(of: id))
+            } catch {
+                // Redis is unreachable, which its connection logs. No request is sent without this check; if the lease expires first, the
+                // job is handed back.
+                await pause(.milliseconds(200))
+            }
+        }
+    }
+
+    /// Hands a job back, retrying every 200 ms.
+    func handBack(_ id: JobID) async {
+        while let generation = generations[id], generation.canBeHandedBack {
+            do {
+                let isHandedBack = try await consumer.handBack(generation.renewal)
+                context.logger.info(
+                    isHandedBack ? "job handed back" : "job was taken over before it could be handed back",
+                    metadata: generation.claim.job.logMetadata)
+                context.metrics.handBacks.increment()
+                generation.close()
+                return remove(generation)
+            } catch {
+                await pause(.milliseconds(200))
+            }
+        }
+    }
+
+    private func pause(_ duration: Duration) async {
+        await withCheckedContinuation { continuation in
+            _ = loop.schedule(after: duration) { continuation.resume() }
+        }
+    }
+}

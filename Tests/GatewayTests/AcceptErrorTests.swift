@@ -1,0 +1,60 @@
+import Logging
+import NIOCore
+import NIOEmbedded
+import Synchronization
+import Testing
+
+@testable import Gateway
+
+@Suite struct AcceptErrorTests {
+    /// Collects log messages.
+    private struct Collector: LogHandler {
+        let messages: Messages
+        var metadata: Logger.Metadata = [:]
+        var logLevel = Logger.Level.trace
+
+        subscript(metadataKey key: String) -> Logger.Metadata.Value? {
+            get { metadata[key] }
+            set { metadata[key] = newValue }
+        }
+
+        func log(event: LogEvent) { messages.texts.withLock { $0.append(event.message.description) } }
+    }
+
+    private final class Messages: Sendable {
+        let texts = Mutex<[String]>([])
+    }
+
+    @Test func `an episode of errors is logged once at its begin and once at its end`() throws {
+        let messages = Messages()
+        var now = NIODeadline.uptimeNanoseconds(0)
+        let channel = EmbeddedChannel()
+        let handler = AcceptErrorLog(logger: Logger(label: "test") { _ in Collector(messages: messages) }) { now }
+        try channel.pipeline.syncOperations.addHandler(handler)
+        func accept() throws {
+            try channel.writeInbound(EmbeddedChannel() as any Channel)
+            #expect(try channel.readInbound(as: (any Channel).self) != nil)
+        }
+        func fail() {
+            channel.pipeline.fireErrorCaught(IOError(errnoCode: 24, reason: "accept"))
+            // The embedded channel keeps the errors that pass the handler.
+            #expect(throws: IOError.self) { try channel.throwIfErrorCaught() }
+        }
+        try accept()
+        #expect(messages.texts.withLock { $0 }.isEmpty)
+        for _ in 0..<100 {
+            fail()
+            now = now + .seconds(1)
+            // One descriptor became free.
+            try accept()
+        }
+        #expect(messages.texts.withLock { $0 } == ["connections cannot be accepted"])
+        now = now + AcceptErrorLog.calm
+        try accept()
+        try accept()
+        #expect(messages.texts.withLock { $0 } == ["connections cannot be accepted", "connections are accepted again"])
+        fail()
+        #expect(messages.texts.withLock { $0.count } == 3)
+        _ = try channel.finish(acceptAlreadyClosed: true)
+    }
+}
