@@ -1,6 +1,5 @@
 import Contract
 import JSONCodec
-import JobQueue
 import NIOCore
 import NIOWebSocket
 import RedisClient
@@ -8,6 +7,7 @@ import TestSupport
 import Testing
 
 @testable import Gateway
+@testable import JobQueue
 
 /// Every message that a client of protocol 1.0 may send, in each of its spellings, with the expected answer. The test acts as the worker.
 @Suite(.redis, .timeLimit(.minutes(10))) struct ProtocolConformanceTests {
