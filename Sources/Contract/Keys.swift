@@ -43,6 +43,10 @@ package struct Keys: Sendable, Hashable {
     package func waiting(of owner: String, partition: Int) -> String { tag(partition: partition) + "waiting:" + owner }
     /// The set of the jobs that end with a gateway. The submit script builds the same name.
     package func requests(of gateway: String, partition: Int) -> String { tag(partition: partition) + "requests:" + gateway }
+    /// A stored response of the Responses API. The scripts build the same name.
+    package func response(_ id: JobID) -> String { tag(id.rawValue) + "response:" + id.rawValue }
+    /// The byte ledger of an owner's stored responses. The scripts build the same name.
+    package func responseBytes(of owner: String, partition: Int) -> String { tag(partition: partition) + "response-bytes:" + owner }
     package func session(_ id: String) -> String { tag(id) + "session:" + id }
     /// The prefix of `busySessions(of:partition:)`; the gateway's name follows.
     package func busySessionsPrefix(partition: Int) -> String { tag(partition: partition) + "sessions:" }

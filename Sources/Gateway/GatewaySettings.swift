@@ -82,6 +82,11 @@ package struct GatewaySettings: Sendable {
     package var sessionsPerTenant = 100_000
     /// Maximum bytes of a tenant's sessions in Redis, across all gateways (`SLUICE_MAX_SESSION_BYTES_PER_TENANT`, 256 MiB; 0: no limit).
     package var sessionBytesPerTenant = 256 << 20
+    /// How long a stored response of the Responses API is kept from its creation (`SLUICE_RESPONSE_TTL`, 24 h).
+    package var responseTTL: Duration = .seconds(86_400)
+    /// Maximum bytes of a tenant's stored responses and their event logs in Redis, across all gateways
+    /// (`SLUICE_MAX_RESPONSE_BYTES_PER_TENANT`, 256 MiB; 0: no limit).
+    package var responseBytesPerTenant = 256 << 20
     /// Maximum WebSockets of this gateway (`SLUICE_MAX_SOCKETS`, 10,000).
     package var socketsMaximum = 10_000
     /// Maximum WebSockets per tenant (`SLUICE_MAX_SOCKETS_PER_TENANT`; 0: no limit). Nil: half of `socketsMaximum`.

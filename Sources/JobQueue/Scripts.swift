@@ -15,6 +15,8 @@ package enum Scripts {
     static let restoreEntries = script("restore_entries", PackageResources.restore_entries_lua)
     package static let depth = script("depth", PackageResources.depth_lua)
     package static let logPage = script("log_page", PackageResources.log_page_lua)
+    static let responseSave = script("response_save", PackageResources.response_save_lua)
+    static let responseDelete = script("response_delete", PackageResources.response_delete_lua)
     static let checkEntry = script("check_entry", PackageResources.check_entry_lua)
     static let startAgain = script("start_again", PackageResources.start_again_lua)
     static let sessionClaim = RedisScript(
@@ -26,7 +28,9 @@ package enum Scripts {
     package static let ofWorker = [take, claim, renew, finish, handBack, putBack, reject, forgetConsumer, restoreEntries, depth]
 
     /// The scripts that a gateway calls, loaded at each connect.
-    static let ofGateway = [submit, interrupt, logPage, checkEntry, startAgain, sessionClaim, sessionSave, sessionEnd]
+    static let ofGateway = [
+        submit, interrupt, logPage, checkEntry, startAgain, sessionClaim, sessionSave, sessionEnd, responseSave, responseDelete,
+    ]
 
     /// Prepends the functions of `shared.lua` to a script.
     private static func script(_ name: String, _ source: [UInt8]) -> RedisScript {

@@ -124,11 +124,11 @@ private let usage = Usage(promptTokens: 3, completionTokens: 4, estimated: false
 
 @Suite struct ChatCompletionShapingTests {
     private static func chunks(_ events: [GenerationEvent], includesUsage: Bool = false) -> (
-        lines: [String], last: ChatCompletionStream.Step
+        lines: [String], last: StreamStep
     ) {
         var stream = ChatCompletionStream(id: job, created: 7, model: "asked", includesUsage: includesUsage)
         var out: [UInt8] = []
-        var step = ChatCompletionStream.Step.goOn
+        var step = StreamStep.goOn
         for event in events where step == .goOn { step = stream.take(event, out: &out) }
         let lines = String(decoding: out, as: UTF8.self).split(separator: "\n\n").map { String($0.dropFirst(6)) }
         return (lines, step)

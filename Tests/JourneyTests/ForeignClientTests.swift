@@ -1,3 +1,4 @@
+import Foundation
 import TestSupport
 import Testing
 
@@ -23,6 +24,53 @@ extension Journeys {
                     try await until("the record of \(model)") { try await lab.record(request.tag)["state"] == "interrupted" }
                     #expect(try await lab.record(request.tag)["reason"] == "CLIENT_GONE")
                 }
+            }
+        }
+
+        @Test func `an unmodified Anthropic SDK works, and its disconnect interrupts`() async throws {
+            try await withLab { lab in
+                _ = try await lab.worker("w1", ["SLUICE_RETRIES": "0"])
+                let gateway = try await lab.gateway()
+                let (left, hung) = (lab.model("sim-n3000-g10"), lab.model("sim-n3000-g10-f20000"))
+                try await run(
+                    .anthropicClient,
+                    ["http://127.0.0.1:\(gateway.port)", lab.key, "sim-n20-g1", "sim-n5-g1-r", "sim-n3-g1-t", left, hung])
+                for model in [left, hung] {
+                    #expect(try await lab.endedRequest(model: model).end == .clientClosed, "\(model)")
+                }
+            }
+        }
+
+        @Test func `the OpenAI SDK creates, streams, resumes, cancels and deletes responses on two gateways`() async throws {
+            try await withLab { lab in
+                _ = try await lab.worker("w1", ["SLUICE_RETRIES": "0"])
+                let (first, second) = (try await lab.gateway("g1"), try await lab.gateway("g2"))
+                let (slow, left) = (lab.model("sim-n3000-g20"), lab.model("sim-n3000-g20"))
+                try await run(
+                    .responsesClient,
+                    [
+                        "http://127.0.0.1:\(first.port)/v1", "http://127.0.0.1:\(second.port)/v1", lab.key, lab.otherKey, "sim-n20-g1",
+                        "sim-n5-g1-r", "sim-n3-g1-t", slow, left, "sim-n100-g10",
+                    ])
+                for model in [slow, left] {
+                    #expect(try await lab.endedRequest(model: model).end == .clientClosed, "\(model)")
+                }
+            }
+        }
+
+        @Test func `a response whose gateway is killed is resumed on another one`() async throws {
+            try await withLab { lab in
+                _ = try await lab.worker()
+                let (first, second) = (try await lab.gateway("g1"), try await lab.gateway("g2"))
+                let ready = lab.folder.file("ready")
+                async let resumed: Void = run(
+                    .responsesResume,
+                    [
+                        "http://127.0.0.1:\(first.port)/v1", "http://127.0.0.1:\(second.port)/v1", lab.key, "sim-n400-g10", "400", ready,
+                    ])
+                try await until("the stream to run") { FileManager.default.fileExists(atPath: ready) }
+                await first.kill9()
+                try await resumed
             }
         }
 

@@ -4,9 +4,12 @@ import Testing
 
 /// A Python script in the folder `Scripts`. It ends with an exception at the first unexpected result.
 enum ScriptFile: String {
+    case anthropicClient = "anthropic_client.py"
     case chatPage = "chat_page.py"
     case dashboard = "dashboard.py"
     case openAIClient = "openai_client.py"
+    case responsesClient = "responses_client.py"
+    case responsesResume = "responses_resume.py"
     case tlsClient = "tls_client.py"
     case webSocketClient = "websocket_client.py"
 

@@ -37,7 +37,7 @@ package enum PythonPackages {
     /// The interpreter; nil when it cannot be created, because python3 is missing or the package index is unreachable.
     package static var interpreter: String? { get async { await made.value } }
 
-    private static let packages = ["openai", "websockets"]
+    private static let packages = ["anthropic", "openai", "websockets"]
 
     private static let made = Task<String?, Never> {
         guard let python = Program.find("python3") else { return nil }

@@ -3,18 +3,7 @@ import JSONCodec
 import Support
 
 /// Encodes a job's events as OpenAI `chat.completion.chunk` objects in server-sent events. A state machine without I/O.
-struct ChatCompletionStream {
-    /// What the caller does after writing `out`.
-    enum Step: Equatable {
-        /// Waits for more events.
-        case goOn
-        /// Ends the response; the stream is complete.
-        case end
-        /// Ends the response and interrupts the job. Generation restarted after the client received part of the earlier output, which
-        /// chunks cannot retract, so `out` ends with an error chunk.
-        case giveUp
-    }
-
+struct ChatCompletionStream: AnswerEncoder {
     private let id: JobID
     private let created: Int
     private let includesUsage: Bool
@@ -39,7 +28,7 @@ struct ChatCompletionStream {
     }
 
     /// Appends the chunks of an event to `out`. After `.end` or `.giveUp` no further event may be passed.
-    mutating func take(_ event: GenerationEvent, out: inout [UInt8]) -> Step {
+    mutating func take(_ event: GenerationEvent, out: inout [UInt8]) -> StreamStep {
         switch event {
         case .started, .transcript, .retrieved, .audio: break
         // Live output can be ahead of the log (`RelayMachine.resumed`): resuming is possible only if the client has no more than the log.
@@ -132,7 +121,7 @@ struct ChatCompletionStream {
 }
 
 /// A completion that is collected and sent as one JSON object. A state machine without I/O.
-struct ChatCompletion {
+struct ChatCompletion: AnswerCollector {
     /// The completion's `id` in OpenAI's form.
     static func identifier(of job: JobID) -> String { "chatcmpl-" + job.rawValue }
 

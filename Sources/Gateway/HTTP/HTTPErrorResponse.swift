@@ -5,7 +5,8 @@ import JSONCodec
 import JobQueue
 import NIOCore
 
-/// An error response in the form of the OpenAI API: `{"error":{"message":…,"type":…,"code":…}}`.
+/// An error response, in the form of the API that the request's path belongs to; `json` is OpenAI's:
+/// `{"error":{"message":…,"type":…,"code":…}}`.
 struct HTTPErrorResponse: Error, HTTPResponseError, Sendable, Equatable {
     var status: HTTPResponse.Status
     var type: String
@@ -29,7 +30,7 @@ struct HTTPErrorResponse: Error, HTTPResponseError, Sendable, Equatable {
     }
 
     func response(from request: Request, context: some RequestContext) throws -> Response {
-        .json(json, status: status, headers: headers)
+        .json(APIErrorForm(path: request.uri.path).json(of: self), status: status, headers: headers)
     }
 
     /// The default error type of a status.

@@ -27,39 +27,17 @@ struct JobRoutes: Sendable {
         let body = try await request.collect(upTo: context.settings.bodyMaximum, requestContext.share)
         let partitions = context.queue.partitions
         var options = SubmitOptions()
-        options.gateway = context.settings.name
         var partition = Int.random(in: 0..<partitions)
-        if let header = request.headers[.idempotencyKey] {
-            guard let key = JobSubmission.idempotencyKey(header, owner: owner) else {
-                throw HTTPErrorResponse.invalid("Idempotency-Key must be 1 to \(JobSubmission.maximumKeyLength) printable ASCII characters")
-            }
-            options.idempotency = (key, JobSubmission.digest(body))
-            partition = JobSubmission.partition(owner: owner, key: key, of: partitions)
+        if let idempotency = try JobSubmission.idempotency(request, owner: owner, partitions: partitions) {
+            options.idempotency = (idempotency.key, JobSubmission.digest(body))
+            partition = idempotency.partition
         }
         let id = JobID(partition: partition, milliseconds: UInt64(clamping: WallClock.milliseconds))
         var job = try await requestContext.parse(body) { (body) throws(HTTPErrorResponse) in
             try JobSubmission.job(parsing: body, id: id, owner: owner, maximumDepth: context.settings.jsonDepthMaximum)
         }
         if job.traceparent == nil { job.traceparent = request.traceparent }
-        let submitted = context.submitted
-        guard await submitted.admit(id, of: owner, queue: context.queue) else { throw HTTPErrorResponse.tooManyRunning }
-        var isQueued = false
-        defer { if !isQueued { submitted.remove(id, of: owner) } }
-        let submission = try await onQueue { [job, options] () throws(QueueError) in
-            try await context.submit(job, options: options, repeating: .seconds(0))
-        }
-        switch submission {
-        case .accepted, .exists:
-            isQueued = true
-            context.logSubmitted(job)
-            return Self.accepted(id)
-        case .repeated(let first): return Self.accepted(first)
-        case .full: throw HTTPErrorResponse.queueFull
-        case .ownerFull: throw HTTPErrorResponse.tooManyWaiting
-        case .conflict, .sessionLost, .sessionUnsaved:
-            throw HTTPErrorResponse(
-                .conflict, code: "idempotency_conflict", "this Idempotency-Key was used with a different body; use a new key")
-        }
+        return Self.accepted(try await context.submitDetached(job, options: options))
     }
 
     /// 202 with the job's id and path.
@@ -116,6 +94,33 @@ struct JobRoutes: Sendable {
 }
 
 extension GatewayContext {
+    /// Submits a job that ends neither with its client's connection nor with this gateway.
+    /// - Returns: the job's id, or that of the earlier job with the same idempotency key and body.
+    /// - Throws: 409 for a key that was used with another body, 429 when a limit is reached, 503 when Redis is unreachable.
+    func submitDetached(_ job: Job, options: SubmitOptions) async throws(HTTPErrorResponse) -> JobID {
+        let owner = job.owner ?? ""
+        guard await submitted.admit(job.id, of: owner, queue: queue) else { throw HTTPErrorResponse.tooManyRunning }
+        var isQueued = false
+        defer { if !isQueued { submitted.remove(job.id, of: owner) } }
+        var options = options
+        options.gateway = settings.name
+        let submission = try await onQueue { [options] () throws(QueueError) in
+            try await submit(job, options: options, repeating: .seconds(0))
+        }
+        switch submission {
+        case .accepted, .exists:
+            isQueued = true
+            logSubmitted(job)
+            return job.id
+        case .repeated(let first): return first
+        case .full: throw HTTPErrorResponse.queueFull
+        case .ownerFull: throw HTTPErrorResponse.tooManyWaiting
+        case .conflict, .sessionLost, .sessionUnsaved:
+            throw HTTPErrorResponse(
+                .conflict, code: "idempotency_conflict", "this Idempotency-Key was used with a different body; use a new key")
+        }
+    }
+
     /// The record of the job in the request's path.
     /// - Throws: `HTTPErrorResponse.unknownJob` when the job does not exist or has another owner or none; 503 when Redis is unreachable.
     func ownRecord(_ requestContext: GatewayRequestContext) async throws -> (JobID, JobRecord) {

@@ -1,5 +1,7 @@
 import Contract
 import Crypto
+import HTTPTypes
+import Hummingbird
 import JSONCodec
 import Support
 
@@ -32,6 +34,18 @@ enum JobSubmission {
         } catch {
             throw HTTPErrorResponse.invalid(error.reason)
         }
+    }
+
+    /// The `Idempotency-Key` of a request as it is stored, and the partition of its job; nil without the header.
+    /// - Throws: 400 for a key of another form.
+    static func idempotency(
+        _ request: Request, owner: String, partitions: Int
+    ) throws(HTTPErrorResponse) -> (key: String, partition: Int)? {
+        guard let header = request.headers[.idempotencyKey] else { return nil }
+        guard let key = idempotencyKey(header, owner: owner) else {
+            throw HTTPErrorResponse.invalid("Idempotency-Key must be 1 to \(maximumKeyLength) printable ASCII characters")
+        }
+        return (key, partition(owner: owner, key: key, of: partitions))
     }
 
     /// The key as it is stored, distinct for each tenant.

@@ -45,7 +45,8 @@ struct CORSMiddleware: RouterMiddleware {
 
     /// Headers that pages may send and read.
     private static let requestHeaders =
-        "authorization, content-type, idempotency-key, last-event-id, traceparent, x-request-id"
+        "authorization, content-type, idempotency-key, last-event-id, traceparent, x-request-id, x-api-key, anthropic-version, anthropic-beta, "
+        + "anthropic-dangerous-direct-browser-access"
     private static let responseHeaders = "x-sluice-job, x-request-id, retry-after, location"
     /// Time that a browser may remember a preflight response, in seconds.
     private static let maximumAge = "600"
@@ -77,7 +78,7 @@ struct CORSMiddleware: RouterMiddleware {
     }
 }
 
-/// Authenticates the request's bearer key or token, sets the context's tenant, and counts the request in the tenant's quota.
+/// Authenticates the request's bearer key or token, or the key in `x-api-key`, sets the context's tenant, and counts the request in the tenant's quota.
 struct AuthenticationMiddleware: RouterMiddleware {
     typealias Context = GatewayRequestContext
 
@@ -93,7 +94,7 @@ struct AuthenticationMiddleware: RouterMiddleware {
         if authenticator.isOpen, !origins.allows(origin: request.headers[.origin], host: request.head.authority) {
             throw HTTPErrorResponse(.forbidden, code: "origin_refused", "pages of this origin are not allowed to use the gateway")
         }
-        let token = Self.bearer(request.headers[.authorization])
+        let token = Self.bearer(request.headers[.authorization]) ?? request.headers[.apiKey]
         guard let tenant = await authenticator.authenticate(.bearer(token ?? ""), from: context.address) else {
             throw HTTPErrorResponse.unauthenticated(given: token != nil)
         }

@@ -24,6 +24,8 @@ package func makeRouter(
     JobRoutes(context: context).add(to: api)
     JobEventRoute(context: context).add(to: api)
     ChatCompletionRoute(context: context).add(to: api)
+    MessagesRoute(context: context).add(to: api)
+    ResponsesRoute(context: context).add(to: api)
     router.refuseOtherMethods()
     return router
 }

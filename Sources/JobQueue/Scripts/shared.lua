@@ -158,6 +158,31 @@ local function bury(dead, maximum, maximum_bytes, job, code, message, crashes)
     end
 end
 
+-- Stored responses of the Responses API. `response:<job id>` is a hash; `response-bytes:<owner>` is the byte ledger of an owner's responses, whose fields are job ids.
+-- Bytes counted per response for Redis' own overhead.
+local RESPONSE_BASE = 512
+
+-- The key of a stored response, from another key with the same hash tag.
+local function response_of(key, job) return string.match(key, '^{[^}]*}:') .. 'response:' .. job end
+
+local function ledger_bytes(ledger, field) return tonumber(redis.call('HGET', ledger, field) or '0') or 0 end
+
+-- Keeps an ended job as long as its stored response, and counts the log in the owner's bytes. Returns the retention in seconds.
+local function retention_of(record, log, retention)
+    local job = string.match(record, '^{[^}]*}:job:(.*)$')
+    local response = job and response_of(record, job)
+    local owner = response and redis.pcall('HGET', response, 'owner')
+    if type(owner) ~= 'string' then return retention end
+    local expiry = math.max(redis.call('TTL', response), tonumber(retention))
+    local ledger = string.match(record, '^{[^}]*}:') .. 'response-bytes:' .. owner
+    local size = redis.pcall('MEMORY', 'USAGE', log)
+    if own(ledger, 'hash') and type(size) == 'number' then
+        add_to_ledger(ledger, job, size, string.format('%.0f', ledger_bytes(ledger, job) + size))
+        if redis.call('TTL', ledger) < expiry then redis.call('EXPIRE', ledger, expiry) end
+    end
+    return expiry
+end
+
 -- Writes the terminal event and the record, sets the expiry of the job's keys and publishes the event. Empty fields of `optional` are skipped.
 local function conclude(record, log, out, interrupt_key, id, event, state, usage, retention, optional)
     own(log, 'stream')
@@ -165,8 +190,9 @@ local function conclude(record, log, out, interrupt_key, id, event, state, usage
     local fields = {'state', state, 'finished_ms', now_ms(), 'usage', usage}
     add_present(fields, optional)
     redis.call('HSET', record, unpack(fields))
-    redis.call('EXPIRE', record, retention)
-    redis.call('EXPIRE', log, retention)
+    local kept = retention_of(record, log, retention)
+    redis.call('EXPIRE', record, kept)
+    redis.call('EXPIRE', log, kept)
     redis.call('EXPIRE', interrupt_key, retention)
     -- The audio of the user's message.
     redis.call('DEL', (string.gsub(log, ':log:', ':audio:', 1)))

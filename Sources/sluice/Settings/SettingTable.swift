@@ -171,6 +171,9 @@ enum SettingTable {
         Setting(
             "SLUICE_SESSION_WARNING", .duration(.zero...(day * 30)), "5m", [.gateway],
             "How long before a session's end the client is warned; at most half of SLUICE_SESSION_TIMEOUT."),
+        Setting(
+            "SLUICE_RESPONSE_TTL", .duration(.seconds(1)...(day * 30)), "24h", [.gateway],
+            "How long a stored response (POST /v1/responses) is kept from its creation."),
         Setting("SLUICE_HISTORY_TURNS", .integer(0...1_000), "20", [.gateway], "Maximum turns in a session's history (0: none)."),
         Setting(
             "SLUICE_HISTORY_MAX", .size(0...(16 << 20)), "256KiB", [.gateway],
@@ -234,6 +237,9 @@ enum SettingTable {
         Setting(
             "SLUICE_MAX_SESSION_BYTES_PER_TENANT", .size(0...(1 << 40)), "256MiB", [.gateway],
             "Maximum bytes of a tenant's sessions in Redis (0: no limit); beyond it RATE_LIMITED."),
+        Setting(
+            "SLUICE_MAX_RESPONSE_BYTES_PER_TENANT", .size(0...(1 << 40)), "256MiB", [.gateway],
+            "Maximum bytes of a tenant's stored responses in Redis, event logs included (0: no limit); beyond it 429."),
         Setting("SLUICE_MAX_SOCKETS", .integer(1...1_000_000), "10000", [.gateway], "Maximum WebSockets per gateway."),
         Setting(
             "SLUICE_MAX_SOCKETS_PER_TENANT", .integer(0...1_000_000), nil, [.gateway],

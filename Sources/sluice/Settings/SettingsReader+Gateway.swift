@@ -43,6 +43,7 @@ extension SettingsReader {
         if let value = duration("SLUICE_HEARTBEAT") { gateway.heartbeat = value }
         if let value = duration("SLUICE_GRACE") { gateway.grace = value }
         if let value = duration("SLUICE_SESSION_TIMEOUT") { gateway.sessionTimeout = value }
+        if let value = duration("SLUICE_RESPONSE_TTL") { gateway.responseTTL = value }
         if let value = duration("SLUICE_SESSION_WARNING") { gateway.sessionWarning = value }
         if let value = duration("SLUICE_DRAIN_TIMEOUT") { gateway.drainTimeout = value }
         if let value = duration("SLUICE_HANDSHAKE_TIMEOUT") { gateway.handshakeTimeout = value }
@@ -76,6 +77,7 @@ extension SettingsReader {
         if let value = integer("SLUICE_MAX_BYTES_PER_TENANT") { gateway.heldBytesPerTenant = value }
         if let value = integer("SLUICE_SESSION_MAX") { gateway.sessionMaximum = value }
         if let value = integer("SLUICE_MAX_SESSIONS_PER_TENANT") { gateway.sessionsPerTenant = value }
+        if let value = integer("SLUICE_MAX_RESPONSE_BYTES_PER_TENANT") { gateway.responseBytesPerTenant = value }
         if let value = integer("SLUICE_MAX_SESSION_BYTES_PER_TENANT") { gateway.sessionBytesPerTenant = value }
     }
 

@@ -9,7 +9,7 @@ struct DashScopeAdapter: UpstreamAdapter {
     /// OpenAI parameters that DashScope does not support.
     private static let unsupported = [
         "frequency_penalty", "logit_bias", "reasoning_effort", "metadata", "store", "service_tier", "modalities", "audio", "prediction",
-        "verbosity", "web_search_options",
+        "verbosity", "web_search_options", "thinking",
     ]
 
     func request(_ request: GenerationRequest, on upstream: UpstreamConfiguration) throws(Failure) -> HTTPRequest {

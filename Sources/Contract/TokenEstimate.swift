@@ -1,18 +1,17 @@
-import Contract
 import JSONCodec
 
 extension Job {
     /// The maximum number of completion tokens that the job requests; nil if absent or outside 1 to 1,000,000,000.
-    var maximumTokens: Int? {
+    package var maximumTokens: Int? {
         let number = request["max_completion_tokens"]?.integer ?? request["max_tokens"]?.integer
         return number.flatMap { (1...1_000_000_000).contains($0) ? $0 : nil }
     }
 }
 
 /// Estimates token counts for upstreams that do not report them (an interrupted OpenAI-compatible stream reports none).
-enum TokenEstimate {
+package enum TokenEstimate {
     /// Estimated prompt tokens: one per four ASCII characters, one per other character. Within a factor of two of common tokenizers.
-    static func prompt(_ request: JSONObject) -> Int {
+    package static func prompt(_ request: JSONObject) -> Int {
         var quarters = 0
         for message in request["messages"]?.array ?? [] {
             quarters += 16
@@ -28,7 +27,7 @@ enum TokenEstimate {
 
     /// Minimum usage of earlier attempts according to their event log: the prompt once per started answer, and the output. Nil when no
     /// upstream had answered.
-    static func logged(_ events: [LoggedEvent], prompt: Int) -> Usage? {
+    package static func logged(_ events: [LoggedEvent], prompt: Int) -> Usage? {
         var (answers, quarters) = (0, 0)
         for event in events {
             switch event.event {

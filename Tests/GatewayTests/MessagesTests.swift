@@ -1,0 +1,124 @@
+import Contract
+import JSONCodec
+import JobQueue
+import TestSupport
+import Testing
+
+@testable import Gateway
+
+private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false)
+
+private func message(_ members: String = "") -> String {
+    #"{"model":"asked","max_tokens":9,"messages":[{"role":"user","content":"hi"}]\#(members)}"#
+}
+
+@Suite(.redis, .timeLimit(.minutes(10))) struct MessagesTests {
+    @Test func `a collected message, with the key in x-api-key`() async throws {
+        try await withHTTPLab { lab in
+            async let answer = lab.post(
+                "/v1/messages", message(#","thinking":{"type":"adaptive"}"#), key: nil, headers: ["x-api-key": "tenant-a-test-key"])
+            let worker = try await lab.claim()
+            #expect(worker.job.owner == "tenant-a" && worker.job.request["max_tokens"] == 9)
+            try await worker.write(.upstream(name: "u", model: "real"), .reasoning("hm"), .text("he"), .text("llo"))
+            try await worker.write(.toolCall(ToolCall(index: 0, callID: "c1", name: "f", arguments: #"{"a":1}"#)))
+            try await worker.end(.finished(.toolCalls, usage))
+            let whole = try await answer
+            #expect(whole.status == 200 && whole.headers["request-id"] == worker.job.id.rawValue)
+            #expect(
+                whole.json == [
+                    "id": .string("msg_\(worker.job.id)"), "type": "message", "role": "assistant", "model": "real",
+                    "content": [
+                        ["type": "thinking", "thinking": "hm", "signature": ""], ["type": "text", "text": "hello"],
+                        ["type": "tool_use", "id": "c1", "name": "f", "input": ["a": 1]],
+                    ],
+                    "stop_reason": "tool_use", "stop_sequence": .null, "usage": ["input_tokens": 1, "output_tokens": 2],
+                ])
+        }
+    }
+
+    @Test func `a streamed message`() async throws {
+        try await withHTTPLab { lab in
+            async let answer = lab.post("/v1/messages", message(#","stream":true"#))
+            let worker = try await lab.claim()
+            // Thinking was not asked for.
+            try await worker.write(.upstream(name: "u", model: "real"), .reasoning("hm"), .text("he"), .text("llo"))
+            try await worker.write(.toolCall(ToolCall(index: 0, callID: "c1", name: "f", arguments: "{}")))
+            try await worker.end(.finished(.toolCalls, usage))
+            let events = try await answer.body.split(separator: "\n\n").map { event in
+                let lines = event.split(separator: "\n")
+                let json = try JSON(parsing: lines[1].dropFirst("data: ".count).utf8)
+                #expect("event: \(json["type"]?.string ?? "")" == lines[0])
+                return json
+            }
+            #expect(
+                events.map { $0["type"]?.string } == [
+                    "message_start", "ping", "content_block_start", "content_block_delta", "content_block_delta", "content_block_stop",
+                    "content_block_start", "content_block_delta", "content_block_stop", "message_delta", "message_stop",
+                ])
+            #expect(events[0]["message"]?["model"] == "real" && events[0]["message"]?["usage"]?["input_tokens"]?.integer ?? 0 > 0)
+            #expect(events[2]["content_block"] == ["type": "text", "text": ""] && events[2]["index"] == 0)
+            #expect(events[4]["delta"] == ["type": "text_delta", "text": "llo"])
+            #expect(events[6]["content_block"] == ["type": "tool_use", "id": "c1", "name": "f", "input": [:]] && events[6]["index"] == 1)
+            #expect(events[7]["delta"] == ["type": "input_json_delta", "partial_json": "{}"])
+            #expect(events[9]["delta"]?["stop_reason"] == "tool_use" && events[9]["usage"] == ["input_tokens": 1, "output_tokens": 2])
+        }
+    }
+
+    @Test(arguments: [false, true]) func `errors have Anthropic's form`(streams: Bool) async throws {
+        try await withHTTPLab { lab in
+            let unauthenticated = try await lab.post("/v1/messages", message(), key: nil)
+            #expect(unauthenticated.status == 401 && unauthenticated.json?["error"]?["type"] == "authentication_error")
+            let invalid = try await lab.post("/v1/messages", #"{"model":"m"}"#)
+            #expect(invalid.status == 400 && invalid.json?["type"] == "error" && invalid.json?["error"]?["type"] == "invalid_request_error")
+            #expect(try await lab.get("/v1/messages").json?["type"] == "error")
+            #expect(try await lab.get("/v1/messagesx").json?["type"] == nil)
+            async let answer = lab.post("/v1/messages", message(streams ? #","stream":true"# : ""))
+            let worker = try await lab.claim()
+            try await worker.end(
+                .failed(Failure(.unsupportedParameter, #"the request's "stop" is not supported by upstream u"#), .none))
+            let failed = try await answer
+            #expect(failed.status == 400 && failed.json?["error"]?["message"]?.string?.contains("\"stop_sequences\"") == true)
+            #expect(failed.json?["request_id"] == .string(worker.job.id.rawValue))
+        }
+    }
+
+    @Test func `a failure after output is an error event, and so is an answer that begins anew`() async throws {
+        try await withHTTPLab { lab in
+            for event in [GenerationEvent.failed(Failure(.overloaded, "busy"), usage), .restarted] {
+                async let answer = lab.post("/v1/messages", message(#","stream":true"#))
+                let worker = try await lab.claim()
+                try await worker.write(.text("he"))
+                if event.isTerminal { try await worker.end(event) } else { try await worker.write(event) }
+                let stream = try await answer
+                #expect(stream.body.contains(#"event: error\#ndata: {"type":"error","error":{"type":"overloaded_error""#), "\(stream.body)")
+                #expect(!stream.body.contains("message_stop"))
+                if !event.isTerminal { try await worker.end(.interrupted(Interruption(reason: "X", phase: .streaming, usage: usage))) }
+            }
+        }
+    }
+
+    @Test(arguments: [false, true]) func `a disconnect interrupts the job`(streams: Bool) async throws {
+        try await withHTTPLab { lab in
+            let connection = try await RawHTTPConnection(lab.port)
+            try await connection.request("POST", "/v1/messages", body: message(streams ? #","stream":true"# : ""))
+            let worker = try await lab.claim()
+            try await worker.write(.text("he"))
+            if streams { try await connection.wait(for: #""text":"he""#) }
+            try await connection.close()
+            try await until("the interrupt") {
+                try await PrivateRedis.current.command("EXISTS", lab.queue.keys.interrupt(worker.job.id)).integer == 1
+            }
+            try await worker.end(.interrupted(Interruption(reason: "CLIENT_GONE", phase: .streaming, usage: usage)))
+        }
+    }
+
+    @Test func `an estimate of tokens says so`() async throws {
+        try await withHTTPLab { lab in
+            let answer = try await lab.post(
+                "/v1/messages/count_tokens", #"{"model":"m","messages":[{"role":"user","content":"12345678"}]}"#)
+            #expect(answer.status == 200 && answer.json == ["input_tokens": 6])
+            #expect(answer.headers["x-sluice-token-count"] == "estimated")
+            #expect(try await lab.post("/v1/messages/count_tokens", #"{"model":"m"}"#).status == 400)
+        }
+    }
+}
