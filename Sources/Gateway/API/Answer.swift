@@ -54,7 +54,7 @@ struct Answer: Sendable, Equatable {
     /// - Parameter report: receives the changes in order.
     mutating func take(_ event: GenerationEvent, report: (Change) -> Void = { _ in }) {
         switch event {
-        case .started, .audio: break
+        case .started, .audio, .transcript, .retrieved: break
         case .upstream(_, let model): if !model.isEmpty { self.model = model }
         case .restarted: restart(keeping: "", report)
         case .resumed(let offset):
