@@ -163,7 +163,7 @@ struct OddStreamTests {
             let call = #"[{"function":{"name":"f","arguments":"{}"}}]"#
             let frame = Self.frame(
                 kind,
-                #"{"content":"x","content":[{"text":"y","text":"a"}],"refusal":"x","refusal":"b","tool_calls":\#(call),"tool_calls":\#(call)}"#
+                #"{"content":"x","content":[{"text":"y","text":"a","refusal":null,"thinking":""}],"refusal":"x","refusal":"b","tool_calls":\#(call),"tool_calls":\#(call)}"#
             )
             let answer = try DecodedAnswer(kind, frames: [frame, Self.frame(kind, "{}", finish: "stop")])
             #expect(answer.text == "ab" && answer.names == ["0 f{}"])

@@ -65,8 +65,8 @@ struct AnswerDelta {
             case "type":
                 let type = try scanner.scalar() ?? ""
                 isThinking = type.contains("thinking") || type.contains("reasoning")
-            case "text", "content", "refusal": text = try Self.text(&scanner)
-            case "thinking", "reasoning", "reasoning_content": thinking = try Self.text(&scanner)
+            case "text", "content", "refusal": text = try Self.text(&scanner, otherwise: text)
+            case "thinking", "reasoning", "reasoning_content": thinking = try Self.text(&scanner, otherwise: thinking)
             default: try scanner.skip()
             }
         }
@@ -86,13 +86,19 @@ struct AnswerDelta {
             var joined = TextPiece()
             try scanner.object { (key, scanner) throws(JSONError) in
                 switch key {
-                case "text", "thinking", "content": joined = try Self.text(&scanner)
+                case "text", "thinking", "content": joined = try Self.text(&scanner, otherwise: joined)
                 default: try scanner.skip()
                 }
             }
             return joined
         default: return TextPiece(try scanner.scalar() ?? "")
         }
+    }
+
+    /// Reads text; returns `earlier` for null and empty text, which members beside the one with the text may have.
+    private static func text(_ scanner: inout JSONScanner, otherwise earlier: TextPiece) throws(JSONError) -> TextPiece {
+        let text = try Self.text(&scanner)
+        return text.isEmpty ? earlier : text
     }
 
     /// Reads the fragments in `tool_calls`.
