@@ -1,10 +1,10 @@
 import Contract
 import JSONCodec
-import JobQueue
 import TestSupport
 import Testing
 
 @testable import Gateway
+@testable import JobQueue
 
 private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false)
 

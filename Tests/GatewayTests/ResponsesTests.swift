@@ -1,11 +1,11 @@
 import Contract
 import JSONCodec
-import JobQueue
 import NIOHTTP1
 import TestSupport
 import Testing
 
 @testable import Gateway
+@testable import JobQueue
 
 private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false)
 

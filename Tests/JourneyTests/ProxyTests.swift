@@ -1,3 +1,4 @@
+import Foundation
 import JSONCodec
 import TestSupport
 import Testing
