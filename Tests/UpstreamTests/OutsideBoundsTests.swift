@@ -78,7 +78,9 @@ struct OutsideBoundsTests {
     ]) func `token counts are limited`(_ number: String, _ expected: Int) throws {
         let usages = try Self.usages(number).filter { if case .usage = $0 { true } else { false } }
         #expect(usages.count == 5)
-        #expect(usages.allSatisfy { $0 == .usage(promptTokens: expected, completionTokens: expected) }, "\(usages)")
+        for case .usage(let prompt, let completion, let details) in usages {
+            #expect(prompt == expected && completion == expected && details.cached ?? expected == expected, "\(usages)")
+        }
     }
 
     @Test func `the number of tool calls is limited`() throws {

@@ -42,7 +42,8 @@ extension Recorded {
 
                 """,
             outputs: [
-                .reasoning("想"), .text("你好 🌍"), .usage(promptTokens: 22, completionTokens: 382), .finished(.stop),
+                .reasoning("想"), .text("你好 🌍"), .usage(promptTokens: 22, completionTokens: 382, details: TokenDetails(reasoning: 210)),
+                .finished(.stop),
             ], chunks: 2),
         Recorded(
             name: "two tool calls in fragments", kind: .openai,
@@ -209,7 +210,7 @@ extension Recorded {
 
                 """,
             outputs: [
-                .usage(promptTokens: 25, completionTokens: nil), .reasoning("hm"), .text("Hello"),
+                .usage(promptTokens: 25, completionTokens: nil, details: TokenDetails(cached: 5)), .reasoning("hm"), .text("Hello"),
                 .usage(promptTokens: nil, completionTokens: 15),
                 .toolCall(ToolCall(index: 0, callID: "toolu_1", name: "get_weather", arguments: #"{"city":"北京"}"#)), .finished(.toolCalls),
             ], chunks: 5),

@@ -117,7 +117,9 @@ struct GatewayChannel: ServerChildChannel, HTTPChannelHandler {
         let socket = ClientSocket(gateway: gateway.value, address: Self.address(channel))
         socket.traceparent = head.headers.first(name: "traceparent").flatMap(TraceParent.init)?.text
         let decoder = ByteToMessageHandler(WebSocketFrameDecoder(maxFrameSize: settings.messageMaximum))
-        try channel.pipeline.syncOperations.addHandlers([WebSocketFrameEncoder(), decoder, socket], position: .after(upgrade))
+        // In this order, because `ClientSocket` adds `SocketIntake` before the decoder when it is added itself.
+        try channel.pipeline.syncOperations.addHandlers([WebSocketFrameEncoder(), decoder], position: .after(upgrade))
+        try channel.pipeline.syncOperations.addHandler(socket, position: .after(decoder))
     }
 
     /// Adds the handlers that pass an HTTP connection's requests to the router.

@@ -86,6 +86,12 @@ final class HandshakeGate: ChannelDuplexHandler, RemovableChannelHandler {
         }
     }
 
+    /// Closes the connection of a client that leaves before its first request.
+    func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+        if case .waiting = state, case .inputClosed = event as? ChannelEvent { return context.close(promise: nil) }
+        context.fireUserInboundEventTriggered(event)
+    }
+
     func write(context: ChannelHandlerContext, data: NIOAny, promise: EventLoopPromise<Void>?) {
         context.write(data, promise: promise)
         guard case .holding(let head, let isComplete) = state, requests.unanswered == 1 else { return }

@@ -17,9 +17,6 @@ extension ClientSocket {
     /// Handles a REQUEST with `data_type` VOICE.
     /// - Throws: the ERROR to send. The open VOICE request is discarded when it is the one that failed.
     func voice(_ payload: RequestPayload, _ voice: VoicePayload, in session: Session) throws(ProtocolError) {
-        guard settings.recognizes else {
-            throw ProtocolError(.unsupportedDataType, "speech is not recognized here; use TEXT", requestID: payload.id)
-        }
         if let upload, upload.id == payload.id {
             var continued = upload
             let isComplete: Bool

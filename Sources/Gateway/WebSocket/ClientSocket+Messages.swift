@@ -51,7 +51,7 @@ extension ClientSocket {
             switch envelope.kind {
             case .register: send(.malformed("REGISTER was already sent on this connection"))
             case .request:
-                let payload = try RequestPayload(envelope.payload)
+                let payload = try RequestPayload(envelope.payload, recognizesSpeech: settings.recognizes)
                 if let voice = payload.voice {
                     try self.voice(payload, voice, in: session)
                 } else {

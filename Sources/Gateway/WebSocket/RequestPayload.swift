@@ -20,8 +20,9 @@ struct RequestPayload: Sendable {
     /// Changes to the session's settings.
     var update: SessionUpdate
 
+    /// - Parameter recognizesSpeech: whether VOICE requests are accepted.
     /// - Throws: MALFORMED_PAYLOAD, UNSUPPORTED_DATA_TYPE.
-    init(_ payload: JSONObject) throws(ProtocolError) {
+    init(_ payload: JSONObject, recognizesSpeech: Bool = true) throws(ProtocolError) {
         guard let id = payload["request_id"]?.string, !id.isEmpty, id.utf8.count <= NameLimit.id else {
             throw .malformed("\"request_id\" must be a string of 1 to \(NameLimit.id) bytes")
         }
@@ -30,6 +31,9 @@ struct RequestPayload: Sendable {
         guard type == "TEXT" || type == "VOICE" else {
             throw ProtocolError(
                 .unsupportedDataType, "data_type \"\(type.cut(toBytes: 20))\" is not supported; use TEXT or VOICE", requestID: id)
+        }
+        guard type == "TEXT" || recognizesSpeech else {
+            throw ProtocolError(.unsupportedDataType, "speech is not recognized here; use TEXT", requestID: id)
         }
         voice = type == "VOICE" ? try VoicePayload(payload, requestID: id) : nil
         results =
