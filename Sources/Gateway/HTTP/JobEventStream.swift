@@ -37,7 +37,10 @@ struct JobEventStream: Sendable {
     var isEmpty: Bool { hasEnded && first.end == nil }
 
     /// Reads the first page of the log and counts the stream in the tenant's quota.
+    ///
+    /// Not inlined: swiftc 6.3.1 crashes when it optimizes a caller that contains this (coroutine splitting).
     /// - Parameter record: the job's record; nil when it is gone.
+    @inline(never)
     static func open(
         _ id: JobID, after: EventID?, _ record: JobRecord?, context: GatewayContext, _ requestContext: GatewayRequestContext
     ) async throws(HTTPErrorResponse) -> JobEventStream {
