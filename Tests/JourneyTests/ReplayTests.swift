@@ -58,6 +58,8 @@ extension Journeys {
                 let second = try await lab.gateway("g2")
                 let client = try await lab.client(first)
                 let session = client.state.value.session
+                // The submission is refused with NOSCRIPT, an answer that is held, so that the job is not submitted before the proxy heals.
+                try await lab.redis.command("SCRIPT", "FLUSH")
                 proxy.set { $0.onText = ("r-lost", .held) }
                 let request = try await client.request(model: lab.model("sim-n5-g1"), id: "r-lost")
                 try await until("the request in its session") {
