@@ -65,7 +65,8 @@ private func message(_ members: String = "") -> String {
     }
 
     @Test(arguments: [false, true]) func `errors have Anthropic's form`(streams: Bool) async throws {
-        try await withHTTPLab { lab in
+        // Without a head before the failure, which a busy machine may delay.
+        try await withHTTPLab(settings: { $0.streamHeadDelay = .seconds(600) }) { lab in
             let unauthenticated = try await lab.post("/v1/messages", message(), key: nil)
             #expect(unauthenticated.status == 401 && unauthenticated.json?["error"]?["type"] == "authentication_error")
             let invalid = try await lab.post("/v1/messages", #"{"model":"m"}"#)
