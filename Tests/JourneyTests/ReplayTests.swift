@@ -58,8 +58,19 @@ extension Journeys {
                 let second = try await lab.gateway("g2")
                 let client = try await lab.client(first)
                 let session = client.state.value.session
-                // The submission is refused with NOSCRIPT, an answer that is held, so that the job is not submitted before the proxy heals.
+                // The submission's script is unknown to Redis, and the answer NOSCRIPT is held, so that the job is not submitted before the
+                // proxy heals. The script that saves sessions is known again after a change of the settings.
                 try await lab.redis.command("SCRIPT", "FLUSH")
+                try await client.send(
+                    "REQUEST",
+                    [
+                        "request_id": "settings", "data_type": "TEXT", "content": ["text": ""],
+                        "update_session": ["system_prompt": "changed"],
+                    ])
+                try await until("the settings in the session") {
+                    let fields = try await lab.redis.command("HGETALL", "{sluice.0}:session:\(session)").fields
+                    return fields.values.contains { $0.contains("changed") }
+                }
                 proxy.set { $0.onText = ("r-lost", .held) }
                 let request = try await client.request(model: lab.model("sim-n5-g1"), id: "r-lost")
                 try await until("the request in its session") {
