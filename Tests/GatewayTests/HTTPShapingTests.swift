@@ -139,7 +139,7 @@ private let usage = Usage(promptTokens: 3, completionTokens: 4, estimated: false
     @Test(
         arguments: [
             (#""logprobs":true"#, "logprobs"), (#""top_logprobs":2"#, "top_logprobs"), (#""modalities":["text","audio"]"#, "modalities"),
-            (#""modalities":"audio""#, "modalities"), (#""audio":{"voice":"x"}"#, "audio"), (#""functions":[]"#, "functions"),
+            (#""modalities":"audio""#, "modalities"), (#""audio":{"voice":"x"}"#, "audio"),
             (#""logprobs":false,"top_logprobs":null,"modalities":["text"],"audio":null"#, nil),
         ] as [(String, String?)])
     func `what an answer cannot carry is refused by name`(field: String, name: String?) {

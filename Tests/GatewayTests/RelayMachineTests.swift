@@ -126,9 +126,9 @@ import Testing
         let frames = try Self.frames(&machine, Self.events(call(#"{"x": 1}"#), call(""), call("broken")))
         #expect(
             frames == [
-                #"RESPONSE{"event_id":"1-0","job_id":"p0-J","text_stream_seq":0,"content":{},"function_call":{"call_id":"c","name":"f","parameters":{"x":1}}}"#,
-                #"RESPONSE{"event_id":"1-1","text_stream_seq":1,"content":{},"function_call":{"call_id":"c","name":"f","parameters":{}}}"#,
-                #"RESPONSE{"event_id":"1-2","text_stream_seq":2,"content":{},"function_call":{"call_id":"c","name":"f","parameters":{}}}"#,
+                #"RESPONSE{"event_id":"1-0","job_id":"p0-J","text_stream_seq":0,"content":{},"function_call":{"name":"f","parameters":{"x":1}},"call_id":"c"}"#,
+                #"RESPONSE{"event_id":"1-1","text_stream_seq":1,"content":{},"function_call":{"name":"f","parameters":{}},"call_id":"c"}"#,
+                #"RESPONSE{"event_id":"1-2","text_stream_seq":2,"content":{},"function_call":{"name":"f","parameters":{}},"call_id":"c"}"#,
             ])
     }
 

@@ -60,7 +60,10 @@ package struct RequestChecker: Sendable {
         }
         if let call = payload["function_call"] {
             if call["name"]?.string == nil || call["parameters"] == nil { addProblem("a function_call \(call.text)") }
-            calls.append(call)
+            if payload["call_id"]?.string == nil { addProblem("a function_call without call_id") }
+            var members = call.object ?? JSONObject()
+            members["call_id"] = payload["call_id"]
+            calls.append(.object(members))
         }
         if let transcript = payload["transcript"]?.string {
             if !text.isEmpty { addProblem("a transcript after the text") }

@@ -49,9 +49,9 @@ struct ChatCompletionRequest: Sendable, Equatable {
         options = Options(streams: streams, includesUsage: includesUsage, model: model)
     }
 
-    /// The first field whose result an answer could not carry: log probabilities, audio, calls in the form before `tools`, and citations.
+    /// The first field whose result an answer could not carry: log probabilities, audio and citations.
     static func notCarried(in body: JSONObject) -> String? {
-        for name in ["logprobs", "top_logprobs", "audio", "functions", "function_call", "web_search_options"] {
+        for name in ["logprobs", "top_logprobs", "audio", "web_search_options"] {
             switch body[name] {
             case nil, .null, .bool(false): break
             default: return name

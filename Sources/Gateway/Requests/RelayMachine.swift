@@ -164,11 +164,11 @@ struct RelayMachine {
                 Self.appendEmptyContent(to: &out)
                 out.appendJSONName("function_call")
                 out.append(UInt8(ascii: "{"))
-                out.appendJSONMember("call_id", made.id)
                 out.appendJSONMember("name", call.name)
                 out.appendJSONName("parameters")
                 Self.parameters(call.arguments).append(to: &out)
                 out.append(UInt8(ascii: "}"))
+                out.appendJSONMember("call_id", made.id)
             }
         case .audio(let audio):
             guard speaks else { return }
