@@ -136,7 +136,7 @@ package struct GatewayService: Service {
             onServerRunning: { [logger, settings] channel in
                 let port = channel.localAddress?.port ?? settings.port
                 channel.eventLoop.execute {
-                    do { try channel.pipeline.syncOperations.addHandler(AcceptErrorLog(logger: logger), position: .first) } catch {
+                    do { try channel.pipeline.syncOperations.addHandler(AcceptErrorHandler(logger: logger), position: .first) } catch {
                         logger.debug("listener closed at its start", metadata: ["error": "\(error)"])
                     }
                 }

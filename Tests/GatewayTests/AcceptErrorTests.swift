@@ -29,7 +29,7 @@ import Testing
         let messages = Messages()
         var now = NIODeadline.uptimeNanoseconds(0)
         let channel = EmbeddedChannel()
-        let handler = AcceptErrorLog(logger: Logger(label: "test") { _ in Collector(messages: messages) }) { now }
+        let handler = AcceptErrorHandler(logger: Logger(label: "test") { _ in Collector(messages: messages) }) { now }
         try channel.pipeline.syncOperations.addHandler(handler)
         func accept() throws {
             try channel.writeInbound(EmbeddedChannel() as any Channel)
@@ -49,12 +49,29 @@ import Testing
             try accept()
         }
         #expect(messages.texts.withLock { $0 } == ["connections cannot be accepted"])
-        now = now + AcceptErrorLog.calm
+        now = now + AcceptErrorHandler.calm
         try accept()
         try accept()
         #expect(messages.texts.withLock { $0 } == ["connections cannot be accepted", "connections are accepted again"])
         fail()
         #expect(messages.texts.withLock { $0.count } == 3)
+        _ = try channel.finish(acceptAlreadyClosed: true)
+    }
+
+    /// With the listener registered, the event loop would try again at once.
+    @Test(arguments: [(CInt(24), true), (23, true), (103, false)])
+    func `accepting stops for a while for want of resources`(_ code: CInt, _ stops: Bool) throws {
+        let channel = EmbeddedChannel()
+        let logger = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
+        try channel.pipeline.syncOperations.addHandler(AcceptErrorHandler(logger: logger))
+        func autoRead() -> [Bool] { channel.options.compactMap { $0.value as? Bool } }
+        for _ in 0..<3 {
+            channel.pipeline.fireErrorCaught(IOError(errnoCode: code, reason: "accept"))
+            #expect(throws: IOError.self) { try channel.throwIfErrorCaught() }
+        }
+        #expect(autoRead() == (stops ? [false] : []))
+        channel.embeddedEventLoop.advanceTime(by: AcceptErrorHandler.pause)
+        #expect(autoRead() == (stops ? [true] : []))
         _ = try channel.finish(acceptAlreadyClosed: true)
     }
 }
