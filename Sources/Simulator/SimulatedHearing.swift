@@ -1,7 +1,7 @@
 import JSONCodec
 import Support
 
-/// What the recognition endpoints hear: audio that begins with `say:` is heard as the text after it, up to a zero byte or a line end; silence
+/// The transcripts of the recognition endpoints: for audio that begins with `say:` the text after it, up to a zero byte or a line end; silence
 /// as `[no speech]`; anything else as its length.
 enum SimulatedHearing {
     private static let tag = Array("say:".utf8)

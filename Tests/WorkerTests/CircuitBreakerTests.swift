@@ -151,6 +151,38 @@ import Upstream
         #expect(Self.pass(gate.admit(one, isForced: false, for: waiters[2], at: 0)) != nil)
         #expect(Self.pass(gate.admit(Self.candidate("b"), isForced: false, at: 0)) != nil)
     }
+
+    @Test func `a job whose breaker is open does not hold up those behind it`() throws {
+        let gate = Self.gate()
+        for _ in 1...5 {
+            let pass = try #require(Self.pass(gate.admit(Self.candidate("a", concurrency: 1), isForced: false, at: 0)))
+            gate.failed(pass, .overloaded, at: 0)
+            gate.release(pass, at: 0)
+        }
+        let other = Self.candidate("a", model: "n", concurrency: 1)
+        let running = try #require(Self.pass(gate.admit(other, isForced: false, at: 0)))
+        var woken: [Int] = []
+        let waiters = (0..<2).map { number in UpstreamGate.Waiter { woken.append(number) } }
+        #expect(Self.pass(gate.admit(Self.candidate("a", concurrency: 1), isForced: false, for: waiters[0], at: 0)) == nil)
+        #expect(Self.pass(gate.admit(other, isForced: false, for: waiters[1], at: 0)) == nil)
+        gate.release(running, at: 0)
+        #expect(woken == [0])
+        #expect(Self.pass(gate.admit(Self.candidate("a", concurrency: 1), isForced: false, for: waiters[0], at: 0)) == nil)
+        #expect(woken == [0, 1])
+        #expect(Self.pass(gate.admit(other, isForced: false, for: waiters[1], at: 0)) != nil)
+    }
+
+    @Test func `jobs that wait for a removed upstream try again`() throws {
+        let gate = Self.gate()
+        let one = Self.candidate("a", concurrency: 1)
+        _ = try #require(Self.pass(gate.admit(one, isForced: false, at: 0)))
+        var wakes = 0
+        let waiter = UpstreamGate.Waiter { wakes += 1 }
+        #expect(Self.pass(gate.admit(one, isForced: false, for: waiter, at: 0)) == nil)
+        gate.removeAll(except: ["b"])
+        #expect(wakes == 1)
+        #expect(Self.pass(gate.admit(one, isForced: false, for: waiter, at: 0)) != nil)
+    }
 }
 
 extension UpstreamGate {

@@ -3,7 +3,7 @@ import JSONCodec
 /// Reads the members of a request's JSON object by name, and refuses the ones that were not read. Null counts as absent.
 struct FieldReader {
     private let object: JSONObject
-    /// The object's place in the body with a dot at its end, as it stands in error messages; empty for the body itself.
+    /// The object's place in the body with a dot at its end, as used in error messages; empty for the body itself.
     private let path: String
     private var names: Set<String> = []
 

@@ -21,7 +21,7 @@ package actor EventFeed: PinnedActor {
     /// Together they take longer than a submission in progress.
     private static let maximumAbsences = 8
     /// Consecutive checks without new events after which the queue entry of a job is checked, and again after as many. With `checkInterval`,
-    /// readers of a job whose entry was deleted are told within 10 s.
+    /// readers of a job whose entry was deleted get its failure within 10 s.
     private static let checksPerEntryCheck = 5
     /// Timeout of a subscription's confirmation.
     private static let subscribeDeadline = TimeAmount.seconds(5)

@@ -6,7 +6,7 @@
 -- null}. A record that shows an older state than this attempt is one that Redis has lost updates of: the job is queued again, with this attempt's number, so that the next
 -- attempt has a number that readers have not seen. A key of the wrong type affects only its own job.
 local PER_JOB = 6
-local group, worker, token, nobody = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local group, worker, token, unowned_consumer = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local answers = {}
 for job = 1, #KEYS / 5 do
     local record, log, interrupt_key, queue, returned = unpack(KEYS, job * 5 - 4, job * 5)
@@ -27,7 +27,7 @@ for job = 1, #KEYS / 5 do
         if dialled_ms ~= '' then redis.call('HSETNX', record, 'dialled_ms', dialled_ms) end
         if first_token_ms ~= '' then redis.call('HSETNX', record, 'first_token_ms', first_token_ms) end
     elseif is_outdated then
-        redis.pcall('XCLAIM', queue, group, nobody, 0, entry, 'IDLE', 86400000, 'JUSTID')
+        redis.pcall('XCLAIM', queue, group, unowned_consumer, 0, entry, 'IDLE', 86400000, 'JUSTID')
         -- Another worker was given the same attempt.
         if recorded == whole(attempt) then discard_history(log, attempt) end
         redis.call('HSET', record, 'state', 'queued', 'attempt', attempt)

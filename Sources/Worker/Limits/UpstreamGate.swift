@@ -46,8 +46,8 @@ final class UpstreamGate {
         init(wake: @escaping () -> Void) { self.wake = wake }
     }
 
-    /// Time after which a waiting job tries again, unless its turn comes before.
-    private static let waiting = Duration.seconds(1)
+    /// Time after which a waiting job tries again although its turn has not come. A safety net: each attempt reads the interrupt key.
+    private static let waiting = Duration.seconds(30)
 
     /// The state of one upstream.
     private struct Entry {
@@ -94,7 +94,8 @@ final class UpstreamGate {
             guard !waiter.upstreams.contains(name) else { break }
             waiter.upstreams.append(name)
             entries[name]?.waiting.append(waiter)
-        case .refused: break
+        // Keeping its place would hold up jobs for other models, whose breakers are closed.
+        case .refused: leave(waiter, queueOf: name)
         }
         return admission
     }
@@ -175,22 +176,26 @@ final class UpstreamGate {
 
     /// Gives up a job's place in all queues. Does nothing if it does not wait.
     func leave(_ waiter: Waiter) {
-        let upstreams = waiter.upstreams
-        waiter.upstreams = []
-        for name in upstreams {
-            guard let index = entries[name]?.waiting.firstIndex(where: { $0 === waiter }) else { continue }
-            entries[name]?.waiting.remove(at: index)
-            if index == 0 { wakeFirst(of: name) }
-        }
+        for name in waiter.upstreams { leave(waiter, queueOf: name) }
+    }
+
+    private func leave(_ waiter: Waiter, queueOf upstream: String) {
+        waiter.upstreams.removeAll { $0 == upstream }
+        guard let index = entries[upstream]?.waiting.firstIndex(where: { $0 === waiter }) else { return }
+        entries[upstream]?.waiting.remove(at: index)
+        if index == 0 { wakeFirst(of: upstream) }
     }
 
     private func wakeFirst(of upstream: String) { entries[upstream]?.waiting.first?.wake() }
 
-    /// Removes the state of all upstreams except these.
+    /// Removes the state of all upstreams except these. The jobs that wait for a removed one try again.
     func removeAll(except names: Set<String>) {
         for (name, entry) in entries where !names.contains(name) {
-            for waiter in entry.waiting { waiter.upstreams.removeAll { $0 == name } }
             entries[name] = nil
+            for waiter in entry.waiting {
+                waiter.upstreams.removeAll { $0 == name }
+                waiter.wake()
+            }
         }
     }
 
