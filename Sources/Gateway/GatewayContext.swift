@@ -81,7 +81,7 @@ package final class Readiness: Sendable {
     private let isDrainingBox = NIOLockedValueBox(false)
     private let isRedisReachable: @Sendable () -> Bool
     private let isSubscriptionAlive: @Sendable () -> Bool
-    /// Whether Redis accepts the heartbeats.
+    /// Whether Redis accepts writes: heartbeats and submissions.
     let writes = WriteHealth()
 
     package init(isRedisReachable: @escaping @Sendable () -> Bool, isSubscriptionAlive: @escaping @Sendable () -> Bool) {

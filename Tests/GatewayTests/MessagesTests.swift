@@ -71,6 +71,8 @@ private func message(_ members: String = "") -> String {
             #expect(unauthenticated.status == 401 && unauthenticated.json?["error"]?["type"] == "authentication_error")
             let invalid = try await lab.post("/v1/messages", #"{"model":"m"}"#)
             #expect(invalid.status == 400 && invalid.json?["type"] == "error" && invalid.json?["error"]?["type"] == "invalid_request_error")
+            let unknown = try await lab.post("/v1/messages", message(#","stop":["x"]"#))
+            #expect(unknown.json?["error"]?["message"]?.string?.contains("\"stop\"") == true, "\(unknown.body)")
             #expect(try await lab.get("/v1/messages").json?["type"] == "error")
             #expect(try await lab.get("/v1/messagesx").json?["type"] == nil)
             async let answer = lab.post("/v1/messages", message(streams ? #","stream":true"# : ""))

@@ -158,6 +158,19 @@ struct OddStreamTests {
         #expect(answer.text == "a" && answer.usages == 0 && answer.reason == .stop)
     }
 
+    @Test func `arguments of tools that Anthropic runs are no part of a call`() throws {
+        let frames = [
+            #"{"type":"message_start","message":{"usage":{"input_tokens":1}}}"#,
+            #"{"type":"content_block_start","index":0,"content_block":{"type":"tool_use","id":"t","name":"f","input":{}}}"#,
+            #"{"type":"content_block_delta","index":0,"delta":{"type":"input_json_delta","partial_json":"{}"}}"#,
+            #"{"type":"content_block_start","index":1,"content_block":{"type":"server_tool_use","id":"s","name":"web_search","input":{}}}"#,
+            #"{"type":"content_block_delta","index":1,"delta":{"type":"input_json_delta","partial_json":"{\"query\":1}"}}"#,
+            #"{"type":"message_delta","delta":{"stop_reason":"tool_use"},"usage":{"output_tokens":1}}"#, #"{"type":"message_stop"}"#,
+        ]
+        let answer = try DecodedAnswer(.anthropic, frames: frames)
+        #expect(answer.names == ["0 f{}"])
+    }
+
     @Test func `of a repeated member the last one counts`() throws {
         for kind in [UpstreamConfiguration.Kind.openai, .dashscope, .ollama] {
             let call = #"[{"function":{"name":"f","arguments":"{}"}}]"#

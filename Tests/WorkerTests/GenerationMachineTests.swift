@@ -90,12 +90,22 @@ import Upstream
         #expect(ended(machine.upstreamEnded(Self.failure(.overloaded, status: 503), remaining: .seconds(60), jitter: 1)) != nil)
     }
 
+    @Test func `waits for the upstream whose limit ends first`() {
+        var machine = Self.machine(retries: 1, upstreams: 2)
+        _ = machine.begin()
+        #expect(machine.limited(wait: .seconds(1)) == .dial(1))
+        #expect(machine.limited(wait: .seconds(30)) == .backOff(.seconds(1)))
+        #expect(machine.checked() == .dial(0))
+        #expect(machine.limited(wait: .seconds(20)) == .dial(1))
+        #expect(machine.limited(wait: .seconds(30)) == .backOff(.seconds(20)))
+    }
+
     @Test func `skips upstreams that refuse admission`() {
         var machine = Self.machine(retries: 1, upstreams: 2)
         #expect(machine.begin() == .dial(0) && !machine.ignoresOpenBreaker)
         #expect(machine.refused(jitter: 1) == .dial(1))
         #expect(!machine.ignoresOpenBreaker, "the job has not backed off yet")
-        #expect(machine.limited(wait: .seconds(2)) == .backOff(.seconds(2)))
+        #expect(machine.limited(wait: .seconds(2)) == .backOff(.milliseconds(250)), "the breaker of the first upstream opens earlier")
         // The next round starts at the first upstream.
         #expect(machine.checked() == .dial(0) && !machine.ignoresOpenBreaker)
         #expect(machine.refused(jitter: 1) == .dial(1) && machine.ignoresOpenBreaker)

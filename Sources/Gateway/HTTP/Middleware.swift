@@ -47,7 +47,7 @@ struct CORSMiddleware: RouterMiddleware {
     private static let requestHeaders =
         "authorization, content-type, idempotency-key, last-event-id, traceparent, x-request-id, x-api-key, anthropic-version, anthropic-beta, "
         + "anthropic-dangerous-direct-browser-access"
-    private static let responseHeaders = "x-sluice-job, x-request-id, retry-after, location"
+    private static let responseHeaders = "x-sluice-job, x-request-id, request-id, x-sluice-token-count, retry-after, location"
     /// Time that a browser may remember a preflight response, in seconds.
     private static let maximumAge = "600"
 

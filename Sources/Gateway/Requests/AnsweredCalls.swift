@@ -57,7 +57,12 @@ struct AnsweredCalls {
             switch entry.place {
             case .running(let request):
                 request.results[call.id] = entry.result
-                if !requests.contains(where: { $0 === request }) { requests.append(request) }
+                // A request taken over from another gateway has no turn if its text was too long to store.
+                if request.turn == nil {
+                    continuation.restated.append(call)
+                } else if !requests.contains(where: { $0 === request }) {
+                    requests.append(request)
+                }
             case .lastTurn:
                 history.setResult(entry.result, of: call.id)
                 continuation.changesHistory = true

@@ -26,9 +26,10 @@ extension SessionRegistry {
         save(session, .ended)
     }
 
-    /// The filter to the session's sample rate.
-    func voiceFilter(_ session: Session) -> ResamplingFilter? {
-        voiceFilters.filter(to: session.settings.voiceRate ?? settings.voiceRate)
+    /// The filter to the session's sample rate; nil for an answer without voice, which needs none.
+    func voiceFilter(_ session: Session, speaks: Bool) -> ResamplingFilter? {
+        guard speaks else { return nil }
+        return voiceFilters.filter(to: session.settings.voiceRate ?? settings.voiceRate)
     }
 
     /// Handles PLAYED: records how much of an answer's voice the client has played.

@@ -66,7 +66,7 @@ extension SessionRegistry {
         }
         let machine = RelayMachine(
             requestID: payload.id, jobID: jobID, sessionID: session.id, wantsReasoning: session.settings.wantsReasoning, speaks: speaks,
-            filter: voiceFilter(session))
+            filter: voiceFilter(session, speaks: speaks))
         let request = RunningRequest(id: payload.id, jobID: jobID, text: payload.text, speaks: speaks, machine: machine)
         request.traceparent = job.traceparent
         request.restated = continuation.restated
@@ -74,7 +74,7 @@ extension SessionRegistry {
         // Subscribe before the job is submitted, so that no event is missed.
         request.following = context.feed.followOnLoop(new: jobID, receive: receiver(of: request, in: session))
         // Held until Redis answers.
-        let bytes = session.cost(of: payload.text) + (audio?.count ?? 0)
+        let bytes = session.cost(of: payload.text) + payload.resultBytes + (audio?.count ?? 0)
         session.account.hold(bytes)
         session.account.charge(bytes)
         context.backgroundTasks.startOnLoop { [self, job, options] in
@@ -162,7 +162,7 @@ extension SessionRegistry {
                 throw refusal(.rateLimited, "too many running requests for this tenant", retryable: true)
             }
         }
-        guard session.account.hasRoom(for: session.cost(of: payload.text)) else {
+        guard session.account.hasRoom(for: session.cost(of: payload.text) + payload.resultBytes) else {
             throw refusal(.rateLimited, "too many bytes of requests in memory for this tenant", retryable: true)
         }
     }

@@ -113,7 +113,7 @@ final class SessionRegistry {
         for running in record.running.sorted(by: { $0.jobID < $1.jobID }).prefix(2 * settings.requestsPerSocket) {
             let machine = RelayMachine(
                 requestID: running.id, jobID: running.jobID, sessionID: id, wantsReasoning: session.settings.wantsReasoning,
-                speaks: running.speaks, filter: voiceFilter(session))
+                speaks: running.speaks, filter: voiceFilter(session, speaks: running.speaks))
             let request = RunningRequest(
                 id: running.id, jobID: running.jobID, text: running.text, speaks: running.speaks, machine: machine, state: .running)
             request.isMuted = true

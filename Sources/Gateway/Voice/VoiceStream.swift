@@ -42,7 +42,7 @@ struct VoiceStream {
 
 /// The filters of the sample rates in use. Confined to the event loop.
 final class VoiceFilters {
-    /// Maximum filters kept: a filter has up to 100 KB, and clients choose the rates.
+    /// Maximum filters kept: a filter has up to 140 KB, and clients choose the rates.
     private static let maximumCount = 8
 
     private var filters: [Int: ResamplingFilter] = [:]
@@ -51,7 +51,7 @@ final class VoiceFilters {
     func filter(to rate: Int) -> ResamplingFilter? {
         guard rate != Audio.sampleRate else { return nil }
         if let filter = filters[rate] { return filter }
-        if filters.count >= Self.maximumCount { filters = [:] }
+        if filters.count >= Self.maximumCount, let any = filters.keys.first { filters[any] = nil }
         let filter = ResamplingFilter(from: Audio.sampleRate, to: rate)
         filters[rate] = filter
         return filter

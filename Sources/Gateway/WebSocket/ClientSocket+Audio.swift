@@ -17,10 +17,12 @@ extension ClientSocket {
     /// Handles a REQUEST with `data_type` VOICE.
     /// - Throws: the ERROR to send. The open VOICE request is discarded when it is the one that failed.
     func voice(_ payload: RequestPayload, _ voice: VoicePayload, in session: Session) throws(ProtocolError) {
-        if let upload, upload.id == payload.id {
-            var continued = upload
+        if upload?.id == payload.id, var continued = upload {
+            // A second reference would copy all earlier audio.
+            upload = nil
             let isComplete: Bool
             do throws(ProtocolError) { isComplete = try continued.append(voice) } catch {
+                upload = continued
                 discardUpload(failed: true)
                 throw error
             }

@@ -9,6 +9,8 @@ struct RequestPayload: Sendable {
     var text: String
     /// Results of function calls, instead of a text.
     var results: [FunctionResult]
+    /// Bytes of `results` in UTF-8.
+    var resultBytes: Int { results.reduce(0) { $0 + $1.text.utf8.count } }
     /// The audio of a VOICE request, instead of a text.
     var voice: VoicePayload?
     /// Whether the request only updates the session.

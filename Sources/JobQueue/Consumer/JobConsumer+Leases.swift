@@ -81,7 +81,7 @@ extension JobConsumer {
             arguments: [
                 .integer(renewal.attempt), .string(renewal.entry.id), .string(Keys.group), .string(Self.handedBackOwner),
                 .string((renewal.progress.usage ?? .none).json.text), .bytes(renewal.entry.job ?? []),
-                .string(renewal.entry.priority.rawValue), .integer(startsAgain ? 1 : 0),
+                .string(renewal.entry.priority.rawValue), .integer(startsAgain ? 1 : 0), .string(token),
             ])
         return reply.integer == 1
     }

@@ -59,6 +59,7 @@ package actor EventFeed: PinnedActor {
     private nonisolated let queue: JobProducer
     private let subscriber: RedisSubscriber
     private let logger: Logger
+    private var isCheckingEntries = false
     private var jobs: [JobID: FollowedJob] = [:]
     private var nextNumber: UInt64 = 0
     private var isCheckScheduled = false
@@ -263,8 +264,17 @@ package actor EventFeed: PinnedActor {
         guard !quiet.isEmpty else { return }
         Task { [long] in
             await self.compare(quiet)
-            // Redis is unavailable, which its connection has logged. A later check retries.
-            if !long.isEmpty { try? await self.queue.endJobsWithoutEntry(long) }
+            await self.endJobsWithoutEntry(long)
+        }
+    }
+
+    /// Ends jobs whose queue entries are gone. Jobs that arrive while an earlier pass runs are checked later.
+    private func endJobsWithoutEntry(_ ids: [JobID]) async {
+        guard !ids.isEmpty, !isCheckingEntries else { return }
+        isCheckingEntries = true
+        defer { isCheckingEntries = false }
+        do { try await queue.endJobsWithoutEntry(ids) } catch {
+            logger.debug("queue entries could not be checked; a later check retries", metadata: ["error": "\(error)"])
         }
     }
 

@@ -139,6 +139,7 @@ package struct JobProducer: Sendable {
         case "session_unsaved": return .sessionUnsaved
         case "repeated":
             guard let text = answer.array?.last?.string, let first = JobID(text) else { return .conflict }
+            await replicas?.wait()
             return .repeated(first)
         default: throw redis.misfit(answer, to: "the submit script")
         }

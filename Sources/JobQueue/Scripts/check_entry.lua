@@ -2,7 +2,8 @@
 -- KEYS  1 record  2 log  3 output channel  4 interrupt key  5-7 queues (interactive, standard, batch)
 -- ARGV  1 lease ms  2 retention s
 -- Returns 1 (this call ended the job) or 0. A running job ends after a lease without a renewal: until then its worker may complete it without the entry.
-local found = redis.call('HMGET', KEYS[1], 'state', 'entry', 'owner', 'unlisted_ms')
+local found = redis.pcall('HMGET', KEYS[1], 'state', 'entry', 'owner', 'unlisted_ms')
+if found.err then return 0 end
 if found[1] ~= 'queued' and found[1] ~= 'running' then return 0 end
 local queues = {interactive = KEYS[5], standard = KEYS[6], batch = KEYS[7]}
 local class, entry = string.match(found[2] or '', '^(%S+) (%S+)$')

@@ -195,7 +195,7 @@ local function conclude(record, log, out, interrupt_key, id, event, state, usage
     redis.call('EXPIRE', log, kept)
     redis.call('EXPIRE', interrupt_key, retention)
     -- The audio of the user's message.
-    redis.call('DEL', (string.gsub(log, ':log:', ':audio:', 1)))
+    redis.call('DEL', (string.gsub(log, '^({[^}]*}:)log:', '%1audio:', 1)))
     redis.call('PUBLISH', out, '[' .. event .. ']')
 end
 

@@ -50,7 +50,7 @@ struct Handshake {
             // A sentinel names a server before it is the primary, and a former primary for some seconds after its return.
             guard values.first?.string == "master" else {
                 return .refused(
-                    RedisError(.unavailable, "the server that the sentinels name is a \(values.first?.string ?? "?"), no primary"))
+                    RedisError(.unavailable, "the server that the sentinels name is a \(values.first?.string ?? "?"), not the primary"))
             }
         case (_, .error(let text)): if let refusal = refusal(step, text) { return .refused(refusal) }
         case (.ping, .simple("PONG")), (.authenticate, .simple("OK")), (.select, .simple("OK")), (.name, .simple("OK")): break

@@ -9,6 +9,7 @@ package final class ServiceCall {
 
     /// Outlives its calls: it holds each call until the call ends.
     private unowned let client: UpstreamClient
+    private let jobID: JobID
     private let upstream: UpstreamConfiguration
     /// Nil once the call was cancelled or its result was delivered.
     private var completion: ((Result<[UInt8], UpstreamFailure>) -> Void)?
@@ -19,8 +20,12 @@ package final class ServiceCall {
     private var hasConnected = false
 
     /// - Parameter completion: called once with the body of a 2xx response, or the failure; not called after `cancel()`.
-    init(client: UpstreamClient, upstream: UpstreamConfiguration, completion: @escaping (Result<[UInt8], UpstreamFailure>) -> Void) {
+    init(
+        client: UpstreamClient, jobID: JobID, upstream: UpstreamConfiguration,
+        completion: @escaping (Result<[UInt8], UpstreamFailure>) -> Void
+    ) {
         self.client = client
+        self.jobID = jobID
         self.upstream = upstream
         self.completion = completion
     }
@@ -37,6 +42,7 @@ package final class ServiceCall {
 
     private func release() {
         if let transfer { client.remove(transfer) }
+        client.sockets.callEnded(jobID.rawValue)
         transfer = nil
         body = []
         client.ended(self)
@@ -83,6 +89,8 @@ extension ServiceCall: ExchangeDelegate {
     package func exchangeProgressed(outcome: ExchangeOutcome?) {
         guard let outcome else { return }
         transfer = nil
+        // The interrupt that has cut the connection follows on the loop.
+        if client.sockets.wasCut(jobID.rawValue) { return }
         if let failure { return end(.failure(UpstreamFailure(failure: failure))) }
         if let head, !head.isSuccess {
             return end(

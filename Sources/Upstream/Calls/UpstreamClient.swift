@@ -82,7 +82,7 @@ package final class UpstreamClient {
         _ exchange: HTTPRequest, of id: JobID, on upstream: UpstreamConfiguration,
         _ completion: @escaping (Result<[UInt8], UpstreamFailure>) -> Void
     ) throws(Failure) -> ServiceCall {
-        let call = ServiceCall(client: self, upstream: upstream, completion: completion)
+        let call = ServiceCall(client: self, jobID: id, upstream: upstream, completion: completion)
         do throws(CurlMulti.SetupError) {
             call.dialled(try multi.start(exchange, owner: id.rawValue, delegate: call))
         } catch {

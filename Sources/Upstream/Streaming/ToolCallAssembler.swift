@@ -63,13 +63,12 @@ struct ToolCallAssembler {
     private var ids: [String: Int] = [:]
     private var bytes = 0
 
-    var isEmpty: Bool { calls.isEmpty }
-
     /// Adds a fragment to its call.
     /// - Parameter followsInChunk: Whether the fragment is not the first one of its chunk.
     /// - Throws: `output_too_large` or `upstream_protocol` if the calls exceed a limit.
     mutating func add(_ fragment: Fragment, followsInChunk: Bool = false) throws(Failure) {
-        bytes += fragment.bytes
+        // A fragment without content may still add an entry to `positions`.
+        bytes += fragment.bytes + 16
         guard bytes <= Self.maximumBytes else {
             throw Failure(.outputTooLarge, "the upstream's tool calls exceed \(Self.maximumBytes) bytes")
         }

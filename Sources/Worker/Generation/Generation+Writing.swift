@@ -66,6 +66,7 @@ extension Generation {
     /// Writes the end of the job again, which Redis has lost.
     func reopen(newest: EventID?) {
         stage = .ending
+        isValidating = false
         proceed(output.reconcile(newest: newest), newest: newest)
     }
 
@@ -77,6 +78,7 @@ extension Generation {
         hasLostOutput = true
         closeCall()
         speech?.close()
+        preparation?.close()
         cancelTimers()
         output.abandon(newest: newest)
         request(.handBack)

@@ -161,7 +161,8 @@ final class Generation {
             candidates.removeAll { $0.upstream.prefix == .none }
             machine.narrow(to: candidates.count)
         }
-        if !beginPreparation(earlier) { perform(machine.begin()) }
+        // Without an upstream for the model nothing is recognized or retrieved in vain.
+        if candidates.isEmpty || !beginPreparation(earlier) { perform(machine.begin()) }
     }
 
     /// Carries out an action of the machine.

@@ -59,6 +59,8 @@ struct GenerationMachine {
     private var failures: [Int]
     /// Number of rounds in which no upstream admitted the job.
     private var refusals = 0
+    /// The shortest wait that an upstream of this round has asked for; nil at the start of a round.
+    private var roundWait: Duration?
     /// Usage of earlier attempts and requests.
     private(set) var spent: Usage
     /// Chunks with output of the current request: the estimate of its tokens.
@@ -169,6 +171,7 @@ struct GenerationMachine {
         }
         guard state == .backoff else { return nil }
         state = .connecting
+        roundWait = nil
         upstream = firstUpstream
         return .dial(upstream)
     }
@@ -179,8 +182,11 @@ struct GenerationMachine {
         limited(wait: Backoff.bound(from: policy.backoff.lowerBound, to: .seconds(1), attempt: refusals) * jitter)
     }
 
-    /// Handles an exhausted limit: tries the next upstream at once, and waits after the last. Does not count as a retry.
+    /// Handles an exhausted limit: tries the next upstream at once, and waits after the last, for the shortest wait of the round. Does not
+    /// count as a retry.
     mutating func limited(wait: Duration) -> Action {
+        let wait = min(roundWait ?? wait, wait)
+        roundWait = wait
         if upstream + 1 < policy.upstreams {
             upstream += 1
             return .dial(upstream)

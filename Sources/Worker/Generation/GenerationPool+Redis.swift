@@ -10,7 +10,8 @@ import Support
 extension GenerationPool {
     /// The lease renewals of all running jobs, and of recently ended ones that were not compared with Redis on this connection.
     func renewals(connection: Int) -> [LeaseRenewal] {
-        generations.values.map(\.renewal) + ended.filter { $0.generation.connection != connection }.map { $0.generation.renewal }
+        forgetOld()
+        return generations.values.map(\.renewal) + ended.filter { $0.generation.connection != connection }.map { $0.generation.renewal }
     }
 
     /// Applies the replies of a renewal: interrupts jobs with an interrupt key, stops lost ones, writes again what Redis has lost.
@@ -43,7 +44,7 @@ extension GenerationPool {
     /// Runs an ended job again that Redis has running, to write its end again.
     private func reopen(_ generation: Generation, newest: EventID?) {
         guard generations[generation.id] == nil else { return }
-        ended.removeAll { $0.generation === generation }
+        removeFromEnded(generation)
         generations[generation.id] = generation
         context.logger.warning("Redis has lost the end of a job; it is written again", metadata: generation.claim.job.logMetadata)
         generation.reopen(newest: newest)
@@ -68,7 +69,10 @@ extension GenerationPool {
         let connection = consumer.connections
         let report: LeaseReport
         do {
-            guard let only = try await consumer.validate([generation.renewal]).first else { return }
+            guard let only = try await consumer.validate([generation.renewal]).first else {
+                generation.isValidating = false
+                return generation.replyLost()
+            }
             report = only
         } catch {
             generation.isValidating = false
@@ -119,6 +123,8 @@ extension GenerationPool {
                 generation.close()
                 return remove(generation)
             } catch {
+                context.logger.debug(
+                    "the hand-back of a job failed; it is repeated", metadata: generation.claim.job.logMetadata(["error": "\(error)"]))
                 await pause(.milliseconds(200))
             }
         }

@@ -43,6 +43,9 @@ actor GenerationPool: PinnedActor {
     private nonisolated let attempts = Mutex<[JobID: Int]>([:])
     /// Maximum number of jobs in `ended`.
     private static let endedMaximum = 2_000
+    /// Maximum bytes of their queue entries. The parsed requests take a few times as much.
+    private static let endedMaximumBytes = 16 << 20
+    private var endedBytes = 0
     private var waitingForEmpty: [CheckedContinuation<Void, Never>] = []
 
     private var schedule = OutputSchedule()
@@ -189,13 +192,27 @@ actor GenerationPool: PinnedActor {
 
     /// Keeps an ended generation for a lease, and forgets older ones.
     private func remember(_ generation: Generation) {
-        let now = loop.now
-        ended.append((generation, now))
-        let lease = consumer.settings.lease.timeoutNanoseconds
-        while let oldest = ended.first, ended.count > Self.endedMaximum || now &- oldest.at > lease {
-            ended.removeFirst()
+        generation.preparedBody = nil
+        ended.append((generation, loop.now))
+        endedBytes += generation.claim.entry.job?.count ?? 0
+        forgetOld()
+    }
+
+    /// Forgets the jobs that ended more than a lease ago, and the oldest ones beyond the limits.
+    func forgetOld() {
+        let (now, lease) = (loop.now, consumer.settings.lease.timeoutNanoseconds)
+        while let oldest = ended.first,
+            ended.count > Self.endedMaximum || endedBytes > Self.endedMaximumBytes || now &- oldest.at > lease
+        {
+            removeFromEnded(oldest.generation)
             forget(oldest.generation)
         }
+    }
+
+    func removeFromEnded(_ generation: Generation) {
+        guard let index = ended.firstIndex(where: { $0.generation === generation }) else { return }
+        ended.remove(at: index)
+        endedBytes -= generation.claim.entry.job?.count ?? 0
     }
 
     /// Forgets the attempt of a generation, unless a newer one or a reopened one is known.

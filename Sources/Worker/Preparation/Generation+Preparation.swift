@@ -1,5 +1,6 @@
 import Contract
 import CoreMetrics
+import CurlTransport
 import JobQueue
 import Logging
 import Upstream
@@ -14,7 +15,10 @@ extension Generation {
         var transcript: String?
         for event in earlier { if case .transcript(let text) = event.event { transcript = text } }
         // The generation owns the preparation, and nothing else keeps it.
-        let preparation = Preparation(job: claim.job, transcript: transcript, context: context) { [unowned self] in prepared($0) }
+        let preparation = Preparation(
+            job: claim.job, transcript: transcript, context: context,
+            remaining: { [unowned self] in times.remaining(at: context.loop.now) }
+        ) { [unowned self] in prepared($0) }
         self.preparation = preparation
         startTimer()
         preparation.begin()

@@ -42,6 +42,7 @@ final class Preparation {
 
     private let job: Job
     private let context: GenerationContext
+    private let remaining: () -> Duration
     private let emit: (Step) -> Void
     private var state = State.idle
     private var audio: [UInt8]?
@@ -58,8 +59,12 @@ final class Preparation {
 
     /// - Parameters:
     ///   - transcript: the transcript that an earlier attempt has logged; nil: none.
+    ///   - remaining: the time left for the job.
     ///   - emit: may close the preparation.
-    init(job: Job, transcript: String?, context: GenerationContext, emit: @escaping (Step) -> Void) {
+    init(
+        job: Job, transcript: String?, context: GenerationContext, remaining: @escaping () -> Duration, emit: @escaping (Step) -> Void
+    ) {
+        self.remaining = remaining
         self.job = job
         self.transcript = transcript
         self.context = context
@@ -71,7 +76,7 @@ final class Preparation {
         job.recognition != nil || job.retrieval != nil && settings.retrieval != nil
     }
 
-    /// Closes the connection and ends everything. Nothing is emitted any more.
+    /// Closes the connection and ends everything. Emits nothing afterwards.
     func close() {
         state = .over
         audio = nil
@@ -153,14 +158,14 @@ final class Preparation {
 
     private func retry(_ error: UpstreamFailure) {
         let failure = error.failure
-        guard failure.retryable, tries <= context.settings.retries else {
+        let backoff = context.settings.backoff
+        var wait = Backoff.bound(from: backoff.lowerBound, to: backoff.upperBound, attempt: tries - 1) * Double.random(in: 0...1)
+        if let asked = error.retryAfter { wait = max(wait, asked) }
+        guard failure.retryable, tries <= context.settings.retries, wait < remaining() else {
             context.metrics.recognitionFailed.increment()
             let code = failure.upstreamStatus
             return fail(Failure(.recognitionFailed, failure.message, retryable: failure.retryable, upstreamStatus: code))
         }
-        let backoff = context.settings.backoff
-        var wait = Backoff.bound(from: backoff.lowerBound, to: backoff.upperBound, attempt: tries - 1) * Double.random(in: 0...1)
-        if let asked = error.retryAfter { wait = max(wait, asked) }
         state = .backoff
         context.metrics.retries.increment()
         setTimer(wait) { [unowned self] in

@@ -133,7 +133,7 @@ struct MessagesCollector: AnswerCollector {
 
     mutating func take(_ event: GenerationEvent) throws(HTTPErrorResponse) -> Bool {
         answer.take(event)
-        if case .failed(let failure)? = answer.ending { throw HTTPErrorResponse(failure).renaming(MessagesRequest.fieldNames) }
+        if case .failed(let failure)? = answer.ending { throw HTTPErrorResponse(failure) }
         return answer.ending != nil
     }
 

@@ -15,11 +15,12 @@ struct MessagesRoute: Sendable {
     @Sendable
     private func create(_ request: Request, _ requestContext: GatewayRequestContext) async throws -> Response {
         let exchange = CompletionExchange(context: context)
+        let (chat, options) = try await exchange.read(request, requestContext) { (body) throws(HTTPErrorResponse) in
+            let parsed = try MessagesRequest(parsing: body, maximumDepth: context.settings.jsonDepthMaximum)
+            return (parsed.conversation.chatBody, parsed.options)
+        }
+        // Later errors name the fields of the job's body.
         do throws(HTTPErrorResponse) {
-            let (chat, options) = try await exchange.read(request, requestContext) { (body) throws(HTTPErrorResponse) in
-                let parsed = try MessagesRequest(parsing: body, maximumDepth: context.settings.jsonDepthMaximum)
-                return (parsed.conversation.chatBody, parsed.options)
-            }
             let run = try await exchange.start(chat, id: exchange.newJobID(), request, requestContext)
             var response =
                 if options.streams {

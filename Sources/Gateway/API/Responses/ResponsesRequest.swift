@@ -1,8 +1,8 @@
 import Contract
 import JSONCodec
 
-/// The parsed body of `POST /v1/responses` (platform.openai.com, "Responses"). The conversation is complete only after `ResponseInput`
-/// has added the messages of the previous response.
+/// The parsed body of `POST /v1/responses` (platform.openai.com, "Responses"). The conversation is complete only after
+/// `ResponsesRoute` has added the messages of the previous responses.
 struct ResponsesRequest: Sendable, Equatable {
     /// The fields of a chat completions body whose names differ, as an upstream's message names them, and the names of this API.
     static let fieldNames = [

@@ -3,10 +3,11 @@ import HTTPTypes
 import Hummingbird
 import JSONCodec
 import JobQueue
+import Logging
 import NIOCore
 import Support
 
-/// `/v1/responses`, compatible with OpenAI SDKs. Each response is a job; what its request said is stored beside the job, so that any gateway
+/// `/v1/responses`, compatible with OpenAI SDKs. Each response is a job; the fields of its request are stored beside the job, so that any gateway
 /// can show, resume and cancel it.
 struct ResponsesRoute: Sendable {
     /// How long a cancellation waits for the job to end before it is answered.
@@ -45,32 +46,40 @@ struct ResponsesRoute: Sendable {
         let object = ResponseObject(
             id: id, created: WallClock.seconds, isBackground: parsed.isBackground, summarizes: parsed.summarizes, echo: parsed.echo)
         do throws(HTTPErrorResponse) {
-            let chat = try await conversation(parsed, owner: owner).chatBody
+            let chat = try await conversation(parsed, owner: owner, requestContext.share).chatBody
             if parsed.isStored { try await save(object, parsed.items, owner: owner) }
-            do throws(HTTPErrorResponse) {
-                guard parsed.isBackground else {
-                    let run = try await exchange.start(chat, id: id, request, requestContext)
-                    return parsed.streams
-                        ? try await exchange.stream(run, ResponsesStream(object))
-                        : try await exchange.collect(run, ResponsesCollector(object))
+            guard parsed.isBackground else {
+                let run: CompletionRun
+                do throws(HTTPErrorResponse) { run = try await exchange.start(chat, id: id, request, requestContext) } catch {
+                    if parsed.isStored { await forget(id, after: error, owner: owner) }
+                    throw error
                 }
-                var options = SubmitOptions()
-                if let key { options.idempotency = (key.key, digest) }
-                var job = Job(id: id, priority: .standard, request: chat, owner: owner)
-                job.traceparent = request.traceparent
-                let submitted = try await context.submitDetached(job, options: options)
-                requestContext.share?.release()
-                if submitted != id { _ = try await onQueue { () throws(QueueError) in try await store.delete(id, owner: owner) } }
-                return try await answer(submitted, owner: owner, streams: parsed.streams, after: nil, requestContext)
-            } catch {
-                // A response whose job was refused does not exist.
-                if parsed.isStored, error.isRefusal {
-                    _ = try await onQueue { () throws(QueueError) in try await store.delete(id, owner: owner) }
-                }
+                return parsed.streams
+                    ? try await exchange.stream(run, ResponsesStream(object))
+                    : try await exchange.collect(run, ResponsesCollector(object))
+            }
+            var options = SubmitOptions()
+            if let key { options.idempotency = (key.key, digest) }
+            var job = Job(id: id, priority: .standard, request: chat, owner: owner)
+            job.traceparent = request.traceparent
+            let submitted: JobID
+            do throws(HTTPErrorResponse) { submitted = try await context.submitDetached(job, options: options) } catch {
+                await forget(id, after: error, owner: owner)
                 throw error
             }
+            requestContext.share?.release()
+            if submitted != id { _ = try await onQueue { () throws(QueueError) in try await store.delete(id, owner: owner) } }
+            return try await answer(submitted, owner: owner, streams: parsed.streams, after: nil, requestContext)
         } catch {
             throw error.renaming(ResponsesRequest.fieldNames)
+        }
+    }
+
+    /// Deletes a stored response whose job was refused. One whose submission is in doubt stays.
+    private func forget(_ id: JobID, after error: HTTPErrorResponse, owner: String) async {
+        guard error.isRefusal else { return }
+        do { _ = try await store.delete(id, owner: owner) } catch {
+            context.logger.debug("a refused response could not be deleted; it expires", metadata: ["job": "\(id)", "error": "\(error)"])
         }
     }
 
@@ -86,8 +95,11 @@ struct ResponsesRoute: Sendable {
     }
 
     /// The conversation with the items and answers of the responses that it continues.
-    /// - Throws: 400 when one of them is unknown or has not ended, or the conversation is too long.
-    private func conversation(_ request: ResponsesRequest, owner: String) async throws(HTTPErrorResponse) -> Conversation {
+    /// - Parameter share: counts the bytes of the earlier responses, until the request's body is released.
+    /// - Throws: 400 when one of them is unknown or has not ended, or the conversation is too long; 429 beyond the tenant's bytes.
+    private func conversation(
+        _ request: ResponsesRequest, owner: String, _ share: HTTPShare?
+    ) async throws(HTTPErrorResponse) -> Conversation {
         /// Items of the responses, the latest first.
         var history: [[JSON]] = []
         var size = 0
@@ -104,7 +116,9 @@ struct ResponsesRoute: Sendable {
                     "\"previous_response_id\": the response \(identifier) has not ended; cancel it or wait for its end")
             }
             let items = stored.items + object.output(answer)
-            size += items.reduce(0) { $0 + $1.bytes.count }
+            let bytes = items.reduce(0) { $0 + $1.bytes.count }
+            try share?.hold(bytes)
+            size += bytes
             guard size <= context.settings.bodyMaximum, history.count < Self.chainMaximum else {
                 throw HTTPErrorResponse.invalid(
                     "\"previous_response_id\": the conversation is longer than \(context.settings.bodyMaximum) bytes")
@@ -179,8 +193,9 @@ struct ResponsesRoute: Sendable {
     ) async throws(HTTPErrorResponse) -> Response {
         guard let (_, object) = try await load(id, owner: owner) else { throw HTTPErrorResponse.unknownJob }
         guard streams else {
-            let answer = try await answer(of: object, owner: owner)
+            // Before the log: an end that follows is in the log.
             let hasBegun = try await onQueue { () throws(QueueError) in try await context.queue.record(id)?.state } == .running
+            let answer = try await answer(of: object, owner: owner)
             let status = hasBegun || !object.isBackground ? ResponseObject.Status.inProgress : .queued
             return .json(object.json(answer, status: status), headers: [.cacheControl: "no-store", .job: id.rawValue])
         }
@@ -208,7 +223,7 @@ struct ResponsesRoute: Sendable {
 
     // MARK: changing
 
-    /// Interrupts a response's job and answers when it has ended. A response that has ended is answered unchanged.
+    /// Interrupts a response's job and answers when it has ended, or after `cancelPatience` with its current status. A response that has ended is answered unchanged.
     @Sendable
     private func cancel(_ request: Request, _ requestContext: GatewayRequestContext) async throws -> Response {
         let (stored, object) = try await own(requestContext)
@@ -217,7 +232,7 @@ struct ResponsesRoute: Sendable {
         let answer = try await answer(of: object, owner: stored.owner)
         if answer.ending == nil { try await waitForEnd(of: object.id, after: last) }
         let final = answer.ending == nil ? try await self.answer(of: object, owner: stored.owner) : answer
-        return .json(object.json(final, status: .cancelled), headers: [.cacheControl: "no-store", .job: object.id.rawValue])
+        return .json(object.json(final, status: .inProgress), headers: [.cacheControl: "no-store", .job: object.id.rawValue])
     }
 
     /// Waits until the job has ended, or `cancelPatience` has passed.

@@ -131,6 +131,8 @@ final class AnthropicStreamDecoder: StreamDecoder {
     private var answer = AnswerAssembler()
     /// Block indexes of the tool calls, in order of appearance. Anthropic's index counts all blocks, ours only tool calls.
     private var toolBlocks: [Int] = []
+    /// The block index of the current block if it is no call of a client's tool: tools that Anthropic runs send their arguments, too.
+    private var otherBlock: Int?
     /// Whether data after the complete answer was invalid. The rest of the stream is then ignored.
     private var ignoresRest = false
 
@@ -184,11 +186,13 @@ final class AnthropicStreamDecoder: StreamDecoder {
     /// The content of a start or delta of a content block: text, reasoning or part of a tool call.
     private func content(_ event: AnthropicEvent) -> AnswerDelta {
         var delta = AnswerDelta()
+        if event.kind == .blockStart { otherBlock = event.tool == nil ? event.index : nil }
         if var tool = event.tool {
             tool.index = toolBlocks.count
             toolBlocks.append(event.index)
             delta.tools = [tool]
         } else if let json = event.partialJSON {
+            guard event.index != otherBlock else { return delta }
             // A delta with an unknown index belongs to the last call.
             guard let index = toolBlocks.lastIndex(of: event.index) ?? toolBlocks.indices.last else { return delta }
             var fragment = ToolCallAssembler.Fragment(index: index)
