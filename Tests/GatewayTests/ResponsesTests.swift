@@ -148,4 +148,31 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
                 try await lab.post("/v1/responses", #"{"input":"x","background":true}"#, headers: ["idempotency-key": "k"]).status == 409)
         }
     }
+
+    @Test func `a client that disconnects while earlier responses are loaded leaves no job`() async throws {
+        try await withWebSocketLab { lab in
+            let gateway = try await lab.gateway()
+            let headers = ["authorization": "Bearer tenant-a-test-key"]
+            let created = try await HTTPCall.post(
+                gateway.port, "/v1/responses", ["input": "first", "background": true], headers: headers)
+            let id = try #require(created.json?["id"])
+            try await lab.claim().end(.finished(.stop, usage))
+            let redis = PrivateRedis.current
+            redis.freeze()
+            defer { redis.thaw() }
+            let connection = try await RawHTTPConnection(gateway.port)
+            let abandoned: JSON = ["input": "abandoned", "previous_response_id": id]
+            try await connection.request("POST", "/v1/responses", body: abandoned.text)
+            try await connection.close()
+            // A later connection is served after the end of this one was read.
+            #expect(try await HTTPCall.get(gateway.port, "/healthz").status == 200)
+            redis.thaw()
+            async let answer = HTTPCall.post(
+                gateway.port, "/v1/responses", ["input": "next", "previous_response_id": id], headers: headers)
+            let next = try await lab.claim()
+            #expect(next.job.request["messages"]?.array?.last?["content"] == "next")
+            try await next.end(.finished(.stop, usage))
+            _ = try await answer
+        }
+    }
 }

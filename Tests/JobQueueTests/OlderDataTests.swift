@@ -119,15 +119,17 @@ import Testing
             }
             // Redis has the same attempt of another worker, with more text.
             let log = fixture.keys.log(job.id)
-            _ = try await fixture.redis.command("DEL", log)
-            _ = try await fixture.redis.command("HSET", fixture.keys.record(job.id), "token", "t2", "worker", "w2")
-            // The messages were published while the gateway was not connected.
+            var commands = [["DEL", log], ["HSET", fixture.keys.record(job.id), "token", "t2", "worker", "w2"]]
             let events: [GenerationEvent] = [.started(worker: "w2", attempt: 1), .text("x"), .text("y"), .text("z")]
             for (sequence, event) in events.enumerated() {
                 let logged = LoggedEvent(id: EventID(attempt: 1, sequence: sequence), event: event)
-                _ = try await fixture.redis.command("XADD", log, "\(logged.id)", "e", String(decoding: logged.json, as: UTF8.self))
+                commands.append(["XADD", log, "\(logged.id)", "e", String(decoding: logged.json, as: UTF8.self)])
             }
-            _ = try await fixture.redis.command("CLIENT", "KILL", "TYPE", "pubsub")
+            // The messages were published while the gateway was not connected. At once, so that no check of the gateway comes in between.
+            commands.append(["CLIENT", "KILL", "TYPE", "pubsub"])
+            let connection = try await fixture.redis.connect()
+            for command in [["MULTI"]] + commands + [["EXEC"]] { _ = try await connection.send(command) }
+            await connection.close()
             try await until("the job to be queued again") { try await fixture.queue.record(job.id)?.state == .queued }
             #expect(try await fixture.queue.log(job.id, after: nil).isEmpty, "the next attempt does not continue the other history")
             #expect(try await fixture.write([.text("w")], of: first, from: 4).contains { if case .error = $0 { true } else { false } })

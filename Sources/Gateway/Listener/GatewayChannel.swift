@@ -130,8 +130,11 @@ struct GatewayChannel: ServerChildChannel, HTTPChannelHandler {
             HTTPConnectionStateHandler(idleTimeout: Self.idleTimeout, logger: logger),
         ]
         try channel.pipeline.syncOperations.addHandlers(handlers)
+        // From the start: a client may disconnect before the route of its request watches it.
+        let presence = ClientPresence()
+        try channel.pipeline.syncOperations.addHandler(presence, position: .first)
         let stream = try HTTPStream(wrappingChannelSynchronously: channel, configuration: .init(isOutboundHalfClosureEnabled: true))
-        return (stream, handlers)
+        return (stream, handlers + [presence])
     }
 
     func handle(value: Value, logger: Logger) async {
