@@ -3,7 +3,7 @@ import JSONCodec
 import TestSupport
 import Testing
 
-extension Journeys {
+extension FaultJourneys {
     /// Any node can be killed and restarted at any time, and the remains of crashed nodes are removed.
     @Suite struct CrashOnlyStartTests {
         @Test func `nodes started before Redis wait for it`() async throws {
