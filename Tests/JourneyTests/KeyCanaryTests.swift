@@ -55,6 +55,8 @@ extension Journeys {
                 cursor = page[0].string ?? "0"
                 for key in (page[1].array ?? []).compactMap(\.string) {
                     let type = try await redis.send("TYPE", key).string ?? ""
+                    // The key expired meanwhile.
+                    guard type != "none" else { continue }
                     let value =
                         switch type {
                         case "string": try await redis.send("GET", key)

@@ -57,6 +57,9 @@ actor Caller: PinnedActor {
         return await withCheckedContinuation { recorder.waiter = $0 }
     }
 
+    /// Sets `UpstreamClient.drainTime`.
+    func drain(for time: Duration) { client.drainTime = time }
+
     func begin(_ upstream: UpstreamConfiguration, _ recorder: Recorder, _ request: GenerationRequest = .hello) throws {
         recorder.call = try client.start(request, on: upstream, receiver: recorder)
     }

@@ -5,10 +5,6 @@ import Support
 
 /// One generation request to an upstream, from connecting until its result. Used on the event loop only.
 package final class UpstreamCall {
-    /// Maximum time to keep reading after a finish reason or an end mark, counted anew when more output follows. Usage may still come, and a
-    /// response that ends properly lets its connection be reused.
-    private static let drainTime = Duration.seconds(1)
-
     /// Outlives its calls: it holds each call until the call ends.
     private unowned let client: UpstreamClient
     private let jobID: JobID
@@ -153,7 +149,7 @@ extension UpstreamCall: ExchangeDelegate {
     private func startDrain() {
         cancelDrain()
         guard !isPaused, receiver != nil else { return }
-        drainTimer = client.loop.schedule(after: Self.drainTime) { [weak self] in self?.drained() }
+        drainTimer = client.loop.schedule(after: client.drainTime) { [weak self] in self?.drained() }
     }
 
     private func cancelDrain() {
