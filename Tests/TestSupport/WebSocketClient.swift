@@ -233,6 +233,11 @@ package final class WebSocketClient: Sendable {
 
 /// A request on a socket.
 package struct ClientRequest: Sendable {
+    package init(id: String, client: WebSocketClient) {
+        self.id = id
+        self.client = client
+    }
+
     package let id: String
     package let client: WebSocketClient
 

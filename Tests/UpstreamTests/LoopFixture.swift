@@ -14,6 +14,8 @@ actor Caller: PinnedActor {
     nonisolated var executor: EpollLoop { loop }
     nonisolated let sockets = UpstreamSockets()
     let client: UpstreamClient
+    /// The call of a recognition or retrieval upstream.
+    var service: ServiceCall?
 
     static func make(settings: TransportSettings = .forTests) async throws -> Caller {
         let loop = try EpollLoop(name: "test")

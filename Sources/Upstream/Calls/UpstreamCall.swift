@@ -83,11 +83,6 @@ package final class UpstreamCall {
         receiver.upstreamEnded(result)
     }
 
-    /// Ends the call with a failure. Failures after a response head carry its status.
-    private func end(_ code: FailureCode, _ message: String) {
-        end(Failure(code, message, upstreamStatus: code == .upstreamUnreachable ? nil : head?.status))
-    }
-
     /// Ends the call with a failure, after redacting the upstream's key from its message and request id.
     private func end(_ failure: Failure) {
         var failure = failure
@@ -194,20 +189,9 @@ extension UpstreamCall: ExchangeDelegate {
         if let head, !head.isSuccess {
             return end(.failed(HTTPFailure.failure(head: head, body: errorBody, upstream: upstream, secondsSinceEpoch: WallClock.seconds)))
         }
-        switch outcome.kind {
-        // libcurl reports success when the connection closes inside the response head.
-        case .complete where head == nil:
-            end(.upstreamDisconnected, "upstream \(upstream.name) closed the connection before sending a complete response head")
-        case .complete:
-            end(.upstreamTruncated, "upstream \(upstream.name) ended its response without a finish reason or an end mark")
-        case .unreachable where hasConnected:
-            end(.upstreamDisconnected, "connection to upstream \(upstream.name) lost: \(outcome.detail)")
-        case .unreachable: end(.upstreamUnreachable, "upstream \(upstream.name) cannot be reached: \(outcome.detail)")
-        case .broken: end(.upstreamDisconnected, "connection to upstream \(upstream.name) lost: \(outcome.detail)")
-        case .malformed: end(.upstreamProtocol, "upstream \(upstream.name) sent a malformed HTTP response: \(outcome.detail)")
-        case .impossible:
-            let message = "cannot send a request to upstream \(upstream.name): \(outcome.detail); check its url"
-            end(Failure(.upstreamUnreachable, message, retryable: false))
-        }
+        end(
+            outcome.failure(
+                of: "upstream \(upstream.name)", head: head, hasConnected: hasConnected,
+                truncation: "without a finish reason or an end mark"))
     }
 }
