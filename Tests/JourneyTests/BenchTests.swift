@@ -62,7 +62,7 @@ extension Journeys {
             ("relay", ["--streams", "20", "--gap", "50", "--seconds", "1", "--warm-up", "0.3"]),
             ("interrupt", ["--count", "5", "--gap", "10", "--load", "5x20"]),
             ("jobs", ["--in-flight", "8", "--seconds", "0.5", "--warm-up", "0.2"]), ("ttft", ["--count", "10"]),
-            ("voice", ["--count", "10"]),
+            ("voice", ["--count", "10", "--together", "5"]),
         ]
 
         @Test func `each measurement uses its own deployment`() async throws {

@@ -106,7 +106,7 @@ extension Journeys {
                     var settings = Self.settings(lab, recognition: recognition, key: key)
                     settings["SLUICE_RETRIEVAL_TIMEOUT"] = "60s"
                     settings["SLUICE_NAMESPACE"] = name
-                    _ = try await lab.worker("w-\(name)", settings)
+                    let worker = try await lab.worker("w-\(name)", settings)
                     let gateway = try await lab.gateway("g-\(name)", settings)
                     let client = try await lab.client(gateway, fields: [("enable_srs", true)])
                     let request = try await client.request(model: "m", fields: Self.voice(Self.question))
@@ -118,6 +118,9 @@ extension Journeys {
                     try await until("the closed connection") {
                         try await lab.upstream().requests.contains { $0.path == path && $0.end == .clientClosed }
                     }
+                    let metrics = try await worker.get("/metrics").body
+                    #expect(metrics.contains(#"sluice_interrupts_total{phase="\#(phase)",result="closed"} 1"#))
+                    #expect(metrics.contains("sluice_recognition_seconds_count \(phase == "retrieving" ? 1 : 0)"))
                 }
                 #expect(try await !lab.upstream().requests.contains { $0.path.hasSuffix("/chat/completions") }, "no model was asked")
             }

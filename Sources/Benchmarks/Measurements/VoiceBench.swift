@@ -8,14 +8,15 @@ import Support
 package struct VoiceBench: Sendable {
     private let deployment: BenchDeployment
     private let count: Int
+    /// Number of concurrent answers.
+    private let batch: Int
 
-    package init(deployment: BenchDeployment, count: Int) {
+    package init(deployment: BenchDeployment, count: Int, batch: Int) {
         self.deployment = deployment
         self.count = count
+        self.batch = batch
     }
 
-    /// Number of concurrent answers.
-    private static let batch = 10
     /// Without punctuation, about sixty characters are spoken together: 18 tokens.
     private static let model = SimulatedModel(tokens: 10_000, gap: 20)
     /// Voice frames that an answer must have before it is interrupted.
@@ -40,15 +41,15 @@ package struct VoiceBench: Sendable {
     package func run() async throws -> BenchReport {
         Progress.say("warming up")
         var sums = Sums()
-        try await trial(size: Self.batch, into: &sums)
+        try await trial(size: batch, into: &sums)
         sums = Sums()
-        for start in stride(from: 0, to: count, by: Self.batch) {
-            if start % 100 == 0 { Progress.say("\(start) of \(count) answers") }
-            try await trial(size: min(Self.batch, count - start), into: &sums)
+        for start in stride(from: 0, to: count, by: batch) {
+            if start / 50 != (start - batch) / 50 { Progress.say("\(start) of \(count) answers") }
+            try await trial(size: min(batch, count - start), into: &sums)
         }
         var report = BenchReport("voice")
         report.set("answers", .integer(count))
-        report.set("together", .integer(Self.batch))
+        report.set("together", .integer(batch))
         report.set("gap_ms", .number(BenchReport.rounded(Self.model.gap)))
         report.add("voice_frames_after", "frames of voice after the acknowledgement", Double(sums.voiceAfter), "")
         report.add("missed", "INTERRUPT: answers with an upstream connection that was not closed", Double(sums.missed), "")

@@ -198,17 +198,20 @@ struct BenchVoiceCommand: AsyncParsableCommand {
             simulator with long sentences, such as SLUICE_SPEECH_MODEL=sim-n3000-g20-f50.
             """)
 
-    @Option(name: .long, help: "Number of answers.") var count = 200
+    @Option(name: .long, help: "Number of answers.") var count = 100
+    @Option(name: .long, help: "Number of concurrent answers.") var together = 1
     @OptionGroup var options: BenchOptions
 
     func validate() throws {
         guard (1...5_000).contains(count) else { throw ValidationError("--count may be 1 to 5000.") }
+        // The limit of a session's concurrent requests.
+        guard (1...32).contains(together) else { throw ValidationError("--together may be 1 to 32.") }
     }
 
     func run() async throws {
-        let count = count
+        let (count, together) = (count, together)
         try await BenchCommand.run(options, capacity: 64) { deployment in
-            try await VoiceBench(deployment: deployment, count: count).run()
+            try await VoiceBench(deployment: deployment, count: count, batch: together).run()
         }
     }
 }
