@@ -259,3 +259,54 @@ class Connection {
     this.timer = setTimeout(() => this.open(this.key), delay);
   }
 }
+
+/** The form that asks for an API key, which is kept for this tab. */
+class SignIn {
+  static keyItem = "sluice-key";
+
+  /** @param onKey(key) the visitor has given a key */
+  constructor(onKey) {
+    element("sign-in").onsubmit = event => {
+      event.preventDefault();
+      const key = element("key").value.trim();
+      element("key").value = "";
+      if (!key) return;
+      sessionStorage.setItem(SignIn.keyItem, key);
+      onKey(key);
+    };
+  }
+
+  get key() { return sessionStorage.getItem(SignIn.keyItem); }
+
+  /** Forgets the key and asks for another one. */
+  show(error) {
+    sessionStorage.removeItem(SignIn.keyItem);
+    this.replaceComposer(true);
+    element("sign-in-error").textContent = error;
+    element("key").focus();
+  }
+
+  hide() { this.replaceComposer(false); }
+
+  replaceComposer(isShown) {
+    element("sign-in").hidden = !isShown;
+    element("suggestions").hidden = isShown;
+    element("composer").hidden = isShown;
+  }
+}
+
+/** Fills the list of models that the model field offers. */
+async function loadModels(key) {
+  try {
+    const answer = await fetch("/v1/models", { headers: { authorization: `Bearer ${key || "anonymous"}` } });
+    if (!answer.ok) return;
+    const options = (await answer.json()).data.map(({ id }) => {
+      const option = createElement("option");
+      option.value = id;
+      return option;
+    });
+    element("models").replaceChildren(...options);
+  } catch {
+    // The list is only a convenience: a model's name can be typed.
+  }
+}

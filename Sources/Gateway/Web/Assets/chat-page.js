@@ -2,7 +2,6 @@
 
 /** The chat page. */
 class ChatPage {
-  static keyItem = "sluice-key";
   static conversationItem = "sluice-conversation";
   /** How many turns are saved for a reload. */
   static savedTurns = 50;
@@ -35,9 +34,10 @@ class ChatPage {
       onWaiting: reason => this.disconnected(reason),
       onUnauthenticated: () => this.showSignIn("This API key is not valid.")
     });
+    this.signIn = new SignIn(key => this.connect(key));
     this.addEventHandlers();
     this.restoreConversation();
-    const key = sessionStorage.getItem(ChatPage.keyItem);
+    const { key } = this.signIn;
     if (this.requiresKey && !key) this.showSignIn(""); else this.connect(key ?? "");
   }
 
@@ -124,14 +124,6 @@ class ChatPage {
     // A phone's keyboard makes the page smaller: the end stays visible for a reader who was there.
     element("scroller").onscroll = () => this.wasNearEnd = this.isNearEnd;
     addEventListener("resize", () => this.scrollToEnd(this.wasNearEnd));
-    element("sign-in").onsubmit = event => {
-      event.preventDefault();
-      const key = element("key").value.trim();
-      element("key").value = "";
-      if (!key) return;
-      sessionStorage.setItem(ChatPage.keyItem, key);
-      this.connect(key);
-    };
     element("speak").onchange = event => {
       this.hasChosenVoice = true;
       if (event.target.checked) this.player.unlock(); else this.stopVoice();
@@ -170,7 +162,7 @@ class ChatPage {
     button.classList.toggle("stop", canStop);
     button.setAttribute("aria-label", canStop ? "Stop" : "Send");
     button.disabled = !canSend && !canStop;
-    element("microphone").disabled = !this.connection?.isRegistered;
+    element("microphone").disabled = this.voice.mode === "off" && !this.connection?.isRegistered;
   }
 
   get isNearEnd() {
@@ -186,44 +178,23 @@ class ChatPage {
   // MARK: the key
 
   connect(key) {
-    element("sign-in").hidden = true;
-    element("suggestions").hidden = false;
-    element("composer").hidden = false;
+    this.signIn.hide();
     element("sign-out").hidden = !this.requiresKey;
     this.setStatus("waiting", "connecting");
     this.connection.open(key);
-    this.loadModels(key);
+    loadModels(key);
   }
 
   showSignIn(error) {
-    sessionStorage.removeItem(ChatPage.keyItem);
-    element("sign-in").hidden = false;
-    element("suggestions").hidden = true;
-    element("composer").hidden = true;
     element("sign-out").hidden = true;
-    element("sign-in-error").textContent = error;
     this.setStatus("failed", "not signed in");
-    element("key").focus();
-  }
-
-  async loadModels(key) {
-    try {
-      const answer = await fetch("/v1/models", { headers: { authorization: `Bearer ${key || "anonymous"}` } });
-      if (!answer.ok) return;
-      const options = (await answer.json()).data.map(({ id }) => {
-        const option = createElement("option");
-        option.value = id;
-        return option;
-      });
-      element("models").replaceChildren(...options);
-    } catch {
-      // The list is only a convenience: a model's name can be typed.
-    }
+    this.signIn.show(error);
   }
 
   // MARK: messages to the gateway
 
   ask(question) {
+    this.voice.discard();
     if (element("speak").checked) this.player.unlock();
     this.stopVoice();
     const turn = new Turn(question);

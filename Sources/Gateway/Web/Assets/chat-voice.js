@@ -74,11 +74,18 @@ class VoiceControl {
     }
   }
 
+  /** Discards what is being said. */
+  discard() {
+    if (!this.isSpeaking) return;
+    this.isSpeaking = false;
+    this.detector.reset();
+    this.handlers.onCancel();
+  }
+
   /** Discards what is being said and switches the microphone off. */
   cancel() {
     if (this.mode === "off") return;
-    if (this.isSpeaking) this.handlers.onCancel();
-    this.isSpeaking = false;
+    this.discard();
     this.isPressed = false;
     this.leave();
   }
