@@ -49,7 +49,7 @@ extension Journeys {
                 try figure(report, "jobs_failed", in: 0...0)
                 try check(report, "job", count: 1...1_000_000)
             case "voice":
-                for figure in ["voice_frames_after", "missed", "opened_after"] { try self.figure(report, figure, in: 0...0) }
+                for figure in ["voice_frames_after", "missed"] { try self.figure(report, figure, in: 0...0) }
                 for time in ["first_voice", "clause", "synthesis", "voice_relay", "acknowledged", "closed", "last_frame"] {
                     try check(report, time, count: 1...10)
                 }

@@ -32,7 +32,6 @@ package struct VoiceBench: Sendable {
         var closed = Times()
         var lastFrame = Times()
         var missed = 0
-        var openedAfter = 0
         var voiceAfter = 0
     }
 
@@ -53,7 +52,6 @@ package struct VoiceBench: Sendable {
         report.set("gap_ms", .number(BenchReport.rounded(Self.model.gap)))
         report.add("voice_frames_after", "frames of voice after the acknowledgement", Double(sums.voiceAfter), "")
         report.add("missed", "INTERRUPT: answers with an upstream connection that was not closed", Double(sums.missed), "")
-        report.add("opened_after", "upstream requests after the acknowledgement", Double(sums.openedAfter), "")
         report.add("first_voice", "first text → first voice frame", sums.firstVoice)
         report.add("clause", "first text → first speech request", sums.clause)
         report.add("synthesis", "first speech request → its first samples", sums.synthesis)
@@ -103,10 +101,7 @@ package struct VoiceBench: Sendable {
                     if voice >= samples { sums.relay.add(voice - samples) }
                 }
             }
-            if let acknowledged = stream.acknowledged, acknowledged >= sent {
-                sums.acknowledged.add(acknowledged - sent)
-                sums.openedAfter += own.count { $0.accepted > acknowledged }
-            }
+            if let acknowledged = stream.acknowledged, acknowledged >= sent { sums.acknowledged.add(acknowledged - sent) }
             if let ended = stream.ended, ended >= sent { sums.lastFrame.add(ended - sent) }
             sums.voiceAfter += stream.voiceAfterAcknowledgement
             let closings = own.map { $0.clientLeft ?? $0.ended }
