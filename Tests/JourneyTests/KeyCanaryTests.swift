@@ -101,7 +101,7 @@ extension Journeys {
                         headers: ["authorization": "Bearer \(lab.key)"])
                     seen += "\(answer.headers)\(answer.body)"
                 }
-                #expect(worker.log.contains("speech failed"))
+                try await worker.logs("speech failed")
                 #expect(upstream.requests.allSatisfy { $0.contains(key) }, "each is asked with the key")
                 #expect(seen.contains("[key]"), "what was left out is marked")
                 let redis = try await lab.redis.connect()
