@@ -49,9 +49,11 @@ if owner_bytes then
 end
 local waiting = redis.call('XLEN', queue)
 if waiting >= tonumber(ARGV[3]) then
-    -- Running jobs are in the stream too, as pending entries; they do not count as waiting.
+    -- Running jobs are in the stream too, as pending entries of workers; they do not count as waiting.
     local ok, pending = pcall(redis.call, 'XPENDING', queue, ARGV[10])
-    if ok and type(pending) == 'table' and tonumber(pending[1]) then waiting = waiting - tonumber(pending[1]) end
+    for _, consumer in ipairs(ok and pending[4] or {}) do
+        if consumer[1] ~= WAITING_CONSUMER then waiting = waiting - tonumber(consumer[2]) end
+    end
     if waiting >= tonumber(ARGV[3]) then return {'full', waiting} end
 end
 local owners = ARGV[5] ~= '' and beside(queue, 'waiting:' .. ARGV[5])

@@ -39,6 +39,7 @@ extension Generation {
         speech?.close()
         preparation?.close()
         cancelTimers()
+        releaseAllLimits()
         stage = .ending
         output.end(event)
         request(.write(tokens: 0))
@@ -49,16 +50,16 @@ extension Generation {
         call?.cancel()
         call = nil
         releasePass()
-        leaveLimits()
         isReading = true
         if let backoffTimer { context.loop.cancel(backoffTimer) }
         backoffTimer = nil
     }
 
-    /// Returns the permission of the current request.
+    /// Returns the permission of the current request, and leaves the lines of all upstreams.
     func releasePass() {
         if let pass { context.gate.release(pass, at: context.loop.now) }
         pass = nil
+        releaseUpstreamLimits()
     }
 
     // MARK: stopping without an end
@@ -80,6 +81,7 @@ extension Generation {
         speech?.close()
         preparation?.close()
         cancelTimers()
+        releaseAllLimits()
     }
 
     /// Stops generating so that another worker can continue. Collected output is written before the hand-back.
@@ -92,6 +94,7 @@ extension Generation {
         }
         stage = .handingBack
         closeCall()
+        releaseAllLimits()
         speech?.close()
         preparation?.close()
         cancelTimers()
