@@ -13,6 +13,7 @@ package enum Scripts {
     package static let reject = script("reject", PackageResources.reject_lua)
     package static let forgetConsumer = script("forget_consumer", PackageResources.forget_consumer_lua)
     static let limit = script("limit", PackageResources.limit_lua)
+    static let tenants = script("tenants", PackageResources.tenants_lua)
     static let walk = turnScript("walk", PackageResources.walk_lua)
     static let endInterrupted = turnScript("end_interrupted", PackageResources.end_interrupted_lua)
     static let restoreEntries = script("restore_entries", PackageResources.restore_entries_lua)

@@ -40,7 +40,8 @@ struct FairnessTests {
             #expect(later.contains { $0.owner == "c" })
             try await Self.add(2, of: "a", to: .interactive, fixture)
             try await Self.add(1, of: "d", fixture)
-            #expect(try await Self.take(2, fixture.consumer).map(\.priority) == [.standard, .standard], "the class of the JSON is not used")
+            #expect(
+                try await Self.take(2, fixture.consumer).map(\.priority) == [.standard, .standard], "the class of the JSON is not used")
             let depth = try await fixture.consumer.depth()
             #expect(depth.classes[.standard]?.lag == 4_995)
             #expect(depth.classes[.interactive]?.lag == 0 && depth.classes[.interactive]?.pending == 2)

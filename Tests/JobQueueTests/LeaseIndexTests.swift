@@ -71,8 +71,10 @@ struct LeaseIndexTests {
             }
             let other = fixture.consumer("w2", token: "t2")
             _ = try await until("an expired lease") {
-                try await fixture.redis.command("XPENDING", fixture.keys.queue(.standard, partition: 0), Keys.group, "IDLE", "50", "-", "+", "9")
-                    .array?.first
+                try await fixture.redis.command(
+                    "XPENDING", fixture.keys.queue(.standard, partition: 0), Keys.group, "IDLE", "50", "-", "+", "9"
+                )
+                .array?.first
             }
             let taken = try await other.take(partition: 0, classes: JobClass.allCases, count: 1)
             #expect(taken.expired.map(\.id) == [claim.entry.id] && taken.entries.isEmpty)

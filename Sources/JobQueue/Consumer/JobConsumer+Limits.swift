@@ -70,7 +70,8 @@ extension JobConsumer {
     /// Renews the leases of this worker's holders, also of those that Redis has lost.
     package func renew(_ limit: SharedLimit, holders: [LimitHolder]) async throws(QueueError) -> LimitState {
         try await run(
-            "renew", limit, holders.flatMap { [.string($0.id), .integer($0.isAdmitted ? 1 : 0), .integer($0.tokens)] }, holders: holders.count)
+            "renew", limit, holders.flatMap { [.string($0.id), .integer($0.isAdmitted ? 1 : 0), .integer($0.tokens)] },
+            holders: holders.count)
     }
 
     private func run(

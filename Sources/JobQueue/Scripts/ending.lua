@@ -134,6 +134,11 @@ local function conclude(record, log, out, interrupt_key, id, event, state, usage
     own(log, 'stream')
     redis.call('XADD', log, id, 'e', event)
     local fields = {'state', state, 'finished_ms', now_ms(), 'usage', usage}
+    local billing = state == 'interrupted' and string.match(event, '"billing":"(%a+)"')
+    if billing then
+        fields[#fields + 1] = 'billing'
+        fields[#fields + 1] = billing
+    end
     add_present(fields, optional)
     redis.call('HSET', record, unpack(fields))
     -- Only needed while the job runs.
@@ -154,7 +159,12 @@ local function conclude_unrun(record, log, out, interrupt_key, state, fields, co
     local id = (whole(known[1]) + 1) .. '-0'
     -- A running job has lost its worker.
     local usage = known[3] == 'running' and usage_after_loss(known[2], known[4], log) or known[2] or NO_USAGE
-    local event = '{"id":"' .. id .. '","type":"' .. state .. '",' .. fields .. ',"usage":' .. usage .. '}'
+    local shown = usage
+    if state == 'interrupted' then
+        local billing = ',"billing":"' .. (string.find(usage, '"estimated":true', 1, true) and 'estimated' or 'exact') .. '"'
+        shown = string.gsub(usage, '}$', billing .. '}', 1) .. billing
+    end
+    local event = '{"id":"' .. id .. '","type":"' .. state .. '",' .. fields .. ',"usage":' .. shown .. '}'
     conclude(record, log, out, interrupt_key, id, event, state, usage, retention, {code = code, reason = reason})
 end
 

@@ -22,8 +22,9 @@ extension Generation {
         // Speech connections are closed here, after the connection of the text.
         let latency = Int(((hadSpeech ? nil : closedAt) ?? context.loop.now) &- receivedAt) / 1_000
         let maximum = claim.job.maximumTokens
-        guard let action = machine.interrupted(interrupt, latencyMicroseconds: latency, delivered: deliveredTokens, maximum: maximum)
-        else { return }
+        let action = machine.interrupted(
+            interrupt, latencyMicroseconds: latency, delivered: deliveredTokens, maximum: maximum, billing: billing(hadCall: hadCall))
+        guard let action else { return }
         // No output follows an interrupt; the usage still includes the generated tokens.
         output.dropPending()
         context.metrics.interrupted(phase: phase, hadCall: hadCall, microseconds: latency, usage: usage, maximum: maximum)
@@ -31,6 +32,14 @@ extension Generation {
             hadCall ? "interrupt closed upstream" : "interrupt ended job",
             metadata: claim.job.logMetadata(["phase": "\(phase.rawValue)", "latency_us": "\(latency)", "reason": "\(interrupt.reason)"]))
         perform(action)
+    }
+
+    /// Whether the cost of a job that is interrupted now is known.
+    private func billing(hadCall: Bool) -> Usage.Billing {
+        guard machine.isBillable else { return .exact }
+        let abort = candidates.indices.contains(machine.upstream) ? candidates[machine.upstream].upstream.abort : .unknown
+        if hadCall, machine.phase != .speaking, abort == .continues { return .continues }
+        return !usage.estimated && (!hadCall || machine.phase == .speaking || abort == .stops) ? .exact : .estimated
     }
 
     /// Closes all connections and writes the terminal event.

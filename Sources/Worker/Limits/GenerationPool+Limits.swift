@@ -75,7 +75,9 @@ extension GenerationPool {
 
     /// Looks at a limit again when the next holder can be admitted, if this worker has waiting ones.
     private func look(at limit: SharedLimit, after wait: Duration) {
-        guard !limitsLookedAt.contains(limit), reservations.values.contains(where: { $0.limit == limit && $0.state == .waiting }) else { return }
+        guard !limitsLookedAt.contains(limit), reservations.values.contains(where: { $0.limit == limit && $0.state == .waiting }) else {
+            return
+        }
         limitsLookedAt.insert(limit)
         _ = loop.schedule(after: max(.milliseconds(5), wait)) {
             Task { await self.lookAgain(at: limit) }

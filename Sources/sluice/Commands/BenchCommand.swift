@@ -15,7 +15,7 @@ struct BenchCommand: ParsableCommand {
             """,
         subcommands: [
             BenchRelayCommand.self, BenchInterruptCommand.self, BenchJobsCommand.self, BenchFirstTokenCommand.self,
-            BenchSocketsCommand.self, BenchAbuseCommand.self,
+            BenchSocketsCommand.self, BenchFairnessCommand.self, BenchAbuseCommand.self,
         ])
 
     /// Runs a measurement and prints its report.
