@@ -168,7 +168,11 @@ actor Claimer: PinnedActor {
             let count = min(unrequested, maximum)
             guard count > 0, !isStopping else { return 0 }
             requested += count
-            defer { requested -= count }
+            defer {
+                requested -= count
+                // `run` may wait for one of them.
+                wakeIfFree()
+            }
             taken = try await consumer.take(
                 partition: partition, classes: classes, count: count, isForced: round == Self.takesRepeated)
             guard taken.isEmpty, taken.isIncomplete else { break }

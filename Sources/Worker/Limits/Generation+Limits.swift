@@ -34,6 +34,7 @@ extension Generation {
                 let reservation = LimitReservation(
                     limit, holder: "\(id) \(claim.attempt) \(limit.kind.rawValue) \(limit.name)", tokens: tokens
                 ) { [weak self] in self?.limitChanged($0) }
+                if limit.kind == .upstream { usageAtDial = totalTokens }
                 reservations.append(reservation)
                 request(.reserve(reservation))
                 return .asking
