@@ -1,5 +1,6 @@
 import ArgumentParser
 import Benchmarks
+import Synchronization
 
 /// `sluice bench fairness`.
 struct BenchFairnessCommand: AsyncParsableCommand {
@@ -23,8 +24,11 @@ struct BenchFairnessCommand: AsyncParsableCommand {
 
     func run() async throws {
         let (backlog, probes, seconds) = (backlog, probes, seconds)
-        try await BenchCommand.run(options, capacity: slots) { deployment in
-            try await FairnessBench(deployment: deployment, backlog: backlog, probes: probes, seconds: seconds).run()
+        let found = Mutex(BenchReport(""))
+        try await BenchDeployment.with(try options.target, capacity: slots, slots: slots) { deployment in
+            let report = try await FairnessBench(deployment: deployment, backlog: backlog, probes: probes, seconds: seconds).run()
+            found.withLock { $0 = report }
         }
+        found.withLock { $0 }.print(asJSON: options.output.json)
     }
 }
