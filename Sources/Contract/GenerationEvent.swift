@@ -185,6 +185,7 @@ package struct LoggedEvent: Sendable, Hashable {
             out.appendJSONMember("reason", interruption.reason)
             out.appendJSONMember("phase", interruption.phase.rawValue)
             append(interruption.usage, to: &out)
+            if let billing = interruption.usage.billing { out.appendJSONMember("billing", billing.rawValue) }
             if let latency = interruption.latencyMicroseconds { out.appendJSONMember("latency_us", latency) }
             if let tokens = interruption.deliveredTokens { out.appendJSONMember("delivered_tokens", tokens) }
             if let tokens = interruption.savedTokens { out.appendJSONMember("saved_tokens", tokens) }

@@ -111,7 +111,7 @@ import Testing
             _ = try await fixture.feed.follow(claim.job.id, after: nil, receive: recorder.receive)
             let other = fixture.consumer("w2", token: "t2")
             let entry = try await until("an expired lease") {
-                try await other.takeOver(partition: 0, priority: .standard, cursor: "0-0", count: 1).entries.first
+                try await other.take(partition: 0, classes: [.standard], count: 1).expired.first
             }
             guard case .claimed(let second) = try await other.claim(claim.job, entry: entry, leaseExpired: true) else {
                 throw QueueFixture.FixtureError.nothingToClaim

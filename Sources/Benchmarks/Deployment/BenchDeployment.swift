@@ -53,22 +53,23 @@ package struct BenchDeployment: Sendable {
     /// Connects to the deployment, starting it if it is self-contained, and calls `body`.
     /// - Parameters:
     ///   - capacity: minimum concurrency of the worker of a self-contained deployment.
+    ///   - slots: its concurrency; nil: at least `capacity` and 256.
     ///   - kind: the dialect between worker and simulator of a self-contained deployment.
     package static func with(
-        _ target: BenchTarget, capacity: Int, kind: UpstreamConfiguration.Kind = .openai,
+        _ target: BenchTarget, capacity: Int, slots: Int? = nil, kind: UpstreamConfiguration.Kind = .openai,
         _ body: @escaping @Sendable (BenchDeployment) async throws -> Void
     ) async throws {
         DescriptorLimit.raise()
         switch target {
         case .running(let deployment): try await connect(deployment, body)
         case .selfContained(let environment, let logLevel):
-            try await start(environment, logLevel, capacity: capacity, kind: kind, body)
+            try await start(environment, logLevel, slots: slots ?? min(100_000, max(256, capacity)), kind: kind, body)
         }
     }
 
     /// Starts Redis, the simulator, a worker and a gateway, and calls `body`.
     private static func start(
-        _ environment: [String: String], _ logLevel: String, capacity: Int, kind: UpstreamConfiguration.Kind,
+        _ environment: [String: String], _ logLevel: String, slots: Int, kind: UpstreamConfiguration.Kind,
         _ body: @escaping @Sendable (BenchDeployment) async throws -> Void
     ) async throws {
         try await PrivateRedis.with { redis in
@@ -78,7 +79,7 @@ package struct BenchDeployment: Sendable {
                 "SLUICE_QUEUE_MAX": "1000000", "SLUICE_QUEUE_MAX_PER_TENANT": "0",
             ]
             let worker = [
-                "SLUICE_CONCURRENCY": String(min(100_000, max(256, capacity))), "SLUICE_UPSTREAM_KIND": kind.rawValue,
+                "SLUICE_CONCURRENCY": String(slots), "SLUICE_UPSTREAM_KIND": kind.rawValue,
                 "SLUICE_UPSTREAM_URL": "http://\(simulator)\(kind.basePath)", "SLUICE_METRICS_LISTEN": metrics.description,
                 "SLUICE_WORKER_NAME": "bench", "SLUICE_TOTAL_TIMEOUT": "1h",
                 // Speech that takes 50 ms to begin and lasts for a minute, so that it is running when an answer is interrupted.

@@ -108,6 +108,9 @@ final class CompletionRun: Sendable {
             case .ownerFull:
                 finish()
                 throw HTTPErrorResponse.tooManyWaiting
+            case .quotaExhausted:
+                finish()
+                throw HTTPErrorResponse.quotaExhausted
             }
         } catch is QueueError {
             finish()

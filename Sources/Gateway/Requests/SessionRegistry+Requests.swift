@@ -16,6 +16,9 @@ extension SessionRegistry {
     private static let ownerFull = ProtocolError(
         .serverBusy, "too many queued requests for this tenant; try again later", detail: "overloaded", retryable: true)
 
+    private static let quotaExhausted = ProtocolError(
+        .rateLimited, "the tokens of this tenant for this day are used up", detail: "quota_exhausted")
+
     private static let overQuota = ProtocolError(
         .rateLimited, "session quota exceeded; end some sessions or try again later", retryable: true)
 
@@ -134,6 +137,7 @@ extension SessionRegistry {
             case .accepted, .repeated, .exists: return nil
             case .full, .conflict: return Self.full
             case .ownerFull: return Self.ownerFull
+            case .quotaExhausted: return Self.quotaExhausted
             case .sessionLost: return Self.lost
             case .sessionUnsaved: return Self.busy
             }

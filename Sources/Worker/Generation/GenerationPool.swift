@@ -48,6 +48,11 @@ actor GenerationPool: PinnedActor {
     private var endedBytes = 0
     private var waitingForEmpty: [CheckedContinuation<Void, Never>] = []
 
+    /// Places under limits over all workers, by holder.
+    var reservations: [String: LimitReservation] = [:]
+    /// Limits that are looked at again when the next holder can be admitted.
+    var limitsLookedAt: Set<SharedLimit> = []
+
     private var schedule = OutputSchedule()
     private var batchTimer: LoopTimer?
     private var nextBatch: UInt64 = 0
@@ -107,7 +112,7 @@ actor GenerationPool: PinnedActor {
     ///
     /// `EpollLoop` is the actor's executor and runs its closures on the thread of its jobs, so isolation can be assumed in them. Only here and
     /// in `writeBatch`, which does the same without another closure per batch.
-    private nonisolated func onLoop(_ body: @escaping @Sendable (isolated GenerationPool) -> Void) {
+    nonisolated func onLoop(_ body: @escaping @Sendable (isolated GenerationPool) -> Void) {
         loop.execute { self.assumeIsolated(body) }
     }
 
@@ -144,6 +149,8 @@ actor GenerationPool: PinnedActor {
         case .readInterruptKey:
             let id = generation.id
             Task { await checkInterrupt(of: id) }
+        case .reserve(let reservation): reserve(reservation)
+        case .release(let reservation, let used): release(reservation, used: used)
         case .handBack:
             let id = generation.id
             Task { await handBack(id) }

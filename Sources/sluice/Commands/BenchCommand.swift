@@ -15,7 +15,7 @@ struct BenchCommand: ParsableCommand {
             """,
         subcommands: [
             BenchRelayCommand.self, BenchInterruptCommand.self, BenchJobsCommand.self, BenchFirstTokenCommand.self,
-            BenchVoiceCommand.self, BenchSocketsCommand.self, BenchAbuseCommand.self,
+            BenchVoiceCommand.self, BenchSocketsCommand.self, BenchFairnessCommand.self, BenchAbuseCommand.self,
         ])
 
     /// Runs a measurement and prints its report.
