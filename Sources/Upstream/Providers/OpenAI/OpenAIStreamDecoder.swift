@@ -6,6 +6,7 @@ import Support
 final class OpenAIStreamDecoder: StreamDecoder {
     private var parser = EventStreamParser()
     private var answer = AnswerAssembler()
+    private var template = ChunkTemplate()
     /// Whether data after the complete answer was invalid. The rest of the stream is then ignored.
     private var ignoresRest = false
 
@@ -40,7 +41,7 @@ final class OpenAIStreamDecoder: StreamDecoder {
         guard !answer.sawEndMark, !event.data.isEmpty else { return }
         if event.data.equals("[DONE]") { return answer.end() }
         let chunk: OpenAIChunk
-        do throws(JSONError) { chunk = try OpenAIChunk(scanning: event.data) } catch {
+        do throws(JSONError) { chunk = try template.decode(event.data) } catch {
             if isComplete { return }
             throw Failure(.upstreamProtocol, "invalid chunk in the upstream's stream: \(error)")
         }
