@@ -112,7 +112,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
             let page = try await lab.get("/", key: nil)
             #expect(page.status == 200 && page.headers["content-type"] == "text/html; charset=utf-8")
             #expect(page.body.contains(#"data-requires-key="true""#))
-            #expect(page.headers["content-security-policy"] == WebPage.chat(requiresKey: true).policy)
+            #expect(page.headers["content-security-policy"] == WebPage.chat(requiresKey: true, recognizes: false).policy)
             #expect(page.headers["x-content-type-options"] == "nosniff" && page.headers["referrer-policy"] == "no-referrer")
         }
     }

@@ -43,7 +43,7 @@ package final class WebSocketClient: Sendable {
         port: Int, path: String = path, headers: [String: String] = [:], receiveBuffer: Int? = nil
     ) async throws -> WebSocketClient {
         let state = Observed(State())
-        var bootstrap = ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton).connectTimeout(.seconds(40))
+        var bootstrap = ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton).connectTimeout(.seconds(120))
         if let receiveBuffer {
             bootstrap = bootstrap.channelOption(.socketOption(.so_rcvbuf), value: SocketOptionValue(receiveBuffer))
         }
@@ -233,6 +233,11 @@ package final class WebSocketClient: Sendable {
 
 /// A request on a socket.
 package struct ClientRequest: Sendable {
+    package init(id: String, client: WebSocketClient) {
+        self.id = id
+        self.client = client
+    }
+
     package let id: String
     package let client: WebSocketClient
 

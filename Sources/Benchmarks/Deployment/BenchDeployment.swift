@@ -110,6 +110,8 @@ package struct BenchDeployment: Sendable {
                 "SLUICE_CONCURRENCY": String(size.concurrency), "SLUICE_UPSTREAM_KIND": kind.rawValue,
                 "SLUICE_UPSTREAM_URL": "http://\(simulator)\(kind.basePath)", "SLUICE_TOTAL_TIMEOUT": "1h",
                 "SLUICE_IDLE_TIMEOUT": "1h",
+                // Speech that takes 50 ms to begin and lasts for a minute, so that it is running when an answer is interrupted.
+                "SLUICE_SPEECH_URL": "http://\(simulator)/v1", "SLUICE_SPEECH_MODEL": "sim-n3000-g20-f50",
             ].merging(common) { _, new in new }
             let front = [
                 "SLUICE_LISTEN": gateway.description, "SLUICE_AUTH": "none", "SLUICE_MAX_OUTGOING": "64MiB", "SLUICE_DRAIN_NOTICE": "0s",

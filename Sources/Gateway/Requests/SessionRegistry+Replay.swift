@@ -26,7 +26,8 @@ extension SessionRegistry {
             request.restart(
                 RelayMachine(
                     requestID: request.id, jobID: request.jobID, sessionID: session.id, wantsReasoning: session.settings.wantsReasoning,
-                    speaks: request.speaks, filter: voiceFilter(session, speaks: request.speaks), known: payload.after))
+                    speaks: request.speaks, closesSilence: request.machine.closesSilence,
+                    filter: voiceFilter(session, speaks: request.speaks), known: payload.after))
             // A request that is being submitted has nothing to replay; this only renews its subscription for the new generation.
             replay(request, in: session)
         } else if let ended {
@@ -98,7 +99,8 @@ extension SessionRegistry {
         guard let socket = session.socket else { return }
         let new = RelayMachine(
             requestID: ended.id, jobID: ended.jobID, sessionID: session.id, wantsReasoning: session.settings.wantsReasoning,
-            speaks: session.settings.requiresSpeech, filter: voiceFilter(session, speaks: session.settings.requiresSpeech), known: after)
+            speaks: session.settings.requiresSpeech, closesSilence: !session.speechIsInherited,
+            filter: voiceFilter(session, speaks: session.settings.requiresSpeech), known: after)
         session.replays += 1
         context.backgroundTasks.startOnLoop { [self] in
             var machine = new

@@ -59,6 +59,7 @@ extension SessionRegistry {
         options.gateway = settings.name
         options.session = (session.epoch, SessionRecord.field(of: payload.id))
         if payload.supersedes ?? session.settings.supersedes {
+            for old in session.running { old.silence() }
             options.supersede = session.running.filter { $0.state == .running }.map(\.jobID)
             for old in session.running where old.state == .submitting {
                 old.delayedInterrupts.append((InterruptReason.userNewInput, { _ in }))
@@ -66,7 +67,7 @@ extension SessionRegistry {
         }
         let machine = RelayMachine(
             requestID: payload.id, jobID: jobID, sessionID: session.id, wantsReasoning: session.settings.wantsReasoning, speaks: speaks,
-            filter: voiceFilter(session, speaks: speaks))
+            closesSilence: payload.update.asksForSpeech || !session.speechIsInherited, filter: voiceFilter(session, speaks: speaks))
         let request = RunningRequest(id: payload.id, jobID: jobID, text: payload.text, speaks: speaks, machine: machine)
         request.traceparent = job.traceparent
         request.restated = continuation.restated
@@ -126,7 +127,7 @@ extension SessionRegistry {
         do {
             if let audio {
                 let stored: Void? = await RetryPolicy.seconds(30).run { () async throws(QueueError) in
-                    try await context.queue.storeAudio(audio, of: job.id)
+                    try await context.queue.storeAudio(audio, of: job)
                 }
                 guard stored != nil else { return Self.busy }
             }
@@ -175,6 +176,11 @@ extension SessionRegistry {
         session.account.charge(session.settingsText.utf8.count)
         do {
             let changed = try payload.update.applied(to: session.settings, maximumSize: settings.sessionMaximum)
+            if payload.update.setsSpeech || !changed.requiresSpeech {
+                session.speechIsInherited = false
+            } else if payload.update.asksForSpeech, !session.settings.requiresSpeech {
+                session.speechIsInherited = true
+            }
             if changed != session.settings {
                 session.settings = changed
                 save(session, .settings)

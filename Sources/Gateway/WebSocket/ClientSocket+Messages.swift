@@ -183,6 +183,7 @@ extension ClientSocket {
                 let state =
                     answer?.state?.rawValue ?? session.endedRequest(id)?.ending.rawValue
                     ?? (session.request(id) == nil ? "unknown" : "running")
+                if answer?.stored == true { request.silence() }
                 collector.answered(index, state: state, stored: answer?.stored ?? false)
             }
         }

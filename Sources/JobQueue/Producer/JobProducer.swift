@@ -149,10 +149,15 @@ package struct JobProducer: Sendable {
         }
     }
 
-    /// Stores the audio of a job's user message, before the job is submitted. It is deleted at the job's end.
-    /// - Parameter seconds: its expiry, for a job that is never submitted.
-    package func storeAudio(_ audio: [UInt8], of id: JobID, seconds: Int = 600) async throws(QueueError) {
-        _ = try await redis.send("SET", .string(keys.audio(id)), .bytes(audio), "EX", .integer(seconds))
+    /// Stores the audio of a job's user message, before the job is submitted. It is deleted at the job's end, and expires at the job's
+    /// deadline, or after 10 minutes when it has none.
+    package func storeAudio(_ audio: [UInt8], of job: Job) async throws(QueueError) {
+        let key = keys.audio(job.id)
+        if let deadline = job.deadlineMilliseconds {
+            _ = try await redis.send("SET", .string(key), .bytes(audio), "PXAT", .integer(deadline))
+        } else {
+            _ = try await redis.send("SET", .string(key), .bytes(audio), "EX", "600")
+        }
     }
 
     /// Deletes the audio of a job that was refused.

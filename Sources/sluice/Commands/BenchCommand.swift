@@ -15,7 +15,7 @@ struct BenchCommand: ParsableCommand {
             """,
         subcommands: [
             BenchRelayCommand.self, BenchInterruptCommand.self, BenchJobsCommand.self, BenchFirstTokenCommand.self,
-            BenchSocketsCommand.self, BenchSweepCommand.self, BenchAbuseCommand.self,
+            BenchVoiceCommand.self, BenchSocketsCommand.self, BenchSweepCommand.self, BenchAbuseCommand.self,
         ])
 
     /// Runs a measurement and prints its report.
@@ -192,6 +192,31 @@ struct BenchFirstTokenCommand: AsyncParsableCommand {
         let (count, websocket) = (count, websocket)
         try await BenchCommand.run(options, capacity: 64) { deployment in
             try await FirstTokenBench(deployment: deployment, count: count, isThroughWebSocket: websocket).run()
+        }
+    }
+}
+
+/// `sluice bench voice`.
+struct BenchVoiceCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "voice", abstract: "Measure how soon an answer is heard, and how fast an interrupt silences it.",
+        discussion: """
+            Answers with a voice through a gateway's WebSocket: from the first text to the first voice frame, and from INTERRUPT to the end \
+            of the last upstream connection while the speech is running. A running deployment needs workers whose speech upstream is the \
+            simulator with long sentences, such as SLUICE_SPEECH_MODEL=sim-n3000-g20-f50.
+            """)
+
+    @Option(name: .long, help: "Number of answers.") var count = 200
+    @OptionGroup var options: BenchOptions
+
+    func validate() throws {
+        guard (1...5_000).contains(count) else { throw ValidationError("--count may be 1 to 5000.") }
+    }
+
+    func run() async throws {
+        let count = count
+        try await BenchCommand.run(options, capacity: 64) { deployment in
+            try await VoiceBench(deployment: deployment, count: count).run()
         }
     }
 }
