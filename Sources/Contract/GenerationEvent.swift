@@ -204,3 +204,16 @@ package struct LoggedEvent: Sendable, Hashable {
         usage.append(to: &out)
     }
 }
+
+extension LoggedEvent {
+    /// Approximate size in memory, in bytes; only for bounding buffers.
+    package var approximateSize: Int {
+        let overhead = 96
+        return switch event {
+        case .text(let text), .reasoning(let text): overhead + text.utf8.count
+        case .audio(let audio): overhead + audio.data.utf8.count
+        case .toolCall(let call): overhead + call.arguments.utf8.count
+        default: overhead
+        }
+    }
+}

@@ -24,6 +24,7 @@ package enum Scripts {
     static let responseTouch = script("response_touch", PackageResources.response_touch_lua)
     static let checkEntry = script("check_entry", PackageResources.check_entry_lua)
     static let startAgain = script("start_again", PackageResources.start_again_lua)
+    static let look = RedisScript(name: "look", source: String(decoding: PackageResources.look_lua, as: UTF8.self))
     static let sessionClaim = RedisScript(
         name: "session_claim", source: String(decoding: PackageResources.session_claim_lua, as: UTF8.self))
     static let sessionSave = sessionScript("session_save", PackageResources.session_save_lua)
@@ -36,7 +37,7 @@ package enum Scripts {
 
     /// The scripts that a gateway calls, loaded at each connect.
     static let ofGateway = [
-        submit, interrupt, logPage, checkEntry, startAgain, sessionClaim, sessionSave, sessionEnd, responseSave, responseDelete,
+        submit, interrupt, logPage, checkEntry, startAgain, look, sessionClaim, sessionSave, sessionEnd, responseSave, responseDelete,
         responseTouch,
     ]
 

@@ -48,6 +48,9 @@ extension Journeys {
                 try figure(report, "jobs_per_second", in: 5...1_000_000)
                 try figure(report, "jobs_failed", in: 0...0)
                 try check(report, "job", count: 1...1_000_000)
+            case "sweep":
+                try figure(report, "redis_commands_per_second", in: 0...1_000)
+                try figure(report, "requests_refused", in: 0...0)
             case "voice":
                 for figure in ["voice_frames_after", "missed"] { try self.figure(report, figure, in: 0...0) }
                 for time in ["first_voice", "clause", "synthesis", "voice_relay", "acknowledged", "closed", "last_frame"] {
@@ -62,6 +65,7 @@ extension Journeys {
             ("relay", ["--streams", "20", "--gap", "50", "--seconds", "1", "--warm-up", "0.3"]),
             ("interrupt", ["--count", "5", "--gap", "10", "--load", "5x20"]),
             ("jobs", ["--in-flight", "8", "--seconds", "0.5", "--warm-up", "0.2"]), ("ttft", ["--count", "10"]),
+            ("sweep", ["--workers", "2", "--running", "4", "--waiting", "40", "--seconds", "1", "--warm-up", "1"]),
             ("voice", ["--count", "10", "--together", "5"]),
         ]
 

@@ -91,7 +91,7 @@ final class CompletionRun: Sendable {
             abandon()
         }
         do {
-            keep(await context.feed.follow(new: id) { [inbox] in inbox.deliver($0) })
+            keep(await context.feed.follow(new: id, pace: { [inbox] in inbox.whenTaken($0) }) { [inbox] in inbox.deliver($0) })
             guard !state.withLockedValue({ $0.isOver }) else {
                 context.completions.remove(id)
                 return

@@ -44,14 +44,14 @@ extension SessionRegistry {
         request.following = nil
         let generation = request.generation
         let isSubmitted = request.state != .submitting
-        let receive = receiver(of: request, in: session)
+        let (receive, pace) = (receiver(of: request, in: session), pace(of: request, in: session))
         session.replays += 1
         context.backgroundTasks.startOnLoop { [self] in
             let start = isSubmitted ? await catchUp(request, in: session, generation) : .live(after: nil)
             var following: Following?
             if case .live(let after) = start {
                 following = await Self.replayRetry.run { () async throws(QueueError) in
-                    try await context.feed.follow(request.jobID, after: after, receive: receive)
+                    try await context.feed.follow(request.jobID, after: after, pace: pace, receive: receive)
                 }
             }
             session.replays -= 1

@@ -76,7 +76,8 @@ extension SessionRegistry {
         request.restated = continuation.restated
         session.add(request)
         // Subscribe before the job is submitted, so that no event is missed.
-        request.following = context.feed.followOnLoop(new: jobID, receive: receiver(of: request, in: session))
+        request.following = context.feed.followOnLoop(
+            new: jobID, pace: pace(of: request, in: session), receive: receiver(of: request, in: session))
         // Held until Redis answers.
         let bytes = session.cost(of: payload.text) + payload.resultBytes + (audio?.count ?? 0)
         session.account.hold(bytes)
@@ -218,6 +219,15 @@ extension SessionRegistry {
         return { events in
             let (registry, request, session) = bound.value
             registry.receive(events, of: request, in: session, generation)
+        }
+    }
+
+    /// - Returns: the pace of the request's client, for events that are read from the log.
+    func pace(of request: RunningRequest, in session: Session) -> EventFeed.Pace {
+        let bound = NIOLoopBound((request, session), eventLoop: eventLoop)
+        return { next in
+            let (request, session) = bound.value
+            if !request.isMuted, let socket = session.socket { socket.whenRead(next) } else { next() }
         }
     }
 

@@ -42,7 +42,7 @@ extension ClientSocket {
 
     /// The message's `request_id`, for an ERROR; nil when absent or too long.
     private func requestID(_ envelope: Envelope) -> String? {
-        envelope.payload["request_id"]?.string.flatMap { $0.utf8.count <= NameLimit.id ? $0 : nil }
+        envelope.payload.readableRequestID
     }
 
     /// Handles a message of a registered socket.

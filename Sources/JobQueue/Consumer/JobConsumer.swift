@@ -13,6 +13,8 @@ package struct JobConsumer: Sendable {
     let redis: RedisClient
     /// A separate connection for blocking reads, so that no other command waits behind them.
     let blocking: RedisClient
+    /// A separate connection for reads of logs.
+    let logs: RedisClient
     /// Nil when no replicas are waited for.
     private let replicas: ReplicaWait?
     package let settings: QueueSettings
@@ -47,14 +49,16 @@ package struct JobConsumer: Sendable {
     ///   - token: see `token`.
     package init(connections: ConsumerConnections, settings: QueueSettings, worker: String, token: String) {
         self.init(
-            redis: connections.commands, blocking: connections.blocking, replicas: connections.replicas, settings: settings, worker: worker,
-            token: token)
+            redis: connections.commands, blocking: connections.blocking, logs: connections.logs, replicas: connections.replicas,
+            settings: settings, worker: worker, token: token)
     }
 
     package init(
-        redis: RedisClient, blocking: RedisClient, replicas: ReplicaWait? = nil, settings: QueueSettings, worker: String, token: String
+        redis: RedisClient, blocking: RedisClient, logs: RedisClient? = nil, replicas: ReplicaWait? = nil, settings: QueueSettings,
+        worker: String, token: String
     ) {
         self.redis = redis
+        self.logs = logs ?? redis
         self.replicas = replicas
         self.blocking = blocking
         self.settings = settings

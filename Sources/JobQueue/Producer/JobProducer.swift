@@ -71,6 +71,8 @@ package struct JobProducer: Sendable {
     private static let turnTimeout = Duration.seconds(10)
 
     let redis: RedisClient
+    /// Reads logs, so that no other command waits behind their pages.
+    let logs: RedisClient
     package let settings: QueueSettings
     /// Waits for replicas after submissions and interrupts; nil for none.
     let replicas: ReplicaWait?
@@ -86,8 +88,10 @@ package struct JobProducer: Sendable {
     /// Runs tasks on the event loop of the connection, so that a reply resumes them without a change of thread.
     package var executor: any TaskExecutor { redis.executor }
 
-    package init(redis: RedisClient, settings: QueueSettings, replicas: ReplicaWait? = nil) {
+    /// - Parameter logs: a connection for the reads of logs; nil: the one for commands.
+    package init(redis: RedisClient, logs: RedisClient? = nil, settings: QueueSettings, replicas: ReplicaWait? = nil) {
         self.redis = redis
+        self.logs = logs ?? redis
         self.replicas = replicas
         self.settings = settings
     }

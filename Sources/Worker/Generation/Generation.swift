@@ -80,10 +80,8 @@ final class Generation {
     /// Number of tokens generated when the last write began, that is tokens in the log or on their way to it.
     var deliveredTokens: Int
 
-    /// Writes with the next batch. Belongs to `OutputSchedule`, as does `isDeferred`.
+    /// Writes with the next batch. Belongs to `OutputSchedule`.
     var isScheduled = false
-    /// The next write is deferred.
-    var isDeferred = false
     /// What Redis holds of the job is being read. Belongs to the pool.
     var isValidating = false
     /// The number of the connection to Redis on which the job was claimed or last validated. Nothing is written on another one.

@@ -25,7 +25,9 @@ struct BenchFairnessCommand: AsyncParsableCommand {
     func run() async throws {
         let (backlog, probes, seconds) = (backlog, probes, seconds)
         let found = Mutex(BenchReport(""))
-        try await BenchDeployment.with(try options.target, capacity: slots, slots: slots) { deployment in
+        var size = BenchSize(capacity: slots)
+        size.isExact = true
+        try await BenchDeployment.with(try options.target, size: size) { deployment in
             let report = try await FairnessBench(deployment: deployment, backlog: backlog, probes: probes, seconds: seconds).run()
             found.withLock { $0 = report }
         }

@@ -4,10 +4,14 @@ import Support
 
 /// Reader for an OpenAI-compatible event stream: chunks until `[DONE]`.
 struct OpenAIStreamReader: AnswerEventReader {
-    func read(_ event: ServerSentEvent, into answer: inout AnswerAssembler, _ batch: inout OutputBatch) throws(Failure) {
+    private var template = ChunkTemplate()
+
+    init() {}
+
+    mutating func read(_ event: ServerSentEvent, into answer: inout AnswerAssembler, _ batch: inout OutputBatch) throws(Failure) {
         if event.data.equals("[DONE]") { return answer.end() }
         let chunk: OpenAIChunk
-        do throws(JSONError) { chunk = try OpenAIChunk(scanning: event.data) } catch {
+        do throws(JSONError) { chunk = try template.decode(event.data) } catch {
             if answer.isComplete { return }
             throw Failure(.upstreamProtocol, "invalid chunk in the upstream's stream: \(error)")
         }
