@@ -7,6 +7,13 @@ import Testing
 
 /// Service of waiting jobs by tenant.
 struct FairnessTests {
+    /// No lease expires during a test.
+    private let settings: QueueSettings = {
+        var settings = QueueSettings()
+        settings.lease = .seconds(600)
+        return settings
+    }()
+
     /// Adds jobs by hand, in one round trip.
     static func add(
         _ count: Int, of owner: String, tokens: Int = 500, to priority: JobClass = .standard, _ fixture: QueueFixture
@@ -28,7 +35,7 @@ struct FairnessTests {
     }
 
     @Test func `a tenant's single job is served within two claims behind a flood, and priority holds across tenants`() async throws {
-        try await QueueFixture.run { fixture in
+        try await QueueFixture.run(settings: settings) { fixture in
             try await Self.add(5_000, of: "a", fixture)
             #expect(try await Self.take(4, fixture.consumer).map(\.owner) == ["a", "a", "a", "a"])
             try await Self.add(1, of: "b", fixture)
@@ -49,7 +56,7 @@ struct FairnessTests {
     }
 
     @Test func `tenants of mixed sizes receive equal shares by tokens, in order and without loss`() async throws {
-        try await QueueFixture.run { fixture in
+        try await QueueFixture.run(settings: settings) { fixture in
             let sizes = (0..<10).map { 100 << ($0 % 5) }
             for (tenant, tokens) in sizes.enumerated() { try await Self.add(60, of: "t\(tenant)", tokens: tokens, fixture) }
             var served: [String: [Job]] = [:]
@@ -76,7 +83,7 @@ struct FairnessTests {
     }
 
     @Test func `a weight multiplies a tenant's share`() async throws {
-        try await QueueFixture.run { fixture in
+        try await QueueFixture.run(settings: settings) { fixture in
             try await fixture.redis.command("HSET", "{sluice.0}:tenants", "heavy", "3")
             for owner in ["heavy", "light"] { try await Self.add(80, of: owner, fixture) }
             var served: [String: Int] = [:]
@@ -86,7 +93,7 @@ struct FairnessTests {
     }
 
     @Test func `a tenant gains nothing by waiting with one job at a time`() async throws {
-        try await QueueFixture.run { fixture in
+        try await QueueFixture.run(settings: settings) { fixture in
             try await Self.add(100, of: "a", fixture)
             var served: [String: Int] = [:]
             for number in 0..<40 {
@@ -99,7 +106,7 @@ struct FairnessTests {
     }
 
     @Test func `an interrupted waiting job leaves the turns`() async throws {
-        try await QueueFixture.run { fixture in
+        try await QueueFixture.run(settings: settings) { fixture in
             for number in 0..<4 {
                 _ = try await fixture.queue.submit(QueueFixture.job("p0-\(number)"), options: SubmitOptions())
             }
@@ -113,7 +120,7 @@ struct FairnessTests {
     }
 
     @Test func `entries trimmed by an operator are skipped`() async throws {
-        try await QueueFixture.run { fixture in
+        try await QueueFixture.run(settings: settings) { fixture in
             try await Self.add(700, of: "a", fixture)
             _ = try await Self.take(1, fixture.consumer)
             try await fixture.redis.command("XTRIM", fixture.keys.queue(.standard, partition: 0), "MAXLEN", "0")
@@ -126,7 +133,7 @@ struct FairnessTests {
     }
 
     @Test func `workers of an earlier version take sorted entries, which are not served twice`() async throws {
-        try await QueueFixture.run { fixture in
+        try await QueueFixture.run(settings: settings) { fixture in
             try await Self.add(5, of: "a", fixture)
             #expect(try await Self.take(1, fixture.consumer).count == 1)
             let queue = fixture.keys.queue(.standard, partition: 0)
@@ -160,7 +167,7 @@ struct FairnessTests {
     }
 
     @Test func `sorted entries wake workers that wait for jobs`() async throws {
-        try await QueueFixture.run { fixture in
+        try await QueueFixture.run(settings: settings) { fixture in
             func published() async throws -> Int {
                 let text = try await fixture.redis.command("INFO", "commandstats").string ?? ""
                 let line = text.split(separator: "\r\n").first { $0.hasPrefix("cmdstat_publish:calls=") }

@@ -69,7 +69,9 @@ import Testing
             let log = try await fixture.queue.log(job.id, after: nil)
             #expect(log.map(\.id.description) == ["1-0"])
             guard case .interrupted(let interruption) = log[0].event else { throw QueueFixture.FixtureError.nothingToClaim }
-            #expect(interruption.phase == .queued && interruption.reason == "USER_STOP" && interruption.usage == .none)
+            var usage = Usage.none
+            usage.billing = .exact
+            #expect(interruption.phase == .queued && interruption.reason == "USER_STOP" && interruption.usage == usage)
             #expect(try await fixture.consumer.take(partition: 0, classes: JobClass.allCases, count: 1).entries.isEmpty)
             #expect(
                 try await fixture.queue.interrupt(job.id, reason: "USER_STOP", owner: nil)

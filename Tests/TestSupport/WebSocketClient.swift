@@ -51,7 +51,7 @@ package final class WebSocketClient: Sendable {
             try await bootstrap
             .connect(host: "127.0.0.1", port: port) { channel in
                 // A server that accepts the connection and sends nothing must not block a test indefinitely.
-                let alarm = channel.eventLoop.scheduleTask(in: .seconds(40)) {
+                let alarm = channel.eventLoop.scheduleTask(in: .seconds(120)) {
                     if !state.value.isUpgraded { channel.close(promise: nil) }
                 }
                 channel.closeFuture.whenComplete { _ in alarm.cancel() }
