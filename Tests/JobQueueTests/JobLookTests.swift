@@ -11,13 +11,13 @@ import Testing
         var timer = LookTimer()
         var looks: [Int] = []
         var entryChecks: [Int] = []
-        for check in 1...100 {
+        for check in 1...300 {
             if timer.isDue(hasNews: false) { looks.append(check) }
             if timer.checksEntry { entryChecks.append(check) }
         }
         #expect(Array(looks.prefix(5)) == [1, 3, 7, 11, 15])
         #expect(zip(looks, looks.dropFirst()).allSatisfy { $1 - $0 <= LookTimer.longest })
-        #expect(entryChecks == [20, 40, 80])
+        #expect(entryChecks == [64, 128, 256])
         let isDue = timer.isDue(hasNews: true)
         #expect(!isDue && !timer.checksEntry)
         let isDueAgain = timer.isDue(hasNews: false)

@@ -29,7 +29,7 @@ struct LookTimer {
     /// Maximum number of checks between two looks.
     static let longest = 4
     /// Silent checks before the queue entry is checked for the first time; then again after twice as many, and so on.
-    private static let firstEntryCheck = 20
+    private static let firstEntryCheck = 64
 
     private var silentChecks = 0
     private var interval = 1
