@@ -68,6 +68,14 @@ import Testing
         }
     }
 
+    /// The resampling of the microphone and the detection of speech.
+    @Test(.needs(.node)) func `the page's sound processing`() async throws {
+        let script = URL(filePath: #filePath).deletingLastPathComponent().appending(path: "../JourneyTests/Scripts/chat_audio.js")
+            .standardized.path
+        let outcome = try await Program.run(TestProgram.node.require(), [script, Self.folder.appending(path: "chat-audio.js").path])
+        #expect(outcome.succeeded && outcome.output.contains("all checks passed"), "\(outcome.output)")
+    }
+
     @Test(.needs(.node), arguments: scripts) func `node accepts the script`(script: String) async throws {
         let path = Self.folder.appending(path: script).path
         let outcome = try await Program.run(TestProgram.node.require(), ["--check", path])

@@ -210,6 +210,8 @@ class Microphone {
 class VoiceDetector {
   /** The level of the room. */
   floor = 0.004;
+  /** The lowest level during speech, which rises slowly: speech has pauses, and a noise that begins in the room has none. */
+  lowest = 0;
   isActive = false;
   loudFrames = 0;
   quietFrames = 0;
@@ -221,9 +223,11 @@ class VoiceDetector {
   feed(level, isPlaying) {
     const threshold = Math.max(this.floor * 3, isPlaying ? 0.03 : 0.012);
     if (this.isActive) {
-      this.quietFrames = level > threshold * 0.6 ? 0 : this.quietFrames + 1;
+      this.lowest = Math.min(this.lowest * 1.01, level);
+      this.quietFrames = level > Math.max(threshold * 0.6, this.lowest * 2) ? 0 : this.quietFrames + 1;
       // A pause of 800 ms ends what was said.
       if (this.quietFrames < 40) return null;
+      this.floor = Math.max(this.floor, this.lowest);
       this.reset();
       return "end";
     }
@@ -232,6 +236,7 @@ class VoiceDetector {
     if (this.loudFrames < (isPlaying ? 8 : 4)) return null;
     this.isActive = true;
     this.quietFrames = 0;
+    this.lowest = this.floor;
     return "start";
   }
 
