@@ -107,7 +107,7 @@ struct LeaseIndexTests {
     /// The key is written by hand, while the worker still holds the lease; no slot becomes free.
     @Test func `an interrupted job of a lost worker ends without a free slot`() async throws {
         var settings = QueueSettings()
-        settings.lease = .milliseconds(700)
+        settings.lease = .seconds(3)
         try await QueueFixture.run(settings: settings) { fixture in
             for name in ["p0-lost", "p0-other"] {
                 _ = try await fixture.queue.submit(QueueFixture.job(name), options: SubmitOptions())
