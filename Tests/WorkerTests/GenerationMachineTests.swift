@@ -212,6 +212,9 @@ import Upstream
         machine.produced(text: String(repeating: "x", count: 400))
         machine.reported(promptTokens: 3, completionTokens: 90)
         #expect(machine.usage == Usage(promptTokens: 3, completionTokens: 90, estimated: false))
+        // A tool call is put together from chunks that were counted before.
+        machine.produced(text: #"get_weather{"city":"Basel","days":3}"#)
+        #expect(machine.usage == Usage(promptTokens: 3, completionTokens: 90, estimated: false))
     }
 
     @Test func `an interrupt reports delivered and saved tokens`() {

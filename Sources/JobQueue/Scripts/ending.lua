@@ -132,6 +132,8 @@ end
 -- Writes the terminal event and the record, counts its usage, sets the expiry of the job's keys and publishes the event. Empty fields of `optional` are skipped.
 local function conclude(record, log, out, interrupt_key, id, event, state, usage, retention, optional)
     own(log, 'stream')
+    -- Only needed while the job runs. It comes first: it is allowed at the memory limit, and after a script's first write Redis does not check the limit again.
+    redis.call('HDEL', record, 'token', 'entry', 'usage_to', 'unlisted_ms')
     redis.call('XADD', log, id, 'e', event)
     local fields = {'state', state, 'finished_ms', now_ms(), 'usage', usage}
     local billing = state == 'interrupted' and string.match(event, '"billing":"(%a+)"')
@@ -141,8 +143,6 @@ local function conclude(record, log, out, interrupt_key, id, event, state, usage
     end
     add_present(fields, optional)
     redis.call('HSET', record, unpack(fields))
-    -- Only needed while the job runs.
-    redis.call('HDEL', record, 'token', 'entry', 'usage_to', 'unlisted_ms')
     count_usage(record, state, usage, tonumber(string.match(event, '"saved_tokens":(%d+)') or '') or 0)
     local kept = retention_of(record, log, retention)
     redis.call('EXPIRE', record, kept)

@@ -115,7 +115,7 @@ struct GenerationMachine {
         // Output received after the last reported count is not included in it. A chunk is a token, unless chunks are much longer than tokens.
         let byText = (quarters - quartersReported + 3) / 4
         let byChunks = chunks - chunksReported
-        let unreported = byText > 2 * byChunks ? byText : byChunks
+        let unreported = byChunks > 0 && byText > 2 * byChunks ? byText : byChunks
         return Usage(
             promptTokens: promptTokens ?? policy.promptEstimate, completionTokens: (completionTokens ?? 0) + unreported,
             estimated: promptTokens == nil || completionTokens == nil || unreported > 0,
