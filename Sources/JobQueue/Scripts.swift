@@ -17,6 +17,9 @@ package enum Scripts {
     package static let logPage = script("log_page", PackageResources.log_page_lua)
     static let responseSave = script("response_save", PackageResources.response_save_lua)
     static let responseDelete = script("response_delete", PackageResources.response_delete_lua)
+    static let webhookTake = script("webhook_take", PackageResources.webhook_take_lua)
+    static let webhookSettle = script("webhook_settle", PackageResources.webhook_settle_lua)
+    static let secretSave = RedisScript(name: "secret_save", source: String(decoding: PackageResources.secret_save_lua, as: UTF8.self))
     static let checkEntry = script("check_entry", PackageResources.check_entry_lua)
     static let startAgain = script("start_again", PackageResources.start_again_lua)
     static let sessionClaim = RedisScript(
@@ -25,11 +28,14 @@ package enum Scripts {
     static let sessionEnd = sessionScript("session_end", PackageResources.session_end_lua)
 
     /// The scripts that a worker calls. They are loaded at start, so that no hot path receives NOSCRIPT.
-    package static let ofWorker = [take, claim, renew, finish, handBack, putBack, reject, forgetConsumer, restoreEntries, depth]
+    package static let ofWorker = [
+        take, claim, renew, finish, handBack, putBack, reject, forgetConsumer, restoreEntries, depth, webhookTake, webhookSettle,
+    ]
 
     /// The scripts that a gateway calls, loaded at each connect.
     static let ofGateway = [
         submit, interrupt, logPage, checkEntry, startAgain, sessionClaim, sessionSave, sessionEnd, responseSave, responseDelete,
+        secretSave,
     ]
 
     /// Prepends the functions of `shared.lua` to a script.
