@@ -116,8 +116,7 @@ extension GatewayContext {
         case .full: throw HTTPErrorResponse.queueFull
         case .ownerFull: throw HTTPErrorResponse.tooManyWaiting
         case .conflict, .sessionLost, .sessionUnsaved:
-            throw HTTPErrorResponse(
-                .conflict, code: "idempotency_conflict", "this Idempotency-Key was used with a different body; use a new key")
+            throw HTTPErrorResponse.keyConflict
         }
     }
 
