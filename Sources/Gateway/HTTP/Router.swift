@@ -26,6 +26,7 @@ package func makeRouter(
     ChatCompletionRoute(context: context).add(to: api)
     MessagesRoute(context: context).add(to: api)
     ResponsesRoute(context: context).add(to: api)
+    ClientSecretRoute(context: context).add(to: api)
     router.refuseOtherMethods()
     return router
 }
