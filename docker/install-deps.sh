@@ -9,7 +9,7 @@ set -eu
 headers="libhiredis-dev libcurl4-openssl-dev libcrypt-dev"
 common="ca-certificates"
 servers="redis-server"
-tools="chromium haproxy nginx-light nodejs openssl python3 python3-venv valgrind"
+tools="chromium espeak-ng haproxy nginx-light nodejs openssl pocketsphinx pocketsphinx-en-us python3 python3-venv valgrind"
 
 mode=${1:-all}
 case $mode in

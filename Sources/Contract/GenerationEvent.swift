@@ -185,6 +185,7 @@ package struct LoggedEvent: Sendable, Hashable {
             out.appendJSONMember("reason", interruption.reason)
             out.appendJSONMember("phase", interruption.phase.rawValue)
             append(interruption.usage, to: &out)
+            if let billing = interruption.usage.billing { out.appendJSONMember("billing", billing.rawValue) }
             if let latency = interruption.latencyMicroseconds { out.appendJSONMember("latency_us", latency) }
             if let tokens = interruption.deliveredTokens { out.appendJSONMember("delivered_tokens", tokens) }
             if let tokens = interruption.savedTokens { out.appendJSONMember("saved_tokens", tokens) }
@@ -201,5 +202,18 @@ package struct LoggedEvent: Sendable, Hashable {
     private func append(_ usage: Usage, to out: inout [UInt8]) {
         out.appendJSONName("usage")
         usage.append(to: &out)
+    }
+}
+
+extension LoggedEvent {
+    /// Approximate size in memory, in bytes; only for bounding buffers.
+    package var approximateSize: Int {
+        let overhead = 96
+        return switch event {
+        case .text(let text), .reasoning(let text): overhead + text.utf8.count
+        case .audio(let audio): overhead + audio.data.utf8.count
+        case .toolCall(let call): overhead + call.arguments.utf8.count
+        default: overhead
+        }
     }
 }

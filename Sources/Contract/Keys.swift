@@ -83,6 +83,20 @@ package struct Keys: Sendable, Hashable {
     package var paused: String { "{\(namespace)}:paused" }
     /// The lock of the worker that currently removes consumers of dead workers.
     package var sweep: String { "{\(namespace)}:sweep" }
+    /// The lock of the worker that currently walks through the pending entries.
+    package var walk: String { "{\(namespace)}:walk" }
+    /// The channel that announces operators' commands, so that workers read them at once.
+    package var control: String { "{\(namespace)}:control" }
+    /// The prefix of the keys of a limit over all workers; see limit.lua. They share the hash tag of the namespace.
+    package func limit(_ kind: String, _ name: String) -> String { "{\(namespace)}:limit:\(kind):" + name }
+    /// The channel that announces a worker's holders of limits that were admitted, or that are the next ones.
+    package func limitChanged(of worker: String) -> String { "{\(namespace)}:limit-changed:" + worker }
+    /// The settings of tenants: weights and limits.
+    package func tenants(partition: Int) -> String { tag(partition: partition) + "tenants" }
+    /// The tokens of each tenant on a UTC day, in days since 1970. The scripts build the same name, and the next one.
+    package func usage(day: Int, partition: Int) -> String { tag(partition: partition) + "usage:\(day)" }
+    /// The usage of one tenant on a UTC day, by model.
+    package func usage(day: Int, of tenant: String, partition: Int) -> String { usage(day: day, partition: partition) + ":" + tenant }
     /// The channel without subscribers that a wait for replicas writes to.
     package var replicated: String { "{\(namespace)}:replicated" }
     /// The request that a worker drains.

@@ -41,7 +41,7 @@ package enum TokenEstimate {
     }
 
     /// The weight of a text in quarter tokens.
-    private static func weight(_ text: String) -> Int {
+    package static func weight(_ text: String) -> Int {
         var quarters = 0
         for byte in text.utf8 {
             // A non-ASCII character counts once, by its first byte.

@@ -9,6 +9,17 @@ package struct Usage: Sendable, Hashable {
     package var cachedTokens: Int?
     /// How many of the completion's tokens are reasoning; nil when no upstream reported it.
     package var reasoningTokens: Int?
+    /// Whether what an interrupted job cost is known; nil for other jobs.
+    package enum Billing: String, Sendable, CaseIterable {
+        /// The provider has reported all of it, and closing the connection ended generation.
+        case exact
+        /// Counted here, at least what was delivered.
+        case estimated
+        /// The provider goes on generating, and billing, after the connection was closed.
+        case `continues`
+    }
+
+    package var billing: Billing?
     /// Whether a part of the usage was estimated; false only when the upstream reported all of it.
     package var estimated: Bool
 
@@ -46,6 +57,7 @@ package struct Usage: Sendable, Hashable {
         out.appendJSONMember("estimated", estimated)
         if let cachedTokens { out.appendJSONMember("cached_tokens", cachedTokens) }
         if let reasoningTokens { out.appendJSONMember("reasoning_tokens", reasoningTokens) }
+        if let billing { out.appendJSONMember("billing", billing.rawValue) }
         out.append(UInt8(ascii: "}"))
     }
 
@@ -56,6 +68,7 @@ package struct Usage: Sendable, Hashable {
         members["estimated"] = .bool(estimated)
         if let cachedTokens { members["cached_tokens"] = .integer(cachedTokens) }
         if let reasoningTokens { members["reasoning_tokens"] = .integer(reasoningTokens) }
+        if let billing { members["billing"] = .string(billing.rawValue) }
         return .object(members)
     }
 
@@ -69,6 +82,7 @@ package struct Usage: Sendable, Hashable {
             case "estimated": self.estimated = try scanner.bool()
             case "cached_tokens": self.cachedTokens = try scanner.count()
             case "reasoning_tokens": self.reasoningTokens = try scanner.count()
+            case "billing": self.billing = Billing(rawValue: try scanner.string())
             default: try scanner.skip()
             }
         }
@@ -80,5 +94,6 @@ package struct Usage: Sendable, Hashable {
         self.init(
             promptTokens: prompt, completionTokens: completion, estimated: json["estimated"]?.bool ?? true,
             cachedTokens: json["cached_tokens"]?.count, reasoningTokens: json["reasoning_tokens"]?.count)
+        billing = json["billing"]?.string.flatMap { Billing(rawValue: $0) }
     }
 }

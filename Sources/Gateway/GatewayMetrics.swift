@@ -19,7 +19,7 @@ enum GatewayMetrics {
     static let loopDelay = Timer(label: "sluice_event_loop_delay_seconds", dimensions: [("loop", "gateway")])
     private static let submitted = counters(
         "sluice_jobs_submitted_total", "outcome",
-        ["accepted", "repeated", "full", "owner_full", "conflict", "session_lost", "session_unsaved", "unavailable"])
+        ["accepted", "repeated", "full", "owner_full", "quota_exhausted", "conflict", "session_lost", "session_unsaved", "unavailable"])
     private static let interrupts = counters("sluice_interrupts_sent_total", "result", ["stored", "ended", "unknown", "unavailable"])
 
     /// Time from a client's INTERRUPT to the terminal event of its request, including Redis, the worker and closing the upstream
@@ -47,6 +47,7 @@ enum GatewayMetrics {
             case .repeated: "repeated"
             case .full: "full"
             case .ownerFull: "owner_full"
+            case .quotaExhausted: "quota_exhausted"
             case .conflict: "conflict"
             case .sessionLost: "session_lost"
             case .sessionUnsaved: "session_unsaved"

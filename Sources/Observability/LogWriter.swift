@@ -9,8 +9,8 @@ import Synchronization
 final class LogWriter: Sendable {
     /// Maximum size of the lines that wait, in bytes. As many bytes may be in the hands of the thread.
     static let maximumSize = 1 << 20
-    /// Time that `flush` waits, in milliseconds.
-    private static let flushTimeout = 1_000
+    /// Time that `flush` waits.
+    private static let flushTimeout = DispatchTimeInterval.seconds(1)
 
     private struct State {
         var lines: [[UInt8]] = []
@@ -19,6 +19,8 @@ final class LogWriter: Sendable {
         var dropped = 0
         /// Whether the thread is writing, or has been woken to write.
         var isWriting = false
+        /// Signalled when all lines are written.
+        var flushes: [DispatchSemaphore] = []
     }
 
     private let state = Mutex(State())
@@ -70,10 +72,13 @@ final class LogWriter: Sendable {
 
     /// Waits until all lines are written; at most a second, since a log that is not read must not prevent the end of the process.
     func flush() {
-        for _ in 0..<Self.flushTimeout {
-            guard state.withLock({ $0.isWriting }) else { return }
-            usleep(1_000)
+        let written = DispatchSemaphore(value: 0)
+        let mustWait = state.withLock { state in
+            if state.isWriting { state.flushes.append(written) }
+            return state.isWriting
         }
+        // A timeout is no error: what is left is not read.
+        if mustWait { _ = written.wait(timeout: .now() + Self.flushTimeout) }
     }
 
     private func run() {
@@ -90,6 +95,8 @@ final class LogWriter: Sendable {
         state.withLock { state in
             guard !state.lines.isEmpty || state.dropped > 0 else {
                 state.isWriting = false
+                for flush in state.flushes { flush.signal() }
+                state.flushes = []
                 return nil
             }
             var lines = state.lines

@@ -131,8 +131,8 @@ package struct WorkerService: Service {
         let (consumer, pool, drain) = (parts.consumer, parts.pool, parts.drain)
         try await withGracefulShutdownHandler {
             let listener = parts.listener
-            try await eventLoop.submit { [keys = queueSettings.keys] in
-                connections.subscribe(keys: keys) { listener.received($0) }
+            try await eventLoop.submit { [keys = queueSettings.keys, name = settings.name] in
+                connections.subscribe(keys: keys, worker: name) { listener.received($0) }
             }.get()
             guard try await createGroups(consumer, unless: drain) else { return }
             // Redis may have come back with older data.

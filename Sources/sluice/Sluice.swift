@@ -19,7 +19,7 @@ struct Sluice: AsyncParsableCommand {
         version: BuildInformation.version,
         subcommands: [
             DevCommand.self, GatewayCommand.self, WorkerCommand.self, SimulateCommand.self, ChatCommand.self, StatusCommand.self,
-            TopCommand.self, JobCommand.self, DeadCommand.self, QueueCommand.self,
+            TopCommand.self, UsageCommand.self, JobCommand.self, DeadCommand.self, QueueCommand.self,
             WorkerDrainCommand.self, ConfigCommand.self, BenchCommand.self,
         ])
 

@@ -57,7 +57,7 @@ struct DevTests {
         #expect(chat.errors.isEmpty)
         #expect(dev.hasServer)
         dev.child.signal(SIGINT)
-        #expect(await dev.child.wait(deadline: .testDeadline) == .exited(0))
+        #expect(await dev.child.wait(deadline: .testDeadline) == .exited(0), "\(dev.output)\(dev.errors)")
         #expect(dev.leftovers.isEmpty)
         #expect(!dev.hasServer)
         #expect(dev.errors.isEmpty)
@@ -81,7 +81,7 @@ struct DevTests {
         #expect(second.value("WebSocket") != first.value("WebSocket"))
         for dev in [first, second] {
             dev.child.signal(SIGTERM)
-            #expect(await dev.child.wait(deadline: .testDeadline) == .exited(0))
+            #expect(await dev.child.wait(deadline: .testDeadline) == .exited(0), "\(dev.output)\(dev.errors)")
             dev.folder.remove()
         }
     }
@@ -92,7 +92,7 @@ struct DevTests {
         #expect(dev.value("model") == upstream.url)
         #expect(!dev.output.contains("canary-key") && !dev.errors.contains("canary-key"))
         dev.child.signal(SIGINT)
-        #expect(await dev.child.wait(deadline: .testDeadline) == .exited(0))
+        #expect(await dev.child.wait(deadline: .testDeadline) == .exited(0), "\(dev.output)\(dev.errors)")
         await upstream.close()
         dev.folder.remove()
     }

@@ -1,6 +1,7 @@
 import Logging
 import NIOCore
 import NIOEmbedded
+import NIOPosix
 import Synchronization
 import Testing
 
@@ -38,7 +39,7 @@ import Testing
         func fail() {
             channel.pipeline.fireErrorCaught(IOError(errnoCode: 24, reason: "accept"))
             // The embedded channel keeps the errors that pass the handler.
-            #expect(throws: IOError.self) { try channel.throwIfErrorCaught() }
+            #expect(throws: Never.self) { try channel.throwIfErrorCaught() }
         }
         try accept()
         #expect(messages.texts.withLock { $0 }.isEmpty)
@@ -67,11 +68,35 @@ import Testing
         func autoRead() -> [Bool] { channel.options.compactMap { $0.value as? Bool } }
         for _ in 0..<3 {
             channel.pipeline.fireErrorCaught(IOError(errnoCode: code, reason: "accept"))
-            #expect(throws: IOError.self) { try channel.throwIfErrorCaught() }
         }
         #expect(autoRead() == (stops ? [false] : []))
         channel.embeddedEventLoop.advanceTime(by: AcceptErrorHandler.pause)
         #expect(autoRead() == (stops ? [true] : []))
         _ = try channel.finish(acceptAlreadyClosed: true)
+    }
+
+    /// The server reads its connections from an asynchronous sequence, which an error at the end of the pipeline would end.
+    @Test(arguments: [true, false]) func `an error does not end the sequence of connections`(_ isSystemCall: Bool) async throws {
+        let logger = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        let server = try await ServerBootstrap(group: group).bind(host: "127.0.0.1", port: 0) { channel in
+            channel.eventLoop.makeSucceededFuture(channel)
+        }
+        let port = try #require(server.channel.localAddress?.port)
+        try await server.channel.eventLoop.submit {
+            let operations = server.channel.pipeline.syncOperations
+            try operations.addHandler(AcceptErrorHandler(logger: logger), position: .first)
+        }.get()
+        try await server.executeThenClose { connections in
+            let error: any Error = isSystemCall ? IOError(errnoCode: 24, reason: "accept") : ChannelError.unknownLocalAddress
+            // From the beginning of the pipeline, as the channel does it.
+            server.channel.pipeline.fireErrorCaught(error)
+            let client = try await ClientBootstrap(group: group).connect(host: "127.0.0.1", port: port).get()
+            var iterator = connections.makeAsyncIterator()
+            let accepted = try await iterator.next()
+            #expect(accepted?.remoteAddress?.port == client.localAddress?.port)
+            try await client.close()
+        }
+        try await group.shutdownGracefully()
     }
 }

@@ -105,8 +105,8 @@ import Testing
             _ = try setup.setup(channel: channel, logger: context.logger).wait()
             let options = channel.options.map(\.value)
             #expect(options.contains { $0 as? UInt == 1 }, "one read of each connection for each turn of the event loop")
-            let allocator = options.compactMap { $0 as? FixedSizeRecvByteBufferAllocator }.last
-            #expect(allocator?.capacity == GatewayChannel.readSize)
+            let allocator = options.compactMap { $0 as? AdaptiveRecvByteBufferAllocator }.last
+            #expect(allocator?.maximum == GatewayChannel.readSize)
             return (try? channel.pipeline.syncOperations.handler(type: HandshakeGate.self)) != nil
         }
         // Half of the 64 places for one address; its further connections stay open for a while.

@@ -15,7 +15,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
     private static func text(_ count: Int) -> JSON { .string(String(repeating: "x", count: count)) }
 
     /// Script calls in Redis so far, of all clients.
-    private static func scriptCalls() async throws -> Int {
+    static func scriptCalls() async throws -> Int {
         let stats = try await PrivateRedis.current.command("INFO", "commandstats").string ?? ""
         let prefix = "cmdstat_evalsha:calls="
         let line = stats.split(separator: "\r\n").first { $0.hasPrefix(prefix) }
@@ -30,7 +30,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
     }
 
     /// Waits until the gateway has processed everything sent before.
-    private static func settle(_ client: WebSocketClient) async throws {
+    static func settle(_ client: WebSocketClient) async throws {
         try await client.send("HEALTH_CHECK", [:])
         try await client.expect("HEALTH_CHECK_ACK")
     }
@@ -182,52 +182,6 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
             #expect(try await client.interrupt(nil)["status"] == "SUCCESS", "what was held is free again")
             try await job.end(.finished(.stop, usage))
             await client.close()
-        }
-    }
-
-    @Test(arguments: [true, false]) func `a replay is read page by page, as fast as the client reads`(hasEnded: Bool) async throws {
-        try await withWebSocketLab { lab in
-            let gateway = try await lab.gateway { $0.bytesPerSecond = 0 }
-            let (client, other) = (try await lab.client(gateway), try await lab.client(gateway, key: "tenant-b-test-key"))
-            let request = try await client.request("x", model: "m")
-            let job = try await lab.claim()
-            try await job.write(.upstream(name: "u", model: "m"))
-            // 8 MB, three pieces a page.
-            let piece = String(repeating: "x", count: 10_000)
-            let (rounds, pages) = (80, 266)
-            let size = rounds * 10 * piece.utf8.count
-            for _ in 0..<rounds {
-                try await job.write(
-                    .text(piece), .text(piece), .text(piece), .text(piece), .text(piece), .text(piece), .text(piece), .text(piece),
-                    .text(piece), .text(piece))
-            }
-            if hasEnded {
-                try await job.end(.finished(.stop, usage))
-                try await request.ended()
-            }
-            let session = client.state.value.session
-            await client.close()
-            let back = try await lab.client(gateway, receiveBuffer: 16_384, [("resume_session_id", .string(session))])
-            back.state.update { state in
-                state.requests[request.id] = RequestChecker(id: request.id, model: nil)
-                state.requests[request.id]?.resume()
-            }
-            let before = try await Self.scriptCalls()
-            try await back.stopReading()
-            try await back.send("RESUME", ["request_id": .string(request.id)])
-            try await until("the first page") { try await Self.scriptCalls() > before }
-            for _ in 0..<300 { try await Self.settle(other) }
-            let read = try await Self.scriptCalls() - before
-            #expect(read < pages / 2, "\(read) pages of \(pages) for a client that does not read")
-            try await back.goOnReading()
-            if !hasEnded { try await job.end(.finished(.stop, usage)) }
-            let end = try await back.state.wait({ _ in "its end" }) { $0.requests[request.id]?.end }
-            #expect(end == .finished && back.state.value.requests[request.id]?.text.utf8.count == size)
-            #expect(back.isOpen && back.problems.isEmpty, "\(back.problems)")
-            let all = try await Self.scriptCalls() - before
-            #expect(all >= pages, "\(all) pages, \(read) before reading")
-            await back.close()
-            await other.close()
         }
     }
 

@@ -151,8 +151,8 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
                 throw NothingCame(description: "the subscription ended")
             }
             group.addTask {
-                try await Task.sleep(for: .seconds(40))
-                throw NothingCame(description: "no message on the cancel channel within 40 s")
+                try await Task.sleep(for: .testDeadline)
+                throw NothingCame(description: "no message on the cancel channel before the deadline")
             }
             defer { group.cancelAll() }
             return try await group.next() ?? ""

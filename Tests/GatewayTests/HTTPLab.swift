@@ -112,7 +112,7 @@ func withHTTPLab(
     settings.name = "lab-gateway"
     settings.authentication.apiKeys = "tenant-a:tenant-a-test-key,tenant-b:tenant-b-test-key"
     // A busy machine may schedule a client late.
-    settings.handshakeTimeout = .seconds(40)
+    settings.handshakeTimeout = .testDeadline
     fill(&settings)
     let queue = JobProducer(redis: client, settings: queueSettings)
     let readiness = Readiness(isRedisReachable: { client.isConnected }, isSubscriptionAlive: { subscriber.isAlive })

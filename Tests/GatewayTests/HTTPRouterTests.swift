@@ -28,6 +28,41 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
         }
     }
 
+    @Test func `usage is shown to the tenant itself, and to operators whole`() async throws {
+        try await withHTTPLab(settings: { $0.authentication.adminKey = "an-admin-key-of-the-lab" }) { lab in
+            for key in ["tenant-a-test-key", "tenant-b-test-key"] {
+                #expect(try await lab.post("/v1/jobs", #"{"request":{"model":"m"}}"#, key: key).status == 202)
+                try await lab.claim().end(.finished(.stop, usage))
+            }
+            let own = try await lab.get("/v1/usage")
+            #expect(own.status == 200 && own.json?["data"]?.array?.count == 1)
+            let row = try #require(own.json?["data"]?.array?.first)
+            #expect(row["tenant"] == "tenant-a" && row["model"] == "m" && row["jobs"] == 1 && row["completion_tokens"] == 2)
+            let all = try await lab.get("/v1/usage", key: "an-admin-key-of-the-lab")
+            #expect(all.json?["data"]?.array?.compactMap { $0["tenant"]?.string } == ["tenant-a", "tenant-b"])
+            #expect(try await lab.get("/v1/usage?from=2020-01-01&to=2020-02-01").json?["data"]?.array?.isEmpty == true)
+            #expect(try await lab.get("/v1/usage?from=yesterday").status == 400)
+            #expect(try await lab.get("/v1/usage?from=2026-02-01&to=2026-01-01").status == 400)
+            #expect(try await lab.get("/v1/usage", key: "unknown").status == 401)
+        }
+    }
+
+    @Test func `a tenant whose tokens of the day are used up is refused with 429`() async throws {
+        try await withHTTPLab { lab in
+            var limits = TenantLimits()
+            limits.dailyTokens = 3
+            try await lab.queue.publish(["tenant-a": limits])
+            #expect(try await lab.post("/v1/jobs", #"{"request":{"model":"m"}}"#).status == 202)
+            try await lab.claim().end(.finished(.stop, usage))
+            for path in ["/v1/jobs", "/v1/chat/completions"] {
+                let refused = try await lab.post(path, path == "/v1/jobs" ? #"{"request":{"model":"m"}}"# : chat)
+                #expect(refused.status == 429 && refused.json?["error"]?["code"] == "quota_exhausted", "\(path)")
+                #expect(refused.headers["retry-after"].flatMap { Int($0) } ?? 0 > 0)
+            }
+            #expect(try await lab.post("/v1/jobs", #"{"request":{"model":"m"}}"#, key: "tenant-b-test-key").status == 202)
+        }
+    }
+
     @Test func `pages of listed origins may use the API`() async throws {
         try await withHTTPLab(settings: { $0.allowedOrigins = ["https://chat.example"] }) { lab in
             func preflight(_ origin: String) async throws -> HTTPAnswer {
@@ -112,7 +147,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
             let page = try await lab.get("/", key: nil)
             #expect(page.status == 200 && page.headers["content-type"] == "text/html; charset=utf-8")
             #expect(page.body.contains(#"data-requires-key="true""#))
-            #expect(page.headers["content-security-policy"] == WebPage.chat(requiresKey: true).policy)
+            #expect(page.headers["content-security-policy"] == WebPage.chat(requiresKey: true, recognizes: false).policy)
             #expect(page.headers["x-content-type-options"] == "nosniff" && page.headers["referrer-policy"] == "no-referrer")
         }
     }

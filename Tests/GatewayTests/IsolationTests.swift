@@ -61,7 +61,7 @@ import Testing
             let ended = try await owner.request("one", model: "m")
             let endedJob = try await lab.claim()
             try await endedJob.end(.finished(.stop, Usage(promptTokens: 1, completionTokens: 2, estimated: false)))
-            _ = try await owner.state.wait(deadline: .seconds(40), { _ in "the end of the first" }) { $0.requests[ended.id]?.end }
+            _ = try await owner.state.wait({ _ in "the end of the first" }) { $0.requests[ended.id]?.end }
             let running = try await owner.request("two", model: "m")
             let job = try await lab.claim()
             try await job.write(.upstream(name: "u", model: "m"), .text("secret"))
@@ -106,7 +106,7 @@ import Testing
             // No attempt had an effect.
             #expect(try await lab.queue.redis.send("EXISTS", .string(lab.queue.keys.interrupt(job.job.id))).integer == 0)
             try await job.end(.finished(.stop, Usage(promptTokens: 1, completionTokens: 2, estimated: false)))
-            let end = try await owner.state.wait(deadline: .seconds(40), { _ in "the end of the second" }) { $0.requests[running.id]?.end }
+            let end = try await owner.state.wait({ _ in "the end of the second" }) { $0.requests[running.id]?.end }
             #expect(end == .finished && owner.problems.isEmpty)
             await owner.close()
         }
@@ -121,7 +121,7 @@ import Testing
         let (type, payload, session) = attempt.make(names)
         try await client.send(text: WebSocketClient.envelope(type, payload, session: session ?? own))
         try await client.send("HEALTH_CHECK", [:])
-        try await client.state.wait(deadline: .seconds(40), { "an answer to \(attempt.what), \($0)" }) { state in
+        try await client.state.wait({ "an answer to \(attempt.what), \($0)" }) { state in
             state.waiting.contains { $0.type == "HEALTH_CHECK_ACK" } && state.waiting.count > 1 ? () : nil
         }
         let frames = client.state.value.waiting.filter { $0.type != "HEALTH_CHECK_ACK" }.map { "\($0.type) \($0.payload.text)" }

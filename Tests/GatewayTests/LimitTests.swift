@@ -32,10 +32,10 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
             let theirs = try await other.request("x", model: "m")
             let third = try await lab.claim()
             try await third.end(.finished(.stop, usage))
-            _ = try await other.state.wait(deadline: .seconds(40), { _ in "its end" }) { $0.requests[theirs.id]?.end }
+            _ = try await other.state.wait({ _ in "its end" }) { $0.requests[theirs.id]?.end }
             // A request that ends, or whose client disconnects, is no longer counted; completions count as well.
             try await job.end(.finished(.stop, usage))
-            _ = try await one.state.wait(deadline: .seconds(40), { _ in "its end" }) { $0.requests[first.id]?.end }
+            _ = try await one.state.wait({ _ in "its end" }) { $0.requests[first.id]?.end }
             let leaving = try await RawHTTPConnection(gateway.port)
             try await leaving.request("POST", "/v1/chat/completions", body: Self.chat.text)
             let completion = try await lab.claim()
@@ -44,7 +44,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
             // A request is rejected until the completion is no longer counted.
             let (again, last) = try await until("the disconnected client's request to end") { try await lab.claimedRequest(of: one) }
             try await last.end(.finished(.stop, usage))
-            _ = try await one.state.wait(deadline: .seconds(40), { _ in "its end" }) { $0.requests[again.id]?.end }
+            _ = try await one.state.wait({ _ in "its end" }) { $0.requests[again.id]?.end }
             try await second.end(.finished(.stop, usage))
             for client in [one, two, other] { await client.close() }
         }
@@ -103,7 +103,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
                 try await job.write(.text(" w\(round)"))
                 let due = SimulatorText.tokens(round + 1)
                 // Each event arrives while the other client does not read.
-                _ = try await active.state.wait(deadline: .seconds(40), { "round \(round), \($0.requests)" }) { state in
+                _ = try await active.state.wait({ "round \(round), \($0.requests)" }) { state in
                     state.requests[request.id]?.text == due ? () : nil
                 }
             }
@@ -111,7 +111,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
             // The socket was closed during the flood. On a slow machine the close frame may have been dropped by then, which gives 1006.
             #expect([4430, 1006].contains(try await stalled.closed()))
             try await job.end(.finished(.stop, usage))
-            let end = try await active.state.wait(deadline: .seconds(40), { _ in "its end" }) { $0.requests[request.id]?.end }
+            let end = try await active.state.wait({ _ in "its end" }) { $0.requests[request.id]?.end }
             #expect(end == .finished && active.problems.isEmpty)
             try await flood.end(.finished(.stop, usage))
             await active.close()
@@ -151,7 +151,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
             try await other.job.end(.finished(.stop, usage))
             for (client, _) in slow + [other] { try await client.goOnReading() }
             for (client, _) in slow { #expect([4430, 1006].contains(try await client.closed())) }
-            _ = try await other.client.state.wait(deadline: .seconds(40), { "its end, \($0)" }) { $0.requests.values.first?.end }
+            _ = try await other.client.state.wait({ "its end, \($0)" }) { $0.requests.values.first?.end }
             for (_, job) in slow { try await job.end(.finished(.stop, usage)) }
             await healthy.close()
             await other.client.close()
@@ -165,12 +165,12 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
             let request = try await client.request("x", model: "m")
             let job = try await lab.claim()
             try await job.write(.upstream(name: "u", model: "m"), .text("one"), .text(" two"))
-            let half = try await client.state.wait(deadline: .seconds(40), { _ in "its text" }) { state in
+            let half = try await client.state.wait({ _ in "its text" }) { state in
                 state.requests[request.id].flatMap { $0.text == "one two" ? $0.lastEvent : nil }
             }
             try await job.write(.text(" three"))
             try await job.end(.finished(.stop, usage))
-            _ = try await client.state.wait(deadline: .seconds(40), { _ in "its end" }) { $0.requests[request.id]?.end }
+            _ = try await client.state.wait({ _ in "its end" }) { $0.requests[request.id]?.end }
             let session = client.state.value.session
             await client.close()
 
@@ -184,7 +184,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
                 payload["request_id"] = .string(request.id)
                 payload["last_event_id"] = after.map { .string($0.description) }
                 try await back.send("RESUME", .object(payload))
-                let end = try await back.state.wait(deadline: .seconds(40), { "its end, \($0)" }) { $0.requests[request.id]?.end }
+                let end = try await back.state.wait({ "its end, \($0)" }) { $0.requests[request.id]?.end }
                 #expect(end == .finished && back.state.value.requests[request.id]?.text == text)
                 #expect(back.problems.isEmpty, "\(back.problems)")
                 await back.close()

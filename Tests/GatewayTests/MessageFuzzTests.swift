@@ -23,12 +23,24 @@ struct MessageFuzzTests {
 
     @Test func `fragments are reassembled, and the buffer never exceeds its maximum`() {
         var fuzzer = MessageFuzzer(seed: seed)
-        var machine = MessageMachine(maximum: 4_096)
-        var whole = 0
+        var machine = MessageMachine(maximum: 4_096, acceptsBinary: true)
+        var (whole, binary) = (0, 0)
         for _ in 0..<inputs {
             let message = fuzzer.message()
             let pieces = fuzzer.pieces(message)
             var action = MessageMachine.Action.none
+            // Audio between two messages; its fragments are passed on as they come.
+            if fuzzer.chance(4) {
+                for fin in [false, true] {
+                    switch machine.receive(Self.frame(fin ? .continuation : .binary, [1, 2], fin: fin)) {
+                    case .binary(let audio):
+                        binary += 1
+                        #expect(audio.readableBytes == 2 && machine.heldBytes == 0)
+                    case .fail: machine = MessageMachine(maximum: 4_096, acceptsBinary: true)
+                    case .none, .message, .pong, .closed, .failAtOnce: break
+                    }
+                }
+            }
             for (index, piece) in pieces.enumerated() {
                 var opcode: WebSocketOpcode = index == 0 ? .text : .continuation
                 var fin = index == pieces.count - 1
@@ -46,17 +58,38 @@ struct MessageFuzzTests {
             case .message(let buffer):
                 whole += 1
                 #expect(buffer.readableBytes <= 4_096)
-            case .fail, .failAtOnce, .closed: machine = MessageMachine(maximum: 4_096)
+            case .fail, .failAtOnce, .closed: machine = MessageMachine(maximum: 4_096, acceptsBinary: true)
             case .none, .pong, .binary: break
             }
         }
         #expect(whole > inputs / 3, "most inputs are messages")
+        #expect(binary > inputs / 10)
     }
 
     /// Checks that decoded messages obey every limit.
     private struct LimitChecker {
         var accepted: [String: Int] = [:]
         var settings = SessionSettings()
+        /// The open VOICE request, as a socket keeps it, and how many became complete.
+        var upload: VoiceUpload?
+        var utterances = 0
+
+        /// Handles the voice of a REQUEST like a socket.
+        private mutating func take(_ voice: VoicePayload, of request: RequestPayload) throws(ProtocolError) {
+            #expect(["pcm", "wav"].contains(voice.format) && voice.sequence ?? 0 >= -1)
+            #expect(voice.mode == .base64 || voice.audio.isEmpty && voice.sequence != nil)
+            if var open = upload, open.id == request.id {
+                let before = open.audio.count
+                upload = nil
+                let isComplete = try open.append(voice)
+                #expect(open.audio.count == before + voice.audio.count)
+                if isComplete { utterances += 1 } else { upload = open }
+            } else if voice.sequence == 0, let job = JobID("p0-J") {
+                upload = VoiceUpload(request, voice: voice, jobID: job)
+            } else if voice.sequence == nil {
+                utterances += 1
+            }
+        }
 
         mutating func take(_ message: [UInt8]) throws(ProtocolError) {
             let envelope = try Envelope(parsing: ByteBuffer(bytes: message), maximumDepth: 32)
@@ -75,6 +108,7 @@ struct MessageFuzzTests {
                 #expect((1...128).contains(played.id.utf8.count) && (0...86_400_000).contains(played.milliseconds))
             case .request:
                 let request = try RequestPayload(payload)
+                if let voice = request.voice { try take(voice, of: request) }
                 #expect(request.results.count <= FunctionResult.maximumCount)
                 #expect((1...128).contains(request.id.utf8.count) && request.model?.utf8.count ?? 0 <= 256)
                 settings = try request.update.applied(to: settings)
@@ -114,6 +148,7 @@ struct MessageFuzzTests {
             let kind = [Envelope.Kind.register, .request, .interrupt, .resume].randomElement(using: &fuzzer.random) ?? .request
             do { try checker.take(kind, payload) } catch { #expect(!error.message.isEmpty) }
         }
+        #expect(checker.utterances > 0)
         for kind in ["REQUEST", "INTERRUPT", "RESUME", "SESSION_QUERY"] {
             #expect(checker.accepted[kind, default: 0] > 0, "some messages of each type are valid: \(checker.accepted)")
         }

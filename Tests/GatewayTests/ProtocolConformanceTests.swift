@@ -116,6 +116,75 @@ import Testing
         }
     }
 
+    @Test func `a request turns the voice on for the session, which is closed only where there is a speech upstream`() async throws {
+        try await withWebSocketLab { lab in
+            let gateway = try await lab.gateway()
+            let client = try await Self.client(gateway)
+            /// Whether the closing frame closes the voice.
+            func closes(_ fields: [(String, JSON)], audio: Bool = false) async throws -> Bool {
+                let request = try await client.request("x", model: "m", fields: fields)
+                let job = try await lab.claim()
+                #expect(job.job.speech != nil, "the session has a voice")
+                try await job.write(.upstream(name: "u", model: "m"), .text("answer"))
+                if audio { try await job.write(.audio(Audio(index: 0, format: "pcm", data: "", last: true))) }
+                try await job.end(.finished(.stop, Self.usage))
+                return try await request.ended().last?["voice_stream_seq"] == -1
+            }
+            #expect(try await closes([("require_tts", true)]), "this request asked")
+            #expect(try await Self.info(client)["require_tts"] == true)
+            #expect(try await !closes([]))
+            #expect(try await closes([], audio: true))
+            #expect(try await closes([("require_tts", true)]))
+            _ = try await Self.update(client, [("update_session", ["require_tts": true])])
+            #expect(try await closes([]), "the session asks")
+            _ = try await Self.update(client, [("require_tts", false)])
+            #expect(try await Self.info(client)["require_tts"] == false)
+            await client.close()
+            let speaking = try await Self.client(gateway, [("require_tts", true)])
+            let request = try await speaking.request("x", model: "m", fields: [("require_tts", true)])
+            try await lab.claim().end(.finished(.stop, Self.usage))
+            #expect(try await request.ended().last?["voice_stream_seq"] == -1)
+            let next = try await speaking.request("y", model: "m")
+            try await lab.claim().end(.finished(.stop, Self.usage))
+            #expect(try await next.ended().last?["voice_stream_seq"] == -1, "REGISTER asked")
+            await speaking.close()
+        }
+    }
+
+    @Test func `no voice follows the acknowledgement of an interrupt`() async throws {
+        try await withWebSocketLab { lab in
+            let gateway = try await lab.gateway()
+            let client = try await Self.client(gateway, [("require_tts", true)])
+            let samples = Base64Samples.silence(milliseconds: 100)
+            func audio(_ index: Int) -> GenerationEvent {
+                .audio(Audio(index: index, format: "pcm", data: samples, last: false, textOffset: 0, textEnd: 5))
+            }
+            func speak() async throws -> (ClientRequest, PlayedJob) {
+                let request = try await client.request("talk", model: "m")
+                let job = try await lab.claim()
+                try await job.write(.upstream(name: "u", model: "m"), .text("Hello"), audio(0))
+                try await until("the voice") { request.checker.voiceFrames == 1 }
+                return (request, job)
+            }
+            let (stopped, job) = try await speak()
+            try await client.interrupt(.string(stopped.id))
+            // What the worker sent before it received the interrupt.
+            try await job.write(audio(1), .text(" world"))
+            try await job.end(.interrupted(Interruption(reason: "USER_STOP", phase: .streaming, usage: Self.usage)))
+            var end = try await stopped.ended()
+            #expect(end.voiceFrames == 1 && end.text == "Hello world" && end.last?["voice_stream_seq"] == -1)
+            let (old, superseded) = try await speak()
+            let new = try await client.request("stop it", model: "m", fields: [("supersede", true)])
+            _ = try await lab.claim()
+            try await superseded.write(audio(1))
+            try await superseded.end(.finished(.stop, Self.usage))
+            end = try await old.ended()
+            #expect(end.voiceFrames == 1 && end.last?["voice_stream_seq"] == -1)
+            #expect(new.checker.end == nil && client.problems.isEmpty, "\(client.problems)")
+            await client.close()
+        }
+    }
+
     @Test func `every new request supersedes the running ones`() async throws {
         try await withWebSocketLab { lab in
             let gateway = try await lab.gateway()

@@ -145,6 +145,34 @@ import Testing
         #expect(try Self.frames(&silent, events).allSatisfy { !$0.contains("voice") })
     }
 
+    @Test func `the voice ends with an interrupt, and the text goes on`() throws {
+        var machine = try Self.machine(speaks: true)
+        let samples = Audio(index: 0, format: "pcm", data: "AAAA", last: false)
+        _ = try Self.frames(&machine, Self.events(.audio(samples)))
+        machine.isSilenced = true
+        #expect(
+            try Self.frames(&machine, Self.events(from: 1, .audio(samples), .text("a"))) == [
+                #"RESPONSE{"event_id":"1-2","text_stream_seq":0,"content":{"text":"a"}}"#
+            ])
+        let end = try Self.frames(&machine, Self.events(from: 3, .finished(.stop, Self.usage)))
+        #expect(end.first?.contains(#""voice_stream_seq":-1"#) == true)
+        #expect(machine.spoken.sentences.map(\.samples) == [2], "what was on its way was not heard")
+    }
+
+    @Test func `a voice that only an earlier request asked for is closed where there is a speech upstream`() throws {
+        func closing(_ events: GenerationEvent...) throws -> Bool {
+            var machine = RelayMachine(
+                requestID: "r", jobID: try #require(JobID("p0-J")), sessionID: "s", wantsReasoning: false, speaks: true,
+                closesSilence: false)
+            let logged = events.enumerated().map { LoggedEvent(id: EventID(attempt: 1, sequence: $0.offset), event: $0.element) }
+            return try Self.frames(&machine, logged).last?.contains(#""voice_stream_seq":-1"#) == true
+        }
+        let end = Audio(index: 0, format: "pcm", data: "", last: true)
+        #expect(try !closing(.text("a"), .finished(.stop, Self.usage)))
+        #expect(try closing(.text("a"), .audio(end), .finished(.stop, Self.usage)))
+        #expect(try closing(.interrupted(Interruption(reason: "x", phase: .queued, usage: .none))), "whether there is one is not known")
+    }
+
     @Test func failures() throws {
         for code in FailureCode.allCases {
             var machine = try Self.machine()

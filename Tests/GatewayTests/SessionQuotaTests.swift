@@ -16,7 +16,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
     private static func refused(_ gateway: WebSocketLab.Gateway, _ prompt: JSON = "") async throws -> Bool {
         let client = try await WebSocketClient.connect(port: gateway.port)
         try await client.send("REGISTER", ["auth": ["type": "API_KEY", "api_key": "tenant-a-test-key"], "system_prompt": prompt])
-        let frame = try await client.state.wait(deadline: .seconds(40), { _ in "an answer" }) { $0.waiting.first }
+        let frame = try await client.state.wait({ _ in "an answer" }) { $0.waiting.first }
         await client.close()
         return frame.type == "ERROR" && frame.payload["error_code"] == "RATE_LIMITED" && frame.payload["retryable"] == true
     }
@@ -143,7 +143,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
             let back = try await WebSocketClient.connect(port: gateway.port)
             try await back.send(
                 "REGISTER", ["auth": ["type": "API_KEY", "api_key": "tenant-a-test-key"], "resume_session_id": .string(session)])
-            let type = try await back.state.wait(deadline: .seconds(40), { _ in "an answer" }) { $0.waiting.first?.type }
+            let type = try await back.state.wait({ _ in "an answer" }) { $0.waiting.first?.type }
             // The lowest number means an expired session.
             #expect(type == (number.hasPrefix("-") ? "ERROR" : "REGISTER_ACK"))
             await back.close()

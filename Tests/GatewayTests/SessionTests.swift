@@ -45,7 +45,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
                 ])
             // The history contains an interrupted answer up to what the client received.
             try await job.write(.upstream(name: "u", model: "m"), .text("as far as"), .text(" this"))
-            _ = try await client.state.wait(deadline: .seconds(40), { _ in "its text" }) {
+            _ = try await client.state.wait({ _ in "its text" }) {
                 $0.requests[first.id]?.text == "as far as this" ? true : nil
             }
             #expect(try await client.interrupt(.string(first.id))["status"] == "SUCCESS")
@@ -148,7 +148,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
             let request = try await old.request("x", model: "m")
             let job = try await lab.claim()
             try await job.write(.upstream(name: "u", model: "m"), .text("one"))
-            _ = try await old.state.wait(deadline: .seconds(40), { _ in "its text" }) {
+            _ = try await old.state.wait({ _ in "its text" }) {
                 $0.requests[request.id]?.text == "one" ? true : nil
             }
             proxy.set { $0.silent = true }
@@ -156,7 +156,7 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
             let back = try await lab.client(other, [("resume_session_id", .string(session))])
             let resumed = try await back.resume(request)
             try await job.write(.text(" three"))
-            _ = try await back.state.wait(deadline: .seconds(40), { "its text, \($0)" }) {
+            _ = try await back.state.wait({ "its text, \($0)" }) {
                 $0.requests[request.id]?.text == "one two three" ? true : nil
             }
             try await job.end(.finished(.stop, usage))

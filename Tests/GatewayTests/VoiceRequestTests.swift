@@ -146,4 +146,111 @@ import Testing
             await client.close()
         }
     }
+
+    @Test func `an utterance ends with its socket`() async throws {
+        try await withWebSocketLab { lab in
+            let gateway = try await lab.gateway { $0.recognizes = true }
+            let client = try await lab.client(gateway)
+            // A finished request, so that the session is kept.
+            let first = try await client.request("hello", model: "m")
+            try await lab.claim().end(.finished(.stop, Self.usage))
+            _ = try await first.ended()
+            let session = client.state.value.session
+            let lost = try await client.request(model: "m", fields: Self.piece(0, nil, mode: "BINARY"))
+            try await client.send(.binary, ByteBuffer(bytes: Array("say:wrong".utf8)))
+            // The session continues on another socket; nothing of the utterance was submitted.
+            let second = try await lab.client(gateway, [("resume_session_id", .string(session))])
+            #expect(try await client.closed() == 1001)
+            try await second.send("RESUME", ["request_id": .string(lost.id)])
+            let error = try await second.expect("ERROR").payload
+            #expect(error["error_code"] == "SESSION_INVALID" && error["request_id"]?.string == lost.id)
+            // Its last message does not complete it, and the client may use its id again.
+            try await second.request(model: "m", id: lost.id, fields: Self.piece(-1, nil, mode: "BINARY"))
+            #expect(try await second.expect("ERROR").payload["error_code"] == "STREAM_SEQ_ERROR")
+            await second.abort()
+            let third = try await lab.client(gateway, [("resume_session_id", .string(session))])
+            let again = try await third.request(model: "m", id: lost.id, fields: Self.piece(nil, Self.audio))
+            try await Self.answer(lab)
+            #expect(try await again.ended().text == "Noon.")
+            await third.close()
+        }
+    }
+
+    @Test func `each socket has its own utterance`() async throws {
+        try await withWebSocketLab { lab in
+            let gateway = try await lab.gateway { $0.recognizes = true }
+            let clients = [try await lab.client(gateway), try await lab.client(gateway)]
+            var requests: [ClientRequest] = []
+            for (index, client) in clients.enumerated() {
+                requests.append(try await client.request(model: "m\(index)", fields: Self.piece(0, nil, mode: "BINARY")))
+            }
+            for letter in 0..<3 {
+                for (index, client) in clients.enumerated() {
+                    try await client.send(.binary, ByteBuffer(bytes: [UInt8(index), UInt8(letter)]))
+                }
+            }
+            for (index, client) in clients.enumerated().reversed() {
+                try await client.request(model: "m\(index)", id: requests[index].id, fields: Self.piece(-1, nil, mode: "BINARY"))
+            }
+            for _ in 0..<2 {
+                let job = try await lab.claim()
+                let index: UInt8 = job.job.request["model"] == "m0" ? 0 : 1
+                #expect(try await Self.storedAudio(lab, job) == [index, 0, index, 1, index, 2])
+                try await job.end(.finished(.noSpeech, Self.usage))
+            }
+            for request in requests { #expect(try await request.ended().last?["finish_reason"] == "no_speech") }
+            for client in clients { await client.close() }
+        }
+    }
+
+    @Test func `a VOICE request is resumed on another gateway`() async throws {
+        try await withWebSocketLab { lab in
+            let gateway = try await lab.gateway("g1") { $0.recognizes = true }
+            let client = try await lab.client(gateway)
+            let request = try await client.request(model: "m", fields: Self.piece(nil, Self.audio))
+            let job = try await lab.claim()
+            try await job.write(.transcript("What time is it?"), .upstream(name: "u", model: "m"), .text("It is "))
+            try await until("the first text") { request.text == "It is " }
+            await client.abort()
+            let other = try await lab.client(
+                try await lab.gateway("g2") { $0.recognizes = true }, [("resume_session_id", .string(client.state.value.session))])
+            // A client that lost all it had asks from the beginning.
+            other.state.update { $0.requests[request.id] = RequestChecker(id: request.id, model: nil) }
+            try await other.send("RESUME", ["request_id": .string(request.id)])
+            try await job.write(.text("noon."))
+            try await job.end(.finished(.stop, Self.usage))
+            let end = try await ClientRequest(id: request.id, client: other).ended()
+            #expect(end.transcript == "What time is it?" && end.text == "It is noon.")
+            try await other.request("thanks", model: "m")
+            #expect(
+                try await lab.claim().job.request["messages"]?.array?.prefix(2) == [
+                    ["role": "user", "content": "What time is it?"], ["role": "assistant", "content": "It is noon."],
+                ])
+            await other.close()
+        }
+    }
+
+    @Test func `the audio expires with its job`() async throws {
+        try await withWebSocketLab { lab in
+            let (redis, keys) = (lab.queue.redis, lab.queue.keys)
+            func expiry(_ job: Job) async throws -> Int { try await redis.send("PTTL", .string(keys.audio(job.id))).integer ?? 0 }
+            var job = Job(id: try #require(JobID("p0-a1")), priority: .interactive, request: JSONObject())
+            try await lab.queue.storeAudio(Self.audio, of: job)
+            #expect((500_000...600_000).contains(try await expiry(job)))
+            job.deadlineMilliseconds = WallClock.milliseconds + 3_600_000
+            try await lab.queue.storeAudio(Self.audio, of: job)
+            #expect((3_500_000...3_600_000).contains(try await expiry(job)))
+            // A job that is interrupted in the queue.
+            let gateway = try await lab.gateway { $0.recognizes = true }
+            let client = try await lab.client(gateway)
+            let request = try await client.request(model: "m", fields: Self.piece(nil, Self.audio))
+            try await until("the audio") {
+                try await redis.send("KEYS", .string(keys.audio(job.id).replacing("p0-a1", with: "*"))).array?.count == 2
+            }
+            #expect(try await client.interrupt(.string(request.id))["status"] == "SUCCESS")
+            #expect(try await request.ended().last?["phase"] == "queued")
+            #expect(try await redis.send("KEYS", .string(keys.audio(job.id).replacing("p0-a1", with: "*"))).array?.count == 1)
+            await client.close()
+        }
+    }
 }

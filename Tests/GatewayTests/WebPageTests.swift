@@ -12,7 +12,9 @@ import Testing
 
     private static func asset(_ name: String) throws -> String { try String(contentsOf: folder.appending(path: name), encoding: .utf8) }
 
-    private static let scripts = ["chat-client.js", "chat-page.js", "dashboard-chart.js", "dashboard-elements.js", "dashboard.js"]
+    private static let scripts = [
+        "chat-audio.js", "chat-client.js", "chat-page.js", "chat-voice.js", "dashboard-chart.js", "dashboard-elements.js", "dashboard.js",
+    ]
 
     private static func sourceExpression(_ text: String) -> String {
         "'sha256-\(Data(SHA256.hash(data: Data(text.utf8))).base64EncodedString())'"
@@ -20,7 +22,7 @@ import Testing
 
     /// Each page: its document, its style sheet and its scripts, in order.
     private static let pages: [(WebPage, String, [String])] = [
-        (.chat(requiresKey: true), "chat.css", ["chat-client.js", "chat-page.js"]),
+        (.chat(requiresKey: true, recognizes: true), "chat.css", ["chat-client.js", "chat-audio.js", "chat-voice.js", "chat-page.js"]),
         (.dashboard(), "dashboard.css", ["dashboard-elements.js", "dashboard-chart.js", "dashboard.js"]),
     ]
 
@@ -32,7 +34,9 @@ import Testing
             let texts = try scripts.map(Self.asset)
             for text in texts { #expect(document.components(separatedBy: "<script>\(text)</script>").count == 2) }
             let policy = [
-                "default-src 'none'", "script-src \(texts.map(Self.sourceExpression).joined(separator: " "))",
+                // The chat page makes the module of its audio worklet.
+                "default-src 'none'",
+                "script-src \(texts.map(Self.sourceExpression).joined(separator: " "))\(styleSheet == "chat.css" ? " blob:" : "")",
                 "style-src \(Self.sourceExpression(style))", "connect-src 'self'", "img-src data:", "base-uri 'none'", "form-action 'none'",
                 "frame-ancestors 'none'",
             ]
@@ -44,10 +48,10 @@ import Testing
         }
     }
 
-    @Test func `only a gateway with keys asks for one`() {
+    @Test func `only a gateway with keys asks for one, and only one with recognition offers to talk`() {
         for requiresKey in [true, false] {
-            let document = String(buffer: WebPage.chat(requiresKey: requiresKey).document)
-            #expect(document.contains("<body data-requires-key=\"\(requiresKey)\">"))
+            let document = String(buffer: WebPage.chat(requiresKey: requiresKey, recognizes: !requiresKey).document)
+            #expect(document.contains("<body data-requires-key=\"\(requiresKey)\" data-recognizes=\"\(!requiresKey)\">"))
         }
     }
 

@@ -12,7 +12,7 @@ import Testing
 private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false)
 
 private func ended(_ request: ClientRequest, on client: WebSocketClient) async throws {
-    _ = try await client.state.wait(deadline: .seconds(40), { "the end of \(request.id), \($0)" }) { $0.requests[request.id]?.end }
+    _ = try await client.state.wait({ "the end of \(request.id), \($0)" }) { $0.requests[request.id]?.end }
 }
 
 /// Gateways as clients observe them, with a real Redis. The test acts as the worker.
@@ -172,7 +172,7 @@ private func ended(_ request: ClientRequest, on client: WebSocketClient) async t
             let request = try await client.request("x", model: "m")
             let job = try await lab.claim()
             try await job.write(.upstream(name: "u", model: "m"), .text("he"))
-            _ = try await client.state.wait(deadline: .seconds(40), { "text, \($0)" }) { $0.requests[request.id]?.lastEvent }
+            _ = try await client.state.wait({ "text, \($0)" }) { $0.requests[request.id]?.lastEvent }
             await client.abort()
             try await job.write(.text("ll"))
             // Another tenant receives the response for an unknown session.
@@ -215,11 +215,17 @@ private func ended(_ request: ClientRequest, on client: WebSocketClient) async t
 
     @Test func `sessions of a crashed gateway are cleaned up`() async throws {
         try await withWebSocketLab { lab in
-            let dead = try await lab.gateway("dead") { $0.lease = .milliseconds(600) }
+            let dead = try await lab.gateway("dead") {
+                $0.lease = .milliseconds(600)
+                $0.grace = .milliseconds(300)
+            }
             let client = try await lab.client(dead)
             try await client.request("x", model: "m")
             let job = try await lab.claim()
-            let alive = try await lab.gateway("alive") { $0.lease = .milliseconds(600) }
+            let alive = try await lab.gateway("alive") {
+                $0.lease = .milliseconds(600)
+                $0.grace = .milliseconds(300)
+            }
             // Stopped without a drain, as by SIGKILL: no close frames are sent.
             dead.task.cancel()
             _ = await dead.task.result

@@ -39,10 +39,10 @@ struct WebSocketLab: Sendable {
         settings.authentication.apiKeys = "tenant-a:tenant-a-test-key,tenant-b:tenant-b-test-key"
         settings.drainNotice = .zero
         // Long, because a busy machine may schedule a client or a gateway late.
-        settings.lease = .seconds(30)
-        settings.grace = .seconds(30)
-        settings.handshakeTimeout = .seconds(40)
-        settings.registerTimeout = .seconds(40)
+        settings.lease = .testDeadline
+        settings.grace = .testDeadline
+        settings.handshakeTimeout = .testDeadline
+        settings.registerTimeout = .testDeadline
         fill(&settings)
         let ports = Observed<Int?>(nil)
         let logger = Logger(label: name, factory: { _ in SwiftLogNoOpLogHandler() })

@@ -214,10 +214,14 @@ import Testing
             for _ in 0..<70 {
                 _ = try await fixture.queue.submit(Self.job(bytes: 10, in: .interactive), options: SubmitOptions())
             }
-            let taken = try await fixture.consumer.take(partition: 0, classes: [.standard], count: 64).entries
-            #expect(taken.count == 1)
-            let rest = try await fixture.consumer.take(partition: 0, classes: [.standard], count: 64).entries
-            #expect(rest.count == 1)
+            // Sorting them by tenant is limited, too: a call that has not sorted all of them delivers none.
+            var counts: [Int] = []
+            while counts.reduce(0, +) < 2 {
+                let taken = try await fixture.consumer.take(partition: 0, classes: [.standard], count: 64)
+                try #require(taken.isIncomplete || !taken.entries.isEmpty)
+                counts.append(taken.entries.count)
+            }
+            #expect(counts.allSatisfy { $0 <= 1 } && counts.count <= 6, "\(counts)")
             // Small jobs are taken many at a time.
             let small = try await fixture.consumer.take(partition: 0, classes: [.interactive], count: 64).entries
             #expect(small.count == 64)

@@ -111,7 +111,7 @@ import Testing
             _ = try await fixture.feed.follow(claim.job.id, after: nil, receive: recorder.receive)
             let other = fixture.consumer("w2", token: "t2")
             let entry = try await until("an expired lease") {
-                try await other.takeOver(partition: 0, priority: .standard, cursor: "0-0", count: 1).entries.first
+                try await other.take(partition: 0, classes: [.standard], count: 1).expired.first
             }
             guard case .claimed(let second) = try await other.claim(claim.job, entry: entry, leaseExpired: true) else {
                 throw QueueFixture.FixtureError.nothingToClaim
@@ -140,6 +140,39 @@ import Testing
                 running.types.last == "failed" && waiting.types == ["failed"]
             }
             #expect(running.ids.last == "2-0" && waiting.ids == ["1-0"])
+        }
+    }
+
+    /// Waiting jobs publish nothing. They are looked at together, in a few commands for all of them.
+    @Test func `silent jobs cost Redis a few commands`() async throws {
+        try await QueueFixture.run { fixture in
+            let jobs = (1...200).map { QueueFixture.job("p0-\(ULID(milliseconds: UInt64($0)))") }
+            for job in jobs {
+                _ = try await fixture.queue.submit(job, options: SubmitOptions())
+                _ = await fixture.feed.follow(new: job.id) { _ in }
+            }
+            let admin = try await fixture.redis.connect()
+            func calls() async throws -> [String: Int] {
+                let info = try await admin.send("INFO", "commandstats").string ?? ""
+                var calls: [String: Int] = [:]
+                for line in info.split(whereSeparator: \.isNewline) {
+                    guard line.hasPrefix("cmdstat_"), let end = line.firstIndex(of: ":"), let count = line.split(separator: ",").first
+                    else { continue }
+                    calls[String(line[..<end].dropFirst(8))] = count.split(separator: "=").last.flatMap { Int($0) }
+                }
+                return calls
+            }
+            // The first look reads the jobs' entries.
+            try await until("the first look") { try await calls()["xread"] ?? 0 >= 1 }
+            try await until("the end of the first look") { try await calls()["hget"] ?? 0 >= jobs.count }
+            try await admin.send("CONFIG", "RESETSTAT")
+            try await until("two further looks") { try await calls()["xread"] ?? 0 >= 2 }
+            var found = try await calls()
+            // The test's own commands.
+            for name in ["info", "config|resetstat", "config"] { found[name] = nil }
+            #expect(found.values.reduce(0, +) < 40, "\(found)")
+            #expect(found["xread"] == 2 && found["exists"] == 2)
+            await admin.close()
         }
     }
 

@@ -132,7 +132,7 @@ import Testing
             _ = try await fixture.write([.text("twelve ascii"), .reasoning("日本"), .text("four")], of: claim)
             let other = fixture.consumer("w2", token: "t2")
             let found = try await until("an expired lease") {
-                try await other.takeOver(partition: 0, priority: .standard, cursor: "0-0", count: 10).entries.first
+                try await other.take(partition: 0, classes: [.standard], count: 10).expired.first
             }
             #expect(try await other.claim(job, entry: found, leaseExpired: true) == .ended(.workerLost))
             guard case .failed(_, let usage) = try await fixture.queue.log(job.id, after: nil).last?.event else {
@@ -159,7 +159,7 @@ import Testing
             let claim = try await fixture.running(QueueFixture.job())
             let other = fixture.consumer("w2", token: "t2")
             let found = try await until("an expired lease") {
-                try await other.takeOver(partition: 0, priority: .standard, cursor: "0-0", count: 10).entries.first
+                try await other.take(partition: 0, classes: [.standard], count: 10).expired.first
             }
             guard case .claimed(let second) = try await other.claim(claim.job, entry: found, leaseExpired: true) else {
                 throw QueueFixture.FixtureError.nothingToClaim
@@ -184,7 +184,7 @@ import Testing
             for (name, expected) in [("w2", 2), ("w3", 0)] {
                 let other = fixture.consumer(name, token: name)
                 let entry = try await until("an expired lease") {
-                    try await other.takeOver(partition: 0, priority: .standard, cursor: "0-0", count: 10).entries.first
+                    try await other.take(partition: 0, classes: [.standard], count: 10).expired.first
                 }
                 let outcome = try await other.claim(claim.job, entry: entry, leaseExpired: true)
                 if case .claimed(let next) = outcome {
@@ -211,7 +211,7 @@ import Testing
             #expect(try await fixture.queue.record(claim.job.id)?.state == .queued)
             let other = fixture.consumer("w2", token: "t2")
             // At once, although the lease lasts for another 15 s.
-            let entry = try #require(try await other.takeOver(partition: 0, priority: .standard, cursor: "0-0", count: 10).entries.first)
+            let entry = try #require(try await other.take(partition: 0, classes: [.standard], count: 10).expired.first)
             guard case .claimed(let second) = try await other.claim(claim.job, entry: entry, leaseExpired: true) else {
                 throw QueueFixture.FixtureError.nothingToClaim
             }
@@ -268,7 +268,7 @@ import Testing
     /// XGROUP DELCONSUMER deletes the consumer's pending list, by which other workers would find its jobs.
     @Test func `jobs of a deleted consumer are taken over`() async throws {
         var settings = QueueSettings()
-        settings.lease = .milliseconds(1)
+        settings.lease = .milliseconds(700)
         try await QueueFixture.run(settings: settings) { fixture in
             let claims = [try await fixture.running(QueueFixture.job("p0-a")), try await fixture.running(QueueFixture.job("p0-b"))]
             _ = try await fixture.queue.submit(QueueFixture.job("p0-waiting"), options: SubmitOptions())
@@ -282,7 +282,7 @@ import Testing
             #expect(restored == 2)
             var found: [QueueEntry] = []
             _ = try await until("both leases to expire") {
-                found += try await other.takeOver(partition: 0, priority: .standard, cursor: "0-0", count: 10).entries
+                found += try await other.take(partition: 0, classes: [.standard], count: 10).expired
                 return Set(found.map(\.id)).count == 2 ? true : nil
             }
             let entry = try #require(found.first { $0.id == claims[1].entry.id })
@@ -301,7 +301,7 @@ import Testing
             let entries = try await fixture.consumer.take(partition: 0, classes: JobClass.allCases, count: 1).entries
             try await fixture.consumer.putBack(entries)
             let other = fixture.consumer("w2", token: "t2")
-            #expect(try await other.takeOver(partition: 0, priority: .standard, cursor: "0-0", count: 1).entries == entries)
+            #expect(try await other.take(partition: 0, classes: [.standard], count: 1).expired == entries)
         }
     }
 }

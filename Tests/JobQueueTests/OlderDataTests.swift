@@ -9,7 +9,7 @@ import Testing
 @Suite(.serialized) struct OlderDataTests {
     /// Takes over whatever may be taken over.
     private func takeOver(_ fixture: QueueFixture, by consumer: JobConsumer, knownAttempt: Int = 0) async throws -> ClaimOutcome {
-        let found = try await consumer.takeOver(partition: 0, priority: .standard, cursor: "0-0", count: 10).entries
+        let found = try await consumer.take(partition: 0, classes: [.standard], count: 10).expired
         let entry = try #require(found.first)
         return try await consumer.claim(
             Job(parsing: entry.job ?? []), entry: entry, leaseExpired: true, knownAttempt: knownAttempt)

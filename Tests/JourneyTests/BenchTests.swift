@@ -48,6 +48,14 @@ extension Journeys {
                 try figure(report, "jobs_per_second", in: 5...1_000_000)
                 try figure(report, "jobs_failed", in: 0...0)
                 try check(report, "job", count: 1...1_000_000)
+            case "sweep":
+                try figure(report, "redis_commands_per_second", in: 0...1_000)
+                try figure(report, "requests_refused", in: 0...0)
+            case "voice":
+                for figure in ["voice_frames_after", "missed"] { try self.figure(report, figure, in: 0...0) }
+                for time in ["first_voice", "clause", "synthesis", "voice_relay", "acknowledged", "closed", "last_frame"] {
+                    try check(report, time, count: 1...10)
+                }
             default:
                 for way in ["direct", "redis", "websocket"] { try check(report, way, count: 1...10) }
             }
@@ -57,11 +65,13 @@ extension Journeys {
             ("relay", ["--streams", "20", "--gap", "50", "--seconds", "1", "--warm-up", "0.3"]),
             ("interrupt", ["--count", "5", "--gap", "10", "--load", "5x20"]),
             ("jobs", ["--in-flight", "8", "--seconds", "0.5", "--warm-up", "0.2"]), ("ttft", ["--count", "10"]),
+            ("sweep", ["--workers", "2", "--running", "4", "--waiting", "40", "--seconds", "1", "--warm-up", "1"]),
+            ("voice", ["--count", "10", "--together", "5"]),
         ]
 
         @Test func `each measurement uses its own deployment`() async throws {
             // Two at a time, because each mostly waits.
-            for pair in [Self.quick[..<2], Self.quick[2...]] {
+            for pair in [Self.quick[..<2], Self.quick[2..<4], Self.quick[4...]] {
                 try await withThrowingTaskGroup(of: (String, JSON).self) { tasks in
                     for (kind, arguments) in pair {
                         tasks.addTask { (kind, try await bench([kind, "--self-contained"] + arguments)) }

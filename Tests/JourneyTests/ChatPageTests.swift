@@ -25,5 +25,22 @@ extension Journeys {
                 try Screenshots.keep(["stopped", "settings", "phone", "phone-empty"], of: "chat-page", from: lab.folder)
             }
         }
+
+        @Test(.needs(.espeak)) func `talks, is interrupted by the user's voice, and works without a microphone`() async throws {
+            try await withLab { lab in
+                _ = try await lab.worker("w1", ["SLUICE_SPEECH_URL": lab.upstreamURL, "SLUICE_RECOGNITION_URL": lab.upstreamURL])
+                let gateway = try await lab.gateway(
+                    "g1", ["SLUICE_RECOGNITION_URL": lab.upstreamURL, "SLUICE_API_KEYS": nil, "SLUICE_AUTH": "none"])
+                try await ScriptFile.chatVoice.run(
+                    python: TestProgram.python.require(),
+                    [
+                        TestProgram.chromium.require(), "http://127.0.0.1:\(gateway.port)/", lab.folder.path,
+                        TestProgram.espeak.require(),
+                    ])
+                let requests = try await lab.upstream().requests
+                #expect(requests.contains { $0.path == "/v1/audio/speech" && $0.end == .clientClosed }, "the voice was interrupted")
+                try Screenshots.keep(["held", "hands-free", "voice-phone", "no-microphone"], of: "chat-page", from: lab.folder)
+            }
+        }
     }
 }

@@ -3,7 +3,7 @@ import JSONCodec
 import TestSupport
 import Testing
 
-extension Journeys {
+extension FaultJourneys {
     /// Any node can be killed and restarted at any time, and the remains of crashed nodes are removed.
     @Suite struct CrashOnlyStartTests {
         @Test func `nodes started before Redis wait for it`() async throws {
@@ -44,11 +44,12 @@ extension Journeys {
                 // Consumers are swept once in two lease times.
                 let workers = try await lab.workers(2, ["SLUICE_LEASE": "4s"])
                 let front = try await FrontEnd(lab.redis)
-                let job = try await front.submit(model: lab.model("sim-n100-g15"))
+                // It runs until it is interrupted.
+                let job = try await front.submit(model: lab.model("sim-n1000000-g15"))
                 try await job.tokens(2)
                 let (owner, other) = try await lab.owner(of: job.id, among: workers)
                 await owner.kill9()
-                #expect(try await job.ended()["type"] == "finished")
+                try await until("the other worker to run the job") { try await lab.record(job.id)["worker"] == other.name }
                 try await until("the dead worker's consumer to be swept") {
                     var names: Set<String> = []
                     for priority in ["interactive", "standard", "batch"] {
@@ -57,6 +58,8 @@ extension Journeys {
                     }
                     return !names.contains(owner.name) && names.contains(other.name)
                 }
+                _ = try await front.publish(interrupt: job.id)
+                #expect(try await job.ended()["type"] == "interrupted")
                 // It may restart under its name at any time.
                 try owner.start()
                 try await owner.ready()

@@ -4,7 +4,7 @@ import JSONCodec
 import TestSupport
 import Testing
 
-extension Journeys {
+extension FaultJourneys {
     /// README, Procfile and container files agree with the executable.
     @Suite struct DeliveryTests {
         private static func text(_ path: String) throws -> String {

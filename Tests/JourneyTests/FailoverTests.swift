@@ -4,7 +4,7 @@ import JSONCodec
 import TestSupport
 import Testing
 
-extension Journeys {
+extension FaultJourneys {
     /// Sentinels promote a replica while jobs run.
     @Suite struct FailoverTests {
         private static func settings(_ group: PrivateSentinels) -> [String: String?] {

@@ -16,6 +16,7 @@ extension Journeys {
                     [
                         "SLUICE_GRACE": "1s", "SLUICE_MAX_MESSAGES_PER_SECOND": "0", "SLUICE_MAX_MESSAGE": "64KiB",
                         "SLUICE_MAX_BYTES_PER_SECOND": "0", "SLUICE_QUEUE_MAX": "500",
+                        "SLUICE_RECOGNITION_URL": "http://127.0.0.1:1/v1", "SLUICE_MAX_AUDIO": "16KiB",
                         "SLUICE_LOG_LEVEL": "warning",
                     ])
                 let process = try #require(gateway.processID)
@@ -88,6 +89,10 @@ private struct GatewayFuzzer: Sendable {
             // A mutated frame ends the socket, so it is sent last.
             let isBroken = random.next() % 2 == 0
             for _ in 0..<Self.batch {
+                if fuzzer.chance(10) {
+                    let audio = [UInt8](repeating: 1, count: fuzzer.chance(20) ? 20_000 : Int.random(in: 0...700, using: &random))
+                    appendFrame(opcode: 2, payload: audio, to: &out, &random)
+                }
                 let pieces = fuzzer.pieces(fuzzer.message())
                 for (index, piece) in pieces.enumerated() {
                     if fuzzer.chance(100) { appendFrame(opcode: 9, payload: [1], to: &out, &random) }

@@ -4,7 +4,7 @@ import JSONCodec
 import TestSupport
 import Testing
 
-extension Journeys {
+extension FaultJourneys {
     /// Hostile requests over HTTP, and probes during them.
     @Suite struct HostileClientTests {
         @Test func `event ids at the limits of integers are rejected`() async throws {

@@ -6,6 +6,11 @@ import Testing
 @Suite(.serialized, .timeLimit(.minutes(10)))
 enum Journeys {}
 
+/// The end-to-end tests with faults: killed and frozen processes, lost connections and data, hostile clients. They run beside `Journeys`,
+/// because they mostly wait for leases and timeouts.
+@Suite(.serialized, .timeLimit(.minutes(10)))
+enum FaultJourneys {}
+
 extension Lab {
     /// Waits for the end of the simulator's only request of this model.
     func endedRequest(model: String, deadline: Duration = .testDeadline) async throws -> SimulatorRequest {

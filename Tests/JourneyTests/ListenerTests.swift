@@ -5,7 +5,7 @@ import Support
 import TestSupport
 import Testing
 
-extension Journeys {
+extension FaultJourneys {
     /// The gateway's listener: TLS, and open connections at its end.
     @Suite struct ListenerTests {
         private func certificate(in folder: TemporaryFolder, serial: Int) async throws {

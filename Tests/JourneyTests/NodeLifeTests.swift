@@ -3,7 +3,7 @@ import JSONCodec
 import TestSupport
 import Testing
 
-extension Journeys {
+extension FaultJourneys {
     /// Nodes that are drained, stopped or killed.
     @Suite struct NodeLifeTests {
         @Test func `SIGTERM drains a worker: running jobs finish, and no new ones are taken`() async throws {

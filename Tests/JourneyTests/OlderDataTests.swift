@@ -4,7 +4,7 @@ import JSONCodec
 import TestSupport
 import Testing
 
-extension Journeys {
+extension FaultJourneys {
     /// Redis crashes and restarts with the data of an earlier moment.
     @Suite struct OlderDataTests {
         private static func restart(_ redis: PrivateRedis) async throws {

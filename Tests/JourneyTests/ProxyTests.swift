@@ -3,7 +3,7 @@ import JSONCodec
 import TestSupport
 import Testing
 
-extension Journeys {
+extension FaultJourneys {
     /// Reverse proxies that reuse their connections to the gateway.
     @Suite struct ProxyTests {
         enum Proxy: String, CaseIterable {

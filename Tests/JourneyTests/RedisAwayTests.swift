@@ -4,7 +4,7 @@ import JSONCodec
 import TestSupport
 import Testing
 
-extension Journeys {
+extension FaultJourneys {
     /// Redis crashes, loses its data, or has no memory.
     @Suite struct RedisAwayTests {
         @Test func `streams continue after a crash and restart of Redis`() async throws {

@@ -4,7 +4,7 @@ import JSONCodec
 import TestSupport
 import Testing
 
-extension Journeys {
+extension FaultJourneys {
     /// Redis loses a queue, has no memory left, or is demoted to a replica.
     @Suite struct RedisFaultTests {
         @Test(arguments: ["DEL", "SET"])

@@ -3,7 +3,7 @@ import JSONCodec
 import TestSupport
 import Testing
 
-extension Journeys {
+extension FaultJourneys {
     /// Messages lost by pub/sub are replayed from the log.
     @Suite struct ReplayTests {
         /// The test acts as the worker, so that it can write to the log without publishing.

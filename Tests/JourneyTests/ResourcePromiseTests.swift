@@ -4,7 +4,7 @@ import JSONCodec
 import TestSupport
 import Testing
 
-extension Journeys {
+extension FaultJourneys {
     /// The resources that an attack by one tenant or address may use: 256 MiB in the gateway, its quota in Redis, and 250 ms (p99) of
     /// another tenant's latency. Runs `sluice bench abuse --quick`, each attack with its own deployment and default limits.
     @Suite struct ResourcePromiseTests {

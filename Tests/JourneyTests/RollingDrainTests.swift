@@ -4,7 +4,7 @@ import JSONCodec
 import TestSupport
 import Testing
 
-extension Journeys {
+extension FaultJourneys {
     /// All workers are replaced during running streams, as in a rollout.
     @Suite struct RollingDrainTests {
         /// `SLUICE_TEST_STREAMS` sets another number of streams: 200 of them take twice as long.

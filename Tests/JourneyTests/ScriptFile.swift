@@ -6,10 +6,12 @@ import Testing
 enum ScriptFile: String {
     case anthropicClient = "anthropic_client.py"
     case chatPage = "chat_page.py"
+    case chatVoice = "chat_voice.py"
     case dashboard = "dashboard.py"
     case frameworksClient = "frameworks_client.py"
     case openAIClient = "openai_client.py"
     case realtimeClient = "realtime_client.py"
+    case recognizer = "recognizer.py"
     case responsesClient = "responses_client.py"
     case responsesResume = "responses_resume.py"
     case tlsClient = "tls_client.py"

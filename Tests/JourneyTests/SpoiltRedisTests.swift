@@ -4,7 +4,7 @@ import JSONCodec
 import TestSupport
 import Testing
 
-extension Journeys {
+extension FaultJourneys {
     /// Redis sends corrupt replies or has corrupt values.
     @Suite struct SpoiltRedisTests {
         @Test func `corrupt replies end no process, and jobs run afterwards`() async throws {

@@ -3,7 +3,7 @@ import JSONCodec
 import TestSupport
 import Testing
 
-extension Journeys {
+extension FaultJourneys {
     /// Jobs of a crashed worker.
     @Suite struct TakeoverTests {
         @Test func `continue resumes at the end of the logged text`() async throws {

@@ -3,7 +3,7 @@ import JSONCodec
 import TestSupport
 import Testing
 
-extension Journeys {
+extension FaultJourneys {
     /// Upstreams that reject, fail or send invalid responses: one failed event and one error for the client.
     @Suite struct UpstreamFaultTests {
         @Test func `each fault has one error code on the socket and in the log`() async throws {

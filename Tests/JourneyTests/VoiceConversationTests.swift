@@ -1,4 +1,5 @@
 import Contract
+import Foundation
 import JSONCodec
 import NIOCore
 import NIOWebSocket
@@ -51,6 +52,52 @@ extension Journeys {
             }
         }
 
+        /// The messages of each request to a canned model.
+        private static func messages(_ upstream: CannedUpstream) throws -> [[JSON]] {
+            try upstream.requests.map { request in
+                let body = try #require(request.utf8.firstRange(of: "\r\n\r\n".utf8)).upperBound
+                return try JSON(parsing: Array(request.utf8[body...]))["messages"]?.array ?? []
+            }
+        }
+
+        @Test func `transcript, documents and what was heard reach the model's request`() async throws {
+            let answer = "The station is two streets away from here. Turn left at the church and you will see it."
+            let chunk: JSON = ["choices": [["index": 0, "delta": ["content": .string(answer)], "finish_reason": "stop"]]]
+            let bytes =
+                "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\ndata: \(chunk.text)\n\ndata: [DONE]\n\n"
+            let model = try await CannedUpstream.start([CannedUpstream.Answer(word: "include_usage", bytes: bytes)])
+            try await withLab { lab in
+                var settings = Self.settings(lab)
+                settings["SLUICE_SPEECH_URL"] = lab.upstreamURL
+                settings["SLUICE_SPEECH_MODEL"] = "sim-n50-g1-speech"
+                settings["SLUICE_UPSTREAM_URL"] = model.url
+                _ = try await lab.worker("w1", settings)
+                let gateway = try await lab.gateway("g1", settings)
+                let client = try await lab.client(gateway, fields: [("enable_srs", true), ("require_tts", true)])
+                let request = try await client.request(model: "m", fields: Self.voice(Self.question))
+                let end = try await request.ended()
+                #expect(end.text == answer && end.transcript == "Where is the station?" && end.voiceFrames > 0)
+                // Two sentences of two seconds each.
+                try await client.send("PLAYED", ["request_id": .string(request.id), "ms": 1_000])
+                let next = try await client.request("Is it far?", model: "m", fields: [("enable_srs", false)])
+                try await next.ended()
+                let asked = try Self.messages(model)
+                #expect(asked.count == 2)
+                let first = asked[0].last?["content"]?.string ?? ""
+                #expect(first.hasPrefix("Document 1\n") && first.hasSuffix("\n\nWhere is the station?"), "\(first)")
+                #expect(asked[1].map { $0["role"] } == ["user", "assistant", "user"])
+                #expect(asked[1].first?["content"] == "Where is the station?", "the documents are not part of the conversation")
+                let heard = asked[1][1]["content"]?.string ?? ""
+                #expect(answer.hasPrefix(heard) && heard.hasPrefix("The station") && !heard.contains("here."), "\(heard)")
+                #expect(asked[1].last?["content"] == "Is it far?")
+                let story = try await Executable.run(
+                    ["job", "show", request.job], environment: ["SLUICE_REDIS_URL": lab.redis.url], deadline: .seconds(60))
+                #expect(story.output.contains("transcript") && story.output.contains("3 documents"), "\(story.output)\(story.errors)")
+                for node in lab.nodes { #expect(!node.log.contains("Where is the station"), "\(node.name) logs what was said") }
+            }
+            await model.close()
+        }
+
         @Test func `an interrupt closes the connections of recognition and retrieval`() async throws {
             try await withLab { lab in
                 for (name, recognition, key, phase) in [
@@ -59,7 +106,7 @@ extension Journeys {
                     var settings = Self.settings(lab, recognition: recognition, key: key)
                     settings["SLUICE_RETRIEVAL_TIMEOUT"] = "60s"
                     settings["SLUICE_NAMESPACE"] = name
-                    _ = try await lab.worker("w-\(name)", settings)
+                    let worker = try await lab.worker("w-\(name)", settings)
                     let gateway = try await lab.gateway("g-\(name)", settings)
                     let client = try await lab.client(gateway, fields: [("enable_srs", true)])
                     let request = try await client.request(model: "m", fields: Self.voice(Self.question))
@@ -71,6 +118,9 @@ extension Journeys {
                     try await until("the closed connection") {
                         try await lab.upstream().requests.contains { $0.path == path && $0.end == .clientClosed }
                     }
+                    let metrics = try await worker.get("/metrics").body
+                    #expect(metrics.contains(#"sluice_interrupts_total{phase="\#(phase)",result="closed"} 1"#))
+                    #expect(metrics.contains("sluice_recognition_seconds_count \(phase == "retrieving" ? 1 : 0)"))
                 }
                 #expect(try await !lab.upstream().requests.contains { $0.path.hasSuffix("/chat/completions") }, "no model was asked")
             }
@@ -89,6 +139,40 @@ extension Journeys {
                 #expect(tries == 2, "one retry")
                 #expect(try await client.request(model: lab.model("sim-n3-g0")).ended().end == .finished)
             }
+        }
+
+        @Test(.needs(.python, .espeak, .pocketsphinx)) func `a real recognizer hears what a real voice says`() async throws {
+            let port = Ports.free()
+            let recognizer = try ChildProcess.spawn(
+                TestProgram.python.require(),
+                ScriptFile.recognizer.arguments([TestProgram.pocketsphinx.require(), String(port)]))
+            try await withLab { lab in
+                try await until("the recognizer") { try await HTTPCall.get(port, "/").status == 200 }
+                let settings: [String: String?] = [
+                    "SLUICE_RECOGNITION_URL": "http://127.0.0.1:\(port)/v1", "SLUICE_RECOGNITION_MODEL": "en-us",
+                ]
+                _ = try await lab.worker("w1", settings)
+                let client = try await lab.client(lab.gateway("g1", settings))
+                for sentence in ["tell me about the weather", "how far is the river"] {
+                    let file = lab.folder.file("\(sentence.hashValue).wav")
+                    let spoken = try await Program.run(
+                        TestProgram.espeak.require(), ["-v", "en-us", "-s", "120", "-w", file, sentence])
+                    #expect(spoken.succeeded, "\(spoken.output)")
+                    let content: JSON = [
+                        "voice_mode": "BASE64", "audio_format": "wav",
+                        "voice": .string(Base64.encode(try Array(Data(contentsOf: URL(filePath: file))))),
+                    ]
+                    let request = try await client.request(
+                        model: "readable", fields: [("data_type", "VOICE"), ("stream_flag", false), ("content", content)])
+                    // The model repeats the question that it was asked.
+                    try await until("the answer") { request.text.contains("“\(sentence)”") || request.checker.end != nil }
+                    #expect(request.checker.transcript == sentence && request.text.contains("“\(sentence)”"), "\(request.text)")
+                    try await client.interrupt(.string(request.id))
+                    try await request.ended()
+                }
+                #expect(client.problems.isEmpty, "\(client.problems)")
+            }
+            await recognizer.destroy()
         }
     }
 }

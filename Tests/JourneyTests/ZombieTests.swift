@@ -3,7 +3,7 @@ import JSONCodec
 import TestSupport
 import Testing
 
-extension Journeys {
+extension FaultJourneys {
     /// A worker that resumes after its lease has expired.
     @Suite struct ZombieTests {
         @Test func `a worker that was frozen longer than its lease writes nothing and closes its upstream`() async throws {

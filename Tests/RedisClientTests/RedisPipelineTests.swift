@@ -22,6 +22,23 @@ import Testing
                 + "*4\r\n$1\r\nA\r\n$2\r\n\u{1}\u{2}\r\n$6\r\nbuffer\r\n$1\r\n0\r\n")
     }
 
+    @Test func `encoded first arguments and pieces make the same command`() {
+        let head = CommandHead("PUBLISH", "channel", further: 1)
+        var pipeline = RedisPipeline()
+        pipeline.begin(head)
+        #expect(pipeline.argumentsMissing == 1)
+        pipeline.argument(bytes: 12) { buffer in
+            buffer.writeString("[first")
+            buffer.writeString(",last]")
+        }
+        var whole = RedisPipeline()
+        whole.append("PUBLISH", "channel", "[first,last]")
+        #expect(pipeline.buffer == whole.buffer && pipeline.count == 1 && pipeline.argumentsMissing == 0)
+        pipeline.begin(head)
+        pipeline.argument(bytes: 3) { $0.writeString("four") }
+        #expect(pipeline.argumentsMissing == 1, "is not sent")
+    }
+
     @Test(arguments: [0, 1, 9, 10, 99, 100, -1, -9, -10, 1_000_000_007, Int.max, Int.min]) func `integers are encoded`(_ number: Int) {
         var pipeline = RedisPipeline()
         pipeline.begin(arguments: 1)

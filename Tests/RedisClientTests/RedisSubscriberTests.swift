@@ -24,13 +24,13 @@ import Testing
         func count(_ event: String) -> Int { events.value.count { $0 == event } }
 
         func wait(_ event: String, times: Int = 1) async throws {
-            _ = try await events.wait(deadline: .seconds(40), { "\(times) × \(event) in \($0.suffix(20))" }) { events in
+            _ = try await events.wait({ "\(times) × \(event) in \($0.suffix(20))" }) { events in
                 events.count { $0 == event } >= times ? true : nil
             }
         }
 
         func wait(where matches: @escaping @Sendable (String) -> Bool, times: Int) async throws {
-            _ = try await events.wait(deadline: .seconds(40), { "\(times) events, \($0.count)" }) { events in
+            _ = try await events.wait({ "\(times) events, \($0.count)" }) { events in
                 events.count(where: matches) >= times ? true : nil
             }
         }

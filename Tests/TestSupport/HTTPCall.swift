@@ -32,7 +32,7 @@ package enum HTTPCall {
         let promise = loop.makePromise(of: HTTPAnswer.self)
         let channel: any Channel
         do {
-            channel = try await ClientBootstrap(group: loop).connectTimeout(.seconds(40))
+            channel = try await ClientBootstrap(group: loop).connectTimeout(.seconds(120))
                 .channelInitializer { channel in
                     channel.eventLoop.makeCompletedFuture {
                         try channel.pipeline.syncOperations.addHTTPClientHandlers()

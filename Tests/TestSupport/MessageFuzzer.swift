@@ -46,7 +46,8 @@ package struct MessageFuzzer {
                     "system_prompt": ["role_description": value()], "scene_context": value(), "resume_session_id": value(),
                 ]
             )
-        case 1...4:
+        case 4: return ("REQUEST", voiceRequest())
+        case 1...3:
             return (
                 "REQUEST",
                 [
@@ -72,6 +73,21 @@ package struct MessageFuzzer {
         case 10: return chance(2) ? ("HEALTH_CHECK", [:]) : ("PLAYED", ["request_id": id(), "ms": value()])
         default: return (chance(40) ? "SHUTDOWN" : "NOTHING", ["reason": value()])
         }
+    }
+
+    /// A VOICE request: whole, a piece, or the start or end of binary frames. Few ids, so that pieces meet.
+    private mutating func voiceRequest() -> JSON {
+        let audio = String(repeating: "UklG", count: Int.random(in: 0...40, using: &random))
+        let mode: JSON = chance(2) ? "BASE64" : chance(8) ? value() : "BINARY"
+        return [
+            "request_id": chance(10) ? value() : .string("v\(Int.random(in: 0..<3, using: &random))"), "data_type": "VOICE",
+            "stream_flag": chance(10) ? value() : .bool(!chance(3)),
+            "stream_seq": chance(10) ? value() : .integer(Int.random(in: -1...2, using: &random)),
+            "content": [
+                "voice_mode": mode, "voice": chance(8) ? value() : mode == "BASE64" ? .string(audio) : .null,
+                "audio_format": chance(8) ? value() : chance(2) ? "pcm" : "wav",
+            ], "supersede": .bool(chance(4)), "require_tts": .bool(chance(2)),
+        ]
     }
 
     private mutating func id() -> JSON { chance(6) ? value() : .string("r\(Int.random(in: 0..<20, using: &random))") }

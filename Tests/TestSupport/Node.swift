@@ -99,6 +99,11 @@ package final class Node: Sendable {
         return String(decoding: data ?? Data(), as: UTF8.self)
     }
 
+    /// Waits until its log contains a text: nodes write their logs behind their work.
+    package func logs(_ text: String) async throws {
+        try await until("\(name) to log: \(text)") { log.contains(text) }
+    }
+
     /// Marks an end as expected, for tests that send the signal themselves.
     package func expectCrash() { expectEnd() }
 

@@ -61,7 +61,7 @@ package final class RawRedis: Sendable {
     private static func connect(_ connect: (ClientBootstrap) -> EventLoopFuture<any Channel>) async throws -> RawRedis {
         let loop = MultiThreadedEventLoopGroup.singleton.any()
         let bootstrap = ClientBootstrap(group: loop)
-            .connectTimeout(.seconds(40))
+            .connectTimeout(.seconds(120))
             .channelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
                     try channel.pipeline.syncOperations.addHandlers(ByteToMessageHandler(ReplyDecoder()), Conversation())

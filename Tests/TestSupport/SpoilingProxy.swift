@@ -18,6 +18,8 @@ package final class SpoilingProxy: Sendable {
             var every: Int?
             var kinds = Spoiling.allCases
             var random: SplitMix64
+            /// Number of replies that may still be corrupted; nil for no limit.
+            var left: Int?
             var spoilt = 0
         }
         let state: Mutex<State>
@@ -25,10 +27,11 @@ package final class SpoilingProxy: Sendable {
 
         func spoil(_ reply: [UInt8]) -> [UInt8] {
             state.withLock { state in
-                guard let every = state.every, state.random.next() % UInt64(every) == 0,
+                guard state.left != 0, let every = state.every, state.random.next() % UInt64(every) == 0,
                     let kind = state.kinds.randomElement(using: &state.random)
                 else { return reply }
                 state.spoilt += 1
+                state.left = state.left.map { $0 - 1 }
                 return Self.spoil(reply, kind, &state.random)
             }
         }
@@ -94,11 +97,12 @@ package final class SpoilingProxy: Sendable {
     /// Number of corrupted replies so far.
     package var spoilt: Int { shared.state.withLock { $0.spoilt } }
 
-    /// Corrupts one in `every` replies from now on; nil: none.
-    package func spoil(every: Int?, _ kinds: [Spoiling] = Spoiling.allCases) {
+    /// Corrupts one in `every` replies from now on, at most `limit`; nil: none, and no limit.
+    package func spoil(every: Int?, _ kinds: [Spoiling] = Spoiling.allCases, limit: Int? = nil) {
         shared.state.withLock {
             $0.every = every
             $0.kinds = kinds
+            $0.left = limit
         }
     }
 

@@ -4,10 +4,12 @@ import Testing
 /// An external program that some tests require; `docker/install-deps.sh test` installs all of them.
 package enum TestProgram: String, Sendable {
     case chromium
+    case espeak = "espeak-ng"
     case haproxy
     case nginx
     case node
     case openssl
+    case pocketsphinx = "pocketsphinx_continuous"
     case python = "python3"
 
     package struct Missing: Error, CustomStringConvertible {
@@ -21,7 +23,7 @@ package enum TestProgram: String, Sendable {
         case .chromium: Program.find("chromium", "chromium-browser", "google-chrome")
         // Debian installs servers in a folder that is not in every user's PATH.
         case .haproxy, .nginx: Program.find(rawValue, "../sbin/\(rawValue)")
-        case .node, .openssl, .python: Program.find(rawValue)
+        case .espeak, .node, .openssl, .pocketsphinx, .python: Program.find(rawValue)
         }
     }
 

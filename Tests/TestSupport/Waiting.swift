@@ -11,7 +11,7 @@ package struct WaitedInVain: Error, CustomStringConvertible {
 extension Duration {
     /// The time after which a wait fails. A wait ends as soon as its condition holds, so a long deadline costs nothing, and a busy machine
     /// may need many seconds for what takes milliseconds otherwise.
-    package static let testDeadline = Duration.seconds(40)
+    package static let testDeadline = Duration.seconds(120)
 }
 
 /// Polls until `probe` returns a value. Only for state of other processes that cannot be observed by a signal.

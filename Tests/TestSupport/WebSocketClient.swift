@@ -46,7 +46,7 @@ package final class WebSocketClient: Sendable {
     ) async throws -> WebSocketClient {
         let state = Observed(State())
         state.update { $0.isRealtime = path.hasPrefix("/v1/realtime") }
-        var bootstrap = ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton).connectTimeout(.seconds(40))
+        var bootstrap = ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton).connectTimeout(.seconds(120))
         if let receiveBuffer {
             bootstrap = bootstrap.channelOption(.socketOption(.so_rcvbuf), value: SocketOptionValue(receiveBuffer))
         }
@@ -236,6 +236,11 @@ package final class WebSocketClient: Sendable {
 
 /// A request on a socket.
 package struct ClientRequest: Sendable {
+    package init(id: String, client: WebSocketClient) {
+        self.id = id
+        self.client = client
+    }
+
     package let id: String
     package let client: WebSocketClient
 

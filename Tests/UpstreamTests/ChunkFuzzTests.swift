@@ -110,6 +110,47 @@ struct ChunkFuzzTests {
         #expect(bothRead > rounds / 20, "too few mutations were still chunks")
     }
 
+    /// Chunks of one stream, some with other members, some mutated: the short cut decodes them as the scanner does.
+    @Test func `a template decodes the same as the scanner`() async throws {
+        var generator = SplitMix64(seed: Fuzz.seed)
+        let words = [
+            " w1", "Hello", "你好", "a\\nb", "\\u4f60", "\\ud83d", "x\"},{\"y", "\u{1}", "", "5", "content", "stop", " é", "\\", "null",
+        ]
+        let forms = [
+            #"{"id":"c1","choices":[{"index":0,"delta":{"content":"@"},"finish_reason":null}]}"#,
+            #"{"id":"c1","choices":[{"index":0,"delta":{"reasoning_content":"@","content":null}}]}"#,
+            #"{"model":"@","choices":[{"delta":{"content":"\u0048i"}}]}"#,
+            #"{"choices":[{"delta":{"content":[{"type":"text","text":"@"}]},"finish_reason":"stop"}],"usage":{"prompt_tokens":3}}"#,
+            #"{"choices":[{"delta":{"content":5}}],"x":"@"}"#,
+            #"{"object":"@","message":"m"}"#,
+        ]
+        var fitting = 0
+        for round in 0..<Fuzz.inputs(20_000) {
+            if round % 250 == 0 { await Task.yield() }
+            var template = ChunkTemplate()
+            let form = forms[Int.random(in: 0..<forms.count, using: &generator)]
+            for _ in 0..<6 {
+                let other = Int.random(in: 0..<4, using: &generator) == 0 ? forms.randomElement(using: &generator)! : form
+                let word = words.randomElement(using: &generator)!
+                var bytes = Array(other.replacing("@", with: word).utf8)
+                if Int.random(in: 0..<6, using: &generator) == 0 { Self.mutate(&bytes, &generator) }
+                let expected = Self.scan(bytes)
+                let fits = template.fit(bytes.span) != nil
+                let decoded = try? template.decode(bytes.span)
+                guard decoded.map(Self.description) == expected.map(Self.description) else {
+                    Issue.record("\(String(decoding: bytes, as: UTF8.self))")
+                    return
+                }
+                if fits { fitting += 1 }
+            }
+        }
+        #expect(fitting > 1_000, "the short cut is rarely taken")
+    }
+
+    private static func description(_ chunk: OpenAIChunk) -> String {
+        "\(chunk.delta) \(chunk.finishReason ?? "-") \(chunk.promptTokens ?? -1) \(chunk.completionTokens ?? -1) \(chunk.hasChoice) \(chunk.error == nil)"
+    }
+
     /// Whether the chunk has members that the scanner reads and `Reference` does not.
     private static func isKnownStrictness(_ bytes: [UInt8]) -> Bool {
         guard let json = try? JSON(parsing: bytes, rules: .lenient) else { return true }

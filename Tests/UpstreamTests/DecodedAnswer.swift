@@ -34,7 +34,18 @@ struct DecodedAnswer: Equatable {
             try decoder.finish(into: &batch)
         } catch { failure = error }
         isComplete = decoder.isComplete
-        for output in batch.outputs {
+        read(batch.outputs)
+    }
+
+    /// The same of a call's recording.
+    init(_ recording: Recording) {
+        isComplete = recording.result == .complete
+        failure = recording.failure?.failure
+        read(recording.outputs)
+    }
+
+    private mutating func read(_ outputs: [UpstreamOutput]) {
+        for output in outputs {
             switch output {
             case .text(let more): text += more
             case .reasoning(let more): reasoning += more

@@ -14,6 +14,8 @@ actor Caller: PinnedActor {
     nonisolated var executor: EpollLoop { loop }
     nonisolated let sockets = UpstreamSockets()
     let client: UpstreamClient
+    /// The call of a recognition or retrieval upstream.
+    var service: ServiceCall?
 
     static func make(settings: TransportSettings = .forTests) async throws -> Caller {
         let loop = try EpollLoop(name: "test")
@@ -54,6 +56,9 @@ actor Caller: PinnedActor {
         recorder.call = try client.start(request, on: upstream, receiver: recorder)
         return await withCheckedContinuation { recorder.waiter = $0 }
     }
+
+    /// Sets `UpstreamClient.drainTime`.
+    func drain(for time: Duration) { client.drainTime = time }
 
     func begin(_ upstream: UpstreamConfiguration, _ recorder: Recorder, _ request: GenerationRequest = .hello) throws {
         recorder.call = try client.start(request, on: upstream, receiver: recorder)

@@ -9,7 +9,7 @@ final class RawServer: Sendable {
     struct Exchange: Sendable {
         let head: String
         let body: String
-        /// The number of the connection in order of acceptance, from 1.
+        /// The number of the connection, from 1. Connections that are accepted at the same time are numbered in any order.
         let connection: Int
         let channel: any Channel
 

@@ -55,7 +55,6 @@ import Testing
             (.openai, #"{"text":1}"#, nil),
             (.dashscope, #"{"output":{"choices":[{"message":{"content":[{"text":"今天"},{"text":"好"}]}}]}}"#, "今天好"),
             (.dashscope, #"{"output":{"choices":[{"message":{"content":[]}}]}}"#, ""),
-            (.dashscope, #"{"code":"InvalidParameter","message":"bad audio"}"#, nil),
         ]
         for (kind, body, expected) in table {
             do throws(Failure) {
@@ -65,6 +64,33 @@ import Testing
                 #expect(expected == nil && error.code == .upstreamProtocol, "\(body)")
             }
         }
+    }
+
+    @Test func `errors inside a response of status 200`() throws {
+        let table: [(RecognitionConfiguration.Kind, String, FailureCode, Bool, String)] = [
+            (.dashscope, #"{"code":"InvalidParameter","message":"bad audio"}"#, .invalidRequest, false, "bad audio"),
+            (.dashscope, #"{"code":"Throttling.RateQuota","message":"slow down"}"#, .rateLimited, true, "slow down"),
+            (.openai, #"{"error":{"message":"busy","type":"server_error"}}"#, .upstreamError, true, "busy"),
+            (.openai, #"{"error":{"message":"the model is loading","code":503}}"#, .overloaded, true, "the model is loading"),
+            (.openai, #"[{"error":{"message":"no key","code":401}}]"#, .authentication, false, "no key"),
+            (.openai, #"{"detail":[{"msg":"file is too long"}]}"#, .upstreamProtocol, false, "file is too long"),
+        ]
+        for (kind, body, code, retryable, words) in table {
+            do throws(Failure) {
+                Issue.record("\(try Transcript.text(of: Array(body.utf8), kind: kind))")
+            } catch {
+                #expect(error.code == code && error.retryable == retryable && error.message.contains(words), "\(body): \(error)")
+            }
+        }
+        let retrieval = #expect(throws: Failure.self) { try Artifacts(Array(#"{"detail":"index is empty"}"#.utf8)) }
+        #expect(retrieval?.message.contains("index is empty") == true)
+    }
+
+    @Test func `bytes that are not UTF-8 are repaired`() throws {
+        let text = Array(#"{"text":"caf"#.utf8) + [0xE9] + Array(#" is open"}"#.utf8)
+        #expect(try Transcript.text(of: text, kind: .openai) == "caf\u{FFFD} is open")
+        let documents = Array(#"{"artifacts":[{"content":"na"#.utf8) + [0xEF] + Array(#"ve"}]}"#.utf8)
+        #expect(try Artifacts(documents).text == "na\u{FFFD}ve\n\n")
     }
 
     @Test func `documents of a retrieval`() throws {

@@ -51,26 +51,10 @@ import Upstream
         #expect(breaker.state == .open(until: now + 5 * Self.second), "the pause is reset, too")
     }
 
-    @Test func `a token bucket limits requests per minute`() {
-        var bucket = TokenBucket(perMinute: 60, now: 0)
-        for _ in 0..<60 { #expect(bucket.take(at: 0) == nil) }
-        #expect(bucket.take(at: 0) == .seconds(1))
-        #expect(bucket.take(at: Self.second / 2) == .milliseconds(500))
-        #expect(bucket.take(at: Self.second) == nil)
-        #expect(bucket.take(at: Self.second) != nil)
-        for _ in 0..<60 { #expect(bucket.take(at: 1_000 * Self.second) == nil) }
-        #expect(bucket.take(at: 1_000 * Self.second) != nil)
-    }
-
     // MARK: UpstreamGate
 
-    private static func candidate(_ name: String, model: String = "m", concurrency: Int? = nil, perMinute: Int? = nil)
-        -> UpstreamRoute.Candidate
-    {
-        var upstream = UpstreamConfiguration(name: name, kind: .openai, url: "http://x", key: nil)
-        upstream.concurrency = concurrency
-        upstream.requestsPerMinute = perMinute
-        return UpstreamRoute.Candidate(upstream: upstream, model: model)
+    private static func candidate(_ name: String, model: String = "m") -> UpstreamRoute.Candidate {
+        UpstreamRoute.Candidate(upstream: UpstreamConfiguration(name: name, kind: .openai, url: "http://x", key: nil), model: model)
     }
     private static func gate() -> UpstreamGate { UpstreamGate(metrics: WorkerMetrics(), logger: Logger(label: "test")) }
     private static func pass(_ admission: UpstreamGate.Admission) -> UpstreamGate.Pass? {
@@ -117,79 +101,16 @@ import Upstream
         #expect(Self.pass(gate.admit(Self.candidate("a"), isForced: false, at: 6 * Self.second)) != nil)
     }
 
-    @Test func `concurrency and rate limits are enforced`() throws {
-        let gate = Self.gate()
-        let two = Self.candidate("a", concurrency: 2)
-        let first = try #require(Self.pass(gate.admit(two, isForced: false, at: 0)))
-        #expect(Self.pass(gate.admit(two, isForced: false, at: 0)) != nil)
-        #expect(Self.pass(gate.admit(two, isForced: true, at: 0)) == nil, "limits also apply to forced requests")
-        gate.release(first, at: 0)
-        gate.release(first, at: 0)
-        #expect(Self.pass(gate.admit(two, isForced: false, at: 0)) != nil)
-        #expect(Self.pass(gate.admit(two, isForced: false, at: 0)) == nil)
-        let slow = Self.candidate("b", perMinute: 1)
-        #expect(Self.pass(gate.admit(slow, isForced: false, at: 0)) != nil)
-        guard case .limited(let wait) = gate.admit(slow, isForced: true, at: 0) else { return #expect(Bool(false)) }
-        #expect(wait == .seconds(60))
-    }
-    @Test func `jobs that wait for a limit are served in order of arrival`() throws {
-        let gate = Self.gate()
-        let one = Self.candidate("a", concurrency: 1)
-        let running = try #require(Self.pass(gate.admit(one, isForced: false, at: 0)))
-        var woken: [Int] = []
-        let waiters = (0..<3).map { number in UpstreamGate.Waiter { woken.append(number) } }
-        for waiter in waiters { #expect(Self.pass(gate.admit(one, isForced: false, for: waiter, at: 0)) == nil) }
-        #expect(woken.isEmpty)
-        gate.release(running, at: 0)
-        #expect(woken == [0])
-        #expect(Self.pass(gate.admit(one, isForced: false, at: 0)) == nil, "a newcomer does not overtake those that wait")
-        #expect(Self.pass(gate.admit(one, isForced: false, for: waiters[1], at: 0)) == nil)
-        let first = try #require(Self.pass(gate.admit(one, isForced: false, for: waiters[0], at: 0)))
-        gate.leave(waiters[1])
-        gate.release(first, at: 0)
-        #expect(woken.last == 2, "the second has left")
-        #expect(Self.pass(gate.admit(one, isForced: false, for: waiters[2], at: 0)) != nil)
-        #expect(Self.pass(gate.admit(Self.candidate("b"), isForced: false, at: 0)) != nil)
-    }
-
-    @Test func `a job whose breaker is open does not hold up those behind it`() throws {
+    @Test func `asking whether a request would be refused reserves no probe`() throws {
         let gate = Self.gate()
         for _ in 1...5 {
-            let pass = try #require(Self.pass(gate.admit(Self.candidate("a", concurrency: 1), isForced: false, at: 0)))
-            gate.failed(pass, .overloaded, at: 0)
-            gate.release(pass, at: 0)
+            let pass = try #require(Self.pass(gate.admit(Self.candidate("a"), isForced: false, at: 0)))
+            gate.failed(pass, .upstreamUnreachable, at: 0)
         }
-        let other = Self.candidate("a", model: "n", concurrency: 1)
-        let running = try #require(Self.pass(gate.admit(other, isForced: false, at: 0)))
-        var woken: [Int] = []
-        let waiters = (0..<2).map { number in UpstreamGate.Waiter { woken.append(number) } }
-        #expect(Self.pass(gate.admit(Self.candidate("a", concurrency: 1), isForced: false, for: waiters[0], at: 0)) == nil)
-        #expect(Self.pass(gate.admit(other, isForced: false, for: waiters[1], at: 0)) == nil)
-        gate.release(running, at: 0)
-        #expect(woken == [0])
-        #expect(Self.pass(gate.admit(Self.candidate("a", concurrency: 1), isForced: false, for: waiters[0], at: 0)) == nil)
-        #expect(woken == [0, 1])
-        #expect(Self.pass(gate.admit(other, isForced: false, for: waiters[1], at: 0)) != nil)
-    }
-
-    @Test func `jobs that wait for a removed upstream try again`() throws {
-        let gate = Self.gate()
-        let one = Self.candidate("a", concurrency: 1)
-        _ = try #require(Self.pass(gate.admit(one, isForced: false, at: 0)))
-        var wakes = 0
-        let waiter = UpstreamGate.Waiter { wakes += 1 }
-        #expect(Self.pass(gate.admit(one, isForced: false, for: waiter, at: 0)) == nil)
-        gate.removeAll(except: ["b"])
-        #expect(wakes == 1)
-        #expect(Self.pass(gate.admit(one, isForced: false, for: waiter, at: 0)) != nil)
-    }
-}
-
-extension UpstreamGate {
-    /// Asks once, without waiting for a limit afterwards.
-    fileprivate func admit(_ candidate: UpstreamRoute.Candidate, isForced: Bool, at now: UInt64) -> Admission {
-        let waiter = Waiter {}
-        defer { leave(waiter) }
-        return admit(candidate, isForced: isForced, for: waiter, at: now)
+        #expect(gate.refuses(Self.candidate("a"), isForced: false, at: 1))
+        #expect(!gate.refuses(Self.candidate("a"), isForced: true, at: 1))
+        for _ in 0..<2 { #expect(!gate.refuses(Self.candidate("a"), isForced: false, at: 5 * Self.second)) }
+        #expect(Self.pass(gate.admit(Self.candidate("a"), isForced: false, at: 5 * Self.second)) != nil)
+        #expect(gate.refuses(Self.candidate("a"), isForced: false, at: 5 * Self.second))
     }
 }

@@ -191,6 +191,29 @@ import Upstream
         #expect(waitingAgain.checked() == nil, "no request is sent after the interrupt")
     }
 
+    /// A chunk is a token, unless chunks are much longer than tokens.
+    @Test func `estimated tokens follow the text when chunks hold several tokens`() {
+        func tokens(_ chunks: [String]) -> Int {
+            var machine = Self.machine()
+            _ = machine.begin()
+            for chunk in chunks {
+                _ = machine.produced(chunks: 1)
+                machine.produced(text: chunk)
+            }
+            return machine.usage.completionTokens
+        }
+        #expect(tokens((0..<100).map { " w\($0)" }) == 100)
+        #expect(tokens([String(repeating: "a word ", count: 100)]) == 175)
+        #expect(tokens(["日", "本", "語"]) == 3)
+        // What the upstream has reported is not estimated again.
+        var machine = Self.machine()
+        _ = machine.begin()
+        _ = machine.produced(chunks: 1)
+        machine.produced(text: String(repeating: "x", count: 400))
+        machine.reported(promptTokens: 3, completionTokens: 90)
+        #expect(machine.usage == Usage(promptTokens: 3, completionTokens: 90, estimated: false))
+    }
+
     @Test func `an interrupt reports delivered and saved tokens`() {
         func end(generated: Int, delivered: Int, maximum: Int?) -> Interruption? {
             var machine = Self.machine()

@@ -16,10 +16,11 @@ import Testing
             return pace.interval
         }
         #expect(interval(tokensPerSecond: 20_000) == 0)
-        #expect(interval(tokensPerSecond: 30_000) == 50 * millisecond)
-        #expect(interval(tokensPerSecond: 50_000) == OutputPace.longest)
+        #expect(interval(tokensPerSecond: 50_000) == 10 * millisecond)
+        #expect(interval(tokensPerSecond: 80_000) == OutputPace.longest)
         #expect(interval(tokensPerSecond: 1_000_000) == OutputPace.longest)
         #expect(interval(tokensPerSecond: 100) == 0, "returns to 0 at a low rate")
+        #expect(OutputPace.longest <= 25 * millisecond, "a reader would notice more")
     }
 
     @Test func `the interval does not change within a window`() {
@@ -29,32 +30,83 @@ import Testing
         pace.advance(to: 1_050 * millisecond)
         #expect(pace.interval == 0)
     }
+}
 
-    @Test func `deferred writes are released when due`() {
-        var deferred = DeferredWrites<Int>()
-        let start = 5_000 * millisecond
-        for wait in 1...100 { deferred.add(wait, until: start + UInt64(wait) * millisecond, now: start) }
-        #expect(deferred.count == 100)
-        var out: [Int] = []
-        deferred.release(at: start + 40 * millisecond + millisecond / 2) { out.append($0) }
-        #expect(out == Array(1...40))
-        deferred.release(at: start + 1_000 * millisecond) { out.append($0) }
-        #expect(out == Array(1...100) && deferred.isEmpty)
+/// When the output of generations is written.
+@Suite struct OutputScheduleTests {
+    private final class Output: ScheduledOutput {
+        var isScheduled = false
+        var isUrgent = false
     }
 
-    @Test func `deferred writes work after a long idle time`() {
-        var deferred = DeferredWrites<Int>()
-        deferred.add(1, until: 10 * millisecond, now: 0)
-        deferred.release(at: 20 * millisecond) { _ in }
-        let later = 1_000_000 * millisecond
-        deferred.add(2, until: later, now: later)
-        deferred.add(3, until: later + 10_000 * millisecond, now: later)
-        var out: [Int] = []
-        deferred.release(at: later) { out.append($0) }
-        #expect(out == [], "not before the next millisecond")
-        deferred.release(at: later + millisecond) { out.append($0) }
-        #expect(out == [2])
-        deferred.release(at: later + 127 * millisecond) { out.append($0) }
-        #expect(out == [2, 3], "not later than the last position")
+    private let millisecond: UInt64 = 1_000_000
+    private let start: UInt64 = 10_000_000_000
+
+    /// Sends what is due.
+    private func write(_ schedule: inout OutputSchedule<Output>, at now: UInt64) -> Int {
+        let due = schedule.beginBatch(at: now)
+        for output in due { output.isScheduled = false }
+        schedule.sent()
+        return due.count
+    }
+
+    @Test func `without a batch under way a token is written at once`() {
+        var schedule = OutputSchedule<Output>()
+        let output = Output()
+        for step in 0..<3 {
+            let now = start + UInt64(step) * 10_000
+            #expect(schedule.add(output, now: now) == .writeAtEndOfTurn)
+            #expect(write(&schedule, at: now) == 1)
+            #expect(schedule.answered() == .none)
+        }
+    }
+
+    @Test func `tokens wait for the reply to the last batch, for a bounded time`() {
+        var schedule = OutputSchedule<Output>()
+        let (first, second, third) = (Output(), Output(), Output())
+        #expect(schedule.add(first, now: start) == .writeAtEndOfTurn)
+        #expect(write(&schedule, at: start) == 1)
+        #expect(schedule.add(second, now: start + 100_000) == .writeAfter(nanoseconds: OutputSchedule<Output>.replyWait - 100_000))
+        #expect(schedule.add(third, now: start + 200_000) == .none)
+        #expect(schedule.add(second, now: start + 300_000) == .none)
+        #expect(schedule.answered() == .writeAtEndOfTurn)
+        #expect(write(&schedule, at: start + 400_000) == 2)
+        // Without a reply.
+        #expect(schedule.add(first, now: start + 400_000 + millisecond) == .writeAtEndOfTurn)
+    }
+
+    @Test func `first tokens and ends do not wait`() {
+        var schedule = OutputSchedule<Output>()
+        let (first, second) = (Output(), Output())
+        #expect(schedule.add(first, now: start) == .writeAtEndOfTurn)
+        #expect(write(&schedule, at: start) == 1)
+        guard case .writeAfter = schedule.add(first, now: start) else {
+            Issue.record("not delayed")
+            return
+        }
+        second.isUrgent = true
+        #expect(schedule.add(second, now: start) == .writeAtEndOfTurn)
+        #expect(write(&schedule, at: start) == 2)
+        // An output that waits becomes urgent.
+        guard case .writeAfter = schedule.add(first, now: start) else {
+            Issue.record("not delayed")
+            return
+        }
+        first.isUrgent = true
+        #expect(schedule.add(first, now: start) == .writeAtEndOfTurn)
+        #expect(write(&schedule, at: start) == 1)
+    }
+
+    @Test func `at a high rate batches have a minimum interval, whatever Redis replies`() {
+        var schedule = OutputSchedule<Output>()
+        let output = Output()
+        _ = schedule.beginBatch(at: start)
+        schedule.count(5_000)
+        let now = start + 100 * millisecond
+        _ = schedule.beginBatch(at: now)
+        schedule.sent()
+        #expect(schedule.add(output, now: now + millisecond) == .writeAfter(nanoseconds: 9 * millisecond))
+        #expect(schedule.answered() == .none)
+        #expect(write(&schedule, at: now + 10 * millisecond) == 1)
     }
 }

@@ -40,7 +40,8 @@ extension AbuseAttack {
     }
 
     static let slotFlood = AbuseAttack(
-        name: "slot-flood", summary: "more slow streams than the worker has slots"
+        name: "slot-flood", summary: "more slow streams than the worker has slots, with a limit of running jobs for each tenant",
+        tenants: "tenants:\n  - name: default\n    concurrency: 128\n"
     ) { target in
         // A session may have 64 running requests; a worker has 256 slots.
         let requests = frames(60) { AbuseMessage.request("r\($0)", model: "sim-n100000-g1000") }

@@ -20,6 +20,8 @@ package struct AbuseAttack: Sendable {
     /// The class that is paused before the worker starts. A running worker would apply a pause only at its next renewal, and the first jobs
     /// of the attack would run.
     var pausedClass: JobClass?
+    /// The text of `SLUICE_TENANTS_FILE`; nil: not set.
+    var tenants: String?
     /// The dialect between worker and simulator.
     var upstream = UpstreamConfiguration.Kind.openai
     /// Builds the attack's messages and its state in Redis before the measurement.

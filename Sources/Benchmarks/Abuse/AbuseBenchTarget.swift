@@ -142,11 +142,13 @@ struct AbuseDeployment: Sendable {
         let (simulator, gateway, metrics) = (try await freePort(), try await freePort(), try await freePort())
         let accounts = redis.folder + "/accounts"
         try write("victim:\(AbuseVictim.account):\(AbuseVictim.passwordHash)\n", to: accounts)
+        let tenants = redis.folder + "/tenants"
+        if let text = attack.tenants { try write(text, to: tenants) }
         let worker = [
             "SLUICE_REDIS_URL": redis.url, "SLUICE_UPSTREAM_KIND": attack.upstream.rawValue,
             "SLUICE_UPSTREAM_URL": "http://\(simulator)\(attack.upstream.basePath)", "SLUICE_WORKER_NAME": "bench",
             "SLUICE_METRICS_LISTEN": metrics.description,
-        ]
+        ].merging(attack.tenants == nil ? [:] : ["SLUICE_TENANTS_FILE": tenants]) { $1 }
         let front = [
             "SLUICE_REDIS_URL": redis.url, "SLUICE_LISTEN": gateway.description, "SLUICE_ACCOUNTS_FILE": accounts,
             "SLUICE_API_KEYS": "\(AbuseTarget.tenant):\(AbuseTarget.key),victim:\(AbuseVictim.key)",

@@ -40,12 +40,12 @@ struct BenchSocket: Sendable {
     }
 
     /// Sends the request of a stream.
-    func ask(_ index: Int, model: SimulatedModel) {
+    func ask(_ index: Int, model: SimulatedModel, speaks: Bool = false) {
         send(
             "REQUEST",
             [
                 "request_id": .string(String(index)), "data_type": "TEXT", "stream_flag": false, "stream_seq": 0, "content": ["text": "go"],
-                "model": .string(model.name),
+                "model": .string(model.name), "require_tts": .bool(speaks),
             ])
     }
 
@@ -104,6 +104,9 @@ private final class BenchSocketHandler: ChannelInboundHandler {
     private func message(_ bytes: Span<UInt8>, _ context: ChannelHandlerContext) {
         if TokenScan.contains("\"msg_type\":\"RESPONSE\"", in: bytes) {
             guard let index = TokenScan.number(after: "\"request_id\":\"", in: bytes) else { return }
+            if reader.hearsVoice, TokenScan.number(after: "\"voice_stream_seq\":", in: bytes) != nil {
+                return reader.assumeIsolated { $0.heard(index) }
+            }
             let tokens = TokenScan.tokens(in: bytes)
             let job = TokenScan.string(after: "\"job_id\":\"", in: bytes)
             let isLast = tokens == nil && TokenScan.contains("\"text_stream_seq\":-1", in: bytes)

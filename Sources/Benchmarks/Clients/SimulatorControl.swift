@@ -10,6 +10,7 @@ struct SimulatorControl: Sendable {
     /// One request. Times are CLOCK_MONOTONIC ns.
     struct Request: Sendable {
         let tag: String
+        let path: String
         let tokens: Int
         let accepted: UInt64
         let firstToken: UInt64?
@@ -31,7 +32,7 @@ struct SimulatorControl: Sendable {
             }
             func time(_ name: String) -> UInt64? { item[name]?.integer.map { UInt64($0) } }
             return Request(
-                tag: tag, tokens: tokens, accepted: UInt64(accepted), firstToken: time("first_token_ns"),
+                tag: tag, path: item["path"]?.string ?? "", tokens: tokens, accepted: UInt64(accepted), firstToken: time("first_token_ns"),
                 clientLeft: time("client_left_ns"),
                 ended: time("end_ns"))
         }

@@ -21,6 +21,10 @@ actor StreamReader: PinnedActor {
         /// When the simulator's first token was due; 0: unknown.
         var zero: UInt64 = 0
         var isFollowed = false
+        /// Frames with voice, and those among them that followed the acknowledgement of an interrupt.
+        var voiceFrames = 0
+        var firstVoice: UInt64?
+        var voiceAfterAcknowledgement = 0
         var hasFailed = false
         /// A token was repeated or is missing.
         var isBroken = false
@@ -38,10 +42,13 @@ actor StreamReader: PinnedActor {
     private var waiting: [Int: CheckedContinuation<Void, Never>] = [:]
 
     nonisolated let executor: LoopExecutor
+    /// Whether frames with voice are counted, which costs another scan of each message.
+    nonisolated let hearsVoice: Bool
 
     /// - Parameter gap: interval between tokens of a stream, ns.
-    init(jobs: [String], gap: UInt64, eventLoop: any EventLoop) {
+    init(jobs: [String], gap: UInt64, hearsVoice: Bool = false, eventLoop: any EventLoop) {
         self.eventLoop = eventLoop
+        self.hearsVoice = hearsVoice
         executor = LoopExecutor(eventLoop)
         self.gap = gap
         streams = jobs.map { Stream(job: $0) }
@@ -86,6 +93,13 @@ actor StreamReader: PinnedActor {
             }
         }
         if isLast { ended(index, at: now) }
+    }
+
+    /// Records a frame with voice.
+    func heard(_ index: Int) {
+        if streams[index].firstVoice == nil { streams[index].firstVoice = MonotonicClock.nanoseconds }
+        streams[index].voiceFrames += 1
+        if streams[index].acknowledged != nil { streams[index].voiceAfterAcknowledgement += 1 }
     }
 
     // MARK: called by the measurement

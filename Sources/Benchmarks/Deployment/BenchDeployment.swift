@@ -41,6 +41,35 @@ package struct RunningDeployment: Sendable {
     }
 }
 
+/// The size of a deployment that is started for a measurement.
+package struct BenchSize: Sendable {
+    /// Number of workers.
+    package var workers = 1
+    /// Minimum concurrency of each worker, or the concurrency if `isExact`.
+    package var capacity: Int
+    package var isExact = false
+    /// WebSockets that the gateway and this process must be able to hold.
+    package var sockets = 0
+
+    package init(capacity: Int) { self.capacity = capacity }
+
+    /// File descriptors of a process for other than these sockets.
+    private static let otherDescriptors = 1_000
+
+    /// `SLUICE_CONCURRENCY` of each worker.
+    var concurrency: Int { isExact ? capacity : min(100_000, max(256, capacity)) }
+
+    /// Raises the limit of file descriptors of this process, which its children inherit.
+    /// - Throws: `CommandFailure` when it stays too low.
+    func raiseDescriptorLimit() throws {
+        let needed = UInt64(sockets + Self.otherDescriptors)
+        let limit = DescriptorLimit.raise(to: sockets > 0 ? needed : 0)
+        guard sockets == 0 || limit == 0 || limit >= needed else {
+            throw CommandFailure(.failed, "sluice: \(sockets) sockets need \(needed) file descriptors; the limit is \(limit) (ulimit -n)")
+        }
+    }
+}
+
 /// A connection to the deployment that is measured.
 package struct BenchDeployment: Sendable {
     let redis: BenchRedis
@@ -52,42 +81,45 @@ package struct BenchDeployment: Sendable {
 
     /// Connects to the deployment, starting it if it is self-contained, and calls `body`.
     /// - Parameters:
-    ///   - capacity: minimum concurrency of the worker of a self-contained deployment.
+    ///   - size: of a self-contained deployment.
     ///   - kind: the dialect between worker and simulator of a self-contained deployment.
     package static func with(
-        _ target: BenchTarget, capacity: Int, kind: UpstreamConfiguration.Kind = .openai,
+        _ target: BenchTarget, size: BenchSize, kind: UpstreamConfiguration.Kind = .openai,
         _ body: @escaping @Sendable (BenchDeployment) async throws -> Void
     ) async throws {
-        DescriptorLimit.raise()
+        try size.raiseDescriptorLimit()
         switch target {
         case .running(let deployment): try await connect(deployment, body)
         case .selfContained(let environment, let logLevel):
-            try await start(environment, logLevel, capacity: capacity, kind: kind, body)
+            try await start(environment, logLevel, size, kind: kind, body)
         }
     }
 
     /// Starts Redis, the simulator, a worker and a gateway, and calls `body`.
     private static func start(
-        _ environment: [String: String], _ logLevel: String, capacity: Int, kind: UpstreamConfiguration.Kind,
+        _ environment: [String: String], _ logLevel: String, _ size: BenchSize, kind: UpstreamConfiguration.Kind,
         _ body: @escaping @Sendable (BenchDeployment) async throws -> Void
     ) async throws {
         try await PrivateRedis.with { redis in
-            let (simulator, gateway, metrics) = (try await freePort(), try await freePort(), try await freePort())
+            let (simulator, gateway) = (try await freePort(), try await freePort())
             let common = [
                 "SLUICE_REDIS_URL": redis.url, "SLUICE_LOG_LEVEL": logLevel, "SLUICE_DRAIN_TIMEOUT": "1s",
                 "SLUICE_QUEUE_MAX": "1000000", "SLUICE_QUEUE_MAX_PER_TENANT": "0",
             ]
             let worker = [
-                "SLUICE_CONCURRENCY": String(min(100_000, max(256, capacity))), "SLUICE_UPSTREAM_KIND": kind.rawValue,
-                "SLUICE_UPSTREAM_URL": "http://\(simulator)\(kind.basePath)", "SLUICE_METRICS_LISTEN": metrics.description,
-                "SLUICE_WORKER_NAME": "bench", "SLUICE_TOTAL_TIMEOUT": "1h",
+                "SLUICE_CONCURRENCY": String(size.concurrency), "SLUICE_UPSTREAM_KIND": kind.rawValue,
+                "SLUICE_UPSTREAM_URL": "http://\(simulator)\(kind.basePath)", "SLUICE_TOTAL_TIMEOUT": "1h",
+                "SLUICE_IDLE_TIMEOUT": "1h",
+                // Speech that takes 50 ms to begin and lasts for a minute, so that it is running when an answer is interrupted.
+                "SLUICE_SPEECH_URL": "http://\(simulator)/v1", "SLUICE_SPEECH_MODEL": "sim-n3000-g20-f50",
             ].merging(common) { _, new in new }
             let front = [
                 "SLUICE_LISTEN": gateway.description, "SLUICE_AUTH": "none", "SLUICE_MAX_OUTGOING": "64MiB", "SLUICE_DRAIN_NOTICE": "0s",
                 // The whole load comes from one tenant and one address.
                 "SLUICE_MAX_SOCKETS_PER_TENANT": "0", "SLUICE_MAX_SOCKETS_PER_ADDRESS": "0", "SLUICE_MAX_BYTES_PER_SECOND": "0",
                 "SLUICE_MAX_BYTES_PER_TENANT": "0", "SLUICE_MAX_SESSIONS_PER_TENANT": "0", "SLUICE_MAX_SESSION_BYTES_PER_TENANT": "0",
-                "SLUICE_MAX_UNSENT_BYTES_PER_TENANT": "0",
+                "SLUICE_MAX_UNSENT_BYTES_PER_TENANT": "0", "SLUICE_MAX_REQUESTS_PER_TENANT": "0",
+                "SLUICE_MAX_SOCKETS": String(max(10_000, size.sockets + 1_000)),
             ].merging(common) {
                 _, new in new
             }
@@ -96,15 +128,12 @@ package struct BenchDeployment: Sendable {
                 environment: environment, folder: redis.folder,
                 isReady: { await ReadinessProbe.answers(simulator, "/healthz") }
             ) { simulatorNode in
-                try await ChildNode.with(
-                    "worker", ["worker"], settings: worker, environment: environment, folder: redis.folder,
-                    isReady: { await ReadinessProbe.isReady(metrics) }
-                ) { workerNode in
+                try await startWorkers(size.workers, worker, environment, folder: redis.folder) { workers in
                     try await ChildNode.with(
                         "gateway", ["gateway"], settings: front, environment: environment, folder: redis.folder,
                         isReady: { await ReadinessProbe.isReady(gateway) }
                     ) { gatewayNode in
-                        let nodes = [workerNode, gatewayNode, simulatorNode].map { (name: $0.name, pid: $0.pid) }
+                        let nodes = (workers + [gatewayNode, simulatorNode]).map { (name: $0.name, pid: $0.pid) }
                         let deployment = RunningDeployment(
                             redisURL: try RedisURL(redis.url), redis: RedisSettings(), keys: Keys(), simulator: simulator,
                             gateway: ChatAddress(listening: gateway), key: nil, processes: nodes)
@@ -112,6 +141,25 @@ package struct BenchDeployment: Sendable {
                     }
                 }
             }
+        }
+    }
+
+    /// Starts workers one after the other and calls `body` with all of them.
+    private static func startWorkers(
+        _ count: Int, _ settings: [String: String], _ environment: [String: String], folder: String, earlier: [ChildNode] = [],
+        _ body: @escaping @Sendable ([ChildNode]) async throws -> Void
+    ) async throws {
+        guard earlier.count < count else { return try await body(earlier) }
+        let metrics = try await freePort()
+        let name = earlier.isEmpty ? "worker" : "worker-\(earlier.count + 1)"
+        var settings = settings
+        settings["SLUICE_METRICS_LISTEN"] = metrics.description
+        settings["SLUICE_WORKER_NAME"] = "bench-\(name)"
+        let own = settings
+        try await ChildNode.with(
+            name, ["worker"], settings: own, environment: environment, folder: folder, isReady: { await ReadinessProbe.isReady(metrics) }
+        ) { node in
+            try await startWorkers(count, own, environment, folder: folder, earlier: earlier + [node], body)
         }
     }
 

@@ -104,7 +104,7 @@ struct CompletionExchange: Sendable {
         } catch { throw error.of(id) }
         requestContext.share?.release()
         guard let earlier else { return run }
-        let repeated = CompletionRun(id: earlier, owner: owner, context: context, channel: requestContext.channel, isRepeated: true)
+        let repeated = CompletionRun(id: earlier, owner: owner, context: context, channel: requestContext.channel)
         do throws(HTTPErrorResponse) { try await repeated.attach() } catch { throw error.of(earlier) }
         return repeated
     }

@@ -11,14 +11,20 @@ package final class TenantLedger: Sendable {
         var total: Int { relayed + submitted }
     }
 
+    private struct State {
+        var counts: [String: Count] = [:]
+        /// The relayed requests of all tenants.
+        var relayed = 0
+    }
+
     let maximum: Int
-    private let counts = NIOLockedValueBox<[String: Count]>([:])
+    private let state = NIOLockedValueBox(State())
     private let gauge = Gauge(label: "sluice_gateway_requests_running")
 
     /// - Parameter maximum: running requests per tenant; 0: no limit.
     package init(maximum: Int) { self.maximum = maximum }
 
-    func count(_ tenant: String) -> Int { counts.withLockedValue { $0[tenant]?.total ?? 0 } }
+    func count(_ tenant: String) -> Int { state.withLockedValue { $0.counts[tenant]?.total ?? 0 } }
 
     func hasRoom(_ tenant: String) -> Bool { maximum == 0 || count(tenant) < maximum }
 
@@ -29,33 +35,29 @@ package final class TenantLedger: Sendable {
     func admitSubmitted(_ tenant: String) -> Bool { admit(tenant, \.submitted) }
 
     /// Counts a relayed request that was admitted before, possibly by another gateway, without checking the limit.
-    func add(_ tenant: String) { change { $0[tenant, default: Count()].relayed += 1 } }
+    func add(_ tenant: String) { change(tenant) { $0.relayed += 1 } }
 
-    func remove(_ tenant: String) { remove(tenant, 1, \.relayed) }
-    func removeSubmitted(_ tenant: String, _ number: Int) { remove(tenant, number, \.submitted) }
+    func remove(_ tenant: String) { change(tenant) { $0.relayed = max(0, $0.relayed - 1) } }
+    func removeSubmitted(_ tenant: String, _ number: Int) { change(tenant) { $0.submitted = max(0, $0.submitted - number) } }
 
     private func admit(_ tenant: String, _ kind: WritableKeyPath<Count, Int>) -> Bool {
-        change { counts in
-            guard maximum == 0 || counts[tenant]?.total ?? 0 < maximum else { return false }
-            counts[tenant, default: Count()][keyPath: kind] += 1
+        change(tenant) { count in
+            guard maximum == 0 || count.total < maximum else { return false }
+            count[keyPath: kind] += 1
             return true
         }
     }
 
-    private func remove(_ tenant: String, _ number: Int, _ kind: WritableKeyPath<Count, Int>) {
-        change { counts in
-            guard var count = counts[tenant] else { return }
-            count[keyPath: kind] = max(0, count[keyPath: kind] - number)
-            counts[tenant] = count.total > 0 ? count : nil
-        }
-    }
-
-    /// Changes the counts under the lock and updates the gauge.
+    /// Changes a tenant's count under the lock and updates the gauge. Takes the same time for any number of tenants.
     @discardableResult
-    private func change<Value: Sendable>(_ body: (inout [String: Count]) -> Value) -> Value {
-        let (value, relayed) = counts.withLockedValue { counts in
-            let value = body(&counts)
-            return (value, counts.values.reduce(0) { $0 + $1.relayed })
+    private func change<Value: Sendable>(_ tenant: String, _ body: (inout Count) -> Value) -> Value {
+        let (value, relayed) = state.withLockedValue { state in
+            var count = state.counts[tenant] ?? Count()
+            let before = count.relayed
+            let value = body(&count)
+            state.relayed += count.relayed - before
+            state.counts[tenant] = count.total > 0 ? count : nil
+            return (value, state.relayed)
         }
         gauge.record(relayed)
         return value

@@ -109,7 +109,7 @@ struct ChatCompletionStream: AnswerEncoder {
         }
         if let interruption {
             out.appendJSONName("sluice")
-            interruption.completionJSON.append(to: &out)
+            interruption.answerJSON.append(to: &out)
         }
         out.append(contentsOf: "}\n\n".utf8)
     }
@@ -181,15 +181,8 @@ struct ChatCompletion: AnswerCollector {
             "choices": [choice], "usage": ending.usage.completionJSON,
         ]
         guard let interruption, var members = completion.object else { return completion.bytes }
-        members["sluice"] = interruption.completionJSON
+        members["sluice"] = interruption.answerJSON
         return JSON.object(members).bytes
-    }
-}
-
-extension Interruption {
-    /// How the job was interrupted; OpenAI has no field for it.
-    fileprivate var completionJSON: JSON {
-        ["interrupted": true, "reason": .string(reason), "phase": .string(phase.rawValue)]
     }
 }
 

@@ -63,18 +63,12 @@ final class CompletionRun: Sendable {
     private let heartbeats: RepeatedTask
     private let state = NIOLockedValueBox(State())
 
-    /// Maximum bytes that the inbox of a repeated request holds: it receives a whole log at once.
-    private static let replayMaximum = 17 << 20
-
-    /// - Parameter isRepeated: whether the job was submitted by an earlier request, which `attach` follows.
-    init(id: JobID, owner: String, context: GatewayContext, channel: any Channel, isRepeated: Bool = false) {
+    init(id: JobID, owner: String, context: GatewayContext, channel: any Channel) {
         self.id = id
         self.owner = owner
         self.context = context
         self.channel = channel
-        let inbox = EventInbox(
-            maximumSize: isRepeated ? Self.replayMaximum : context.settings.outgoingMaximum, tenant: context.unsent.tenant(owner)
-        ) {
+        let inbox = EventInbox(maximumSize: context.settings.outgoingMaximum, tenant: context.unsent.tenant(owner)) {
             GatewayMetrics.cut(channel)
         }
         self.inbox = inbox
@@ -100,7 +94,7 @@ final class CompletionRun: Sendable {
             abandon()
         }
         do {
-            keep(await context.feed.follow(new: id) { [inbox] in inbox.deliver($0) })
+            keep(await context.feed.follow(new: id, pace: { [inbox] in inbox.whenTaken($0) }) { [inbox] in inbox.deliver($0) })
             guard !state.withLockedValue({ $0.isOver }) else {
                 context.completions.remove(id)
                 return nil
@@ -125,6 +119,9 @@ final class CompletionRun: Sendable {
             case .ownerFull:
                 finish()
                 throw HTTPErrorResponse.tooManyWaiting
+            case .quotaExhausted:
+                finish()
+                throw HTTPErrorResponse.quotaExhausted
             }
         } catch is QueueError {
             finish()
@@ -156,7 +153,7 @@ final class CompletionRun: Sendable {
                 finish()
                 throw HTTPErrorResponse.keyExpired
             }
-            keep(try await context.feed.follow(id, after: nil) { [inbox] in inbox.deliver($0) })
+            keep(try await context.feed.follow(id, after: nil, pace: { [inbox] in inbox.whenTaken($0) }) { [inbox] in inbox.deliver($0) })
         } catch let failure as HTTPErrorResponse {
             throw failure
         } catch {

@@ -42,6 +42,8 @@ final class EventInbox: Sendable {
         var isBehind = false
         var isNudged = false
         var reader: CheckedContinuation<Delivery, Never>?
+        /// Called when the reader has taken the events, or takes no more.
+        var waiting: [@Sendable () -> Void] = []
         /// Heartbeats since the reader last called `next()`, counted while it is writing.
         var silentBeats = 0
 
@@ -75,6 +77,7 @@ final class EventInbox: Sendable {
     }
 
     deinit {
+        for body in state.withLockedValue({ $0.waiting }) { body() }
         state.withLockedValue { state in
             state.empty()
             state.takenSize = 0
@@ -92,6 +95,26 @@ final class EventInbox: Sendable {
         let fits = tenant.change(by: counted - state.counted)
         state.counted = counted
         return fits || counted == 0
+    }
+
+    /// Calls `body` once when no events are buffered: at once, or when the reader has taken them or takes no more.
+    func whenTaken(_ body: @escaping @Sendable () -> Void) {
+        let mustWait = state.withLockedValue { state in
+            guard state.end == nil, !state.events.isEmpty else { return false }
+            state.waiting.append(body)
+            return true
+        }
+        if !mustWait { body() }
+    }
+
+    /// Calls those that wait for an empty buffer. Called without the lock after each change that may have emptied it.
+    private func callWaiting() {
+        let waiting = state.withLockedValue { state -> [@Sendable () -> Void] in
+            guard state.events.isEmpty, !state.waiting.isEmpty else { return [] }
+            defer { state.waiting = [] }
+            return state.waiting
+        }
+        for body in waiting { body() }
     }
 
     /// Adds events, or passes them to a waiting reader directly. Events after the end, or while the reader is behind, are dropped.
@@ -125,6 +148,7 @@ final class EventInbox: Sendable {
             state.end = .tooSlow
             return true
         }
+        callWaiting()
         if isOver { onTooSlow() }
     }
 
@@ -145,6 +169,7 @@ final class EventInbox: Sendable {
             count(&state)
             return true
         }
+        callWaiting()
         if isOver { onTooSlow() }
     }
 
@@ -169,6 +194,7 @@ final class EventInbox: Sendable {
             state.empty()
             count(&state)
         }
+        callWaiting()
     }
 
     /// Resets the heartbeat count because the reader wrote something from another source.
@@ -184,6 +210,7 @@ final class EventInbox: Sendable {
             state.reader?.resume(returning: .clientGone)
             state.reader = nil
         }
+        callWaiting()
     }
 
     /// Waits for the next delivery. Only one task may wait at a time. Cancelling it has the effect of `clientGone()`.
@@ -210,22 +237,10 @@ final class EventInbox: Sendable {
                         state.reader = continuation
                     }
                 }
+                callWaiting()
             }
         } onCancel: {
             clientGone()
-        }
-    }
-}
-
-extension LoggedEvent {
-    /// Approximate size in memory, in bytes; only for bounding the buffer.
-    fileprivate var approximateSize: Int {
-        let overhead = 96
-        return switch event {
-        case .text(let text), .reasoning(let text): overhead + text.utf8.count
-        case .audio(let audio): overhead + audio.data.utf8.count
-        case .toolCall(let call): overhead + call.arguments.utf8.count
-        default: overhead
         }
     }
 }

@@ -4,6 +4,7 @@ import Hummingbird
 import JSONCodec
 import JobQueue
 import NIOCore
+import Support
 
 /// An error response, in the form of the API that the request's path belongs to; `json` is OpenAI's:
 /// `{"error":{"message":…,"type":…,"code":…}}`.
@@ -85,6 +86,15 @@ extension HTTPErrorResponse {
     static let keyExpired = HTTPErrorResponse(
         .conflict, code: "idempotency_expired",
         "the answer to the earlier request with this Idempotency-Key is no longer stored; use a new key")
+
+    /// The tenant's tokens of this day are used up. Retry-After: the time until the next day begins, UTC.
+    static var quotaExhausted: HTTPErrorResponse {
+        var failure = HTTPErrorResponse(
+            .tooManyRequests, code: "quota_exhausted", "your tokens of this day are used up; try again tomorrow (UTC)",
+            type: "insufficient_quota")
+        failure.headers[.retryAfter] = String(max(1, 86_400 - WallClock.milliseconds / 1_000 % 86_400))
+        return failure
+    }
 
     static let tooManyRunning = HTTPErrorResponse(
         .tooManyRequests, code: "rate_limited", "too many of your requests are running; try again when one has ended")

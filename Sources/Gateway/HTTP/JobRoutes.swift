@@ -115,6 +115,7 @@ extension GatewayContext {
         case .repeated(let first): return first
         case .full: throw HTTPErrorResponse.queueFull
         case .ownerFull: throw HTTPErrorResponse.tooManyWaiting
+        case .quotaExhausted: throw HTTPErrorResponse.quotaExhausted
         case .conflict, .sessionLost, .sessionUnsaved:
             throw HTTPErrorResponse.keyConflict
         }

@@ -15,7 +15,7 @@ package func makeRouter(
     router.add(middleware: CORSMiddleware(origins: origins))
     router.add(middleware: FailureMiddleware())
     HealthRoutes(readiness: context.readiness, metrics: metrics).add(to: router)
-    let chatPage = WebPage.chat(requiresKey: !context.authenticator.isOpen)
+    let chatPage = WebPage.chat(requiresKey: !context.authenticator.isOpen, recognizes: context.settings.recognizes)
     router.get("/") { _, _ in chatPage.response }
     DashboardRoutes(context: context).add(to: router)
     let api = router.group("v1").add(
@@ -27,6 +27,9 @@ package func makeRouter(
     MessagesRoute(context: context).add(to: api)
     ResponsesRoute(context: context).add(to: api)
     ClientSecretRoute(context: context).add(to: api)
+    let usage = UsageMiddleware(
+        authentication: AuthenticationMiddleware(authenticator: context.authenticator, origins: origins, shares: context.shares))
+    UsageRoutes(context: context).add(to: router.group("v1").add(middleware: usage))
     router.refuseOtherMethods()
     return router
 }

@@ -41,17 +41,16 @@ final class AcceptErrorHandler: ChannelInboundHandler {
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        if let error = error as? IOError {
-            Self.errors.increment()
-            if count == 0 { logger.error("connections cannot be accepted", metadata: ["error": "\(error)"]) }
-            count += 1
-            last = now()
-            switch error.errnoCode {
-            case EMFILE, ENFILE, ENOBUFS, ENOMEM: stopAccepting(context)
-            default: break
-            }
+        Self.errors.increment()
+        if count == 0 { logger.error("connections cannot be accepted", metadata: ["error": "\(error)"]) }
+        count += 1
+        last = now()
+        switch (error as? IOError)?.errnoCode {
+        case EMFILE, ENFILE, ENOBUFS, ENOMEM: stopAccepting(context)
+        default: break
         }
-        context.fireErrorCaught(error)
+        // Not passed on: an error that reaches the end of the pipeline ends the server's sequence of connections. NIO's own handler stops
+        // only errors of system calls.
     }
 
     private func stopAccepting(_ context: ChannelHandlerContext) {

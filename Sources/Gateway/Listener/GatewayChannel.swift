@@ -36,6 +36,9 @@ struct GatewayChannel: ServerChildChannel, HTTPChannelHandler {
     /// Maximum bytes that a connection reads before the event loop turns to the next one. Larger reads from hundreds of connections that
     /// send at full speed would take hundreds of milliseconds.
     static let readSize = 16 << 10
+    /// Bytes of a connection's first reads. Each connection keeps its buffer, which grows when reads fill it; that of an idle WebSocket would
+    /// otherwise be most of its memory.
+    private static let firstReadSize = 1 << 10
 
     let responder: HTTPChannelHandler.Responder
     private let gateway: NIOLoopBound<GatewayState>
@@ -57,7 +60,9 @@ struct GatewayChannel: ServerChildChannel, HTTPChannelHandler {
     func setup(channel: any Channel, logger: Logger) -> EventLoopFuture<Value> {
         channel.eventLoop.makeCompletedFuture {
             try channel.syncOptions?.setOption(.maxMessagesPerRead, value: 1)
-            try channel.syncOptions?.setOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: Self.readSize))
+            try channel.syncOptions?.setOption(
+                .recvAllocator,
+                value: AdaptiveRecvByteBufferAllocator(minimum: Self.firstReadSize, initial: Self.firstReadSize, maximum: Self.readSize))
             let isAdmitted = gateway.value.connections.admit(channel)
             if let certificates {
                 try channel.pipeline.syncOperations.addHandler(NIOSSLServerHandler(context: certificates.context))

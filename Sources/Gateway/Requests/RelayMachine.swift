@@ -14,6 +14,8 @@ struct RelayMachine {
     private let wantsReasoning: Bool
     /// Whether audio is sent to the client.
     private let speaks: Bool
+    /// Whether the closing frame of a finished answer closes the voice although there was none.
+    let closesSilence: Bool
     /// The last event that the client has. Events up to it are added to the answer but not sent. Nil: the client has none.
     private let known: EventID?
 
@@ -30,6 +32,10 @@ struct RelayMachine {
     private var voiceStream: VoiceStream
     /// What the audio speaks.
     var spoken: SpokenText { voiceStream.spoken }
+    /// Whether any audio event was received: there is a speech upstream.
+    private var hasVoice = false
+    /// Whether no further voice is sent, because the request was interrupted.
+    var isSilenced = false
     /// Nil until the terminal event.
     private(set) var ending: EndedRequest.Ending?
     /// What the user said, for a VOICE request; nil until it is recognized.
@@ -39,14 +45,15 @@ struct RelayMachine {
 
     /// - Parameter filter: from `Audio.sampleRate` to the client's sample rate; nil: they are equal.
     init(
-        requestID: String, jobID: JobID, sessionID: String, wantsReasoning: Bool, speaks: Bool, filter: ResamplingFilter? = nil,
-        known: EventID? = nil
+        requestID: String, jobID: JobID, sessionID: String, wantsReasoning: Bool, speaks: Bool, closesSilence: Bool = true,
+        filter: ResamplingFilter? = nil, known: EventID? = nil
     ) {
         self.requestID = requestID
         self.jobID = jobID
         self.sessionID = sessionID
         self.wantsReasoning = wantsReasoning
         self.speaks = speaks
+        self.closesSilence = closesSilence
         self.filter = filter
         voiceStream = VoiceStream(filter)
         self.known = known
@@ -172,9 +179,10 @@ struct RelayMachine {
             }
         case .audio(let audio):
             guard speaks else { return }
+            hasVoice = true
             // Also without a client, because the conversion depends on the audio before.
             let data = voiceStream.receive(audio)
-            if let emit, !data.isEmpty { voice(data, event.id, milliseconds, emit) }
+            if let emit, !data.isEmpty, !isSilenced { voice(data, event.id, milliseconds, emit) }
         case .finished(let reason, let usage):
             ending = .finished
             close(event.id, milliseconds, emit) { out in
@@ -242,7 +250,9 @@ struct RelayMachine {
         guard let emit else { return }
         var out = opened(id, isLast: true)
         out.appendJSONMember("text_stream_seq", -1)
-        if speaks { out.appendJSONMember("voice_stream_seq", -1) }
+        // A worker with a speech upstream closes the voice of every finished answer, so without any audio there is none.
+        let isSilent = ending == .finished && !hasVoice
+        if speaks, closesSilence || !isSilent { out.appendJSONMember("voice_stream_seq", -1) }
         Self.appendEmptyContent(to: &out)
         body(&out)
         finish(&out, milliseconds, emit)

@@ -98,8 +98,13 @@ final class RunningRequest {
     func restart(_ machine: RelayMachine) {
         generation += 1
         isMuted = false
+        let isSilenced = self.machine.isSilenced
         self.machine = machine
+        self.machine.isSilenced = isSilenced
     }
+
+    /// Sends no further voice: the client has interrupted or superseded the request, and audio that is on its way would be heard.
+    func silence() { machine.isSilenced = true }
 
     /// Whether events that were requested for `generation` are still to be relayed.
     func wantsEvents(for generation: Int) -> Bool { state != .over && generation == self.generation }

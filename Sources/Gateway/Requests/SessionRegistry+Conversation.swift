@@ -11,7 +11,10 @@ extension SessionRegistry {
     func admitVoice(_ payload: RequestPayload, in session: Session) throws(ProtocolError) {
         try admit(payload, to: session)
         guard payload.supersedes ?? session.settings.supersedes else { return }
-        for request in session.running { interrupt(request, in: session, reason: InterruptReason.userNewInput) }
+        for request in session.running {
+            request.silence()
+            interrupt(request, in: session, reason: InterruptReason.userNewInput)
+        }
     }
 
     /// Ends a VOICE request that was interrupted while its audio was coming in: nothing was submitted.

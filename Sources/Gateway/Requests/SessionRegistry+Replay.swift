@@ -26,7 +26,8 @@ extension SessionRegistry {
             request.restart(
                 RelayMachine(
                     requestID: request.id, jobID: request.jobID, sessionID: session.id, wantsReasoning: session.settings.wantsReasoning,
-                    speaks: request.speaks, filter: voiceFilter(session, speaks: request.speaks), known: payload.after))
+                    speaks: request.speaks, closesSilence: request.machine.closesSilence,
+                    filter: voiceFilter(session, speaks: request.speaks), known: payload.after))
             // A request that is being submitted has nothing to replay; this only renews its subscription for the new generation.
             replay(request, in: session)
         } else if let ended {
@@ -43,14 +44,14 @@ extension SessionRegistry {
         request.following = nil
         let generation = request.generation
         let isSubmitted = request.state != .submitting
-        let receive = receiver(of: request, in: session)
+        let (receive, pace) = (receiver(of: request, in: session), pace(of: request, in: session))
         session.replays += 1
         context.backgroundTasks.startOnLoop { [self] in
             let start = isSubmitted ? await catchUp(request, in: session, generation) : .live(after: nil)
             var following: Following?
             if case .live(let after) = start {
                 following = await Self.replayRetry.run { () async throws(QueueError) in
-                    try await context.feed.follow(request.jobID, after: after, receive: receive)
+                    try await context.feed.follow(request.jobID, after: after, pace: pace, receive: receive)
                 }
             }
             session.replays -= 1
@@ -98,7 +99,8 @@ extension SessionRegistry {
         guard let socket = session.socket else { return }
         let new = RelayMachine(
             requestID: ended.id, jobID: ended.jobID, sessionID: session.id, wantsReasoning: session.settings.wantsReasoning,
-            speaks: session.settings.requiresSpeech, filter: voiceFilter(session, speaks: session.settings.requiresSpeech), known: after)
+            speaks: session.settings.requiresSpeech, closesSilence: !session.speechIsInherited,
+            filter: voiceFilter(session, speaks: session.settings.requiresSpeech), known: after)
         session.replays += 1
         context.backgroundTasks.startOnLoop { [self] in
             var machine = new

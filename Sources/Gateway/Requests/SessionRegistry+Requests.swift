@@ -17,6 +17,9 @@ extension SessionRegistry {
     private static let ownerFull = ProtocolError(
         .serverBusy, "too many queued requests for this tenant; try again later", detail: "overloaded", retryable: true)
 
+    private static let quotaExhausted = ProtocolError(
+        .rateLimited, "the tokens of this tenant for this day are used up", detail: "quota_exhausted")
+
     private static let overQuota = ProtocolError(
         .rateLimited, "session quota exceeded; end some sessions or try again later", retryable: true)
 
@@ -60,6 +63,7 @@ extension SessionRegistry {
         options.gateway = settings.name
         options.session = (session.epoch, SessionRecord.field(of: payload.id))
         if payload.supersedes ?? session.settings.supersedes {
+            for old in session.running { old.silence() }
             options.supersede = session.running.filter { $0.state == .running }.map(\.jobID)
             for old in session.running where old.state == .submitting {
                 old.delayedInterrupts.append((InterruptReason.userNewInput, { _ in }))
@@ -67,7 +71,7 @@ extension SessionRegistry {
         }
         let machine = RelayMachine(
             requestID: payload.id, jobID: jobID, sessionID: session.id, wantsReasoning: session.settings.wantsReasoning, speaks: speaks,
-            filter: voiceFilter(session, speaks: speaks))
+            closesSilence: payload.update.asksForSpeech || !session.speechIsInherited, filter: voiceFilter(session, speaks: speaks))
         let request = RunningRequest(id: payload.id, jobID: jobID, text: payload.text, speaks: speaks, machine: machine)
         request.traceparent = job.traceparent
         request.restated = continuation.restated
@@ -110,7 +114,8 @@ extension SessionRegistry {
     ) {
         session.add(request)
         // Subscribe before the job is submitted, so that no event is missed.
-        request.following = context.feed.followOnLoop(new: job.id, receive: receiver(of: request, in: session))
+        request.following = context.feed.followOnLoop(
+            new: job.id, pace: pace(of: request, in: session), receive: receiver(of: request, in: session))
         let bytes = bytes + (audio?.count ?? 0)
         session.account.hold(bytes)
         session.account.charge(bytes)
@@ -162,7 +167,7 @@ extension SessionRegistry {
         do {
             if let audio {
                 let stored: Void? = await RetryPolicy.seconds(30).run { () async throws(QueueError) in
-                    try await context.queue.storeAudio(audio, of: job.id)
+                    try await context.queue.storeAudio(audio, of: job)
                 }
                 guard stored != nil else { return Self.busy }
             }
@@ -170,6 +175,7 @@ extension SessionRegistry {
             case .accepted, .repeated, .exists: return nil
             case .full, .conflict: return Self.full
             case .ownerFull: return Self.ownerFull
+            case .quotaExhausted: return Self.quotaExhausted
             case .sessionLost: return Self.lost
             case .sessionUnsaved: return Self.busy
             }
@@ -222,6 +228,11 @@ extension SessionRegistry {
         session.account.charge(session.settingsText.utf8.count)
         do {
             let changed = try payload.update.applied(to: session.settings, maximumSize: settings.sessionMaximum)
+            if payload.update.setsSpeech || !changed.requiresSpeech {
+                session.speechIsInherited = false
+            } else if payload.update.asksForSpeech, !session.settings.requiresSpeech {
+                session.speechIsInherited = true
+            }
             if changed != session.settings {
                 session.settings = changed
                 save(session, .settings)
@@ -260,6 +271,15 @@ extension SessionRegistry {
         return { events in
             let (registry, request, session) = bound.value
             registry.receive(events, of: request, in: session, generation)
+        }
+    }
+
+    /// - Returns: the pace of the request's client, for events that are read from the log.
+    func pace(of request: RunningRequest, in session: Session) -> EventFeed.Pace {
+        let bound = NIOLoopBound((request, session), eventLoop: eventLoop)
+        return { next in
+            let (request, session) = bound.value
+            if !request.isMuted, let socket = session.socket { socket.whenRead(next) } else { next() }
         }
     }
 

@@ -21,6 +21,9 @@ final class Session {
     var settings: SessionSettings { didSet { settingsText = settings.json.text } }
     /// The settings as JSON, serialized once per change.
     private(set) var settingsText: String
+    /// Whether the voice was turned on by a REQUEST and not by REGISTER or `update_session`. Later requests then have a voice where there
+    /// is a speech upstream, and are not told of its end where there is none.
+    var speechIsInherited = false
     var history: ChatHistory
     /// In order of arrival.
     private(set) var running: [RunningRequest] = []

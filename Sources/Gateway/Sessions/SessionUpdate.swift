@@ -15,6 +15,13 @@ struct SessionUpdate: Sendable {
     private var requiresSpeech: Bool?
     private var enablesRetrieval: Bool?
 
+    /// Whether the request itself, and not its `update_session`, turns the voice on.
+    var asksForSpeech: Bool { requiresSpeech == true }
+    /// Whether `update_session` turns the voice on or off.
+    var setsSpeech: Bool {
+        members?.members.contains { ["require_tts", "requireTTS", "requireTts"].contains($0.name) && !$0.value.isNull } ?? false
+    }
+
     var isEmpty: Bool { functions == nil && members == nil && requiresSpeech == nil && enablesRetrieval == nil }
 
     /// Reads the changes of a REQUEST's payload.

@@ -32,7 +32,9 @@ struct WebPage: Sendable {
     /// - Parameters:
     ///   - document: HTML that loads each of the assets with `<link rel="stylesheet" href="name">` or `<script src="name"></script>`; those
     ///     elements are replaced by `<style>` and `<script>` elements with the asset's text.
-    init(document: String, styleSheet: Asset, scripts: [Asset]) {
+    ///   - hasWorklet: whether the scripts start an audio worklet, whose module they make of their own text. Its `blob:` address is known to
+    ///     them only.
+    init(document: String, styleSheet: Asset, scripts: [Asset], hasWorklet: Bool = false) {
         var document = document.replacing(
             #"<link rel="stylesheet" href="\#(styleSheet.name)">"#, with: "<style>\(styleSheet.text)</style>")
         for script in scripts {
@@ -40,7 +42,7 @@ struct WebPage: Sendable {
         }
         self.document = ByteBuffer(string: document)
         policy = [
-            "default-src 'none'", "script-src \(scripts.map(\.sourceExpression).joined(separator: " "))",
+            "default-src 'none'", "script-src \(scripts.map(\.sourceExpression).joined(separator: " "))\(hasWorklet ? " blob:" : "")",
             "style-src \(styleSheet.sourceExpression)", "connect-src 'self'", "img-src data:", "base-uri 'none'", "form-action 'none'",
             "frame-ancestors 'none'",
         ].joined(separator: "; ")
@@ -62,15 +64,19 @@ extension HTTPField.Name {
 
 extension WebPage {
     /// `GET /`: the chat page.
-    /// - Parameter requiresKey: whether the page asks a visitor for an API key before it connects.
-    static func chat(requiresKey: Bool) -> WebPage {
+    /// - Parameters:
+    ///   - requiresKey: whether the page asks a visitor for an API key before it connects.
+    ///   - recognizes: whether the page offers to talk.
+    static func chat(requiresKey: Bool, recognizes: Bool) -> WebPage {
         let document = String(decoding: PackageResources.chat_html, as: UTF8.self)
         return WebPage(
-            document: document.replacing(#"data-requires-key="true""#, with: #"data-requires-key="\#(requiresKey)""#),
+            document: document.replacing(#"data-requires-key="true""#, with: #"data-requires-key="\#(requiresKey)""#)
+                .replacing(#"data-recognizes="true""#, with: #"data-recognizes="\#(recognizes)""#),
             styleSheet: Asset("chat.css", PackageResources.chat_css),
             scripts: [
-                Asset("chat-client.js", PackageResources.chat_client_js), Asset("chat-page.js", PackageResources.chat_page_js),
-            ])
+                Asset("chat-client.js", PackageResources.chat_client_js), Asset("chat-audio.js", PackageResources.chat_audio_js),
+                Asset("chat-voice.js", PackageResources.chat_voice_js), Asset("chat-page.js", PackageResources.chat_page_js),
+            ], hasWorklet: true)
     }
 
     /// `GET /dashboard`: the operator's dashboard. The document holds no facts about the deployment; its script fetches them with the

@@ -43,7 +43,7 @@ extension ClientSocket {
 
     /// The message's `request_id`, for an ERROR; nil when absent or too long.
     private func requestID(_ envelope: Envelope) -> String? {
-        envelope.payload["request_id"]?.string.flatMap { $0.utf8.count <= NameLimit.id ? $0 : nil }
+        envelope.payload.readableRequestID
     }
 
     /// Handles a message of a registered socket.
@@ -184,6 +184,7 @@ extension ClientSocket {
                 let state =
                     answer?.state?.rawValue ?? session.endedRequest(id)?.ending.rawValue
                     ?? (session.request(id) == nil ? "unknown" : "running")
+                if answer?.stored == true { request.silence() }
                 collector.answered(index, state: state, stored: answer?.stored ?? false)
             }
         }

@@ -37,7 +37,7 @@ struct Envelope: Sendable, Equatable {
         }
         guard let object = json.object else { throw .malformed("the message is not a JSON object") }
         let payload = object["payload"]?.object
-        let requestID = payload?["request_id"]?.string.flatMap { $0.utf8.count <= NameLimit.id ? $0 : nil }
+        let requestID = payload?.readableRequestID
         func malformed(_ text: String) -> ProtocolError { .malformed(text, requestID: requestID) }
         guard let type = object["msg_type"]?.string else { throw malformed("\"msg_type\" must be a string") }
         guard object["version"]?.string == Self.version else { throw malformed("\"version\" must be \"\(Self.version)\"") }
@@ -79,4 +79,18 @@ enum EnvelopeWriter {
         close(milliseconds: milliseconds, into: &out)
         return out
     }
+}
+
+extension JSONObject {
+    /// The member `request_id` of a payload.
+    /// - Throws: MALFORMED_PAYLOAD unless it is a string of 1 to `NameLimit.id` bytes.
+    func requestID() throws(ProtocolError) -> String {
+        guard let id = readableRequestID, !id.isEmpty else {
+            throw .malformed("\"request_id\" must be a string of 1 to \(NameLimit.id) bytes")
+        }
+        return id
+    }
+
+    /// The member `request_id` of a payload, for an ERROR; nil when absent or too long.
+    var readableRequestID: String? { self["request_id"]?.string.flatMap { $0.utf8.count <= NameLimit.id ? $0 : nil } }
 }

@@ -51,9 +51,7 @@ struct ResumePayload: Sendable, Equatable {
 
     /// - Throws: MALFORMED_PAYLOAD.
     init(_ payload: JSONObject) throws(ProtocolError) {
-        guard let id = payload["request_id"]?.string, !id.isEmpty, id.utf8.count <= NameLimit.id else {
-            throw .malformed("\"request_id\" must be a string of 1 to \(NameLimit.id) bytes")
-        }
+        let id = try payload.requestID()
         self.id = id
         switch payload.present("last_event_id") {
         case nil, .string(""): after = nil
@@ -72,9 +70,7 @@ struct PlayedPayload: Sendable, Equatable {
 
     /// - Throws: MALFORMED_PAYLOAD.
     init(_ payload: JSONObject) throws(ProtocolError) {
-        guard let id = payload["request_id"]?.string, !id.isEmpty, id.utf8.count <= NameLimit.id else {
-            throw .malformed("\"request_id\" must be a string of 1 to \(NameLimit.id) bytes")
-        }
+        let id = try payload.requestID()
         self.id = id
         do { milliseconds = try (payload["ms"] ?? .null).playedMilliseconds("ms") } catch {
             var error = error

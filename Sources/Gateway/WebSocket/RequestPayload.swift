@@ -25,9 +25,7 @@ struct RequestPayload: Sendable {
     /// - Parameter recognizesSpeech: whether VOICE requests are accepted.
     /// - Throws: MALFORMED_PAYLOAD, UNSUPPORTED_DATA_TYPE.
     init(_ payload: JSONObject, recognizesSpeech: Bool = true) throws(ProtocolError) {
-        guard let id = payload["request_id"]?.string, !id.isEmpty, id.utf8.count <= NameLimit.id else {
-            throw .malformed("\"request_id\" must be a string of 1 to \(NameLimit.id) bytes")
-        }
+        let id = try payload.requestID()
         self.id = id
         guard let type = payload["data_type"]?.string else { throw .malformed("\"data_type\" must be a string", requestID: id) }
         guard type == "TEXT" || type == "VOICE" else {

@@ -12,14 +12,29 @@ package enum WorkerSignal: Sendable {
     /// The cancel channel of a partition is subscribed, for the first time or again: earlier interrupts were not received. They are in the
     /// interrupt keys, which a renewal of leases reads.
     case interruptsSubscribed
-    /// A worker has handed jobs back, or may have done so while the channel was not subscribed.
+    /// A worker has returned jobs to a queue or has left waiting ones to others, or may have done so while the channel was not subscribed.
     case jobsReturned
+    /// An operator has paused or resumed a class, or asks a worker to drain.
+    case operatorCommands
+    /// A holder of this worker was admitted by a limit, or is the next one.
+    case limitChanged(String)
 }
 
 extension ConsumerConnections {
     /// Subscribes to the signals of all partitions. Must be called on the event loop; `receive` runs there, synchronously with the arrival
     /// of the message.
-    package func subscribe(keys: Keys, receive: @escaping @Sendable (WorkerSignal) -> Void) {
+    /// - Parameter worker: the name of this worker.
+    package func subscribe(keys: Keys, worker: String, receive: @escaping @Sendable (WorkerSignal) -> Void) {
+        subscriber.subscribe(keys.limitChanged(of: worker)) { event in
+            // After an interruption the renewals of the limits find out.
+            if case .message(let message) = event { receive(.limitChanged(String(buffer: message))) }
+        }
+        subscriber.subscribe(keys.control) { event in
+            switch event {
+            case .message, .subscribed: receive(.operatorCommands)
+            case .lost: break
+            }
+        }
         for partition in 0..<keys.partitions {
             subscriber.subscribe(keys.cancel(partition: partition)) { event in
                 switch event {

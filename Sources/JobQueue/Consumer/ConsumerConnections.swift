@@ -15,8 +15,8 @@ extension RedisClient {
     }
 }
 
-/// The Redis connections of a worker: one for commands, one for blocking reads, one for subscriptions, and one to
-/// wait for replicas if the settings ask for that.
+/// The Redis connections of a worker: one for commands, one for blocking reads, one for bulk reads of logs, one for subscriptions, and one
+/// to wait for replicas if the settings ask for that.
 ///
 /// All are on one event loop, so a claim's reply and an interrupt that overtakes it are handled on the same thread. Connections reconnect by
 /// themselves and log that once.
@@ -26,6 +26,7 @@ package struct ConsumerConnections: Sendable {
 
     let commands: RedisClient
     let blocking: RedisClient
+    let logs: RedisClient
     let subscriber: RedisSubscriber
     /// Nil when no replicas are waited for.
     let replicas: ReplicaWait?
@@ -35,6 +36,7 @@ package struct ConsumerConnections: Sendable {
         let commands = RedisClient(url: url, settings: settings, eventLoop: eventLoop, name: "commands", logger: logger)
         self.commands = commands
         blocking = RedisClient(url: url, settings: settings, eventLoop: eventLoop, name: "claims", logger: logger)
+        logs = RedisClient(url: url, settings: settings, eventLoop: eventLoop, name: "logs", logger: logger)
         subscriber = RedisSubscriber(url: url, settings: settings, eventLoop: eventLoop, name: "cancel", logger: logger)
         replicas = ReplicaWait(url: url, settings: settings, channel: keys.replicated, commands: commands, logger: logger)
         commands.loadAtConnect(Scripts.ofWorker)
@@ -52,6 +54,7 @@ package struct ConsumerConnections: Sendable {
         await withDiscardingTaskGroup { tasks in
             tasks.addTask { await commands.run() }
             tasks.addTask { await blocking.run() }
+            tasks.addTask { await logs.run() }
             tasks.addTask { await subscriber.run() }
             if let replicas { tasks.addTask { await replicas.run() } }
         }
@@ -61,6 +64,7 @@ package struct ConsumerConnections: Sendable {
     package func shutdown() {
         commands.shutdown()
         blocking.shutdown()
+        logs.shutdown()
         subscriber.shutdown()
         replicas?.shutdown()
     }

@@ -28,20 +28,21 @@ extension JobConsumer {
                 .string(job.owner ?? ""), .string(job.session ?? ""), .string(job.model ?? ""), .integer(job.deadlineMilliseconds ?? 0),
                 .integer(settings.maximumCrashes), .string(job.onCrash.rawValue), .integer(settings.retentionSeconds), .string(Keys.group),
                 .integer(settings.deadMaximum), .bytes(leaseExpired ? entry.job ?? [] : []), .string(job.retryOf ?? ""), .bytes(name),
-                .integer(settings.deadMaximumBytes), .integer(knownAttempt),
+                .integer(settings.deadMaximumBytes), .integer(knownAttempt), .integer(settings.leaseMilliseconds),
             ])
         guard let values = reply.array, let outcome = values.first?.string else {
             throw redis.misfit(reply, to: "the claim script")
         }
         switch outcome {
         case "claimed":
-            guard values.count == 5, let attempt = values[1].integer, Self.counts.contains(attempt), let crashes = values[2].integer,
+            guard values.count == 6, let attempt = values[1].integer, Self.counts.contains(attempt), let crashes = values[2].integer,
                 Self.counts.contains(crashes), let now = values[3].integer, Self.times.contains(now)
             else { throw redis.misfit(reply, to: "the claim script") }
             return .claimed(
                 Claim(
                     job: job, entry: entry, attempt: attempt, crashes: crashes, claimedMilliseconds: now,
-                    earlierUsage: values[4].string.flatMap { try? JSON(parsing: $0) }.flatMap { Usage($0) }, connection: connection))
+                    earlierUsage: values[4].string.flatMap { try? JSON(parsing: $0) }.flatMap { Usage($0) }, connection: connection,
+                    tenant: values[5].string.flatMap { TenantLimits($0) }))
         case "busy": return .busy
         case "ended" where values.count == 2: return .ended(FailureCode(rawValue: values[1].string ?? ""))
         case "ended", "duplicate": return .gone

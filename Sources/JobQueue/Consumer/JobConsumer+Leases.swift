@@ -22,7 +22,9 @@ extension JobConsumer {
     package func validate(_ renewals: [LeaseRenewal]) async throws(QueueError) -> [LeaseReport] {
         guard !renewals.isEmpty else { return [] }
         var scriptKeys: [String] = []
-        var arguments: [RedisArgument] = [.string(Keys.group), .string(worker), .string(token), .string(Self.handedBackOwner)]
+        var arguments: [RedisArgument] = [
+            .string(Keys.group), .string(worker), .string(token), .string(Self.handedBackOwner), .integer(settings.leaseMilliseconds),
+        ]
         for renewal in renewals {
             let partition = renewal.entry.partition
             scriptKeys += [
@@ -33,6 +35,7 @@ extension JobConsumer {
                 .integer(renewal.attempt), .string(renewal.entry.id), .string(renewal.progress.usage?.json.text ?? ""),
                 .string(renewal.progress.upstream ?? ""), .string(JobProgress.text(renewal.progress.dialledMilliseconds)),
                 .string(JobProgress.text(renewal.progress.firstTokenMilliseconds)),
+                .string(renewal.written.description),
             ]
         }
         let reply = try await redis.run(Scripts.renew, keys: scriptKeys, arguments: arguments)

@@ -39,6 +39,7 @@ extension JobConsumer {
             Scripts.restoreEntries, keys: keys.queues(partition: partition),
             arguments: [
                 .string(Keys.group), .string(Self.restoredOwner), .integer(Self.restoreMaximum), .integer(Self.restoreBytes),
+                .integer(settings.leaseMilliseconds),
             ])
         return reply.integer ?? 0
     }
@@ -54,8 +55,8 @@ extension JobConsumer {
                 }
             }
         }
-        // The consumer of handed-back entries belongs to no worker and so never has a heartbeat.
-        idleNames.subtract([worker, Self.handedBackOwner])
+        // The consumers of handed-back and waiting entries belong to no worker and so never have a heartbeat.
+        idleNames.subtract([worker, Self.handedBackOwner, Self.waitingOwner])
         let names = Array(idleNames.sorted().prefix(Self.sweepMaximum))
         guard !names.isEmpty else { return [] }
         var pipeline = RedisPipeline()

@@ -1,17 +1,20 @@
 import Contract
 import NIOCore
 import RedisClient
+import Support
 
 /// The worker's commands on the queue: take, claim, renew, hand back, write output and end jobs.
 ///
 /// Methods are callable from any thread; on `eventLoop` they run without a change of thread. Every asynchronous method throws a `QueueError`
 /// when Redis is unavailable, does not answer within the deadline or sends an unexpected reply. After `connectionLost` and `timeout` it is
-/// unknown whether Redis executed the call. All methods are safe to repeat, with one exception: entries in a lost reply of `take`, `wait` or
-/// `takeOver` are delivered to this consumer and not delivered again; `undelivered` reads them.
+/// unknown whether Redis executed the call. All methods are safe to repeat, with one exception: entries in a lost reply of `take` or `wait`
+/// are delivered to this consumer and not delivered again; `undelivered` reads them.
 package struct JobConsumer: Sendable {
     let redis: RedisClient
     /// A separate connection for blocking reads, so that no other command waits behind them.
     let blocking: RedisClient
+    /// A separate connection for reads of logs.
+    let logs: RedisClient
     /// Nil when no replicas are waited for.
     private let replicas: ReplicaWait?
     package let settings: QueueSettings
@@ -22,6 +25,8 @@ package struct JobConsumer: Sendable {
 
     /// A consumer name that belongs to no worker. It owns the entries that were handed back, so that taking them over counts no crash.
     static let handedBackOwner = "-returned-"
+    /// A consumer name that belongs to no worker. It owns the waiting entries that are sorted by tenant. The scripts use the same name.
+    static let waitingOwner = "-waiting-"
 
     var keys: Keys { settings.keys }
 
@@ -44,14 +49,16 @@ package struct JobConsumer: Sendable {
     ///   - token: see `token`.
     package init(connections: ConsumerConnections, settings: QueueSettings, worker: String, token: String) {
         self.init(
-            redis: connections.commands, blocking: connections.blocking, replicas: connections.replicas, settings: settings, worker: worker,
-            token: token)
+            redis: connections.commands, blocking: connections.blocking, logs: connections.logs, replicas: connections.replicas,
+            settings: settings, worker: worker, token: token)
     }
 
     package init(
-        redis: RedisClient, blocking: RedisClient, replicas: ReplicaWait? = nil, settings: QueueSettings, worker: String, token: String
+        redis: RedisClient, blocking: RedisClient, logs: RedisClient? = nil, replicas: ReplicaWait? = nil, settings: QueueSettings,
+        worker: String, token: String
     ) {
         self.redis = redis
+        self.logs = logs ?? redis
         self.replicas = replicas
         self.blocking = blocking
         self.settings = settings
@@ -84,14 +91,21 @@ package struct JobConsumer: Sendable {
         }
     }
 
-    /// Reads waiting entries of one partition without blocking, in the order of `classes`.
-    /// - Parameter count: the maximum number of entries.
-    package func take(partition: Int, classes: [JobClass], count: Int) async throws(QueueError) -> Taken {
+    /// Reads entries of one partition without blocking: first those with expired leases and returned ones, then waiting ones in the order of
+    /// `classes`, and within a class by tenant.
+    /// - Parameters:
+    ///   - count: the maximum number of entries.
+    ///   - isForced: see `Taken.isIncomplete`.
+    package func take(partition: Int, classes: [JobClass], count: Int, isForced: Bool = false) async throws(QueueError) -> Taken {
         guard count > 0, !classes.isEmpty else { return Taken() }
         let reply = try await redis.run(
             Scripts.take, keys: classes.map { keys.queue($0, partition: partition) },
-            arguments: [.string(Keys.group), .string(worker), .integer(count), .integer(Self.takenBytes)])
-        guard let parts = reply.array, parts.count == 2, let values = parts[0].array, parts[1].array != nil else {
+            arguments: [
+                .string(Keys.group), .string(worker), .integer(count), .integer(Self.takenBytes), .integer(settings.leaseMilliseconds),
+                .string(keys.returned(partition: partition)), .integer(2 * settings.renewalInterval.wholeMilliseconds),
+                .integer(isForced ? 1 : 0),
+            ])
+        guard let parts = reply.array, parts.count == 3, let values = parts[0].array, parts[1].array != nil else {
             throw redis.misfit(reply, to: "the take script")
         }
         func priority(_ number: RESPValue) -> JobClass? {
@@ -99,9 +113,11 @@ package struct JobConsumer: Sendable {
             return classes[number - 1]
         }
         var taken = Taken()
-        for index in stride(from: 0, to: values.count - 2, by: 3) {
+        taken.isIncomplete = parts[2].integer == 1
+        for index in stride(from: 0, to: values.count - 3, by: 4) {
             guard let priority = priority(values[index]), let id = values[index + 1].string else { continue }
-            taken.entries.append(QueueEntry(partition: partition, priority: priority, id: id, job: values[index + 2].bytes?.array))
+            let entry = QueueEntry(partition: partition, priority: priority, id: id, job: values[index + 2].bytes?.array)
+            if values[index + 3].integer == 1 { taken.expired.append(entry) } else { taken.entries.append(entry) }
         }
         for (number, message) in parts[1].pairs {
             guard let priority = priority(number) else { continue }
@@ -116,11 +132,20 @@ package struct JobConsumer: Sendable {
 
     /// The result of one `take`.
     package struct Taken: Sendable {
+        /// Waiting entries.
         package var entries: [QueueEntry] = []
+        /// Entries whose lease has expired, or that were returned to their queue.
+        package var expired: [QueueEntry] = []
+        /// The script has reached a limit of work before it found out which entries are next; the call is to be repeated. A forced call does
+        /// not sort all undelivered entries first.
+        package var isIncomplete = false
         /// Queues that could not be read.
         package var faults: [(priority: JobClass, error: RedisError)] = []
 
         package init() {}
+
+        package var isEmpty: Bool { entries.isEmpty && expired.isEmpty }
+        package var count: Int { entries.count + expired.count }
     }
 
     /// Blocks until a job is submitted to any partition. Returns at most one entry per queue, or none after `milliseconds`.
@@ -163,22 +188,6 @@ package struct JobConsumer: Sendable {
         ])
         let entries = reply.array?.first?.array?.last?.array ?? []
         return entries.compactMap { Self.entry($0, partition: partition, priority: priority) }
-    }
-
-    /// Takes over entries whose lease has expired: one step of a scan through a queue's pending entries.
-    /// - Parameter cursor: `0-0` for the first step; the returned cursor is `0-0` after the last step.
-    package func takeOver(partition: Int, priority: JobClass, cursor: String, count: Int) async throws(QueueError) -> (
-        cursor: String, entries: [QueueEntry]
-    ) {
-        let reply = try await redis.send([
-            "XAUTOCLAIM", .string(keys.queue(priority, partition: partition)), .string(Keys.group), .string(worker),
-            .integer(settings.leaseMilliseconds),
-            .string(cursor), "COUNT", .integer(count),
-        ])
-        guard let values = reply.array, values.count >= 2, let next = values[0].string else {
-            throw redis.misfit(reply, to: "XAUTOCLAIM")
-        }
-        return (next, (values[1].array ?? []).compactMap { Self.entry($0, partition: partition, priority: priority) })
     }
 
     /// Decodes one stream entry: `[id, [field, value, …]]`; nil for another shape.

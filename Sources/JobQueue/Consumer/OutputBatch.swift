@@ -137,6 +137,6 @@ extension JobConsumer {
 
     /// The events that earlier attempts of a job have written, in order.
     package func log(of id: JobID) async throws(QueueError) -> [LoggedEvent] {
-        try await JobProducer(redis: redis, settings: settings).log(id, after: nil)
+        try await JobProducer(redis: redis, logs: logs, settings: settings).log(id, after: nil)
     }
 }

@@ -1,5 +1,6 @@
 import Contract
 import JSONCodec
+import NIOCore
 import RedisClient
 
 /// Builds the commands that write a job's output and its terminal event. A value type, usable on any thread.
@@ -12,6 +13,8 @@ package struct OutputCommands: Sendable {
     package let interruptKey: String
     package let queueKey: String
     package let deadKey: String
+    private let addHead: CommandHead
+    private let publishHead: CommandHead
 
     package init(_ id: JobID, entry: QueueEntry, keys: Keys) {
         recordKey = keys.record(id)
@@ -20,34 +23,33 @@ package struct OutputCommands: Sendable {
         interruptKey = keys.interrupt(id)
         queueKey = keys.queue(entry.priority, partition: entry.partition)
         deadKey = keys.dead(partition: entry.partition)
+        // The claim created the log. After FLUSHALL it must not be recreated without its first events, its record and its expiry.
+        addHead = CommandHead("XADD", logKey, "NOMKSTREAM", further: 3)
+        publishHead = CommandHead("PUBLISH", outChannel, further: 1)
     }
 
     /// Appends one XADD per event and one PUBLISH for all of them.
     /// - Parameter events: ids and JSON of the events.
     /// - Returns: the number of commands, and so of replies: the XADDs (null when the log is missing), then the PUBLISH.
     package func append(_ events: [(id: EventID, json: [UInt8])], to pipeline: inout RedisPipeline) -> Int {
+        // The brackets, and a comma after each event but the last.
+        var size = 1
         for event in events {
-            pipeline.begin(arguments: 6)
-            pipeline.argument("XADD")
-            pipeline.argument(logKey)
-            // The claim created the log. After FLUSHALL it must not be recreated without its first events, its record and its expiry.
-            pipeline.argument("NOMKSTREAM")
+            pipeline.begin(addHead)
             pipeline.argument(event.id.description)
             pipeline.argument("e")
             pipeline.argument(event.json)
+            size += event.json.count + 1
         }
-        var message: [UInt8] = []
-        message.reserveCapacity(events.reduce(2) { $0 + $1.json.count + 1 })
-        message.append(UInt8(ascii: "["))
-        for (index, event) in events.enumerated() {
-            if index > 0 { message.append(UInt8(ascii: ",")) }
-            message.append(contentsOf: event.json)
+        pipeline.begin(publishHead)
+        pipeline.argument(bytes: max(2, size)) { buffer in
+            buffer.writeInteger(UInt8(ascii: "["))
+            for (index, event) in events.enumerated() {
+                if index > 0 { buffer.writeInteger(UInt8(ascii: ",")) }
+                buffer.writeBytes(event.json)
+            }
+            buffer.writeInteger(UInt8(ascii: "]"))
         }
-        message.append(UInt8(ascii: "]"))
-        pipeline.begin(arguments: 3)
-        pipeline.argument("PUBLISH")
-        pipeline.argument(outChannel)
-        pipeline.argument(message)
         return events.count + 1
     }
 

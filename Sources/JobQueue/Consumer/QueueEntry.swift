@@ -49,9 +49,12 @@ package struct Claim: Sendable, Equatable {
     package let earlierUsage: Usage?
     /// The number of the connection to Redis on which the job was claimed, or of an earlier one; see `JobConsumer.connections`.
     package let connection: Int
+    /// The settings of the job's owner; nil when there are none.
+    package let tenant: TenantLimits?
 
     package init(
-        job: Job, entry: QueueEntry, attempt: Int, crashes: Int, claimedMilliseconds: Int, earlierUsage: Usage?, connection: Int = 0
+        job: Job, entry: QueueEntry, attempt: Int, crashes: Int, claimedMilliseconds: Int, earlierUsage: Usage?, connection: Int = 0,
+        tenant: TenantLimits? = nil
     ) {
         self.job = job
         self.entry = entry
@@ -60,6 +63,7 @@ package struct Claim: Sendable, Equatable {
         self.claimedMilliseconds = claimedMilliseconds
         self.earlierUsage = earlierUsage
         self.connection = connection
+        self.tenant = tenant
     }
 }
 

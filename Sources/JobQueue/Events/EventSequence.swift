@@ -12,9 +12,10 @@ struct EventSequence {
         case fill(after: EventID?)
     }
 
-    /// Maximum number of live events held while the log is read. Further ones are dropped; they are in the log, and the next gap reveals
-    /// that they are missing.
+    /// Maximum number of live events held while the log is read, and their maximum size in bytes. Beyond it they are dropped, and the log is
+    /// read again.
     static let heldMaximum = 1_000
+    static let heldMaximumBytes = 256 << 10
 
     private(set) var last: EventID?
     private(set) var ended = false
@@ -22,6 +23,9 @@ struct EventSequence {
     /// Whether the held events do not continue the log as it was read, so that the log must be read again.
     private(set) var hasGap = false
     private var held: [LoggedEvent] = []
+    private var heldBytes = 0
+    /// Whether live events were dropped since the read of the log began.
+    private var hasDropped = false
     /// The last delivered event; nil when nothing was delivered here.
     private(set) var shown: LoggedEvent?
     /// Whether the log must be compared with `shown` before more is delivered: Redis may have come back with older data, in which another worker
@@ -35,11 +39,11 @@ struct EventSequence {
         guard !ended else { return .deliver([]) }
         if mustCompare, !filling {
             filling = true
-            held = []
+            releaseHeld()
             return .fill(after: last)
         }
         if filling {
-            if events.count <= Self.heldMaximum - held.count { held += events }
+            hold(events)
             return .deliver([])
         }
         // Fast path, the common case: all events continue the sequence.
@@ -59,10 +63,28 @@ struct EventSequence {
             zip(fresh, fresh.dropFirst()).allSatisfy({ $1.id == $0.id.next })
         else {
             filling = true
-            held = fresh.count <= Self.heldMaximum ? fresh : []
+            hold(fresh)
             return .fill(after: last)
         }
         return .deliver(accept(fresh))
+    }
+
+    /// Keeps live events until the log is read, or drops them when they are too many.
+    private mutating func hold(_ events: [LoggedEvent]) {
+        guard !hasDropped else { return }
+        heldBytes += events.reduce(0) { $0 + $1.approximateSize }
+        if events.count <= Self.heldMaximum - held.count, heldBytes <= Self.heldMaximumBytes {
+            held += events
+        } else {
+            releaseHeld()
+            hasDropped = true
+        }
+    }
+
+    private mutating func releaseHeld() {
+        held = []
+        heldBytes = 0
+        hasDropped = false
     }
 
     /// Arranges that the next read of the log begins with a comparison.
@@ -112,9 +134,9 @@ struct EventSequence {
     mutating func filled(_ events: [LoggedEvent]) -> [LoggedEvent] {
         var delivered = filledInPart(events)
         let waiting = held
-        held = []
         filling = false
-        hasGap = false
+        hasGap = hasDropped && !ended
+        releaseHeld()
         for event in waiting where !ended && last.map({ event.id > $0 }) ?? true {
             guard event.id == (last?.next ?? EventID(attempt: 1, sequence: 0)) else {
                 // The log was read before this event was written. Later held events must not pass either: an event of an older attempt
@@ -130,7 +152,7 @@ struct EventSequence {
     /// Ends a failed read of the log; the next check retries.
     mutating func fillFailed() {
         filling = false
-        held = []
+        releaseHeld()
     }
 
     /// Ends the sequence of a job whose log and record are missing.
@@ -138,7 +160,7 @@ struct EventSequence {
     mutating func lost() -> [LoggedEvent] {
         guard !ended else { return [] }
         ended = true
-        held = []
+        releaseHeld()
         let id = last?.nextAttempt ?? EventID(attempt: 1, sequence: 0)
         last = id
         let failure = Failure(.internal, "Redis lost the job; send it again")
@@ -152,7 +174,7 @@ struct EventSequence {
         guard !ended, let last, event.id < last, event.event.isTerminal else { return [] }
         if shown != nil, case .finished = event.event { return lost() }
         ended = true
-        held = []
+        releaseHeld()
         self.last = event.id
         return [event]
     }

@@ -27,7 +27,7 @@ extension JobProducer {
     ///   - after: the entry id after which to start, `LogPage.end` or an event's id; nil to start from the beginning.
     ///   - size: bytes of entries as stored in Redis.
     package func logPage(_ id: JobID, after: String?, size: Int) async throws(RedisError) -> LogPage {
-        let answer = try await redis.run(
+        let answer = try await logs.run(
             Scripts.logPage, keys: [keys.log(id)], arguments: [.string(after.map { "(" + $0 } ?? "-"), .integer(size)])
         guard let parts = answer.array, parts.count == 2, let entries = parts[0].array else {
             throw RedisError(.protocolViolation, "unexpected reply from the log_page script")

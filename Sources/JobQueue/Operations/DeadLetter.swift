@@ -37,6 +37,8 @@ package enum DeadLetterRefusal: Error, Sendable, Equatable {
     case queueFull(JobClass)
     /// The owner's waiting jobs have reached the owner's limit.
     case ownerFull
+    /// The owner's tokens of this day are used up.
+    case quotaExhausted
     /// The letter was retried before with a different job.
     case conflict
 }
@@ -97,6 +99,7 @@ extension JobProducer {
         case .repeated(let earlier): id = earlier
         case .full: throw DeadLetterRefusal.queueFull(job.priority)
         case .ownerFull: throw DeadLetterRefusal.ownerFull
+        case .quotaExhausted: throw DeadLetterRefusal.quotaExhausted
         case .conflict, .exists, .sessionLost, .sessionUnsaved: throw DeadLetterRefusal.conflict
         }
         _ = try await removeDeadLetters([letter])

@@ -82,19 +82,22 @@ extension DeploymentSnapshot {
         for index in queues.indices {
             let length = (replies[index * 3].integer ?? 0).boundedCount
             let group = (replies[index * 3 + 1].array ?? []).map(\.fields).first { $0["name"] == Keys.group }
-            let running = Self.running(replies[index * 3 + 2])
+            let (running, sorted) = Self.pending(replies[index * 3 + 2])
             queues[index].running = queues[index].running.saturatingAdding(running).boundedCount
             queues[index].waiting = queues[index].waiting.saturatingAdding(max(0, length - running)).boundedCount
             // Without a group no entry was delivered. Redis omits the lag after deletions in the middle of the stream; it is unknown then.
             if let sum = queues[index].lag, let lag = group == nil ? length : group?["lag"].flatMap({ Int($0)?.boundedCount }) {
-                queues[index].lag = sum.saturatingAdding(lag).boundedCount
+                queues[index].lag = sum.saturatingAdding(min(lag + sorted, max(0, length - running))).boundedCount
             } else {
                 queues[index].lag = nil
             }
             guard length > running else { continue }
             let after = group?["last-delivered-id"].map { "(\($0)" } ?? "-"
             let key = queue.keys.queue(queues[index].priority, partition: partition)
-            let next = try await queue.redis.send("XRANGE", .string(key), .string(after), "+", "COUNT", 1)
+            let next = try await queue.redis.send(
+                sorted > 0
+                    ? ["XPENDING", .string(key), .string(Keys.group), "-", "+", 1, .string(JobConsumer.waitingOwner)]
+                    : ["XRANGE", .string(key), .string(after), "+", "COUNT", 1])
             if let id = next.array?.first?.array?.first?.string,
                 let submitted = id.split(separator: "-").first.flatMap({ Int($0)?.boundedCount })
             {
@@ -105,11 +108,16 @@ extension DeploymentSnapshot {
         dead = dead.saturatingAdding((replies.last?.integer ?? 0).boundedCount).boundedCount
     }
 
-    /// The number of pending entries without those that were handed back, which are waiting again.
-    private static func running(_ summary: RESPValue) -> Int {
-        guard let parts = summary.array, parts.count == 4, let total = parts[0].integer else { return 0 }
-        let returned = (parts[3].array ?? []).first { $0.array?.first?.string == JobConsumer.handedBackOwner }
-        return max(0, total.boundedCount - (returned?.array?.last?.integer ?? 0).boundedCount)
+    /// The number of pending entries that workers have, without those that were handed back, which are waiting again; and the number of
+    /// waiting entries that are sorted by tenant, which are pending entries of no worker.
+    private static func pending(_ summary: RESPValue) -> (running: Int, sorted: Int) {
+        guard let parts = summary.array, parts.count == 4, let total = parts[0].integer else { return (0, 0) }
+        func count(_ consumer: String) -> Int {
+            let found = (parts[3].array ?? []).first { $0.array?.first?.string == consumer }
+            return (found?.array?.last?.integer ?? 0).boundedCount
+        }
+        let sorted = count(JobConsumer.waitingOwner)
+        return (max(0, total.boundedCount - count(JobConsumer.handedBackOwner) - sorted), sorted)
     }
 }
 

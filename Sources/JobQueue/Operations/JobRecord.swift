@@ -16,7 +16,7 @@ package struct JobRecord: Sendable, Equatable {
     init?(_ reply: RESPValue) {
         var fields = reply.fields
         // Internal to the queue: the process that owns the job, and the entry's location.
-        for name in ["token", "entry"] { fields[name] = nil }
+        for name in ["token", "entry", "usage_to", "unlisted_ms"] { fields[name] = nil }
         if fields["state"] == nil { return nil }
         self.init(fields: fields)
     }
@@ -26,5 +26,10 @@ package struct JobRecord: Sendable, Equatable {
     package var attempt: Int { count("attempt") ?? 0 }
     /// A number of the record in `0...Int.maximumExact`; nil when there is none.
     package func count(_ name: String) -> Int? { fields[name].flatMap { Int($0)?.boundedCount } }
-    package var usage: Usage? { fields["usage"].flatMap { try? JSON(parsing: $0) }.flatMap { Usage($0) } }
+    /// The usage, with the field `billing` of an interrupted job.
+    package var usage: Usage? {
+        var usage = fields["usage"].flatMap { try? JSON(parsing: $0) }.flatMap { Usage($0) }
+        if let billing = fields["billing"].flatMap({ Usage.Billing(rawValue: $0) }) { usage?.billing = billing }
+        return usage
+    }
 }

@@ -22,8 +22,8 @@ package struct JobStory: Sendable {
         var members = JSONObject()
         members["id"] = .string(id)
         for (name, value) in record.fields.sorted(by: { $0.key < $1.key }) {
-            if name == "usage", let usage = try? JSON(parsing: value) {
-                members[name] = usage
+            if name == "usage", let json = try? JSON(parsing: value) {
+                members[name] = record.fields["billing"] == nil ? json : record.usage?.json ?? json
             } else if name.hasSuffix("_ms") || name == "attempt" || name == "crashes", let number = Int(value) {
                 members[name] = .integer(number)
             } else {
@@ -92,6 +92,7 @@ package struct JobStory: Sendable {
 
     package static func text(_ usage: Usage) -> String {
         "\(usage.promptTokens) + \(usage.completionTokens) tokens\(usage.estimated ? " (estimated)" : "")"
+            + (usage.billing == .continues ? ", the upstream goes on billing" : "")
     }
 }
 

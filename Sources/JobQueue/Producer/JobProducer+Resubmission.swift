@@ -18,7 +18,7 @@ extension JobProducer {
             let answer = await retry.run { () async throws(QueueError) in try await submit(job, options: options) }
             switch answer {
             case .accepted, .exists, .repeated: break
-            case .full, .ownerFull, .conflict, .sessionLost, .sessionUnsaved, nil:
+            case .full, .ownerFull, .quotaExhausted, .conflict, .sessionLost, .sessionUnsaved, nil:
                 if options.idempotency == nil { ifUnknown() }
             }
             guard let answer else { throw error }

@@ -2,6 +2,7 @@ import Contract
 import JSONCodec
 import NIOCore
 import RedisClient
+import Support
 
 /// Options of a submission.
 package struct SubmitOptions: Sendable {
@@ -28,6 +29,8 @@ package enum Submission: Sendable, Equatable {
     case full
     /// Refused: the owner's jobs have reached the owner's limit of jobs or bytes.
     case ownerFull
+    /// Refused: the owner's tokens of this day are used up.
+    case quotaExhausted
     /// The idempotency key was used with the same body for this job. Nothing new was submitted.
     case repeated(JobID)
     /// The idempotency key was used with another body.
@@ -68,10 +71,13 @@ package struct JobProducer: Sendable {
     private static let turnTimeout = Duration.seconds(10)
 
     let redis: RedisClient
+    /// Reads logs, so that no other command waits behind their pages.
+    let logs: RedisClient
     package let settings: QueueSettings
     /// Waits for replicas after submissions and interrupts; nil for none.
     let replicas: ReplicaWait?
     /// Turns of the owners' larger submissions.
+    private let quotas = TenantQuotas()
     package let submissionTurns = OwnerTurns(maximum: submittedBytes)
     /// Turns of the owners' reads of log pages.
     package let pageTurns = OwnerTurns(maximum: pageBytes)
@@ -82,8 +88,10 @@ package struct JobProducer: Sendable {
     /// Runs tasks on the event loop of the connection, so that a reply resumes them without a change of thread.
     package var executor: any TaskExecutor { redis.executor }
 
-    package init(redis: RedisClient, settings: QueueSettings, replicas: ReplicaWait? = nil) {
+    /// - Parameter logs: a connection for the reads of logs; nil: the one for commands.
+    package init(redis: RedisClient, logs: RedisClient? = nil, settings: QueueSettings, replicas: ReplicaWait? = nil) {
         self.redis = redis
+        self.logs = logs ?? redis
         self.replicas = replicas
         self.settings = settings
     }
@@ -104,6 +112,12 @@ package struct JobProducer: Sendable {
         return try await submit(job, body, options: options)
     }
 
+    /// Tokens that an owner with a daily limit has used today in other partitions than the one of the job; the script adds those of its own.
+    private func tokensElsewhere(of owner: String, partition: Int) async throws(RedisError) -> Int {
+        guard keys.partitions > 1, quotas.contains(owner) else { return 0 }
+        return try await tokens(of: owner, day: WallClock.milliseconds / 86_400_000, except: partition)
+    }
+
     private func submit(_ job: Job, _ body: [UInt8], options: SubmitOptions) async throws(RedisError) -> Submission {
         let id = job.id
         let partition = keys.partition(of: id.rawValue)
@@ -119,6 +133,7 @@ package struct JobProducer: Sendable {
             .integer(settings.ownerQueueMaximum), .integer(options.endsWithGateway ? 1 : 0),
             .string(options.session.map { String($0.epoch) } ?? ""), .string(options.session?.field ?? ""),
             .integer(settings.queueMaximumBytes), .integer(settings.ownerQueueMaximumBytes),
+            .integer(try await tokensElsewhere(of: owner, partition: partition)),
         ]
         for old in options.supersede {
             scriptKeys += [keys.record(old), keys.log(old), keys.out(old), keys.interrupt(old)]
@@ -127,8 +142,12 @@ package struct JobProducer: Sendable {
         let answer = try await redis.run(Scripts.submit, keys: scriptKeys, arguments: arguments)
         switch answer.array?.first?.string {
         case "accepted":
+            if answer.array?.last?.integer ?? 0 > 0 { quotas.insert(owner) }
             await replicas?.wait()
             return .accepted
+        case "quota":
+            quotas.insert(owner)
+            return .quotaExhausted
         case "full": return .full
         case "owner_full": return .ownerFull
         case "conflict": return .conflict
@@ -145,10 +164,15 @@ package struct JobProducer: Sendable {
         }
     }
 
-    /// Stores the audio of a job's user message, before the job is submitted. It is deleted at the job's end.
-    /// - Parameter seconds: its expiry, for a job that is never submitted.
-    package func storeAudio(_ audio: [UInt8], of id: JobID, seconds: Int = 600) async throws(QueueError) {
-        _ = try await redis.send("SET", .string(keys.audio(id)), .bytes(audio), "EX", .integer(seconds))
+    /// Stores the audio of a job's user message, before the job is submitted. It is deleted at the job's end, and expires at the job's
+    /// deadline, or after 10 minutes when it has none.
+    package func storeAudio(_ audio: [UInt8], of job: Job) async throws(QueueError) {
+        let key = keys.audio(job.id)
+        if let deadline = job.deadlineMilliseconds {
+            _ = try await redis.send("SET", .string(key), .bytes(audio), "PXAT", .integer(deadline))
+        } else {
+            _ = try await redis.send("SET", .string(key), .bytes(audio), "EX", "600")
+        }
     }
 
     /// Deletes the audio of a job that was refused.

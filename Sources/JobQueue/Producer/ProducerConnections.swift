@@ -3,8 +3,8 @@ import Logging
 import NIOCore
 import RedisClient
 
-/// The Redis connections of a gateway: one for commands and one for subscriptions, and one to wait for replicas if the settings ask
-/// for that.
+/// The Redis connections of a gateway: one for commands, one for bulk reads of logs, one for subscriptions, and one to wait for replicas if
+/// the settings ask for that.
 ///
 /// All are on one event loop, so that events and replies are handled on the thread of the clients' sockets. They reconnect by themselves.
 package struct ProducerConnections: Sendable {
@@ -21,10 +21,11 @@ package struct ProducerConnections: Sendable {
     package init(url: ServerURL, settings: ServerSettings, queue: QueueSettings, eventLoop: any EventLoop, logger: Logger) {
         let commands = RedisClient(url: url, settings: settings, eventLoop: eventLoop, name: "commands", logger: logger)
         commands.loadAtConnect(Scripts.ofGateway)
+        let logs = RedisClient(url: url, settings: settings, eventLoop: eventLoop, name: "logs", logger: logger)
         subscriber = RedisSubscriber(url: url, settings: settings, eventLoop: eventLoop, name: "events", logger: logger)
         let replicas = ReplicaWait(url: url, settings: settings, channel: queue.keys.replicated, commands: commands, logger: logger)
         self.replicas = replicas
-        producer = JobProducer(redis: commands, settings: queue, replicas: replicas)
+        producer = JobProducer(redis: commands, logs: logs, settings: queue, replicas: replicas)
         feed = EventFeed(queue: producer, subscriber: subscriber, eventLoop: eventLoop, logger: logger)
     }
 
@@ -37,14 +38,16 @@ package struct ProducerConnections: Sendable {
     /// Keeps the connections open until `shutdown` is called or the task is cancelled.
     package func run() async {
         async let commands: Void = producer.redis.run()
+        async let logs: Void = producer.logs.run()
         async let subscriptions: Void = subscriber.run()
         async let replication: Void? = replicas?.run()
-        _ = await (commands, subscriptions, replication)
+        _ = await (commands, logs, subscriptions, replication)
     }
 
     /// Closes the connections. Later commands fail.
     package func shutdown() {
         producer.redis.shutdown()
+        producer.logs.shutdown()
         subscriber.shutdown()
         replicas?.shutdown()
     }

@@ -77,11 +77,10 @@ package struct ResponseStore: Sendable {
         return response?.owner == owner ? response : nil
     }
 
-    /// Keeps a response that another one continues as long as a new one.
-    package func touch(_ id: JobID) async throws(QueueError) {
-        var pipeline = RedisPipeline()
-        for key in [keys.response(id), keys.record(id), keys.log(id)] { pipeline.append("EXPIRE", .string(key), .integer(ttlSeconds)) }
-        for reply in try await redis.send(pipeline) { _ = try reply.orThrow() }
+    /// Keeps a response that another one continues at least as long as a new one.
+    package func touch(_ id: JobID, owner: String) async throws(QueueError) {
+        _ = try await redis.run(
+            Scripts.responseTouch, keys: scriptKeys(id, owner: owner) + [keys.record(id), keys.log(id)], arguments: [.integer(ttlSeconds)])
     }
 
     /// Deletes a response. Its job's record and log are kept for the retention of other jobs.

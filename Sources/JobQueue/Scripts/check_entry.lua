@@ -21,7 +21,8 @@ if found[1] == 'running' then
     if tonumber(now_ms()) - unlisted <= tonumber(ARGV[1]) then return 0 end
 end
 conclude_failed(KEYS[1], KEYS[2], KEYS[3], KEYS[4], 'internal', 'the queue entry of the job was deleted in Redis; send the job again', true, ARGV[2])
-redis.call('HDEL', KEYS[1], 'token', 'entry')
 waits_no_more(KEYS[1], found[3], queue)
+unsort(queue, found[3], entry)
+redis.pcall('ZREM', leases_of(queue), entry)
 release_bytes(queue, entry)
 return 1

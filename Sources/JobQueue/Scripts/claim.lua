@@ -2,8 +2,8 @@
 -- KEYS  1 record  2 log  3 output channel  4 interrupt key  5 queue  6 dead letters
 -- ARGV  1 worker  2 token of the worker's process  3 entry id  4 class  5 '1': the entry's lease expired  6 owner  7 session  8 model  9 deadline ms (0: none)
 --       10 maximum of crashes  11 on_crash  12 retention s  13 group  14 dead letters kept  15 job JSON (only with 5)  16 retry_of  17 worker as a JSON string
---       18 bytes of dead letters kept  19 newest attempt that this process knows of (0: none)
--- Returns {'claimed', attempt, crashes, now ms, usage of earlier attempts or ''}, {'ended'} (the job had already ended), {'ended', 'interrupted' or a failure code}
+--       18 bytes of dead letters kept  19 newest attempt that this process knows of (0: none)  20 lease ms
+-- Returns {'claimed', attempt, crashes, now ms, usage of earlier attempts or '', settings of the owner, see tenant_of}, {'ended'} (the job had already ended), {'ended', 'interrupted' or a failure code}
 -- (this call ended the job), {'duplicate'} (another entry holds the job) or {'busy'} (another worker holds the lease, or this process runs the job or has ended it: its next
 -- renewal decides). Except for 'claimed' and 'busy' the entry is
 -- deleted.
@@ -31,7 +31,8 @@ if is_own and intact and redis.call('EXISTS', interrupt_key) == 0 then
     -- given out twice.
     local last = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)
     if last[1] and last[1][1] == found[2] .. '-0' then
-        return {'claimed', whole(found[2]), whole(found[5]), now_ms(), found[6] or ''}
+        set_lease(queue, ARGV[3], string.format('%.0f', now_ms() + ARGV[20]))
+        return {'claimed', whole(found[2]), whole(found[5]), now_ms(), found[6] or '', tenant_of(queue, ARGV[6])}
     end
 end
 if state == 'running' and not is_own and ARGV[5] ~= '1' then return {'busy'} end
@@ -72,11 +73,19 @@ if tonumber(ARGV[9]) > 0 and tonumber(now) > tonumber(ARGV[9]) then
     drop(queue, ARGV[13], ARGV[3])
     return {'ended', 'deadline_exceeded'}
 end
+local tenant = tenant_of(queue, ARGV[6])
+local daily = tonumber(string.match(tenant, '(%d+)$') or '') or 0
+if daily > 0 and whole(found[2]) == 0 and tokens_today(record, ARGV[6]) >= daily then
+    write_record()
+    conclude_failed(record, log, out, interrupt_key, 'quota_exhausted', 'the tokens of the tenant for this day are used up', false, ARGV[12])
+    waits_no_more(record, ARGV[6], queue)
+    drop(queue, ARGV[13], ARGV[3])
+    return {'ended', 'quota_exhausted'}
+end
 local crashes = whole(found[5])
 if state == 'running' and not is_own then
     crashes = crashes + 1
     set_field('crashes', crashes)
-    set_field('usage', usage_after_loss(found[6], log))
     if ARGV[11] == 'fail' or crashes >= tonumber(ARGV[10]) then
         local message = 'worker ' .. (found[7] or '?') .. ' was lost while it ran the job (' .. crashes .. ' workers lost in total)'
         write_record()
@@ -93,8 +102,9 @@ set_field('worker', ARGV[1])
 set_field('token', ARGV[2])
 if not found[8] then set_field('claimed_ms', now) end
 write_record()
+set_lease(queue, ARGV[3], string.format('%.0f', now + ARGV[20]))
 waits_no_more(record, ARGV[6], queue)
 local event = '{"id":"' .. attempt .. '-0","type":"started","worker":' .. ARGV[17] .. ',"attempt":' .. attempt .. '}'
 redis.call('XADD', log, attempt .. '-0', 'e', event)
 redis.call('PUBLISH', out, '[' .. event .. ']')
-return {'claimed', attempt, crashes, now, found[6] or ''}
+return {'claimed', attempt, crashes, now, found[6] or '', tenant}

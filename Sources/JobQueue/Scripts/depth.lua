@@ -20,10 +20,21 @@ for index = 1, #KEYS - 1 do
             if facts['name'] == ARGV[1] then pending, lag, after = facts['pending'], facts['lag'], '(' .. facts['last-delivered-id'] end
         end
     end
+    -- Waiting entries that are sorted by tenant are pending ones of a consumer that belongs to no worker.
+    local sorted, first_sorted = 0, nil
+    if pending > 0 then
+        local summary = redis.call('XPENDING', queue, ARGV[1])
+        for _, consumer in ipairs(summary[4] or {}) do
+            if consumer[1] == WAITING_CONSUMER then sorted = tonumber(consumer[2]) end
+        end
+        if sorted > 0 then first_sorted = redis.call('XPENDING', queue, ARGV[1], '-', '+', 1, WAITING_CONSUMER)[1] end
+        pending = pending - sorted
+        if lag then lag = math.min(lag + sorted, math.max(0, entries - pending)) end
+    end
     -- Redis omits the lag after an undelivered entry was deleted. Entries of ended jobs are deleted, so every entry that is not pending is waiting.
     if not lag then lag = math.max(0, entries - pending) end
     if entries > pending then
-        local first = redis.call('XRANGE', queue, after, '+', 'COUNT', 1)[1]
+        local first = first_sorted or redis.call('XRANGE', queue, after, '+', 'COUNT', 1)[1]
         if first then wait = math.max(0, now - tonumber(string.match(first[1], '^%d+'))) end
     end
     for _, value in ipairs({entries, pending, lag, wait}) do answer[#answer + 1] = value end

@@ -7,7 +7,6 @@ local found = redis.call('HMGET', KEYS[1], 'state', 'attempt', 'crashes', 'diall
 if found[1] ~= 'running' or found[2] ~= ARGV[1] then return 0 end
 local last = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)
 if (last[1] and last[1][1] or '') ~= ARGV[4] then return -1 end
-redis.call('HDEL', KEYS[1], 'token', 'entry')
 -- The record keeps the times of the first attempt that reached them.
 local optional = {code = ARGV[8], reason = ARGV[9], upstream = ARGV[11], dialled_ms = found[4] and '' or ARGV[17], first_token_ms = found[5] and '' or ARGV[12]}
 conclude(KEYS[1], KEYS[2], KEYS[3], KEYS[4], ARGV[2], ARGV[3], ARGV[7], ARGV[10], ARGV[6], optional)

@@ -5,10 +5,12 @@
 -- Returns 1 (handed back), 0 (this attempt of this worker no longer owns the job) or an error (nothing was changed).
 local found = redis.call('HMGET', KEYS[1], 'state', 'attempt', 'token')
 if found[1] ~= 'running' or found[2] ~= ARGV[1] or found[3] ~= ARGV[9] then return 0 end
-local owned = own_entry(KEYS[2], ARGV[3], ARGV[4], ARGV[2], 'IDLE', 86400000)
+local owned = own_entry(KEYS[2], ARGV[3], ARGV[4], ARGV[2], 'IDLE', UNOWNED_IDLE)
 if type(owned) == 'table' and owned.err then return owned end
-if #redis.call('XRANGE', KEYS[2], ARGV[2], ARGV[2]) == 0 then
-    local entry = redis.call('XADD', KEYS[2], '*', 'job', ARGV[6])
+local entry = ARGV[2]
+if #redis.call('XRANGE', KEYS[2], entry, entry) == 0 then
+    redis.pcall('ZREM', leases_of(KEYS[2]), entry)
+    entry = redis.call('XADD', KEYS[2], '*', 'job', ARGV[6])
     redis.call('HSET', KEYS[1], 'entry', ARGV[7] .. ' ' .. entry)
     redis.call('HDEL', KEYS[1], 'unlisted_ms')
     release_bytes(KEYS[2], ARGV[2])
@@ -16,5 +18,6 @@ end
 if ARGV[8] == '1' then discard_history(KEYS[4], ARGV[1]) end
 redis.call('HSET', KEYS[1], 'state', 'queued', 'usage', ARGV[5])
 redis.call('HDEL', KEYS[1], 'worker', 'token')
-redis.call('PUBLISH', KEYS[3], ARGV[2])
+-- A new entry is undelivered: workers that wait for jobs are woken by Redis.
+if entry == ARGV[2] then return_entry(KEYS[2], entry, KEYS[3]) end
 return 1

@@ -6,9 +6,9 @@ local count = 0
 for i = 4, #ARGV do
     local pending = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[i], ARGV[i], 1, ARGV[2])
     if #pending == 1 then
-        redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[3], 0, ARGV[i], 'IDLE', 86400000, 'JUSTID')
+        redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[3], 0, ARGV[i], 'IDLE', UNOWNED_IDLE, 'JUSTID')
+        return_entry(KEYS[1], ARGV[i], KEYS[2])
         count = count + 1
     end
 end
-if count > 0 then redis.call('PUBLISH', KEYS[2], count) end
 return count

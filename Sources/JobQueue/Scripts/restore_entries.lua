@@ -1,7 +1,7 @@
 -- Returns delivered entries to the pending list that are on it no more, because an operator deleted their consumer (XGROUP DELCONSUMER): no worker could take them over.
 -- Looks at the oldest entries of each queue, so that the cost does not depend on the number of jobs; a later entry becomes one of the oldest when the jobs before it end.
 -- KEYS  queues
--- ARGV  1 group  2 consumer that gets the entries  3 entries looked at in each queue  4 bytes of job JSON after which no further entries are read
+-- ARGV  1 group  2 consumer that gets the entries  3 entries looked at in each queue  4 bytes of job JSON after which no further entries are read  5 lease ms
 -- Returns the number of entries.
 local restored = 0
 for _, queue in ipairs(KEYS) do
@@ -22,6 +22,7 @@ for _, queue in ipairs(KEYS) do
         for _, text in ipairs(entry[2]) do bytes = bytes + #text end
         if #redis.call('XPENDING', queue, ARGV[1], id, id, 1) == 0 then
             redis.call('XCLAIM', queue, ARGV[1], ARGV[2], 0, id, 'FORCE', 'JUSTID')
+            if not redis.call('ZSCORE', leases_of(queue), id) then set_lease(queue, id, string.format('%.0f', now_ms() + ARGV[5])) end
             restored = restored + 1
         end
         if bytes > tonumber(ARGV[4]) then break end

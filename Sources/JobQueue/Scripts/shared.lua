@@ -1,4 +1,4 @@
--- Functions shared by the scripts; prepended to each of them. They use only the keys passed to them and keys with the same hash tag.
+-- Functions shared by the scripts of jobs; prepended to each of them, before ending.lua. They use only the keys passed to them and keys with the same hash tag.
 
 local function now_ms()
     local time = redis.call('TIME')
@@ -11,9 +11,17 @@ end
 
 local NO_USAGE = '{"prompt_tokens":0,"completion_tokens":0,"estimated":false}'
 
+-- The hash tag and the class of a queue, by its key: matching a pattern takes longer than most commands.
+local tags, classes = {}, {}
+local function class_of(queue)
+    if not classes[queue] then tags[queue], classes[queue] = string.match(queue, '^(.*)queue:(%w+)$') end
+    return classes[queue]
+end
+
 -- The key `name` with the same hash tag as a queue.
 local function beside(queue, name)
-    return (string.gsub(queue, 'queue:%w+$', '', 1)) .. name
+    class_of(queue)
+    return (tags[queue] or queue) .. name
 end
 
 -- Adds the non-empty fields of `optional` to the arguments of an HSET.
@@ -50,8 +58,6 @@ end
 -- fields are '<class> <entry>' with the value '<bytes>'. An entry is removed from both when it is deleted from its stream. Entries added by hand are in neither.
 local LEDGER_EXPIRY = 86400
 
-local function class_of(queue) return string.match(queue, 'queue:(%w+)$') end
-
 local function class_ledger(queue) return beside(queue, 'queued_bytes:' .. class_of(queue)) end
 
 local function owner_ledger(queue, owner) return beside(queue, 'queued_bytes_of:' .. owner) end
@@ -84,33 +90,80 @@ local function release_bytes(queue, entry)
     end
 end
 
--- Removes an entry from its queue and from the byte ledgers. XACK alone would leave it in the stream. A queue of the wrong type has no entries.
+-- The lease index of a queue: a sorted set of the entries delivered to workers by the time at which their leases expire, in ms. 0: the entry was returned to the queue.
+local function leases_of(queue) return beside(queue, 'leases:' .. class_of(queue)) end
+
+-- Sets the time at which the lease of an entry expires. An index of the wrong type is replaced.
+local function set_lease(queue, entry, expiry)
+    local index = leases_of(queue)
+    local reply = redis.pcall('ZADD', index, expiry, entry)
+    if type(reply) == 'table' and reply.err and string.find(reply.err, 'WRONGTYPE', 1, true) then
+        redis.call('DEL', index)
+        redis.call('ZADD', index, expiry, entry)
+    end
+end
+
+-- Whether the lease of an entry has expired, by the index.
+local function is_lease_expired(queue, entry)
+    local expiry = redis.pcall('ZSCORE', leases_of(queue), entry)
+    return type(expiry) == 'string' and tonumber(expiry) <= tonumber(now_ms())
+end
+
+-- The settings of an owner, from the hash `tenants`: '<weight> <concurrency> <requests per minute> <tokens per minute> <tokens per day>', 0 for no limit; '' without an
+-- entry of its own and without the entry 'default'.
+local function tenant_of(queue, owner)
+    local found = redis.pcall('HMGET', beside(queue, 'tenants'), owner, 'default')
+    return not found.err and (found[1] or found[2]) or ''
+end
+
+-- Waiting jobs, by tenant. See turns.lua.
+-- The consumer that owns waiting entries which are sorted by tenant. Belongs to no worker.
+local WAITING_CONSUMER = '-waiting-'
+-- Idle time in ms of entries that belong to no worker, so that workers of earlier versions take them over at once.
+local UNOWNED_IDLE = 86400000
+
+-- The sorted set of an owner's waiting entries in a queue, in the order of their ids.
+local function waiting_of(queue, owner) return beside(queue, 'turn:' .. class_of(queue) .. ':' .. owner) end
+
+-- The sorted set of the owners with sorted waiting entries in a queue, by the tokens that each was given per weight.
+local function turns_of(queue) return beside(queue, 'turns:' .. class_of(queue)) end
+
+-- Removes an owner without waiting entries from the turns of a queue. Without waiting entries of any owner all turns begin anew.
+-- given: its tokens per weight, or nil if unchanged.
+local function end_turns(queue, owner, given)
+    local turns = turns_of(queue)
+    local class = class_of(queue)
+    local past, begun = beside(queue, 'turns-past:' .. class), beside(queue, 'turns-begun:' .. class)
+    given = given or redis.call('ZSCORE', turns, owner)
+    redis.call('ZREM', turns, owner)
+    if redis.call('EXISTS', turns) == 0 then
+        redis.call('DEL', past, begun)
+    elseif given then
+        -- An owner who returns continues where it was. What lies before the current turn is of no use.
+        redis.call('ZADD', past, given, owner)
+        redis.call('ZREMRANGEBYSCORE', past, '-inf', '(' .. (redis.call('GET', begun) or '0'))
+    end
+end
+
+-- Removes an entry that left its queue without being delivered.
+local function unsort(queue, owner, entry)
+    local waiting = waiting_of(queue, owner or '')
+    local removed = redis.pcall('ZREM', waiting, entry)
+    if removed == 1 and redis.call('EXISTS', waiting) == 0 then pcall(end_turns, queue, owner or '') end
+end
+
+-- Removes an entry from its queue, the lease index and the byte ledgers. XACK alone would leave it in the stream. A queue of the wrong type has no entries.
 local function drop(queue, group, entry)
     redis.pcall('XACK', queue, group, entry)
     redis.pcall('XDEL', queue, entry)
+    redis.pcall('ZREM', leases_of(queue), entry)
     release_bytes(queue, entry)
 end
 
--- Number of events that `usage_after_loss` reads.
-local EVENTS_COUNTED = 10000
-
--- The usage JSON of a job whose worker was lost: what it recorded at its last renewal, and at least the text in the log. Always an estimate. A token counts four ASCII
--- characters or one other character.
-local function usage_after_loss(recorded, log)
-    local readable, usage = pcall(cjson.decode, recorded or '')
-    if not readable or type(usage) ~= 'table' then usage = {} end
-    local quarters = 0
-    for _, entry in ipairs(redis.call('XRANGE', log, '-', '+', 'COUNT', EVENTS_COUNTED)) do
-        local is_event, event = pcall(cjson.decode, entry[2][2] or '')
-        local text = is_event and type(event) == 'table' and (event.type == 'text' or event.type == 'reasoning') and event.text
-        if type(text) == 'string' then
-            local _, ascii = string.gsub(text, '[%z\1-\127]', '')
-            local _, others = string.gsub(text, '[\192-\255]', '')
-            quarters = quarters + ascii + 4 * others
-        end
-    end
-    local tokens = math.max(whole(usage.completion_tokens), math.ceil(quarters / 4))
-    return string.format('{"prompt_tokens":%d,"completion_tokens":%d,"estimated":true}', whole(usage.prompt_tokens), tokens)
+-- Returns an entry to its queue, to be served before waiting entries. Announces it if no other returned entry waits: workers with free slots take all of them.
+local function return_entry(queue, entry, channel)
+    set_lease(queue, entry, 0)
+    if redis.call('ZCOUNT', leases_of(queue), 0, 0) == 1 then redis.call('PUBLISH', channel, entry) end
 end
 
 -- Whether the reply of a `redis.pcall` says that this server executes no writes, so that the caller must repeat the script on another one or later.
@@ -126,155 +179,4 @@ local function own_entry(queue, group, consumer, entry, ...)
         reply = redis.pcall('XCLAIM', queue, group, consumer, 0, entry, 'FORCE', 'JUSTID', ...)
     end
     return reply
-end
-
--- Deletes the events of a log and refuses further ones of this and older attempts: readers have seen another history with the same ids, so that the next attempt must not
--- continue this one.
-local function discard_history(log, attempt)
-    redis.pcall('XTRIM', log, 'MAXLEN', 0)
-    redis.pcall('XSETID', log, attempt .. '-18446744073709551615')
-end
-
--- Adds a dead letter and deletes the oldest ones beyond the maximum number of bytes; the newest one is always kept.
--- The field `bytes_before` of a letter is the size of all letters ever added before it, so that the total size follows from the first and the last letter.
-local LETTERS_DELETED_AT_ONCE = 1000
-local function bury(dead, maximum, maximum_bytes, job, code, message, crashes)
-    local function field(letters, name)
-        for index = 1, letters[1] and #letters[1][2] or 0, 2 do
-            if letters[1][2][index] == name then return letters[1][2][index + 1] end
-        end
-        return ''
-    end
-    own(dead, 'stream')
-    local last = redis.call('XREVRANGE', dead, '+', '-', 'COUNT', 1)
-    local before = (tonumber(field(last, 'bytes_before')) or 0) + #field(last, 'job')
-    local added = redis.call('XADD', dead, 'MAXLEN', '~', maximum, '*', 'job', job, 'code', code, 'message', message, 'crashes', crashes, 'bytes_before',
-        string.format('%.0f', before))
-    for _ = 1, LETTERS_DELETED_AT_ONCE do
-        local first = redis.call('XRANGE', dead, '-', '+', 'COUNT', 1)
-        if not first[1] or first[1][1] == added then return end
-        if before + #job - (tonumber(field(first, 'bytes_before')) or 0) <= tonumber(maximum_bytes) then return end
-        redis.call('XDEL', dead, first[1][1])
-    end
-end
-
--- Stored responses of the Responses API. `response:<job id>` is a hash; `response-bytes:<owner>` is the byte ledger of an owner's responses, whose fields are job ids.
--- Bytes counted per response for Redis' own overhead.
-local RESPONSE_BASE = 512
-
--- The key of a stored response, from another key with the same hash tag.
-local function response_of(key, job) return string.match(key, '^{[^}]*}:') .. 'response:' .. job end
-
-local function ledger_bytes(ledger, field) return tonumber(redis.call('HGET', ledger, field) or '0') or 0 end
-
--- Keeps an ended job as long as its stored response, and counts the log in the owner's bytes. Returns the retention in seconds.
-local function retention_of(record, log, retention)
-    local job = string.match(record, '^{[^}]*}:job:(.*)$')
-    local response = job and response_of(record, job)
-    local owner = response and redis.pcall('HGET', response, 'owner')
-    if type(owner) ~= 'string' then return retention end
-    local expiry = math.max(redis.call('TTL', response), tonumber(retention))
-    local ledger = string.match(record, '^{[^}]*}:') .. 'response-bytes:' .. owner
-    local size = redis.pcall('MEMORY', 'USAGE', log)
-    if own(ledger, 'hash') and type(size) == 'number' then
-        add_to_ledger(ledger, job, size, string.format('%.0f', ledger_bytes(ledger, job) + size))
-        if redis.call('TTL', ledger) < expiry then redis.call('EXPIRE', ledger, expiry) end
-    end
-    return expiry
-end
-
--- Webhooks of responses that ran in the background. `webhooks` holds job ids by the time of their next delivery, `webhook:<job id>` what is delivered.
--- Time that a webhook is kept, s: longer than its delivery is tried.
-local WEBHOOK_KEPT = 90000
--- Maximum number of webhooks of a partition; further ones are not delivered.
-local WEBHOOKS_MAXIMUM = 100000
-
-local function webhook_of(key, job) return string.match(key, '^{[^}]*}:') .. 'webhook:' .. job end
-
--- Queues the webhook of a job that ended, if it has a stored response that ran in the background. Never prevents the end of the job.
-local function queue_webhook(record, event, state)
-    local job = string.match(record, '^{[^}]*}:job:(.*)$')
-    local fields = job and redis.pcall('HMGET', response_of(record, job), 'background', 'owner')
-    if type(fields) ~= 'table' or fields[1] ~= '1' then return end
-    local kind = ({interrupted = 'cancelled', failed = 'failed'})[state] or 'completed'
-    local reason = string.match(event, '"reason":"([%w_]+)"')
-    if state == 'finished' and (reason == 'length' or reason == 'content_filter') then kind = 'incomplete' end
-    local webhooks = string.match(record, '^{[^}]*}:') .. 'webhooks'
-    local size = own(webhooks, 'zset') and redis.pcall('ZCARD', webhooks) or 0
-    if type(size) == 'number' and size >= WEBHOOKS_MAXIMUM then return end
-    local now = now_ms()
-    redis.pcall('HSET', webhook_of(record, job), 'type', 'response.' .. kind, 'owner', fields[2] or '', 'created', string.format('%.0f', math.floor(now / 1000)), 'attempts', '0')
-    redis.pcall('EXPIRE', webhook_of(record, job), WEBHOOK_KEPT)
-    redis.pcall('ZADD', webhooks, now, job)
-    redis.pcall('EXPIRE', webhooks, WEBHOOK_KEPT)
-end
-
--- Writes the terminal event and the record, sets the expiry of the job's keys and publishes the event. Empty fields of `optional` are skipped.
-local function conclude(record, log, out, interrupt_key, id, event, state, usage, retention, optional)
-    own(log, 'stream')
-    redis.call('XADD', log, id, 'e', event)
-    local fields = {'state', state, 'finished_ms', now_ms(), 'usage', usage}
-    add_present(fields, optional)
-    redis.call('HSET', record, unpack(fields))
-    queue_webhook(record, event, state)
-    local kept = retention_of(record, log, retention)
-    redis.call('EXPIRE', record, kept)
-    redis.call('EXPIRE', log, kept)
-    redis.call('EXPIRE', interrupt_key, retention)
-    -- The audio of the user's message.
-    redis.call('DEL', (string.gsub(log, '^({[^}]*}:)log:', '%1audio:', 1)))
-    redis.call('PUBLISH', out, '[' .. event .. ']')
-end
-
--- Ends a job that no worker runs. The id of its event is <last attempt + 1>-0.
-local function conclude_unrun(record, log, out, interrupt_key, state, fields, code, reason, retention)
-    local known = redis.call('HMGET', record, 'attempt', 'usage')
-    local id = (whole(known[1]) + 1) .. '-0'
-    local usage = known[2] or NO_USAGE
-    local event = '{"id":"' .. id .. '","type":"' .. state .. '",' .. fields .. ',"usage":' .. usage .. '}'
-    conclude(record, log, out, interrupt_key, id, event, state, usage, retention, {code = code, reason = reason})
-end
-
-local function conclude_interrupted(record, log, out, interrupt_key, reason, retention)
-    conclude_unrun(record, log, out, interrupt_key, 'interrupted', '"reason":' .. cjson.encode(reason) .. ',"phase":"queued"', '', reason, retention)
-end
-
-local function conclude_failed(record, log, out, interrupt_key, code, message, retryable, retention)
-    local fields = '"code":"' .. code .. '","message":' .. cjson.encode(message) .. ',"retryable":' .. (retryable and 'true' or 'false')
-    conclude_unrun(record, log, out, interrupt_key, 'failed', fields, code, '', retention)
-end
-
--- The reason in the value of an interrupt key; USER_STOP for a value that is not the contract's JSON.
-local function reason_of(interrupt_value)
-    local ok, decoded = pcall(cjson.decode, interrupt_value)
-    if ok and type(decoded) == 'table' and type(decoded.reason) == 'string' then return decoded.reason end
-    return 'USER_STOP'
-end
-
--- Writes a job's interrupt key. Ends the job if it is queued; signals its worker if it is running. Returns the state before the interrupt ('unknown' without a record),
--- or the error with which Redis rejected the key.
--- queues: the queues of the partition by class. owner: '' for any.
-local function interrupt(record, log, out, interrupt_key, cancel, queues, value, reason, owner, group, retention)
-    local found = redis.call('HMGET', record, 'state', 'owner', 'entry')
-    local state = found[1]
-    if not state or (owner ~= '' and found[2] ~= owner) then return 'unknown' end
-    if is_terminal(state) then return state end
-    local stored = redis.pcall('SET', interrupt_key, value, 'EX', 86400, 'NX')
-    if type(stored) == 'table' and stored.err then
-        -- Redis is out of memory. The worker is signalled anyway; the caller receives the error because nothing was stored.
-        if state == 'running' then redis.call('PUBLISH', cancel, value) end
-        return stored
-    end
-    if state == 'queued' then
-        local interrupt_value = redis.pcall('GET', interrupt_key)
-        conclude_interrupted(record, log, out, interrupt_key, reason_of(type(interrupt_value) == 'string' and interrupt_value or value), retention)
-        waits_no_more(record, found[2], queues.standard)
-        if found[3] then
-            local class, entry = string.match(found[3], '^(%S+) (%S+)$')
-            if class and queues[class] then drop(queues[class], group, entry) end
-        end
-    else
-        redis.call('PUBLISH', cancel, value)
-    end
-    return state
 end

@@ -8,10 +8,10 @@ local queues = {interactive = KEYS[4], standard = KEYS[5], batch = KEYS[6]}
 local class, entry = string.match(found[3] or '', '^(%S+) (%S+)$')
 local queue = class and queues[class]
 if not queue then return 0 end
-local owned = own_entry(queue, ARGV[2], ARGV[3], entry, 'IDLE', 86400000)
+local owned = own_entry(queue, ARGV[2], ARGV[3], entry, 'IDLE', UNOWNED_IDLE)
 if type(owned) == 'table' and owned.err then return owned end
 discard_history(KEYS[2], ARGV[1])
 redis.call('HSET', KEYS[1], 'state', 'queued')
 redis.call('HDEL', KEYS[1], 'worker', 'token')
-redis.call('PUBLISH', KEYS[3], entry)
+return_entry(queue, entry, KEYS[3])
 return 1

@@ -4,9 +4,9 @@
 -- ARGV  1 job JSON  2 class  3 maximum of waiting jobs  4 gateway  5 owner  6 session  7 model  8 retry_of  9 digest of the body ('' without a key)
 --       10 group  11 retention s  12 id  13 reason for superseding  14 maximum of the owner's waiting jobs (0: none)
 --       15 '1': the job ends with its gateway  16 epoch in which the gateway owns the session ('': no check)  17 field that an earlier
---       command has written to the session  18 maximum bytes of the class  19 maximum bytes of the owner (0: no limit), then for each
---       superseded job: value of the interrupt key
--- Returns {'accepted'}, {'full', waiting}, {'owner_full'}, {'repeated', id}, {'conflict'}, {'exists'} (the id has a record: an earlier call of the same submission
+--       command has written to the session  18 maximum bytes of the class  19 maximum bytes of the owner (0: no limit)
+--       20 tokens of the owner on this day in other partitions, then for each superseded job: value of the interrupt key
+-- Returns {'accepted', the owner's tokens per day (0: no limit)}, {'quota'} (they are used up), {'full', waiting}, {'owner_full'}, {'repeated', id}, {'conflict'}, {'exists'} (the id has a record: an earlier call of the same submission
 -- succeeded), {'session_lost'} (another gateway owns the session and may already have reported to the client that the job does not exist) or {'session_unsaved'} (the
 -- session lacks the field).
 -- Also uses keys with the same hash tag: the session, the set of the owner's waiting jobs and their records, the set of the gateway's requests, and the byte ledgers.
@@ -36,6 +36,8 @@ if ARGV[9] ~= '' then
     end
 end
 if redis.call('EXISTS', KEYS[1]) == 1 then return {'exists'} end
+local daily = ARGV[5] ~= '' and tonumber(string.match(tenant_of(queue, ARGV[5]), '(%d+)$') or '') or 0
+if daily > 0 and tokens_today(KEYS[1], ARGV[5]) + tonumber(ARGV[20]) >= daily then return {'quota'} end
 if ARGV[16] ~= '' then
     local session = redis.call('HMGET', beside(queue, 'session:' .. ARGV[6]), 'gateway', 'epoch', ARGV[17])
     if session[2] and (session[1] ~= ARGV[4] or session[2] ~= ARGV[16]) then return {'session_lost'} end
@@ -51,9 +53,11 @@ if owner_bytes then
 end
 local waiting = redis.call('XLEN', queue)
 if waiting >= tonumber(ARGV[3]) then
-    -- Running jobs are in the stream too, as pending entries; they do not count as waiting.
+    -- Running jobs are in the stream too, as pending entries of workers; they do not count as waiting.
     local ok, pending = pcall(redis.call, 'XPENDING', queue, ARGV[10])
-    if ok and type(pending) == 'table' and tonumber(pending[1]) then waiting = waiting - tonumber(pending[1]) end
+    for _, consumer in ipairs(ok and pending[4] or {}) do
+        if consumer[1] ~= WAITING_CONSUMER then waiting = waiting - tonumber(consumer[2]) end
+    end
     if waiting >= tonumber(ARGV[3]) then return {'full', waiting} end
 end
 local owners = ARGV[5] ~= '' and beside(queue, 'waiting:' .. ARGV[5])
@@ -92,7 +96,7 @@ if owner_bytes and would_exceed(owner_bytes, tonumber(ARGV[19]), true) then retu
 local requests = ARGV[15] == '1' and beside(queue, 'requests:' .. ARGV[4])
 if requests then own(requests, 'set') end
 for i = 7, #KEYS, 4 do
-    interrupt(KEYS[i], KEYS[i + 1], KEYS[i + 2], KEYS[i + 3], KEYS[5], queues, ARGV[20 + (i - 7) / 4], ARGV[13], ARGV[5], ARGV[10], ARGV[11])
+    interrupt(KEYS[i], KEYS[i + 1], KEYS[i + 2], KEYS[i + 3], KEYS[5], queues, ARGV[21 + (i - 7) / 4], ARGV[13], ARGV[5], ARGV[10], ARGV[11])
 end
 local entry = redis.call('XADD', queue, '*', 'job', ARGV[1])
 local fields = {'state', 'queued', 'attempt', 0, 'crashes', 0, 'class', ARGV[2], 'submitted_ms', now_ms(), 'entry', ARGV[2] .. ' ' .. entry}
@@ -109,4 +113,4 @@ if requests then
     redis.call('SADD', requests, ARGV[12])
     redis.call('EXPIRE', requests, DAY)
 end
-return {'accepted'}
+return {'accepted', daily}

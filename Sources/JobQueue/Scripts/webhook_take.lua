@@ -1,4 +1,4 @@
--- Takes webhooks whose delivery is due. They are due again after the lease, in case the worker dies. shared.lua is prepended.
+-- Takes webhooks whose delivery is due. They are due again after the lease, in case the worker dies. shared.lua and ending.lua are prepended.
 -- KEYS  1 webhooks (sorted set: job ids by the time of the next delivery, ms)
 -- ARGV  1 lease ms  2 maximum number
 -- Returns for each one: job id, type, owner, time of the event (s), number of this attempt.

@@ -36,6 +36,8 @@ extension DeadLetterRefusal {
             CommandFailure(.failed, "sluice: the queue \(priority.rawValue) is full, so the dead letter was kept; retry later")
         case .ownerFull:
             CommandFailure(.failed, "sluice: too many jobs of its owner are waiting, so the dead letter was kept; retry later")
+        case .quotaExhausted:
+            CommandFailure(.failed, "sluice: its owner's tokens of this day are used up, so the dead letter was kept; retry tomorrow")
         case .conflict:
             CommandFailure(.failed, "sluice: the dead letter \(letter.entry) was retried before with a different job")
         }

@@ -186,10 +186,10 @@ package struct TopFrame {
 
     /// The heading and the visible jobs, slowest first.
     private func jobs(_ snapshot: DeploymentSnapshot, _ rows: Int) -> [StyledLine] {
-        let rest = size.columns - 32 - 6 - 12 - 7 - 2
+        let rest = size.columns - 32 - 6 - 13 - 7 - 2
         let worker = min(24, rest / 2 + 1)
         func columns(_ id: String, _ age: String, _ phase: String, _ tokens: String, _ workerName: String, _ model: String) -> String {
-            Cells.fit(id, 32) + Cells.fit(age, 6, alignedRight: true) + "  " + Cells.fit(phase, 10)
+            Cells.fit(id, 32) + Cells.fit(age, 6, alignedRight: true) + "  " + Cells.fit(phase, 11)
                 + Cells.fit(tokens, 7, alignedRight: true) + "  " + Cells.fit(workerName, worker - 1) + " "
                 + Cells.fit(model, rest - worker)
         }

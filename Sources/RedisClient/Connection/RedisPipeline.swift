@@ -51,6 +51,25 @@ package struct RedisPipeline: Sendable {
         count += 1
     }
 
+    /// Begins a command of which the first arguments are encoded already.
+    mutating func begin(encoded bytes: [UInt8], further: Int) {
+        buffer.writeBytes(bytes)
+        argumentsMissing += further
+        count += 1
+    }
+
+    /// Writes an argument of known length in pieces.
+    /// - Parameters:
+    ///   - count: the argument's bytes. With another number of bytes the pipeline is not sent.
+    ///   - write: writes the pieces.
+    package mutating func argument(bytes count: Int, _ write: (inout ByteBuffer) -> Void) {
+        header(UInt8(ascii: "$"), count)
+        let start = buffer.writerIndex
+        write(&buffer)
+        if buffer.writerIndex - start == count { argumentsMissing -= 1 }
+        endLine()
+    }
+
     package mutating func argument(_ text: String) {
         argumentsMissing -= 1
         header(UInt8(ascii: "$"), text.utf8.count)
@@ -88,6 +107,12 @@ package struct RedisPipeline: Sendable {
     }
 
     private mutating func header(_ type: UInt8, _ number: Int) {
+        // The common case in one step.
+        if (10..<100).contains(number) {
+            let (tens, ones) = (UInt8(0x30 + number / 10), UInt8(0x30 + number % 10))
+            buffer.writeMultipleIntegers(type, tens, ones, 0x0D0A as UInt16)
+            return
+        }
         buffer.writeInteger(type)
         write(number)
         endLine()

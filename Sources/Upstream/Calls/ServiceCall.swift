@@ -96,19 +96,9 @@ extension ServiceCall: ExchangeDelegate {
             return end(
                 .failure(HTTPFailure.failure(head: head, body: body, upstream: upstream, secondsSinceEpoch: WallClock.seconds)))
         }
-        let name = upstream.name
-        let failure: Failure
-        switch outcome.kind {
-        case .complete where head != nil: return end(.success(body))
-        case .unreachable where !hasConnected:
-            failure = Failure(.upstreamUnreachable, "the \(name) upstream cannot be reached: \(outcome.detail)")
-        case .malformed: failure = Failure(.upstreamProtocol, "the \(name) upstream sent a malformed HTTP response: \(outcome.detail)")
-        case .impossible:
-            let message = "cannot send a request to the \(name) upstream: \(outcome.detail); check its URL"
-            failure = Failure(.upstreamUnreachable, message, retryable: false)
-        case .complete, .unreachable, .broken:
-            failure = Failure(.upstreamDisconnected, "connection to the \(name) upstream lost: \(outcome.detail)")
-        }
+        if outcome.kind == .complete, head != nil { return end(.success(body)) }
+        let failure = outcome.failure(
+            of: "the \(upstream.name) upstream", head: head, hasConnected: hasConnected, truncation: "too early")
         end(.failure(UpstreamFailure(failure: failure)))
     }
 }

@@ -5,10 +5,6 @@ import Support
 
 /// One generation request to an upstream, from connecting until its result. Used on the event loop only.
 package final class UpstreamCall {
-    /// Maximum time to keep reading after a finish reason or an end mark, counted anew when more output follows. Usage may still come, and a
-    /// response that ends properly lets its connection be reused.
-    private static let drainTime = Duration.seconds(1)
-
     /// Outlives its calls: it holds each call until the call ends.
     private unowned let client: UpstreamClient
     private let jobID: JobID
@@ -87,11 +83,6 @@ package final class UpstreamCall {
         receiver.upstreamEnded(result)
     }
 
-    /// Ends the call with a failure. Failures after a response head carry its status.
-    private func end(_ code: FailureCode, _ message: String) {
-        end(Failure(code, message, upstreamStatus: code == .upstreamUnreachable ? nil : head?.status))
-    }
-
     /// Ends the call with a failure, after redacting the upstream's key from its message and request id.
     private func end(_ failure: Failure) {
         var failure = failure
@@ -158,7 +149,7 @@ extension UpstreamCall: ExchangeDelegate {
     private func startDrain() {
         cancelDrain()
         guard !isPaused, receiver != nil else { return }
-        drainTimer = client.loop.schedule(after: Self.drainTime) { [weak self] in self?.drained() }
+        drainTimer = client.loop.schedule(after: client.drainTime) { [weak self] in self?.drained() }
     }
 
     private func cancelDrain() {
@@ -198,20 +189,9 @@ extension UpstreamCall: ExchangeDelegate {
         if let head, !head.isSuccess {
             return end(.failed(HTTPFailure.failure(head: head, body: errorBody, upstream: upstream, secondsSinceEpoch: WallClock.seconds)))
         }
-        switch outcome.kind {
-        // libcurl reports success when the connection closes inside the response head.
-        case .complete where head == nil:
-            end(.upstreamDisconnected, "upstream \(upstream.name) closed the connection before sending a complete response head")
-        case .complete:
-            end(.upstreamTruncated, "upstream \(upstream.name) ended its response without a finish reason or an end mark")
-        case .unreachable where hasConnected:
-            end(.upstreamDisconnected, "connection to upstream \(upstream.name) lost: \(outcome.detail)")
-        case .unreachable: end(.upstreamUnreachable, "upstream \(upstream.name) cannot be reached: \(outcome.detail)")
-        case .broken: end(.upstreamDisconnected, "connection to upstream \(upstream.name) lost: \(outcome.detail)")
-        case .malformed: end(.upstreamProtocol, "upstream \(upstream.name) sent a malformed HTTP response: \(outcome.detail)")
-        case .impossible:
-            let message = "cannot send a request to upstream \(upstream.name): \(outcome.detail); check its url"
-            end(Failure(.upstreamUnreachable, message, retryable: false))
-        }
+        end(
+            outcome.failure(
+                of: "upstream \(upstream.name)", head: head, hasConnected: hasConnected,
+                truncation: "without a finish reason or an end mark"))
     }
 }

@@ -9,6 +9,9 @@ package final class UpstreamClient {
     let sockets: UpstreamSockets
     private let logger: Logger
     let metrics = UpstreamMetrics()
+    /// Maximum time to keep reading an answer after its finish reason or end mark, counted anew when more output follows. Usage may still
+    /// come, and a response that ends properly lets its connection be reused.
+    var drainTime = Duration.seconds(1)
     /// Running calls. Held here so that a call lives until it ends, even if its creator drops it.
     private var calls: [ObjectIdentifier: UpstreamCall] = [:]
     private var speeches: [ObjectIdentifier: SpeechCall] = [:]

@@ -16,9 +16,14 @@ package struct UpstreamConfiguration: Sendable, Hashable {
     package var models: [String] = []
     /// Model names in requests, mapped to the names that this upstream uses.
     package var aliases: [String: String] = [:]
-    /// Maximum number of requests per minute; nil means no limit.
+    /// Whether closing the connection ends generation and billing.
+    package enum Abort: String, Sendable, CaseIterable { case stops, continues, unknown }
+    package var abort: Abort
+    /// Maximum number of requests per minute of all workers; nil means no limit.
     package var requestsPerMinute: Int?
-    /// Maximum number of concurrent requests; nil means no limit.
+    /// Maximum number of tokens per minute of all workers, of prompts and completions; nil means no limit.
+    package var tokensPerMinute: Int?
+    /// Maximum number of concurrent requests of all workers; nil means no limit.
     package var concurrency: Int?
     /// Names of the upstreams to try when this one fails, in order.
     package var fallback: [String] = []
@@ -28,5 +33,6 @@ package struct UpstreamConfiguration: Sendable, Hashable {
         self.url = url
         self.key = key
         prefix = kind == .dashscope ? .partial : .none
+        abort = kind == .dashscope || kind == .ollama ? .stops : .unknown
     }
 }

@@ -101,10 +101,7 @@ struct ProviderError: Sendable, Hashable {
 
     /// Parses the body of an error response. Returns nil if it holds no error in a known form.
     init?(body: [UInt8]) {
-        let parsed = try? repairingUTF8(body.span) { (bytes) throws(JSONError) in
-            try JSON(parsing: [UInt8](copying: bytes), rules: .lenient)
-        }
-        guard let parsed else { return nil }
+        guard let parsed = try? JSON(upstream: body) else { return nil }
         self.init(document: parsed)
     }
 

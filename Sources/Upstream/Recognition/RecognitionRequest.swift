@@ -87,7 +87,7 @@ package enum Transcript {
     /// - Throws: `upstream_protocol` for a response without one, or the failure that the provider reported.
     package static func text(of body: [UInt8], kind: RecognitionConfiguration.Kind) throws(Failure) -> String {
         let json: JSON
-        do { json = try JSON(parsing: body, rules: .lenient) } catch {
+        do { json = try JSON(upstream: body) } catch {
             throw Failure(.upstreamProtocol, "the recognition upstream's response is not JSON: \(error)")
         }
         let text: String?
@@ -99,8 +99,10 @@ package enum Transcript {
             text = content?.string ?? content?.array.map { $0.compactMap { $0["text"]?.string }.joined() }
         }
         guard let text else {
-            let reported = json["error"]?["message"]?.string ?? json["message"]?.string
-            throw Failure(.upstreamProtocol, "the recognition upstream's response has no text\(reported.map { ": \($0)" } ?? "")")
+            if let error = ProviderError(document: json) {
+                throw error.failureInsideStream(kind: kind == .openai ? .openai : .dashscope)
+            }
+            throw Failure(.upstreamProtocol, "the recognition upstream's response has no text")
         }
         return spoken(text)
     }

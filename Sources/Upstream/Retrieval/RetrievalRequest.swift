@@ -60,13 +60,14 @@ package struct Artifacts: Sendable, Equatable {
     package private(set) var count = 0
 
     /// Reads `artifacts` of a response.
-    /// - Throws: `upstream_protocol` for a response without them.
+    /// - Throws: `upstream_protocol` for a response without them, or the failure that the service reported.
     package init(_ body: [UInt8]) throws(Failure) {
         let json: JSON
-        do { json = try JSON(parsing: body, rules: .lenient) } catch {
+        do { json = try JSON(upstream: body) } catch {
             throw Failure(.upstreamProtocol, "the retrieval upstream's response is not JSON: \(error)")
         }
         guard let list = json["artifacts"]?.array else {
+            if let error = ProviderError(document: json) { throw error.failureInsideStream(kind: nil) }
             throw Failure(.upstreamProtocol, "the retrieval upstream's response has no \"artifacts\"")
         }
         for artifact in list {

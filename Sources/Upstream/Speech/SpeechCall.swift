@@ -138,17 +138,8 @@ extension SpeechCall: ExchangeDelegate {
             let now = WallClock.seconds
             return end(HTTPFailure.failure(head: head, body: errorBody, upstream: speech.upstream, secondsSinceEpoch: now).failure)
         }
-        switch outcome.kind {
-        case .complete where head != nil:
-            end(Failure(.upstreamTruncated, "the speech upstream ended its response before the audio was complete"))
-        case .unreachable where !hasConnected:
-            end(Failure(.upstreamUnreachable, "the speech upstream cannot be reached: \(outcome.detail)"))
-        case .malformed: end(Failure(.upstreamProtocol, "the speech upstream sent a malformed HTTP response: \(outcome.detail)"))
-        case .impossible:
-            let message = "cannot send a request to the speech upstream: \(outcome.detail); check its URL"
-            end(Failure(.upstreamUnreachable, message, retryable: false))
-        case .complete, .unreachable, .broken:
-            end(Failure(.upstreamDisconnected, "connection to the speech upstream lost: \(outcome.detail)"))
-        }
+        end(
+            outcome.failure(
+                of: "the speech upstream", head: head, hasConnected: hasConnected, truncation: "before the audio was complete"))
     }
 }

@@ -28,6 +28,21 @@ struct AnswerAssembler {
     /// Whether the upstream said that the answer is over.
     var isOver: Bool { ending != nil || sawEndMark }
 
+    /// Delivers a complete document: content, usage, tool calls and finish reason, which is `stop` if it is missing.
+    /// - Throws: as `add` and `deliver(into:)`.
+    static func deliver(
+        _ content: AnswerDelta, finishReason: String?, promptTokens: Int?, completionTokens: Int?, details: TokenDetails,
+        into batch: inout OutputBatch
+    ) throws(Failure) {
+        var (content, answer) = (content, AnswerAssembler())
+        content.numberTools(from: 0)
+        try answer.add(content, into: &batch)
+        answer.finish("stop")
+        answer.finish(finishReason)
+        batch.appendUsage(promptTokens: promptTokens, completionTokens: completionTokens, details: details)
+        try answer.deliver(into: &batch)
+    }
+
     /// Adds a chunk's content.
     /// - Throws: `upstream_protocol` or `output_too_large` if the tool calls exceed a limit.
     mutating func add(_ delta: AnswerDelta, into batch: inout OutputBatch) throws(Failure) {

@@ -51,3 +51,12 @@ func repairingUTF8<Value>(
         return try body(repaired.span)
     }
 }
+
+extension JSON {
+    /// Parses a document of an upstream. Bytes that are not UTF-8 become U+FFFD.
+    init(upstream document: [UInt8]) throws(JSONError) {
+        self = try repairingUTF8(document.span) { (bytes) throws(JSONError) in
+            try JSON(parsing: [UInt8](copying: bytes), rules: .lenient)
+        }
+    }
+}

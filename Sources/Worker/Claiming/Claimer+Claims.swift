@@ -11,8 +11,8 @@ extension Claimer {
     func start(_ entries: [QueueEntry], leaseExpired: Bool) {
         var excess: [QueueEntry] = []
         for entry in entries where !held.contains(EntryID(entry)) {
-            // One blocking read may return entries of several queues.
-            guard free > 0, !isStopping else {
+            // One blocking read may return entries of several queues, and of a class that was paused meanwhile.
+            guard free > 0, !isStopping, !isPaused(entry.priority) else {
                 excess.append(entry)
                 continue
             }

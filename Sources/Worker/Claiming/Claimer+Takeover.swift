@@ -1,13 +1,15 @@
 import Contract
 import JobQueue
+import Logging
 
 /// Taking over entries of other workers, and starting those that were delivered to this one in a lost reply.
 extension Claimer {
-    /// Takes over entries with expired leases, and handed-back ones, while there are free slots. Scans each pending list to its end.
+    /// Takes over entries with expired leases and returned ones, and takes waiting ones, while there are free slots. Called at every renewal
+    /// interval and when another worker has announced entries. Without a free slot it only ends interrupted jobs.
     func takeOver() async {
         guard !isStopping else { return }
         guard !isTakingOver else {
-            // Entries handed back meanwhile may be in a queue that the running pass has already scanned.
+            // Entries returned meanwhile may be in a partition that the running pass has already looked at.
             takeOverAgain = true
             return
         }
@@ -20,32 +22,32 @@ extension Claimer {
     }
 
     private func takeOverOnce() async {
-        for priority in classes {
-            for partition in 0..<consumer.partitions {
-                do {
-                    guard try await takeOver(partition, priority) else { return }
-                } catch {
-                    mayHaveLostReply = true
-                    // A queue that cannot be read does not prevent scanning the others.
-                    guard error.isRejection else { return }
+        firstPartition = (firstPartition + 1) % consumer.partitions
+        for offset in 0..<consumer.partitions {
+            let partition = (firstPartition + offset) % consumer.partitions
+            do {
+                while !isStopping, unrequested > 0, !classes.isEmpty {
+                    guard try await take(from: partition, classes, Self.takenAtOnce) > 0 else { break }
+                    mustTake = true
                 }
+            } catch {
+                mayHaveLostReply = true
+                mustTake = true
+                // A partition that cannot be read does not prevent reading the others.
+                guard error.isRejection else { return }
             }
         }
     }
 
-    /// Takes over the entries of one queue.
-    /// - Returns: false when no slot is free or the claimer is stopping.
-    private func takeOver(_ partition: Int, _ priority: JobClass) async throws(QueueError) -> Bool {
-        var cursor = "0-0"
-        repeat {
-            let count = min(free, Self.readAtOnce)
-            guard count > 0, !isStopping else { return false }
-            let step = try await consumer.takeOver(partition: partition, priority: priority, cursor: cursor, count: count)
-            start(step.entries, leaseExpired: true)
-            guard step.cursor != cursor else { return true }
-            cursor = step.cursor
-        } while cursor != "0-0"
-        return true
+    /// Ends interrupted jobs of lost workers, when no slot is free to take them over.
+    func endInterrupted() async {
+        guard !isStopping, free <= 0 else { return }
+        do {
+            let count = try await consumer.endInterrupted()
+            for _ in 0..<count { metrics.endedAtClaim(nil) }
+        } catch {
+            logger.debug("interrupted jobs of lost workers could not be ended", metadata: ["error": "\(error)"])
+        }
     }
 
     // MARK: lost replies

@@ -11,10 +11,12 @@ import Support
 /// Runs on the event loop of its Redis connections, like the interrupt listener. An interrupt that arrives before the reply to a claim
 /// therefore finds the job in `claiming`.
 actor Claimer: PinnedActor {
-    /// Timeout of one blocking read, in milliseconds. Also the maximum delay until an operator's pause or `stop` takes effect.
+    /// Timeout of one blocking read, in milliseconds. Also the maximum delay until `stop` takes effect.
     private static let waitMilliseconds = 1_000
     /// Maximum entries per take. Their claim scripts must not block Redis for long.
-    private static let takenAtOnce = 64
+    static let takenAtOnce = 64
+    /// Maximum repetitions of a take that sorts entries before it serves any, so that entries which arrive faster do not prevent service.
+    private static let takesRepeated = 64
     /// Maximum entries per reply where no script limits its bytes: each entry may be a job of the maximum size.
     static let readAtOnce = 4
 
@@ -30,7 +32,7 @@ actor Claimer: PinnedActor {
     /// Those of `held` whose jobs wait for a limit of an upstream. Up to `waitingMaximum` of them occupy no slot.
     private var waitingForLimits: Set<EntryID> = []
     /// The worker keeps the waiting jobs in memory, so their number is limited.
-    private var waitingMaximum: Int { max(capacity, 64) }
+    private var waitingMaximum: Int { max(4 * capacity, 1_000) }
     /// Jobs with a claim in progress, and the interrupt that arrived meanwhile, if any.
     var claiming: [JobID: Interrupt?] = [:]
     /// Number of claims in progress.
@@ -41,7 +43,11 @@ actor Claimer: PinnedActor {
     /// Classes paused by an operator.
     private var paused: Set<JobClass> = []
     /// The partition to read first; changes with each take.
-    private var firstPartition = 0
+    var firstPartition = 0
+    /// Slots that takes in progress may fill.
+    private var requested = 0
+    /// Whether entries may wait that a blocking read does not return: sorted by tenant, returned, or left by an earlier take.
+    var mustTake = true
     /// Suspended `step` calls that wait for a free slot.
     private var waitingForSlot: [CheckedContinuation<Void, Never>] = []
     var isTakingOver = false
@@ -83,6 +89,8 @@ actor Claimer: PinnedActor {
     var inFlight: Int { held.count }
     /// The number of free slots.
     var free: Int { capacity - held.count + min(waitingForLimits.count, waitingMaximum) }
+    /// The number of free slots for which no take is in progress.
+    var unrequested: Int { free - requested }
     /// The classes that are not paused, highest priority first.
     var classes: [JobClass] { JobClass.allCases.filter { !paused.contains($0) } }
 
@@ -98,6 +106,7 @@ actor Claimer: PinnedActor {
                 if worked { failures = 0 }
             } catch {
                 mayHaveLostReply = true
+                mustTake = true
                 failures += 1
                 await recover(from: error, failures: failures)
             }
@@ -107,74 +116,83 @@ actor Claimer: PinnedActor {
     /// One iteration: claims waiting entries, or waits for the next ones.
     /// - Returns: false when there was no free slot or all classes are paused.
     private func step() async throws(QueueError) -> Bool {
-        guard free > 0 else {
+        guard unrequested > 0, !classes.isEmpty else {
             await withCheckedContinuation { waitingForSlot.append($0) }
             return false
         }
-        guard !classes.isEmpty else {
-            await pause(.milliseconds(Int64(Self.waitMilliseconds)))
-            return false
-        }
-        var taken = try await take()
-        if taken.isEmpty {
-            taken = try await consumer.wait(
+        // A signal that arrives meanwhile asks for another take.
+        let takes = mustTake
+        mustTake = false
+        if takes, try await take() {
+            mustTake = true
+        } else {
+            let entries = try await consumer.wait(
                 classes: classes, excluding: Set(unreadable.keys), milliseconds: Self.waitMilliseconds)
             // With every queue excluded the read returned at once; wait as long as it would have blocked.
-            if taken.isEmpty, unreadable.count >= classes.count * consumer.partitions {
+            if entries.isEmpty, unreadable.count >= classes.count * consumer.partitions {
                 await pause(.milliseconds(Int64(Self.waitMilliseconds)))
             }
+            start(entries, leaseExpired: false)
+            // Unreadable queues are looked at again.
+            if !entries.isEmpty || !unreadable.isEmpty { mustTake = true }
         }
         fetchErrors.recovered(logger)
-        start(taken, leaseExpired: false)
         // Lets the started claims send their commands before the next read. (Task.yield would switch threads twice.)
         await withCheckedContinuation { continuation in consumer.eventLoop.execute { continuation.resume() } }
         return true
     }
 
-    /// Takes up to `takenAtOnce` waiting entries for the free slots.
-    private func take() async throws(QueueError) -> [QueueEntry] {
-        let count = min(free, Self.takenAtOnce)
+    /// Takes up to `takenAtOnce` entries for the free slots and starts them.
+    /// - Returns: whether there were any.
+    private func take() async throws(QueueError) -> Bool {
         let partitions = consumer.partitions
-        guard partitions > 1 else { return try await take(from: 0, classes, count) }
+        guard partitions > 1 else { return try await take(from: 0, classes, Self.takenAtOnce) > 0 }
         // A class has priority over the next one across all partitions. The first partition rotates so that none starves.
         firstPartition = (firstPartition + 1) % partitions
-        var entries: [QueueEntry] = []
+        var count = 0
         for priority in classes {
-            for offset in 0..<partitions where entries.count < count {
-                let partition = (firstPartition + offset) % partitions
-                do {
-                    entries += try await take(from: partition, [priority], count - entries.count)
-                } catch {
-                    // Entries already taken from other partitions belong to this worker and are started.
-                    start(entries, leaseExpired: false)
-                    throw error
-                }
+            for offset in 0..<partitions where count < Self.takenAtOnce {
+                count += try await take(from: (firstPartition + offset) % partitions, [priority], Self.takenAtOnce - count)
             }
         }
-        return entries
+        return count > 0
     }
 
-    /// Takes entries from one partition. A queue that cannot be read is logged once and does not prevent reading the others.
+    /// Takes entries from one partition for the free slots and starts them. A queue that cannot be read is logged once and does not prevent
+    /// reading the others.
+    /// - Returns: the number of entries.
     /// - Throws: the error of a missing consumer group, or when the whole command failed.
-    private func take(from partition: Int, _ classes: [JobClass], _ count: Int) async throws(QueueError) -> [QueueEntry] {
-        let taken = try await consumer.take(partition: partition, classes: classes, count: count)
+    func take(from partition: Int, _ classes: [JobClass], _ maximum: Int) async throws(QueueError) -> Int {
+        var taken = JobConsumer.Taken()
+        for round in 0...Self.takesRepeated {
+            let count = min(unrequested, maximum)
+            guard count > 0, !isStopping else { return 0 }
+            requested += count
+            defer {
+                requested -= count
+                // `run` may wait for one of them.
+                wakeIfFree()
+            }
+            taken = try await consumer.take(
+                partition: partition, classes: classes, count: count, isForced: round == Self.takesRepeated)
+            guard taken.isEmpty, taken.isIncomplete else { break }
+        }
         // Only an empty result proves that every queue was read: otherwise those after the last entry may have been skipped.
-        for priority in classes where taken.entries.isEmpty && !taken.faults.contains(where: { $0.priority == priority }) {
+        for priority in classes where taken.isEmpty && !taken.faults.contains(where: { $0.priority == priority }) {
             let queue = QueueLocation(priority, partition: partition)
             if var errorLog = unreadable.removeValue(forKey: queue) { errorLog.recovered(logger) }
         }
+        // Entries that were taken belong to this worker, also when another queue could not be read.
+        start(taken.expired, leaseExpired: true)
+        start(taken.entries, leaseExpired: false)
         for (priority, error) in taken.faults {
-            if error.isMissingGroup {
-                // Entries already taken from other queues belong to this worker and are started.
-                start(taken.entries, leaseExpired: false)
-                throw error
-            }
+            if error.isMissingGroup { throw error }
             metrics.queueUnreadable(priority)
             let queue = QueueLocation(priority, partition: partition)
             let errorLog = OnceLogger("a queue cannot be read; the others are served", over: "the queue can be read again")
             unreadable[queue, default: errorLog].failed(error, logger, ["class": "\(priority)", "partition": "\(partition)"])
         }
-        return taken.entries
+        return taken.count
     }
 
     /// Logs the error, recreates missing consumer groups, and waits with jittered exponential back-off of at most 1 s.
@@ -230,8 +248,18 @@ actor Claimer: PinnedActor {
         }
     }
 
+    /// Whether an operator has paused a class.
+    func isPaused(_ priority: JobClass) -> Bool { paused.contains(priority) }
+
     /// Replaces the set of paused classes.
-    func pauseClasses(_ classes: Set<JobClass>) { paused = classes }
+    func pauseClasses(_ classes: Set<JobClass>) async {
+        let isAnyResumed = !paused.subtracting(classes).isEmpty
+        paused = classes
+        guard isAnyResumed else { return }
+        mustTake = true
+        wakeIfFree()
+        await takeOver()
+    }
 
     /// Stops claiming. A blocking read in progress ends within its timeout of 1 s, and its entries are put back.
     func stop() {

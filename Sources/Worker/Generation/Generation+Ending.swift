@@ -22,8 +22,9 @@ extension Generation {
         // Speech connections are closed here, after the connection of the text.
         let latency = Int(((hadSpeech ? nil : closedAt) ?? context.loop.now) &- receivedAt) / 1_000
         let maximum = claim.job.maximumTokens
-        guard let action = machine.interrupted(interrupt, latencyMicroseconds: latency, delivered: deliveredTokens, maximum: maximum)
-        else { return }
+        let action = machine.interrupted(
+            interrupt, latencyMicroseconds: latency, delivered: deliveredTokens, maximum: maximum, billing: billing(hadCall: hadCall))
+        guard let action else { return }
         // No output follows an interrupt; the usage still includes the generated tokens.
         output.dropPending()
         context.metrics.interrupted(phase: phase, hadCall: hadCall, microseconds: latency, usage: usage, maximum: maximum)
@@ -33,12 +34,21 @@ extension Generation {
         perform(action)
     }
 
+    /// Whether the cost of a job that is interrupted now is known.
+    private func billing(hadCall: Bool) -> Usage.Billing {
+        guard machine.isBillable else { return .exact }
+        let abort = candidates.indices.contains(machine.upstream) ? candidates[machine.upstream].upstream.abort : .unknown
+        if hadCall, machine.phase != .speaking, abort == .continues { return .continues }
+        return !usage.estimated && (!hadCall || machine.phase == .speaking || abort == .stops) ? .exact : .estimated
+    }
+
     /// Closes all connections and writes the terminal event.
     func end(_ event: GenerationEvent) {
         closeCall()
         speech?.close()
         preparation?.close()
         cancelTimers()
+        releaseAllLimits()
         stage = .ending
         output.end(event)
         request(.write(tokens: 0))
@@ -49,16 +59,16 @@ extension Generation {
         call?.cancel()
         call = nil
         releasePass()
-        leaveLimits()
         isReading = true
         if let backoffTimer { context.loop.cancel(backoffTimer) }
         backoffTimer = nil
     }
 
-    /// Returns the permission of the current request.
+    /// Returns the permission of the current request, and leaves the lines of all upstreams.
     func releasePass() {
         if let pass { context.gate.release(pass, at: context.loop.now) }
         pass = nil
+        releaseUpstreamLimits()
     }
 
     // MARK: stopping without an end
@@ -80,6 +90,7 @@ extension Generation {
         speech?.close()
         preparation?.close()
         cancelTimers()
+        releaseAllLimits()
     }
 
     /// Stops generating so that another worker can continue. Collected output is written before the hand-back.
@@ -92,6 +103,7 @@ extension Generation {
         }
         stage = .handingBack
         closeCall()
+        releaseAllLimits()
         speech?.close()
         preparation?.close()
         cancelTimers()

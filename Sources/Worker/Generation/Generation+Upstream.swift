@@ -35,10 +35,15 @@ extension Generation: UpstreamReceiver {
             case .text(let piece):
                 let text = continuation?.withoutRepeatedSpace(piece) ?? piece
                 guard !text.isEmpty else { continue }
+                machine.produced(text: text)
                 output.append(.text(text))
                 speech?.append(text)
-            case .reasoning(let text): output.append(.reasoning(text))
-            case .toolCall(let toolCall): output.append(.toolCall(toolCall))
+            case .reasoning(let text):
+                machine.produced(text: text)
+                output.append(.reasoning(text))
+            case .toolCall(let toolCall):
+                machine.produced(text: toolCall.name + toolCall.arguments)
+                output.append(.toolCall(toolCall))
             case .usage(let prompt, let completion, let details):
                 machine.reported(promptTokens: prompt, completionTokens: completion, details: details)
             case .finished(let reason): machine.finished(reason)

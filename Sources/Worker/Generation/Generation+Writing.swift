@@ -5,13 +5,9 @@ import Logging
 import Upstream
 
 /// Writing collected output to Redis. `OutputWriter` decides what is written and interprets the receipts.
-extension Generation {
+extension Generation: ScheduledOutput {
     /// Whether the next write is latency-critical: the first one, a terminal event or a hand-back.
     var isUrgent: Bool { output.wroteAt == 0 || stage != .running }
-
-    /// The earliest time of the next write, CLOCK_MONOTONIC ns; 0 for an urgent one.
-    /// - Parameter interval: minimum time between two writes of one generation, in ns.
-    func nextWriteAt(interval: UInt64) -> UInt64 { isUrgent ? 0 : output.wroteAt + interval }
 
     /// Appends the next write to a batch. Requests the hand-back when nothing is left to write before it.
     /// - Returns: what was appended; empty when a write is in flight, nothing is collected or the job is over.

@@ -31,6 +31,10 @@ final class Generation {
         case validate
         /// Read the audio of the user's message, then call `audioRead`.
         case readAudio
+        /// Ask for a place under a limit over all workers.
+        case reserve(LimitReservation)
+        /// Give a place back. `used`: tokens used since it was taken.
+        case release(LimitReservation, used: Int)
         /// Read the interrupt key, then call `interruptChecked`.
         case readInterruptKey
         /// Hand the job back, if it can still be handed back.
@@ -56,8 +60,14 @@ final class Generation {
     var call: UpstreamCall?
     /// The permission for the current request.
     var pass: UpstreamGate.Pass?
-    /// The place among the jobs that wait for a limit of an upstream; nil while it does not wait.
-    private var waiter: UpstreamGate.Waiter?
+    /// Places under limits over all workers, and in their lines.
+    var reservations: [LimitReservation] = []
+    /// The upstream for whose limits Redis is being asked; nil: for none.
+    var asked: UpstreamRoute.Candidate?
+    /// The job waits for a limit and has left its slot to others.
+    var waitsForLimit = false
+    /// Tokens used when the current request was sent.
+    var usageAtDial = 0
     var speech: SpeechRun?
     /// Recognition and retrieval; nil when there is none or it is complete.
     var preparation: Preparation?
@@ -70,10 +80,8 @@ final class Generation {
     /// Number of tokens generated when the last write began, that is tokens in the log or on their way to it.
     var deliveredTokens: Int
 
-    /// Writes with the next batch. Belongs to `OutputSchedule`, as does `isDeferred`.
+    /// Writes with the next batch. Belongs to `OutputSchedule`.
     var isScheduled = false
-    /// The next write is deferred.
-    var isDeferred = false
     /// What Redis holds of the job is being read. Belongs to the pool.
     var isValidating = false
     /// The number of the connection to Redis on which the job was claimed or last validated. Nothing is written on another one.
@@ -184,19 +192,25 @@ final class Generation {
         }
     }
 
-    /// Sends the request to one upstream, if its breaker and limits permit.
-    private func dial(_ candidate: UpstreamRoute.Candidate) {
-        let waiter = self.waiter ?? UpstreamGate.Waiter { [weak self] in self?.limitMayAllow() }
-        switch context.gate.admit(candidate, isForced: machine.ignoresOpenBreaker, for: waiter, at: context.loop.now) {
-        case .admitted(let pass):
-            self.pass = pass
-            stopWaitingForLimit()
-        case .refused: return waitForUpstream(machine.refused(jitter: .random(in: 0.5...1)))
-        case .limited(let wait):
-            if self.waiter == nil { slot(.waitsForLimit) }
-            self.waiter = waiter
-            return waitForUpstream(machine.limited(wait: wait))
+    /// Sends the request to one upstream, if its breaker and the limits permit.
+    func dial(_ candidate: UpstreamRoute.Candidate) {
+        let (gate, now) = (context.gate, context.loop.now)
+        // Before the limits: a place under them would be of no use.
+        guard !gate.refuses(candidate, isForced: machine.ignoresOpenBreaker, at: now) else { return refused(by: candidate) }
+        switch permission(for: candidate) {
+        case .admitted: break
+        case .asking:
+            asked = candidate
+            return startTimer()
+        case .waiting:
+            leaveSlot()
+            return waitForUpstream(machine.limited(wait: Self.limitWait))
         }
+        guard case .admitted(let pass) = gate.admit(candidate, isForced: machine.ignoresOpenBreaker, at: now) else {
+            return refused(by: candidate)
+        }
+        self.pass = pass
+        limitsAllow(candidate)
         var body = preparedBody ?? claim.job.request
         body["model"] = .string(candidate.model)
         var request = GenerationRequest(jobID: id, body: body)
@@ -218,26 +232,18 @@ final class Generation {
         if machine.state == .backoff { startTimer() }
     }
 
-    /// Tries again before the back-off is over: it is this job's turn at an upstream.
-    private func limitMayAllow() {
+    /// Keeps no place under the limits of an upstream whose breaker is open: it would hold up jobs for other models.
+    private func refused(by candidate: UpstreamRoute.Candidate) {
+        releaseUpstreamLimit(of: candidate)
+        waitForUpstream(machine.refused(jitter: .random(in: 0.5...1)))
+    }
+
+    /// Tries again before the back-off is over: the job was admitted.
+    func limitMayAllow() {
         guard let backoffTimer else { return }
         context.loop.cancel(backoffTimer)
         self.backoffTimer = nil
         request(.readInterruptKey)
-    }
-
-    /// Leaves the queues of all limits and takes a slot again.
-    private func stopWaitingForLimit() {
-        guard waiter != nil else { return }
-        waiter = nil
-        slot(.occupied)
-    }
-
-    /// Leaves the queues of all limits, because the job ends or leaves this worker.
-    func leaveLimits() {
-        guard let waiter else { return }
-        context.gate.leave(waiter)
-        stopWaitingForLimit()
     }
 
     /// Continues after the interrupt key was read: ends the job, or sends the request.
@@ -256,7 +262,7 @@ final class Generation {
     func startTimer() {
         if let timer { context.loop.cancel(timer) }
         let now = context.loop.now
-        let limit = times.next(in: machine.state, isReading: isReading && call?.isDraining != true).at
+        let limit = times.next(in: machine.state, isReading: isReadingAnswer).at
         timer = context.loop.schedule(after: .nanoseconds(Int64(limit > now ? limit - now : 0))) {
             self.timer = nil
             self.timerFired()
@@ -266,7 +272,7 @@ final class Generation {
     /// Fails the attempt or the job if a timeout has expired.
     private func timerFired() {
         guard stage == .running else { return }
-        let limit = times.next(in: machine.state, isReading: isReading && call?.isDraining != true)
+        let limit = times.next(in: machine.state, isReading: isReadingAnswer)
         guard limit.at <= context.loop.now else { return startTimer() }
         // A job with a short time limit of its own must not open the circuit breaker for all others.
         if limit.failure.code == .firstTokenTimeout, !times.hasShortenedFirstTokenTimeout, let pass {
@@ -282,6 +288,9 @@ final class Generation {
             perform(machine.fail(limit.failure))
         }
     }
+
+    /// Whether output of the upstream is waited for.
+    private var isReadingAnswer: Bool { isReading && asked == nil && call?.isDraining != true }
 
     /// Cancels the timeout and the back-off.
     func cancelTimers() {

@@ -70,8 +70,11 @@ struct GenerationMachine {
     private var completionTokens: Int?
     private var details = TokenDetails()
     private var finish: FinishReason?
-    /// Number of chunks received when the upstream last reported its token count.
+    /// The weight of the text of the current request, in quarter tokens; see `TokenEstimate`.
+    private var quarters = 0
+    /// Number of chunks received when the upstream last reported its token count, and the weight of the text.
     private var chunksReported = 0
+    private var quartersReported = 0
     /// The preparation is complete, and the first request follows.
     private var isPrepared = false
     /// The request was sent, so its prompt may be billed.
@@ -103,11 +106,16 @@ struct GenerationMachine {
     /// Total usage of the job so far.
     var usage: Usage { spent + current }
 
+    /// Whether a request may have been billed.
+    var isBillable: Bool { usage.promptTokens > 0 || usage.completionTokens > 0 }
+
     /// Usage of the current request.
     private var current: Usage {
         guard sent || chunks > 0 || promptTokens != nil else { return .none }
-        // Chunks received after the last reported count are not included in it.
-        let unreported = chunks - chunksReported
+        // Output received after the last reported count is not included in it. A chunk is a token, unless chunks are much longer than tokens.
+        let byText = (quarters - quartersReported + 3) / 4
+        let byChunks = chunks - chunksReported
+        let unreported = byText > 2 * byChunks ? byText : byChunks
         return Usage(
             promptTokens: promptTokens ?? policy.promptEstimate, completionTokens: (completionTokens ?? 0) + unreported,
             estimated: promptTokens == nil || completionTokens == nil || unreported > 0,
@@ -224,6 +232,9 @@ struct GenerationMachine {
             cachedTokens: usage.cachedTokens.map(bounded), reasoningTokens: usage.reasoningTokens.map(bounded))
     }
 
+    /// Counts the text of the output.
+    mutating func produced(text: String) { quarters = quarters.saturatingAdding(TokenEstimate.weight(text)) }
+
     /// Stores token counts reported by the upstream, clamped; nil keeps the previous value.
     mutating func reported(promptTokens: Int?, completionTokens: Int?, details: TokenDetails = TokenDetails()) {
         self.promptTokens = promptTokens.map(Self.bounded) ?? self.promptTokens
@@ -232,6 +243,7 @@ struct GenerationMachine {
         guard let completionTokens else { return }
         self.completionTokens = Self.bounded(completionTokens)
         chunksReported = chunks
+        quartersReported = quarters
     }
 
     /// Stores the finish reason reported by the upstream.
@@ -286,9 +298,14 @@ struct GenerationMachine {
     ///   - latencyMicroseconds: time from receiving the interrupt to closing the upstream.
     ///   - delivered: tokens in the log.
     ///   - maximum: the job's maximum number of tokens.
-    mutating func interrupted(_ interrupt: Interrupt, latencyMicroseconds: Int, delivered: Int? = nil, maximum: Int? = nil) -> Action? {
+    ///   - billing: whether its cost is known.
+    mutating func interrupted(
+        _ interrupt: Interrupt, latencyMicroseconds: Int, delivered: Int? = nil, maximum: Int? = nil, billing: Usage.Billing? = nil
+    ) -> Action? {
         guard state != .ended else { return nil }
         let generated = usage.completionTokens
+        var usage = usage
+        usage.billing = billing
         return end(
             .interrupted(
                 Interruption(
@@ -312,6 +329,8 @@ struct GenerationMachine {
         spent = usage
         chunks = 0
         chunksReported = 0
+        quarters = 0
+        quartersReported = 0
         promptTokens = nil
         completionTokens = nil
         details = TokenDetails()

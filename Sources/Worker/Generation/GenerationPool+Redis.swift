@@ -130,7 +130,7 @@ extension GenerationPool {
         }
     }
 
-    private func pause(_ duration: Duration) async {
+    func pause(_ duration: Duration) async {
         await withCheckedContinuation { continuation in
             _ = loop.schedule(after: duration) { continuation.resume() }
         }

@@ -48,7 +48,12 @@ actor GenerationPool: PinnedActor {
     private var endedBytes = 0
     private var waitingForEmpty: [CheckedContinuation<Void, Never>] = []
 
-    private var schedule = OutputSchedule()
+    /// Places under limits over all workers, by holder.
+    var reservations: [String: LimitReservation] = [:]
+    /// Limits that are looked at again when the next holder can be admitted.
+    var limitsLookedAt: Set<SharedLimit> = []
+
+    private var schedule = OutputSchedule<Generation>()
     private var batchTimer: LoopTimer?
     private var nextBatch: UInt64 = 0
     /// Batches without a reply yet, oldest first.
@@ -107,7 +112,7 @@ actor GenerationPool: PinnedActor {
     ///
     /// `EpollLoop` is the actor's executor and runs its closures on the thread of its jobs, so isolation can be assumed in them. Only here and
     /// in `writeBatch`, which does the same without another closure per batch.
-    private nonisolated func onLoop(_ body: @escaping @Sendable (isolated GenerationPool) -> Void) {
+    nonisolated func onLoop(_ body: @escaping @Sendable (isolated GenerationPool) -> Void) {
         loop.execute { self.assumeIsolated(body) }
     }
 
@@ -144,6 +149,8 @@ actor GenerationPool: PinnedActor {
         case .readInterruptKey:
             let id = generation.id
             Task { await checkInterrupt(of: id) }
+        case .reserve(let reservation): reserve(reservation)
+        case .release(let reservation, let used): release(reservation, used: used)
         case .handBack:
             let id = generation.id
             Task { await handBack(id) }
@@ -230,7 +237,6 @@ actor GenerationPool: PinnedActor {
     func abandon() {
         for generation in generations.values { generation.close() }
         generations.removeAll()
-        schedule.removeDeferred()
         if let batchTimer { loop.cancel(batchTimer) }
         context.upstream.close()
         stopWaiting()
@@ -251,7 +257,7 @@ actor GenerationPool: PinnedActor {
     // MARK: writing
 
     /// Arranges that the next batch is written when `schedule` says.
-    private func scheduleBatch(_ action: OutputSchedule.Action) {
+    private func scheduleBatch(_ action: OutputSchedule<Generation>.Action) {
         switch action {
         case .none: break
         case .writeAtEndOfTurn:
@@ -268,7 +274,6 @@ actor GenerationPool: PinnedActor {
     private func writeBatch() {
         let due = schedule.beginBatch(at: loop.now)
         let connection = consumer.connections
-        defer { scheduleBatch(schedule.endBatch(now: loop.now)) }
         var batch = OutputBatch()
         var parts: [(generation: Generation, part: OutputBatch.Part)] = []
         parts.reserveCapacity(due.count)
@@ -286,6 +291,7 @@ actor GenerationPool: PinnedActor {
         let number = nextBatch
         nextBatch += 1
         batches.append((number, parts))
+        schedule.sent()
         consumer.write(batch, onConnection: connection) { [loop] reply in
             loop.execute { self.assumeIsolated { $0.received(reply, toBatch: number) } }
         }
@@ -296,6 +302,7 @@ actor GenerationPool: PinnedActor {
         // Replies arrive in order except for batches that time out together with their connection, so the batch is looked up by number.
         guard let index = batches.firstIndex(where: { $0.number == number }) else { return }
         let parts = batches.remove(at: index).parts
+        scheduleBatch(schedule.answered())
         guard var replies = OutputReplies(reply) else {
             for (generation, _) in parts { generation.replyLost() }
             return

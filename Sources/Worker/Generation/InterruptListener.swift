@@ -23,6 +23,8 @@ struct InterruptListener: Sendable {
             logger.warning("ignored a message on the cancel channel that is not an interrupt", metadata: ["bytes": "\(bytes)"])
         case .interruptsSubscribed: Task { await renewer.renew() }
         case .jobsReturned: Task { await claimer.takeOver() }
+        case .limitChanged(let holder): pool.limitChanged(holder)
+        case .operatorCommands: Task { await renewer.pollOperatorCommands() }
         }
     }
 }

@@ -30,6 +30,8 @@ actor LeaseRenewer: PinnedActor {
     /// Another renewal was requested while one was running.
     private var renewAgain = false
     private var isPolling = false
+    /// Operator commands were announced while they were being read.
+    private var pollAgain = false
     private var isMeasuring = false
 
     nonisolated var executor: QueueExecutor { consumer.executor }
@@ -60,10 +62,12 @@ actor LeaseRenewer: PinnedActor {
             // Nothing here waits for Redis: an expired lease is detected by the clock, because a reply may never arrive.
             checkExpiry()
             Task { await self.renew() }
+            Task { await self.pool.renewLimits() }
             Task { await self.pollOperatorCommands() }
             Task { await self.measure() }
             Task { await self.sweep() }
             Task { await self.claimer.takeOver() }
+            Task { await self.claimer.endInterrupted() }
             await rounds.wait(for: interval)
         }
     }
@@ -122,11 +126,23 @@ actor LeaseRenewer: PinnedActor {
         }
     }
 
-    /// Reads the drain command and the paused classes that operators have set.
-    private func pollOperatorCommands() async {
-        guard !isPolling, !rounds.isStopped else { return }
+    /// Reads the drain command and the paused classes that operators have set. Also called when an operator has announced a command.
+    /// Concurrent calls are merged.
+    func pollOperatorCommands() async {
+        guard !rounds.isStopped else { return }
+        guard !isPolling else {
+            pollAgain = true
+            return
+        }
         isPolling = true
-        defer { isPolling = false }
+        repeat {
+            pollAgain = false
+            await pollOnce()
+        } while pollAgain && !rounds.isStopped
+        isPolling = false
+    }
+
+    private func pollOnce() async {
         do {
             let requests = try await consumer.operatorRequests()
             if requests.isDrainRequested, !isDraining {
@@ -154,9 +170,16 @@ actor LeaseRenewer: PinnedActor {
         }
     }
 
-    /// Removes consumers of dead workers; at most one worker does so at a time.
+    /// Removes consumers of dead workers and looks for entries without a lease; at most one worker does so at a time.
     private func sweep() async {
         do {
+            let walk = try await consumer.walkPending()
+            if walk.added + walk.sorted > 0 {
+                logger.info(
+                    "found pending entries that were not in the indexes",
+                    metadata: ["expired": "\(walk.added)", "waiting": "\(walk.sorted)"])
+                await claimer.takeOver()
+            }
             let swept = try await consumer.sweepConsumers()
             if !swept.removed.isEmpty {
                 logger.info("removed consumers of dead workers", metadata: ["consumers": "\(swept.removed.count)"])

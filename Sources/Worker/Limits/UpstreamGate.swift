@@ -1,14 +1,11 @@
 import Contract
-import DequeModule
 import Logging
 import Upstream
 
-/// Decides whether an upstream may be called now: circuit breakers, concurrency and rate limits of each upstream, counted per worker.
+/// The circuit breakers of the upstreams, per worker.
 ///
 /// Not thread-safe: used on the upstream loop only. An unreachable upstream opens its own breaker. Errors of a reachable one count for
 /// the requested model only, because the other models may work.
-///
-/// Jobs that wait for a limit are served in order of arrival: a newcomer is refused while others wait.
 final class UpstreamGate {
     /// Permission for one request; must be returned with `release`.
     final class Pass {
@@ -31,33 +28,13 @@ final class UpstreamGate {
         case admitted(Pass)
         /// A circuit breaker is open.
         case refused
-        /// A limit is exhausted, or others wait for it. Includes the time after which to try again; the waiter is called earlier if its turn
-        /// comes.
-        case limited(Duration)
     }
-
-    /// A job's place among those that wait for the limits of upstreams.
-    final class Waiter {
-        /// Called when it is this job's turn to try again. Must not call the gate before it returns.
-        fileprivate let wake: () -> Void
-        /// The upstreams in whose queues it waits.
-        fileprivate var upstreams: [String] = []
-
-        init(wake: @escaping () -> Void) { self.wake = wake }
-    }
-
-    /// Time after which a waiting job tries again although its turn has not come. A safety net: each attempt reads the interrupt key.
-    private static let waiting = Duration.seconds(30)
 
     /// The state of one upstream.
     private struct Entry {
         var breaker = CircuitBreaker()
         /// Breakers by model, kept only while they count failures.
         var models: [String: CircuitBreaker] = [:]
-        var running = 0
-        var bucket: TokenBucket?
-        /// The jobs that wait for a limit, in order of arrival.
-        var waiting: Deque<Waiter> = []
         /// The breaker state last written to the metrics; nil before the first.
         var publishedLevel: Int?
 
@@ -77,48 +54,25 @@ final class UpstreamGate {
         self.logger = logger
     }
 
-    /// Admits a request if breakers and limits allow it.
+    /// Whether a request would be refused now. Nothing is reserved for it.
     /// - Parameters:
-    ///   - isForced: ignores open breakers, but not the limits; for a job that has already backed off and has no other upstream left.
-    ///   - waiter: the job's place in the queue of a limit, which it keeps until it is admitted or calls `leave`.
+    ///   - isForced: ignores open breakers; for a job that has already backed off and has no other upstream left.
     ///   - now: CLOCK_MONOTONIC ns.
-    func admit(_ candidate: UpstreamRoute.Candidate, isForced: Bool, for waiter: Waiter, at now: UInt64) -> Admission {
-        let admission = decide(candidate, isForced: isForced, for: waiter, at: now)
-        let name = candidate.upstream.name
-        switch admission {
-        case .admitted:
-            leave(waiter)
-            // The limit may allow more than one at a time.
-            wakeFirst(of: name)
-        case .limited:
-            guard !waiter.upstreams.contains(name) else { break }
-            waiter.upstreams.append(name)
-            entries[name]?.waiting.append(waiter)
-        // Keeping its place would hold up jobs for other models, whose breakers are closed.
-        case .refused: leave(waiter, queueOf: name)
-        }
-        return admission
+    func refuses(_ candidate: UpstreamRoute.Candidate, isForced: Bool, at now: UInt64) -> Bool {
+        guard !isForced, var entry = entries[candidate.upstream.name] else { return false }
+        return entry.breaker.admit(at: now) == .refused || entry.models[candidate.model]?.admit(at: now) == .refused
     }
 
-    private func decide(_ candidate: UpstreamRoute.Candidate, isForced: Bool, for waiter: Waiter, at now: UInt64) -> Admission {
+    /// Admits a request if the breakers allow it.
+    func admit(_ candidate: UpstreamRoute.Candidate, isForced: Bool, at now: UInt64) -> Admission {
         var entry = entries[candidate.upstream.name] ?? Entry()
         defer { store(entry, of: candidate.upstream.name) }
-        if let first = entry.waiting.first, first !== waiter { return .limited(Self.waiting) }
-        if let limit = candidate.upstream.concurrency, entry.running >= limit { return .limited(Self.waiting) }
         let upstream = entry.breaker.admit(at: now)
         let model = upstream == .refused ? .refused : entry.models[candidate.model]?.admit(at: now) ?? .pass
-        let isRefused = model == .refused && !isForced
-        var wait: Duration?
-        if !isRefused, let limit = candidate.upstream.requestsPerMinute {
-            if entry.bucket?.perMinute != limit { entry.bucket = TokenBucket(perMinute: limit, now: now) }
-            wait = entry.bucket?.take(at: now)
-        }
-        guard !isRefused, wait == nil else {
+        guard model != .refused || isForced else {
             if upstream == .probe { entry.breaker.probeAbandoned(at: now) }
-            if model == .probe { entry.models[candidate.model]?.probeAbandoned(at: now) }
-            return wait.map { .limited($0) } ?? .refused
+            return .refused
         }
-        entry.running += 1
         return .admitted(Pass(candidate, probesUpstream: upstream == .probe, probesModel: model == .probe))
     }
 
@@ -165,39 +119,15 @@ final class UpstreamGate {
     func release(_ pass: Pass, at now: UInt64) {
         guard !pass.isReleased, var entry = entries[pass.upstream] else { return }
         pass.isReleased = true
-        entry.running = max(0, entry.running - 1)
         if !pass.hasResult {
             if pass.probesUpstream { entry.breaker.probeAbandoned(at: now) }
             if pass.probesModel { entry.models[pass.model]?.probeAbandoned(at: now) }
         }
         store(entry, of: pass.upstream)
-        wakeFirst(of: pass.upstream)
     }
 
-    /// Gives up a job's place in all queues. Does nothing if it does not wait.
-    func leave(_ waiter: Waiter) {
-        for name in waiter.upstreams { leave(waiter, queueOf: name) }
-    }
-
-    private func leave(_ waiter: Waiter, queueOf upstream: String) {
-        waiter.upstreams.removeAll { $0 == upstream }
-        guard let index = entries[upstream]?.waiting.firstIndex(where: { $0 === waiter }) else { return }
-        entries[upstream]?.waiting.remove(at: index)
-        if index == 0 { wakeFirst(of: upstream) }
-    }
-
-    private func wakeFirst(of upstream: String) { entries[upstream]?.waiting.first?.wake() }
-
-    /// Removes the state of all upstreams except these. The jobs that wait for a removed one try again.
-    func removeAll(except names: Set<String>) {
-        for (name, entry) in entries where !names.contains(name) {
-            entries[name] = nil
-            for waiter in entry.waiting {
-                waiter.upstreams.removeAll { $0 == name }
-                waiter.wake()
-            }
-        }
-    }
+    /// Removes the state of all upstreams except these.
+    func removeAll(except names: Set<String>) { entries = entries.filter { names.contains($0.key) } }
 
     /// Stores an entry and publishes its breaker state if it changed.
     private func store(_ entry: Entry, of upstream: String) {

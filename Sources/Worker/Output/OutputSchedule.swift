@@ -1,11 +1,20 @@
+/// An output that an `OutputSchedule` writes.
+protocol ScheduledOutput: AnyObject {
+    /// Whether it is written with the next batch. Belongs to the schedule.
+    var isScheduled: Bool { get set }
+    /// Whether its next write is latency-critical.
+    var isUrgent: Bool { get }
+}
+
 /// Decides when the generations of a worker write: which of them in the next batch, and when that batch is due. No I/O; times are
 /// CLOCK_MONOTONIC ns.
 ///
-/// An idle worker writes a token at once. Under load one switch to the thread of the Redis connection carries the tokens of all streams,
+/// An idle worker writes a token at once. While a batch has no reply, further tokens wait for it, so that the size of the batches follows what
+/// Redis and the threads between can carry. Under load one switch to the thread of the Redis connection carries the tokens of all streams,
 /// instead of one wake-up per token.
-struct OutputSchedule {
-    /// Minimum interval between batches. First tokens, terminal events and hand-backs bypass it.
-    static let batchInterval: UInt64 = 1_000_000
+struct OutputSchedule<Output: ScheduledOutput> {
+    /// Maximum wait for the reply to the last batch. First tokens, terminal events and hand-backs do not wait.
+    static var replyWait: UInt64 { 1_000_000 }
 
     /// What the caller must arrange for the next batch.
     enum Action: Equatable {
@@ -27,72 +36,64 @@ struct OutputSchedule {
 
     private var state = State.idle
     private var lastBatchAt: UInt64 = 0
-    /// Generations with output for the next batch.
-    private var scheduled: [Generation] = []
-    /// Generations whose next write is deferred by `pace`.
-    private var deferred = DeferredWrites<Generation>()
-    private var pace = OutputPace()
+    /// Batches without a reply.
+    private var unanswered = 0
+    /// Outputs of the next batch.
+    private var scheduled: [Output] = []
+    private var pace: OutputPace
 
-    /// Counts received tokens for the write interval.
+    init(pace: OutputPace = OutputPace()) { self.pace = pace }
+
+    /// Counts received tokens for the interval between batches.
     mutating func count(_ tokens: Int) { pace.count(tokens) }
 
-    /// Adds a generation to the next batch that its write interval permits.
+    /// Adds an output to the next batch.
     /// - Parameter now: read only if needed.
-    mutating func add(_ generation: Generation, now: @autoclosure () -> UInt64) -> Action {
-        guard !generation.isScheduled else { return .none }
-        if pace.interval > 0 {
-            let now = now()
-            let due = generation.nextWriteAt(interval: pace.interval)
-            if due > now {
-                if !generation.isDeferred {
-                    generation.isDeferred = true
-                    deferred.add(generation, until: due, now: now)
-                }
-                return nextBatch(afterAtLeast: Self.batchInterval, isUrgent: false, now: now)
-            }
+    mutating func add(_ output: Output, now: @autoclosure () -> UInt64) -> Action {
+        if !output.isScheduled {
+            output.isScheduled = true
+            scheduled.append(output)
+        } else if !output.isUrgent {
+            return .none
         }
-        generation.isScheduled = true
-        scheduled.append(generation)
-        return nextBatch(afterAtLeast: 0, isUrgent: generation.isUrgent, now: now())
+        return nextBatch(isUrgent: output.isUrgent, now: now())
     }
 
     /// Decides when the next batch is due.
-    /// - Parameters:
-    ///   - wait: minimum wait in ns.
-    ///   - isUrgent: bypasses the minimum interval between batches.
-    private mutating func nextBatch(afterAtLeast wait: UInt64, isUrgent: Bool, now: @autoclosure () -> UInt64) -> Action {
+    /// - Parameter isUrgent: bypasses the intervals.
+    private mutating func nextBatch(isUrgent: Bool, now: @autoclosure () -> UInt64) -> Action {
         guard state == .idle || isUrgent && state == .byTimer else { return .none }
-        let elapsed = now() &- lastBatchAt
-        if isUrgent || wait == 0 && elapsed >= Self.batchInterval {
-            state = .atEndOfTurn
-            return .writeAtEndOfTurn
+        if !isUrgent {
+            let interval = pace.interval > 0 ? pace.interval : unanswered > 0 ? Self.replyWait : 0
+            let elapsed = interval > 0 ? now() &- lastBatchAt : 0
+            if elapsed < interval {
+                state = .byTimer
+                return .writeAfter(nanoseconds: interval - elapsed)
+            }
         }
-        state = .byTimer
-        return .writeAfter(nanoseconds: max(wait, Self.batchInterval &- min(elapsed, Self.batchInterval)))
+        state = .atEndOfTurn
+        return .writeAtEndOfTurn
     }
 
     /// Begins a batch.
-    /// - Returns: the generations that write with it; the caller sets `isScheduled` to false.
-    mutating func beginBatch(at now: UInt64) -> [Generation] {
+    /// - Returns: the outputs that write with it; the caller sets `isScheduled` to false.
+    mutating func beginBatch(at now: UInt64) -> [Output] {
         state = .idle
         lastBatchAt = now
         pace.advance(to: now)
-        deferred.release(at: now) { generation in
-            generation.isDeferred = false
-            guard !generation.isScheduled else { return }
-            generation.isScheduled = true
-            scheduled.append(generation)
-        }
         let due = scheduled
         scheduled.removeAll(keepingCapacity: true)
         return due
     }
 
-    /// Ends a batch; deferred generations need another one.
-    mutating func endBatch(now: @autoclosure () -> UInt64) -> Action {
-        deferred.isEmpty ? .none : nextBatch(afterAtLeast: Self.batchInterval, isUrgent: false, now: now())
-    }
+    /// Records that a batch was sent. `answered` must follow once.
+    mutating func sent() { unanswered += 1 }
 
-    /// Forgets the deferred generations.
-    mutating func removeDeferred() { deferred.removeAll() }
+    /// Records the reply to a batch, or its loss.
+    mutating func answered() -> Action {
+        unanswered -= 1
+        guard unanswered == 0, state == .byTimer, pace.interval == 0, !scheduled.isEmpty else { return .none }
+        state = .atEndOfTurn
+        return .writeAtEndOfTurn
+    }
 }

@@ -15,7 +15,7 @@ struct BenchCommand: ParsableCommand {
             """,
         subcommands: [
             BenchRelayCommand.self, BenchInterruptCommand.self, BenchJobsCommand.self, BenchFirstTokenCommand.self,
-            BenchSocketsCommand.self, BenchAbuseCommand.self,
+            BenchVoiceCommand.self, BenchSocketsCommand.self, BenchSweepCommand.self, BenchFairnessCommand.self, BenchAbuseCommand.self,
         ])
 
     /// Runs a measurement and prints its report.
@@ -23,17 +23,25 @@ struct BenchCommand: ParsableCommand {
     static func run(
         _ options: BenchOptions, capacity: Int, _ measure: @escaping @Sendable (BenchDeployment) async throws -> BenchReport
     ) async throws {
-        try await run(options, capacity: capacity, kind: .openai, measure).print(asJSON: options.output.json)
+        try await run(options, size: BenchSize(capacity: capacity), measure)
+    }
+
+    /// Runs a measurement and prints its report.
+    /// - Parameter size: of a self-contained deployment.
+    static func run(
+        _ options: BenchOptions, size: BenchSize, _ measure: @escaping @Sendable (BenchDeployment) async throws -> BenchReport
+    ) async throws {
+        try await run(options, size: size, kind: .openai, measure).print(asJSON: options.output.json)
     }
 
     /// Runs a measurement and returns its report.
     /// - Parameter kind: dialect between worker and simulator of a self-contained deployment.
     static func run(
-        _ options: BenchOptions, capacity: Int, kind: UpstreamConfiguration.Kind,
+        _ options: BenchOptions, size: BenchSize, kind: UpstreamConfiguration.Kind,
         _ measure: @escaping @Sendable (BenchDeployment) async throws -> BenchReport
     ) async throws -> BenchReport {
         let found = Mutex(BenchReport(""))
-        try await BenchDeployment.with(try options.target, capacity: capacity, kind: kind) { deployment in
+        try await BenchDeployment.with(try options.target, size: size, kind: kind) { deployment in
             let report = try await measure(deployment)
             found.withLock { $0 = report }
         }
@@ -88,7 +96,7 @@ struct BenchRelayCommand: AsyncParsableCommand {
 
     private func measure(_ kind: UpstreamConfiguration.Kind) async throws -> BenchReport {
         let (streams, gap, seconds, warmUp, websocket) = (streams, gap, seconds, warmUp, websocket)
-        return try await BenchCommand.run(options, capacity: streams + 64, kind: kind) { deployment in
+        return try await BenchCommand.run(options, size: BenchSize(capacity: streams + 64), kind: kind) { deployment in
             var report = try await RelayBench(
                 deployment: deployment, streams: streams, gap: gap, seconds: seconds, warmUp: warmUp, isThroughWebSocket: websocket
             ).run()
@@ -188,6 +196,34 @@ struct BenchFirstTokenCommand: AsyncParsableCommand {
     }
 }
 
+/// `sluice bench voice`.
+struct BenchVoiceCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "voice", abstract: "Measure how soon an answer is heard, and how fast an interrupt silences it.",
+        discussion: """
+            Answers with a voice through a gateway's WebSocket: from the first text to the first voice frame, and from INTERRUPT to the end \
+            of the last upstream connection while the speech is running. A running deployment needs workers whose speech upstream is the \
+            simulator with long sentences, such as SLUICE_SPEECH_MODEL=sim-n3000-g20-f50.
+            """)
+
+    @Option(name: .long, help: "Number of answers.") var count = 100
+    @Option(name: .long, help: "Number of concurrent answers.") var together = 1
+    @OptionGroup var options: BenchOptions
+
+    func validate() throws {
+        guard (1...5_000).contains(count) else { throw ValidationError("--count may be 1 to 5000.") }
+        // The limit of a session's concurrent requests.
+        guard (1...32).contains(together) else { throw ValidationError("--together may be 1 to 32.") }
+    }
+
+    func run() async throws {
+        let (count, together) = (count, together)
+        try await BenchCommand.run(options, capacity: 64) { deployment in
+            try await VoiceBench(deployment: deployment, count: count, batch: together).run()
+        }
+    }
+}
+
 /// `sluice bench sockets`.
 struct BenchSocketsCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -199,14 +235,58 @@ struct BenchSocketsCommand: AsyncParsableCommand {
     @OptionGroup var options: BenchOptions
 
     func validate() throws {
-        guard (1...9_000).contains(count) else { throw ValidationError("--count may be 1 to 9000.") }
+        // One address has 28,000 ports for outgoing connections by default.
+        guard (1...25_000).contains(count) else { throw ValidationError("--count may be 1 to 25000.") }
         guard seconds > 0, seconds <= 3_600 else { throw ValidationError("--seconds may be at most 3600.") }
     }
 
     func run() async throws {
         let (count, seconds) = (count, seconds)
-        try await BenchCommand.run(options, capacity: 64) { deployment in
+        var size = BenchSize(capacity: 64)
+        size.sockets = count
+        try await BenchCommand.run(options, size: size) { deployment in
             try await SocketBench(deployment: deployment, sockets: count, seconds: seconds).run()
+        }
+    }
+}
+
+/// `sluice bench sweep`.
+struct BenchSweepCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "sweep", abstract: "Measure what a deployment costs in which nothing happens.",
+        discussion: """
+            Workers whose slots are taken by jobs that produce nothing, and waiting jobs whose clients are connected by WebSockets: Redis \
+            commands per second and CPU time, for renewals of leases, searches for lost workers and looks at silent jobs.
+            """)
+
+    @Option(name: .long, help: "Number of workers.") var workers = 4
+    @Option(name: .long, help: "Running jobs of each worker.") var running = 256
+    @Option(name: .long, help: "Waiting jobs.") var waiting = 3_000
+    @Option(name: .long, help: "Duration of the measurement in seconds.") var seconds = 15.0
+    @Option(name: .long, help: "Time before the measurement in seconds.") var warmUp = 8.0
+    @OptionGroup var options: BenchOptions
+
+    func validate() throws {
+        guard options.selfContained else {
+            throw ValidationError("sweep requires --self-contained, because its jobs take all slots of the workers.")
+        }
+        guard (1...100).contains(workers), (1...4_096).contains(running), workers * running <= 30_000 else {
+            throw ValidationError("--workers may be 1 to 100, --running 1 to 4096, and their product at most 30000.")
+        }
+        guard (0...100_000).contains(waiting) else { throw ValidationError("--waiting may be 0 to 100000.") }
+        guard seconds > 0, seconds <= 3_600, (0...600).contains(warmUp) else {
+            throw ValidationError("--seconds may be at most 3600, --warm-up 600.")
+        }
+    }
+
+    func run() async throws {
+        let (running, waiting, seconds, warmUp) = (workers * running, waiting, seconds, warmUp)
+        var size = BenchSize(capacity: self.running)
+        size.workers = workers
+        size.isExact = true
+        size.sockets = waiting / 32 + running
+        try await BenchCommand.run(options, size: size) { deployment in
+            try await SweepBench(deployment: deployment, running: running, waiting: waiting, seconds: seconds, warmUp: warmUp).run()
         }
     }
 }

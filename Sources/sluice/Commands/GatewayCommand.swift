@@ -19,6 +19,7 @@ struct GatewayCommand: AsyncParsableCommand {
         let gateway = reader.gateway()
         let deployment = reader.deployment()
         let logging = reader.logging()
+        let tenants = reader.tenants()
         reader.requireAuthentication(gateway)
         try reader.finish()
         guard let deployment else { return }
@@ -26,6 +27,7 @@ struct GatewayCommand: AsyncParsableCommand {
         let service = GatewayService(
             settings: gateway, queueSettings: deployment.queue, redisURL: deployment.redisURL, redisSettings: deployment.redis,
             logger: logger)
-        try await NodeRun(services: [service], logger: logger).run()
+        let limits = TenantsReload(tenants, deployment: deployment, path: source.value("SLUICE_TENANTS_FILE")?.text, logger: logger)
+        try await NodeRun(services: [service, limits], logger: logger).run()
     }
 }

@@ -20,6 +20,7 @@ struct WorkerCommand: AsyncParsableCommand {
         let worker = reader.worker()
         let deployment = reader.deployment()
         let logging = reader.logging()
+        let tenants = reader.tenants()
         reader.requireUpstream()
         try reader.finish()
         guard let deployment else { return }
@@ -29,6 +30,7 @@ struct WorkerCommand: AsyncParsableCommand {
             logger: logger)
         let reload = UpstreamsReload(
             path: source.value("SLUICE_UPSTREAMS_FILE")?.text, environment: source.environment, feed: service.upstreams, logger: logger)
-        try await NodeRun(services: [service, reload], logger: logger).run()
+        let limits = TenantsReload(tenants, deployment: deployment, path: source.value("SLUICE_TENANTS_FILE")?.text, logger: logger)
+        try await NodeRun(services: [service, reload, limits], logger: logger).run()
     }
 }

@@ -9,7 +9,7 @@ struct WorkerDrainCommand: AsyncParsableCommand {
         commandName: "worker-drain",
         abstract: "Make a worker drain and end, as SIGTERM does.",
         discussion:
-            "The worker notices within a third of SLUICE_LEASE, finishes running jobs within its SLUICE_DRAIN_TIMEOUT and hands back the rest."
+            "The worker finishes running jobs within its SLUICE_DRAIN_TIMEOUT and hands back the rest."
     )
 
     @Argument(help: "The worker's name as shown by sluice status.") var name: String

@@ -96,6 +96,8 @@ enum SettingTable {
         Setting(
             "SLUICE_UPSTREAMS_FILE", .file, nil, [.worker], "YAML or JSON file with a list of upstreams, instead of SLUICE_UPSTREAM_URL."),
         Setting(
+            "SLUICE_TENANTS_FILE", .file, nil, nodes, "YAML or JSON file with the weights and limits of tenants."),
+        Setting(
             "SLUICE_UPSTREAM_CA_FILE", .file, nil, [.worker],
             "PEM file of trusted certificate authorities for upstreams (default: the system's)."),
         Setting("SLUICE_UPSTREAM_HTTP2", .flag, "off", [.worker], "Use HTTP/2 with upstreams that support it."),

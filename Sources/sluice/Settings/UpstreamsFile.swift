@@ -11,7 +11,8 @@ struct UpstreamsFile {
     static let maximumSize = 1 << 20
     static let maximumUpstreams = 1_000
     private static let fields = [
-        "name", "kind", "url", "key_file", "key_env", "models", "aliases", "prefix", "requests_per_minute", "concurrency", "fallback",
+        "name", "kind", "url", "key_file", "key_env", "models", "aliases", "prefix", "requests_per_minute", "tokens_per_minute",
+        "concurrency", "abort", "fallback",
     ]
 
     private(set) var upstreams: [UpstreamConfiguration] = []
@@ -92,7 +93,9 @@ struct UpstreamsFile {
         upstream.aliases = aliases(in: node, of: name)
         upstream.fallback = strings("fallback", in: node, of: name)
         upstream.requestsPerMinute = count("requests_per_minute", in: node, of: name)
+        upstream.tokensPerMinute = count("tokens_per_minute", in: node, of: name)
         upstream.concurrency = count("concurrency", in: node, of: name)
+        if let abort: UpstreamConfiguration.Abort = word("abort", in: node, of: name) { upstream.abort = abort }
         let longest = (upstream.models + upstream.aliases.flatMap { [$0.key, $0.value] }).max { $0.utf8.count < $1.utf8.count } ?? ""
         if longest.utf8.count > NameLimit.model {
             fault(
@@ -199,10 +202,10 @@ struct UpstreamsFile {
         return result
     }
 
-    /// A whole number from 1 to 10,000,000.
+    /// A whole number from 1 to 1,000,000,000.
     private mutating func count(_ field: String, in node: Node, of name: String) -> Int? {
         guard let text = string(field, in: node) else { return nil }
-        if let number = Int(text), (1...10_000_000).contains(number) { return number }
+        if let number = Int(text), (1...1_000_000_000).contains(number) { return number }
         fault(node[field]?.line ?? 0, "\(name): \(field) is not a whole number from 1", "write a whole number from 1 or omit the field")
         return nil
     }

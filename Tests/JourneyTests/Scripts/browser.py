@@ -9,8 +9,8 @@ import time
 
 
 class Browser:
-    def __init__(self, chromium, folder):
-        """`folder` gets the profile and the screenshots."""
+    def __init__(self, chromium, folder, arguments=()):
+        """`folder` gets the profile and the screenshots. `arguments` are further ones of the command line."""
         self.folder = folder
         commands, self.output = os.pipe()
         self.input, answers = os.pipe()
@@ -25,7 +25,7 @@ class Browser:
         self.process = subprocess.Popen(
             [chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
              "--disable-background-networking", "--no-proxy-server", "--autoplay-policy=no-user-gesture-required",
-             "--remote-debugging-pipe", "--window-size=1100,800", f"--user-data-dir={folder}/profile"],
+             "--remote-debugging-pipe", "--window-size=1100,800", f"--user-data-dir={folder}/profile", *arguments],
             preexec_fn=set_descriptors, close_fds=False,
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         os.close(commands)
@@ -96,6 +96,13 @@ class Browser:
 
     def click(self, selector):
         self.evaluate(f"document.querySelector({json.dumps(selector)}).click()")
+
+    def mouse(self, kind, selector):
+        """A real event of the mouse in the middle of an element. `kind` is mousePressed or mouseReleased."""
+        x, y = self.evaluate(
+            f"(({{ x, y, width, height }}) => [x + width / 2, y + height / 2])"
+            f"(document.querySelector({json.dumps(selector)}).getBoundingClientRect())")
+        self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=int(kind == "mousePressed"), clickCount=1)
 
     def type(self, selector, text):
         self.evaluate(f"document.querySelector({json.dumps(selector)}).focus()")

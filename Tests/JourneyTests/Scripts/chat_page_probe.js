@@ -21,9 +21,16 @@ window.matchMedia = query =>
   query === "(hover: hover)" && window.hasKeyboard ? { matches: true } : originalMatchMedia.call(window, query);
 
 window.sockets = [];
+// The messages that the page sends, and the bytes of audio among them.
+window.sent = [];
+window.sentAudio = 0;
 window.WebSocket = class extends WebSocket {
   constructor(...parameters) {
     super(...parameters);
     sockets.push(this);
+  }
+  send(data) {
+    if (typeof data === "string") sent.push(JSON.parse(data)); else sentAudio += data.byteLength;
+    super.send(data);
   }
 };

@@ -174,7 +174,7 @@ extension Answer {
     /// How the job was interrupted; nil when it was not.
     fileprivate var interruptionJSON: JSON? {
         guard case .interrupted(let interruption)? = ending else { return nil }
-        return ["interrupted": true, "reason": .string(interruption.reason), "phase": .string(interruption.phase.rawValue)]
+        return interruption.answerJSON
     }
 }
 

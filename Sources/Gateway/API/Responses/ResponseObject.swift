@@ -65,10 +65,7 @@ struct ResponseObject: Sendable, Equatable {
         case .finished(.contentFilter): object["incomplete_details"] = ["reason": "content_filter"]
         case .finished: break
         case .failed(let failure): object["error"] = Self.error(of: failure)
-        case .interrupted(let interruption):
-            object["sluice"] = [
-                "interrupted": true, "reason": .string(interruption.reason), "phase": .string(interruption.phase.rawValue),
-            ]
+        case .interrupted(let interruption): object["sluice"] = interruption.answerJSON
         }
         return .object(object)
     }

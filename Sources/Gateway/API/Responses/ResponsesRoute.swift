@@ -129,7 +129,7 @@ struct ResponsesRoute: Sendable {
                     "\"previous_response_id\": the conversation is longer than \(context.settings.bodyMaximum) bytes")
             }
             history.append(items)
-            try await onQueue { () throws(QueueError) in try await store.touch(id) }
+            try await onQueue { () throws(QueueError) in try await store.touch(id, owner: owner) }
             previous = stored.echo["previous_response_id"]?.string
         }
         var conversation = request.conversation

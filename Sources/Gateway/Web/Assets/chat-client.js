@@ -1,6 +1,6 @@
 "use strict";
 
-// The chat page's client: the WebSocket protocol, one question with its answer, and audio playback.
+// The chat page's client: the WebSocket protocol, and one question with its answer.
 
 const element = id => document.getElementById(id);
 
@@ -20,54 +20,15 @@ const formatCount = (count, noun) => `${count.toLocaleString("en")} ${noun}${cou
 /** @param time in milliseconds */
 const formatDuration = time => time < 1000 ? `${Math.max(1, Math.round(time))} ms` : `${(time / 1000).toFixed(1)} s`;
 
-/** Plays chunks of 16-bit mono PCM one after the other. */
-class AudioPlayer {
-  context = null;
-  /** In Hz; stated by the first voice frame of an answer. */
-  sampleRate = 16000;
-  sources = new Set();
-  /** When the last scheduled chunk ends, on the audio context's clock, in seconds. */
-  endTime = 0;
-
-  /** Browsers allow sound only after a user gesture, so this must be called from an event handler of one. */
-  unlock() {
-    this.context ??= new AudioContext();
-    if (this.context.state === "suspended") this.context.resume();
-  }
-
-  /** @param sampleRate as stated by the frame; undefined: as before */
-  play(base64, sampleRate) {
-    this.sampleRate = sampleRate ?? this.sampleRate;
-    if (!this.context) return;
-    const bytes = Uint8Array.from(atob(base64), character => character.charCodeAt(0));
-    const sampleCount = bytes.length >> 1;
-    if (sampleCount === 0) return;
-    const view = new DataView(bytes.buffer);
-    const buffer = this.context.createBuffer(1, sampleCount, this.sampleRate);
-    const samples = buffer.getChannelData(0);
-    for (let index = 0; index < sampleCount; index++) samples[index] = view.getInt16(index * 2, true) / 32768;
-    const source = this.context.createBufferSource();
-    source.buffer = buffer;
-    source.connect(this.context.destination);
-    source.onended = () => this.sources.delete(source);
-    const startTime = Math.max(this.context.currentTime + 0.05, this.endTime);
-    source.start(startTime);
-    this.endTime = startTime + buffer.duration;
-    this.sources.add(source);
-  }
-
-  stop() {
-    for (const source of this.sources) source.stop();
-    this.sources.clear();
-    this.endTime = 0;
-  }
-}
-
 /** One question and its answer. All text from the model is added as text nodes, never as markup. */
 class Turn {
-  constructor(question, id = newIdentifier()) {
+  /** @param isVoice whether the question is spoken; its text then comes with the transcript */
+  constructor(question, { id = newIdentifier(), isVoice = false } = {}) {
     this.id = id;
     this.question = question;
+    this.isVoice = isVoice;
+    /** Whether the question is still being spoken. */
+    this.isUploading = false;
     this.lastEventID = null;
     this.ended = false;
     this.sentAt = performance.now();
@@ -81,15 +42,35 @@ class Turn {
     this.text = document.createTextNode("");
     this.answer.append(this.text);
     this.receipt = createElement("p", "receipt plain");
-    this.node.append(createElement("div", "question", question), this.answer, this.receipt);
+    this.questionNode = createElement("div", "question", question);
+    if (isVoice && !question) this.showInsteadOfQuestion("Listening", "pending");
+    this.node.append(this.questionNode, this.answer, this.receipt);
+  }
+
+  /** Shows a state of a spoken question whose words are not known. */
+  showInsteadOfQuestion(text, state) {
+    this.questionNode.textContent = text;
+    this.questionNode.className = `question ${state}`;
+  }
+
+  setQuestion(text) {
+    this.question = text;
+    this.showInsteadOfQuestion(text, "");
+  }
+
+  /** The spoken question was sent completely. */
+  uploaded() {
+    this.isUploading = false;
+    this.sentAt = performance.now();
+    this.showInsteadOfQuestion("Recognizing", "pending");
   }
 
   /** The state to save for a reload. The gateway still has the answer of a turn that is running. */
   get savedState() {
-    const { id, question, result } = this;
-    if (!this.ended) return { id, question };
+    const { id, question, isVoice, result } = this;
+    if (!this.ended) return { id, question, isVoice };
     const calls = [...this.node.querySelectorAll(".call")].map(call => call.textContent);
-    return { id, question, result, calls, answer: this.text.data, reasoning: this.reasoning?.lastChild.textContent };
+    return { id, question, isVoice, result, calls, answer: this.text.data, reasoning: this.reasoning?.lastChild.textContent };
   }
 
   restore({ result, calls, answer, reasoning }) {
@@ -115,6 +96,7 @@ class Turn {
       this.lastEventID = payload.event_id;
     }
     if (payload.restarted) this.clear();
+    if (payload.transcript) this.setQuestion(payload.transcript);
     if (payload.reasoning) this.appendReasoning(payload.reasoning);
     const text = payload.content?.text;
     if (text) {
@@ -153,6 +135,7 @@ class Turn {
   finish(payload) {
     const usage = payload.usage;
     const tokens = usage ? [`${usage.estimated ? "about " : ""}${formatCount(usage.completion_tokens, "token")} generated`] : [];
+    if (payload.finish_reason === "no_speech") return this.end("plain", []);
     if (!payload.interrupted) {
       const facts = [...tokens, formatDuration(performance.now() - this.sentAt)];
       if (this.firstTextAt) facts.push(`first text after ${formatDuration(this.firstTextAt - this.sentAt)}`);
@@ -169,6 +152,8 @@ class Turn {
   /** @param kind "plain", "stopped" or "failed" */
   end(kind, facts, title) {
     this.ended = true;
+    this.isUploading = false;
+    if (this.isVoice && !this.question) this.showInsteadOfQuestion(kind === "plain" ? "Nothing was heard" : "Voice message", "unknown");
     this.result = [kind, facts, title];
     this.node.classList.remove("running");
     this.receipt.className = `receipt ${kind}`;
@@ -211,8 +196,8 @@ class Connection {
 
   register() {
     const payload = {
-      auth: { type: "API_KEY", api_key: this.key || "anonymous" }, platform: "WEB", require_tts: false, enable_srs: false,
-      function_calling: []
+      auth: { type: "API_KEY", api_key: this.key || "anonymous" }, platform: "WEB", require_tts: false, enable_srs: true,
+      function_calling: [], voice_sample_rate: AudioPlayer.preferredRate
     };
     if (this.sessionID) payload.resume_session_id = this.sessionID;
     this.send("REGISTER", payload);
@@ -225,6 +210,11 @@ class Connection {
       version: "1.0", msg_type: type, session_id: this.sessionID ?? "", payload, timestamp: Date.now()
     }));
     return true;
+  }
+
+  /** Sends audio of the open VOICE request. */
+  sendAudio(samples) {
+    if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(samples);
   }
 
   receive({ msg_type: type, payload }) {
@@ -267,5 +257,56 @@ class Connection {
     const delay = Math.min(8000, 250 * 2 ** this.attempts++) * (0.5 + Math.random() / 2);
     this.handlers.onWaiting(this.attempts > 1 ? "no connection, retrying" : "reconnecting");
     this.timer = setTimeout(() => this.open(this.key), delay);
+  }
+}
+
+/** The form that asks for an API key, which is kept for this tab. */
+class SignIn {
+  static keyItem = "sluice-key";
+
+  /** @param onKey(key) the visitor has given a key */
+  constructor(onKey) {
+    element("sign-in").onsubmit = event => {
+      event.preventDefault();
+      const key = element("key").value.trim();
+      element("key").value = "";
+      if (!key) return;
+      sessionStorage.setItem(SignIn.keyItem, key);
+      onKey(key);
+    };
+  }
+
+  get key() { return sessionStorage.getItem(SignIn.keyItem); }
+
+  /** Forgets the key and asks for another one. */
+  show(error) {
+    sessionStorage.removeItem(SignIn.keyItem);
+    this.replaceComposer(true);
+    element("sign-in-error").textContent = error;
+    element("key").focus();
+  }
+
+  hide() { this.replaceComposer(false); }
+
+  replaceComposer(isShown) {
+    element("sign-in").hidden = !isShown;
+    element("suggestions").hidden = isShown;
+    element("composer").hidden = isShown;
+  }
+}
+
+/** Fills the list of models that the model field offers. */
+async function loadModels(key) {
+  try {
+    const answer = await fetch("/v1/models", { headers: { authorization: `Bearer ${key || "anonymous"}` } });
+    if (!answer.ok) return;
+    const options = (await answer.json()).data.map(({ id }) => {
+      const option = createElement("option");
+      option.value = id;
+      return option;
+    });
+    element("models").replaceChildren(...options);
+  } catch {
+    // The list is only a convenience: a model's name can be typed.
   }
 }

@@ -2,7 +2,6 @@
 
 /** The chat page. */
 class ChatPage {
-  static keyItem = "sluice-key";
   static conversationItem = "sluice-conversation";
   /** How many turns are saved for a reload. */
   static savedTurns = 50;
@@ -10,19 +9,35 @@ class ChatPage {
 
   constructor() {
     this.requiresKey = document.body.dataset.requiresKey === "true";
-    this.player = new AudioPlayer();
     this.turns = new Map();
+    this.player = new AudioPlayer(turnID => {
+      // The end of what has been received; the answer may go on.
+      if (this.turns.get(turnID)?.ended) this.stopVoice();
+    });
+    /** The question that is being spoken. */
+    this.utterance = null;
+    this.voice = new VoiceControl({
+      isReady: () => this.connection.isRegistered,
+      isPlaying: () => this.player.isPlaying,
+      onBargeIn: () => this.bargeIn(),
+      onStart: () => this.startUtterance(),
+      onAudio: samples => { if (this.utterance?.isUploading) this.connection.sendAudio(samples); },
+      onEnd: () => this.endUtterance(),
+      onCancel: () => this.stop(),
+      onError: text => this.setStatus(element("status").dataset.state, text)
+    });
     /** Turns to send as soon as the connection is registered. */
     this.unsent = [];
     this.connection = new Connection({
       onReady: isResumed => this.connected(isResumed),
       onMessage: (type, payload) => this.receive(type, payload),
-      onWaiting: reason => this.setStatus("waiting", reason),
+      onWaiting: reason => this.disconnected(reason),
       onUnauthenticated: () => this.showSignIn("This API key is not valid.")
     });
+    this.signIn = new SignIn(key => this.connect(key));
     this.addEventHandlers();
     this.restoreConversation();
-    const key = sessionStorage.getItem(ChatPage.keyItem);
+    const { key } = this.signIn;
     if (this.requiresKey && !key) this.showSignIn(""); else this.connect(key ?? "");
   }
 
@@ -41,7 +56,7 @@ class ChatPage {
     if (!saved) return;
     this.connection.sessionID = saved.session;
     for (const entry of saved.turns) {
-      const turn = new Turn(entry.question, entry.id);
+      const turn = new Turn(entry.question, entry);
       this.turns.set(turn.id, turn);
       turn.restore(entry);
       element("turns").append(turn.node);
@@ -64,6 +79,7 @@ class ChatPage {
 
   /** Stops running answers, ends the session and clears the page. */
   clearConversation() {
+    this.voice.cancel();
     this.stop();
     this.connection.send("SHUTDOWN", { reason: "USER_STOP" });
     this.connection.close();
@@ -96,7 +112,9 @@ class ChatPage {
     };
     document.onkeydown = event => {
       if (event.key === "Escape" && !event.isComposing) {
-        if (element("settings").open) element("settings").open = false; else this.stop();
+        if (element("settings").open) return element("settings").open = false;
+        this.voice.cancel();
+        this.stop();
       }
     };
     document.onclick = event => {
@@ -106,15 +124,10 @@ class ChatPage {
     // A phone's keyboard makes the page smaller: the end stays visible for a reader who was there.
     element("scroller").onscroll = () => this.wasNearEnd = this.isNearEnd;
     addEventListener("resize", () => this.scrollToEnd(this.wasNearEnd));
-    element("sign-in").onsubmit = event => {
-      event.preventDefault();
-      const key = element("key").value.trim();
-      element("key").value = "";
-      if (!key) return;
-      sessionStorage.setItem(ChatPage.keyItem, key);
-      this.connect(key);
+    element("speak").onchange = event => {
+      this.hasChosenVoice = true;
+      if (event.target.checked) this.player.unlock(); else this.stopVoice();
     };
-    element("speak").onchange = event => event.target.checked ? this.player.unlock() : this.player.stop();
     element("sign-out").onclick = () => {
       this.clearConversation();
       this.showSignIn("");
@@ -149,6 +162,7 @@ class ChatPage {
     button.classList.toggle("stop", canStop);
     button.setAttribute("aria-label", canStop ? "Stop" : "Send");
     button.disabled = !canSend && !canStop;
+    element("microphone").disabled = this.voice.mode === "off" && !this.connection?.isRegistered;
   }
 
   get isNearEnd() {
@@ -164,76 +178,99 @@ class ChatPage {
   // MARK: the key
 
   connect(key) {
-    element("sign-in").hidden = true;
-    element("suggestions").hidden = false;
-    element("composer").hidden = false;
+    this.signIn.hide();
     element("sign-out").hidden = !this.requiresKey;
     this.setStatus("waiting", "connecting");
     this.connection.open(key);
-    this.loadModels(key);
+    loadModels(key);
   }
 
   showSignIn(error) {
-    sessionStorage.removeItem(ChatPage.keyItem);
-    element("sign-in").hidden = false;
-    element("suggestions").hidden = true;
-    element("composer").hidden = true;
     element("sign-out").hidden = true;
-    element("sign-in-error").textContent = error;
     this.setStatus("failed", "not signed in");
-    element("key").focus();
-  }
-
-  async loadModels(key) {
-    try {
-      const answer = await fetch("/v1/models", { headers: { authorization: `Bearer ${key || "anonymous"}` } });
-      if (!answer.ok) return;
-      const options = (await answer.json()).data.map(({ id }) => {
-        const option = createElement("option");
-        option.value = id;
-        return option;
-      });
-      element("models").replaceChildren(...options);
-    } catch {
-      // The list is only a convenience: a model's name can be typed.
-    }
+    this.signIn.show(error);
   }
 
   // MARK: messages to the gateway
 
   ask(question) {
+    this.voice.discard();
     if (element("speak").checked) this.player.unlock();
-    this.player.stop();
-    element("welcome").hidden = true;
+    this.stopVoice();
     const turn = new Turn(question);
-    // The new request supersedes those that are running.
-    for (const old of this.runningTurns) old.stoppedAt ??= performance.now();
-    this.turns.set(turn.id, turn);
-    element("turns").append(turn.node);
+    this.add(turn);
     element("text").value = "";
     if (this.connection.isRegistered) this.sendRequest(turn); else this.unsent.push(turn);
     this.saveConversation();
     this.refreshComposer();
+  }
+
+  /** Shows a new question, which supersedes those that are running. */
+  add(turn) {
+    element("welcome").hidden = true;
+    for (const old of this.runningTurns) old.stoppedAt ??= performance.now();
+    this.turns.set(turn.id, turn);
+    element("turns").append(turn.node);
     this.scrollToEnd(true);
   }
 
-  sendRequest(turn) {
+  /** @param fields of the payload: the kind of the question and its content */
+  sendRequest(turn, fields = { data_type: "TEXT", stream_flag: false, stream_seq: 0, content: { text: turn.question } }) {
     const payload = {
-      request_id: turn.id, data_type: "TEXT", stream_flag: false, stream_seq: 0, content: { text: turn.question },
-      require_tts: element("speak").checked, supersede: true, update_session: { reasoning: true }
+      request_id: turn.id, ...fields, require_tts: element("speak").checked, supersede: true, update_session: { reasoning: true }
     };
     const model = element("model").value.trim();
     if (model) payload.model = model;
     this.connection.send("REQUEST", payload);
   }
 
-  sendInterrupt(requestIDs) {
-    this.connection.send("INTERRUPT", { interrupt_request_id: requestIDs, reason: "USER_STOP" });
+  /** @param played how much of the voice was heard, in milliseconds; undefined: there was none */
+  sendInterrupt(requestIDs, reason, played) {
+    this.connection.send("INTERRUPT", { interrupt_request_id: requestIDs, reason, ...(played !== undefined && { played_ms: played }) });
   }
 
-  /** Stops all running answers and the audio. */
-  stop() {
-    this.player.stop();
+  sendPlayed(turnID, milliseconds) { this.connection.send("PLAYED", { request_id: turnID, ms: milliseconds }); }
+
+  /** Stops the voice. The model's next answer then continues from what was heard. */
+  stopVoice() {
+    const stopped = this.player.stop();
+    if (stopped) this.sendPlayed(stopped.turnID, stopped.milliseconds);
+  }
+
+  /** The user begins to talk: the voice and the answer stop at once. */
+  bargeIn() {
+    // Who talks wants to be talked to, unless the visitor has decided otherwise.
+    if (!this.hasChosenVoice) element("speak").checked = true;
+    if (element("speak").checked) this.player.unlock();
+    this.stop("USER_VOICE_INPUT");
+  }
+
+  startUtterance() {
+    const turn = new Turn("", { isVoice: true });
+    turn.isUploading = true;
+    this.utterance = turn;
+    this.add(turn);
+    this.sendRequest(turn, this.voiceFields(0));
+    this.refreshComposer();
+  }
+
+  endUtterance() {
+    const turn = this.utterance;
+    this.utterance = null;
+    if (!turn?.isUploading) return;
+    this.sendRequest(turn, this.voiceFields(-1));
+    turn.uploaded();
+    this.saveConversation();
+  }
+
+  /** The beginning (0) and the end (-1) of a spoken question, between which its audio is sent in binary frames. */
+  voiceFields(sequence) {
+    return { data_type: "VOICE", stream_flag: true, stream_seq: sequence, content: { voice_mode: "BINARY", audio_format: "pcm" } };
+  }
+
+  /** Stops all running answers and the voice. */
+  stop(reason = "USER_STOP") {
+    const heard = this.player.stop();
     const turns = this.runningTurns.filter(turn => !turn.stoppedAt);
     for (const turn of turns) {
       turn.stoppedAt = performance.now();
@@ -244,8 +281,15 @@ class ChatPage {
       }
     }
     const requestIDs = turns.filter(turn => !turn.ended).map(turn => turn.id);
-    if (requestIDs.length) this.sendInterrupt(requestIDs);
+    if (heard && !requestIDs.includes(heard.turnID)) this.sendPlayed(heard.turnID, heard.milliseconds);
+    for (const id of requestIDs) this.sendInterrupt(id, reason, id === heard?.turnID ? heard.milliseconds : undefined);
     this.refreshComposer();
+  }
+
+  disconnected(reason) {
+    // The gateway discards a question whose connection is lost before its end.
+    if (this.utterance) this.voice.cancel();
+    this.setStatus("waiting", reason);
   }
 
   /** The session is registered: resumes the running answers and sends the questions that waited. */
@@ -257,11 +301,15 @@ class ChatPage {
         turn.end("failed", ["The session expired while there was no connection."], "Lost");
         continue;
       }
+      if (turn.isUploading) {
+        turn.end("failed", ["The connection was lost while you were talking."], "Lost");
+        continue;
+      }
       const payload = { request_id: turn.id };
       if (turn.lastEventID) payload.last_event_id = turn.lastEventID;
       this.connection.send("RESUME", payload);
       // Stop may have been pressed while there was no connection.
-      if (turn.stoppedAt) this.sendInterrupt(turn.id);
+      if (turn.stoppedAt) this.sendInterrupt(turn.id, "USER_STOP");
     }
     for (const turn of this.unsent.splice(0)) this.sendRequest(turn);
     this.saveConversation();
@@ -275,8 +323,9 @@ class ChatPage {
     switch (type) {
       case "RESPONSE":
         if (!turn || turn.ended) return;
-        if (payload.content?.voice && !turn.stoppedAt) this.player.play(payload.content.voice, payload.voice_sample_rate);
+        if (payload.content?.voice && !turn.stoppedAt) this.player.play(turn.id, payload.content.voice, payload.voice_sample_rate);
         turn.receive(payload);
+        if (turn.ended && turn.id === this.player.turnID && !this.player.isPlaying) this.stopVoice();
         break;
       case "INTERRUPT_ACK":
         for (const id of payload.interrupted_request_ids ?? []) {

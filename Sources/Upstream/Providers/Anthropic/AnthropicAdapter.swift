@@ -128,6 +128,6 @@ struct AnthropicAdapter: UpstreamAdapter {
 
     func decoder(for head: HTTPResponseHead) throws(Failure) -> any StreamDecoder {
         guard AnswerSniffer.accepts(head.contentType) else { throw AnswerSniffer.rejected(head) }
-        return AnswerSniffer(head, stream: AnthropicStreamDecoder(), document: AnthropicDocument.read)
+        return AnswerSniffer(head, stream: EventAnswerDecoder<AnthropicStreamReader>(), document: AnthropicDocument.read)
     }
 }

@@ -13,7 +13,7 @@ struct AnthropicDocument {
     /// Decodes the message and appends its content, stop reason and usage.
     /// - Throws: `upstream_protocol` for a document without content, or the failure that the document reports.
     static func read(_ bytes: Span<UInt8>, into batch: inout OutputBatch) throws(Failure) {
-        var document: AnthropicDocument
+        let document: AnthropicDocument
         do throws(JSONError) {
             document = try repairingUTF8(bytes) { (bytes) throws(JSONError) in try AnthropicDocument(valid: bytes) }
         } catch {
@@ -21,15 +21,10 @@ struct AnthropicDocument {
         }
         if let error = document.error { throw error.failureInsideStream(kind: .anthropic) }
         guard document.hasContent else { throw Failure(.upstreamProtocol, "the upstream's response is JSON without content") }
-        document.delta.numberTools(from: 0)
-        var answer = AnswerAssembler()
-        try answer.add(document.delta, into: &batch)
-        answer.finish("stop")
-        answer.finish(document.stopReason)
-        batch.appendUsage(
-            promptTokens: document.counts.promptTokens, completionTokens: document.counts.completionTokens, details: document.counts.details
-        )
-        try answer.deliver(into: &batch)
+        let counts = document.counts
+        try AnswerAssembler.deliver(
+            document.delta, finishReason: document.stopReason, promptTokens: counts.promptTokens, completionTokens: counts.completionTokens,
+            details: counts.details, into: &batch)
     }
 
     private init(valid bytes: Span<UInt8>) throws(JSONError) {

@@ -72,6 +72,6 @@ struct DashScopeAdapter: UpstreamAdapter {
 
     func decoder(for head: HTTPResponseHead) throws(Failure) -> any StreamDecoder {
         guard AnswerSniffer.accepts(head.contentType) else { throw AnswerSniffer.rejected(head) }
-        return AnswerSniffer(head, stream: DashScopeStreamDecoder(), document: DashScopeDocument.read)
+        return AnswerSniffer(head, stream: EventAnswerDecoder<DashScopeStreamReader>(), document: DashScopeDocument.read)
     }
 }

@@ -50,7 +50,7 @@ struct OpenAIAdapter: UpstreamAdapter {
         switch head.contentType {
         case "text/html", "application/xhtml+xml", "application/octet-stream": throw AnswerSniffer.rejected(head)
         // Any other content type may be wrong.
-        default: AnswerSniffer(head, stream: OpenAIStreamDecoder(), document: OpenAIDocument.read)
+        default: AnswerSniffer(head, stream: EventAnswerDecoder<OpenAIStreamReader>(), document: OpenAIDocument.read)
         }
     }
 }

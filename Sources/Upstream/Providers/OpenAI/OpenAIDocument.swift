@@ -6,19 +6,14 @@ enum OpenAIDocument {
     /// Decodes the document and appends its content, finish reason and usage.
     /// - Throws: `upstream_protocol` for a document without choices, or the failure that the document reports.
     static func read(_ bytes: Span<UInt8>, into batch: inout OutputBatch) throws(Failure) {
-        var document: OpenAIChunk
+        let document: OpenAIChunk
         do throws(JSONError) { document = try OpenAIChunk(scanning: bytes, isDocument: true) } catch {
             throw Failure(.upstreamProtocol, "invalid JSON in the upstream's response: \(error)")
         }
         if let error = document.error { throw error.failureInsideStream(kind: nil) }
         guard document.hasChoice else { throw Failure(.upstreamProtocol, "the upstream's response is JSON without choices") }
-        document.delta.numberTools(from: 0)
-        var answer = AnswerAssembler()
-        try answer.add(document.delta, into: &batch)
-        answer.finish("stop")
-        answer.finish(document.finishReason)
-        batch.appendUsage(
-            promptTokens: document.promptTokens, completionTokens: document.completionTokens, details: document.details)
-        try answer.deliver(into: &batch)
+        try AnswerAssembler.deliver(
+            document.delta, finishReason: document.finishReason, promptTokens: document.promptTokens,
+            completionTokens: document.completionTokens, details: document.details, into: &batch)
     }
 }

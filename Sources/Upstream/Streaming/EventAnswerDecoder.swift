@@ -1,11 +1,19 @@
 import Contract
-import JSONCodec
-import Support
 
-/// Decoder for an OpenAI-compatible event stream: chunks until `[DONE]`.
-final class OpenAIStreamDecoder: StreamDecoder {
+/// Reads the events of one dialect's event stream.
+protocol AnswerEventReader {
+    init()
+
+    /// Adds an event's content, finish reason or end mark to the answer. Only called with data, and not after the end mark.
+    /// - Throws: the failure that the event reports, `upstream_protocol` for an invalid event. Neither changes an answer that is complete.
+    mutating func read(_ event: ServerSentEvent, into answer: inout AnswerAssembler, _ batch: inout OutputBatch) throws(Failure)
+}
+
+/// Decoder for an answer that is sent as an event stream.
+final class EventAnswerDecoder<Reader: AnswerEventReader>: StreamDecoder {
     private var parser = EventStreamParser()
     private var answer = AnswerAssembler()
+    private var reader = Reader()
     /// Whether data after the complete answer was invalid. The rest of the stream is then ignored.
     private var ignoresRest = false
 
@@ -35,21 +43,8 @@ final class OpenAIStreamDecoder: StreamDecoder {
         try answer.deliver(into: &batch)
     }
 
-    /// Decodes one event.
     private func read(_ event: ServerSentEvent, into batch: inout OutputBatch) throws(Failure) {
         guard !answer.sawEndMark, !event.data.isEmpty else { return }
-        if event.data.equals("[DONE]") { return answer.end() }
-        let chunk: OpenAIChunk
-        do throws(JSONError) { chunk = try OpenAIChunk(scanning: event.data) } catch {
-            if isComplete { return }
-            throw Failure(.upstreamProtocol, "invalid chunk in the upstream's stream: \(error)")
-        }
-        if let error = chunk.error {
-            if isComplete { return }
-            throw error.failureInsideStream(kind: nil)
-        }
-        try answer.add(chunk.delta, into: &batch)
-        answer.finish(chunk.finishReason)
-        batch.appendUsage(promptTokens: chunk.promptTokens, completionTokens: chunk.completionTokens, details: chunk.details)
+        try reader.read(event, into: &answer, &batch)
     }
 }

@@ -77,42 +77,10 @@ struct DashScopeChunk {
     }
 }
 
-/// Decoder for DashScope's event stream. It has no end mark, `finish_reason` is the string "null" until the last frame, every frame carries
+/// Reader for DashScope's event stream. It has no end mark, `finish_reason` is the string "null" until the last frame, every frame carries
 /// cumulative usage, and an error may arrive inside a 200 response with its status in a comment.
-final class DashScopeStreamDecoder: StreamDecoder {
-    private var parser = EventStreamParser()
-    private var answer = AnswerAssembler()
-    /// Whether data after the complete answer was invalid. The rest of the stream is then ignored.
-    private var ignoresRest = false
-
-    var isComplete: Bool { answer.isComplete }
-    var isOver: Bool { answer.isOver }
-
-    func receive(_ bytes: Span<UInt8>, into batch: inout OutputBatch) throws(Failure) {
-        guard !ignoresRest else { return }
-        do throws(Failure) {
-            try parser.feed(bytes) { (event) throws(Failure) in try self.read(event, into: &batch) }
-        } catch {
-            if !isComplete { throw error }
-            ignoresRest = true
-        }
-    }
-
-    func finish(into batch: inout OutputBatch) throws(Failure) {
-        if !ignoresRest {
-            do throws(Failure) {
-                try parser.finish { (event) throws(Failure) in try self.read(event, into: &batch) }
-            } catch {
-                if !answer.isOver { throw error }
-            }
-        }
-        if !answer.isOver { try parser.requireEvents() }
-        try answer.deliver(into: &batch)
-    }
-
-    /// Decodes one frame.
-    private func read(_ event: ServerSentEvent, into batch: inout OutputBatch) throws(Failure) {
-        guard !event.data.isEmpty else { return }
+struct DashScopeStreamReader: AnswerEventReader {
+    func read(_ event: ServerSentEvent, into answer: inout AnswerAssembler, _ batch: inout OutputBatch) throws(Failure) {
         let chunk: DashScopeChunk
         do throws(JSONError) { chunk = try DashScopeChunk(scanning: event.data) } catch {
             throw Failure(.upstreamProtocol, "invalid frame in the upstream's stream: \(error)")
@@ -140,19 +108,14 @@ enum DashScopeDocument {
     /// Decodes the document and appends its content, finish reason and usage.
     /// - Throws: `upstream_protocol` for a document without output, or the failure that the document reports.
     static func read(_ bytes: Span<UInt8>, into batch: inout OutputBatch) throws(Failure) {
-        var document: DashScopeChunk
+        let document: DashScopeChunk
         do throws(JSONError) { document = try DashScopeChunk(scanning: bytes) } catch {
             throw Failure(.upstreamProtocol, "invalid JSON in the upstream's response: \(error)")
         }
         if let error = document.error { throw error.failureInsideStream(kind: .dashscope) }
         guard document.hasOutput else { throw Failure(.upstreamProtocol, "the upstream's response is JSON without output") }
-        document.delta.numberTools(from: 0)
-        var answer = AnswerAssembler()
-        try answer.add(document.delta, into: &batch)
-        answer.finish("stop")
-        answer.finish(document.finishReason)
-        batch.appendUsage(
-            promptTokens: document.promptTokens, completionTokens: document.completionTokens, details: document.details)
-        try answer.deliver(into: &batch)
+        try AnswerAssembler.deliver(
+            document.delta, finishReason: document.finishReason, promptTokens: document.promptTokens,
+            completionTokens: document.completionTokens, details: document.details, into: &batch)
     }
 }

@@ -125,45 +125,13 @@ struct AnthropicEvent {
     }
 }
 
-/// Decoder for Anthropic's event stream, from `message_start` to `message_stop`.
-final class AnthropicStreamDecoder: StreamDecoder {
-    private var parser = EventStreamParser()
-    private var answer = AnswerAssembler()
+/// Reader for Anthropic's event stream, from `message_start` to `message_stop`.
+struct AnthropicStreamReader: AnswerEventReader {
     /// Block indexes of the tool calls, in order of appearance. Anthropic's index counts all blocks, ours only tool calls.
     private var toolBlocks: [Int] = []
     /// The block index of the current block if it is no call of a client's tool: tools that Anthropic runs send their arguments, too.
     private var otherBlock: Int?
-    /// Whether data after the complete answer was invalid. The rest of the stream is then ignored.
-    private var ignoresRest = false
-
-    var isComplete: Bool { answer.isComplete }
-    var isOver: Bool { answer.isOver }
-
-    func receive(_ bytes: Span<UInt8>, into batch: inout OutputBatch) throws(Failure) {
-        guard !answer.sawEndMark, !ignoresRest else { return }
-        do throws(Failure) {
-            try parser.feed(bytes) { (event) throws(Failure) in try self.read(event, into: &batch) }
-        } catch {
-            if !isComplete { throw error }
-            ignoresRest = true
-        }
-    }
-
-    func finish(into batch: inout OutputBatch) throws(Failure) {
-        if !answer.sawEndMark, !ignoresRest {
-            do throws(Failure) {
-                try parser.finish { (event) throws(Failure) in try self.read(event, into: &batch) }
-            } catch {
-                if !answer.isOver { throw error }
-            }
-        }
-        if !answer.isOver { try parser.requireEvents() }
-        try answer.deliver(into: &batch)
-    }
-
-    /// Decodes one event. Events after the end mark are ignored.
-    private func read(_ serverSent: ServerSentEvent, into batch: inout OutputBatch) throws(Failure) {
-        guard !serverSent.data.isEmpty, !answer.sawEndMark else { return }
+    mutating func read(_ serverSent: ServerSentEvent, into answer: inout AnswerAssembler, _ batch: inout OutputBatch) throws(Failure) {
         let event: AnthropicEvent
         do throws(JSONError) { event = try AnthropicEvent(scanning: serverSent.data) } catch {
             throw Failure(.upstreamProtocol, "invalid event in the upstream's stream: \(error)")
@@ -184,7 +152,7 @@ final class AnthropicStreamDecoder: StreamDecoder {
     }
 
     /// The content of a start or delta of a content block: text, reasoning or part of a tool call.
-    private func content(_ event: AnthropicEvent) -> AnswerDelta {
+    private mutating func content(_ event: AnthropicEvent) -> AnswerDelta {
         var delta = AnswerDelta()
         if event.kind == .blockStart { otherBlock = event.tool == nil ? event.index : nil }
         if var tool = event.tool {

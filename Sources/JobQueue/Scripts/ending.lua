@@ -1,0 +1,244 @@
+-- Functions that end jobs and keep what they leave behind; prepended to the scripts of jobs, after shared.lua.
+
+-- Deletes the events of a log and refuses further ones of this and older attempts: readers have seen another history with the same ids, so that the next attempt must not
+-- continue this one.
+local function discard_history(log, attempt)
+    local last = attempt .. '-18446744073709551615'
+    -- XSETID does not create a log that is missing.
+    if own(log, 'stream') and redis.call('EXISTS', log) == 0 then redis.call('XADD', log, last, 'e', '{}') end
+    redis.pcall('XTRIM', log, 'MAXLEN', 0)
+    redis.pcall('XSETID', log, last)
+end
+
+-- Adds a dead letter and deletes the oldest ones beyond the maximum number of bytes; the newest one is always kept.
+-- The field `bytes_before` of a letter is the size of all letters ever added before it, so that the total size follows from the first and the last letter.
+local LETTERS_DELETED_AT_ONCE = 1000
+local function bury(dead, maximum, maximum_bytes, job, code, message, crashes)
+    local function field(letters, name)
+        for index = 1, letters[1] and #letters[1][2] or 0, 2 do
+            if letters[1][2][index] == name then return letters[1][2][index + 1] end
+        end
+        return ''
+    end
+    own(dead, 'stream')
+    local last = redis.call('XREVRANGE', dead, '+', '-', 'COUNT', 1)
+    local before = (tonumber(field(last, 'bytes_before')) or 0) + #field(last, 'job')
+    local added = redis.call('XADD', dead, 'MAXLEN', '~', maximum, '*', 'job', job, 'code', code, 'message', message, 'crashes', crashes, 'bytes_before',
+        string.format('%.0f', before))
+    for _ = 1, LETTERS_DELETED_AT_ONCE do
+        local first = redis.call('XRANGE', dead, '-', '+', 'COUNT', 1)
+        if not first[1] or first[1][1] == added then return end
+        if before + #job - (tonumber(field(first, 'bytes_before')) or 0) <= tonumber(maximum_bytes) then return end
+        redis.call('XDEL', dead, first[1][1])
+    end
+end
+
+-- Stored responses of the Responses API. `response:<job id>` is a hash; `response-bytes:<owner>` is the byte ledger of an owner's responses, whose fields are job ids.
+-- Bytes counted per response for Redis' own overhead.
+local RESPONSE_BASE = 512
+
+-- The key of a stored response, from another key with the same hash tag.
+local function response_of(key, job) return string.match(key, '^{[^}]*}:') .. 'response:' .. job end
+
+local function ledger_bytes(ledger, field) return tonumber(redis.call('HGET', ledger, field) or '0') or 0 end
+
+-- Keeps an ended job as long as its stored response, and counts the log in the owner's bytes. Returns the retention in seconds.
+local function retention_of(record, log, retention)
+    local job = string.match(record, '^{[^}]*}:job:(.*)$')
+    local response = job and response_of(record, job)
+    local owner = response and redis.pcall('HGET', response, 'owner')
+    if type(owner) ~= 'string' then return retention end
+    local expiry = math.max(redis.call('TTL', response), tonumber(retention))
+    local ledger = string.match(record, '^{[^}]*}:') .. 'response-bytes:' .. owner
+    local size = redis.pcall('MEMORY', 'USAGE', log)
+    if own(ledger, 'hash') and type(size) == 'number' then
+        add_to_ledger(ledger, job, size, string.format('%.0f', ledger_bytes(ledger, job) + size))
+        if redis.call('TTL', ledger) < expiry then redis.call('EXPIRE', ledger, expiry) end
+    end
+    return expiry
+end
+
+-- Number of events that `usage_after_loss` reads: what a worker writes between two renewals.
+local EVENTS_COUNTED = 2000
+
+-- The usage JSON of a job whose worker was lost: what it recorded at its last renewal, and the text in the log since then. Always an estimate. A token counts four ASCII
+-- characters or one other character.
+-- counted: id of the newest event that is part of `recorded`; false if none was recorded.
+local function usage_after_loss(recorded, counted, log)
+    local readable, usage = pcall(cjson.decode, recorded or '')
+    if not readable or type(usage) ~= 'table' then usage = {} end
+    local quarters = 0
+    local events = redis.pcall('XRANGE', log, counted and '(' .. counted or '-', '+', 'COUNT', EVENTS_COUNTED)
+    for _, entry in ipairs(events.err and {} or events) do
+        local is_event, event = pcall(cjson.decode, entry[2][2] or '')
+        local text = is_event and type(event) == 'table' and (event.type == 'text' or event.type == 'reasoning') and event.text
+        if type(text) == 'string' then
+            local _, ascii = string.gsub(text, '[%z\1-\127]', '')
+            local _, others = string.gsub(text, '[\192-\255]', '')
+            quarters = quarters + ascii + 4 * others
+        end
+    end
+    local tokens = whole(usage.completion_tokens) + math.ceil(quarters / 4)
+    return string.format('{"prompt_tokens":%.0f,"completion_tokens":%.0f,"estimated":true}', whole(usage.prompt_tokens), tokens)
+end
+
+-- Usage of tenants, by UTC day (days since 1970). `usage:<day>` is a hash with the tokens of each owner; `usage:<day>:<owner>` is a hash with seven numbers for each
+-- model: jobs, interrupted jobs, prompt tokens and completion tokens reported by upstreams, prompt tokens and completion tokens estimated, tokens saved by interrupts.
+local USAGE_EXPIRY = 36 * 86400
+-- Models are named by clients: further ones of an owner's day are counted as ''.
+local USAGE_MODELS = 200
+
+-- The key of a day's usage, from another key with the same hash tag.
+local function usage_key(key) return string.match(key, '^{[^}]*}:') .. 'usage:' .. math.floor(now_ms() / 86400000) end
+
+-- Tokens of an owner on the current day, in this partition.
+local function tokens_today(key, owner)
+    local found = redis.pcall('HGET', usage_key(key), owner)
+    return type(found) == 'string' and tonumber(found) or 0
+end
+
+-- Counts an ended job.
+-- usage: JSON. saved: tokens that an interrupt saved.
+local function count_usage(record, state, usage, saved)
+    local known = redis.call('HMGET', record, 'owner', 'model')
+    local owner, model = known[1] or '', known[2] or ''
+    local total = usage_key(record)
+    local detail = total .. ':' .. owner
+    local found = redis.pcall('HGET', detail, model)
+    if not found and redis.call('HLEN', detail) >= USAGE_MODELS then
+        model = ''
+        found = redis.call('HGET', detail, model)
+    end
+    if type(found) == 'table' or not own(total, 'hash') then return end
+    local prompt = tonumber(string.match(usage, '"prompt_tokens":(%d+)') or '') or 0
+    local completion = tonumber(string.match(usage, '"completion_tokens":(%d+)') or '') or 0
+    local is_estimated = string.find(usage, '"estimated":true', 1, true)
+    local added = {1, state == 'interrupted' and 1 or 0, is_estimated and 0 or prompt, is_estimated and 0 or completion, is_estimated and prompt or 0,
+        is_estimated and completion or 0, saved}
+    local position = 0
+    for number in string.gmatch(found or '', '%d+') do
+        position = position + 1
+        if added[position] then added[position] = added[position] + number end
+    end
+    for index, value in ipairs(added) do added[index] = string.format('%.0f', value) end
+    redis.call('HSET', detail, model, table.concat(added, ' '))
+    if redis.call('HINCRBY', total, owner, string.format('%.0f', prompt + completion)) == prompt + completion then
+        -- Possibly the first of the day.
+        redis.call('EXPIRE', total, USAGE_EXPIRY)
+    end
+    if not found then redis.call('EXPIRE', detail, USAGE_EXPIRY) end
+end
+
+-- Webhooks of responses that ran in the background. `webhooks` holds job ids by the time of their next delivery, `webhook:<job id>` what is delivered.
+-- Time that a webhook is kept, s: longer than its delivery is tried.
+local WEBHOOK_KEPT = 90000
+-- Maximum number of webhooks of a partition; further ones are not delivered.
+local WEBHOOKS_MAXIMUM = 100000
+
+local function webhook_of(key, job) return string.match(key, '^{[^}]*}:') .. 'webhook:' .. job end
+
+-- Queues the webhook of a job that ended, if it has a stored response that ran in the background. Never prevents the end of the job.
+local function queue_webhook(record, event, state)
+    local job = string.match(record, '^{[^}]*}:job:(.*)$')
+    local fields = job and redis.pcall('HMGET', response_of(record, job), 'background', 'owner')
+    if type(fields) ~= 'table' or fields[1] ~= '1' then return end
+    local kind = ({interrupted = 'cancelled', failed = 'failed'})[state] or 'completed'
+    local reason = string.match(event, '"reason":"([%w_]+)"')
+    if state == 'finished' and (reason == 'length' or reason == 'content_filter') then kind = 'incomplete' end
+    local webhooks = string.match(record, '^{[^}]*}:') .. 'webhooks'
+    local size = own(webhooks, 'zset') and redis.pcall('ZCARD', webhooks) or 0
+    if type(size) == 'number' and size >= WEBHOOKS_MAXIMUM then return end
+    local now = now_ms()
+    redis.pcall('HSET', webhook_of(record, job), 'type', 'response.' .. kind, 'owner', fields[2] or '', 'created', string.format('%.0f', math.floor(now / 1000)), 'attempts', '0')
+    redis.pcall('EXPIRE', webhook_of(record, job), WEBHOOK_KEPT)
+    redis.pcall('ZADD', webhooks, now, job)
+    redis.pcall('EXPIRE', webhooks, WEBHOOK_KEPT)
+end
+
+-- Writes the terminal event and the record, counts its usage, sets the expiry of the job's keys and publishes the event. Empty fields of `optional` are skipped.
+local function conclude(record, log, out, interrupt_key, id, event, state, usage, retention, optional)
+    own(log, 'stream')
+    redis.call('XADD', log, id, 'e', event)
+    local fields = {'state', state, 'finished_ms', now_ms(), 'usage', usage}
+    local billing = state == 'interrupted' and string.match(event, '"billing":"(%a+)"')
+    if billing then
+        fields[#fields + 1] = 'billing'
+        fields[#fields + 1] = billing
+    end
+    add_present(fields, optional)
+    redis.call('HSET', record, unpack(fields))
+    -- Only needed while the job runs.
+    redis.call('HDEL', record, 'token', 'entry', 'usage_to', 'unlisted_ms')
+    count_usage(record, state, usage, tonumber(string.match(event, '"saved_tokens":(%d+)') or '') or 0)
+    queue_webhook(record, event, state)
+    local kept = retention_of(record, log, retention)
+    redis.call('EXPIRE', record, kept)
+    redis.call('EXPIRE', log, kept)
+    redis.call('EXPIRE', interrupt_key, retention)
+    -- The audio of the user's message.
+    redis.call('DEL', (string.gsub(log, '^({[^}]*}:)log:', '%1audio:', 1)))
+    redis.call('PUBLISH', out, '[' .. event .. ']')
+end
+
+-- Ends a job that no worker runs. The id of its event is <last attempt + 1>-0.
+local function conclude_unrun(record, log, out, interrupt_key, state, fields, code, reason, retention)
+    local known = redis.call('HMGET', record, 'attempt', 'usage', 'state', 'usage_to')
+    local id = (whole(known[1]) + 1) .. '-0'
+    -- A running job has lost its worker.
+    local usage = known[3] == 'running' and usage_after_loss(known[2], known[4], log) or known[2] or NO_USAGE
+    local shown = usage
+    if state == 'interrupted' then
+        local billing = ',"billing":"' .. (string.find(usage, '"estimated":true', 1, true) and 'estimated' or 'exact') .. '"'
+        shown = string.gsub(usage, '}$', billing .. '}', 1) .. billing
+    end
+    local event = '{"id":"' .. id .. '","type":"' .. state .. '",' .. fields .. ',"usage":' .. shown .. '}'
+    conclude(record, log, out, interrupt_key, id, event, state, usage, retention, {code = code, reason = reason})
+end
+
+local function conclude_interrupted(record, log, out, interrupt_key, reason, retention)
+    conclude_unrun(record, log, out, interrupt_key, 'interrupted', '"reason":' .. cjson.encode(reason) .. ',"phase":"queued"', '', reason, retention)
+end
+
+local function conclude_failed(record, log, out, interrupt_key, code, message, retryable, retention)
+    local fields = '"code":"' .. code .. '","message":' .. cjson.encode(message) .. ',"retryable":' .. (retryable and 'true' or 'false')
+    conclude_unrun(record, log, out, interrupt_key, 'failed', fields, code, '', retention)
+end
+
+-- The reason in the value of an interrupt key; USER_STOP for a value that is not the contract's JSON.
+local function reason_of(interrupt_value)
+    local ok, decoded = pcall(cjson.decode, interrupt_value)
+    if ok and type(decoded) == 'table' and type(decoded.reason) == 'string' then return decoded.reason end
+    return 'USER_STOP'
+end
+
+-- Writes a job's interrupt key. Ends the job if it is queued; signals its worker if it is running. Returns the state before the interrupt ('unknown' without a record),
+-- or the error with which Redis rejected the key.
+-- queues: the queues of the partition by class. owner: '' for any.
+local function interrupt(record, log, out, interrupt_key, cancel, queues, value, reason, owner, group, retention)
+    local found = redis.call('HMGET', record, 'state', 'owner', 'entry')
+    local state = found[1]
+    if not state or (owner ~= '' and found[2] ~= owner) then return 'unknown' end
+    if is_terminal(state) then return state end
+    local stored = redis.pcall('SET', interrupt_key, value, 'EX', 86400, 'NX')
+    if type(stored) == 'table' and stored.err then
+        -- Redis is out of memory. The worker is signalled anyway; the caller receives the error because nothing was stored.
+        if state == 'running' then redis.call('PUBLISH', cancel, value) end
+        return stored
+    end
+    local class, entry = string.match(found[3] or '', '^(%S+) (%S+)$')
+    local queue = class and queues[class]
+    if state == 'queued' or queue and is_lease_expired(queue, entry) then
+        -- A worker whose lease has expired may still run the job.
+        if state == 'running' then redis.call('PUBLISH', cancel, value) end
+        local interrupt_value = redis.pcall('GET', interrupt_key)
+        conclude_interrupted(record, log, out, interrupt_key, reason_of(type(interrupt_value) == 'string' and interrupt_value or value), retention)
+        waits_no_more(record, found[2], queues.standard)
+        if queue then
+            unsort(queue, found[2], entry)
+            drop(queue, group, entry)
+        end
+    else
+        redis.call('PUBLISH', cancel, value)
+    end
+    return state
+end
