@@ -193,7 +193,7 @@ let package = Package(
             name: "CommandTests",
             dependencies: [
                 "sluice", "Support", "JSONCodec", "Contract", "JobQueue", "Observability", "RedisClient", "CurlTransport", "Upstream",
-                "OperatorTools", "TestSupport",
+                "Worker", "OperatorTools", "TestSupport",
                 .product(name: "Yams", package: "Yams"), .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ],

@@ -109,6 +109,11 @@ extension SettingsReader {
             }
         }
         if let url = text("SLUICE_WEBHOOK_URL") { webhooks.target = .init(url: url, secret: secret ?? "") }
+        if let path = text("SLUICE_TENANTS_FILE") {
+            // `tenants` reports the file's faults.
+            webhooks.tenants = TenantsFile(path: path).webhooks
+            if let all = webhooks.tenants.removeValue(forKey: "default") { webhooks.target = webhooks.target ?? all }
+        }
         return webhooks
     }
 
