@@ -63,7 +63,10 @@ let package = Package(
             ], swiftSettings: settings),
         .target(
             name: "JobQueue",
-            dependencies: core + ["Support", "JSONCodec", "Contract", "RedisClient", .product(name: "NIOPosix", package: nio)],
+            dependencies: core + [
+                "Support", "JSONCodec", "Contract", "RedisClient", .product(name: "NIOPosix", package: nio),
+                .product(name: "Crypto", package: "swift-crypto"),
+            ],
             resources: [.embedInCode("Scripts")],
             swiftSettings: settings),
         .target(
@@ -83,6 +86,7 @@ let package = Package(
             dependencies: core + [
                 "Support", "JSONCodec", "Contract", "JobQueue", "CurlTransport", "Upstream",
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+                .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "Hummingbird", package: "hummingbird"), .product(name: "NIOPosix", package: nio),
                 .product(name: "NIOConcurrencyHelpers", package: nio), .product(name: "Metrics", package: "swift-metrics"),
                 .product(name: "DequeModule", package: "swift-collections"),
@@ -165,7 +169,9 @@ let package = Package(
             ], swiftSettings: settings),
         .testTarget(
             name: "WorkerTests",
-            dependencies: ["Support", "JSONCodec", "Contract", "JobQueue", "RedisClient", "Upstream", "Worker", "TestSupport"],
+            dependencies: [
+                "Support", "JSONCodec", "Contract", "JobQueue", "RedisClient", "CurlTransport", "Upstream", "Worker", "TestSupport",
+            ],
             swiftSettings: settings),
         .testTarget(
             name: "UpstreamTests",
@@ -187,7 +193,7 @@ let package = Package(
             name: "CommandTests",
             dependencies: [
                 "sluice", "Support", "JSONCodec", "Contract", "JobQueue", "Observability", "RedisClient", "CurlTransport", "Upstream",
-                "OperatorTools", "TestSupport",
+                "Worker", "OperatorTools", "TestSupport",
                 .product(name: "Yams", package: "Yams"), .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ],

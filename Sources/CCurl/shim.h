@@ -1,7 +1,9 @@
 #pragma once
 // curl's type-checking macros wrap the functions in expressions that reject the parameters of the wrappers below.
 #define CURL_DISABLE_TYPECHECK 1
+#include <arpa/inet.h>
 #include <curl/curl.h>
+#include <string.h>
 
 // Swift cannot call variadic functions such as `curl_easy_setopt`: there is one wrapper for each argument type.
 
@@ -27,6 +29,19 @@ static inline CURLcode sluice_easy_set_prerequest(CURL *easy, int (*callback)(vo
 
 static inline CURLcode sluice_easy_set_open_socket(CURL *easy, curl_socket_t (*callback)(void *, curlsocktype, struct curl_sockaddr *)) {
     return curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, callback);
+}
+
+// Copies the address that libcurl is about to connect to. Returns its length: 4, 16, or 0 for another family.
+static inline int sluice_address_bytes(const struct curl_sockaddr *address, unsigned char *out) {
+    if (address->family == AF_INET) {
+        memcpy(out, &((const struct sockaddr_in *)&address->addr)->sin_addr, 4);
+        return 4;
+    }
+    if (address->family == AF_INET6) {
+        memcpy(out, &((const struct sockaddr_in6 *)&address->addr)->sin6_addr, 16);
+        return 16;
+    }
+    return 0;
 }
 
 static inline CURLcode sluice_easy_set_close_socket(CURL *easy, int (*callback)(void *, curl_socket_t)) {

@@ -47,6 +47,18 @@ package struct Keys: Sendable, Hashable {
     package func response(_ id: JobID) -> String { tag(id.rawValue) + "response:" + id.rawValue }
     /// The byte ledger of an owner's stored responses. The scripts build the same name.
     package func responseBytes(of owner: String, partition: Int) -> String { tag(partition: partition) + "response-bytes:" + owner }
+    /// The sorted set of the jobs whose webhooks are not delivered yet, by the time of the next delivery. The scripts build the same name.
+    package func webhooks(partition: Int) -> String { tag(partition: partition) + "webhooks" }
+    /// The sorted set of the jobs whose webhooks failed at least once, by the time of the last failure.
+    package func failingWebhooks(partition: Int) -> String { tag(partition: partition) + "webhooks-failing" }
+    /// The stream of webhooks that were given up.
+    package func deadWebhooks(partition: Int) -> String { tag(partition: partition) + "webhooks-dead" }
+    /// Time and text of the last failed delivery.
+    package func webhookError(partition: Int) -> String { tag(partition: partition) + "webhook-error" }
+    /// A client secret of the Realtime API, by its digest.
+    package func clientSecret(_ digest: String, partition: Int) -> String { tag(partition: partition) + "secret:" + digest }
+    /// The sorted set of an owner's client secrets, by their expiry.
+    package func clientSecrets(of owner: String, partition: Int) -> String { tag(partition: partition) + "secrets:" + owner }
     package func session(_ id: String) -> String { tag(id) + "session:" + id }
     /// The prefix of `busySessions(of:partition:)`; the gateway's name follows.
     package func busySessionsPrefix(partition: Int) -> String { tag(partition: partition) + "sessions:" }

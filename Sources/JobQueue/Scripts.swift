@@ -21,6 +21,9 @@ package enum Scripts {
     package static let logPage = script("log_page", PackageResources.log_page_lua)
     static let responseSave = script("response_save", PackageResources.response_save_lua)
     static let responseDelete = script("response_delete", PackageResources.response_delete_lua)
+    static let webhookTake = script("webhook_take", PackageResources.webhook_take_lua)
+    static let webhookSettle = script("webhook_settle", PackageResources.webhook_settle_lua)
+    static let secretSave = RedisScript(name: "secret_save", source: String(decoding: PackageResources.secret_save_lua, as: UTF8.self))
     static let responseTouch = script("response_touch", PackageResources.response_touch_lua)
     static let checkEntry = script("check_entry", PackageResources.check_entry_lua)
     static let startAgain = script("start_again", PackageResources.start_again_lua)
@@ -33,12 +36,13 @@ package enum Scripts {
     /// The scripts that a worker calls. They are loaded at start, so that no hot path receives NOSCRIPT.
     package static let ofWorker = [
         take, claim, renew, finish, handBack, putBack, reject, forgetConsumer, restoreEntries, depth, walk, endInterrupted, limit,
+        webhookTake, webhookSettle,
     ]
 
     /// The scripts that a gateway calls, loaded at each connect.
     static let ofGateway = [
         submit, interrupt, logPage, checkEntry, startAgain, look, sessionClaim, sessionSave, sessionEnd, responseSave, responseDelete,
-        responseTouch,
+        responseTouch, secretSave,
     ]
 
     /// Prepends the functions of `shared.lua` and `ending.lua` to a script.

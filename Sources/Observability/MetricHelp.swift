@@ -41,6 +41,7 @@ enum MetricHelp {
         "sluice_queue_pending": "Entries delivered to a worker and not ended",
         "sluice_queue_unreadable_total": "Reads of a queue whose key holds another type",
         "sluice_queue_wait_seconds": "Submission to first claim",
+        "sluice_webhooks_total": "Deliveries of webhooks, by their result",
         "sluice_recognition_failed_total": "Recognitions given up",
         "sluice_recognition_seconds": "From the audio to its transcript, retries included",
         "sluice_redis_command_seconds": "Time to the answer of a Redis command",

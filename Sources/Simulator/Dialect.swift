@@ -14,6 +14,8 @@ struct Ask: Sendable {
     var question = ""
     /// Name of the first offered function.
     var toolName: String?
+    /// Whether the request ends with the result of a tool call.
+    var hasToolResult = false
     /// The client's token limit. Ignored by scripted models.
     var maximumTokens: Int?
     /// Whether a stream ends with a usage frame.
@@ -55,7 +57,10 @@ protocol Dialect: Sendable {
 
 extension Dialect {
     static func plan(_ ask: Ask, script: ModelScript?) -> (script: ModelScript, answer: Answer) {
-        if let script { return (script, Answer(script: script, prefix: ask.prefix, toolName: ask.toolName)) }
+        if var script {
+            if script.callsOnce, !ask.hasToolResult { script.toolCall = true }
+            return (script, Answer(script: script, prefix: ask.prefix, toolName: ask.toolName))
+        }
         let pieces = ReadableParagraph(about: ask.question).pieces
         return (ReadableParagraph.script, Answer(readable: pieces, prefix: ask.prefix, limit: ask.maximumTokens))
     }

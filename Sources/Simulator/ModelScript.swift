@@ -12,6 +12,7 @@
 /// | `x` | an error frame inside the 200 after the tokens | – |
 /// | `d` | end without finish reason and end mark | – |
 /// | `t` | a tool call after the tokens | – |
+/// | `c` | a tool call after the tokens, unless the request ends with the result of one (OpenAI's API only) | – |
 /// | `r` | reasoning before the tokens | – |
 /// | `l` | end at the token limit; with `t` in the middle of the call's arguments | – |
 /// | `o` | leave the connection of a stream open after the end | – |
@@ -32,6 +33,7 @@ struct ModelScript: Hashable, Sendable {
     var errorFrame = false
     var truncated = false
     var toolCall = false
+    var callsOnce = false
     var reasoning = false
     var tokenLimit = false
     var staysOpen = false
@@ -67,6 +69,7 @@ struct ModelScript: Hashable, Sendable {
         case "x" where digits.isEmpty: errorFrame = true
         case "d" where digits.isEmpty: truncated = true
         case "t" where digits.isEmpty: toolCall = true
+        case "c" where digits.isEmpty: callsOnce = true
         case "r" where digits.isEmpty: reasoning = true
         case "l" where digits.isEmpty: tokenLimit = true
         case "o" where digits.isEmpty: staysOpen = true

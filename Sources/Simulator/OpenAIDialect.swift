@@ -16,6 +16,7 @@ enum OpenAIDialect: Dialect {
         ask.includeUsage = body["stream_options"]?["include_usage"]?.bool ?? false
         ask.toolName = body["tools"]?[0]?["function"]?["name"]?.string
         let last = messages[messages.count - 1]
+        ask.hasToolResult = last["role"]?.string == "tool"
         let continuesPrefix =
             last["partial"]?.bool ?? false || last["prefix"]?.bool ?? false || body["continue_final_message"]?.bool ?? false
         if continuesPrefix { ask.prefix = ChatMessages.prefix(in: messages) }

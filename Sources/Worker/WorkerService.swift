@@ -52,6 +52,7 @@ package struct WorkerService: Service {
         let renewer: LeaseRenewer
         let reporter: StatusReporter
         let listener: InterruptListener
+        let webhooks: WebhookSender
         let drain = DrainSignal()
 
         init(consumer: JobConsumer, loop: EpollLoop, settings: WorkerSettings, metrics: WorkerMetrics, logger: Logger) throws {
@@ -66,6 +67,9 @@ package struct WorkerService: Service {
             reporter = StatusReporter(
                 consumer: consumer, pool: pool, claimer: claimer, capacity: settings.concurrency, tally: metrics.tally, logger: logger,
                 clock: clock, drain: drain)
+            webhooks = WebhookSender(
+                consumer: consumer, settings: settings.webhooks, client: try WebhookClient(loop: loop, settings: settings.webhooks),
+                logger: logger)
             listener = InterruptListener(claimer: claimer, pool: pool, renewer: renewer, metrics: metrics, logger: logger)
         }
     }
@@ -110,6 +114,7 @@ package struct WorkerService: Service {
                 await parts.claimer.stop()
                 parts.renewer.stop()
                 parts.reporter.stop()
+                parts.webhooks.stop()
                 parts.drain.begin()
                 connections.shutdown()
                 tasks.cancelAll()
@@ -137,11 +142,13 @@ package struct WorkerService: Service {
                 tasks.addTask(executorPreference: consumer.executor) { await parts.claimer.run() }
                 tasks.addTask(executorPreference: consumer.executor) { await parts.renewer.run() }
                 tasks.addTask(executorPreference: consumer.executor) { await parts.reporter.run() }
+                tasks.addTask(executorPreference: consumer.executor) { await parts.webhooks.run() }
                 await drain.wait()
                 try Task.checkCancellation()
                 let inFlight = await parts.claimer.inFlight
                 logger.info("drain began", metadata: ["in_flight": "\(inFlight)", "timeout": "\(settings.drainTimeout)"])
                 await parts.renewer.drain()
+                parts.webhooks.stop()
                 await parts.claimer.stop()
                 // Waits for the claimer first, so that no job starts after the drain has looked at the running ones.
                 try await tasks.next()

@@ -35,6 +35,8 @@ package struct WorkerSettings: Sendable {
     package var recognition: RecognitionConfiguration?
     /// `SLUICE_RETRIEVAL_*`: the retrieval upstream; nil: no retrieval.
     package var retrieval: RetrievalConfiguration?
+    /// `SLUICE_WEBHOOK_*`: where the ends of background responses are reported.
+    package var webhooks = WebhookSettings()
     /// `SLUICE_METRICS_LISTEN`: host and port of `/healthz`, `/readyz`, `/metrics`; nil: off.
     package var metricsListen: (host: String, port: Int)?
     /// Renders the body of `/metrics`. Called on any thread.

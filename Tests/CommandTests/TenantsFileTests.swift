@@ -1,5 +1,6 @@
 import JobQueue
 import Testing
+import Worker
 
 @testable import sluice
 
@@ -20,11 +21,19 @@ struct TenantsFileTests {
         #expect(file.tenants == ["default": other, "big": big])
     }
 
+    @Test func `a tenant's receiver of webhooks is read`() {
+        let file = TenantsFile(
+            parsing: "tenants: [{name: a, webhook_url: 'https://host/hook', webhook_secret: whsec_AAAA}, {name: b}]", path: "t.yaml")
+        #expect(file.faults.isEmpty && file.webhooks.keys.sorted() == ["a"])
+        #expect(file.webhooks["a"]?.url == "https://host/hook" && file.webhooks["a"]?.secret == "whsec_AAAA")
+    }
+
     @Test(arguments: [
         "x: 1", "tenants: 3", "tenants: [a]", "tenants: [{weight: 1}]", "tenants: [{name: a, weight: 0}]",
         "tenants: [{name: a, weight: x}]",
         "tenants: [{name: a, concurrency: 0}]", "tenants: [{name: a, daily_tokens: -1}]", "tenants: [{name: a, colour: red}]",
         "tenants: [{name: a}, {name: a}]", "tenants: [", "tenants: []\nmore: 1",
+        "tenants: [{name: a, webhook_url: ftp://host}]", "tenants: [{name: a, webhook_secret: x}]",
     ]) func `a fault is named`(_ text: String) {
         #expect(!TenantsFile(parsing: text, path: "t.yaml").faults.isEmpty)
     }

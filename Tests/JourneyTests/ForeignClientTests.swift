@@ -74,6 +74,42 @@ extension Journeys {
             }
         }
 
+        @Test func `the OpenAI SDK converses in real time, and receives webhooks`() async throws {
+            try await withLab { lab in
+                let simulator = "http://127.0.0.1:\(lab.simulator.port)/v1"
+                let port = Ports.free()
+                let settings: [String: String?] = [
+                    "SLUICE_RETRIES": "0", "SLUICE_SPEECH_URL": simulator, "SLUICE_RECOGNITION_URL": simulator,
+                    "SLUICE_WEBHOOK_URL": "http://127.0.0.1:\(port)/hook", "SLUICE_WEBHOOK_ALLOW": "127.0.0.1",
+                    "SLUICE_WEBHOOK_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+                ]
+                _ = try await lab.worker("w1", settings)
+                let gateway = try await lab.gateway("g1", ["SLUICE_RECOGNITION_URL": simulator])
+                let base = "http://127.0.0.1:\(gateway.port)/v1"
+                let (slow, spoken, cancelled) = (lab.model("sim-n3000-g10"), lab.model("sim-n3000-g10"), lab.model("sim-n3000-g20"))
+                async let webhooks: Void = run(
+                    .webhookReceiver,
+                    [base, lab.key, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "\(port)", "sim-n20-g1", cancelled, "sim-e500"])
+                try await run(.realtimeClient, [base, lab.key, "sim-n20-g1", "sim-n3-g1-c", slow, spoken])
+                try await webhooks
+                for model in [slow, spoken, cancelled] {
+                    #expect(try await lab.endedRequest(model: model).end == .clientClosed, "\(model)")
+                }
+            }
+        }
+
+        @Test(.enabled("needs network access to PyPI the first time") { await PythonPackages.frameworks != nil })
+        func `agents and frameworks built on the SDKs work unmodified`() async throws {
+            try await withLab { lab in
+                _ = try await lab.worker()
+                let gateway = try await lab.gateway()
+                let script = ScriptFile.frameworksClient
+                try await script.run(
+                    python: #require(await PythonPackages.frameworks),
+                    ["http://127.0.0.1:\(gateway.port)/v1", lab.key, "sim-n20-g1", "sim-n3-g1-c"])
+            }
+        }
+
         @Test func `a websockets client sends a request, interrupts, loses its connection and resumes`() async throws {
             try await withLab { lab in
                 _ = try await lab.worker("w1")

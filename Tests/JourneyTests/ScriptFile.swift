@@ -8,11 +8,14 @@ enum ScriptFile: String {
     case chatPage = "chat_page.py"
     case chatVoice = "chat_voice.py"
     case dashboard = "dashboard.py"
+    case frameworksClient = "frameworks_client.py"
     case openAIClient = "openai_client.py"
+    case realtimeClient = "realtime_client.py"
     case recognizer = "recognizer.py"
     case responsesClient = "responses_client.py"
     case responsesResume = "responses_resume.py"
     case tlsClient = "tls_client.py"
+    case webhookReceiver = "webhook_receiver.py"
     case webSocketClient = "websocket_client.py"
 
     /// Arguments for the interpreter. `-B`: the script's imports write no byte code into the source folder.

@@ -37,27 +37,37 @@ package enum PythonPackages {
     /// The interpreter; nil when it cannot be created, because python3 is missing or the package index is unreachable.
     package static var interpreter: String? { get async { await made.value } }
 
-    private static let packages = ["anthropic", "openai", "websockets"]
+    /// The interpreter of the environment with clients that are built on OpenAI's SDK, which are large; nil when it cannot be created.
+    package static var frameworks: String? { get async { await madeFrameworks.value } }
 
-    private static let made = Task<String?, Never> {
-        guard let python = Program.find("python3") else { return nil }
-        let variables = ProcessInfo.processInfo.environment
-        let cache = variables["XDG_CACHE_HOME"] ?? variables["HOME"].map { $0 + "/.cache" } ?? NSTemporaryDirectory()
-        let folder = "\(cache)/sluice-tests/python-\(packages.joined(separator: "-"))"
-        let own = folder + "/bin/python"
-        // Two concurrent test runs may both create it; the second one finds it complete or creates it again.
-        do {
-            if try await Program.run(own, ["-c", "import \(packages.joined(separator: ", "))"]).succeeded { return own }
-        } catch {
-            // Not created yet.
-        }
-        do {
-            try FileManager.default.createDirectory(atPath: cache + "/sluice-tests", withIntermediateDirectories: true)
-            guard try await Program.run(python, ["-m", "venv", folder], deadline: .seconds(180)).succeeded else { return nil }
-            let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--retries", "1", "--timeout", "10"]
-            return try await Program.run(own, install + packages, deadline: .seconds(180)).succeeded ? own : nil
-        } catch {
-            return nil
+    private static let made = environment(["anthropic", "openai", "websockets"])
+    private static let madeFrameworks = environment(
+        ["langchain-openai", "litellm", "llm", "openai-agents", "pydantic-ai-slim[openai]"],
+        modules: ["agents", "langchain_openai", "llm", "pydantic_ai"])
+
+    /// - Parameter modules: what the packages are imported as; nil: by their names.
+    private static func environment(_ packages: [String], modules: [String]? = nil) -> Task<String?, Never> {
+        Task {
+            guard let python = Program.find("python3") else { return nil }
+            let variables = ProcessInfo.processInfo.environment
+            let cache = variables["XDG_CACHE_HOME"] ?? variables["HOME"].map { $0 + "/.cache" } ?? NSTemporaryDirectory()
+            let name = packages.map { $0.prefix { $0 != "[" } }.joined(separator: "-")
+            let folder = "\(cache)/sluice-tests/python-\(name)"
+            let own = folder + "/bin/python"
+            // Two concurrent test runs may both create it; the second one finds it complete or creates it again.
+            do {
+                if try await Program.run(own, ["-c", "import \((modules ?? packages).joined(separator: ", "))"]).succeeded { return own }
+            } catch {
+                // Not created yet.
+            }
+            do {
+                try FileManager.default.createDirectory(atPath: cache + "/sluice-tests", withIntermediateDirectories: true)
+                guard try await Program.run(python, ["-m", "venv", folder], deadline: .seconds(180)).succeeded else { return nil }
+                let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--retries", "1", "--timeout", "10"]
+                return try await Program.run(own, install + packages, deadline: .seconds(400)).succeeded ? own : nil
+            } catch {
+                return nil
+            }
         }
     }
 }

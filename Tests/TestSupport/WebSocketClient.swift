@@ -24,6 +24,8 @@ package final class WebSocketClient: Sendable {
         /// The close code; 1006: closed without a close frame; nil: open.
         package var closeCode: Int?
         package var repliesToHeartbeats = true
+        /// Whether the messages are events of the Realtime API, with their type as the frame's type and the whole event as its payload.
+        package var isRealtime = false
         fileprivate var isUpgraded = false
     }
 
@@ -43,6 +45,7 @@ package final class WebSocketClient: Sendable {
         port: Int, path: String = path, headers: [String: String] = [:], receiveBuffer: Int? = nil
     ) async throws -> WebSocketClient {
         let state = Observed(State())
+        state.update { $0.isRealtime = path.hasPrefix("/v1/realtime") }
         var bootstrap = ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton).connectTimeout(.seconds(120))
         if let receiveBuffer {
             bootstrap = bootstrap.channelOption(.socketOption(.so_rcvbuf), value: SocketOptionValue(receiveBuffer))
@@ -310,6 +313,11 @@ private final class FrameHandler: ChannelInboundHandler {
 
     private func take(_ text: String, _ context: ChannelHandlerContext) {
         let now = monotonicNanoseconds()
+        if state.read({ $0.isRealtime }) {
+            let event = try? JSON(parsing: text)
+            let frame = WebSocketClient.Frame(type: event?["type"]?.string ?? "", payload: event ?? .null, time: now)
+            return state.update { $0.waiting.append(frame) }
+        }
         guard let json = try? JSON(parsing: text), json["version"]?.string == "1.0", let type = json["msg_type"]?.string,
             Self.types.contains(type),
             let payload = json["payload"], payload.object != nil, json["timestamp"]?.double != nil

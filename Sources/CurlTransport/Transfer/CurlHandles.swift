@@ -118,8 +118,14 @@ final class CurlEasy {
         unsafe check(sluice_easy_set_pointer(pointer, CURLOPT_OPENSOCKETDATA, context))
         unsafe check(
             sluice_easy_set_open_socket(pointer) { context, _, address in
-                guard let context = unsafe context, let address = unsafe address?.pointee else { return CURL_SOCKET_BAD }
+                guard let context = unsafe context, let pointer = unsafe address else { return CURL_SOCKET_BAD }
                 let sockets = unsafe Unmanaged<UpstreamSockets>.fromOpaque(context).takeUnretainedValue()
+                if let rule = sockets.rule {
+                    var bytes = [UInt8](repeating: 0, count: 16)
+                    let count = unsafe bytes.withUnsafeMutableBufferPointer { unsafe sluice_address_bytes(pointer, $0.baseAddress) }
+                    guard rule.allows(Array(bytes.prefix(Int(count)))) else { return CURL_SOCKET_BAD }
+                }
+                let address = unsafe pointer.pointee
                 return sockets.openSocket(family: address.family, type: address.socktype, protocol: address.protocol)
             })
         unsafe check(sluice_easy_set_pointer(pointer, CURLOPT_CLOSESOCKETDATA, context))

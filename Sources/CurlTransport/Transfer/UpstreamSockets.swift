@@ -24,7 +24,16 @@ package final class UpstreamSockets: Sendable {
     private let cutCount = Atomic<Int>(0)
     private let gauge = Gauge(label: "sluice_upstream_connections_open")
 
-    package init() { gauge.record(0) }
+    /// The addresses that may be connected to, checked for each connection after name resolution; nil: all.
+    let rule: AddressRule?
+
+    package init() {
+        rule = nil
+        gauge.record(0)
+    }
+
+    /// Sockets for addresses that `rule` allows. They are not counted in `sluice_upstream_connections_open`.
+    package init(rule: AddressRule) { self.rule = rule }
 
     var open: Int { state.withLock { $0.open } }
 
@@ -98,6 +107,6 @@ package final class UpstreamSockets: Sendable {
             state.open += count
             return state.open
         }
-        gauge.record(open)
+        if rule == nil { gauge.record(open) }
     }
 }

@@ -67,19 +67,46 @@ struct CompletionExchange: Sendable {
         return try await requestContext.parse(body, parse)
     }
 
-    /// Submits the request's job. On return the request counts as running for its tenant, and its body is released.
-    /// - Parameter chat: the job's chat completions body.
-    /// - Throws: status 429 or 503; see `CompletionRun.start`.
+    /// The idempotency key of a request, and the digest of its body once that is known.
+    struct Idempotency: Sendable {
+        let key: String
+        /// Of the request's job.
+        let partition: Int
+        var digest = ""
+    }
+
+    /// The idempotency key of a request; nil: none.
+    /// - Throws: 400 for a key of another form.
+    func idempotency(
+        _ request: Request, _ requestContext: GatewayRequestContext
+    ) throws(HTTPErrorResponse) -> Idempotency? {
+        let owner = try requestContext.requireTenant().name
+        return try JobSubmission.idempotency(request, owner: owner, partitions: context.queue.partitions)
+            .map { Idempotency(key: $0.key, partition: $0.partition) }
+    }
+
+    /// Submits the request's job, or follows the one of an earlier request with the same idempotency key and body. On return the request counts as running for its tenant, and its body is released.
+    /// - Parameters:
+    ///   - chat: the job's chat completions body.
+    ///   - id: in the partition of the idempotency key.
+    /// - Returns: the run, whose id is that of the earlier job if there is one.
+    /// - Throws: status 409, 429 or 503; see `CompletionRun.start`.
     func start(
-        _ chat: JSONObject, id: JobID, _ request: Request, _ requestContext: GatewayRequestContext
+        _ chat: JSONObject, id: JobID, _ idempotency: Idempotency?, _ request: Request, _ requestContext: GatewayRequestContext
     ) async throws(HTTPErrorResponse) -> CompletionRun {
         let owner = try requestContext.requireTenant().name
         var job = Job(id: id, priority: .interactive, request: chat, owner: owner)
         job.traceparent = request.traceparent
         let run = CompletionRun(id: id, owner: owner, context: context, channel: requestContext.channel)
-        do throws(HTTPErrorResponse) { try await run.start(job) } catch { throw error.of(id) }
+        let earlier: JobID?
+        do throws(HTTPErrorResponse) {
+            earlier = try await run.start(job, idempotency: idempotency.map { ($0.key, $0.digest) })
+        } catch { throw error.of(id) }
         requestContext.share?.release()
-        return run
+        guard let earlier else { return run }
+        let repeated = CompletionRun(id: earlier, owner: owner, context: context, channel: requestContext.channel)
+        do throws(HTTPErrorResponse) { try await repeated.attach() } catch { throw error.of(earlier) }
+        return repeated
     }
 
     /// Collects the whole answer and responds with it as one JSON object.

@@ -26,6 +26,12 @@ struct FieldReader {
         return value
     }
 
+    /// The value of a member, null included; nil when it is absent.
+    mutating func presentOrNull(_ name: String) -> JSON? {
+        names.insert(name)
+        return object[name]
+    }
+
     mutating func string(_ name: String) throws(HTTPErrorResponse) -> String? {
         guard let value = value(name) else { return nil }
         guard let text = value.string else { throw invalid(name, "a string") }

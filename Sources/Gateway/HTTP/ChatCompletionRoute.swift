@@ -12,11 +12,14 @@ struct ChatCompletionRoute: Sendable {
     @Sendable
     private func complete(_ request: Request, _ requestContext: GatewayRequestContext) async throws -> Response {
         let exchange = CompletionExchange(context: context)
+        var idempotency = try exchange.idempotency(request, requestContext)
         let parsed = try await exchange.read(request, requestContext) { (body) throws(HTTPErrorResponse) in
-            try ChatCompletionRequest(parsing: body, maximumDepth: context.settings.jsonDepthMaximum)
+            idempotency?.digest = JobSubmission.digest(body)
+            return try ChatCompletionRequest(parsing: body, maximumDepth: context.settings.jsonDepthMaximum)
         }
         let chat = parsed.options
-        let run = try await exchange.start(parsed.body, id: exchange.newJobID(), request, requestContext)
+        let run = try await exchange.start(
+            parsed.body, id: exchange.newJobID(partition: idempotency?.partition), idempotency, request, requestContext)
         let reason = context.settings.interruptedFinishReason
         guard chat.streams else {
             return try await exchange.collect(run, ChatCompletion(model: chat.model ?? "", interruptedReason: reason))

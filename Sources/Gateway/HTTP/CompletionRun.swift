@@ -77,9 +77,12 @@ final class CompletionRun: Sendable {
     }
 
     /// Subscribes to the job's events and then submits the job.
-    /// - Throws: 429 when the queue is full or the tenant has reached its limit of running requests, 503 when Redis is unreachable. The run
-    ///   is over then.
-    func start(_ job: Job) async throws(HTTPErrorResponse) {
+    /// - Parameter idempotency: the client's idempotency key and the digest of the request's body; nil: none.
+    /// - Returns: the earlier job with the same idempotency key and body, which runs instead of this one; nil: this one runs. The run is over
+    ///   when there is an earlier job.
+    /// - Throws: 409 for a key that was used with another body, 429 when the queue is full or the tenant has reached its limit of running
+    ///   requests, 503 when Redis is unreachable. The run is over then.
+    func start(_ job: Job, idempotency: (key: String, digest: String)? = nil) async throws(HTTPErrorResponse) -> JobID? {
         guard context.tenants.admit(owner) else {
             finish()
             throw HTTPErrorResponse.tooManyRunning
@@ -94,14 +97,22 @@ final class CompletionRun: Sendable {
             keep(await context.feed.follow(new: id, pace: { [inbox] in inbox.whenTaken($0) }) { [inbox] in inbox.deliver($0) })
             guard !state.withLockedValue({ $0.isOver }) else {
                 context.completions.remove(id)
-                return
+                return nil
             }
             var options = SubmitOptions()
             options.gateway = context.settings.name
             // If this gateway crashes, the node that detects the crash interrupts the job.
             options.endsWithGateway = true
+            options.idempotency = idempotency
             switch try await context.submit(job, options: options, repeating: .seconds(0)) {
-            case .accepted, .exists, .repeated, .conflict, .sessionLost, .sessionUnsaved: break
+            case .accepted, .exists, .sessionLost, .sessionUnsaved: break
+            case .repeated(let earlier):
+                guard earlier != id else { break }
+                finish()
+                return earlier
+            case .conflict:
+                finish()
+                throw HTTPErrorResponse.keyConflict
             case .full:
                 finish()
                 throw HTTPErrorResponse.queueFull
@@ -122,6 +133,33 @@ final class CompletionRun: Sendable {
         }
         context.logSubmitted(job)
         if state.withLockedValue({ $0.submitted() }) { interrupt() }
+        return nil
+    }
+
+    /// Follows the job of an earlier request from its first event. The client's leaving does not interrupt it.
+    /// - Throws: 409 when the job's answer is no longer stored, 429 and 503 as `start`. The run is over then.
+    func attach() async throws(HTTPErrorResponse) {
+        guard context.tenants.admit(owner) else {
+            finish()
+            throw HTTPErrorResponse.tooManyRunning
+        }
+        state.withLockedValue { $0.isCounted = true }
+        ClientPresence.watch(channel) { [self] in
+            inbox.clientGone()
+            abandon()
+        }
+        do {
+            guard try await context.queue.record(id) != nil else {
+                finish()
+                throw HTTPErrorResponse.keyExpired
+            }
+            keep(try await context.feed.follow(id, after: nil, pace: { [inbox] in inbox.whenTaken($0) }) { [inbox] in inbox.deliver($0) })
+        } catch let failure as HTTPErrorResponse {
+            throw failure
+        } catch {
+            finish()
+            throw HTTPErrorResponse.queueUnreachable
+        }
     }
 
     /// A whole completion, which counts as unsent until the client has taken it. The connection is cut when the tenant leaves too much

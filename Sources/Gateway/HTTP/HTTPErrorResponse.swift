@@ -79,6 +79,14 @@ extension HTTPErrorResponse {
     static let tooManyWaiting = HTTPErrorResponse(
         .tooManyRequests, code: "server_busy", "too many of your jobs are waiting; try again when some have started")
 
+    static let keyConflict = HTTPErrorResponse(
+        .conflict, code: "idempotency_conflict", "this Idempotency-Key was used with a different body; use a new key")
+
+    /// 409 for a repeated request whose answer has expired.
+    static let keyExpired = HTTPErrorResponse(
+        .conflict, code: "idempotency_expired",
+        "the answer to the earlier request with this Idempotency-Key is no longer stored; use a new key")
+
     /// The tenant's tokens of this day are used up. Retry-After: the time until the next day begins, UTC.
     static var quotaExhausted: HTTPErrorResponse {
         var failure = HTTPErrorResponse(

@@ -117,8 +117,7 @@ extension GatewayContext {
         case .ownerFull: throw HTTPErrorResponse.tooManyWaiting
         case .quotaExhausted: throw HTTPErrorResponse.quotaExhausted
         case .conflict, .sessionLost, .sessionUnsaved:
-            throw HTTPErrorResponse(
-                .conflict, code: "idempotency_conflict", "this Idempotency-Key was used with a different body; use a new key")
+            throw HTTPErrorResponse.keyConflict
         }
     }
 

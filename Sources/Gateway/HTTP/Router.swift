@@ -26,6 +26,7 @@ package func makeRouter(
     ChatCompletionRoute(context: context).add(to: api)
     MessagesRoute(context: context).add(to: api)
     ResponsesRoute(context: context).add(to: api)
+    ClientSecretRoute(context: context).add(to: api)
     let usage = UsageMiddleware(
         authentication: AuthenticationMiddleware(authenticator: context.authenticator, origins: origins, shares: context.shares))
     UsageRoutes(context: context).add(to: router.group("v1").add(middleware: usage))

@@ -6,11 +6,15 @@ import Support
 
 /// A reason to reject a connection's request before it reaches the router or the WebSocket upgrade. The response is an HTTP error in the
 /// common JSON form, and the connection is closed after it.
-enum EarlyRefusal: Sendable, Equatable {
+enum EarlyRefusal: Error, Sendable, Equatable {
     /// A forbidden origin, a draining gateway, too many sockets in total or from one address, or too many connections.
     case origin, draining, full, address, connections
     /// A Host that is not a loopback name, on a gateway without authentication; see `HostRule`.
     case host
+    /// A client of the Realtime API whose credential is missing or invalid, or cannot be checked now.
+    case unauthenticated(given: Bool), unreachable
+    /// A parameter of the Realtime API that is not supported, by name.
+    case unsupported(String)
     /// A request that is not valid HTTP/1.1, with a short description of the fault.
     case malformed(String)
     case headTooLarge
@@ -18,9 +22,10 @@ enum EarlyRefusal: Sendable, Equatable {
     var status: HTTPResponseStatus {
         switch self {
         case .origin, .host: .forbidden
-        case .draining, .full, .connections: .serviceUnavailable
+        case .unauthenticated: .unauthorized
+        case .draining, .full, .connections, .unreachable: .serviceUnavailable
         case .address: .tooManyRequests
-        case .malformed: .badRequest
+        case .malformed, .unsupported: .badRequest
         case .headTooLarge: .requestHeaderFieldsTooLarge
         }
     }
@@ -38,6 +43,13 @@ enum EarlyRefusal: Sendable, Equatable {
         case .full: ("this gateway has reached its limit of sockets; try again later", "server_error", "overloaded")
         case .connections: ("this gateway has reached its limit of connections; try again later", "server_error", "too_many_connections")
         case .address: ("too many sockets from this address", "rate_limit_error", "too_many_sockets")
+        case .unauthenticated(let given):
+            (
+                given ? "invalid API key, token or client secret" : "an API key or token is required: Authorization: Bearer <key>",
+                "authentication_error", "invalid_api_key"
+            )
+        case .unreachable: ("the credential cannot be checked now; try again later", "server_error", "service_unavailable")
+        case .unsupported(let name): ("\"\(name)\" is not supported", "invalid_request_error", "unsupported_parameter")
         case .malformed(let fault): (fault, "invalid_request_error", "malformed_request")
         case .headTooLarge: ("the head of the request is too large", "invalid_request_error", "head_too_large")
         }
@@ -50,12 +62,12 @@ enum EarlyRefusal: Sendable, Equatable {
     private var place: Refusals.Place {
         switch self {
         case .malformed, .headTooLarge, .host: .http
-        case .origin, .draining, .full, .address, .connections: .upgrade
+        case .origin, .draining, .full, .address, .connections, .unauthenticated, .unreachable, .unsupported: .upgrade
         }
     }
 
     /// Whether a retry may succeed; the response then has `Retry-After`.
-    private var isTemporary: Bool { [.draining, .full, .address, .connections].contains(self) }
+    private var isTemporary: Bool { [.draining, .full, .address, .connections, .unreachable].contains(self) }
 
     private var parts: [HTTPServerResponsePart] {
         let reason = reason

@@ -100,7 +100,13 @@ struct GatewayChannel: ServerChildChannel, HTTPChannelHandler {
     /// Whether a request target is a path of the WebSocket, with or without a query.
     func isSocketPath(_ uri: String) -> Bool {
         let path = uri.prefix { $0 != "?" }
-        return settings.webSocketPaths.contains { $0 == path }
+        return path == RealtimeAdmission.path || settings.webSocketPaths.contains { $0 == path }
+    }
+
+    /// Authenticates the client of an upgrade to the Realtime API.
+    /// - Returns: nil for another path.
+    func realtimeAdmission(of head: HTTPRequestHead, from channel: any Channel) -> RealtimeAdmission? {
+        RealtimeAdmission(head, address: Self.address(channel), context: gateway.value.context)
     }
 
     /// The reason to reject a WebSocket upgrade; nil when it is allowed.
@@ -116,10 +122,13 @@ struct GatewayChannel: ServerChildChannel, HTTPChannelHandler {
     private static func address(_ channel: any Channel) -> String { channel.remoteAddress?.ipAddress ?? "" }
 
     /// Adds the handlers of a WebSocket after the handler that upgrades the connection.
-    func addSocket(to channel: any Channel, _ head: HTTPRequestHead, after upgrade: any ChannelHandler) throws {
+    /// - Parameter grant: of a client of the Realtime API; nil for other clients.
+    func addSocket(
+        to channel: any Channel, _ head: HTTPRequestHead, grant: RealtimeGrant?, after upgrade: any ChannelHandler
+    ) throws {
         let high = min(settings.outgoingMaximum, SocketOutput.watchedSize)
         try channel.syncOptions?.setOption(.writeBufferWaterMark, value: .init(low: high / 2, high: high))
-        let socket = ClientSocket(gateway: gateway.value, address: Self.address(channel))
+        let socket = ClientSocket(gateway: gateway.value, address: Self.address(channel), grant: grant)
         socket.traceparent = head.headers.first(name: "traceparent").flatMap(TraceParent.init)?.text
         let decoder = ByteToMessageHandler(WebSocketFrameDecoder(maxFrameSize: settings.messageMaximum))
         // In this order, because `ClientSocket` adds `SocketIntake` before the decoder when it is added itself.

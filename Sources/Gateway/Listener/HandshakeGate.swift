@@ -22,8 +22,10 @@ final class HandshakeGate: ChannelDuplexHandler, RemovableChannelHandler {
         case waiting
         /// Requests are passed to the router. Next: `holding`, `upgrading`, `refused`.
         case serving
-        /// An upgrade request waits for the responses before it. Next: `upgrading`, `refused`.
+        /// An upgrade request waits for the responses before it. Next: `authenticating`, `upgrading`, `refused`.
         case holding(HTTPRequestHead, isComplete: Bool)
+        /// The client of an upgrade request is being authenticated. Next: `upgrading`, `refused`.
+        case authenticating(isComplete: Bool)
         /// NIO's handler upgrades the connection and removes this one. Final.
         case upgrading
         /// The connection is being closed; nothing more is read. Final.
@@ -71,6 +73,7 @@ final class HandshakeGate: ChannelDuplexHandler, RemovableChannelHandler {
         timer?.cancel()
         // An upgrade has completed the promise, or completes it after this handler is removed.
         if case .upgrading = state { return }
+        state = .refused
         negotiated.fail(ChannelError.ioOnClosedChannel)
     }
 
@@ -79,7 +82,8 @@ final class HandshakeGate: ChannelDuplexHandler, RemovableChannelHandler {
         case (.refused, _): break
         case (.upgrading, _): context.fireChannelRead(data)
         // The request of an upgrade has no body, or is rejected for it.
-        case (.holding, .body), (.holding, .head): break
+        case (.holding, .body), (.holding, .head), (.authenticating, .body), (.authenticating, .head): break
+        case (.authenticating, .end): state = .authenticating(isComplete: true)
         case (.holding(let head, _), .end): state = .holding(head, isComplete: true)
         case (.waiting, .head(let head)), (.serving, .head(let head)): read(head, context)
         case (.waiting, _), (.serving, _): context.fireChannelRead(data)
@@ -95,8 +99,7 @@ final class HandshakeGate: ChannelDuplexHandler, RemovableChannelHandler {
     func write(context: ChannelHandlerContext, data: NIOAny, promise: EventLoopPromise<Void>?) {
         context.write(data, promise: promise)
         guard case .holding(let head, let isComplete) = state, requests.unanswered == 1 else { return }
-        answer(head, context)
-        if isComplete, case .upgrading = state { context.fireChannelRead(wrapInboundOut(.end(nil))) }
+        answer(head, context, isComplete: isComplete)
     }
 
     private func read(_ head: HTTPRequestHead, _ context: ChannelHandlerContext) {
@@ -123,20 +126,40 @@ final class HandshakeGate: ChannelDuplexHandler, RemovableChannelHandler {
     }
 
     /// Starts an upgrade, or rejects it. All earlier responses are complete.
-    private func answer(_ head: HTTPRequestHead, _ context: ChannelHandlerContext) {
+    /// - Parameter isComplete: whether the end of the request was received already.
+    private func answer(_ head: HTTPRequestHead, _ context: ChannelHandlerContext, isComplete: Bool = false) {
         // NIO's upgrade handler fails when a body follows the upgrade request.
         let length = head.headers.first(name: "content-length") ?? "0"
         let hasBody = head.headers.contains(name: "transfer-encoding") || length != "0"
         let fault = hasBody ? EarlyRefusal.malformed("a WebSocket upgrade request must not have a body") : nil
-        if let refusal = fault ?? gateway.refusal(of: head, from: context.channel) {
-            state = .refused
-            return refusal.answer(on: context.channel) { context.write(wrapOutboundOut($0), promise: nil) }
+        if let refusal = fault ?? gateway.refusal(of: head, from: context.channel) { return refuse(refusal, context) }
+        guard let admission = gateway.realtimeAdmission(of: head, from: context.channel) else {
+            return upgrade(head, grant: nil, isComplete: isComplete, context)
         }
+        state = .authenticating(isComplete: isComplete)
+        admission.decide { [self] result in
+            // The connection may be closed.
+            guard case .authenticating(let isComplete) = state else { return }
+            switch result {
+            case .success(let grant): upgrade(head, grant: grant, isComplete: isComplete, context)
+            case .failure(let refusal): refuse(refusal, context)
+            }
+        }
+    }
+
+    private func refuse(_ refusal: EarlyRefusal, _ context: ChannelHandlerContext) {
+        state = .refused
+        refusal.answer(on: context.channel) { context.write(wrapOutboundOut($0), promise: nil) }
+    }
+
+    /// Starts an upgrade.
+    /// - Parameter grant: of a client of the Realtime API.
+    private func upgrade(_ head: HTTPRequestHead, grant: RealtimeGrant?, isComplete: Bool, _ context: ChannelHandlerContext) {
         let isFirst = httpHandlers.isEmpty
         // The decoder comes last: frames received together with the head leave it while it is removed.
         let upgrade = UpgradeHandler(
             httpEncoder: encoder, extraHTTPHandlers: [self, requests] + httpHandlers + [decoder],
-            upgradeConfiguration: .init(upgraders: [SocketUpgrader(gateway: gateway)]) { channel in
+            upgradeConfiguration: .init(upgraders: [SocketUpgrader(gateway: gateway, grant: grant)]) { channel in
                 channel.eventLoop.makeFailedFuture(ChannelError.inappropriateOperationForState)
             })
         do {
@@ -146,6 +169,7 @@ final class HandshakeGate: ChannelDuplexHandler, RemovableChannelHandler {
             upgrade.upgradeResultFuture.whenFailure { _ in channel.close(promise: nil) }
             if isFirst { upgrade.upgradeResultFuture.cascade(to: negotiated) }
             context.fireChannelRead(wrapInboundOut(.head(head)))
+            if isComplete { context.fireChannelRead(wrapInboundOut(.end(nil))) }
         } catch {
             state = .refused
             context.close(promise: nil)
@@ -169,14 +193,16 @@ private struct SocketUpgrader: NIOTypedHTTPServerProtocolUpgrader {
     let supportedProtocol = "websocket"
     let requiredUpgradeHeaders: [String] = []
     let gateway: GatewayChannel
+    let grant: RealtimeGrant?
 
     func buildUpgradeResponse(
         channel: any Channel, upgradeRequest: HTTPRequestHead, initialResponseHeaders: HTTPHeaders
     ) -> EventLoopFuture<HTTPHeaders> {
-        let headers: HTTPHeaders = [RequestID.header: RequestID.of(upgradeRequest.headers)]
+        var headers: HTTPHeaders = [RequestID.header: RequestID.of(upgradeRequest.headers)]
+        if grant != nil, RealtimeAdmission.offersProtocol(upgradeRequest) { headers.add(name: "sec-websocket-protocol", value: "realtime") }
         // `HandshakeGate` has already rejected upgrade requests that are not allowed.
         return NIOTypedWebSocketServerUpgrader<GatewayChannel.Negotiated>(
-            shouldUpgrade: { channel, _ in channel.eventLoop.makeSucceededFuture(headers) },
+            shouldUpgrade: { [headers] channel, _ in channel.eventLoop.makeSucceededFuture(headers) },
             upgradePipelineHandler: { channel, _ in channel.eventLoop.makeSucceededFuture(.webSocket) }
         ).buildUpgradeResponse(channel: channel, upgradeRequest: upgradeRequest, initialResponseHeaders: initialResponseHeaders)
     }
@@ -185,7 +211,7 @@ private struct SocketUpgrader: NIOTypedHTTPServerProtocolUpgrader {
         channel.eventLoop.makeCompletedFuture {
             let handler = try channel.pipeline.syncOperations.handler(
                 type: NIOTypedHTTPServerUpgradeHandler<GatewayChannel.Negotiated>.self)
-            try gateway.addSocket(to: channel, upgradeRequest, after: handler)
+            try gateway.addSocket(to: channel, upgradeRequest, grant: grant, after: handler)
             return .webSocket
         }
     }

@@ -2,6 +2,14 @@ import Contract
 import JobQueue
 import NIOCore
 
+/// Receives the events of a request instead of the session's socket, for a protocol other than the WebSocket protocol.
+protocol RequestListener: AnyObject {
+    /// Called after the request's machine has received the events. The request is over when the last of them is the terminal one.
+    func received(_ events: [LoggedEvent], of request: RunningRequest)
+    /// The job does not run.
+    func refused(_ request: RunningRequest, _ error: ProtocolError)
+}
+
 /// A request whose job has not ended, as far as this gateway knows. Confined to the event loop.
 ///
 /// `state` is the one place that says whether the request is over. Everything that arrives later asks it: the reply to the submission, events,
@@ -36,6 +44,8 @@ final class RunningRequest {
     /// The job's trace context; nil when another gateway submitted it.
     var traceparent: String?
     var machine: RelayMachine
+    /// Receives the events; nil: the session's socket does.
+    weak var listener: (any RequestListener)?
     /// The subscription to the job's events; nil before it starts and after the job's end.
     var following: Following?
     /// Whether frames are withheld, because the client is disconnected or has not resumed this request yet.

@@ -1,4 +1,5 @@
 import Contract
+import JSONCodec
 import JobQueue
 import Logging
 import NIOCore
@@ -74,12 +75,48 @@ extension SessionRegistry {
         let request = RunningRequest(id: payload.id, jobID: jobID, text: payload.text, speaks: speaks, machine: machine)
         request.traceparent = job.traceparent
         request.restated = continuation.restated
+        // Held until Redis answers.
+        begin(request, job, options, audio: audio, holding: session.cost(of: payload.text) + payload.resultBytes, in: session)
+    }
+
+    /// Handles a request of another protocol, whose job is complete.
+    /// - Parameters:
+    ///   - id: unique in the session.
+    ///   - audio: recognized by the job; nil: none.
+    ///   - listener: receives the events; held weakly.
+    /// - Throws: why the request is refused.
+    func request(
+        _ id: String, _ job: Job, audio: [UInt8]?, speaks: Bool, for listener: any RequestListener, in session: Session
+    ) throws(ProtocolError) -> RunningRequest {
+        let bytes = JSON.object(job.request).bytes.count
+        try admit(id, bytes: bytes, supersedes: false, to: session)
+        session.touch()
+        var job = job
+        job.traceparent = session.socket?.traceparent
+        var options = SubmitOptions()
+        options.gateway = settings.name
+        options.session = (session.epoch, SessionRecord.field(of: id))
+        let machine = RelayMachine(
+            requestID: id, jobID: job.id, sessionID: session.id, wantsReasoning: false, speaks: speaks,
+            filter: voiceFilter(session, speaks: speaks))
+        // Without a text the request leaves no turn in the session's history.
+        let request = RunningRequest(id: id, jobID: job.id, text: nil, speaks: speaks, machine: machine)
+        request.traceparent = job.traceparent
+        request.listener = listener
+        begin(request, job, options, audio: audio, holding: bytes, in: session)
+        return request
+    }
+
+    /// Follows a new request's job and submits it.
+    /// - Parameter bytes: what the request costs without its audio.
+    private func begin(
+        _ request: RunningRequest, _ job: Job, _ options: SubmitOptions, audio: [UInt8]?, holding bytes: Int, in session: Session
+    ) {
         session.add(request)
         // Subscribe before the job is submitted, so that no event is missed.
         request.following = context.feed.followOnLoop(
-            new: jobID, pace: pace(of: request, in: session), receive: receiver(of: request, in: session))
-        // Held until Redis answers.
-        let bytes = session.cost(of: payload.text) + payload.resultBytes + (audio?.count ?? 0)
+            new: job.id, pace: pace(of: request, in: session), receive: receiver(of: request, in: session))
+        let bytes = bytes + (audio?.count ?? 0)
         session.account.hold(bytes)
         session.account.charge(bytes)
         context.backgroundTasks.startOnLoop { [self, job, options] in
@@ -149,27 +186,38 @@ extension SessionRegistry {
 
     /// Checks the limits of session and tenant.
     func admit(_ payload: RequestPayload, to session: Session) throws(ProtocolError) {
+        let bytes = session.cost(of: payload.text) + payload.resultBytes
+        guard payload.isUpdateOnly else {
+            return try admit(payload.id, bytes: bytes, supersedes: payload.supersedes ?? session.settings.supersedes, to: session)
+        }
+        try requireRoom(for: bytes, of: payload.id, in: session)
+    }
+
+    /// Checks the limits of session and tenant for a request that starts a job.
+    private func admit(_ id: String, bytes: Int, supersedes: Bool, to session: Session) throws(ProtocolError) {
         func refusal(_ code: ErrorCode, _ message: String, retryable: Bool = false) -> ProtocolError {
-            ProtocolError(code, message, retryable: retryable, requestID: payload.id)
+            ProtocolError(code, message, retryable: retryable, requestID: id)
         }
-        if !payload.isUpdateOnly {
-            guard session.request(payload.id) == nil, session.endedRequest(payload.id) == nil else {
-                throw refusal(.duplicateRequest, "the request_id is taken")
-            }
-            guard !context.readiness.isDraining else { throw refusal(.serverBusy, "the server is shutting down", retryable: true) }
-            // Superseded requests may still be running while they are interrupted, so a client that types fast gets twice the limit.
-            let supersedes = payload.supersedes ?? session.settings.supersedes
-            let maximum = supersedes ? 2 * settings.requestsPerSocket : settings.requestsPerSocket
-            guard session.running.count < maximum else {
-                throw refusal(.rateLimited, "the session already has \(settings.requestsPerSocket) running requests", retryable: true)
-            }
-            // A superseding request replaces a running one, so the tenant's limit does not apply.
-            guard context.tenants.hasRoom(session.owner) || supersedes && !session.running.isEmpty else {
-                throw refusal(.rateLimited, "too many running requests for this tenant", retryable: true)
-            }
+        guard session.request(id) == nil, session.endedRequest(id) == nil else {
+            throw refusal(.duplicateRequest, "the request_id is taken")
         }
-        guard session.account.hasRoom(for: session.cost(of: payload.text) + payload.resultBytes) else {
-            throw refusal(.rateLimited, "too many bytes of requests in memory for this tenant", retryable: true)
+        guard !context.readiness.isDraining else { throw refusal(.serverBusy, "the server is shutting down", retryable: true) }
+        // Superseded requests may still be running while they are interrupted, so a client that types fast gets twice the limit.
+        let maximum = supersedes ? 2 * settings.requestsPerSocket : settings.requestsPerSocket
+        guard session.running.count < maximum else {
+            throw refusal(.rateLimited, "the session already has \(settings.requestsPerSocket) running requests", retryable: true)
+        }
+        // A superseding request replaces a running one, so the tenant's limit does not apply.
+        guard context.tenants.hasRoom(session.owner) || supersedes && !session.running.isEmpty else {
+            throw refusal(.rateLimited, "too many running requests for this tenant", retryable: true)
+        }
+        try requireRoom(for: bytes, of: id, in: session)
+    }
+
+    private func requireRoom(for bytes: Int, of id: String, in session: Session) throws(ProtocolError) {
+        guard session.account.hasRoom(for: bytes) else {
+            throw ProtocolError(
+                .rateLimited, "too many bytes of requests in memory for this tenant", retryable: true, requestID: id)
         }
     }
 
@@ -203,7 +251,11 @@ extension SessionRegistry {
         var error = error
         error.requestID = request.id
         // A client that reconnected gets its ERROR in reply to RESUME, not a second one here.
-        if !request.isMuted { session.socket?.send(error) }
+        if let listener = request.listener {
+            listener.refused(request, error)
+        } else if !request.isMuted {
+            session.socket?.send(error)
+        }
         answerDelayedInterrupts(request, nil)
         save(session, [], deleting: request)
         session.socket?.requestEnded()
@@ -234,9 +286,12 @@ extension SessionRegistry {
     /// Relays events to the client and ends the request on its terminal event.
     func receive(_ events: [LoggedEvent], of request: RunningRequest, in session: Session, _ generation: Int) {
         guard request.wantsEvents(for: generation) else { return }
-        let socket = request.isMuted ? nil : session.socket
+        let socket = request.isMuted || request.listener != nil ? nil : session.socket
         request.machine.receive(events, milliseconds: WallClock.milliseconds, emit: socket.map { socket in { socket.send($0) } })
-        if let ending = request.machine.ending, session.remove(request) { ended(request, in: session, ending) }
+        let ending = request.machine.ending.flatMap { session.remove(request) ? $0 : nil }
+        // After its removal: the listener may start another request.
+        request.listener?.received(events, of: request)
+        if let ending { ended(request, in: session, ending) }
     }
 
     /// Records an ended request in the session and its history.

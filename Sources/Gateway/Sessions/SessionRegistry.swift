@@ -179,6 +179,7 @@ final class SessionRegistry {
 
     /// Ends a session that its client closed or that expired: interrupts its requests and deletes it from Redis.
     func end(_ session: Session) {
+        guard !session.isOver else { return }
         for request in session.running { interrupt(request, in: session, reason: InterruptReason.clientGone) }
         drop(session)
         let (logger, id) = (context.logger, session.id)

@@ -22,6 +22,7 @@ extension ClientSocket {
         silentBeats = wasHeard ? 0 : silentBeats + 1
         wasHeard = false
         guard silentBeats < 2 else { return close(.silent, "no data for two heartbeat intervals") }
+        guard realtime == nil else { return ping() }
         send("HEARTBEAT", ["remaining_seconds": .integer(remainingSeconds(session))])
     }
 
@@ -33,6 +34,7 @@ extension ClientSocket {
     /// Warns about or ends an expiring session, and schedules the next check. A REQUEST postpones the expiry without rescheduling the
     /// check, which then finds that there is time left.
     func watchExpiry(_ session: Session) {
+        if let realtime { return watchRealtimeExpiry(session, realtime) }
         let warning = min(settings.sessionWarning, settings.sessionTimeout / 2).wholeMilliseconds
         let left = session.expiry(settings.sessionTimeout) - WallClock.milliseconds
         if left <= 0, session.running.isEmpty {

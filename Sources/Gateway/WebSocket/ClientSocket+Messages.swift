@@ -7,8 +7,9 @@ import Support
 
 /// Handling of the client's messages.
 extension ClientSocket {
-    /// Parses and handles one text message; answers malformed ones with an ERROR.
+    /// Parses and handles one text message; answers malformed ones with an error.
     func received(_ message: ByteBuffer) {
+        if let realtime { return realtime.received(message) }
         let envelope: Envelope
         var values = 0
         defer { account.charge(TrafficAccount.cost(ofValues: values)) }

@@ -37,6 +37,8 @@ final class ClientSocket: ChannelInboundHandler {
     /// The `traceparent` header of the upgrade request; passed on with all jobs of this socket.
     var traceparent: String?
     var state = State.unregistered
+    /// The Realtime protocol; nil: the socket speaks the WebSocket protocol of the contract.
+    private(set) var realtime: RealtimeConnection?
     /// Messages received while REGISTER is processed; limited by `UnregisteredBudget`.
     var waiting: [Envelope] = []
     /// The account of the address until the socket is registered, then of the tenant.
@@ -76,13 +78,15 @@ final class ClientSocket: ChannelInboundHandler {
     var settings: GatewaySettings { gateway.context.settings }
     var eventLoop: any EventLoop { gateway.context.eventLoop }
 
-    init(gateway: GatewayState, address: String) {
+    /// - Parameter grant: of a client of the Realtime API, which is authenticated already; nil for other clients.
+    init(gateway: GatewayState, address: String, grant: RealtimeGrant? = nil) {
         self.gateway = gateway
         self.address = address
         let settings = gateway.context.settings
-        messages = MessageMachine(maximum: settings.messageMaximum, acceptsBinary: settings.recognizes)
+        messages = MessageMachine(maximum: settings.messageMaximum, acceptsBinary: settings.recognizes && grant == nil)
         account = gateway.registry.accounts.address(AddressShares.key(address))
         allowance = Allowance(perSecond: settings.messagesPerSecond, milliseconds: WallClock.milliseconds)
+        realtime = grant.map { RealtimeConnection($0, socket: self) }
     }
 
     /// The session while the socket is registered; nil before and while closing.
@@ -95,7 +99,7 @@ final class ClientSocket: ChannelInboundHandler {
         addIntake(context)
         gateway.ledger.add(self)
         GatewayMetrics.socketsOpened.increment()
-        awaitRegister()
+        if let realtime { openRealtime(realtime.grant) } else { awaitRegister() }
     }
 
     /// Waits for REGISTER: the first one, or another one after a refusal.
@@ -104,6 +108,11 @@ final class ClientSocket: ChannelInboundHandler {
         timer = eventLoop.after(settings.registerTimeout) { [weak self] in
             self?.close(.notRegistered, "REGISTER timed out")
         }
+    }
+
+    /// Reads nothing until the session of a Realtime client is open, or again.
+    func setReading(_ isOn: Bool) {
+        do { try context?.channel.syncOptions?.setOption(.autoRead, value: isOn) } catch { context?.fireErrorCaught(error) }
     }
 
     /// REGISTER was received. Stops the client's timeout, because the check may wait for those of other clients.
@@ -131,7 +140,7 @@ final class ClientSocket: ChannelInboundHandler {
             return
         }
         guard allowance.take(milliseconds: WallClock.milliseconds) else { return close(.tooManyMessages, "too many messages") }
-        if session == nil, let code = budget.take(bytes: frame.length, startsMessage: frame.opcode != .continuation) {
+        if session == nil, realtime == nil, let code = budget.take(bytes: frame.length, startsMessage: frame.opcode != .continuation) {
             return close(code, "too much data before REGISTER")
         }
         switch messages.receive(frame) {
@@ -183,12 +192,13 @@ final class ClientSocket: ChannelInboundHandler {
         let session = session
         leaveOutput()
         if case .closed = state { return }
+        realtime?.closed()
         state = .closed
         waiting = []
         discardUpload()
         leaveAccount()
         gateway.ledger.remove(self)
-        if let session { gateway.registry.detach(self, from: session) }
+        if let session { leave(session) }
         gateway.completeDrainIfEmpty()
     }
 
@@ -213,8 +223,15 @@ final class ClientSocket: ChannelInboundHandler {
     }
 
     func send(_ error: ProtocolError) {
+        if let realtime { return realtime.send(RealtimeError(error)) }
         Refusals.count(.message, code: error.code.rawValue)
         send("ERROR", error.payload)
+    }
+
+    /// Sends a ping, which clients answer without the application.
+    func ping() {
+        guard let context else { return }
+        write(.ping, context.channel.allocator.buffer(capacity: 0))
     }
 
     /// Writes a frame and adds the socket to the flush list.
@@ -287,6 +304,7 @@ final class ClientSocket: ChannelInboundHandler {
 
     /// Enters `closing` and detaches the session.
     private func closing(_ session: Session?) {
+        realtime?.closed()
         state = .closing
         waiting = []
         discardUpload()
@@ -296,7 +314,12 @@ final class ClientSocket: ChannelInboundHandler {
         expiry?.cancel()
         timer = eventLoop.after(Self.closingTime) { [weak self] in self?.context?.close(promise: nil) }
         // The grace period starts now, not when the connection closes.
-        if let session { gateway.registry.detach(self, from: session) }
+        if let session { leave(session) }
+    }
+
+    /// Detaches the socket from its session. A Realtime session cannot be resumed, so it ends with its socket.
+    private func leave(_ session: Session) {
+        if realtime == nil { gateway.registry.detach(self, from: session) } else { gateway.registry.end(session) }
     }
 
     // MARK: draining
@@ -310,7 +333,7 @@ final class ClientSocket: ChannelInboundHandler {
     /// Closes the socket with 1001 during a drain, so that the client reconnects to another gateway.
     func sendAway() {
         guard context != nil else { return }
-        send("SHUTDOWN", ["reason": "the server is shutting down; reconnect"])
+        if realtime == nil { send("SHUTDOWN", ["reason": "the server is shutting down; reconnect"]) }
         close(.goingAway, "draining")
     }
 

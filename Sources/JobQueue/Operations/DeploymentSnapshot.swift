@@ -67,6 +67,26 @@ package struct DeploymentSnapshot: Sendable, Equatable {
     package var workers: [Worker] = []
     package var gateways: [Gateway] = []
     package var dead = 0
+    package var webhooks = Webhooks()
+
+    /// The webhooks of all partitions.
+    package struct Webhooks: Sendable, Equatable {
+        /// Not delivered yet.
+        package var waiting = 0
+        /// Those of them that failed at least once.
+        package var failing = 0
+        /// Given up in the last days.
+        package var dead = 0
+        /// The text and the time of the last failed delivery, in milliseconds since 1970; nil: none in the last day.
+        package var lastError: (text: String, milliseconds: Int)?
+
+        package init() {}
+
+        package static func == (left: Self, right: Self) -> Bool {
+            (left.waiting, left.failing, left.dead) == (right.waiting, right.failing, right.dead)
+                && left.lastError?.text == right.lastError?.text && left.lastError?.milliseconds == right.lastError?.milliseconds
+        }
+    }
 
     package init(milliseconds: Int, queues: [Queue] = JobClass.allCases.map { Queue(priority: $0) }) {
         self.milliseconds = milliseconds
@@ -104,12 +124,22 @@ package struct DeploymentSnapshot: Sendable, Equatable {
     }
 }
 
+extension DeploymentSnapshot.Webhooks {
+    fileprivate var json: JSON {
+        [
+            "waiting": .integer(waiting), "failing": .integer(failing), "dead": .integer(dead),
+            "last_error": lastError.map { .string($0.text) } ?? .null,
+            "last_error_ms": lastError.map { .integer($0.milliseconds) } ?? .null,
+        ]
+    }
+}
+
 extension DeploymentSnapshot {
     /// The snapshot as `sluice status --json` and the dashboard show it.
     package var json: JSON {
         [
             "time_ms": .integer(milliseconds), "queues": .array(queues.map(\.json)), "workers": .array(workers.map(\.json)),
-            "gateways": .array(gateways.map(\.json)), "dead": .integer(dead),
+            "gateways": .array(gateways.map(\.json)), "dead": .integer(dead), "webhooks": webhooks.json,
             "rates": ["tokens_per_second": Self.rate(tokensPerSecond), "jobs_per_second": Self.rate(jobsPerSecond)],
             "totals": [
                 "tokens": .integer(sum(\.tokens)), "finished": .integer(finished), "interrupted": .integer(interrupted),

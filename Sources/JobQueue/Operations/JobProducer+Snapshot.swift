@@ -72,6 +72,11 @@ extension DeploymentSnapshot {
             pipeline.append("XINFO", "GROUPS", .string(key))
             pipeline.append("XPENDING", .string(key), .string(Keys.group))
         }
+        let keys = queue.keys
+        pipeline.append("ZCARD", .string(keys.webhooks(partition: partition)))
+        pipeline.append("ZCARD", .string(keys.failingWebhooks(partition: partition)))
+        pipeline.append("XLEN", .string(keys.deadWebhooks(partition: partition)))
+        pipeline.append("GET", .string(keys.webhookError(partition: partition)))
         pipeline.append("XLEN", .string(queue.keys.dead(partition: partition)))
         let replies = try await queue.redis.send(pipeline)
         for index in queues.indices {
@@ -99,6 +104,7 @@ extension DeploymentSnapshot {
                 queues[index].oldestWaitMilliseconds = max(queues[index].oldestWaitMilliseconds ?? 0, milliseconds - submitted, 0)
             }
         }
+        webhooks.add(Array(replies.dropFirst(queues.count * 3)))
         dead = dead.saturatingAdding((replies.last?.integer ?? 0).boundedCount).boundedCount
     }
 
@@ -112,5 +118,20 @@ extension DeploymentSnapshot {
         }
         let sorted = count(JobConsumer.waitingOwner)
         return (max(0, total.boundedCount - count(JobConsumer.handedBackOwner) - sorted), sorted)
+    }
+}
+
+extension DeploymentSnapshot.Webhooks {
+    /// Adds a partition's numbers: waiting, failing, dead, last error.
+    fileprivate mutating func add(_ replies: [RESPValue]) {
+        guard replies.count >= 4 else { return }
+        func sum(_ old: Int, _ reply: RESPValue) -> Int { old.saturatingAdding((reply.integer ?? 0).boundedCount).boundedCount }
+        waiting = sum(waiting, replies[0])
+        failing = sum(failing, replies[1])
+        dead = sum(dead, replies[2])
+        guard let parts = replies[3].string?.split(separator: " ", maxSplits: 1), parts.count == 2,
+            let milliseconds = Int(parts[0])?.boundedCount, milliseconds > lastError?.milliseconds ?? 0
+        else { return }
+        lastError = (String(parts[1]).cut(toBytes: 300), milliseconds)
     }
 }

@@ -129,6 +129,32 @@ local function count_usage(record, state, usage, saved)
     if not found then redis.call('EXPIRE', detail, USAGE_EXPIRY) end
 end
 
+-- Webhooks of responses that ran in the background. `webhooks` holds job ids by the time of their next delivery, `webhook:<job id>` what is delivered.
+-- Time that a webhook is kept, s: longer than its delivery is tried.
+local WEBHOOK_KEPT = 90000
+-- Maximum number of webhooks of a partition; further ones are not delivered.
+local WEBHOOKS_MAXIMUM = 100000
+
+local function webhook_of(key, job) return string.match(key, '^{[^}]*}:') .. 'webhook:' .. job end
+
+-- Queues the webhook of a job that ended, if it has a stored response that ran in the background. Never prevents the end of the job.
+local function queue_webhook(record, event, state)
+    local job = string.match(record, '^{[^}]*}:job:(.*)$')
+    local fields = job and redis.pcall('HMGET', response_of(record, job), 'background', 'owner')
+    if type(fields) ~= 'table' or fields[1] ~= '1' then return end
+    local kind = ({interrupted = 'cancelled', failed = 'failed'})[state] or 'completed'
+    local reason = string.match(event, '"reason":"([%w_]+)"')
+    if state == 'finished' and (reason == 'length' or reason == 'content_filter') then kind = 'incomplete' end
+    local webhooks = string.match(record, '^{[^}]*}:') .. 'webhooks'
+    local size = own(webhooks, 'zset') and redis.pcall('ZCARD', webhooks) or 0
+    if type(size) == 'number' and size >= WEBHOOKS_MAXIMUM then return end
+    local now = now_ms()
+    redis.pcall('HSET', webhook_of(record, job), 'type', 'response.' .. kind, 'owner', fields[2] or '', 'created', string.format('%.0f', math.floor(now / 1000)), 'attempts', '0')
+    redis.pcall('EXPIRE', webhook_of(record, job), WEBHOOK_KEPT)
+    redis.pcall('ZADD', webhooks, now, job)
+    redis.pcall('EXPIRE', webhooks, WEBHOOK_KEPT)
+end
+
 -- Writes the terminal event and the record, counts its usage, sets the expiry of the job's keys and publishes the event. Empty fields of `optional` are skipped.
 local function conclude(record, log, out, interrupt_key, id, event, state, usage, retention, optional)
     own(log, 'stream')
@@ -144,6 +170,7 @@ local function conclude(record, log, out, interrupt_key, id, event, state, usage
     add_present(fields, optional)
     redis.call('HSET', record, unpack(fields))
     count_usage(record, state, usage, tonumber(string.match(event, '"saved_tokens":(%d+)') or '') or 0)
+    queue_webhook(record, event, state)
     local kept = retention_of(record, log, retention)
     redis.call('EXPIRE', record, kept)
     redis.call('EXPIRE', log, kept)

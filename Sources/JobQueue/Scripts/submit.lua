@@ -29,8 +29,10 @@ if ARGV[9] ~= '' then
     local used = redis.call('GET', KEYS[6])
     if used then
         local id, digest = string.match(used, '^(%S+) (%S+)$')
-        if digest == ARGV[9] then return {'repeated', id} end
-        return {'conflict'}
+        if digest ~= ARGV[9] then return {'conflict'} end
+        -- A client that lost its connection, which interrupted its job, sends its request again: that is a new job.
+        local earlier = id and redis.pcall('HMGET', string.match(KEYS[1], '^{[^}]*}:') .. 'job:' .. id, 'state', 'reason') or {}
+        if earlier[1] ~= 'interrupted' or earlier[2] ~= 'CLIENT_GONE' then return {'repeated', id} end
     end
 end
 if redis.call('EXISTS', KEYS[1]) == 1 then return {'exists'} end

@@ -1,5 +1,6 @@
 import Contract
 import JobQueue
+import Observability
 import Support
 
 /// A deployment's state as text for `sluice status`.
@@ -12,7 +13,18 @@ extension DeploymentSnapshot {
                 queue.oldestWaitMilliseconds.map { Quantity.span(milliseconds: $0) } ?? "-", queue.isPaused ? "paused" : "open",
             ])
         }
-        return "\(table.text)\n\(workerText)\n\(gatewayText)\ndead letters: \(dead)\n"
+        return "\(table.text)\n\(workerText)\n\(gatewayText)\ndead letters: \(dead)\n\(webhookText)"
+    }
+
+    /// The webhooks; empty when there is nothing to report.
+    private var webhookText: String {
+        guard webhooks != Webhooks() else { return "" }
+        var text = "webhooks: \(webhooks.waiting) waiting, \(webhooks.failing) of them failing, \(webhooks.dead) given up\n"
+        if let error = webhooks.lastError {
+            let ago = Quantity.span(milliseconds: max(0, milliseconds.saturatingSubtracting(error.milliseconds)))
+            text += "last failed webhook, \(ago) ago: \(Terminal.printable(error.text))\n"
+        }
+        return text
     }
 
     /// The workers, and the latencies of the last minute.

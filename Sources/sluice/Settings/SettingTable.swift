@@ -133,6 +133,18 @@ enum SettingTable {
             "SLUICE_RETRIEVAL_TIMEOUT", .duration(.milliseconds(1)...day), "3s", [.worker],
             "Maximum time of a retrieval; beyond it the job goes on without documents."),
 
+        // Webhooks.
+        Setting(
+            "SLUICE_WEBHOOK_URL", .url(["http", "https"]), nil, [.worker],
+            "Receiver of webhooks about responses in the background (unset: none)."),
+        Setting(
+            "SLUICE_WEBHOOK_SECRET", .text, nil, [.worker], isSecret: true,
+            "Secret that signs webhooks: whsec_ and base64, or any text (unset: not signed)."),
+        Setting("SLUICE_WEBHOOK_SECRET_FILE", .file, nil, [.worker], "File with SLUICE_WEBHOOK_SECRET."),
+        Setting(
+            "SLUICE_WEBHOOK_ALLOW", .text, "public", [.worker],
+            "Addresses that webhooks are sent to: public, any, addresses and networks such as 10.0.0.0/8, separated by commas."),
+
         // Gateway.
         Setting("SLUICE_LISTEN", .address, "127.0.0.1:8080", [.gateway, .chat], "Address that the gateway listens on."),
         Setting("SLUICE_GATEWAY_NAME", .text, nil, [.gateway], "The gateway's name in Redis (default: host-pid-random)."),

@@ -24,6 +24,8 @@ extension SettingsReader {
         worker.recognition = recognition()
         worker.retrieval = retrieval()
         if let limit = integer("SLUICE_SPEECH_CONCURRENCY") { worker.speechConcurrency = limit }
+        worker.webhooks = webhooks()
+        worker.webhooks.caFile = worker.upstreamSettings.caFile
         worker.metricsListen = address("SLUICE_METRICS_LISTEN").map { ($0.host, $0.port) }
         worker.metricsText = { prometheusText() }
         return worker
@@ -91,6 +93,28 @@ extension SettingsReader {
             }
         }
         return retrieval
+    }
+
+    /// The receiver of webhooks and the addresses it may have.
+    private mutating func webhooks() -> WebhookSettings {
+        var webhooks = WebhookSettings()
+        let secret = secret("SLUICE_WEBHOOK_SECRET")
+        if let list = text("SLUICE_WEBHOOK_ALLOW") {
+            if let rule = AddressRule(list) {
+                webhooks.allow = rule
+            } else {
+                fault(
+                    "SLUICE_WEBHOOK_ALLOW", "it is not a list of addresses",
+                    "write public, any, addresses or networks such as 10.0.0.0/8, separated by commas")
+            }
+        }
+        if let url = text("SLUICE_WEBHOOK_URL") { webhooks.target = .init(url: url, secret: secret ?? "") }
+        if let path = text("SLUICE_TENANTS_FILE") {
+            // `tenants` reports the file's faults.
+            webhooks.tenants = TenantsFile(path: path).webhooks
+            if let all = webhooks.tenants.removeValue(forKey: "default") { webhooks.target = webhooks.target ?? all }
+        }
+        return webhooks
     }
 
     /// Adds a fault when no upstream is set, because a worker cannot run jobs without one.

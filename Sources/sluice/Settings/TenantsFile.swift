@@ -1,5 +1,6 @@
 import JobQueue
 import Support
+import Worker
 import Yams
 
 /// The parser of `SLUICE_TENANTS_FILE`, which is YAML or JSON (a subset of YAML): a list `tenants`, whose entry `default` is for all tenants
@@ -8,9 +9,13 @@ struct TenantsFile {
     /// Bytes.
     static let maximumSize = 4 << 20
     static let maximumTenants = 20_000
-    private static let fields = ["name", "weight", "concurrency", "requests_per_minute", "tokens_per_minute", "daily_tokens"]
+    private static let fields = [
+        "name", "weight", "concurrency", "requests_per_minute", "tokens_per_minute", "daily_tokens", "webhook_url", "webhook_secret",
+    ]
 
     private(set) var tenants: [String: TenantLimits] = [:]
+    /// The receivers of webhooks, by tenant.
+    private(set) var webhooks: [String: WebhookSettings.Target] = [:]
     private(set) var faults: [SettingFault] = []
     private let path: String
 
@@ -74,6 +79,21 @@ struct TenantsFile {
         limits.tokensPerMinute = count("tokens_per_minute", in: node, of: name)
         limits.dailyTokens = count("daily_tokens", in: node, of: name)
         tenants[name] = limits
+        readWebhook(node, of: name, line)
+    }
+
+    private mutating func readWebhook(_ node: Node, of name: String, _ line: Int) {
+        let secret = node["webhook_secret"]?.scalar?.string ?? ""
+        guard let url = node["webhook_url"]?.scalar?.string else {
+            if !secret.isEmpty {
+                fault(line, "\(name.cut(toBytes: 60)): webhook_secret without webhook_url", "give the tenant a webhook_url, too")
+            }
+            return
+        }
+        guard url.hasPrefix("https://") || url.hasPrefix("http://"), url.utf8.allSatisfy({ (0x21..<0x7F).contains($0) }) else {
+            return fault(line, "\(name.cut(toBytes: 60)): webhook_url is not a URL", "write a URL such as https://host/path")
+        }
+        webhooks[name] = WebhookSettings.Target(url: url, secret: secret)
     }
 
     /// A whole number from 1 to 1,000,000,000,000; nil when the field is missing or null.

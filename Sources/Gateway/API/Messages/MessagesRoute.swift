@@ -15,13 +15,16 @@ struct MessagesRoute: Sendable {
     @Sendable
     private func create(_ request: Request, _ requestContext: GatewayRequestContext) async throws -> Response {
         let exchange = CompletionExchange(context: context)
+        var idempotency = try exchange.idempotency(request, requestContext)
         let (chat, options) = try await exchange.read(request, requestContext) { (body) throws(HTTPErrorResponse) in
+            idempotency?.digest = JobSubmission.digest(body)
             let parsed = try MessagesRequest(parsing: body, maximumDepth: context.settings.jsonDepthMaximum)
             return (parsed.conversation.chatBody, parsed.options)
         }
         // Later errors name the fields of the job's body.
         do throws(HTTPErrorResponse) {
-            let run = try await exchange.start(chat, id: exchange.newJobID(), request, requestContext)
+            let run = try await exchange.start(
+                chat, id: exchange.newJobID(partition: idempotency?.partition), idempotency, request, requestContext)
             var response =
                 if options.streams {
                     try await exchange.stream(

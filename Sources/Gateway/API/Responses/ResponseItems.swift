@@ -4,7 +4,7 @@ import JSONCodec
 /// The items of the Responses API, as messages of a conversation.
 enum ResponseItems {
     /// The result of a call that has none, because it was interrupted or ignored: providers refuse a call without a result.
-    private static let noResult = "[no result: the call was interrupted or ignored]"
+    static let noResult = "[no result: the call was interrupted or ignored]"
 
     /// Checks an input and gives each item an id.
     /// - Throws: 400 with the name of the item or field that is invalid or not supported.
@@ -97,7 +97,7 @@ enum ResponseItems {
     }
 
     /// Appends a message; an assistant's message is joined with the one before it.
-    private static func append(_ message: Conversation.Message, to messages: inout [Conversation.Message]) {
+    static func append(_ message: Conversation.Message, to messages: inout [Conversation.Message]) {
         if case .assistant(let parts, let calls) = message, case .assistant(let earlier, let earlierCalls)? = messages.last {
             messages[messages.count - 1] = .assistant(earlier + parts, calls: earlierCalls + calls)
         } else {

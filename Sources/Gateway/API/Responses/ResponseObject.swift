@@ -23,6 +23,11 @@ struct ResponseObject: Sendable, Equatable {
         identifier.hasPrefix("resp_") ? JobID(String(identifier.dropFirst("resp_".count))) : nil
     }
 
+    /// A copy for the job of an earlier request.
+    func with(id: JobID) -> ResponseObject {
+        ResponseObject(id: id, created: created, isBackground: isBackground, summarizes: summarizes, echo: echo)
+    }
+
     /// The requested model.
     var model: String { echo["model"]?.string ?? "" }
 

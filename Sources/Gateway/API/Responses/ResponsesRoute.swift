@@ -35,31 +35,36 @@ struct ResponsesRoute: Sendable {
     private func create(_ request: Request, _ requestContext: GatewayRequestContext) async throws -> Response {
         let owner = try requestContext.requireTenant().name
         let exchange = CompletionExchange(context: context)
-        let key = try JobSubmission.idempotency(request, owner: owner, partitions: context.queue.partitions)
-        let id = exchange.newJobID(partition: key?.partition)
-        var digest = ""
+        var idempotency = try exchange.idempotency(request, requestContext)
+        let id = exchange.newJobID(partition: idempotency?.partition)
         let parsed = try await exchange.read(request, requestContext) { (body) throws(HTTPErrorResponse) in
-            if key != nil { digest = JobSubmission.digest(body) }
+            idempotency?.digest = JobSubmission.digest(body)
             return try ResponsesRequest(
                 parsing: body, maximumDepth: context.settings.jsonDepthMaximum, id: id, defaultModel: context.settings.defaultModel)
         }
-        let object = ResponseObject(
+        var object = ResponseObject(
             id: id, created: WallClock.seconds, isBackground: parsed.isBackground, summarizes: parsed.summarizes, echo: parsed.echo)
         do throws(HTTPErrorResponse) {
             let chat = try await conversation(parsed, owner: owner, requestContext.share).chatBody
             if parsed.isStored { try await save(object, parsed.items, owner: owner) }
             guard parsed.isBackground else {
                 let run: CompletionRun
-                do throws(HTTPErrorResponse) { run = try await exchange.start(chat, id: id, request, requestContext) } catch {
+                do throws(HTTPErrorResponse) {
+                    run = try await exchange.start(chat, id: id, idempotency, request, requestContext)
+                } catch {
                     if parsed.isStored { await forget(id, after: error, owner: owner) }
                     throw error
+                }
+                if run.id != id {
+                    if parsed.isStored { _ = try await onQueue { () throws(QueueError) in try await store.delete(id, owner: owner) } }
+                    object = try await load(run.id, owner: owner)?.1 ?? object.with(id: run.id)
                 }
                 return parsed.streams
                     ? try await exchange.stream(run, ResponsesStream(object))
                     : try await exchange.collect(run, ResponsesCollector(object))
             }
             var options = SubmitOptions()
-            if let key { options.idempotency = (key.key, digest) }
+            options.idempotency = idempotency.map { ($0.key, $0.digest) }
             var job = Job(id: id, priority: .standard, request: chat, owner: owner)
             job.traceparent = request.traceparent
             let submitted: JobID

@@ -1,0 +1,98 @@
+import Contract
+import CoreMetrics
+import CurlTransport
+import JobQueue
+import Logging
+import NIOCore
+import Support
+
+/// Delivers webhooks: takes those that are due from Redis, sends them, and records the results. A webhook stays in Redis until its receiver
+/// has answered, so a delivery survives the worker that tries it. Runs on the event loop of the Redis connections.
+actor WebhookSender: PinnedActor {
+    /// Maximum deliveries at a time.
+    private static let maximum = 16
+    /// After this time another worker may take the webhook. Longer than a delivery.
+    private static let lease = Duration.seconds(60)
+    /// Time between two looks for due webhooks.
+    private static let interval = TimeAmount.seconds(1)
+    private static let backoff: ClosedRange<Duration> = .seconds(5)...(.seconds(3_600))
+
+    private nonisolated let consumer: JobConsumer
+    private let settings: WebhookSettings
+    private let client: WebhookClient
+    private let logger: Logger
+    private nonisolated let rounds: RoundTimer
+    private var running = 0
+    private var errorLog = OnceLogger("webhooks could not be read from Redis", over: "webhooks read from Redis")
+    private let delivered = Counter(label: "sluice_webhooks_total", dimensions: [("result", "delivered")])
+    private let failed = Counter(label: "sluice_webhooks_total", dimensions: [("result", "failed")])
+    private let dead = Counter(label: "sluice_webhooks_total", dimensions: [("result", "dead")])
+
+    nonisolated var executor: QueueExecutor { consumer.executor }
+
+    init(consumer: JobConsumer, settings: WebhookSettings, client: WebhookClient, logger: Logger) {
+        self.consumer = consumer
+        self.settings = settings
+        self.client = client
+        self.logger = logger
+        rounds = RoundTimer(consumer.eventLoop)
+    }
+
+    /// Looks for due webhooks until `stop`.
+    func run() async {
+        while !rounds.isStopped {
+            await deliverDue()
+            await rounds.wait(for: Self.interval)
+        }
+    }
+
+    /// Starts no further deliveries. Running ones are cut off with the process, and repeated by another worker.
+    nonisolated func stop() { rounds.stop() }
+
+    private func deliverDue() async {
+        guard running < Self.maximum else { return }
+        do {
+            for partition in try await consumer.partitionsWithWebhooks() where running < Self.maximum && !rounds.isStopped {
+                let due = try await consumer.takeWebhooks(partition: partition, lease: Self.lease, maximum: Self.maximum - running)
+                running += due.count
+                for webhook in due {
+                    Task {
+                        await self.deliver(webhook)
+                        self.running -= 1
+                    }
+                }
+            }
+            errorLog.recovered(logger)
+        } catch {
+            errorLog.failed(error, logger)
+        }
+    }
+
+    private func deliver(_ webhook: DueWebhook) async {
+        // Without a receiver there is nothing to deliver.
+        guard let target = settings.target(of: webhook.owner) else { return await settle(webhook, .delivered) }
+        let now = WallClock.seconds
+        guard let reason = await client.send(WebhookMessage(webhook).request(to: target, timestamp: now)) else {
+            delivered.increment()
+            logger.debug("webhook delivered", metadata: ["job": "\(webhook.job)", "type": "\(webhook.type)"])
+            return await settle(webhook, .delivered)
+        }
+        failed.increment()
+        let metadata: Logger.Metadata = ["job": "\(webhook.job)", "attempt": "\(webhook.attempt)", "reason": "\(reason)"]
+        guard now - webhook.created < settings.patience.wholeSeconds else {
+            dead.increment()
+            logger.warning("webhook given up", metadata: metadata)
+            return await settle(webhook, .dead(reason))
+        }
+        logger.info("webhook failed; it is tried again", metadata: metadata)
+        let bound = Backoff.bound(from: Self.backoff.lowerBound, to: Self.backoff.upperBound, attempt: max(0, webhook.attempt - 1))
+        await settle(webhook, .failed(reason, after: bound * Double.random(in: 0.5...1)))
+    }
+
+    /// Records a result. Without Redis the webhook is delivered again when its lease is over.
+    private func settle(_ webhook: DueWebhook, _ result: WebhookResult) async {
+        do { try await consumer.settle(webhook, result) } catch {
+            logger.debug("result of a webhook not recorded", metadata: ["job": "\(webhook.job)", "error": "\(error)"])
+        }
+    }
+}

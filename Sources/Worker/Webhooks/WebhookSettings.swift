@@ -1,0 +1,32 @@
+import CurlTransport
+
+/// Where the ends of background responses are reported.
+package struct WebhookSettings: Sendable {
+    /// A receiver of webhooks.
+    package struct Target: Sendable, Equatable {
+        package var url: String
+        /// The secret, in the form of Standard Webhooks (`whsec_` and base64) or any text; empty: deliveries are not signed.
+        package var secret: String
+
+        package init(url: String, secret: String) {
+            self.url = url
+            self.secret = secret
+        }
+    }
+
+    /// `SLUICE_WEBHOOK_URL` and `SLUICE_WEBHOOK_SECRET`: the receiver of tenants without their own; nil: none.
+    package var target: Target?
+    /// The receivers of tenants that have their own.
+    package var tenants: [String: Target] = [:]
+    /// `SLUICE_WEBHOOK_ALLOW`: the addresses that may be connected to.
+    package var allow = AddressRule.publicOnly
+    /// PEM file with the trusted certificate authorities; nil: the system's.
+    package var caFile: String?
+    /// How long deliveries are tried.
+    package var patience: Duration = .seconds(86_400)
+
+    package init() {}
+
+    /// The receiver of an owner's webhooks; nil: none.
+    func target(of owner: String) -> Target? { tenants[owner] ?? target }
+}

@@ -1,0 +1,91 @@
+import Contract
+import JSONCodec
+import RedisClient
+import TestSupport
+import Testing
+
+@testable import JobQueue
+
+@Suite(.serialized, .timeLimit(.minutes(5))) struct WebhookQueueTests {
+    private func store(_ fixture: QueueFixture, _ id: JobID, isBackground: Bool = true) async throws {
+        let store = ResponseStore(queue: fixture.queue, ttl: .seconds(1_000), maximumBytes: 0)
+        let response = StoredResponse(
+            owner: "tenant-a", created: 1, isBackground: isBackground, summarizes: false, echo: JSONObject(), items: [])
+        #expect(try await store.save(id, response))
+    }
+
+    private func take(_ fixture: QueueFixture, lease: Duration = .seconds(60)) async throws -> [DueWebhook] {
+        try await fixture.consumer.takeWebhooks(partition: 0, lease: lease, maximum: 10)
+    }
+
+    @Test(arguments: [
+        (GenerationEvent.finished(.stop, .none), "response.completed"), (.finished(.toolCalls, .none), "response.completed"),
+        (.finished(.length, .none), "response.incomplete"), (.finished(.contentFilter, .none), "response.incomplete"),
+        (.failed(Failure(.upstreamError, "x"), .none), "response.failed"),
+        (.interrupted(Interruption(reason: "length", phase: .streaming, usage: .none)), "response.cancelled"),
+    ]) func `the end of a background response has a webhook`(event: GenerationEvent, type: String) async throws {
+        try await QueueFixture.run { fixture in
+            let job = QueueFixture.job()
+            try await store(fixture, job.id)
+            let claim = try await fixture.running(job)
+            #expect(try await fixture.consumer.partitionsWithWebhooks().isEmpty)
+            _ = try await fixture.finish(claim, event, at: 1)
+            #expect(try await fixture.consumer.partitionsWithWebhooks() == [0])
+            let due = try await take(fixture)
+            #expect(due.map(\.type) == [type] && due.map(\.job) == [job.id] && due.map(\.owner) == ["tenant-a"] && due[0].attempt == 1)
+            for key in ["{sluice.0}:webhooks", "{sluice.0}:webhook:\(job.id)"] {
+                #expect((80_000...90_000).contains(try await fixture.redis.command("TTL", key).integer ?? 0), "\(key)")
+            }
+        }
+    }
+
+    @Test func `other jobs have none, and one that is interrupted in the queue has one`() async throws {
+        try await QueueFixture.run { fixture in
+            let (plain, foreground, queued) = (QueueFixture.job("p0-a"), QueueFixture.job("p0-b"), QueueFixture.job("p0-c"))
+            try await store(fixture, foreground.id, isBackground: false)
+            try await store(fixture, queued.id)
+            for job in [plain, foreground] {
+                _ = try await fixture.finish(try await fixture.running(job), .finished(.stop, .none), at: 1)
+            }
+            #expect(try await take(fixture).isEmpty)
+            #expect(try await fixture.queue.submit(queued, options: SubmitOptions()) == .accepted)
+            _ = try await fixture.queue.interrupt(queued.id, reason: "USER_STOP", owner: "tenant-a")
+            #expect(try await take(fixture).map(\.type) == ["response.cancelled"])
+        }
+    }
+
+    @Test func `a webhook is tried again until it is delivered, also when its worker dies`() async throws {
+        try await QueueFixture.run { fixture in
+            let job = QueueFixture.job()
+            try await store(fixture, job.id)
+            _ = try await fixture.finish(try await fixture.running(job), .finished(.stop, .none), at: 1)
+            let first = try #require(try await take(fixture, lease: .zero).first)
+            // The worker died; another one takes it, and the first one's late result changes nothing.
+            let second = try #require(try await take(fixture).first)
+            #expect(second.attempt == 2)
+            try await fixture.consumer.settle(first, .delivered)
+            #expect(try await take(fixture).isEmpty, "it is leased")
+            try await fixture.consumer.settle(second, .failed("the receiver answered 500", after: .zero))
+            var webhooks = try await fixture.queue.snapshot().webhooks
+            #expect(webhooks.waiting == 1 && webhooks.failing == 1 && webhooks.dead == 0)
+            #expect(webhooks.lastError?.text == "the receiver answered 500")
+            let third = try #require(try await take(fixture).first)
+            try await fixture.consumer.settle(third, .dead("the receiver answered 500"))
+            webhooks = try await fixture.queue.snapshot().webhooks
+            #expect(webhooks.waiting == 0 && webhooks.failing == 0 && webhooks.dead == 1)
+            #expect(try await fixture.redis.command("EXISTS", "{sluice.0}:webhook:\(job.id)").integer == 0)
+        }
+    }
+
+    @Test func `a delivered webhook leaves nothing behind`() async throws {
+        try await QueueFixture.run { fixture in
+            let job = QueueFixture.job()
+            try await store(fixture, job.id)
+            _ = try await fixture.finish(try await fixture.running(job), .finished(.stop, .none), at: 1)
+            let due = try #require(try await take(fixture).first)
+            try await fixture.consumer.settle(due, .delivered)
+            #expect(try await fixture.queue.snapshot().webhooks == DeploymentSnapshot.Webhooks())
+            #expect(try await fixture.redis.command("EXISTS", "{sluice.0}:webhook:\(job.id)", "{sluice.0}:webhooks").integer == 0)
+        }
+    }
+}

@@ -1,0 +1,120 @@
+"""Clients built on the OpenAI and Anthropic APIs: openai-agents, langchain-openai, litellm, pydantic-ai and llm.
+
+Arguments: base URL, API key, models: a short one, and one with a tool call.
+"""
+
+import os
+import subprocess
+import tempfile
+import sys
+
+base, key, short, tools = sys.argv[1:]
+os.environ["OPENAI_API_KEY"] = key
+os.environ["OPENAI_BASE_URL"] = base
+os.environ["OPENAI_AGENTS_DISABLE_TRACING"] = "1"
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+words = lambda count: "".join(f" w{i}" for i in range(count))
+calls = []
+
+# openai-agents: a run with a tool, on the Responses API and on chat completions.
+import asyncio
+
+import agents
+import openai
+
+agents.set_tracing_disabled(True)
+
+
+@agents.function_tool(name_override="lookup", strict_mode=False)
+def lookup(query: str = "") -> str:
+    """Looks something up."""
+    calls.append(query)
+    return "found"
+
+
+api = openai.AsyncOpenAI(base_url=base, api_key=key, max_retries=0)
+
+
+async def run_agents():
+    for model in (
+        agents.OpenAIResponsesModel(model=tools, openai_client=api),
+        agents.OpenAIChatCompletionsModel(model=tools, openai_client=api),
+    ):
+        calls.clear()
+        agent = agents.Agent(name="a", instructions="be brief", model=model, tools=[lookup])
+        result = await agents.Runner.run(agent, "look it up", max_turns=4)
+        assert len(calls) == 1 and result.final_output, (calls, result)
+        streamed = agents.Runner.run_streamed(agent, "look it up", max_turns=4)
+        async for _ in streamed.stream_events():
+            pass
+        assert len(calls) == 2 and streamed.final_output, calls
+
+
+asyncio.run(run_agents())
+print("openai-agents", flush=True)
+
+# langchain-openai: chat completions and Responses, streaming and not, and tools.
+from langchain_core.messages import HumanMessage, ToolMessage
+from langchain_openai import ChatOpenAI
+
+for responses in (False, True):
+    chat = ChatOpenAI(model=short, base_url=base, api_key=key, max_retries=0, use_responses_api=responses)
+    text = lambda message: message.text if isinstance(message.text, str) else message.text()
+    assert text(chat.invoke("hello")) == words(20), responses
+    assert "".join(text(chunk) for chunk in chat.stream("hello")) == words(20), responses
+    caller = ChatOpenAI(model=tools, base_url=base, api_key=key, max_retries=0, use_responses_api=responses).bind_tools(
+        [{"type": "function", "function": {"name": "lookup", "description": "", "parameters": {"type": "object", "properties": {}}}}])
+    message = caller.invoke("look it up")
+    assert message.tool_calls[0]["name"] == "lookup", message
+    reply = caller.invoke(
+        [HumanMessage("look it up"), message, ToolMessage("found", tool_call_id=message.tool_calls[0]["id"])])
+    assert text(reply), reply
+print("langchain-openai", flush=True)
+
+# litellm: chat completions, Responses and Anthropic's Messages.
+import litellm
+
+litellm.telemetry = False
+answer = litellm.completion(
+    model="openai/" + short, api_base=base, api_key=key, messages=[{"role": "user", "content": "hello"}], num_retries=0)
+assert answer.choices[0].message.content == words(20), answer
+stream = litellm.completion(
+    model="openai/" + short, api_base=base, api_key=key, messages=[{"role": "user", "content": "hello"}], stream=True)
+assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == words(20)
+answer = litellm.responses(model="openai/" + short, api_base=base, api_key=key, input="hello")
+assert answer.output[0].content[0].text == words(20), answer
+answer = litellm.completion(
+    model="anthropic/" + short, api_base=base.removesuffix("/v1"), api_key=key,
+    messages=[{"role": "user", "content": "hello"}], max_tokens=100)
+assert answer.choices[0].message.content == words(20), answer
+print("litellm", flush=True)
+
+# pydantic-ai: chat completions and Responses, with a tool.
+from pydantic_ai import Agent
+from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
+from pydantic_ai.providers.openai import OpenAIProvider
+
+provider = OpenAIProvider(base_url=base, api_key=key)
+for kind in (OpenAIChatModel, OpenAIResponsesModel):
+    calls.clear()
+    agent = Agent(kind(tools, provider=provider))
+
+    @agent.tool_plain(name="lookup")
+    def find(query: str = "") -> str:
+        """Looks something up."""
+        calls.append(query)
+        return "found"
+
+    assert agent.run_sync("look it up").output and len(calls) == 1, (kind, calls)
+print("pydantic-ai", flush=True)
+
+# llm: its command line.
+home = tempfile.mkdtemp()
+
+with open(os.path.join(home, "extra-openai-models.yaml"), "w") as file:
+    file.write(f"- model_id: house\n  model_name: {short}\n  api_base: \"{base}\"\n")
+outcome = subprocess.run(
+    [sys.executable, "-m", "llm", "-m", "house", "--key", key, "hello"], env={**os.environ, "LLM_USER_PATH": home},
+    capture_output=True, text=True)
+assert outcome.stdout.strip() == words(20).strip(), outcome
+print("all checks passed")
