@@ -12,7 +12,7 @@ import Testing
 
 /// Fuzz tests with seeded messages for the gateway's decoders. `SLUICE_FUZZ_INPUTS` sets the number of inputs and `SLUICE_FUZZ_SEED` the
 /// seed.
-@Suite(.serialized, .cpuBound, .timeLimit(.minutes(30)))
+@Suite(.serialized, .cpuBound, .timeLimit(.minutes(600)))
 struct MessageFuzzTests {
     private let inputs = Fuzz.inputs(1_500)
     private let seed = Fuzz.seed
