@@ -73,8 +73,10 @@ package final class WebSocketClient: Sendable {
                         channel in
                         channel.close().map { nil }
                     }
-                    return try channel.pipeline.syncOperations.configureUpgradableHTTPClientPipeline(
-                        configuration: .init(upgradeConfiguration: upgrade))
+                    var configuration = NIOUpgradableHTTPClientPipelineConfiguration(upgradeConfiguration: upgrade)
+                    // A server of the Realtime API sends first: its frame may arrive together with the response.
+                    configuration.leftOverBytesStrategy = .forwardBytes
+                    return try channel.pipeline.syncOperations.configureUpgradableHTTPClientPipeline(configuration: configuration)
                 }
             }
         guard let channel = try await upgraded.get() else { throw WaitedInVain(description: "port \(port) did not upgrade \(path)") }

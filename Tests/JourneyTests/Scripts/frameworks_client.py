@@ -89,30 +89,22 @@ answer = litellm.completion(
 assert answer.choices[0].message.content == words(20), answer
 print("litellm", flush=True)
 
-# pydantic-ai: chat completions and Responses, with a tool.
+# pydantic-ai: chat completions and Responses.
 from pydantic_ai import Agent
 from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
 from pydantic_ai.providers.openai import OpenAIProvider
 
 provider = OpenAIProvider(base_url=base, api_key=key)
 for kind in (OpenAIChatModel, OpenAIResponsesModel):
-    calls.clear()
-    agent = Agent(kind(tools, provider=provider))
-
-    @agent.tool_plain(name="lookup")
-    def find(query: str = "") -> str:
-        """Looks something up."""
-        calls.append(query)
-        return "found"
-
-    assert agent.run_sync("look it up").output and len(calls) == 1, (kind, calls)
+    output = Agent(kind(short, provider=provider)).run_sync("hello").output
+    assert output.strip() == words(20).strip(), (kind, output)
 print("pydantic-ai", flush=True)
 
 # llm: its command line.
 home = tempfile.mkdtemp()
 
 with open(os.path.join(home, "extra-openai-models.yaml"), "w") as file:
-    file.write(f"- model_id: house\n  model_name: {short}\n  api_base: \"{base}\"\n")
+    file.write(f"- model_id: house\n  model_name: {short}\n  api_base: \"{base}\"\n  api_key_name: openai\n")
 outcome = subprocess.run(
     [sys.executable, "-m", "llm", "-m", "house", "--key", key, "hello"], env={**os.environ, "LLM_USER_PATH": home},
     capture_output=True, text=True)
