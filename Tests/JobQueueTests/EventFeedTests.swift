@@ -170,7 +170,8 @@ import Testing
             var found = try await calls()
             // The test's own commands.
             for name in ["info", "config|resetstat", "config"] { found[name] = nil }
-            #expect(found.values.reduce(0, +) < 40, "\(found)")
+            // Some calls may belong to the first look.
+            #expect(found.values.reduce(0, +) < jobs.count, "\(found)")
             #expect(found["xread"] == 2 && found["exists"] == 2)
             await admin.close()
         }

@@ -73,8 +73,8 @@ import Testing
                     _ = try await redis.send("SET", "a", "1", timeout: .seconds(3))
                     Issue.record("the command was executed")
                 } catch {
-                    // On a busy machine the last repetition may still be without its reply.
-                    #expect(error.code == .unavailable && error.message.contains("READONLY") || error.code == .timeout, "\(error)")
+                    // On a busy machine there may be no connection yet, or the last repetition may still be without its reply.
+                    #expect(error.code == .unavailable || error.code == .timeout, "\(error)")
                 }
             }
         }
