@@ -102,7 +102,11 @@ package final class WebSocketClient: Sendable {
 
     /// Sends any frame, masked as required for clients.
     package func send(_ opcode: WebSocketOpcode, _ data: ByteBuffer, final: Bool = true) async throws {
-        try await channel.writeAndFlush(WebSocketFrame(fin: final, opcode: opcode, maskKey: .random(), data: data)).get()
+        do {
+            try await channel.writeAndFlush(WebSocketFrame(fin: final, opcode: opcode, maskKey: .random(), data: data)).get()
+        } catch ChannelError.ioOnClosedChannel {
+            throw WaitedInVain(description: "a frame cannot be sent: the socket is closed; \(state.value)")
+        }
     }
 
     /// Sends frames in one write, so that they usually arrive in one segment.
