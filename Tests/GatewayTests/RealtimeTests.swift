@@ -287,7 +287,7 @@ import Testing
         }
     }
 
-    @Test func `a client secret stands for its tenant and its session, until it expires`() async throws {
+    @Test func `a client secret grants its tenant's session until it expires`() async throws {
         try await withWebSocketLab { lab in
             let gateway = try await lab.gateway()
             func secret(_ body: String) async throws -> HTTPAnswer {

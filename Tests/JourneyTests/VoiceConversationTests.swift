@@ -141,7 +141,7 @@ extension Journeys {
             }
         }
 
-        @Test(.needs(.python, .espeak, .pocketsphinx)) func `a real recognizer hears what a real voice says`() async throws {
+        @Test(.needs(.python, .espeak, .pocketsphinx)) func `a real recognizer transcribes a synthetic voice`() async throws {
             let port = Ports.free()
             let recognizer = try ChildProcess.spawn(
                 TestProgram.python.require(),

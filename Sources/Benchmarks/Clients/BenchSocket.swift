@@ -104,8 +104,8 @@ private final class BenchSocketHandler: ChannelInboundHandler {
     private func message(_ bytes: Span<UInt8>, _ context: ChannelHandlerContext) {
         if TokenScan.contains("\"msg_type\":\"RESPONSE\"", in: bytes) {
             guard let index = TokenScan.number(after: "\"request_id\":\"", in: bytes) else { return }
-            if reader.hearsVoice, TokenScan.number(after: "\"voice_stream_seq\":", in: bytes) != nil {
-                return reader.assumeIsolated { $0.heard(index) }
+            if reader.recordsVoice, TokenScan.number(after: "\"voice_stream_seq\":", in: bytes) != nil {
+                return reader.assumeIsolated { $0.receivedVoice(index) }
             }
             let tokens = TokenScan.tokens(in: bytes)
             let job = TokenScan.string(after: "\"job_id\":\"", in: bytes)

@@ -43,12 +43,12 @@ actor StreamReader: PinnedActor {
 
     nonisolated let executor: LoopExecutor
     /// Whether frames with voice are counted, which costs another scan of each message.
-    nonisolated let hearsVoice: Bool
+    nonisolated let recordsVoice: Bool
 
     /// - Parameter gap: interval between tokens of a stream, ns.
-    init(jobs: [String], gap: UInt64, hearsVoice: Bool = false, eventLoop: any EventLoop) {
+    init(jobs: [String], gap: UInt64, recordsVoice: Bool = false, eventLoop: any EventLoop) {
         self.eventLoop = eventLoop
-        self.hearsVoice = hearsVoice
+        self.recordsVoice = recordsVoice
         executor = LoopExecutor(eventLoop)
         self.gap = gap
         streams = jobs.map { Stream(job: $0) }
@@ -96,7 +96,7 @@ actor StreamReader: PinnedActor {
     }
 
     /// Records a frame with voice.
-    func heard(_ index: Int) {
+    func receivedVoice(_ index: Int) {
         if streams[index].firstVoice == nil { streams[index].firstVoice = MonotonicClock.nanoseconds }
         streams[index].voiceFrames += 1
         if streams[index].acknowledged != nil { streams[index].voiceAfterAcknowledgement += 1 }

@@ -66,7 +66,7 @@ package struct VoiceBench: Sendable {
     private func trial(size: Int, into sums: inout Sums) async throws {
         let eventLoop = deployment.redis.eventLoop
         let reader = StreamReader(
-            jobs: (0..<size).map { "unknown-\($0)" }, gap: Self.model.gapNanoseconds, hearsVoice: true, eventLoop: eventLoop)
+            jobs: (0..<size).map { "unknown-\($0)" }, gap: Self.model.gapNanoseconds, recordsVoice: true, eventLoop: eventLoop)
         let began = MonotonicClock.nanoseconds
         let socket = try await BenchSocket.connect(to: deployment.gateway, key: deployment.key, eventLoop: eventLoop, reader: reader)
         for index in 0..<size { socket.ask(index, model: Self.model, speaks: true) }

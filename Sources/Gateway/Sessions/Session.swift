@@ -21,8 +21,8 @@ final class Session {
     var settings: SessionSettings { didSet { settingsText = settings.json.text } }
     /// The settings as JSON, serialized once per change.
     private(set) var settingsText: String
-    /// Whether the voice was turned on by a REQUEST and not by REGISTER or `update_session`. Later requests then have a voice where there
-    /// is a speech upstream, and are not told of its end where there is none.
+    /// Whether the voice was turned on by a REQUEST and not by REGISTER or `update_session`. Without a speech upstream the closing frames of
+    /// later requests then have no `voice_stream_seq`.
     var speechIsInherited = false
     var history: ChatHistory
     /// In order of arrival.

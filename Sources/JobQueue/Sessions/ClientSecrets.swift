@@ -6,7 +6,7 @@ import Support
 
 /// Short-lived credentials of the Realtime API, bound to a tenant and to the configuration of a session. Redis holds their digests only.
 package struct ClientSecrets: Sendable {
-    /// What a secret stands for.
+    /// The rights of a secret's bearer.
     package struct Grant: Sendable, Equatable {
         package var owner: String
         /// The `session` object that the secret was created with.
@@ -61,7 +61,7 @@ package struct ClientSecrets: Sendable {
         return answer.integer == 1 ? secret : nil
     }
 
-    /// What a secret stands for; nil when it is unknown or has expired.
+    /// The grant of a secret; nil when the secret is unknown or has expired.
     package func grant(of secret: String) async throws(QueueError) -> Grant? {
         guard let partition = Self.partition(of: secret), (0..<keys.partitions).contains(partition) else { return nil }
         let reply = try await redis.send("GET", .string(keys.clientSecret(Self.digest(secret), partition: partition)))

@@ -217,7 +217,7 @@ class VoiceDetector {
   quietFrames = 0;
 
   /**
-   * @param isPlaying whether the page is playing a voice, of which the microphone may hear a rest
+   * @param isPlaying whether the page is playing a voice, which the microphone may pick up
    * @returns "start", "end" or null
    */
   feed(level, isPlaying) {
