@@ -85,7 +85,8 @@ struct CompletionExchange: Sendable {
             .map { Idempotency(key: $0.key, partition: $0.partition) }
     }
 
-    /// Submits the request's job, or follows the one of an earlier request with the same idempotency key and body. On return the request counts as running for its tenant, and its body is released.
+    /// Submits the request's job, or follows the job of an earlier request with the same idempotency key and body. On return the request
+    /// counts as running for its tenant, and its body is released.
     /// - Parameters:
     ///   - chat: the job's chat completions body.
     ///   - id: in the partition of the idempotency key.

@@ -137,11 +137,19 @@ final class HandshakeGate: ChannelDuplexHandler, RemovableChannelHandler {
             return upgrade(head, grant: nil, isComplete: isComplete, context)
         }
         state = .authenticating(isComplete: isComplete)
+        // The decoder would store all that arrives during the authentication. The open session turns reading on again.
+        do { try context.channel.syncOptions?.setOption(.autoRead, value: false) } catch {
+            state = .refused
+            return context.close(promise: nil)
+        }
         admission.decide { [self] result in
             // The connection may be closed.
             guard case .authenticating(let isComplete) = state else { return }
             switch result {
-            case .success(let grant): upgrade(head, grant: grant, isComplete: isComplete, context)
+            case .success(let grant):
+                // Meanwhile a limit may have been reached, or the gateway may have begun to drain.
+                if let refusal = gateway.refusal(of: head, from: context.channel) { return refuse(refusal, context) }
+                upgrade(head, grant: grant, isComplete: isComplete, context)
             case .failure(let refusal): refuse(refusal, context)
             }
         }

@@ -51,6 +51,8 @@ struct RealtimeAdmission {
         let settings = context.settings
         var configuration = RealtimeConfiguration(model: settings.defaultModel, detectsTurns: settings.recognizes)
         let owner: String
+        // The session of a client secret; its model cannot be replaced by the query, which SDKs always send.
+        var secretSession: JSON?
         if let token, ClientSecrets.isSecret(token), !context.authenticator.isOpen {
             let found: ClientSecrets.Grant?
             do { found = try await ClientSecrets(queue: context.queue).grant(of: token) } catch { throw .unreachable }
@@ -59,18 +61,21 @@ struct RealtimeAdmission {
                 throw .unauthenticated(given: true)
             }
             owner = found.owner
-            do { try configuration.apply(found.session, setsModel: true) } catch { throw .unreachable }
+            secretSession = found.session
         } else {
             guard let tenant = await context.authenticator.authenticate(.bearer(token ?? ""), from: address) else {
                 throw .unauthenticated(given: token != nil)
             }
             owner = tenant.name
             // The session of a secret is honoured without authentication, too.
-            if let token, ClientSecrets.isSecret(token), let found = try? await ClientSecrets(queue: context.queue).grant(of: token) {
-                do { try configuration.apply(found.session, setsModel: true) } catch { throw .unreachable }
+            if let token, ClientSecrets.isSecret(token) {
+                do { secretSession = try await ClientSecrets(queue: context.queue).grant(of: token)?.session } catch { throw .unreachable }
             }
         }
-        if let model = query["model"], !model.isEmpty {
+        if let secretSession {
+            do { try configuration.apply(secretSession, setsModel: true) } catch { throw .unreachable }
+        }
+        if secretSession?["model"]?.string == nil, let model = query["model"], !model.isEmpty {
             guard model.utf8.count <= NameLimit.model else { throw .unsupported("model") }
             configuration.model = model
         }

@@ -106,6 +106,9 @@ final class RunningRequest {
     /// Sends no further voice: the client has interrupted or superseded the request, and audio that is on its way would be heard.
     func silence() { machine.isSilenced = true }
 
+    /// Sends voice again: the request that should have superseded this one was refused, so this one goes on.
+    func speakAgain() { machine.isSilenced = false }
+
     /// Whether events that were requested for `generation` are still to be relayed.
     func wantsEvents(for generation: Int) -> Bool { state != .over && generation == self.generation }
 }

@@ -62,8 +62,10 @@ extension SessionRegistry {
         var options = SubmitOptions()
         options.gateway = settings.name
         options.session = (session.epoch, SessionRecord.field(of: payload.id))
+        var superseded: [RunningRequest] = []
         if payload.supersedes ?? session.settings.supersedes {
-            for old in session.running { old.silence() }
+            superseded = session.running.filter { !$0.machine.isSilenced }
+            for old in superseded { old.silence() }
             options.supersede = session.running.filter { $0.state == .running }.map(\.jobID)
             for old in session.running where old.state == .submitting {
                 old.delayedInterrupts.append((InterruptReason.userNewInput, { _ in }))
@@ -76,7 +78,9 @@ extension SessionRegistry {
         request.traceparent = job.traceparent
         request.restated = continuation.restated
         // Held until Redis answers.
-        begin(request, job, options, audio: audio, holding: session.cost(of: payload.text) + payload.resultBytes, in: session)
+        begin(
+            request, job, options, audio: audio, holding: session.cost(of: payload.text) + payload.resultBytes, superseding: superseded,
+            in: session)
     }
 
     /// Handles a request of another protocol, whose job is complete.
@@ -108,9 +112,12 @@ extension SessionRegistry {
     }
 
     /// Follows a new request's job and submits it.
-    /// - Parameter bytes: what the request costs without its audio.
+    /// - Parameters:
+    ///   - bytes: what the request costs without its audio.
+    ///   - superseded: the requests that were silenced for this one; they speak again if it is refused.
     private func begin(
-        _ request: RunningRequest, _ job: Job, _ options: SubmitOptions, audio: [UInt8]?, holding bytes: Int, in session: Session
+        _ request: RunningRequest, _ job: Job, _ options: SubmitOptions, audio: [UInt8]?, holding bytes: Int,
+        superseding superseded: [RunningRequest] = [], in session: Session
     ) {
         session.add(request)
         // Subscribe before the job is submitted, so that no event is missed.
@@ -120,14 +127,15 @@ extension SessionRegistry {
         session.account.hold(bytes)
         session.account.charge(bytes)
         context.backgroundTasks.startOnLoop { [self, job, options] in
-            await submit(job, options, audio: audio, for: request, in: session, holding: bytes)
+            await submit(job, options, audio: audio, for: request, superseding: superseded, in: session, holding: bytes)
         }
     }
 
     /// Submits the job of a started request and handles the result.
     /// - Parameter bytes: what the session's account holds until Redis answers.
     private func submit(
-        _ job: Job, _ options: SubmitOptions, audio: [UInt8]?, for request: RunningRequest, in session: Session, holding bytes: Int
+        _ job: Job, _ options: SubmitOptions, audio: [UInt8]?, for request: RunningRequest, superseding superseded: [RunningRequest],
+        in session: Session, holding bytes: Int
     ) async {
         // The session ended before this task began. Nothing was submitted.
         guard request.state != .over else {
@@ -139,7 +147,11 @@ extension SessionRegistry {
         save(request, of: session)
         let refusal = await submit(job, options, audio: audio)
         session.account.release(bytes)
-        if refusal == nil { context.logSubmitted(job) }
+        if refusal == nil {
+            context.logSubmitted(job)
+        } else {
+            for old in superseded { old.speakAgain() }
+        }
         if request.state == .over { stopFollowing(request) }
         switch refusal {
         case nil:

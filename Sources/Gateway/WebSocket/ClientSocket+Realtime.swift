@@ -10,7 +10,8 @@ extension ClientSocket {
         setReading(false)
         guard join(gateway.registry.accounts.tenant(grant.owner)) else {
             send(ProtocolError(.rateLimited, "too many open sockets for this tenant", retryable: true))
-            return close(.overloaded, "too many open sockets for this tenant")
+            close(.overloaded, "too many open sockets for this tenant")
+            return setReading(true)
         }
         var settings = SessionSettings()
         settings.requiresSpeech = grant.configuration.modality == .audio

@@ -31,8 +31,12 @@ if ARGV[9] ~= '' then
         local id, digest = string.match(used, '^(%S+) (%S+)$')
         if digest ~= ARGV[9] then return {'conflict'} end
         -- A client that lost its connection, which interrupted its job, sends its request again: that is a new job.
-        local earlier = id and redis.pcall('HMGET', string.match(KEYS[1], '^{[^}]*}:') .. 'job:' .. id, 'state', 'reason') or {}
-        if earlier[1] ~= 'interrupted' or earlier[2] ~= 'CLIENT_GONE' then return {'repeated', id} end
+        local prefix = string.match(KEYS[1], '^{[^}]*}:')
+        local earlier = id and redis.pcall('HMGET', prefix .. 'job:' .. id, 'state', 'reason') or {}
+        local interrupted = earlier[1] == 'running' and redis.pcall('GET', prefix .. 'interrupt:' .. id)
+        local has_left = earlier[1] == 'interrupted' and earlier[2] == 'CLIENT_GONE'
+            or type(interrupted) == 'string' and string.find(interrupted, '"CLIENT_GONE"', 1, true)
+        if not has_left then return {'repeated', id} end
     end
 end
 if redis.call('EXISTS', KEYS[1]) == 1 then return {'exists'} end

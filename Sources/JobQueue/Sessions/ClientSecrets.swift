@@ -20,7 +20,7 @@ package struct ClientSecrets: Sendable {
 
     private static let prefix = "ek_"
     /// Maximum valid secrets of an owner.
-    private static let maximumCount = 10_000
+    private static let maximumCount = 1_000
 
     private let redis: RedisClient
     private let keys: Keys

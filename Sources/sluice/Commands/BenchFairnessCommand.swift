@@ -1,6 +1,5 @@
 import ArgumentParser
 import Benchmarks
-import Synchronization
 
 /// `sluice bench fairness`.
 struct BenchFairnessCommand: AsyncParsableCommand {
@@ -24,13 +23,10 @@ struct BenchFairnessCommand: AsyncParsableCommand {
 
     func run() async throws {
         let (backlog, probes, seconds) = (backlog, probes, seconds)
-        let found = Mutex(BenchReport(""))
         var size = BenchSize(capacity: slots)
         size.isExact = true
-        try await BenchDeployment.with(try options.target, size: size) { deployment in
-            let report = try await FairnessBench(deployment: deployment, backlog: backlog, probes: probes, seconds: seconds).run()
-            found.withLock { $0 = report }
+        try await BenchCommand.run(options, size: size) { deployment in
+            try await FairnessBench(deployment: deployment, backlog: backlog, probes: probes, seconds: seconds).run()
         }
-        found.withLock { $0 }.print(asJSON: options.output.json)
     }
 }

@@ -54,7 +54,7 @@ struct TenantsReload: Service {
             }
             return true
         } catch {
-            logger.debug("the settings of tenants could not be written", metadata: ["error": "\(error)"])
+            logger.warning("the settings of tenants could not be written; they are written again", metadata: ["error": "\(error)"])
             return false
         }
     }
@@ -67,7 +67,7 @@ struct TenantsReload: Service {
             return logger.error("tenants reload failed; the previous ones stay in use", metadata: ["faults": "\(file.faults.count)"])
         }
         tenants.withLockedValue { $0 = file.tenants }
-        _ = await publish()
+        guard await publish() else { return }
         logger.info("tenants reloaded", metadata: ["tenants": "\(file.tenants.count)"])
     }
 }

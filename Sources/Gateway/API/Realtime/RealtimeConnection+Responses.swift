@@ -31,7 +31,6 @@ extension RealtimeConnection: RequestListener {
         var plan = ResponsePlan(configuration)
         if let json = event.value("response") {
             plan = try reading { () throws(HTTPErrorResponse) in try self.plan(json) }
-            for item in plan.input ?? [] { try check(item) }
         }
         // A response that is being cancelled does not count as active.
         if !plan.isOutOfBand, current.map({ $0.response.cancellation == nil }) ?? waiting.contains(where: { $0.cancellation == nil }) {
@@ -136,6 +135,10 @@ extension RealtimeConnection: RequestListener {
         var found = false
         for index in waiting.indices where waiting[index].cancellation == nil {
             waiting[index].cancellation = cancellation
+            // The report of a cancelled response needs none of them.
+            waiting[index].plan.input = nil
+            waiting[index].plan.configuration.instructions = ""
+            waiting[index].plan.configuration.tools = []
             found = true
         }
         if let current, current.response.cancellation == nil {

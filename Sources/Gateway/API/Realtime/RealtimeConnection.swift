@@ -144,6 +144,9 @@ final class RealtimeConnection {
         switch type {
         case "session.update":
             let session = event.value("session") ?? .null
+            guard session.bytes.count <= settings.sessionMaximum else {
+                throw RealtimeError("invalid_value", "the session is larger than \(settings.sessionMaximum) bytes", parameter: "session")
+            }
             try reading { () throws(HTTPErrorResponse) in try configuration.apply(session) }
             input.detect(configuration.turnDetection)
             if configuration.turnDetection == nil { utterance = nil }

@@ -96,7 +96,6 @@ struct RealtimeInput {
     }
 
     private mutating func add(_ samples: ArraySlice<Int16>) {
-        audio.reserveCapacity(audio.count + 2 * samples.count)
         for sample in samples {
             audio.append(UInt8(truncatingIfNeeded: sample))
             audio.append(UInt8(truncatingIfNeeded: sample >> 8))

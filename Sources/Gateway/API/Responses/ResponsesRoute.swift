@@ -56,8 +56,13 @@ struct ResponsesRoute: Sendable {
                     throw error
                 }
                 if run.id != id {
-                    if parsed.isStored { _ = try await onQueue { () throws(QueueError) in try await store.delete(id, owner: owner) } }
-                    object = try await load(run.id, owner: owner)?.1 ?? object.with(id: run.id)
+                    do throws(HTTPErrorResponse) {
+                        if parsed.isStored { _ = try await onQueue { () throws(QueueError) in try await store.delete(id, owner: owner) } }
+                        object = try await load(run.id, owner: owner)?.1 ?? object.with(id: run.id)
+                    } catch {
+                        run.abandon()
+                        throw error
+                    }
                 }
                 return parsed.streams
                     ? try await exchange.stream(run, ResponsesStream(object))
@@ -228,7 +233,8 @@ struct ResponsesRoute: Sendable {
 
     // MARK: changing
 
-    /// Interrupts a response's job and answers when it has ended, or after `cancelPatience` with its current status. A response that has ended is answered unchanged.
+    /// Interrupts a response's job and answers when it has ended, or after `cancelPatience` with its current status. A response that has
+    /// ended is answered unchanged.
     @Sendable
     private func cancel(_ request: Request, _ requestContext: GatewayRequestContext) async throws -> Response {
         let (stored, object) = try await own(requestContext)
