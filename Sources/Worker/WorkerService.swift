@@ -148,7 +148,6 @@ package struct WorkerService: Service {
                 let inFlight = await parts.claimer.inFlight
                 logger.info("drain began", metadata: ["in_flight": "\(inFlight)", "timeout": "\(settings.drainTimeout)"])
                 await parts.renewer.drain()
-                parts.webhooks.stop()
                 await parts.claimer.stop()
                 // Waits for the claimer first, so that no job starts after the drain has looked at the running ones.
                 try await tasks.next()
@@ -157,6 +156,7 @@ package struct WorkerService: Service {
                 try await finishRunningJobs(pool)
                 parts.renewer.stop()
                 parts.reporter.stop()
+                parts.webhooks.stop()
                 try await tasks.waitForAll()
             }
             await deregister(consumer, parts.reporter)

@@ -306,7 +306,8 @@ import Testing
             #expect(keys.count == 1 && keys.first?.string?.contains(value) == false)
             #expect(
                 try await HTTPCall.get(gateway.port, "/v1/models", headers: ["authorization": "Bearer \(value)"]).status == 401)
-            let client = try await connect(gateway, path: "/v1/realtime", headers: ["authorization": "Bearer \(value)"])
+            // SDKs always send the parameter.
+            let client = try await connect(gateway, path: "/v1/realtime?model=other", headers: ["authorization": "Bearer \(value)"])
             try await say(client, "hi")
             try await create(client)
             let job = try await lab.claim()

@@ -173,6 +173,8 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
             #expect(next.job.request["messages"]?.array?.last?["content"] == "next")
             try await next.end(.finished(.stop, usage))
             _ = try await answer
+            let queue = lab.queue.keys.queue(.interactive, partition: 0)
+            #expect(try await redis.command("XLEN", queue) == .integer(0), "no other job was submitted")
         }
     }
 }

@@ -151,7 +151,6 @@ struct FairnessTests {
             #expect(try await Self.take(1, fixture.consumer).count == 1)
             for key in ["turns:standard", "turn:standard:a"] { try await fixture.redis.command("DEL", "{sluice.0}:" + key) }
             try await fixture.redis.command("SET", "{sluice.0}:turns:standard", "x")
-            _ = try await fixture.consumer.take(partition: 0, classes: [.standard], count: 0)
             let walk = try await until("a walk") {
                 _ = try await Self.take(1, fixture.consumer, classes: [.standard])
                 let walk = try await fixture.consumer.walkPending()

@@ -60,6 +60,17 @@ struct SharedLimitTests {
         }
     }
 
+    @Test func `a job larger than the limit reserves no more than all of it`() async throws {
+        try await QueueFixture.run { fixture in
+            let limit = Self.limit(tokens: 6_000)
+            #expect(try await fixture.consumer.acquire(limit, holder: "a", tokens: 1_000_000_000).areAdmitted == [true])
+            let waiting = try await fixture.consumer.acquire(limit, holder: "b", tokens: 3_000)
+            #expect(waiting.areAdmitted == [false])
+            let wait = try #require(waiting.wait)
+            #expect(wait <= .seconds(30))
+        }
+    }
+
     @Test func `what a job reserved and did not use is given back`() async throws {
         try await QueueFixture.run { fixture in
             let limit = Self.limit(tokens: 6_000)

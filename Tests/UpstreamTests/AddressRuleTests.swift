@@ -14,7 +14,7 @@ import Testing
             Self.version6(0, 0, 0, 0, 0, 0, 0, 1), Self.version6(0, 0, 0, 0, 0, 0, 0, 0), Self.version6(0xFE80, 0, 0, 0, 0, 0, 0, 1),
             Self.version6(0xFD00, 0, 0, 0, 0, 0, 0, 1), Self.version6(0xFF02, 0, 0, 0, 0, 0, 0, 1),
             Self.version6(0x2001, 0xDB8, 0, 0, 0, 0, 0, 1),
-            // 127.0.0.1 and 10.0.0.1 in other clothes: mapped, NAT64, 6to4.
+            // 127.0.0.1 and 10.0.0.1 embedded in IPv6 addresses: mapped, NAT64, 6to4.
             Self.version6(0, 0, 0, 0, 0, 0xFFFF, 0x7F00, 1), Self.version6(0x64, 0xFF9B, 0, 0, 0, 0, 0x0A00, 1),
             Self.version6(0x2002, 0x7F00, 1, 0, 0, 0, 0, 1), [],
         ]

@@ -76,8 +76,9 @@ package struct JobProducer: Sendable {
     package let settings: QueueSettings
     /// Waits for replicas after submissions and interrupts; nil for none.
     let replicas: ReplicaWait?
-    /// Turns of the owners' larger submissions.
+    /// The owners that are known to have a daily limit.
     private let quotas = TenantQuotas()
+    /// Turns of the owners' larger submissions.
     package let submissionTurns = OwnerTurns(maximum: submittedBytes)
     /// Turns of the owners' reads of log pages.
     package let pageTurns = OwnerTurns(maximum: pageBytes)

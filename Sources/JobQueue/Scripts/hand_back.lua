@@ -16,7 +16,9 @@ if #redis.call('XRANGE', KEYS[2], entry, entry) == 0 then
     release_bytes(KEYS[2], ARGV[2])
 end
 if ARGV[8] == '1' then discard_history(KEYS[4], ARGV[1]) end
-redis.call('HSET', KEYS[1], 'state', 'queued', 'usage', ARGV[5])
+-- The usage includes the whole log.
+local last = redis.pcall('XREVRANGE', KEYS[4], '+', '-', 'COUNT', 1)
+redis.call('HSET', KEYS[1], 'state', 'queued', 'usage', ARGV[5], 'usage_to', last[1] and last[1][1] or '0-0')
 redis.call('HDEL', KEYS[1], 'worker', 'token')
 -- A new entry is undelivered: workers that wait for jobs are woken by Redis.
 if entry == ARGV[2] then return_entry(KEYS[2], entry, KEYS[3]) end

@@ -29,11 +29,16 @@ local requests, tokens = refilled(left[1], requests_maximum), refilled(left[2], 
 local function reserved(holder)
     local found = redis.call('HGET', holders, holder)
     local count, owner = string.match(found or '', '^(%d+) (.*)$')
-    return tonumber(count) or 0, owner or ''
+    local number = tonumber(count) or 0
+    -- Clients choose it: a job larger than the limit reserves all of it, and no more.
+    if tokens_maximum > 0 then number = math.min(number, tokens_maximum) end
+    return number, owner or ''
 end
 
 local function give_back(count) tokens = math.min(tokens_maximum, tokens + count) end
 
+-- The first write: one that Redis accepts at the memory limit. It does not check the limit again in a script.
+redis.call('HDEL', rate, '')
 -- Workers that are gone give their places and reservations back.
 for _, holder in ipairs(redis.call('ZRANGEBYSCORE', running, '-inf', now)) do
     give_back((reserved(holder)))
@@ -87,7 +92,7 @@ while true do
     if concurrency > 0 and redis.call('ZCARD', running) >= concurrency then break end
     -- A job larger than the limit is admitted when nothing else was.
     local missing_requests = requests_maximum > 0 and math.max(0, 1 - requests) * MINUTE / requests_maximum or 0
-    local missing_tokens = tokens_maximum > 0 and math.max(0, math.min(count, tokens_maximum) - tokens) * MINUTE / tokens_maximum or 0
+    local missing_tokens = tokens_maximum > 0 and math.max(0, count - tokens) * MINUTE / tokens_maximum or 0
     wait = math.ceil(math.max(missing_requests, missing_tokens))
     if wait > 0 then break end
     wait = -1

@@ -160,7 +160,9 @@ if #taken > 0 then
     redis.pcall('ZREM', idle, worker)
 elseif tonumber(ARGV[7]) > 0 and more == 0 then
     redis.pcall('ZREMRANGEBYSCORE', idle, '-inf', now)
+    own(idle, 'zset')
     redis.pcall('ZADD', idle, string.format('%.0f', now + ARGV[7]), worker)
+    redis.pcall('PEXPIRE', idle, ARGV[7])
 end
 -- Waiting entries that are sorted wake no worker that blocks on the queue.
 if is_waiting then

@@ -21,7 +21,10 @@ if ARGV[3] == '-' then
 end
 local page = redis.pcall('XPENDING', queue, group, 'IDLE', ARGV[2], ARGV[3], '+', ARGV[4])
 if page.err then return {'', 0, 0, 0} end
-local added, sorted = 0, 0
+-- Bytes of job JSON per call.
+local SORTED_BYTES = 524288
+local added, sorted, bytes = 0, 0, 0
+local last = page[tonumber(ARGV[4])]
 for _, found in ipairs(page) do
     local id, consumer = found[1], found[2]
     if consumer ~= WAITING_CONSUMER then
@@ -33,12 +36,16 @@ for _, found in ipairs(page) do
     elseif must_sort then
         local entry = redis.call('XRANGE', queue, id, id)[1]
         if entry then
-            sort_entry(queue, id, job_of(entry))
-            sorted = sorted + 1
+            local job = job_of(entry)
+            sort_entry(queue, id, job)
+            sorted, bytes = sorted + 1, bytes + (job and #job or 0)
+            if bytes > SORTED_BYTES then
+                last = found
+                break
+            end
         else
             redis.call('XACK', queue, group, id)
         end
     end
 end
-local last = page[tonumber(ARGV[4])]
 return {last and '(' .. last[1] or '', must_sort and 1 or 0, added, sorted}

@@ -23,18 +23,21 @@ extension Claimer {
 
     private func takeOverOnce() async {
         firstPartition = (firstPartition + 1) % consumer.partitions
-        for offset in 0..<consumer.partitions {
-            let partition = (firstPartition + offset) % consumer.partitions
-            do {
-                while !isStopping, unrequested > 0, !classes.isEmpty {
-                    guard try await take(from: partition, classes, Self.takenAtOnce) > 0 else { break }
+        // A class has priority over the next one across all partitions; in a single one the script sees to that.
+        for some in consumer.partitions > 1 ? classes.map({ [$0] }) : [classes] {
+            for offset in 0..<consumer.partitions {
+                let partition = (firstPartition + offset) % consumer.partitions
+                do {
+                    while !isStopping, unrequested > 0, case let unpaused = some.filter({ !isPaused($0) }), !unpaused.isEmpty {
+                        guard try await take(from: partition, unpaused, Self.takenAtOnce) > 0 else { break }
+                        mustTake = true
+                    }
+                } catch {
+                    mayHaveLostReply = true
                     mustTake = true
+                    // A partition that cannot be read does not prevent reading the others.
+                    guard error.isRejection else { return }
                 }
-            } catch {
-                mayHaveLostReply = true
-                mustTake = true
-                // A partition that cannot be read does not prevent reading the others.
-                guard error.isRejection else { return }
             }
         }
     }

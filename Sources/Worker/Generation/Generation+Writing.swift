@@ -73,6 +73,7 @@ extension Generation: ScheduledOutput {
         stage = .handingBack
         hasLostOutput = true
         closeCall()
+        releaseAllLimits()
         speech?.close()
         preparation?.close()
         cancelTimers()

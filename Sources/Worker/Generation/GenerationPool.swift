@@ -52,6 +52,7 @@ actor GenerationPool: PinnedActor {
     var reservations: [String: LimitReservation] = [:]
     /// Limits that are looked at again when the next holder can be admitted.
     var limitsLookedAt: Set<SharedLimit> = []
+    var isRenewingLimits = false
 
     private var schedule = OutputSchedule<Generation>()
     private var batchTimer: LoopTimer?

@@ -31,21 +31,25 @@ extension GenerationPool {
                 apply(state, to: [reservation])
                 return
             } catch {
-                // Redis is unreachable, which its connection logs.
+                context.logger.debug("a limit could not be read", metadata: ["error": "\(error)"])
                 await pause(.milliseconds(200))
             }
         }
     }
 
-    /// Renews the leases of all reservations.
+    /// Renews the leases of all reservations. Does nothing while an earlier renewal is under way.
     func renewLimits() async {
-        for limit in Set(reservations.values.map(\.limit)) { await renew(limit) }
+        guard !isRenewingLimits else { return }
+        isRenewingLimits = true
+        defer { isRenewingLimits = false }
+        for (limit, holders) in Dictionary(grouping: reservations.values, by: \.limit) { await renew(limit, holders) }
     }
 
-    private func renew(_ limit: SharedLimit) async {
-        let holders = reservations.values.filter { $0.limit == limit }
+    private func renew(_ limit: SharedLimit, _ holders: [LimitReservation]) async {
         for start in stride(from: 0, to: holders.count, by: Self.renewedAtOnce) {
-            let some = Array(holders[start..<min(start + Self.renewedAtOnce, holders.count)])
+            // Some may have been given back since the renewal began.
+            let some = holders[start..<min(start + Self.renewedAtOnce, holders.count)].filter { $0.state != .released }
+            guard !some.isEmpty else { continue }
             do {
                 let state = try await consumer.renew(
                     limit, holders: some.map { LimitHolder(id: $0.holder, isAdmitted: $0.state == .admitted, tokens: $0.tokens) })
@@ -73,11 +77,11 @@ extension GenerationPool {
         if let wait = state.wait, let limit = some.first?.limit { look(at: limit, after: wait) }
     }
 
-    /// Looks at a limit again when the next holder can be admitted, if this worker has waiting ones.
+    /// Looks at a limit again when the next holder can be admitted, if this worker has waiting ones. The renewals do so after long waits.
     private func look(at limit: SharedLimit, after wait: Duration) {
-        guard !limitsLookedAt.contains(limit), reservations.values.contains(where: { $0.limit == limit && $0.state == .waiting }) else {
-            return
-        }
+        guard wait < consumer.settings.renewalInterval, !limitsLookedAt.contains(limit),
+            reservations.values.contains(where: { $0.limit == limit && $0.state == .waiting })
+        else { return }
         limitsLookedAt.insert(limit)
         _ = loop.schedule(after: max(.milliseconds(5), wait)) {
             Task { await self.lookAgain(at: limit) }
@@ -86,7 +90,7 @@ extension GenerationPool {
 
     private func lookAgain(at limit: SharedLimit) async {
         limitsLookedAt.remove(limit)
-        await renew(limit)
+        await renew(limit, reservations.values.filter { $0.limit == limit })
     }
 
     /// Gives a reservation back.

@@ -13,6 +13,8 @@ actor WebhookSender: PinnedActor {
     private static let maximum = 16
     /// After this time another worker may take the webhook. Longer than a delivery.
     private static let lease = Duration.seconds(60)
+    /// Maximum time that a rolling change of the workers' settings takes.
+    private static let settingsSpread = Duration.seconds(600)
     /// Time between two looks for due webhooks.
     private static let interval = TimeAmount.seconds(1)
     private static let backoff: ClosedRange<Duration> = .seconds(5)...(.seconds(3_600))
@@ -52,7 +54,8 @@ actor WebhookSender: PinnedActor {
     private func deliverDue() async {
         guard running < Self.maximum else { return }
         do {
-            for partition in try await consumer.partitionsWithWebhooks() where running < Self.maximum && !rounds.isStopped {
+            // In any order, so that a backlog in one partition does not hold up the others.
+            for partition in try await consumer.partitionsWithWebhooks().shuffled() where running < Self.maximum && !rounds.isStopped {
                 let due = try await consumer.takeWebhooks(partition: partition, lease: Self.lease, maximum: Self.maximum - running)
                 running += due.count
                 for webhook in due {
@@ -69,9 +72,12 @@ actor WebhookSender: PinnedActor {
     }
 
     private func deliver(_ webhook: DueWebhook) async {
-        // Without a receiver there is nothing to deliver.
-        guard let target = settings.target(of: webhook.owner) else { return await settle(webhook, .delivered) }
         let now = WallClock.seconds
+        guard let target = settings.target(of: webhook.owner) else {
+            // There is nothing to deliver, unless other workers have newer settings: they get it when the lease is over.
+            guard now - webhook.created > Self.settingsSpread.wholeSeconds else { return }
+            return await settle(webhook, .delivered)
+        }
         guard let reason = await client.send(WebhookMessage(webhook).request(to: target, timestamp: now)) else {
             delivered.increment()
             logger.debug("webhook delivered", metadata: ["job": "\(webhook.job)", "type": "\(webhook.type)"])
