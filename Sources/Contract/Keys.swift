@@ -51,6 +51,8 @@ package struct Keys: Sendable, Hashable {
     package func webhooks(partition: Int) -> String { tag(partition: partition) + "webhooks" }
     /// The sorted set of the jobs whose webhooks failed at least once, by the time of the last failure.
     package func failingWebhooks(partition: Int) -> String { tag(partition: partition) + "webhooks-failing" }
+    /// The number of webhooks that were dropped because too many waited, until a worker reads it. The scripts build the same name.
+    package func droppedWebhooks(partition: Int) -> String { tag(partition: partition) + "webhooks-dropped" }
     /// The stream of webhooks that were given up.
     package func deadWebhooks(partition: Int) -> String { tag(partition: partition) + "webhooks-dead" }
     /// Time and text of the last failed delivery.

@@ -1,4 +1,5 @@
 import Contract
+import JSONCodec
 import RedisClient
 import TestSupport
 import Testing
@@ -101,6 +102,30 @@ struct LeaseIndexTests {
             #expect(try await fixture.consumer.take(partition: 0, classes: JobClass.allCases, count: 9).isEmpty)
             #expect(try await fixture.redis.command("XLEN", fixture.keys.queue(.standard, partition: 0)) == .integer(0))
             #expect(try await fixture.redis.command("EXISTS", "{sluice.0}:leases:standard") == .integer(0))
+        }
+    }
+
+    @Test func `one call that ends interrupted jobs reads a bounded number of bytes, and further ones reach the rest`() async throws {
+        try await QueueFixture.run { fixture in
+            let other = fixture.consumer("w2", token: "t2")
+            let size = JobConsumer.interruptedBytesAtOnce / 2
+            var claims: [Claim] = []
+            for number in 0..<5 {
+                var job = QueueFixture.job("p0-\(number)")
+                job.request["messages"] = .string(String(repeating: "x", count: size))
+                claims.append(try await fixture.running(job))
+            }
+            for claim in claims {
+                let id = claim.job.id
+                try await fixture.redis.command("SET", fixture.keys.interrupt(id), #"{"id":"\(id)","reason":"R"}"#)
+                try await fixture.redis.command("ZADD", "{sluice.0}:leases:standard", "1", claim.entry.id)
+            }
+            var counts: [Int] = []
+            for _ in 0..<4 {
+                try await fixture.redis.command("DEL", "{sluice.0}:ending")
+                counts.append(try await other.endInterrupted())
+            }
+            #expect(counts == [2, 2, 1, 0])
         }
     }
 

@@ -15,7 +15,7 @@ import Testing
     }
 
     private func take(_ fixture: QueueFixture, lease: Duration = .seconds(60)) async throws -> [DueWebhook] {
-        try await fixture.consumer.takeWebhooks(partition: 0, lease: lease, maximum: 10)
+        try await fixture.consumer.takeWebhooks(partition: 0, lease: lease, maximum: 10).due
     }
 
     @Test(arguments: [
@@ -74,6 +74,23 @@ import Testing
             webhooks = try await fixture.queue.snapshot().webhooks
             #expect(webhooks.waiting == 0 && webhooks.failing == 0 && webhooks.dead == 1)
             #expect(try await fixture.redis.command("EXISTS", "{sluice.0}:webhook:\(job.id)").integer == 0)
+        }
+    }
+
+    @Test func `webhooks beyond the maximum of a partition are counted, once`() async throws {
+        try await QueueFixture.run { fixture in
+            let fill = "for i = 1, 100000 do redis.call('ZADD', KEYS[1], 0, 'p0-x' .. i) end"
+            try await fixture.redis.command("EVAL", fill, "1", "{sluice.0}:webhooks")
+            for name in ["p0-a", "p0-b"] {
+                let job = QueueFixture.job(name)
+                try await store(fixture, job.id)
+                #expect(try await fixture.finish(try await fixture.running(job), .finished(.stop, .none), at: 1) == .integer(1))
+            }
+            #expect(try await fixture.redis.command("ZCARD", "{sluice.0}:webhooks") == .integer(100_000))
+            #expect((80_000...90_000).contains(try await fixture.redis.command("TTL", "{sluice.0}:webhooks-dropped").integer ?? 0))
+            for dropped in [2, 0] {
+                #expect(try await fixture.consumer.takeWebhooks(partition: 0, lease: .seconds(60), maximum: 1).dropped == dropped)
+            }
         }
     }
 

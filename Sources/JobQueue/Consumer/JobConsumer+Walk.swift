@@ -8,6 +8,8 @@ extension JobConsumer {
     private static let walkedAtOnce = 500
     /// Expired entries per queue that one call of `endInterrupted` looks at.
     private static let interruptedAtOnce = 100
+    /// Bytes of entries per queue that one call of `endInterrupted` reads.
+    static let interruptedBytesAtOnce = 512 << 10
 
     /// The result of a walk through the pending entries.
     package struct Walk: Sendable, Equatable {
@@ -57,7 +59,7 @@ extension JobConsumer {
                 Scripts.endInterrupted, keys: keys.queues(partition: partition),
                 arguments: [
                     .integer(settings.retentionSeconds), .string(Keys.group), .integer(Self.interruptedAtOnce),
-                    .integer(max(1, settings.renewalInterval.wholeMilliseconds / 2)),
+                    .integer(max(1, settings.renewalInterval.wholeMilliseconds / 2)), .integer(Self.interruptedBytesAtOnce),
                 ])
             ended += (reply.integer ?? 0).boundedCount
         }

@@ -48,17 +48,21 @@ extension JobConsumer {
     }
 
     /// Takes due webhooks. They are due again after `lease`, in case this worker dies.
-    package func takeWebhooks(partition: Int, lease: Duration, maximum: Int) async throws(QueueError) -> [DueWebhook] {
+    /// - Returns: the webhooks, and how many were dropped since the last call because too many waited in the partition.
+    package func takeWebhooks(
+        partition: Int, lease: Duration, maximum: Int
+    ) async throws(QueueError) -> (due: [DueWebhook], dropped: Int) {
         let reply = try await redis.run(
-            Scripts.webhookTake, keys: [keys.webhooks(partition: partition)],
+            Scripts.webhookTake, keys: [keys.webhooks(partition: partition), keys.droppedWebhooks(partition: partition)],
             arguments: [.integer(lease.wholeMilliseconds), .integer(maximum)])
         let values = (reply.array ?? []).map { $0.string ?? "" }
-        return stride(from: 0, to: values.count - 4, by: 5).compactMap { index in
+        let due = stride(from: 1, to: values.count - 4, by: 5).compactMap { index -> DueWebhook? in
             guard let job = JobID(values[index]) else { return nil }
             return DueWebhook(
                 job: job, type: values[index + 1], owner: values[index + 2], created: Int(values[index + 3])?.boundedCount ?? 0,
                 attempt: Int(values[index + 4])?.boundedCount ?? 0)
         }
+        return (due, values.first.flatMap { Int($0)?.boundedCount } ?? 0)
     }
 
     /// Records the result of a delivery. No effect when another worker has taken the webhook since.

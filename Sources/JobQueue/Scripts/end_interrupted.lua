@@ -1,19 +1,28 @@
 -- Ends interrupted jobs whose leases have expired, for workers without a free slot. One worker at a time does so.
 -- KEYS  queues
 -- ARGV  1 retention s  2 group  3 maximum expired entries looked at in each queue  4 ms in which further calls do nothing
+--       5 bytes of entries read in each queue; the entry that reaches them is the last one
 -- Returns the number of jobs ended.
 if not redis.call('SET', beside(KEYS[1], 'ending'), '1', 'NX', 'PX', ARGV[4]) then return 0 end
 local ended = 0
-local now, maximum = tonumber(now_ms()), tonumber(ARGV[3])
+local now, maximum, maximum_bytes = tonumber(now_ms()), tonumber(ARGV[3]), tonumber(ARGV[5])
 for _, queue in ipairs(KEYS) do
     local leases = leases_of(queue)
     local count = redis.pcall('ZCOUNT', leases, '-inf', now)
-    -- If there are too many, each call begins elsewhere.
-    local first = type(count) == 'number' and count > maximum and now % (count - maximum + 1) or 0
+    -- Each call begins elsewhere, because one that reaches a maximum does not get to the rest.
+    local first = type(count) == 'number' and count > 0 and now % count or 0
     local found = redis.pcall('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', first, maximum)
-    for _, id in ipairs(found.err and {} or found) do
+    local ids = found.err and {} or found
+    if first > 0 then
+        for _, id in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, math.min(first, maximum - #ids))) do ids[#ids + 1] = id end
+    end
+    local bytes = 0
+    for _, id in ipairs(ids) do
+        if bytes >= maximum_bytes then break end
         local listed = redis.pcall('XRANGE', queue, id, id)
-        local readable, job = pcall(cjson.decode, listed[1] and job_of(listed[1]) or '')
+        local text = listed[1] and job_of(listed[1]) or ''
+        bytes = bytes + #text
+        local readable, job = pcall(cjson.decode, text)
         local name = readable and type(job) == 'table' and type(job.id) == 'string' and job.id
         local interrupt_key = name and beside(queue, 'interrupt:' .. name)
         local value = name and redis.pcall('GET', interrupt_key)

@@ -132,7 +132,7 @@ end
 -- Webhooks of responses that ran in the background. `webhooks` holds job ids by the time of their next delivery, `webhook:<job id>` what is delivered.
 -- Time that a webhook is kept, s: longer than its delivery is tried.
 local WEBHOOK_KEPT = 90000
--- Maximum number of webhooks of a partition; further ones are not delivered.
+-- Maximum number of webhooks of a partition; further ones are not delivered, and are counted in `webhooks-dropped` until a worker reads the count.
 local WEBHOOKS_MAXIMUM = 100000
 
 local function webhook_of(key, job) return string.match(key, '^{[^}]*}:') .. 'webhook:' .. job end
@@ -147,7 +147,11 @@ local function queue_webhook(record, event, state)
     if state == 'finished' and (reason == 'length' or reason == 'content_filter') then kind = 'incomplete' end
     local webhooks = string.match(record, '^{[^}]*}:') .. 'webhooks'
     local size = own(webhooks, 'zset') and redis.pcall('ZCARD', webhooks) or 0
-    if type(size) == 'number' and size >= WEBHOOKS_MAXIMUM then return end
+    if type(size) == 'number' and size >= WEBHOOKS_MAXIMUM then
+        redis.pcall('INCR', webhooks .. '-dropped')
+        redis.pcall('EXPIRE', webhooks .. '-dropped', WEBHOOK_KEPT)
+        return
+    end
     local now = now_ms()
     redis.pcall('HSET', webhook_of(record, job), 'type', 'response.' .. kind, 'owner', fields[2] or '', 'created', string.format('%.0f', math.floor(now / 1000)), 'attempts', '0')
     redis.pcall('EXPIRE', webhook_of(record, job), WEBHOOK_KEPT)

@@ -1,10 +1,12 @@
 -- Takes webhooks whose delivery is due. They are due again after the lease, in case the worker dies. shared.lua and ending.lua are prepended.
--- KEYS  1 webhooks (sorted set: job ids by the time of the next delivery, ms)
+-- KEYS  1 webhooks (sorted set: job ids by the time of the next delivery, ms)  2 number of webhooks that were dropped because too many waited
 -- ARGV  1 lease ms  2 maximum number
--- Returns for each one: job id, type, owner, time of the event (s), number of this attempt.
+-- Returns the number of webhooks dropped since the last call, then for each one taken: job id, type, owner, time of the event (s), number of this attempt.
 own(KEYS[1], 'zset')
 local now = tonumber(now_ms())
-local taken = {}
+own(KEYS[2], 'string')
+local taken = {tostring(whole(redis.call('GET', KEYS[2]) or '0'))}
+redis.call('DEL', KEYS[2])
 for _, job in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[2])) do
     local key = webhook_of(KEYS[1], job)
     own(key, 'hash')

@@ -17,6 +17,8 @@ actor WebhookSender: PinnedActor {
     private static let settingsSpread = Duration.seconds(600)
     /// Time between two looks for due webhooks.
     private static let interval = TimeAmount.seconds(1)
+    /// Minimum time between two warnings about dropped webhooks, in seconds.
+    private static let warningInterval = 60
     private static let backoff: ClosedRange<Duration> = .seconds(5)...(.seconds(3_600))
 
     private nonisolated let consumer: JobConsumer
@@ -29,6 +31,10 @@ actor WebhookSender: PinnedActor {
     private let delivered = Counter(label: "sluice_webhooks_total", dimensions: [("result", "delivered")])
     private let failed = Counter(label: "sluice_webhooks_total", dimensions: [("result", "failed")])
     private let dead = Counter(label: "sluice_webhooks_total", dimensions: [("result", "dead")])
+    private let dropped = Counter(label: "sluice_webhooks_total", dimensions: [("result", "dropped")])
+    /// Webhooks dropped since the last warning, and the time of the last one in seconds since 1970.
+    private var unreported = 0
+    private var warnedAt = 0
 
     nonisolated var executor: QueueExecutor { consumer.executor }
 
@@ -56,7 +62,9 @@ actor WebhookSender: PinnedActor {
         do {
             // In any order, so that a backlog in one partition does not hold up the others.
             for partition in try await consumer.partitionsWithWebhooks().shuffled() where running < Self.maximum && !rounds.isStopped {
-                let due = try await consumer.takeWebhooks(partition: partition, lease: Self.lease, maximum: Self.maximum - running)
+                let (due, dropped) = try await consumer.takeWebhooks(
+                    partition: partition, lease: Self.lease, maximum: Self.maximum - running)
+                reportDropped(dropped)
                 running += due.count
                 for webhook in due {
                     Task {
@@ -69,6 +77,18 @@ actor WebhookSender: PinnedActor {
         } catch {
             errorLog.failed(error, logger)
         }
+    }
+
+    /// Counts webhooks that were dropped because too many waited, and logs them, at most once in `warningInterval`.
+    private func reportDropped(_ count: Int) {
+        guard count > 0 else { return }
+        dropped.increment(by: count)
+        unreported = unreported.saturatingAdding(count)
+        let now = WallClock.seconds
+        guard now - warnedAt >= Self.warningInterval else { return }
+        logger.warning("webhooks dropped: too many wait for their receivers", metadata: ["dropped": "\(unreported)"])
+        warnedAt = now
+        unreported = 0
     }
 
     private func deliver(_ webhook: DueWebhook) async {
