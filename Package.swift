@@ -155,7 +155,7 @@ let package = Package(
                 "Support", "JSONCodec", "Contract", "RedisClient", .product(name: "NIOPosix", package: nio),
                 .product(name: "NIOHTTP1", package: nio),
                 .product(name: "NIOWebSocket", package: nio),
-            ], path: "Tests/TestSupport", swiftSettings: settings),
+            ], path: "Tests/TestSupport", exclude: ["Fixtures"], swiftSettings: settings),
         .testTarget(
             name: "ContractTests", dependencies: ["Support", "JSONCodec", "Contract", "TestSupport"], swiftSettings: settings),
         .testTarget(

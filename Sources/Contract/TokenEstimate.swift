@@ -1,4 +1,5 @@
 import JSONCodec
+import Support
 
 extension Job {
     /// The maximum number of completion tokens that the job requests; nil if absent or outside 1 to 1,000,000,000.
@@ -10,43 +11,52 @@ extension Job {
 
 /// Estimates token counts for upstreams that do not report them (an interrupted OpenAI-compatible stream reports none).
 package enum TokenEstimate {
-    /// Estimated prompt tokens: one per four ASCII characters, one per other character. Within a factor of two of common tokenizers.
+    /// Tokens of a message's frame.
+    private static let perMessage = 4
+
+    /// Estimated prompt tokens of a chat-completions body.
     package static func prompt(_ request: JSONObject) -> Int {
-        var quarters = 0
+        var tokens = 0
+        var counter = TokenEstimator()
         for message in request["messages"]?.array ?? [] {
-            quarters += 16
+            tokens = tokens.saturatingAdding(perMessage)
             switch message["content"] {
-            case .string(let text): quarters += weight(text)
-            case .array(let parts): for part in parts { quarters += part["text"]?.string.map(weight) ?? 0 }
+            case .string(let text): counter.add(text)
+            case .array(let parts): for part in parts { if let text = part["text"]?.string { counter.add(text) } }
             default: break
             }
+            // The next message begins a line of its own.
+            counter.add("\n")
         }
-        if let tools = request["tools"], tools.array?.isEmpty == false { quarters += weight(tools.text) }
-        return (quarters + 3) / 4
+        if let tools = request["tools"], tools.array?.isEmpty == false { counter.add(tools.text) }
+        return tokens.saturatingAdding(counter.tokens)
     }
 
     /// Minimum usage of earlier attempts according to their event log: the prompt once per started answer, and the output. Nil when no
     /// upstream had answered.
     package static func logged(_ events: [LoggedEvent], prompt: Int) -> Usage? {
-        var (answers, quarters) = (0, 0)
+        var (answers, pieces, calls) = (0, 0, 0)
+        var counter = TokenEstimator()
         for event in events {
             switch event.event {
             case .upstream: answers += 1
-            case .text(let text), .reasoning(let text): quarters += weight(text)
-            case .toolCall(let call): quarters += weight(call.name) + weight(call.arguments)
+            case .text(let text), .reasoning(let text):
+                counter.add(text)
+                pieces += 1
+            case .toolCall(let call): calls += Self.call(call.name, call.arguments)
             default: break
             }
         }
-        return answers == 0 ? nil : Usage(promptTokens: answers * prompt, completionTokens: (quarters + 3) / 4, estimated: true)
+        let completion = max(counter.tokens, pieces).saturatingAdding(calls)
+        return answers == 0
+            ? nil : Usage(promptTokens: prompt.saturatingMultiplied(by: answers), completionTokens: completion, estimated: true)
     }
 
-    /// The weight of a text in quarter tokens.
-    package static func weight(_ text: String) -> Int {
-        var quarters = 0
-        for byte in text.utf8 {
-            // A non-ASCII character counts once, by its first byte.
-            if byte < 0x80 { quarters += 1 } else if byte & 0xC0 == 0xC0 { quarters += 4 }
-        }
-        return quarters
+    /// Estimated tokens of a tool call.
+    package static func call(_ name: String, _ arguments: String) -> Int {
+        var counter = TokenEstimator()
+        counter.add(name)
+        counter.add(arguments)
+        return counter.tokens
     }
 }

@@ -140,7 +140,7 @@ import Testing
             guard case .failed(_, let usage) = try await fixture.queue.log(job.id, after: nil).last?.event else {
                 throw QueueFixture.FixtureError.nothingToClaim
             }
-            #expect(usage == Usage(promptTokens: 0, completionTokens: 6, estimated: true))
+            #expect(usage == Usage(promptTokens: 0, completionTokens: 5, estimated: true))
         }
     }
 

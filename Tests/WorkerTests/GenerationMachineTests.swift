@@ -191,7 +191,7 @@ import Upstream
         #expect(waitingAgain.checked() == nil, "no request is sent after the interrupt")
     }
 
-    /// A chunk is a token, unless chunks are much longer than tokens.
+    /// A chunk is a token, unless its words or its length show that it holds several.
     @Test func `estimated tokens follow the text when chunks hold several tokens`() {
         func tokens(_ chunks: [String]) -> Int {
             var machine = Self.machine()
@@ -203,7 +203,9 @@ import Upstream
             return machine.usage.completionTokens
         }
         #expect(tokens((0..<100).map { " w\($0)" }) == 100)
-        #expect(tokens([String(repeating: "a word ", count: 100)]) == 175)
+        #expect(tokens([String(repeating: "a word ", count: 100)]) == 200)
+        #expect(tokens((0..<50).map { " w\(2 * $0) w\(2 * $0 + 1)" }) == 100)
+        #expect(tokens(["A", " simulated", " sentence,", " one", " word", " in", " each", " chunk."]) == 8)
         #expect(tokens(["日", "本", "語"]) == 3)
         // What the upstream has reported is not estimated again.
         var machine = Self.machine()
@@ -213,7 +215,7 @@ import Upstream
         machine.reported(promptTokens: 3, completionTokens: 90)
         #expect(machine.usage == Usage(promptTokens: 3, completionTokens: 90, estimated: false))
         // A tool call is put together from chunks that were counted before.
-        machine.produced(text: #"get_weather{"city":"Basel","days":3}"#)
+        machine.produced(call: "get_weather", arguments: #"{"city":"Basel","days":3}"#)
         #expect(machine.usage == Usage(promptTokens: 3, completionTokens: 90, estimated: false))
     }
 

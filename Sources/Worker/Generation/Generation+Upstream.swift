@@ -42,7 +42,7 @@ extension Generation: UpstreamReceiver {
                 machine.produced(text: text)
                 output.append(.reasoning(text))
             case .toolCall(let toolCall):
-                machine.produced(text: toolCall.name + toolCall.arguments)
+                machine.produced(call: toolCall.name, arguments: toolCall.arguments)
                 output.append(.toolCall(toolCall))
             case .usage(let prompt, let completion, let details):
                 machine.reported(promptTokens: prompt, completionTokens: completion, details: details)

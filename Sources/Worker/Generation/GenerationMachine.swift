@@ -63,18 +63,13 @@ struct GenerationMachine {
     private var roundWait: Duration?
     /// Usage of earlier attempts and requests.
     private(set) var spent: Usage
-    /// Chunks with output of the current request: the estimate of its tokens.
-    private var chunks = 0
+    /// The output of the current request: the estimate of its tokens.
+    private var output = OutputCount()
     /// As reported by the upstream, like the next one.
     private var promptTokens: Int?
     private var completionTokens: Int?
     private var details = TokenDetails()
     private var finish: FinishReason?
-    /// The weight of the text of the current request, in quarter tokens; see `TokenEstimate`.
-    private var quarters = 0
-    /// Number of chunks received when the upstream last reported its token count, and the weight of the text.
-    private var chunksReported = 0
-    private var quartersReported = 0
     /// The preparation is complete, and the first request follows.
     private var isPrepared = false
     /// The request was sent, so its prompt may be billed.
@@ -111,11 +106,9 @@ struct GenerationMachine {
 
     /// Usage of the current request.
     private var current: Usage {
-        guard sent || chunks > 0 || promptTokens != nil else { return .none }
-        // Output received after the last reported count is not included in it. A chunk is a token, unless chunks are much longer than tokens.
-        let byText = (quarters - quartersReported + 3) / 4
-        let byChunks = chunks - chunksReported
-        let unreported = byChunks > 0 && byText > 2 * byChunks ? byText : byChunks
+        guard sent || !output.isEmpty || promptTokens != nil else { return .none }
+        // Output received after the last reported count is not included in it.
+        let unreported = output.unreported
         return Usage(
             promptTokens: promptTokens ?? policy.promptEstimate, completionTokens: (completionTokens ?? 0) + unreported,
             estimated: promptTokens == nil || completionTokens == nil || unreported > 0,
@@ -214,7 +207,7 @@ struct GenerationMachine {
     /// Counts output of the upstream.
     /// - Returns: true for the first output of a request: the `upstream` event must precede it.
     mutating func produced(chunks count: Int) -> Bool {
-        chunks += count
+        output.add(chunks: count)
         guard state == .connecting || state == .waiting else { return false }
         state = .streaming
         sent = true
@@ -233,7 +226,10 @@ struct GenerationMachine {
     }
 
     /// Counts the text of the output.
-    mutating func produced(text: String) { quarters = quarters.saturatingAdding(TokenEstimate.weight(text)) }
+    mutating func produced(text: String) { output.add(text: text) }
+
+    /// Counts a tool call of the output.
+    mutating func produced(call name: String, arguments: String) { output.add(call: name, arguments: arguments) }
 
     /// Stores token counts reported by the upstream, clamped; nil keeps the previous value.
     mutating func reported(promptTokens: Int?, completionTokens: Int?, details: TokenDetails = TokenDetails()) {
@@ -242,8 +238,7 @@ struct GenerationMachine {
         self.details.reasoning = details.reasoning.map(Self.bounded) ?? self.details.reasoning
         guard let completionTokens else { return }
         self.completionTokens = Self.bounded(completionTokens)
-        chunksReported = chunks
-        quartersReported = quarters
+        output.report()
     }
 
     /// Stores the finish reason reported by the upstream.
@@ -327,10 +322,7 @@ struct GenerationMachine {
     /// Adds the usage of the failed request to `spent` and resets the counters for the next one.
     private mutating func startNextRequest() {
         spent = usage
-        chunks = 0
-        chunksReported = 0
-        quarters = 0
-        quartersReported = 0
+        output = OutputCount()
         promptTokens = nil
         completionTokens = nil
         details = TokenDetails()
