@@ -152,7 +152,7 @@ extension JobRecord {
             if Self.numbers.contains(name) {
                 object[name] = Int(value).map { .integer($0) } ?? .string(value)
             } else if name == "usage" {
-                object[name] = try? JSON(parsing: value, maximumDepth: 4)
+                object[name] = usage?.json ?? (try? JSON(parsing: value, maximumDepth: 4))
             } else {
                 object[name] = .string(value)
             }

@@ -23,12 +23,16 @@ package struct JobRecord: Sendable, Equatable {
 
     package var state: JobState? { fields["state"].flatMap(JobState.init) }
     package var owner: String? { fields["owner"] }
+    /// Fields that are only part of `usage` in JSON.
+    static let usageDetails: Set<String> = ["cached", "reasoning"]
     package var attempt: Int { count("attempt") ?? 0 }
     /// A number of the record in `0...Int.maximumExact`; nil when there is none.
     package func count(_ name: String) -> Int? { fields[name].flatMap { Int($0)?.boundedCount } }
-    /// The usage, with the field `billing` of an interrupted job.
+    /// The usage, with the fields `cached`, `reasoning` and `billing`.
     package var usage: Usage? {
         var usage = fields["usage"].flatMap { try? JSON(parsing: $0) }.flatMap { Usage($0) }
+        if let cached = count("cached") { usage?.cachedTokens = cached }
+        if let reasoning = count("reasoning") { usage?.reasoningTokens = reasoning }
         if let billing = fields["billing"].flatMap({ Usage.Billing(rawValue: $0) }) { usage?.billing = billing }
         return usage
     }

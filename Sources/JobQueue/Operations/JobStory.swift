@@ -21,9 +21,10 @@ package struct JobStory: Sendable {
     package static func json(id: String, record: JobRecord) -> JSON {
         var members = JSONObject()
         members["id"] = .string(id)
-        for (name, value) in record.fields.sorted(by: { $0.key < $1.key }) {
-            if name == "usage", let json = try? JSON(parsing: value) {
-                members[name] = record.fields["billing"] == nil ? json : record.usage?.json ?? json
+        let usage = record.usage?.json
+        for (name, value) in record.fields.sorted(by: { $0.key < $1.key }) where usage == nil || !JobRecord.usageDetails.contains(name) {
+            if name == "usage", let json = usage ?? (try? JSON(parsing: value)) {
+                members[name] = json
             } else if name.hasSuffix("_ms") || name == "attempt" || name == "crashes", let number = Int(value) {
                 members[name] = .integer(number)
             } else {

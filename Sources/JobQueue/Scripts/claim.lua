@@ -13,8 +13,9 @@ local entry = ARGV[4] .. ' ' .. ARGV[3]
 local intact = own(record, 'hash')
 intact = own(log, 'stream') and intact
 intact = own(interrupt_key, 'string') and intact
-local found = redis.call('HMGET', record, 'state', 'attempt', 'token', 'entry', 'crashes', 'usage', 'worker', 'claimed_ms')
+local found = redis.call('HMGET', record, 'state', 'attempt', 'token', 'entry', 'crashes', 'usage', 'worker', 'claimed_ms', unpack(USAGE_DETAILS))
 local state = found[1]
+local usage = whole_usage(found[6] or '', found[9], found[10])
 if state and found[4] and found[4] ~= entry then
     drop(queue, ARGV[13], ARGV[3])
     return {'duplicate'}
@@ -32,7 +33,7 @@ if is_own and intact and redis.call('EXISTS', interrupt_key) == 0 then
     local last = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)
     if last[1] and last[1][1] == found[2] .. '-0' then
         set_lease(queue, ARGV[3], string.format('%.0f', now_ms() + ARGV[20]))
-        return {'claimed', whole(found[2]), whole(found[5]), now_ms(), found[6] or '', tenant_of(queue, ARGV[6])}
+        return {'claimed', whole(found[2]), whole(found[5]), now_ms(), usage, tenant_of(queue, ARGV[6])}
     end
 end
 if state == 'running' and not is_own and ARGV[5] ~= '1' then return {'busy'} end
@@ -107,4 +108,4 @@ waits_no_more(record, ARGV[6], queue)
 local event = '{"id":"' .. attempt .. '-0","type":"started","worker":' .. ARGV[17] .. ',"attempt":' .. attempt .. '}'
 redis.call('XADD', log, attempt .. '-0', 'e', event)
 redis.call('PUBLISH', out, '[' .. event .. ']')
-return {'claimed', attempt, crashes, now, found[6] or '', tenant}
+return {'claimed', attempt, crashes, now, usage, tenant}

@@ -115,6 +115,51 @@ local function usage_after_loss(recorded, counted, log)
     return string.format('{"prompt_tokens":%.0f,"completion_tokens":%.0f,"estimated":true}', whole(usage.prompt_tokens), tokens)
 end
 
+-- Usage in a record. Redis keeps a hash in its compact encoding while no value exceeds 64 bytes, so that the counts that only some upstreams report have their own fields,
+-- as `billing` has.
+local USAGE_DETAILS = {'cached', 'reasoning'}
+local COMPACT_VALUE = 64
+
+-- Adds the usage, JSON as workers send it, to the arguments of an HSET.
+local function add_usage(fields, usage)
+    if #usage > COMPACT_VALUE then
+        for _, name in ipairs(USAGE_DETAILS) do
+            local count = string.match(usage, '"' .. name .. '_tokens":(%d+)')
+            if count then
+                fields[#fields + 1] = name
+                fields[#fields + 1] = count
+                usage = string.gsub(usage, ',"' .. name .. '_tokens":%d+', '', 1)
+            end
+        end
+        usage = string.gsub(usage, ',"billing":"%a+"', '', 1)
+    end
+    fields[#fields + 1] = 'usage'
+    fields[#fields + 1] = usage
+end
+
+-- The usage of a record with its details; '' or nil as it is.
+local function whole_usage(usage, cached, reasoning)
+    if not usage or usage == '' then return usage end
+    for index, count in ipairs({cached or '', reasoning or ''}) do
+        local name = '"' .. USAGE_DETAILS[index] .. '_tokens":'
+        if string.find(count, '^%d+$') and not string.find(usage, name, 1, true) then usage = string.gsub(usage, '}$', ',' .. name .. count .. '}', 1) end
+    end
+    return usage
+end
+
+-- Logs of up to so many events are stored again at the end of the job: Redis allocates 4 KiB for the last node of a stream, whatever it contains, and a copy what it needs.
+local SHRUNK_EVENTS = 100
+
+-- Stores a short log in memory of its size. Entries and ids stay as they are. Never prevents the end of the job.
+local function shrink(log)
+    local length = redis.pcall('XLEN', log)
+    if type(length) ~= 'number' or length > SHRUNK_EVENTS then return end
+    local copy = string.match(log, '^{[^}]*}:') .. 'copy'
+    if redis.pcall('COPY', log, copy, 'REPLACE') ~= 1 then return end
+    local renamed = redis.pcall('RENAME', copy, log)
+    if renamed.err then redis.pcall('DEL', copy) end
+end
+
 -- Usage of tenants, by UTC day (days since 1970). `usage:<day>` is a hash with the tokens of each owner; `usage:<day>:<owner>` is a hash with seven numbers for each
 -- model: jobs, interrupted jobs, prompt tokens and completion tokens reported by upstreams, prompt tokens and completion tokens estimated, tokens saved by interrupts.
 local USAGE_EXPIRY = 36 * 86400
@@ -196,9 +241,11 @@ end
 local function conclude(record, log, out, interrupt_key, id, event, state, usage, retention, optional)
     own(log, 'stream')
     -- Only needed while the job runs. It comes first: it is allowed at the memory limit, and after a script's first write Redis does not check the limit again.
-    redis.call('HDEL', record, 'token', 'entry', 'usage_to', 'unlisted_ms')
+    redis.call('HDEL', record, 'token', 'entry', 'usage_to', 'unlisted_ms', unpack(USAGE_DETAILS))
     redis.call('XADD', log, id, 'e', event)
-    local fields = {'state', state, 'finished_ms', now_ms(), 'usage', usage}
+    shrink(log)
+    local fields = {'state', state, 'finished_ms', now_ms()}
+    add_usage(fields, usage)
     local billing = state == 'interrupted' and string.match(event, '"billing":"(%a+)"')
     if billing then
         fields[#fields + 1] = 'billing'
@@ -219,10 +266,10 @@ end
 
 -- Ends a job that no worker runs. The id of its event is <last attempt + 1>-0.
 local function conclude_unrun(record, log, out, interrupt_key, state, fields, code, reason, retention)
-    local known = redis.call('HMGET', record, 'attempt', 'usage', 'state', 'usage_to')
+    local known = redis.call('HMGET', record, 'attempt', 'usage', 'state', 'usage_to', unpack(USAGE_DETAILS))
     local id = (whole(known[1]) + 1) .. '-0'
     -- A running job has lost its worker.
-    local usage = known[3] == 'running' and usage_after_loss(known[2], known[4], log) or known[2] or NO_USAGE
+    local usage = known[3] == 'running' and usage_after_loss(known[2], known[4], log) or whole_usage(known[2], known[5], known[6]) or NO_USAGE
     local shown = usage
     if state == 'interrupted' then
         local billing = ',"billing":"' .. (string.find(usage, '"estimated":true', 1, true) and 'estimated' or 'exact') .. '"'

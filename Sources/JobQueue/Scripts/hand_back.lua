@@ -18,7 +18,9 @@ end
 if ARGV[8] == '1' then discard_history(KEYS[4], ARGV[1]) end
 -- The usage includes the whole log.
 local last = redis.pcall('XREVRANGE', KEYS[4], '+', '-', 'COUNT', 1)
-redis.call('HSET', KEYS[1], 'state', 'queued', 'usage', ARGV[5], 'usage_to', last[1] and last[1][1] or '0-0')
+local fields = {'state', 'queued', 'usage_to', last[1] and last[1][1] or '0-0'}
+add_usage(fields, ARGV[5])
+redis.call('HSET', KEYS[1], unpack(fields))
 redis.call('HDEL', KEYS[1], 'worker', 'token')
 -- A new entry is undelivered: workers that wait for jobs are woken by Redis.
 if entry == ARGV[2] then return_entry(KEYS[2], entry, KEYS[3]) end

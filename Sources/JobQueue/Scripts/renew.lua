@@ -24,7 +24,11 @@ for job = 1, #KEYS / 5 do
         set_lease(queue, entry, expiry)
         -- The entry was deleted. See check_entry.lua.
         if not claimed.err and #claimed == 0 then redis.call('HSET', record, 'unlisted_ms', now_ms()) end
-        if usage ~= '' then redis.call('HSET', record, 'usage', usage, 'usage_to', counted) end
+        if usage ~= '' then
+            local fields = {'usage_to', counted}
+            add_usage(fields, usage)
+            redis.call('HSET', record, unpack(fields))
+        end
         if upstream ~= '' then redis.call('HSET', record, 'upstream', upstream) end
         if dialled_ms ~= '' then redis.call('HSETNX', record, 'dialled_ms', dialled_ms) end
         if first_token_ms ~= '' then redis.call('HSETNX', record, 'first_token_ms', first_token_ms) end
