@@ -48,6 +48,39 @@ struct UsageTests {
         }
     }
 
+    @Test func `the tenants with the most tokens of two days, over all models and partitions`() async throws {
+        var settings = QueueSettings()
+        settings.keys = Keys(partitions: 2)
+        try await QueueFixture.run(settings: settings) { fixture in
+            let today = try await fixture.queue.today()
+            func set(_ tenant: String, _ day: Int, _ partition: Int, _ tokens: Int, _ models: [String: String]) async throws {
+                try await fixture.redis.command("HSET", fixture.keys.usage(day: day, partition: partition), tenant, "\(tokens)")
+                for (model, numbers) in models {
+                    try await fixture.redis.command("HSET", fixture.keys.usage(day: day, of: tenant, partition: partition), model, numbers)
+                }
+            }
+            try await set("b", today, 0, 30, ["m": "1 0 10 20 0 0 0"])
+            try await set("b", today, 1, 40, ["m": "2 1 0 0 15 25 7"])
+            try await set("b", today - 1, 0, 5, ["n": "1 0 1 4 0 0 0"])
+            try await set("a", today - 1, 1, 75, ["m": "1 0 30 40 0 0 0", "n": "1 0 2 3 0 0 0"])
+            try await set("c", today, 0, 9, [:])
+            try await set("d", today, 0, 8, [:])
+            func row(_ tenant: String, _ day: Int, _ numbers: String) -> UsageRow {
+                var row = UsageRow(tenant: tenant, day: day, model: "")
+                row.add(numbers)
+                return row
+            }
+            let found = try await fixture.queue.largestUsage(of: today - 1...today, maximum: 3)
+            #expect(found.further == 1)
+            #expect(
+                found.tenants == [
+                    [row("a", today - 1, "2 0 32 43 0 0 0"), row("a", today, "")],
+                    [row("b", today - 1, "1 0 1 4 0 0 0"), row("b", today, "3 1 10 20 15 25 7")],
+                    [row("c", today - 1, ""), row("c", today, "")],
+                ])
+        }
+    }
+
     @Test func `further models of a tenant's day are counted together`() async throws {
         try await QueueFixture.run { fixture in
             let today = try await fixture.queue.today()

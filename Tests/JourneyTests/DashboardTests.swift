@@ -31,7 +31,9 @@ extension Journeys {
                 let page = try await ask(gateway, "", nil)
                 #expect(page.status == 200 && !page.body.contains("w1") && !page.body.contains(Self.admin))
                 #expect(page.headers["content-security-policy"]?.contains("default-src 'none'; script-src 'sha256-") == true)
-                for key in [nil, "wrong-key-0123456789", lab.key] { #expect(try await ask(gateway, "/snapshot", key).status == 401) }
+                for key in [nil, "wrong-key-0123456789", lab.key] {
+                    for path in ["/snapshot", "/usage"] { #expect(try await ask(gateway, path, key).status == 401) }
+                }
                 #expect(try await ask(gateway, "/snapshot", Self.admin, origin: "http://elsewhere.example").status == 403)
 
                 let seen = try await ask(gateway, "/snapshot", Self.viewer, origin: "http://127.0.0.1:\(gateway.port)")
@@ -55,13 +57,17 @@ extension Journeys {
                 #expect(interrupted.json == ["id": "p0-long", "state": "running", "status": "SUCCESS"])
                 #expect(try await job.ended()["type"] == "interrupted")
                 #expect(try await ask(gateway, "/jobs/p0-long/interrupt", Self.admin, post: true).json?["status"] == "FAILED")
+                let usage = try await ask(gateway, "/usage", Self.viewer).json
+                // The test may run at midnight.
+                let days = ["today", "yesterday"].compactMap { usage?["tenants"]?[0]?[$0]?["interrupted"]?.integer }
+                #expect(days.reduce(0, +) == 1 && days.count == 2 && usage?["further_tenants"] == 0, "\(usage?.text ?? "")")
                 #expect(try await ask(gateway, "/workers/nobody/drain", Self.admin, post: true).status == 404)
                 #expect(try await ask(gateway, "/workers/w1/drain", Self.admin, post: true).status == 200)
                 #expect(try await worker.ended() == .exited(0))
                 await worker.destroy()
 
                 let closed = try await lab.gateway("g2")
-                for path in ["", "/snapshot"] {
+                for path in ["", "/snapshot", "/usage"] {
                     let off = try await ask(closed, path, Self.admin)
                     #expect(off.status == 404 && off.json?["error"]?["code"] == "dashboard_off")
                 }

@@ -22,7 +22,8 @@ package struct HTTPGrammar: Sendable {
         "", "a:b.c_d-e", String(repeating: "x", count: 128), String(repeating: "x", count: 129), "%F0%9F%98%80",
     ]
     private static let routes = [
-        "/", "/healthz", "/readyz", "/metrics", "/dashboard", "/dashboard/snapshot", "/dashboard/jobs/$ID", "/dashboard/jobs/$ID/interrupt",
+        "/", "/healthz", "/readyz", "/metrics", "/dashboard", "/dashboard/snapshot", "/dashboard/usage", "/dashboard/jobs/$ID",
+        "/dashboard/jobs/$ID/interrupt",
         "/dashboard/workers/$ID/drain", "/dashboard/queues/batch/pause", "/dashboard/queues/batch/resume", "/dashboard/queues/$ID/pause",
         "/v1/models", "/v1/jobs", "/v1/jobs/$ID", "/v1/jobs/$ID/events", "/v1/jobs/$ID/interrupt", "/v1/chat/completions",
         "/ws/agent/stream",

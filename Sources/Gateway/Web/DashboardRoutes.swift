@@ -5,7 +5,7 @@ import JSONCodec
 import JobQueue
 import Logging
 
-/// `GET /dashboard` and the requests of its script: the snapshot that `sluice top` shows, one job's details, and the operator's actions.
+/// `GET /dashboard` and the requests of its script: the snapshot that `sluice top` shows, the usage by tenant, one job's details, and the operator's actions.
 ///
 /// The key is sent in the Authorization header, which a page of another site cannot add: a forged cross-site request is rejected.
 struct DashboardRoutes: Sendable {
@@ -22,6 +22,7 @@ struct DashboardRoutes: Sendable {
         }
         let group = router.group("dashboard").add(middleware: OperatorMiddleware(authenticator: context.authenticator))
         group.get("snapshot", use: snapshot)
+        group.get("usage", use: usage)
         group.get("jobs/:id", use: job)
         group.post("jobs/:id/interrupt", use: interrupt)
         group.post("workers/:name/drain", use: drain)
@@ -41,6 +42,33 @@ struct DashboardRoutes: Sendable {
             [
                 "role": .string(requestContext.operatorRole?.rawValue ?? ""), "gateway": .string(context.settings.name),
                 "snapshot": snapshot.json,
+            ], headers: Self.uncached)
+    }
+
+    /// Maximum number of tenants in the table of usage.
+    private static let usageTenants = 50
+
+    /// The usage of today and yesterday, by Redis' clock, of the tenants with the most tokens.
+    @Sendable
+    private func usage(_ request: Request, _ requestContext: GatewayRequestContext) async throws -> Response {
+        let (today, found) = try await onQueue { () throws(QueueError) in
+            let today = try await context.queue.today()
+            return (today, try await context.queue.largestUsage(of: today - 1...today, maximum: Self.usageTenants))
+        }
+        let tenants = found.tenants.map { days -> JSON in
+            var members = JSONObject([.init(name: "tenant", value: .string(days.first?.tenant ?? ""))])
+            for day in days {
+                members[day.day == today ? "today" : "yesterday"] = [
+                    "jobs": .integer(day.jobs), "interrupted": .integer(day.interrupted), "tokens": .integer(day.tokens),
+                    "estimated_tokens": .integer(day.estimatedTokens), "saved_tokens": .integer(day.savedTokens),
+                ]
+            }
+            return .object(members)
+        }
+        return .json(
+            [
+                "today": .string(UsageDay.text(today)), "yesterday": .string(UsageDay.text(today - 1)), "tenants": .array(tenants),
+                "further_tenants": .integer(found.further),
             ], headers: Self.uncached)
     }
 

@@ -25,19 +25,31 @@ package struct UsageRow: Sendable, Equatable {
         self.model = model
     }
 
+    /// Tokens that were estimated.
+    package var estimatedTokens: Int { estimatedPromptTokens.saturatingAdding(estimatedCompletionTokens) }
+
     /// All tokens.
     package var tokens: Int {
         [promptTokens, completionTokens, estimatedPromptTokens, estimatedCompletionTokens].reduce(0) { $0.saturatingAdding($1) }
     }
 
-    /// Adds the numbers that the scripts keep.
-    mutating func add(_ text: String) {
-        let paths: [WritableKeyPath<UsageRow, Int>] = [
+    /// The numbers in the order in which the scripts keep them.
+    private static var numbers: [WritableKeyPath<UsageRow, Int>] {
+        [
             \.jobs, \.interrupted, \.promptTokens, \.completionTokens, \.estimatedPromptTokens, \.estimatedCompletionTokens, \.savedTokens,
         ]
-        for (path, part) in zip(paths, text.split(separator: " ")) {
+    }
+
+    /// Adds the numbers that the scripts keep.
+    mutating func add(_ text: String) {
+        for (path, part) in zip(Self.numbers, text.split(separator: " ")) {
             self[keyPath: path] = self[keyPath: path].saturatingAdding(Int(part)?.boundedCount ?? 0)
         }
+    }
+
+    /// Adds the numbers of another row.
+    mutating func add(_ other: UsageRow) {
+        for path in Self.numbers { self[keyPath: path] = self[keyPath: path].saturatingAdding(other[keyPath: path]) }
     }
 
     /// As `GET /v1/usage` and `sluice usage --json` show it.
@@ -119,6 +131,36 @@ extension JobProducer {
             rows += try await usage(day, keysOfTenants)
         }
         return rows
+    }
+
+    /// Reads the usage of the tenants with the most tokens on the given days, each over all models.
+    /// - Returns: one element for each tenant, in descending order of tokens, with one row for each day; and the number of further tenants.
+    package func largestUsage(
+        of days: ClosedRange<Int>, maximum: Int
+    ) async throws(QueueError) -> (tenants: [[UsageRow]], further: Int) {
+        var totals: [String: Int] = [:]
+        for day in days {
+            for partition in 0..<keys.partitions {
+                let reply = try await redis.send("HGETALL", .string(keys.usage(day: day, partition: partition)))
+                for (tenant, tokens) in reply.fields {
+                    totals[tenant] = (totals[tenant] ?? 0).saturatingAdding(Int(tokens)?.boundedCount ?? 0)
+                }
+            }
+        }
+        let largest = totals.sorted { ($1.value, $0.key) < ($0.value, $1.key) }.prefix(maximum).map(\.key)
+        var rows: [String: [UsageRow]] = [:]
+        for day in days {
+            let places = largest.flatMap { tenant in
+                (0..<keys.partitions).map { (tenant: tenant, key: keys.usage(day: day, of: tenant, partition: $0)) }
+            }
+            let found = Dictionary(grouping: try await usage(day, places), by: \.tenant)
+            for tenant in largest {
+                var sum = UsageRow(tenant: tenant, day: day, model: "")
+                for row in found[tenant] ?? [] { sum.add(row) }
+                rows[tenant, default: []].append(sum)
+            }
+        }
+        return (largest.compactMap { rows[$0] }, totals.count - largest.count)
     }
 
     private func usage(_ day: Int, _ found: [(tenant: String, key: String)]) async throws(QueueError) -> [UsageRow] {

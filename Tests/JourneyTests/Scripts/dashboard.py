@@ -72,6 +72,10 @@ with DashboardBrowser(chromium, folder) as page:
     page.click("#jobs td:last-child button")
     page.answer_dialog("#confirm-yes")
     page.wait_for_fact("interrupted")
+    # Usage by tenant: read again when the page is loaded anew. The interrupted job is the only one that has ended.
+    page.navigate(url)
+    page.wait_for("document.querySelector('#usage .name') && [...document.querySelector('#usage tr').cells].slice(1, 3).map(cell => cell.textContent).join() === '1,1'")
+    assert page.evaluate("Number(document.querySelector('#usage tr').cells[3].textContent.replaceAll(',', ''))") > 0
     page.click("#workers td:last-child button")
     page.answer_dialog("#confirm-yes")
     page.wait_for("!!document.querySelector('#workers .empty')")

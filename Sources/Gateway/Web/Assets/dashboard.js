@@ -6,6 +6,7 @@ class Dashboard {
   /** Time between snapshots, in milliseconds. */
   static pollInterval = 1000;
   static hiddenPollInterval = 10000;
+  static usageInterval = 15000;
   static outcomes = ["finished", "interrupted", "failed"];
 
   constructor() {
@@ -59,6 +60,7 @@ class Dashboard {
   signOut(error) {
     this.key = null;
     this.role = null;
+    this.usageTime = null;
     clearTimeout(this.pollTimer);
     sessionStorage.removeItem(Dashboard.keyItem);
     for (const id of ["main", "role", "sign-out"]) element(id).hidden = true;
@@ -98,6 +100,8 @@ class Dashboard {
       this.role = role;
       this.failingSince = null;
       this.show(snapshot);
+      await this.updateUsage();
+      if (number !== this.pollNumber || !this.key) return;
       const nodes = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
       const time = new Date(snapshot.time_ms).toLocaleTimeString("en-GB");
       this.setStatus("live", `${nodes(snapshot.workers.length, "worker")}, ${nodes(snapshot.gateways.length, "gateway")} · ${time}`);
@@ -125,6 +129,16 @@ class Dashboard {
     this.workers.show(snapshot.workers, worker => worker.name);
     this.jobs.show(snapshot.slowest, job => job.id);
     this.gateways.show(snapshot.gateways, gateway => gateway.name);
+  }
+
+  /** Reads the usage of today and yesterday, less often than snapshots. */
+  async updateUsage() {
+    if (Date.now() - (this.usageTime ?? 0) < Dashboard.usageInterval) return;
+    this.usageTime = Date.now();
+    const usage = await this.request("usage");
+    const further = usage.further_tenants > 0 ? `, and ${formatCount(usage.further_tenants)} further tenants` : "";
+    element("usage-days").textContent = `${usage.today} and ${usage.yesterday}, UTC${further}`;
+    this.usage.show(usage.tenants, tenant => tenant.tenant);
   }
 
   updateFigures(snapshot) {
@@ -226,6 +240,20 @@ class Dashboard {
       cells.model.textContent = job.model;
       cells.worker.textContent = job.worker;
       cells.action.firstChild.hidden = !this.isAdmin;
+    });
+
+    const usageColumns = [
+      ["tenant", "name"], ["jobs", "n"], ["interrupted", "n more"], ["tokens", "n"], ["estimated", "n more"], ["saved", "n more"],
+      ["yesterday", "n"]
+    ];
+    this.usage = new Rows("usage", usageColumns, "no job has ended today or yesterday", (cells, { tenant, today, yesterday }) => {
+      cells.tenant.textContent = cells.tenant.title = tenant || "(nobody)";
+      cells.jobs.textContent = formatCount(today.jobs);
+      cells.interrupted.textContent = formatCount(today.interrupted);
+      cells.tokens.textContent = formatCount(today.tokens);
+      cells.estimated.textContent = formatCount(today.estimated_tokens);
+      cells.saved.textContent = formatCount(today.saved_tokens);
+      cells.yesterday.textContent = formatCount(yesterday.tokens);
     });
 
     const gatewayColumns = [["name", "name"], ["sockets", "n"], ["requests", "n"], ["state", ""], ["up", "n more"]];
