@@ -163,3 +163,36 @@ import Testing
         #expect(events.count == 1 && events[0].json.count > 2_000_000)
     }
 }
+
+/// The acknowledged events that can be written again.
+@Suite struct RecentEventsTests {
+    private static func id(_ sequence: Int, attempt: Int = 1) -> EventID { EventID(attempt: attempt, sequence: sequence) }
+    private static func json(_ number: Int, size: Int = 4) -> [UInt8] { [UInt8](repeating: UInt8(truncatingIfNeeded: number), count: size) }
+
+    @Test func `events after one that Redis still has are returned in order, once`() {
+        var recent = RecentEvents()
+        for number in 1...5 { recent.append(Self.id(number), Self.json(number, size: number)) }
+        let removed = recent.remove(after: Self.id(3))
+        #expect(removed?.map(\.id) == [Self.id(4), Self.id(5)] && removed?.map(\.json) == [Self.json(4, size: 4), Self.json(5, size: 5)])
+        #expect(recent.remove(after: Self.id(3)) == nil && recent.count == 3)
+        recent.append(Self.id(4), Self.json(9))
+        #expect(recent.remove(after: Self.id(0))?.map(\.json).map(\.first) == [1, 2, 3, 9])
+    }
+
+    @Test func `the oldest events leave, and a gap or an oversized event replaces all`() {
+        var recent = RecentEvents()
+        let size = RecentEvents.maximumBytes / 4
+        for number in 1...6 { recent.append(Self.id(number), Self.json(number, size: size)) }
+        #expect(recent.count == 4 && recent.remove(after: Self.id(1)) == nil)
+        #expect(recent.remove(after: Self.id(2))?.map(\.id.sequence) == [3, 4, 5, 6])
+        for sequence in [7, 8, 10] { recent.append(Self.id(sequence), Self.json(0)) }
+        #expect(recent.remove(after: Self.id(7)) == nil && recent.remove(after: Self.id(9))?.count == 1)
+        recent.append(Self.id(11), Self.json(0))
+        recent.append(Self.id(12), Self.json(0, size: RecentEvents.maximumBytes + 1))
+        #expect(recent.count == 0 && recent.remove(after: Self.id(11)) == nil)
+        recent.append(Self.id(1, attempt: 2), Self.json(0))
+        // Ids from Redis may be anything.
+        for id in [Self.id(.max), Self.id(0, attempt: .max), Self.id(1, attempt: 2)] { #expect(recent.remove(after: id) == nil) }
+        #expect(recent.remove(after: Self.id(0, attempt: 2))?.count == 1)
+    }
+}

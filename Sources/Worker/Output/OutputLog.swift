@@ -1,5 +1,4 @@
 import Contract
-import DequeModule
 import JobQueue
 
 /// Buffer of a job's events between the upstream and the event log: pending, in flight, and written. No I/O.
@@ -23,10 +22,6 @@ struct OutputLog {
         case superseded
     }
 
-    /// Maximum bytes of acknowledged events that are kept to be written again. Redis loses the last second or so in a restart or a fail-over;
-    /// this is several seconds of a fast text.
-    static let recentMaximum = 32 << 10
-
     /// Id of the newest event known to be in Redis.
     private(set) var written: EventID
     /// Id of the newest entry of the log, as of the last write or comparison; nil if the log is missing.
@@ -34,8 +29,7 @@ struct OutputLog {
     /// Id of the newest event that was given one. Readers may have seen it, so that no other event gets this id.
     private(set) var newest: EventID
     /// The last acknowledged events.
-    private var recent: Deque<(id: EventID, json: [UInt8])> = []
-    private var recentBytes = 0
+    private var recent = RecentEvents()
     /// Events of the current write.
     private(set) var inFlight: [(id: EventID, json: [UInt8])] = []
     /// The reply to the current write was lost: its events may or may not be in Redis.
@@ -138,12 +132,10 @@ struct OutputLog {
     private mutating func acknowledge(_ count: Int) {
         for event in inFlight.prefix(count) {
             unwrittenBytes -= event.json.count
-            recent.append(event)
-            recentBytes += event.json.count
+            recent.append(event.id, event.json)
             written = event.id
             logEnd = event.id
         }
-        while recentBytes > Self.recentMaximum, let oldest = recent.popFirst() { recentBytes -= oldest.json.count }
         if count == inFlight.count { inFlight.removeAll(keepingCapacity: true) } else { inFlight.removeFirst(count) }
     }
 
@@ -169,12 +161,8 @@ struct OutputLog {
     /// Moves the acknowledged events after `top` back to the current write.
     /// - Returns: false when some of them are no longer known.
     private mutating func restore(after top: EventID) -> Bool {
-        let missing = recent.filter { $0.id > top }
-        guard missing.first?.id == top.next else { return false }
-        recent.removeLast(missing.count)
-        let bytes = missing.reduce(0) { $0 + $1.json.count }
-        recentBytes -= bytes
-        unwrittenBytes += bytes
+        guard let missing = recent.remove(after: top) else { return false }
+        unwrittenBytes += missing.reduce(0) { $0 + $1.json.count }
         inFlight.insert(contentsOf: missing, at: 0)
         written = top
         logEnd = top
