@@ -12,7 +12,7 @@ package struct SimulatorSettings: Sendable {
     /// Port to listen on; 0 selects a free one.
     package var port = 0
     /// Number of requests that `GET /sim/requests` lists, at least 1.
-    package var requestsKept = 10_000
+    package var requestsKept = 25_000
     /// Maximum size of a request body in bytes; larger requests get a 413 response.
     package var maximumBody = 16 << 20
     /// Interval for grouping writes under load: tokens due within it are written in one turn of the event loop. A single stream is not

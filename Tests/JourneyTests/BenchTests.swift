@@ -51,6 +51,13 @@ extension Journeys {
             case "sweep":
                 try figure(report, "redis_commands_per_second", in: 0...1_000)
                 try figure(report, "requests_refused", in: 0...0)
+                if processes { try figure(report, "redis_cpu_percent", in: 0...100) }
+            case "fairness":
+                try figure(report, "jain", in: 0...1)
+                for wait in ["wait_alone_p50", "wait_p50", "wait_max"] { try figure(report, wait, in: 0...60_000) }
+            case "sockets":
+                try figure(report, "opened_per_second", in: 1...100_000)
+                try figure(report, "gateway_resident_kb_per_socket", in: -10_000...10_000)
             case "voice":
                 for figure in ["voice_frames_after", "missed"] { try self.figure(report, figure, in: 0...0) }
                 for time in ["first_voice", "clause", "synthesis", "voice_relay", "acknowledged", "closed", "last_frame"] {
@@ -66,12 +73,13 @@ extension Journeys {
             ("interrupt", ["--count", "5", "--gap", "10", "--load", "5x20"]),
             ("jobs", ["--in-flight", "8", "--seconds", "0.5", "--warm-up", "0.2"]), ("ttft", ["--count", "10"]),
             ("sweep", ["--workers", "2", "--running", "4", "--waiting", "40", "--seconds", "1", "--warm-up", "1"]),
-            ("voice", ["--count", "10", "--together", "5"]),
+            ("voice", ["--count", "10", "--together", "5"]), ("fairness", ["--backlog", "60", "--probes", "3", "--seconds", "1"]),
+            ("sockets", ["--count", "60", "--seconds", "0.5"]),
         ]
 
         @Test func `each measurement uses its own deployment`() async throws {
             // Two at a time, because each mostly waits.
-            for pair in [Self.quick[..<2], Self.quick[2..<4], Self.quick[4...]] {
+            for pair in [Self.quick[..<2], Self.quick[2..<4], Self.quick[4..<6], Self.quick[6...]] {
                 try await withThrowingTaskGroup(of: (String, JSON).self) { tasks in
                     for (kind, arguments) in pair {
                         tasks.addTask { (kind, try await bench([kind, "--self-contained"] + arguments)) }

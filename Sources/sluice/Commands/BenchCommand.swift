@@ -74,8 +74,8 @@ struct BenchRelayCommand: AsyncParsableCommand {
         guard kind == "openai" || options.selfContained else {
             throw ValidationError("--kind requires --self-contained, because a running worker's dialect is set by its settings.")
         }
-        guard (1...9_000).contains(streams) else {
-            throw ValidationError("--streams may be 1 to 9000 (the simulator remembers 10,000 requests).")
+        guard (1...20_000).contains(streams) else {
+            throw ValidationError("--streams may be 1 to 20000 (the simulator remembers 25,000 requests).")
         }
         guard gap > 0, gap <= 60_000 else { throw ValidationError("--gap may be more than 0 and at most 60000.") }
         guard seconds > 0, seconds <= 3_600, warmUp >= 0, warmUp <= 600 else {
@@ -96,7 +96,10 @@ struct BenchRelayCommand: AsyncParsableCommand {
 
     private func measure(_ kind: UpstreamConfiguration.Kind) async throws -> BenchReport {
         let (streams, gap, seconds, warmUp, websocket) = (streams, gap, seconds, warmUp, websocket)
-        return try await BenchCommand.run(options, size: BenchSize(capacity: streams + 64), kind: kind) { deployment in
+        var size = BenchSize(capacity: streams + 64)
+        // Of the worker and of the simulator, one for each stream.
+        size.sockets = streams
+        return try await BenchCommand.run(options, size: size, kind: kind) { deployment in
             var report = try await RelayBench(
                 deployment: deployment, streams: streams, gap: gap, seconds: seconds, warmUp: warmUp, isThroughWebSocket: websocket
             ).run()
