@@ -119,7 +119,7 @@ private func message(_ members: String = "") -> String {
         try await withHTTPLab { lab in
             let answer = try await lab.post(
                 "/v1/messages/count_tokens", #"{"model":"m","messages":[{"role":"user","content":"12345678"}]}"#)
-            #expect(answer.status == 200 && answer.json == ["input_tokens": 6])
+            #expect(answer.status == 200 && answer.json == ["input_tokens": 7])
             #expect(answer.headers["x-sluice-token-count"] == "estimated")
             #expect(try await lab.post("/v1/messages/count_tokens", #"{"model":"m"}"#).status == 400)
         }
