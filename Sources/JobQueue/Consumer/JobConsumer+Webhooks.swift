@@ -49,17 +49,27 @@ extension JobConsumer {
     }
 
     /// Takes due webhooks. They are due again after `lease`, in case this worker dies.
-    package func takeWebhooks(partition: Int, lease: Duration, maximum: Int) async throws(QueueError) -> [DueWebhook] {
+    /// - Parameters:
+    ///   - share: the maximum of one owner, those in `running` included.
+    ///   - running: the owners' webhooks that this worker has already.
+    ///   - skipping: due webhooks to pass over, as the last call returned it.
+    /// - Returns: the webhooks, and how many due ones the next call may pass over, because their owners have their share.
+    package func takeWebhooks(
+        partition: Int, lease: Duration, maximum: Int, share: Int = 1_000, running: [String: Int] = [:], skipping: Int = 0
+    ) async throws(QueueError) -> (due: [DueWebhook], skipped: Int) {
         let reply = try await redis.run(
             Scripts.webhookTake, keys: [keys.webhooks(partition: partition)],
-            arguments: [.integer(lease.wholeMilliseconds), .integer(maximum)])
-        let values = (reply.array ?? []).map { $0.string ?? "" }
-        return stride(from: 0, to: values.count - 4, by: 5).compactMap { index in
+            arguments: [.integer(lease.wholeMilliseconds), .integer(maximum), .integer(share), .integer(skipping)]
+                + running.flatMap { [.string($0.key), .integer($0.value)] })
+        let all = reply.array ?? []
+        let values = all.dropFirst().map { $0.string ?? "" }
+        let due = stride(from: 0, to: values.count - 4, by: 5).compactMap { index -> DueWebhook? in
             guard let job = JobID(values[index]) else { return nil }
             return DueWebhook(
                 job: job, type: values[index + 1], owner: values[index + 2], created: Int(values[index + 3])?.boundedCount ?? 0,
                 attempt: Int(values[index + 4])?.boundedCount ?? 0)
         }
+        return (due, max(0, all.first?.integer ?? 0))
     }
 
     /// Records the result of a delivery. No effect when another worker has taken the webhook since.

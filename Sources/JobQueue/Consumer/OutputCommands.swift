@@ -84,7 +84,7 @@ package struct OutputCommands: Sendable {
         var message = ""
         var state = JobState.finished
         switch ending.event.event {
-        case .finished(let finishReason, _): reason = finishReason.rawValue
+        case .finished(let finishReason, _, _): reason = finishReason.rawValue
         case .interrupted(let interruption): (state, reason) = (.interrupted, interruption.reason)
         case .failed(let failure, _): (state, code, message) = (.failed, failure.code.rawValue, failure.message)
         default: break

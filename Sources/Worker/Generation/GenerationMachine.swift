@@ -70,6 +70,7 @@ struct GenerationMachine {
     private var completionTokens: Int?
     private var details = TokenDetails()
     private var finish: FinishReason?
+    private var stopSequence: String?
     /// The weight of the text of the current request, in quarter tokens; see `TokenEstimate`.
     private var quarters = 0
     /// Number of chunks received when the upstream last reported its token count, and the weight of the text.
@@ -246,8 +247,8 @@ struct GenerationMachine {
         quartersReported = quarters
     }
 
-    /// Stores the finish reason reported by the upstream.
-    mutating func finished(_ reason: FinishReason) { finish = reason }
+    /// Stores the finish reason reported by the upstream, and the stop sequence that ended the answer.
+    mutating func finished(_ reason: FinishReason, stopSequence: String? = nil) { (finish, self.stopSequence) = (reason, stopSequence) }
     /// The reported finish reason; `stop` if there is none.
     var finishReason: FinishReason { finish ?? .stop }
 
@@ -261,7 +262,7 @@ struct GenerationMachine {
         case .complete where isSpeaking:
             state = .speaking
             return .speak
-        case .complete: return end(.finished(finishReason, usage))
+        case .complete: return end(.finished(finishReason, usage, stopSequence: stopSequence))
         case .failed(let failure): return failed(failure, remaining: remaining, jitter: jitter)
         }
     }
@@ -269,7 +270,7 @@ struct GenerationMachine {
     /// Handles the end of the speech. Returns nil unless the text is complete.
     mutating func speechEnded() -> Action? {
         guard state == .speaking else { return nil }
-        return end(.finished(finishReason, usage))
+        return end(.finished(finishReason, usage, stopSequence: stopSequence))
     }
 
     /// Handles a failed request: retries it, moves to the next upstream, or ends the job. No retry after the first token.
