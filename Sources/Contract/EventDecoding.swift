@@ -33,7 +33,7 @@ extension LoggedEvent {
         var code = "", message = ""
         var attempt = 0, index = 0, count = 0
         var textOffset: Int?, textEnd: Int?, upstreamStatus: Int?, latency: Int?, delivered: Int?, saved: Int?
-        var textFinish: String?
+        var textFinish: String?, signature: String?, redacted: String?, stopSequence: String?
         var last = false, retryable = false
         var usage = Usage.none
 
@@ -60,6 +60,9 @@ extension LoggedEvent {
                 case "reason": reason = try scanner.string()
                 case "phase": phase = try scanner.string()
                 case "text_finish": textFinish = try scanner.optionalString()
+                case "signature": signature = try scanner.optionalString()
+                case "redacted": redacted = try scanner.optionalString()
+                case "stop_sequence": stopSequence = try scanner.optionalString()
                 case "delivered_tokens": delivered = try scanner.optionalCount()
                 case "saved_tokens": saved = try scanner.optionalCount()
                 case "latency_us": latency = try scanner.optionalCount()
@@ -87,7 +90,14 @@ extension LoggedEvent {
     private static func event(_ fields: Fields) -> GenerationEvent? {
         switch fields.type {
         case "text": .text(fields.text)
-        case "reasoning": .reasoning(fields.text)
+        case "reasoning":
+            if let signature = fields.signature {
+                .reasoningMark(.signature(signature))
+            } else if let redacted = fields.redacted {
+                .reasoningMark(.redacted(redacted))
+            } else {
+                .reasoning(fields.text)
+            }
         case "transcript": .transcript(fields.text)
         case "retrieved": .retrieved(count: fields.count)
         case "started": .started(worker: fields.worker.cut(toBytes: NameLimit.node), attempt: fields.attempt)
@@ -101,7 +111,7 @@ extension LoggedEvent {
                 Audio(
                     index: fields.index, format: fields.format, data: fields.data, last: fields.last, textOffset: fields.textOffset,
                     textEnd: fields.textEnd, textFinish: fields.textFinish.flatMap(FinishReason.init)))
-        case "finished": .finished(FinishReason(rawValue: fields.reason) ?? .stop, fields.usage)
+        case "finished": .finished(FinishReason(rawValue: fields.reason) ?? .stop, fields.usage, stopSequence: fields.stopSequence)
         case "interrupted":
             .interrupted(
                 Interruption(

@@ -25,6 +25,20 @@ package struct ToolCall: Sendable, Hashable {
     }
 }
 
+/// What a provider needs in order to accept its own reasoning back in a later request. Opaque, and of use to the same provider only.
+package enum ReasoningMark: Sendable, Hashable {
+    /// The signature of the reasoning since the last mark.
+    case signature(String)
+    /// Reasoning that only the provider can read.
+    case redacted(String)
+
+    package var text: String {
+        switch self {
+        case .signature(let text), .redacted(let text): text
+        }
+    }
+}
+
 /// A chunk of speech output.
 package struct Audio: Sendable, Hashable {
     /// Sample rate of the speech upstreams' output, in Hz.
@@ -94,9 +108,12 @@ package enum GenerationEvent: Sendable, Hashable {
     case retrieved(count: Int)
     case text(String)
     case reasoning(String)
+    /// Ends a block of reasoning. A `reasoning` event without text, so that readers which do not know marks are not disturbed.
+    case reasoningMark(ReasoningMark)
     case toolCall(ToolCall)
     case audio(Audio)
-    case finished(FinishReason, Usage)
+    /// - Parameter stopSequence: the stop sequence that ended the answer, where the upstream reports it.
+    case finished(FinishReason, Usage, stopSequence: String? = nil)
     case interrupted(Interruption)
     case failed(Failure, Usage)
 
@@ -110,7 +127,7 @@ package enum GenerationEvent: Sendable, Hashable {
         case .transcript: "transcript"
         case .retrieved: "retrieved"
         case .text: "text"
-        case .reasoning: "reasoning"
+        case .reasoning, .reasoningMark: "reasoning"
         case .toolCall: "tool_call"
         case .audio: "audio"
         case .finished: "finished"
@@ -165,6 +182,12 @@ package struct LoggedEvent: Sendable, Hashable {
             out.appendJSONMember("model", model)
         case .retrieved(let count): out.appendJSONMember("count", count)
         case .text(let text), .reasoning(let text), .transcript(let text): out.appendJSONMember("text", text)
+        case .reasoningMark(let mark):
+            out.appendJSONMember("text", "")
+            switch mark {
+            case .signature(let text): out.appendJSONMember("signature", text)
+            case .redacted(let text): out.appendJSONMember("redacted", text)
+            }
         case .toolCall(let call):
             out.appendJSONMember("index", call.index)
             out.appendJSONMember("call_id", call.callID)
@@ -178,8 +201,9 @@ package struct LoggedEvent: Sendable, Hashable {
             if let offset = audio.textOffset { out.appendJSONMember("text_offset", offset) }
             if let end = audio.textEnd { out.appendJSONMember("text_end", end) }
             if let reason = audio.textFinish { out.appendJSONMember("text_finish", reason.rawValue) }
-        case .finished(let reason, let usage):
+        case .finished(let reason, let usage, let stopSequence):
             out.appendJSONMember("reason", reason.rawValue)
+            if let stopSequence { out.appendJSONMember("stop_sequence", stopSequence) }
             append(usage, to: &out)
         case .interrupted(let interruption):
             out.appendJSONMember("reason", interruption.reason)
@@ -211,6 +235,7 @@ extension LoggedEvent {
         let overhead = 96
         return switch event {
         case .text(let text), .reasoning(let text): overhead + text.utf8.count
+        case .reasoningMark(let mark): overhead + mark.text.utf8.count
         case .audio(let audio): overhead + audio.data.utf8.count
         case .toolCall(let call): overhead + call.arguments.utf8.count
         default: overhead

@@ -22,12 +22,15 @@ package struct WorkerService: Service {
     private let logger: Logger
     /// Replaces the configured upstreams while the worker runs.
     package let upstreams = UpstreamsFeed()
+    /// The receivers of webhooks, which may be replaced while the worker runs.
+    package let webhookTargets: WebhookTargets
 
     package init(
         settings: WorkerSettings, queueSettings: QueueSettings, redisURL: ConsumerConnections.ServerURL,
         redisSettings: ConsumerConnections.ServerSettings, logger: Logger
     ) {
         self.settings = settings
+        webhookTargets = WebhookTargets(settings.webhooks)
         self.queueSettings = queueSettings
         self.redisURL = redisURL
         self.redisSettings = redisSettings
@@ -55,7 +58,10 @@ package struct WorkerService: Service {
         let webhooks: WebhookSender
         let drain = DrainSignal()
 
-        init(consumer: JobConsumer, loop: EpollLoop, settings: WorkerSettings, metrics: WorkerMetrics, logger: Logger) throws {
+        init(
+            consumer: JobConsumer, loop: EpollLoop, settings: WorkerSettings, targets: WebhookTargets, metrics: WorkerMetrics,
+            logger: Logger
+        ) throws {
             self.consumer = consumer
             pool = try GenerationPool(loop: loop, consumer: consumer, settings: settings, metrics: metrics, logger: logger)
             let clock: @Sendable () -> UInt64 = { loop.now }
@@ -68,8 +74,8 @@ package struct WorkerService: Service {
                 consumer: consumer, pool: pool, claimer: claimer, capacity: settings.concurrency, tally: metrics.tally, logger: logger,
                 clock: clock, drain: drain)
             webhooks = WebhookSender(
-                consumer: consumer, settings: settings.webhooks, client: try WebhookClient(loop: loop, settings: settings.webhooks),
-                logger: logger)
+                consumer: consumer, targets: targets, patience: settings.webhooks.patience,
+                client: try WebhookClient(loop: loop, settings: settings.webhooks), logger: logger)
             listener = InterruptListener(claimer: claimer, pool: pool, renewer: renewer, metrics: metrics, logger: logger)
         }
     }
@@ -81,7 +87,8 @@ package struct WorkerService: Service {
         let metrics = WorkerMetrics()
         let token = ULID(milliseconds: UInt64(clamping: WallClock.milliseconds)).description
         let consumer = JobConsumer(connections: connections, settings: queueSettings, worker: settings.name, token: token)
-        let parts = try Parts(consumer: consumer, loop: loop, settings: settings, metrics: metrics, logger: logger)
+        let parts = try Parts(
+            consumer: consumer, loop: loop, settings: settings, targets: webhookTargets, metrics: metrics, logger: logger)
         parts.reporter.serve(settings.upstreams)
         upstreams.connect {
             parts.pool.reload($0)
@@ -136,7 +143,12 @@ package struct WorkerService: Service {
             }.get()
             guard try await createGroups(consumer, unless: drain) else { return }
             // Redis may have come back with older data.
-            consumer.onConnect { [renewer = parts.renewer] in Task { await renewer.renew() } }
+            consumer.onConnect { [renewer = parts.renewer, claimer = parts.claimer] in
+                Task {
+                    await claimer.readEnded()
+                    await renewer.renew()
+                }
+            }
             logger.info("worker ready", metadata: ["worker": "\(settings.name)", "capacity": "\(settings.concurrency)"])
             try await withThrowingTaskGroup(of: Void.self) { tasks in
                 tasks.addTask(executorPreference: consumer.executor) { await parts.claimer.run() }

@@ -37,7 +37,9 @@ struct EventTests {
     static let all: [GenerationEvent] =
         [
             .started(worker: "host-1-a", attempt: 3), .resumed(textOffset: 17), .restarted, .upstream(name: "up \"1\"", model: "qwen-plus"),
-            .text(" w1\n杭州\u{2028}\0"), .reasoning("because\\"),
+            .text(" w1\n杭州\u{2028}\0"), .reasoning("because\\"), .reasoningMark(.signature("c2ln+/==")),
+            .reasoningMark(.redacted("ZGF0YQ==")),
+            .finished(.stop, usage, stopSequence: "\n\n\""),
             .toolCall(ToolCall(index: 1, callID: "call_0b", name: "get_weather", arguments: #"{"loc":"a\"b"}"#)),
             .audio(Audio(index: 4, format: "pcm", data: "AAAA//+/", last: false)),
             .audio(Audio(index: 5, format: "pcm", data: "", last: true)),
@@ -77,6 +79,7 @@ struct EventTests {
         (.resumed(textOffset: 7), #"{"id":"1-0","type":"resumed","text_offset":7}"#), (.restarted, #"{"id":"1-0","type":"restarted"}"#),
         (.upstream(name: "u", model: "m"), #"{"id":"1-0","type":"upstream","name":"u","model":"m"}"#),
         (.text("t"), #"{"id":"1-0","type":"text","text":"t"}"#), (.reasoning("t"), #"{"id":"1-0","type":"reasoning","text":"t"}"#),
+        (.reasoningMark(.signature("s")), #"{"id":"1-0","type":"reasoning","text":"","signature":"s"}"#),
         (
             .toolCall(ToolCall(index: 0, callID: "c", name: "n", arguments: "{}")),
             #"{"id":"1-0","type":"tool_call","index":0,"call_id":"c","name":"n","arguments":"{}"}"#

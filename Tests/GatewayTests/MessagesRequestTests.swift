@@ -24,7 +24,8 @@ import Testing
                 + #""thinking":{"type":"enabled","budget_tokens":1024},"output_config":{"effort":"low"}"#)
         #expect(
             chat.text
-                == #"{"model":"m","messages":[{"role":"system","content":"a\n\nb"},{"role":"user","content":"hi"}],"max_tokens":9,"#
+                == #"{"model":"m","messages":[{"role":"system","content":[{"type":"text","text":"a","#
+                + #""anthropic":{"cache_control":{"type":"ephemeral"}}},{"type":"text","text":"b"}]},{"role":"user","content":"hi"}],"max_tokens":9,"#
                 + #""stop":["x"],"reasoning_effort":"low","user":"u","temperature":0.10,"top_k":5,"#
                 + #""thinking":{"type":"enabled","budget_tokens":1024}}"#)
     }
@@ -43,10 +44,36 @@ import Testing
                 """)["messages"]
         #expect(messages?[0]?["content"]?[1]?["image_url"]?["url"] == "data:image/png;base64,AA==")
         #expect(messages?[0]?["content"]?[2]?["image_url"]?["url"] == "https://e/x.png")
-        #expect(messages?[1]?["content"] == "so")
+        #expect(
+            messages?[1]?["content"] == [["type": "thinking", "thinking": "hm", "signature": "s"], ["type": "text", "text": "so"]])
         #expect(messages?[1]?["tool_calls"]?[0]?["function"] == ["name": "f", "arguments": #"{"a":1}"#])
-        #expect(messages?[2] == ["role": "tool", "tool_call_id": "t1", "content": "[error]\nno"])
+        #expect(
+            messages?[2] == ["role": "tool", "tool_call_id": "t1", "content": "[error]\nno", "anthropic": ["is_error": true]])
         #expect(messages?[3] == ["role": "user", "content": "again"])
+    }
+
+    @Test func `what only Anthropic understands is kept apart`() throws {
+        let chat = try chat(
+            #""cache_control":{"type":"ephemeral","ttl":"1h"},"service_tier":"standard_only","tools":[{"name":"f","input_schema":{},"#
+                + #""cache_control":{"type":"ephemeral"},"eager_input_streaming":true}]"#,
+            messages: """
+                [{"role":"user","content":[{"type":"text","text":"q","cache_control":{"type":"ephemeral"}}]},
+                 {"role":"assistant","content":[{"type":"thinking","thinking":"unsigned","signature":""},
+                  {"type":"redacted_thinking","data":"d"},{"type":"tool_use","id":"t1","name":"f","input":{},"cache_control":{"type":"ephemeral"}},
+                  {"type":"thinking","thinking":"","signature":"s"},{"type":"tool_use","id":"t2","name":"f","input":{}}]},
+                 {"role":"user","content":[{"type":"tool_result","tool_use_id":"t1","content":[{"type":"text","text":"r","cache_control":{"type":"ephemeral"}}]},
+                  {"type":"tool_result","tool_use_id":"t2","content":"r"}]}]
+                """)
+        let cached: JSON = ["cache_control": ["type": "ephemeral"]]
+        #expect(chat["anthropic"] == ["cache_control": ["type": "ephemeral", "ttl": "1h"], "service_tier": "standard_only"])
+        #expect(chat["tools"]?[0]?["anthropic"] == ["cache_control": ["type": "ephemeral"], "eager_input_streaming": true])
+        let messages = chat["messages"]
+        #expect(messages?[0]?["content"] == [["type": "text", "text": "q", "anthropic": cached]])
+        #expect(messages?[1]?["content"] == [["type": "redacted_thinking", "data": "d"]])
+        #expect(messages?[1]?["tool_calls"]?[0]?["anthropic"] == cached && messages?[1]?["tool_calls"]?[1] == nil)
+        #expect(messages?[2]?["content"] == [["type": "thinking", "thinking": "", "signature": "s"]])
+        #expect(messages?[2]?["tool_calls"]?[0]?["id"] == "t2")
+        #expect(messages?[3]?["content"] == [["type": "text", "text": "r", "anthropic": cached]] && messages?[4]?["content"] == "r")
     }
 
     @Test func `tools and their choice`() throws {
@@ -64,7 +91,8 @@ import Testing
         (#""tools":[{"name":"f","unknown":1}]"#, "tools[0].unknown"), (#""thinking":{"type":"enabled"}"#, "thinking.budget_tokens"),
         (#""stop_sequences":[1]"#, "stop_sequences"), (#""metadata":{"other":1}"#, "metadata.other"), (#""stream":1"#, "stream"),
         (#""system":[{"type":"image"}]"#, "system[0].type"), (#""output_config":{"format":{"type":"xml"}}"#, "output_config.format.type"),
-        (#""tool_choice":{"type":"any"}"#, "tool_choice"), (#""top_p":"1""#, "top_p"),
+        (#""tool_choice":{"type":"any"}"#, "tool_choice"), (#""cache_control":1"#, "cache_control"), (#""service_tier":1"#, "service_tier"),
+        (#""top_p":"1""#, "top_p"),
     ])
     func `what cannot be honoured is refused by name`(members: String, field: String) {
         let failure = #expect(throws: HTTPErrorResponse.self) { try parse(body(members)) }

@@ -64,6 +64,64 @@ private func message(_ members: String = "") -> String {
         }
     }
 
+    /// The events of a streamed answer to a message with these members.
+    private func events(_ members: String, _ answer: [GenerationEvent]) throws -> [JSON] {
+        let request = try MessagesRequest(parsing: Array(message(members).utf8), maximumDepth: 32)
+        var stream = MessagesStream(id: JobID(partition: 0, milliseconds: 1), request.options, promptEstimate: 1)
+        var out: [UInt8] = []
+        for event in answer { _ = stream.take(event, out: &out) }
+        return try String(decoding: out, as: UTF8.self).split(separator: "\n\n").compactMap { event in
+            let json = try JSON(parsing: event.drop { $0 != "{" }.utf8)
+            return json["type"] == "ping" ? nil : json
+        }
+    }
+
+    private static let thought: [GenerationEvent] = [
+        .reasoning("hm"), .reasoningMark(.signature("c2ln")), .reasoningMark(.redacted("ZGF0YQ==")), .text("so"),
+        .finished(.stop, usage, stopSequence: "END"),
+    ]
+
+    @Test func `signatures of thinking and the stop sequence are passed on`() throws {
+        let thinking = #","thinking":{"type":"enabled","budget_tokens":1024},"stop_sequences":["x","END"]"#
+        let events = try events(thinking, Self.thought)
+        #expect(
+            events.dropFirst().map { $0["type"]?.string } == [
+                "content_block_start", "content_block_delta", "content_block_delta", "content_block_stop", "content_block_start",
+                "content_block_stop", "content_block_start", "content_block_delta", "content_block_stop", "message_delta", "message_stop",
+            ])
+        #expect(events[1]["content_block"] == ["type": "thinking", "thinking": "", "signature": ""])
+        #expect(events[3]["delta"] == ["type": "signature_delta", "signature": "c2ln"] && events[3]["index"] == 0)
+        #expect(events[5]["content_block"] == ["type": "redacted_thinking", "data": "ZGF0YQ=="] && events[5]["index"] == 1)
+        #expect(events[7]["content_block"] == ["type": "text", "text": ""] && events[7]["index"] == 2)
+        #expect(events[10]["delta"] == ["stop_reason": "stop_sequence", "stop_sequence": "END"])
+
+        let request = try MessagesRequest(parsing: Array(message(thinking).utf8), maximumDepth: 32)
+        var collector = MessagesCollector(request.options)
+        for event in Self.thought { _ = try collector.take(event) }
+        let whole = try JSON(parsing: collector.body(id: JobID(partition: 0, milliseconds: 1), created: 0))
+        #expect(
+            whole["content"] == [
+                ["type": "thinking", "thinking": "hm", "signature": "c2ln"], ["type": "redacted_thinking", "data": "ZGF0YQ=="],
+                ["type": "text", "text": "so"],
+            ])
+        #expect(whole["stop_reason"] == "stop_sequence" && whole["stop_sequence"] == "END")
+    }
+
+    @Test func `omitted thinking has only its signature, and unwanted thinking is left out`() throws {
+        let omitted = try events(#","thinking":{"type":"adaptive","display":"omitted"}"#, Self.thought)
+        #expect(omitted[1]["content_block"] == ["type": "thinking", "thinking": "", "signature": ""])
+        #expect(omitted[2]["delta"]?["signature"] == "c2ln" && omitted[3]["type"] == "content_block_stop")
+        #expect(omitted[4]["content_block"]?["type"] == "redacted_thinking" && omitted[6]["content_block"]?["type"] == "text")
+        // Without a signature, and a stop sequence that was not asked for.
+        let unsigned = try events(
+            #","thinking":{"type":"adaptive","display":"omitted"}"#,
+            [.reasoning("hm"), .text("so"), .finished(.stop, usage, stopSequence: "x")])
+        #expect(unsigned[1]["content_block"]?["type"] == "text" && unsigned[1]["index"] == 0)
+        #expect(unsigned[4]["delta"] == ["stop_reason": "end_turn", "stop_sequence": .null])
+        let none = try events("", Self.thought)
+        #expect(none[1]["content_block"]?["type"] == "text" && none[1]["index"] == 0)
+    }
+
     @Test(arguments: [false, true]) func `errors have Anthropic's form`(streams: Bool) async throws {
         // Without a head before the failure, which a busy machine may delay.
         try await withHTTPLab(settings: { $0.streamHeadDelay = .seconds(600) }) { lab in

@@ -273,6 +273,32 @@ import Testing
         }
     }
 
+    @Test func `an event with an unknown member has no effect`() async throws {
+        try await withWebSocketLab { lab in
+            let client = try await connect(try await lab.gateway())
+            try await textOnly(client)
+            try await say(client, "hi")
+            let id = try #require(try await client.expect("conversation.item.done").payload["item"]?["id"]?.string)
+            for event in [
+                #""conversation.item.delete","item_id":"\#(id)""#, #""response.create""#, #""response.create","response":{"invented":1}"#,
+                #""session.update","session":{"instructions":"x"}"#, #""session.update","session":{"instructions":"x","invented":1}"#,
+                #""conversation.item.create","item":{"type":"message","role":"user","content":[{"type":"input_text","text":"x"}]}"#,
+            ] {
+                let nested = event.contains("invented")
+                try await client.send(text: "{\"type\":\(event)\(nested ? "" : ",\"invented\":1")}")
+                let error = try await client.expect("error").payload["error"]
+                #expect(error?["message"]?.string?.contains("invented\"") == true, "\(event)")
+            }
+            // The item is there, no response runs, and the session is as it was.
+            try await create(client)
+            let job = try await lab.claim()
+            #expect(messages(job) == #"[{"role":"user","content":"hi"}]"#)
+            try await job.end(.finished(.stop, Self.usage))
+            #expect(try await done(client)["id"] == .string("resp_\(job.job.id)"))
+            await client.close()
+        }
+    }
+
     @Test func `only known credentials open a session, which has a maximum duration`() async throws {
         try await withWebSocketLab { lab in
             let gateway = try await lab.gateway { $0.sessionTimeout = .seconds(1) }

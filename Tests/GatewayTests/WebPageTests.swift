@@ -13,7 +13,8 @@ import Testing
     private static func asset(_ name: String) throws -> String { try String(contentsOf: folder.appending(path: name), encoding: .utf8) }
 
     private static let scripts = [
-        "chat-audio.js", "chat-client.js", "chat-page.js", "chat-voice.js", "dashboard-chart.js", "dashboard-elements.js", "dashboard.js",
+        "chat-audio.js", "chat-client.js", "chat-composer.js", "chat-page.js", "chat-storage.js", "chat-voice.js", "dashboard-chart.js",
+        "dashboard-elements.js", "dashboard.js",
     ]
 
     private static func sourceExpression(_ text: String) -> String {
@@ -22,7 +23,10 @@ import Testing
 
     /// Each page: its document, its style sheet and its scripts, in order.
     private static let pages: [(WebPage, String, [String])] = [
-        (.chat(requiresKey: true, recognizes: true), "chat.css", ["chat-client.js", "chat-audio.js", "chat-voice.js", "chat-page.js"]),
+        (
+            .chat(requiresKey: true, recognizes: true), "chat.css",
+            ["chat-client.js", "chat-audio.js", "chat-voice.js", "chat-storage.js", "chat-composer.js", "chat-page.js"]
+        ),
         (.dashboard(), "dashboard.css", ["dashboard-elements.js", "dashboard-chart.js", "dashboard.js"]),
     ]
 

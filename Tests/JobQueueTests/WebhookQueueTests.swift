@@ -88,9 +88,39 @@ import Testing
             }
             #expect(try await fixture.redis.command("ZCARD", "{sluice.0}:webhooks") == .integer(100_000))
             #expect((80_000...90_000).contains(try await fixture.redis.command("TTL", "{sluice.0}:webhooks-dropped").integer ?? 0))
-            for dropped in [2, 0] {
-                #expect(try await fixture.consumer.takeWebhooks(partition: 0, lease: .seconds(60), maximum: 1).dropped == dropped)
+            for dropped in [2, 0] { #expect(try await fixture.consumer.takeDroppedWebhooks(partition: 0) == dropped) }
+            try await fixture.redis.command("HSET", "{sluice.0}:webhooks-dropped", "x", "y")
+            #expect(try await fixture.consumer.takeDroppedWebhooks(partition: 0) == 0, "another program's key")
+        }
+    }
+
+    @Test func `an owner has at most its share, however many are due before those of others`() async throws {
+        try await QueueFixture.run { fixture in
+            func add(_ id: String, _ owner: String, at milliseconds: Int) async throws {
+                _ = try await fixture.redis.command("ZADD", "{sluice.0}:webhooks", "\(milliseconds)", id)
+                _ = try await fixture.redis.command(
+                    "HSET", "{sluice.0}:webhook:\(id)", "type", "response.completed", "owner", owner, "created", "1", "attempts", "0")
             }
+            for number in 0..<1_100 { try await add("p0-slow\(number)", "slow", at: number) }
+            try await add("p0-other", "other", at: 2_000)
+            let first = try await fixture.consumer.takeWebhooks(partition: 0, lease: .seconds(60), maximum: 10, share: 4)
+            #expect(first.due.map(\.owner) == Array(repeating: "slow", count: 4))
+            // 1,096 are left before the other owner's, and a call looks at 500.
+            var skipped = first.skipped
+            var calls = 0
+            var found: [DueWebhook] = []
+            while found.isEmpty, calls < 5 {
+                calls += 1
+                (found, skipped) = try await fixture.consumer.takeWebhooks(
+                    partition: 0, lease: .seconds(60), maximum: 10, share: 4, running: ["slow": 4], skipping: skipped)
+            }
+            #expect(found.map(\.job.rawValue) == ["p0-other"] && calls == 2 && skipped == 0)
+            // The slow owner's receiver has answered two.
+            let next = try await fixture.consumer.takeWebhooks(
+                partition: 0, lease: .seconds(60), maximum: 10, share: 4, running: ["slow": 2])
+            #expect(next.due.map(\.job.rawValue) == ["p0-slow4", "p0-slow5"])
+            let none = try await fixture.consumer.takeWebhooks(partition: 0, lease: .seconds(60), maximum: 1, share: 4)
+            #expect(none.due.map(\.job.rawValue) == ["p0-slow6"] && none.skipped == 0, "the maximum ends the look")
         }
     }
 

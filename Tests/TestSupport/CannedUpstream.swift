@@ -20,19 +20,24 @@ package final class CannedUpstream: Sendable {
 
     private final class Counters: Sendable {
         let requests = Mutex<[String]>([])
+        let answers: Mutex<[Answer]>
+        let open = Mutex((now: 0, most: 0, closed: 0))
+
+        init(_ answers: [Answer]) { self.answers = Mutex(answers) }
     }
 
     private let server: any Channel
     private let counters: Counters
 
     package static func start(_ answers: [Answer]) async throws -> CannedUpstream {
-        let counters = Counters()
+        let counters = Counters(answers)
         let server = try await ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
             .childChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
-                    let handler = Answering(answers) { request in counters.requests.withLock { $0.append(request) } }
-                    try channel.pipeline.syncOperations.addHandler(handler)
+                    counters.open.withLock { $0 = ($0.now + 1, max($0.most, $0.now + 1), $0.closed) }
+                    channel.closeFuture.whenComplete { _ in counters.open.withLock { $0 = ($0.now - 1, $0.most, $0.closed + 1) } }
+                    try channel.pipeline.syncOperations.addHandler(Answering(counters))
                 }
             }
             .bind(host: "127.0.0.1", port: Ports.free()).get()
@@ -50,23 +55,25 @@ package final class CannedUpstream: Sendable {
     /// The answered requests, in order of arrival.
     package var requests: [String] { counters.requests.withLock { $0 } }
 
+    /// The connections that are open, the most at one time so far, and those that were closed.
+    package var connections: (now: Int, most: Int, closed: Int) { counters.open.withLock { $0 } }
+
+    /// Replaces the answers to later requests.
+    package func replace(_ answers: [Answer]) { counters.answers.withLock { $0 = answers } }
+
     package func close() async { try? await server.close() }
 
     private final class Answering: ChannelInboundHandler {
         typealias InboundIn = ByteBuffer
-        private let answers: [Answer]
-        private let answered: (String) -> Void
+        private let counters: Counters
         private var request = ""
 
-        init(_ answers: [Answer], answered: @escaping (String) -> Void) {
-            self.answers = answers
-            self.answered = answered
-        }
+        init(_ counters: Counters) { self.counters = counters }
 
         func channelRead(context: ChannelHandlerContext, data: NIOAny) {
             request += String(buffer: unwrapInboundIn(data))
-            guard let answer = answers.first(where: { request.contains($0.word) }) else { return }
-            answered(request)
+            guard let answer = counters.answers.withLock({ $0.first { request.contains($0.word) } }) else { return }
+            counters.requests.withLock { [request] in $0.append(request) }
             request = ""
             let channel = context.channel
             let written = channel.writeAndFlush(ByteBuffer(string: answer.bytes))

@@ -9,6 +9,8 @@ struct DecodedAnswer: Equatable {
     var reasoning = ""
     var calls: [ToolCall] = []
     var reason: FinishReason?
+    var stopSequence: String?
+    var marks: [ReasoningMark] = []
     var usages = 0
     /// The last reported details.
     var details = TokenDetails()
@@ -50,7 +52,8 @@ struct DecodedAnswer: Equatable {
             case .text(let more): text += more
             case .reasoning(let more): reasoning += more
             case .toolCall(let call): calls.append(call)
-            case .finished(let given): reason = given
+            case .finished(let given, let sequence): (reason, stopSequence) = (given, sequence)
+            case .reasoningMark(let mark): marks.append(mark)
             case .usage(_, _, let given):
                 usages += 1
                 details = TokenDetails(cached: given.cached ?? details.cached, reasoning: given.reasoning ?? details.reasoning)

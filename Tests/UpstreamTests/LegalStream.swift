@@ -220,8 +220,11 @@ struct LegalStream {
 
     private func framed(_ frames: [String], _ random: inout LegalRandom) -> String {
         guard kind != .ollama else {
-            let end = random.pick(["\n", "\r\n"])
-            return frames.joined(separator: end) + random.pick(["", end])
+            // Between objects, and between the members of one.
+            let end = random.pick(["\n", "\r\n", "", " "])
+            let space = random.pick(["", "", "\n", "\r\n\t "])
+            return frames.map { "{\(space)" + $0.dropFirst().replacing(",\"done\"", with: "\(space),\"done\"") }.joined(separator: end)
+                + random.pick(["", end])
         }
         let lineEnd = random.pick(["\n", "\n", "\r\n", "\r"])
         let field = random.pick(["data: ", "data:"])

@@ -183,6 +183,9 @@ extension Recorded {
                 event: content_block_delta
                 data: {"type":"content_block_delta","index":0,"delta":{"type":"thinking_delta","thinking":"hm"}}
 
+                event: content_block_delta
+                data: {"type":"content_block_delta","index":0,"delta":{"type":"signature_delta","signature":"c2ln"}}
+
                 event: content_block_stop
                 data: {"type":"content_block_stop","index":0}
 
@@ -210,10 +213,10 @@ extension Recorded {
 
                 """,
             outputs: [
-                .usage(promptTokens: 25, completionTokens: nil, details: TokenDetails(cached: 5)), .reasoning("hm"), .text("Hello"),
-                .usage(promptTokens: nil, completionTokens: 15),
+                .usage(promptTokens: 25, completionTokens: nil, details: TokenDetails(cached: 5)), .reasoning("hm"),
+                .reasoningMark(.signature("c2ln")), .text("Hello"), .usage(promptTokens: nil, completionTokens: 15),
                 .toolCall(ToolCall(index: 0, callID: "toolu_1", name: "get_weather", arguments: #"{"city":"北京"}"#)), .finished(.toolCalls),
-            ], chunks: 5),
+            ], chunks: 6),
         Recorded(
             name: "overloaded inside", kind: .anthropic,
             stream: "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"Overloaded\"}}\n\n",
@@ -222,6 +225,27 @@ extension Recorded {
             name: "cut off", kind: .anthropic,
             stream: "data: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"a\"}}\n\n",
             outputs: [.text("a")], chunks: 1, isComplete: false),
+        Recorded(
+            name: "redacted thinking and a stop sequence", kind: .anthropic,
+            stream: """
+                data: {"type":"content_block_start","index":0,"content_block":{"type":"redacted_thinking","data":"ZGF0YQ=="}}
+
+                data: {"type":"content_block_stop","index":0}
+
+                data: {"type":"content_block_start","index":1,"content_block":{"type":"thinking","thinking":"","signature":""}}
+
+                data: {"type":"content_block_delta","index":1,"delta":{"type":"signature_delta","signature":"c2ln"}}
+
+                data: {"type":"content_block_start","index":2,"content_block":{"type":"text","text":"a"}}
+
+                data: {"type":"message_delta","delta":{"stop_reason":"stop_sequence","stop_sequence":"END"}}
+
+
+                """,
+            outputs: [
+                .reasoningMark(.redacted("ZGF0YQ==")), .reasoningMark(.signature("c2ln")), .text("a"),
+                .finished(.stop, stopSequence: "END"),
+            ], chunks: 3),
         Recorded(
             name: "out of room", kind: .anthropic,
             stream: "data: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"max_tokens\"},\"usage\":{\"output_tokens\":9}}\n\n",
@@ -255,6 +279,27 @@ extension Recorded {
         Recorded(
             name: "no end", kind: .ollama, stream: "{\"message\":{\"content\":\"a\"},\"done\":false}\n", outputs: [.text("a")], chunks: 1,
             isComplete: false),
+        Recorded(
+            name: "objects over several lines", kind: .ollama,
+            stream: """
+                {
+                  "message": {
+                    "role": "assistant",
+                    "content": "a } \\" {\\n"
+                  },
+                  "done": false
+                }{"message":{"content":"b"},"done":false} {
+                  "message": {"content": ""}, "done": true,
+                  "done_reason": "stop", "prompt_eval_count": 2,
+
+                  "eval_count": 3
+                }
+
+                """,
+            outputs: [.text("a } \" {\n"), .text("b"), .usage(promptTokens: 2, completionTokens: 3), .finished(.stop)], chunks: 2),
+        Recorded(
+            name: "a cut object", kind: .ollama, stream: "{\n\"message\":{\"content\":\"a\"},\n", isComplete: false,
+            failure: .upstreamProtocol),
         Recorded(name: "rubbish", kind: .ollama, stream: "hello\n", isComplete: false, failure: .upstreamProtocol),
     ]
 }

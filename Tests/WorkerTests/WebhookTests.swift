@@ -27,10 +27,15 @@ import Testing
 
     @Test func `a tenant's own receiver goes first`() {
         var settings = WebhookSettings()
-        #expect(settings.target(of: "a") == nil)
+        #expect(WebhookTargets(settings).target(of: "a") == nil)
         settings.target = .init(url: "http://all", secret: "1")
         settings.tenants["a"] = .init(url: "http://a", secret: "2")
-        #expect(settings.target(of: "a")?.url == "http://a" && settings.target(of: "b")?.url == "http://all")
+        let targets = WebhookTargets(settings)
+        #expect(targets.target(of: "a")?.url == "http://a" && targets.target(of: "b")?.url == "http://all")
+        targets.replace(["default": .init(url: "http://new", secret: "3")])
+        #expect(targets.target(of: "a")?.url == "http://new" && targets.target(of: "b")?.secret == "3")
+        targets.replace([:])
+        #expect(targets.target(of: "a")?.url == "http://all")
     }
 
     @Test func `deliveries are made to allowed addresses, without following redirects`() async throws {

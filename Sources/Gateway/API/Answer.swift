@@ -10,6 +10,8 @@ struct Answer: Sendable, Equatable {
         let kind: Kind
         /// The text; for a call its arguments as JSON text.
         var text: String
+        /// What its provider needs to take a block of reasoning back.
+        var mark: ReasoningMark?
     }
 
     enum Ending: Sendable, Equatable {
@@ -25,6 +27,10 @@ struct Answer: Sendable, Equatable {
         case extended(Part.Kind, String)
         /// - Parameter isWhole: whether the model had completed the part.
         case closed(Part, isWhole: Bool)
+        /// The open block of reasoning got its signature, and closes next.
+        case marked(String)
+        /// A part was added that only its provider can read.
+        case inserted(Part)
         /// Generation began anew: the parts so far, the open one included, are no longer part of the answer.
         case retracted
         case ended(Ending)
@@ -36,6 +42,10 @@ struct Answer: Sendable, Equatable {
     private(set) var usage = Usage.none
     /// Nil until the terminal event.
     private(set) var ending: Ending?
+    /// The stop sequence that ended the answer, as the upstream reports it.
+    private(set) var stopSequence: String?
+    /// Whether the API can express `ReasoningMark`.
+    private let keepsMarks: Bool
     /// The number of parts that were retracted: the number of the first part in a stream, which cannot take numbers back.
     private(set) var firstIndex = 0
     /// Whether the model had completed the last part.
@@ -45,7 +55,11 @@ struct Answer: Sendable, Equatable {
     /// Bytes of the text parts in UTF-8.
     private var textSize = 0
 
-    init(model: String) { self.model = model }
+    /// - Parameter keepsMarks: whether the API can express what a provider needs to take reasoning back.
+    init(model: String, keepsMarks: Bool = false) {
+        self.model = model
+        self.keepsMarks = keepsMarks
+    }
 
     /// Whether the answer contains a tool call.
     var hasCalls: Bool { parts.contains { if case .call = $0.kind { true } else { false } } }
@@ -64,12 +78,15 @@ struct Answer: Sendable, Equatable {
             restart(keeping: String(decoding: text.utf8.prefix(offset), as: UTF8.self), report)
         case .text(let text): extend(.text, text, report)
         case .reasoning(let text): extend(.reasoning, text, report)
+        case .reasoningMark(let mark): if keepsMarks { add(mark, report) }
         case .toolCall(let call):
             close(isWhole: true, report)
             open(.call(id: call.callID, name: call.name), report)
             extend(parts[parts.count - 1].kind, call.arguments, report)
             close(isWhole: true, report)
-        case .finished(let reason, let usage): end(.finished(reason), usage, report)
+        case .finished(let reason, let usage, let stopSequence):
+            self.stopSequence = stopSequence
+            end(.finished(reason), usage, report)
         case .interrupted(let interruption): end(.interrupted(interruption), interruption.usage, report)
         case .failed(let failure, let usage): end(.failed(failure), usage, report)
         }
@@ -90,6 +107,20 @@ struct Answer: Sendable, Equatable {
         parts[parts.count - 1].text += text
         if kind == .text { textSize += text.utf8.count }
         report(.extended(kind, text))
+    }
+
+    private mutating func add(_ mark: ReasoningMark, _ report: (Change) -> Void) {
+        switch mark {
+        case .signature(let signature):
+            extend(.reasoning, "", report)
+            parts[parts.count - 1].mark = mark
+            report(.marked(signature))
+            close(isWhole: true, report)
+        case .redacted:
+            close(isWhole: true, report)
+            parts.append(Part(kind: .reasoning, text: "", mark: mark))
+            report(.inserted(parts[parts.count - 1]))
+        }
     }
 
     private mutating func close(isWhole: Bool, _ report: (Change) -> Void) {

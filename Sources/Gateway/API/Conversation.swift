@@ -10,8 +10,12 @@ struct Conversation: Sendable, Equatable {
         ///   - url: an address or a data URL.
         ///   - detail: the resolution in OpenAI's terms; nil for the default.
         case image(url: String, detail: String? = nil)
-        /// Reasoning of an earlier answer. Providers do not take it back from another API, so it is not sent.
-        case reasoning(String)
+        /// Reasoning of an earlier answer. Only a provider that signed it takes it back, so it is not sent without a signature.
+        case reasoning(String, signature: String? = nil)
+        /// Reasoning of an earlier answer that only its provider can read.
+        case redactedReasoning(String)
+        /// A hint that the prompt up to here should be cached, in Anthropic's terms. It follows the part that it marks.
+        case cachePoint(JSON)
     }
 
     /// A tool call of an earlier answer; `arguments` is JSON text.
@@ -19,13 +23,15 @@ struct Conversation: Sendable, Equatable {
         var id: String
         var name: String
         var arguments: String
+        /// As `Part.cachePoint`.
+        var cachePoint: JSON?
     }
 
     enum Message: Sendable, Equatable {
         case system([Part])
         case user([Part])
         case assistant([Part], calls: [Call])
-        case toolResult(callID: String, [Part])
+        case toolResult(callID: String, [Part], isError: Bool = false)
     }
 
     struct Tool: Sendable, Equatable {
@@ -34,6 +40,8 @@ struct Conversation: Sendable, Equatable {
         /// A JSON schema.
         var parameters: JSON?
         var strict: Bool?
+        /// Further members in Anthropic's terms: hints that change nothing in the answer.
+        var extensions = JSONObject()
     }
 
     enum ToolChoice: Sendable, Equatable { case auto, none, required, named(String) }
@@ -60,6 +68,8 @@ struct Conversation: Sendable, Equatable {
     var user: String?
     /// Further parameters with the names that chat completions and their extensions use: `temperature`, `top_p`, `top_k`, `thinking`.
     var parameters: [JSONObject.Member] = []
+    /// Further members in Anthropic's terms: hints that change nothing in the answer.
+    var extensions = JSONObject()
 
     /// The conversation as a chat completions body.
     var chatBody: JSONObject {
@@ -85,7 +95,15 @@ struct Conversation: Sendable, Equatable {
         body["reasoning_effort"] = effort.map(JSON.string)
         body["user"] = user.map(JSON.string)
         for parameter in parameters { body[parameter.name] = parameter.value }
+        body.extend(extensions)
         return body
+    }
+}
+
+extension JSONObject {
+    /// Adds the member that holds what only Anthropic's API understands. Adapters for other APIs leave it out.
+    fileprivate mutating func extend(_ members: JSONObject) {
+        if !members.isEmpty { self["anthropic"] = .object(members) }
     }
 }
 
@@ -94,8 +112,11 @@ extension Conversation.Message {
         switch self {
         case .system(let parts): return ["role": "system", "content": Conversation.Part.chatContent(parts)]
         case .user(let parts): return ["role": "user", "content": Conversation.Part.chatContent(parts)]
-        case .toolResult(let id, let parts):
-            return ["role": "tool", "tool_call_id": .string(id), "content": Conversation.Part.chatContent(parts)]
+        case .toolResult(let id, let parts, let isError):
+            var message = JSONObject([.init(name: "role", value: "tool"), .init(name: "tool_call_id", value: .string(id))])
+            message["content"] = Conversation.Part.chatContent(parts)
+            if isError { message.extend(JSONObject([.init(name: "is_error", value: true)])) }
+            return .object(message)
         case .assistant(let parts, let calls):
             var message = JSONObject([.init(name: "role", value: "assistant")])
             let content = Conversation.Part.chatContent(parts)
@@ -103,10 +124,10 @@ extension Conversation.Message {
             if !calls.isEmpty {
                 message["tool_calls"] = .array(
                     calls.map { call in
-                        [
-                            "id": .string(call.id), "type": "function",
-                            "function": ["name": .string(call.name), "arguments": .string(call.arguments)],
-                        ]
+                        var object = JSONObject([.init(name: "id", value: .string(call.id)), .init(name: "type", value: "function")])
+                        object["function"] = ["name": .string(call.name), "arguments": .string(call.arguments)]
+                        if let cache = call.cachePoint { object.extend(JSONObject([.init(name: "cache_control", value: cache)])) }
+                        return .object(object)
                     })
             }
             return .object(message)
@@ -120,7 +141,14 @@ extension Conversation.Part {
         var content: [JSON] = []
         for part in parts {
             switch part {
-            case .reasoning: break
+            case .reasoning(let text, let signature):
+                guard let signature, !signature.isEmpty else { break }
+                content.append(["type": "thinking", "thinking": .string(text), "signature": .string(signature)])
+            case .redactedReasoning(let data): content.append(["type": "redacted_thinking", "data": .string(data)])
+            case .cachePoint(let cache):
+                guard var marked = content.last?.object else { break }
+                marked.extend(JSONObject([.init(name: "cache_control", value: cache)]))
+                content[content.count - 1] = .object(marked)
             case .text(let text): content.append(["type": "text", "text": .string(text)])
             case .image(let url, let detail):
                 var image = JSONObject([.init(name: "url", value: .string(url))])
@@ -129,7 +157,7 @@ extension Conversation.Part {
             }
         }
         if content.isEmpty { return "" }
-        if content.count == 1, let text = content[0]["text"] { return text }
+        if content.count == 1, let text = content[0]["text"], content[0].object?.members.count == 2 { return text }
         return .array(content)
     }
 }
@@ -140,6 +168,8 @@ extension Conversation.Tool {
         function["description"] = description.map(JSON.string)
         function["parameters"] = parameters
         function["strict"] = strict.map(JSON.bool)
-        return ["type": "function", "function": .object(function)]
+        var tool = JSONObject([.init(name: "type", value: "function"), .init(name: "function", value: .object(function))])
+        tool.extend(extensions)
+        return .object(tool)
     }
 }

@@ -77,7 +77,10 @@ struct FieldReader {
     mutating func ignore(_ names: String...) { self.names.formUnion(names) }
 
     /// - Throws: 400 with the name of the first member that was not read.
-    func finish() throws(HTTPErrorResponse) {
+    func finish() throws(HTTPErrorResponse) { try requireOnly(names) }
+
+    /// - Throws: 400 with the name of the first member that is not among `names`.
+    func requireOnly(_ names: some Collection<String>) throws(HTTPErrorResponse) {
         for member in object.members where !member.value.isNull && !names.contains(member.name) { throw unsupported(member.name) }
     }
 

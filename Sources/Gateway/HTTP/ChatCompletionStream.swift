@@ -30,7 +30,7 @@ struct ChatCompletionStream: AnswerEncoder {
     /// Appends the chunks of an event to `out`. After `.end` or `.giveUp` no further event may be passed.
     mutating func take(_ event: GenerationEvent, out: inout [UInt8]) -> StreamStep {
         switch event {
-        case .started, .transcript, .retrieved, .audio: break
+        case .started, .transcript, .retrieved, .audio, .reasoningMark: break
         // Live output can be ahead of the log (`RelayMachine.resumed`): resuming is possible only if the client has no more than the log.
         case .resumed(let offset) where written <= offset && !hasCalled: break
         case .upstream(_, let model): self.model = model.isEmpty ? self.model : model
@@ -53,7 +53,7 @@ struct ChatCompletionStream: AnswerEncoder {
                 call.append(to: &out, indexed: true)
                 out.append(UInt8(ascii: "]"))
             }
-        case .finished(let reason, let usage):
+        case .finished(let reason, let usage, _):
             close(reason: reason.rawValue, usage: usage, out: &out)
             return .end
         case .interrupted(let interruption):
@@ -145,7 +145,7 @@ struct ChatCompletion: AnswerCollector {
     /// - Throws: the HTTP form of the job's failure.
     mutating func take(_ event: GenerationEvent) throws(HTTPErrorResponse) -> Bool {
         switch event {
-        case .started, .transcript, .retrieved, .audio: return false
+        case .started, .transcript, .retrieved, .audio, .reasoningMark: return false
         case .resumed(let offset):
             // Live output can be ahead of the log (`RelayMachine.resumed`): discard what the new worker will generate again.
             text = String(decoding: text.utf8.prefix(offset), as: UTF8.self)
@@ -158,7 +158,7 @@ struct ChatCompletion: AnswerCollector {
         case .text(let part): text += part
         case .reasoning(let part): reasoning += part
         case .toolCall(let call): calls.append(call)
-        case .finished(let reason, let usage): ending = (reason.rawValue, usage)
+        case .finished(let reason, let usage, _): ending = (reason.rawValue, usage)
         case .interrupted(let interruption):
             self.interruption = interruption
             ending = (interruptedReason, interruption.usage)

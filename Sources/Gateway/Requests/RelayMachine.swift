@@ -151,7 +151,7 @@ struct RelayMachine {
     /// Processes any event other than text.
     private mutating func receiveOne(_ event: LoggedEvent, _ milliseconds: Int, _ emit: (([UInt8]) -> Void)?) {
         switch event.event {
-        case .started, .upstream, .retrieved, .text, .reasoning: break
+        case .started, .upstream, .retrieved, .text, .reasoning, .reasoningMark: break
         case .transcript(let text):
             transcript = text
             guard let emit else { return }
@@ -183,7 +183,7 @@ struct RelayMachine {
             // Also without a client, because the conversion depends on the audio before.
             let data = voiceStream.receive(audio)
             if let emit, !data.isEmpty, !isSilenced { voice(data, event.id, milliseconds, emit) }
-        case .finished(let reason, let usage):
+        case .finished(let reason, let usage, _):
             ending = .finished
             close(event.id, milliseconds, emit) { out in
                 out.appendJSONMember("finish_reason", reason.rawValue)

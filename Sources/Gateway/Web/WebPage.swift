@@ -75,7 +75,8 @@ extension WebPage {
             styleSheet: Asset("chat.css", PackageResources.chat_css),
             scripts: [
                 Asset("chat-client.js", PackageResources.chat_client_js), Asset("chat-audio.js", PackageResources.chat_audio_js),
-                Asset("chat-voice.js", PackageResources.chat_voice_js), Asset("chat-page.js", PackageResources.chat_page_js),
+                Asset("chat-voice.js", PackageResources.chat_voice_js), Asset("chat-storage.js", PackageResources.chat_storage_js),
+                Asset("chat-composer.js", PackageResources.chat_composer_js), Asset("chat-page.js", PackageResources.chat_page_js),
             ], hasWorklet: true)
     }
 

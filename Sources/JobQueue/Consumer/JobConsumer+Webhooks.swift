@@ -40,29 +40,43 @@ extension JobConsumer {
     /// - Parameter now: milliseconds since 1970.
     package func partitionsWithWebhooks(now: Int = WallClock.milliseconds) async throws(QueueError) -> [Int] {
         var pipeline = RedisPipeline()
-        for partition in 0..<keys.partitions {
+        let reachable = (0..<keys.partitions).filter { isReachable(partition: $0) }
+        for partition in reachable {
             pipeline.append("ZRANGEBYSCORE", .string(keys.webhooks(partition: partition)), "-inf", .integer(now), "LIMIT", 0, 1)
         }
         let replies = try await redis.send(pipeline)
-        return replies.indices.filter { replies[$0].array?.isEmpty == false }
+        return zip(reachable, replies).filter { $1.array?.isEmpty == false }.map(\.0)
     }
 
     /// Takes due webhooks. They are due again after `lease`, in case this worker dies.
-    /// - Returns: the webhooks, and how many were dropped since the last call because too many waited in the partition.
+    /// - Parameters:
+    ///   - share: the maximum of one owner, those in `running` included.
+    ///   - running: the owners' webhooks that this worker has already.
+    ///   - skipping: due webhooks to pass over, as the last call returned it.
+    /// - Returns: the webhooks, and how many due ones the next call may pass over, because their owners have their share.
     package func takeWebhooks(
-        partition: Int, lease: Duration, maximum: Int
-    ) async throws(QueueError) -> (due: [DueWebhook], dropped: Int) {
+        partition: Int, lease: Duration, maximum: Int, share: Int = 1_000, running: [String: Int] = [:], skipping: Int = 0
+    ) async throws(QueueError) -> (due: [DueWebhook], skipped: Int) {
         let reply = try await redis.run(
-            Scripts.webhookTake, keys: [keys.webhooks(partition: partition), keys.droppedWebhooks(partition: partition)],
-            arguments: [.integer(lease.wholeMilliseconds), .integer(maximum)])
-        let values = (reply.array ?? []).map { $0.string ?? "" }
-        let due = stride(from: 1, to: values.count - 4, by: 5).compactMap { index -> DueWebhook? in
+            Scripts.webhookTake, keys: [keys.webhooks(partition: partition)],
+            arguments: [.integer(lease.wholeMilliseconds), .integer(maximum), .integer(share), .integer(skipping)]
+                + running.flatMap { [.string($0.key), .integer($0.value)] })
+        let all = reply.array ?? []
+        let values = all.dropFirst().map { $0.string ?? "" }
+        let due = stride(from: 0, to: values.count - 4, by: 5).compactMap { index -> DueWebhook? in
             guard let job = JobID(values[index]) else { return nil }
             return DueWebhook(
                 job: job, type: values[index + 1], owner: values[index + 2], created: Int(values[index + 3])?.boundedCount ?? 0,
                 attempt: Int(values[index + 4])?.boundedCount ?? 0)
         }
-        return (due, values.first.flatMap { Int($0)?.boundedCount } ?? 0)
+        return (due, max(0, all.first?.integer ?? 0))
+    }
+
+    /// Reads, and resets, how many webhooks of a partition were dropped because too many waited. 0 for a key of the wrong type.
+    package func takeDroppedWebhooks(partition: Int) async throws(QueueError) -> Int {
+        var pipeline = RedisPipeline()
+        pipeline.append("GETDEL", .string(keys.droppedWebhooks(partition: partition)))
+        return try await redis.send(pipeline).first?.string.flatMap { Int($0)?.boundedCount } ?? 0
     }
 
     /// Records the result of a delivery. No effect when another worker has taken the webhook since.

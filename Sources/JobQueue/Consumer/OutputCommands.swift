@@ -41,7 +41,13 @@ package struct OutputCommands: Sendable {
             pipeline.argument(event.json)
             size += event.json.count + 1
         }
-        pipeline.begin(publishHead)
+        if pipeline.isSharded {
+            pipeline.begin(arguments: 3)
+            pipeline.argument(pipeline.publishCommand)
+            pipeline.argument(outChannel)
+        } else {
+            pipeline.begin(publishHead)
+        }
         pipeline.argument(bytes: max(2, size)) { buffer in
             buffer.writeInteger(UInt8(ascii: "["))
             for (index, event) in events.enumerated() {
@@ -78,7 +84,7 @@ package struct OutputCommands: Sendable {
         var message = ""
         var state = JobState.finished
         switch ending.event.event {
-        case .finished(let finishReason, _): reason = finishReason.rawValue
+        case .finished(let finishReason, _, _): reason = finishReason.rawValue
         case .interrupted(let interruption): (state, reason) = (.interrupted, interruption.reason)
         case .failed(let failure, _): (state, code, message) = (.failed, failure.code.rawValue, failure.message)
         default: break

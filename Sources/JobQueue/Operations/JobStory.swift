@@ -67,6 +67,7 @@ package struct JobStory: Sendable {
             var step = Step(first: logged.id, last: logged.id, type: logged.event.type)
             switch logged.event {
             case .text(let text), .reasoning(let text), .transcript(let text): step.bytes = text.utf8.count
+            case .reasoningMark: break
             case .audio(let audio): step.bytes = audio.data.utf8.count / 4 * 3
             case .started(let worker, _): step.detail = "by \(worker)"
             case .resumed(let offset): step.detail = "from byte \(offset)"
@@ -74,7 +75,7 @@ package struct JobStory: Sendable {
             case .retrieved(let count): step.detail = "\(count) documents"
             case .upstream(let name, let model): step.detail = "\(name), model \(model)"
             case .toolCall(let call): step.detail = call.name
-            case .finished(let reason, let usage): step.detail = "\(reason.rawValue), \(Self.text(usage))"
+            case .finished(let reason, let usage, _): step.detail = "\(reason.rawValue), \(Self.text(usage))"
             case .interrupted(let interruption):
                 step.detail = "\(interruption.reason) while \(interruption.phase.rawValue), \(Self.text(interruption.usage))"
                 if let latency = interruption.latencyMicroseconds { step.detail += ", upstream closed \(latency) µs after the signal" }

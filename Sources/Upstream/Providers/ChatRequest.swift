@@ -6,14 +6,27 @@ import Support
 /// dropping them.
 struct ChatRequest {
     enum Role { case system, user, assistant, tool }
-    enum Part { case text(String), image(url: String) }
+    enum Part {
+        case text(String), image(url: String)
+        /// Reasoning of an earlier answer as Anthropic's content block.
+        case reasoning(JSON)
+        /// The prompt up to here should be cached; the value of `cache_control`.
+        case cachePoint(JSON)
+    }
     /// A tool call of an earlier assistant message; `arguments` is unvalidated JSON text.
-    struct Call { let id, name, arguments: String }
+    struct Call {
+        let id, name, arguments: String
+        /// The prompt up to here should be cached.
+        var cachePoint: JSON?
+    }
     /// A function offered to the model; `parameters` is its JSON schema.
     struct Tool {
         let name: String
         let description: String?
         let parameters: JSON?
+        let strict: Bool?
+        /// Further members of the tool in Anthropic's API.
+        let extensions: JSONObject?
     }
     enum ToolChoice: Equatable { case auto, none, required, named(String) }
     /// The requested output format; `schema` holds a JSON schema.
@@ -26,6 +39,8 @@ struct ChatRequest {
         var calls: [Call] = []
         /// Id of the tool call that a message of role `tool` answers.
         var callID: String?
+        /// Whether the message of role `tool` is an error, which its text says, too.
+        var isError = false
 
         /// All text parts, concatenated.
         var text: String { parts.reduce(into: "") { if case .text(let text) = $1 { $0 += text } } }
@@ -41,18 +56,21 @@ struct ChatRequest {
     private(set) var stop: [String] = []
     private(set) var format = Format.text
     private(set) var user: String?
+    /// Further members of the body in Anthropic's API; nil unless extensions are kept.
+    private(set) var extensions: JSONObject?
     /// The body, with deprecated fields replaced by their current form.
     let body: JSONObject
     /// All other members that are not null (`temperature`, `seed`...). The dialect translates or rejects them.
     private(set) var rest: [JSONObject.Member] = []
 
     /// Parses a request body.
+    /// - Parameter keepsExtensions: whether to keep what only Anthropic's API understands.
     /// - Throws: `invalid_request` for a body that is not a chat request or repeats a member, `unsupported_parameter` for content that
     ///   cannot be translated.
-    init(_ original: JSONObject) throws(Failure) {
+    init(_ original: JSONObject, keepsExtensions: Bool = false) throws(Failure) {
         try Self.rejectRepeatedMembers(original)
         try RequestRules.check(original)
-        let body = try Self.replacingDeprecatedMembers(Conversation.normalized(original))
+        let body = try Self.replacingDeprecatedMembers(Conversation.normalized(original, keepsExtensions: keepsExtensions))
         self.body = body
         for member in body.members where !member.value.isNull {
             let (name, value) = (member.name, member.value)
@@ -70,6 +88,7 @@ struct ChatRequest {
             case "stop": stop = value.string.map { [$0] } ?? (value.array ?? []).compactMap(\.string)
             case "response_format": format = try Self.format(value)
             case "user": user = value.string
+            case Conversation.extensionName where keepsExtensions: extensions = value.object
             // The worker always streams, and `n` can only be 1.
             case "stream", "stream_options", "n": break
             default: rest.append(member)
@@ -140,7 +159,11 @@ struct ChatRequest {
         var message = Message(role: role)
         switch json["content"] {
         case .string(let text): message.parts = [.text(text)]
-        case .array(let parts): for part in parts { message.parts.append(try Self.part(part)) }
+        case .array(let parts):
+            for part in parts {
+                message.parts.append(try Self.part(part))
+                if let cache = part[Conversation.extensionName]?["cache_control"] { message.parts.append(.cachePoint(cache)) }
+            }
         case nil, .null: break
         default: throw invalid("messages[].content", "a string or an array")
         }
@@ -149,9 +172,13 @@ struct ChatRequest {
         }
         for call in json["tool_calls"]?.array ?? [] {
             guard let name = call["function"]?["name"]?.string else { throw invalid("messages[].tool_calls[].function.name", "a string") }
-            message.calls.append(Call(id: call["id"]?.string ?? "", name: name, arguments: call["function"]?["arguments"]?.string ?? "{}"))
+            message.calls.append(
+                Call(
+                    id: call["id"]?.string ?? "", name: name, arguments: call["function"]?["arguments"]?.string ?? "{}",
+                    cachePoint: call[Conversation.extensionName]?["cache_control"]))
         }
         message.callID = json["tool_call_id"]?.string
+        message.isError = json[Conversation.extensionName]?["is_error"] == true
         return message
     }
 
@@ -164,7 +191,13 @@ struct ChatRequest {
             guard let url = json["image_url"]?["url"]?.string ?? json["image_url"]?.string else {
                 throw invalid("messages[].content[].image_url.url", "a string")
             }
+            if let detail = json["image_url"]?["detail"]?.string, detail != "auto" {
+                throw Failure(
+                    .unsupportedParameter,
+                    "the \"detail\" \"\(detail.cut(toBytes: 40))\" of an image is not supported by this kind of upstream; use auto")
+            }
             return .image(url: url)
+        case _ where Conversation.isReasoning(json): return .reasoning(json)
         case let other?:
             throw Failure(
                 .unsupportedParameter,
@@ -177,7 +210,9 @@ struct ChatRequest {
         guard json["type"]?.string ?? "function" == "function", let function = json["function"], let name = function["name"]?.string else {
             throw invalid("tools[]", "a function with a name")
         }
-        return Tool(name: name, description: function["description"]?.string, parameters: function["parameters"])
+        return Tool(
+            name: name, description: function["description"]?.string, parameters: function["parameters"], strict: function["strict"]?.bool,
+            extensions: json[Conversation.extensionName]?.object)
     }
 
     private static func choice(_ json: JSON) throws(Failure) -> ToolChoice {

@@ -3,20 +3,21 @@ import JSONCodec
 /// Brings the messages of a request into a form that every provider accepts. Messages that need no change are passed on as they are.
 enum Conversation {
     /// Leaves out blank user and assistant text, merges consecutive user messages, and completes the arguments of earlier tool calls.
+    /// - Parameter keepsExtensions: whether to keep what only Anthropic's API understands.
     /// - Returns: the body with its messages replaced; the messages themselves if all of them are blank.
-    static func normalized(_ body: JSONObject) -> JSONObject {
+    static func normalized(_ original: JSONObject, keepsExtensions: Bool = false) -> JSONObject {
+        var body = keepsExtensions ? original : withoutExtensions(original)
         guard let messages = body["messages"]?.array else { return body }
         var kept: [JSON] = []
         for message in messages {
             guard let message = normalized(message) else { continue }
-            if let last = kept.last, let merged = merged(last, message) {
+            if let last = kept.last, let merged = merged(last, message) ?? (keepsExtensions ? nil : mergedCalls(last, message)) {
                 kept[kept.count - 1] = merged
             } else {
                 kept.append(message)
             }
         }
         guard !kept.isEmpty, kept != messages else { return body }
-        var body = body
         body["messages"] = .array(kept)
         return body
     }
@@ -72,6 +73,21 @@ enum Conversation {
         case (.string(let text), .string(let more)): object["content"] = .string("\(text)\n\n\(more)")
         case (.string, .array), (.array, .string), (.array, .array): object["content"] = .array(parts(content) + parts(addition))
         default: return nil
+        }
+        return .object(object)
+    }
+
+    /// Merges an assistant's message into the one before it when that has tool calls: every provider requires their results next. The order
+    /// of calls and text, which Anthropic's API has, is lost. Returns nil for other messages.
+    private static func mergedCalls(_ first: JSON, _ second: JSON) -> JSON? {
+        guard var object = first.object, object["role"] == "assistant", second["role"] == "assistant",
+            let calls = object["tool_calls"]?.array
+        else { return nil }
+        object["tool_calls"] = .array(calls + (second["tool_calls"]?.array ?? []))
+        switch (object["content"] ?? .null, second["content"] ?? .null) {
+        case (_, .null): break
+        case (.null, let addition): object["content"] = addition
+        case (let content, let addition): object["content"] = .array(parts(content) + parts(addition))
         }
         return .object(object)
     }

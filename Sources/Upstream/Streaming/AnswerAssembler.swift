@@ -11,6 +11,7 @@ struct AnswerAssembler {
     private var reasoning = TextJoiner()
     /// The last finish reason; nil before the first one.
     private var ending: FinishReasons.Meaning?
+    private var stopSequence: String?
     private var hasOutput = false
     private var hasDelivered = false
     /// Whether the end mark was received. No more data is expected.
@@ -28,17 +29,25 @@ struct AnswerAssembler {
     /// Whether the upstream said that the answer is over.
     var isOver: Bool { ending != nil || sawEndMark }
 
+    /// Maximum bytes of a stop sequence. A longer one is not reported.
+    private static let stopSequenceMaximum = 1_024
+
     /// Delivers a complete document: content, usage, tool calls and finish reason, which is `stop` if it is missing.
+    /// - Parameter parts: the content in order, each with the mark that ends it.
     /// - Throws: as `add` and `deliver(into:)`.
     static func deliver(
-        _ content: AnswerDelta, finishReason: String?, promptTokens: Int?, completionTokens: Int?, details: TokenDetails,
-        into batch: inout OutputBatch
+        _ parts: [(content: AnswerDelta, mark: ReasoningMark?)], finishReason: String?, stopSequence: String?, promptTokens: Int?,
+        completionTokens: Int?, details: TokenDetails, into batch: inout OutputBatch
     ) throws(Failure) {
-        var (content, answer) = (content, AnswerAssembler())
-        content.numberTools(from: 0)
-        try answer.add(content, into: &batch)
+        var (answer, toolCount) = (AnswerAssembler(), 0)
+        for var part in parts {
+            part.content.numberTools(from: toolCount)
+            toolCount += part.content.tools.count
+            try answer.add(part.content, into: &batch)
+            if let mark = part.mark { answer.add(mark, into: &batch) }
+        }
         answer.finish("stop")
-        answer.finish(finishReason)
+        answer.finish(finishReason, stopSequence: stopSequence)
         batch.appendUsage(promptTokens: promptTokens, completionTokens: completionTokens, details: details)
         try answer.deliver(into: &batch)
     }
@@ -56,8 +65,19 @@ struct AnswerAssembler {
         batch.chunks += 1
     }
 
+    /// Adds what ends a block of reasoning.
+    mutating func add(_ mark: ReasoningMark, into batch: inout OutputBatch) {
+        guard !mark.text.isEmpty else { return }
+        let thought = reasoning.rest()
+        if !thought.isEmpty { batch.outputs.append(.reasoning(thought)) }
+        batch.outputs.append(.reasoningMark(mark))
+        batch.chunks += 1
+    }
+
     /// Takes a finish reason; nil, empty text and "null" are none.
-    mutating func finish(_ reason: String?) {
+    /// - Parameter stopSequence: the stop sequence that ended the answer; nil if the upstream does not report it.
+    mutating func finish(_ reason: String?, stopSequence: String? = nil) {
+        if let stopSequence, !stopSequence.isEmpty, stopSequence.utf8.count <= Self.stopSequenceMaximum { self.stopSequence = stopSequence }
         guard let reason, !reason.isEmpty, reason != "null" else { return }
         ending = FinishReasons.meaning(of: reason)
     }
@@ -83,7 +103,7 @@ struct AnswerAssembler {
             // Some servers say "stop" although there are tool calls.
             if reason == .stop, !calls.isEmpty { reason = .toolCalls }
             for call in calls { batch.outputs.append(.toolCall(call)) }
-            batch.outputs.append(.finished(reason))
+            batch.outputs.append(.finished(reason, stopSequence: reason == .stop ? stopSequence : nil))
         } catch {
             ending = .failed(error)
             throw error

@@ -4,11 +4,13 @@ import Contract
 package enum UpstreamOutput: Sendable, Hashable {
     case text(String)
     case reasoning(String)
+    case reasoningMark(ReasoningMark)
     /// A complete tool call whose arguments are valid JSON.
     case toolCall(ToolCall)
     /// Token counts reported by the upstream, cumulative over this request. The last one counts.
     case usage(promptTokens: Int?, completionTokens: Int?, details: TokenDetails = TokenDetails())
-    case finished(FinishReason)
+    /// - Parameter stopSequence: the stop sequence that ended the answer, where the upstream reports it.
+    case finished(FinishReason, stopSequence: String? = nil)
 }
 
 /// The failure of a call.

@@ -41,12 +41,13 @@ extension Generation: UpstreamReceiver {
             case .reasoning(let text):
                 machine.produced(text: text)
                 output.append(.reasoning(text))
+            case .reasoningMark(let mark): output.append(.reasoningMark(mark))
             case .toolCall(let toolCall):
                 machine.produced(call: toolCall.name, arguments: toolCall.arguments)
                 output.append(.toolCall(toolCall))
             case .usage(let prompt, let completion, let details):
                 machine.reported(promptTokens: prompt, completionTokens: completion, details: details)
-            case .finished(let reason): machine.finished(reason)
+            case .finished(let reason, let stopSequence): machine.finished(reason, stopSequence: stopSequence)
             }
         }
         request(.write(tokens: chunks))

@@ -70,6 +70,7 @@ struct GenerationMachine {
     private var completionTokens: Int?
     private var details = TokenDetails()
     private var finish: FinishReason?
+    private var stopSequence: String?
     /// The preparation is complete, and the first request follows.
     private var isPrepared = false
     /// The request was sent, so its prompt may be billed.
@@ -241,8 +242,8 @@ struct GenerationMachine {
         output.report()
     }
 
-    /// Stores the finish reason reported by the upstream.
-    mutating func finished(_ reason: FinishReason) { finish = reason }
+    /// Stores the finish reason reported by the upstream, and the stop sequence that ended the answer.
+    mutating func finished(_ reason: FinishReason, stopSequence: String? = nil) { (finish, self.stopSequence) = (reason, stopSequence) }
     /// The reported finish reason; `stop` if there is none.
     var finishReason: FinishReason { finish ?? .stop }
 
@@ -256,7 +257,7 @@ struct GenerationMachine {
         case .complete where isSpeaking:
             state = .speaking
             return .speak
-        case .complete: return end(.finished(finishReason, usage))
+        case .complete: return end(.finished(finishReason, usage, stopSequence: stopSequence))
         case .failed(let failure): return failed(failure, remaining: remaining, jitter: jitter)
         }
     }
@@ -264,7 +265,7 @@ struct GenerationMachine {
     /// Handles the end of the speech. Returns nil unless the text is complete.
     mutating func speechEnded() -> Action? {
         guard state == .speaking else { return nil }
-        return end(.finished(finishReason, usage))
+        return end(.finished(finishReason, usage, stopSequence: stopSequence))
     }
 
     /// Handles a failed request: retries it, moves to the next upstream, or ends the job. No retry after the first token.

@@ -188,6 +188,7 @@ struct OutputLog {
     private static func size(of event: GenerationEvent) -> Int {
         switch event {
         case .text(let text), .reasoning(let text), .transcript(let text): eventOverhead + text.utf8.count
+        case .reasoningMark(let mark): eventOverhead + mark.text.utf8.count
         case .audio(let audio): eventOverhead + audio.data.utf8.count
         case .toolCall(let call): eventOverhead + call.arguments.utf8.count + call.name.utf8.count + call.callID.utf8.count
         default: eventOverhead

@@ -11,8 +11,10 @@ import Support
 actor WebhookSender: PinnedActor {
     /// Maximum deliveries at a time.
     private static let maximum = 16
+    /// Maximum deliveries of one tenant at a time, so that a slow receiver does not delay those of others.
+    private static let share = 4
     /// After this time another worker may take the webhook. Longer than a delivery.
-    private static let lease = Duration.seconds(60)
+    private static let lease = Duration.seconds(20)
     /// Maximum time that a rolling change of the workers' settings takes.
     private static let settingsSpread = Duration.seconds(600)
     /// Time between two looks for due webhooks.
@@ -22,11 +24,20 @@ actor WebhookSender: PinnedActor {
     private static let backoff: ClosedRange<Duration> = .seconds(5)...(.seconds(3_600))
 
     private nonisolated let consumer: JobConsumer
-    private let settings: WebhookSettings
+    private let targets: WebhookTargets
+    /// How long deliveries are tried.
+    private let patience: Duration
     private let client: WebhookClient
     private let logger: Logger
     private nonisolated let rounds: RoundTimer
     private var running = 0
+    /// Running deliveries of each tenant.
+    private var runningOf: [String: Int] = [:]
+    /// The number of due webhooks that were passed over in each partition, because their tenants have their share.
+    private var skipped: [Int: Int] = [:]
+    /// Whether the last look found a due webhook, so that more may be due.
+    private var hasMore = false
+    private var isLooking = false
     private var errorLog = OnceLogger("webhooks could not be read from Redis", over: "webhooks read from Redis")
     private let delivered = Counter(label: "sluice_webhooks_total", dimensions: [("result", "delivered")])
     private let failed = Counter(label: "sluice_webhooks_total", dimensions: [("result", "failed")])
@@ -38,9 +49,10 @@ actor WebhookSender: PinnedActor {
 
     nonisolated var executor: QueueExecutor { consumer.executor }
 
-    init(consumer: JobConsumer, settings: WebhookSettings, client: WebhookClient, logger: Logger) {
+    init(consumer: JobConsumer, targets: WebhookTargets, patience: Duration, client: WebhookClient, logger: Logger) {
         self.consumer = consumer
-        self.settings = settings
+        self.targets = targets
+        self.patience = patience
         self.client = client
         self.logger = logger
         rounds = RoundTimer(consumer.eventLoop)
@@ -58,20 +70,19 @@ actor WebhookSender: PinnedActor {
     nonisolated func stop() { rounds.stop() }
 
     private func deliverDue() async {
-        guard running < Self.maximum else { return }
+        guard running < Self.maximum, !isLooking else { return }
+        isLooking = true
+        defer { isLooking = false }
         do {
+            hasMore = false
             // In any order, so that a backlog in one partition does not hold up the others.
             for partition in try await consumer.partitionsWithWebhooks().shuffled() where running < Self.maximum && !rounds.isStopped {
-                let (due, dropped) = try await consumer.takeWebhooks(
-                    partition: partition, lease: Self.lease, maximum: Self.maximum - running)
-                reportDropped(dropped)
-                running += due.count
-                for webhook in due {
-                    Task {
-                        await self.deliver(webhook)
-                        self.running -= 1
-                    }
-                }
+                let taken = try await consumer.takeWebhooks(
+                    partition: partition, lease: Self.lease, maximum: Self.maximum - running, share: Self.share, running: runningOf,
+                    skipping: skipped[partition] ?? 0)
+                skipped[partition] = taken.skipped
+                for webhook in taken.due { begin(webhook) }
+                if !taken.due.isEmpty { reportDropped(try await consumer.takeDroppedWebhooks(partition: partition)) }
             }
             errorLog.recovered(logger)
         } catch {
@@ -91,9 +102,21 @@ actor WebhookSender: PinnedActor {
         unreported = 0
     }
 
+    private func begin(_ webhook: DueWebhook) {
+        hasMore = true
+        running += 1
+        runningOf[webhook.owner, default: 0] += 1
+        Task {
+            await deliver(webhook)
+            running -= 1
+            runningOf[webhook.owner] = runningOf[webhook.owner].flatMap { $0 > 1 ? $0 - 1 : nil }
+            if hasMore, !rounds.isStopped { await deliverDue() }
+        }
+    }
+
     private func deliver(_ webhook: DueWebhook) async {
         let now = WallClock.seconds
-        guard let target = settings.target(of: webhook.owner) else {
+        guard let target = targets.target(of: webhook.owner) else {
             // There is nothing to deliver, unless other workers have newer settings: they get it when the lease is over.
             guard now - webhook.created > Self.settingsSpread.wholeSeconds else { return }
             return await settle(webhook, .delivered)
@@ -105,7 +128,7 @@ actor WebhookSender: PinnedActor {
         }
         failed.increment()
         let metadata: Logger.Metadata = ["job": "\(webhook.job)", "attempt": "\(webhook.attempt)", "reason": "\(reason)"]
-        guard now - webhook.created < settings.patience.wholeSeconds else {
+        guard now - webhook.created < patience.wholeSeconds else {
             dead.increment()
             logger.warning("webhook given up", metadata: metadata)
             return await settle(webhook, .dead(reason))

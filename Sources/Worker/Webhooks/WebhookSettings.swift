@@ -1,4 +1,5 @@
 import CurlTransport
+import Synchronization
 
 /// Where the ends of background responses are reported.
 package struct WebhookSettings: Sendable {
@@ -16,7 +17,7 @@ package struct WebhookSettings: Sendable {
 
     /// `SLUICE_WEBHOOK_URL` and `SLUICE_WEBHOOK_SECRET`: the receiver of tenants without their own; nil: none.
     package var target: Target?
-    /// The receivers of tenants that have their own.
+    /// The receivers in `SLUICE_TENANTS_FILE`, by tenant; `default` is that of all tenants without their own.
     package var tenants: [String: Target] = [:]
     /// `SLUICE_WEBHOOK_ALLOW`: the addresses that may be connected to.
     package var allow = AddressRule.publicOnly
@@ -26,7 +27,21 @@ package struct WebhookSettings: Sendable {
     package var patience: Duration = .seconds(86_400)
 
     package init() {}
+}
+
+/// The receivers of webhooks, which can be replaced while the worker runs. Thread-safe.
+package final class WebhookTargets: Sendable {
+    private let target: WebhookSettings.Target?
+    private let tenants: Mutex<[String: WebhookSettings.Target]>
+
+    init(_ settings: WebhookSettings) {
+        target = settings.target
+        tenants = Mutex(settings.tenants)
+    }
+
+    /// Replaces the receivers of tenants.
+    package func replace(_ tenants: [String: WebhookSettings.Target]) { self.tenants.withLock { $0 = tenants } }
 
     /// The receiver of an owner's webhooks; nil: none.
-    func target(of owner: String) -> Target? { tenants[owner] ?? target }
+    func target(of owner: String) -> WebhookSettings.Target? { tenants.withLock { $0[owner] ?? $0["default"] } ?? target }
 }

@@ -41,7 +41,7 @@ struct JobTailCommand: AsyncParsableCommand {
         }
         switch logged.event {
         case .text(let text): StandardOutput.write(Terminal.printable(text, keepingLines: true))
-        case .reasoning, .upstream: break
+        case .reasoning, .reasoningMark, .upstream: break
         default:
             let story = JobStory(id: id, record: nil, events: [logged], interrupt: nil)
             for step in story.steps {

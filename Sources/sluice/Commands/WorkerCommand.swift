@@ -30,7 +30,9 @@ struct WorkerCommand: AsyncParsableCommand {
             logger: logger)
         let reload = UpstreamsReload(
             path: source.value("SLUICE_UPSTREAMS_FILE")?.text, environment: source.environment, feed: service.upstreams, logger: logger)
-        let limits = TenantsReload(tenants, deployment: deployment, path: source.value("SLUICE_TENANTS_FILE")?.text, logger: logger)
+        let limits = TenantsReload(
+            tenants, deployment: deployment, path: source.value("SLUICE_TENANTS_FILE")?.text, targets: service.webhookTargets,
+            logger: logger)
         try await NodeRun(services: [service, reload, limits], logger: logger).run()
     }
 }

@@ -3,6 +3,7 @@ import Logging
 import NIOConcurrencyHelpers
 import ServiceLifecycle
 import UnixSignals
+import Worker
 
 /// Keeps the settings of tenants in Redis, where all nodes find them, and reads `SLUICE_TENANTS_FILE` again at SIGHUP. A file with faults is
 /// rejected as a whole. Does nothing without the setting.
@@ -14,13 +15,19 @@ struct TenantsReload: Service {
     private let tenants: NIOLockedValueBox<[String: TenantLimits]>
     private let deployment: DeploymentSettings
     private let path: String?
+    private let targets: WebhookTargets?
     private let logger: Logger
 
-    /// - Parameter path: nil when the setting is not set.
-    init(_ tenants: [String: TenantLimits], deployment: DeploymentSettings, path: String?, logger: Logger) {
+    /// - Parameters:
+    ///   - path: nil when the setting is not set.
+    ///   - targets: the worker's receivers of webhooks; nil in other nodes.
+    init(
+        _ tenants: [String: TenantLimits], deployment: DeploymentSettings, path: String?, targets: WebhookTargets? = nil, logger: Logger
+    ) {
         self.tenants = NIOLockedValueBox(tenants)
         self.deployment = deployment
         self.path = path
+        self.targets = targets
         self.logger = logger
     }
 
@@ -67,6 +74,7 @@ struct TenantsReload: Service {
             return logger.error("tenants reload failed; the previous ones stay in use", metadata: ["faults": "\(file.faults.count)"])
         }
         tenants.withLockedValue { $0 = file.tenants }
+        targets?.replace(file.webhooks)
         guard await publish() else { return }
         logger.info("tenants reloaded", metadata: ["tenants": "\(file.tenants.count)"])
     }

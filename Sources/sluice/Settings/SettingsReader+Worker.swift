@@ -112,7 +112,6 @@ extension SettingsReader {
         if let path = text("SLUICE_TENANTS_FILE") {
             // `tenants` reports the file's faults.
             webhooks.tenants = TenantsFile(path: path).webhooks
-            if let all = webhooks.tenants.removeValue(forKey: "default") { webhooks.target = all }
         }
         return webhooks
     }

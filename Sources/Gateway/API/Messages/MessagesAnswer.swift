@@ -5,7 +5,7 @@ import NIOCore
 /// Encodes an answer as the server-sent events of Anthropic's Messages API (docs.anthropic.com, "Streaming messages").
 struct MessagesStream: AnswerEncoder {
     private let id: JobID
-    private let showsThinking: Bool
+    private let options: MessagesRequest.Options
     private let promptEstimate: Int
     private var answer: Answer
     private var hasBegun = false
@@ -13,11 +13,11 @@ struct MessagesStream: AnswerEncoder {
     private var index = 0
 
     /// - Parameter promptEstimate: the prompt's tokens as estimated; the last event states what the upstream counted.
-    init(id: JobID, model: String, showsThinking: Bool, promptEstimate: Int) {
+    init(id: JobID, _ options: MessagesRequest.Options, promptEstimate: Int) {
         self.id = id
-        self.showsThinking = showsThinking
+        self.options = options
         self.promptEstimate = promptEstimate
-        answer = Answer(model: model)
+        answer = Answer(model: options.model, keepsMarks: options.thinking != .none)
     }
 
     /// A client knows `ping` only after `message_start`.
@@ -40,20 +40,17 @@ struct MessagesStream: AnswerEncoder {
 
     private mutating func write(_ change: Answer.Change, to out: inout [UInt8]) -> StreamStep {
         switch change {
-        case .opened(.reasoning) where !showsThinking, .extended(.reasoning, _) where !showsThinking: break
-        case .opened(let kind):
-            begin(&out)
-            Self.append(
-                "content_block_start",
-                [
-                    "type": "content_block_start", "index": .integer(index),
-                    "content_block": Answer.Part(kind: kind, text: "").messagesJSON(input: [:]),
-                ], to: &out)
+        case .opened(.reasoning) where options.thinking != .text, .extended(.reasoning, _) where options.thinking != .text: break
+        case .opened(let kind): start(Answer.Part(kind: kind, text: ""), to: &out)
         case .extended(let kind, let text): append(delta: kind, text, to: &out)
-        case .closed(let part, _):
-            if part.kind == .reasoning, !showsThinking { break }
-            Self.append("content_block_stop", ["type": "content_block_stop", "index": .integer(index)], to: &out)
-            index += 1
+        case .marked(let signature):
+            if options.thinking == .omitted { start(Answer.Part(kind: .reasoning, text: ""), to: &out) }
+            let delta: JSON = ["type": "signature_delta", "signature": .string(signature)]
+            Self.append("content_block_delta", ["type": "content_block_delta", "index": .integer(index), "delta": delta], to: &out)
+        case .closed(let part, _): if part.isShown(options.thinking) { stop(to: &out) }
+        case .inserted(let part):
+            start(part, to: &out)
+            stop(to: &out)
         case .retracted:
             guard hasBegun else { break }
             let failure = Failure(.workerLost, "the worker was lost and generation restarted after output was sent; retry the request")
@@ -65,7 +62,8 @@ struct MessagesStream: AnswerEncoder {
         case .ended:
             begin(&out)
             var event = JSONObject([.init(name: "type", value: "message_delta")])
-            event["delta"] = ["stop_reason": .string(answer.stopReason), "stop_sequence": .null]
+            let stop = answer.stop(at: options.stopSequences)
+            event["delta"] = ["stop_reason": .string(stop.reason), "stop_sequence": stop.sequence.map(JSON.string) ?? .null]
             event["usage"] = answer.usage.messagesJSON
             event["sluice"] = answer.interruptionJSON
             Self.append("message_delta", .object(event), to: &out)
@@ -75,12 +73,23 @@ struct MessagesStream: AnswerEncoder {
         return .goOn
     }
 
+    private mutating func start(_ part: Answer.Part, to out: inout [UInt8]) {
+        begin(&out)
+        let block = part.messagesJSON(input: [:])
+        Self.append("content_block_start", ["type": "content_block_start", "index": .integer(index), "content_block": block], to: &out)
+    }
+
+    private mutating func stop(to out: inout [UInt8]) {
+        Self.append("content_block_stop", ["type": "content_block_stop", "index": .integer(index)], to: &out)
+        index += 1
+    }
+
     /// Appends `message_start` and the first `ping` once.
     private mutating func begin(_ out: inout [UInt8]) {
         guard !hasBegun else { return }
         hasBegun = true
         let message = MessagesCollector.message(
-            id: id, model: answer.model, content: [], stopReason: .null,
+            id: id, model: answer.model, content: [], stop: nil,
             usage: ["input_tokens": .integer(promptEstimate), "output_tokens": 0])
         Self.append("message_start", ["type": "message_start", "message": .object(message)], to: &out)
         Self.append("ping", ["type": "ping"], to: &out)
@@ -120,12 +129,12 @@ struct MessagesStream: AnswerEncoder {
 
 /// An answer that is collected and sent as one message object.
 struct MessagesCollector: AnswerCollector {
-    private let showsThinking: Bool
+    private let options: MessagesRequest.Options
     private var answer: Answer
 
-    init(model: String, showsThinking: Bool) {
-        self.showsThinking = showsThinking
-        answer = Answer(model: model)
+    init(_ options: MessagesRequest.Options) {
+        self.options = options
+        answer = Answer(model: options.model, keepsMarks: options.thinking != .none)
     }
 
     /// The message's `id` in Anthropic's form.
@@ -138,36 +147,45 @@ struct MessagesCollector: AnswerCollector {
     }
 
     func body(id: JobID, created: Int) -> [UInt8] {
-        let parts = showsThinking ? answer.parts : answer.parts.filter { $0.kind != .reasoning }
+        let content = answer.parts.filter { $0.isShown(options.thinking) }.map { part in
+            var shown = part
+            if part.kind == .reasoning, options.thinking == .omitted { shown.text = "" }
+            return shown.messagesJSON(input: part.arguments)
+        }
         var message = Self.message(
-            id: id, model: answer.model, content: parts.map { $0.messagesJSON(input: $0.arguments) },
-            stopReason: .string(answer.stopReason), usage: answer.usage.messagesJSON)
+            id: id, model: answer.model, content: content, stop: answer.stop(at: options.stopSequences), usage: answer.usage.messagesJSON)
         message["sluice"] = answer.interruptionJSON
         return JSON.object(message).bytes
     }
 
-    fileprivate static func message(id: JobID, model: String, content: [JSON], stopReason: JSON, usage: JSON) -> JSONObject {
+    fileprivate static func message(
+        id: JobID, model: String, content: [JSON], stop: (reason: String, sequence: String?)?, usage: JSON
+    ) -> JSONObject {
         var message = JSONObject([.init(name: "id", value: .string(identifier(of: id)))])
         message["type"] = "message"
         message["role"] = "assistant"
         message["model"] = .string(model)
         message["content"] = .array(content)
-        message["stop_reason"] = stopReason
-        message["stop_sequence"] = .null
+        message["stop_reason"] = stop.map { .string($0.reason) } ?? .null
+        message["stop_sequence"] = stop?.sequence.map(JSON.string) ?? .null
         message["usage"] = usage
         return message
     }
 }
 
 extension Answer {
-    /// Upstreams do not tell a stop sequence from a natural end.
-    fileprivate var stopReason: String {
+    /// Why the answer ended. Some upstreams do not tell a stop sequence from a natural end.
+    /// - Parameter sequences: the requested stop sequences.
+    fileprivate func stop(at sequences: [String]) -> (reason: String, sequence: String?) {
         switch ending {
-        case .finished(.length): "max_tokens"
-        case .finished(.toolCalls): "tool_use"
-        case .finished(.contentFilter): "refusal"
-        case .finished(.stop) where hasCalls: "tool_use"
-        default: "end_turn"
+        case .finished(.length): return ("max_tokens", nil)
+        case .finished(.toolCalls): return ("tool_use", nil)
+        case .finished(.contentFilter): return ("refusal", nil)
+        case .finished(.stop) where hasCalls: return ("tool_use", nil)
+        case .finished(.stop):
+            guard let stopSequence, sequences.contains(stopSequence) else { return ("end_turn", nil) }
+            return ("stop_sequence", stopSequence)
+        default: return ("end_turn", nil)
         }
     }
 
@@ -183,9 +201,20 @@ extension Answer.Part {
     fileprivate func messagesJSON(input: JSON) -> JSON {
         switch kind {
         case .text: ["type": "text", "text": .string(text)]
-        case .reasoning: ["type": "thinking", "thinking": .string(text), "signature": ""]
+        case .reasoning:
+            switch mark {
+            case .redacted(let data)?: ["type": "redacted_thinking", "data": .string(data)]
+            case .signature(let signature)?: ["type": "thinking", "thinking": .string(text), "signature": .string(signature)]
+            case nil: ["type": "thinking", "thinking": .string(text), "signature": ""]
+            }
         case .call(let id, let name): ["type": "tool_use", "id": .string(id), "name": .string(name), "input": input]
         }
+    }
+
+    /// Whether the answer contains the part.
+    fileprivate func isShown(_ thinking: MessagesRequest.ThinkingDisplay) -> Bool {
+        guard kind == .reasoning else { return true }
+        return thinking == .text || thinking == .omitted && mark != nil
     }
 
     /// The arguments of a call. Ones that are no object are an error of the model and wrapped instead of dropped.

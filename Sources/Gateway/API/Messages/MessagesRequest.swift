@@ -7,8 +7,17 @@ struct MessagesRequest: Sendable, Equatable {
     struct Options: Sendable, Equatable {
         let model: String
         let streams: Bool
-        /// Whether the answer contains thinking blocks.
-        let showsThinking: Bool
+        var thinking = ThinkingDisplay.none
+        var stopSequences: [String] = []
+    }
+
+    /// What an answer shows of the model's thinking.
+    enum ThinkingDisplay: Sendable, Equatable {
+        /// No thinking blocks.
+        case none
+        /// Blocks without text. One without a signature is of no use and left out.
+        case omitted
+        case text
     }
 
     /// The fields of a chat completions body whose names differ, as an upstream's message names them, and Anthropic's names.
@@ -35,12 +44,12 @@ struct MessagesRequest: Sendable, Equatable {
             throw HTTPErrorResponse.invalid("\"model\" is longer than \(NameLimit.model) bytes")
         }
         conversation.model = model
-        options = Options(model: model, streams: try body.flag("stream") ?? false, showsThinking: false)
+        options = Options(model: model, streams: try body.flag("stream") ?? false)
         conversation.maximumTokens = try body.positiveInteger("max_tokens")
         guard counts || conversation.maximumTokens != nil else { throw body.invalid("max_tokens", "a whole number above 0") }
         if let system = body.value("system") {
-            let text = try Self.texts(system, at: "system").joined(separator: "\n\n")
-            if !text.isEmpty { conversation.messages.append(.system([.text(text)])) }
+            let parts = try Self.system(system)
+            if !parts.isEmpty { conversation.messages.append(.system(parts)) }
         }
         guard let messages = try body.array("messages"), !messages.isEmpty else {
             throw body.invalid("messages", "an array of at least one message")
@@ -51,8 +60,8 @@ struct MessagesRequest: Sendable, Equatable {
         try readTools(&body)
         try readParameters(&body)
         try readOutput(&body)
-        // Hints about cost and capacity that change nothing in the answer.
-        body.ignore("cache_control", "service_tier")
+        conversation.extensions["cache_control"] = try body.cachePoint()
+        conversation.extensions["service_tier"] = try body.string("service_tier").map(JSON.string)
         try body.finish()
     }
 
@@ -62,11 +71,12 @@ struct MessagesRequest: Sendable, Equatable {
             var tool = try FieldReader(json, at: "tools[\(index)]")
             // A tool with another type is one that Anthropic runs itself.
             if let type = try tool.string("type"), type != "custom" { throw tool.unsupported("type") }
-            conversation.tools.append(
-                Conversation.Tool(
-                    name: try tool.requiredString("name"), description: try tool.string("description"),
-                    parameters: tool.value("input_schema"), strict: try tool.flag("strict")))
-            tool.ignore("cache_control", "eager_input_streaming")
+            var read = Conversation.Tool(
+                name: try tool.requiredString("name"), description: try tool.string("description"),
+                parameters: tool.value("input_schema"), strict: try tool.flag("strict"))
+            read.extensions["cache_control"] = try tool.cachePoint()
+            read.extensions["eager_input_streaming"] = try tool.flag("eager_input_streaming").map(JSON.bool)
+            conversation.tools.append(read)
             try tool.finish()
         }
         guard var choice = try body.object("tool_choice") else { return }
@@ -94,6 +104,7 @@ struct MessagesRequest: Sendable, Equatable {
             guard let text = sequence.string else { throw body.invalid("stop_sequences", "an array of strings") }
             conversation.stop.append(text)
         }
+        options.stopSequences = conversation.stop
         if var metadata = try body.object("metadata") {
             conversation.user = try metadata.string("user_id")
             try metadata.finish()
@@ -109,7 +120,7 @@ struct MessagesRequest: Sendable, Equatable {
         case "adaptive":
             let display = try thinking.string("display")
             conversation.parameters.append(.init(name: "thinking", value: value))
-            options = Options(model: options.model, streams: options.streams, showsThinking: display != "omitted")
+            options.thinking = display == "omitted" ? .omitted : .text
         default: throw thinking.invalid("type", "enabled, adaptive or disabled")
         }
         try thinking.finish()
@@ -130,7 +141,7 @@ struct MessagesRequest: Sendable, Equatable {
 }
 
 extension MessagesRequest {
-    /// Reads a message. A user's message with tool results becomes several.
+    /// Reads a message. A user's message with tool results becomes several, and so does an assistant's with content after a call.
     private static func messages(of json: JSON, at path: String) throws(HTTPErrorResponse) -> [Conversation.Message] {
         var message = try FieldReader(json, at: path)
         let role = try message.string("role")
@@ -147,46 +158,55 @@ extension MessagesRequest {
         var calls: [Conversation.Call] = []
         for (index, json) in blocks.enumerated() {
             var block = try FieldReader(json, at: "\(path).content[\(index)]")
-            block.ignore("cache_control")
+            let cache = try block.cachePoint()
             let type = try block.string("type")
+            if role == "assistant", type != "tool_use", !calls.isEmpty {
+                messages.append(.assistant(parts, calls: calls))
+                (parts, calls) = ([], [])
+            }
             switch (role, type) {
             case ("user", "tool_result"):
                 if !parts.isEmpty { messages.append(.user(parts)) }
                 parts = []
-                messages.append(try toolResult(&block))
+                messages.append(try toolResult(&block, cache: cache))
             case ("assistant", "tool_use"):
                 guard let input = block.value("input"), input.object != nil else { throw block.invalid("input", "an object") }
                 calls.append(
-                    Conversation.Call(id: try block.requiredString("id"), name: try block.requiredString("name"), arguments: input.text))
+                    Conversation.Call(
+                        id: try block.requiredString("id"), name: try block.requiredString("name"), arguments: input.text,
+                        cachePoint: cache))
                 // Who may call the tool; only the model does here.
                 block.ignore("caller")
             case ("assistant", "thinking"):
-                parts.append(.reasoning(try block.string("thinking") ?? ""))
-                block.ignore("signature")
-            case ("assistant", "redacted_thinking"): block.ignore("data")
-            default: parts.append(try part(type, &block))
+                parts.append(.reasoning(try block.string("thinking") ?? "", signature: try block.string("signature")))
+            case ("assistant", "redacted_thinking"): parts.append(.redactedReasoning(try block.requiredString("data")))
+            default:
+                parts.append(try part(type, &block))
+                if let cache { parts.append(.cachePoint(cache)) }
             }
             try block.finish()
         }
         switch role {
         case "user": if !parts.isEmpty || messages.isEmpty { messages.append(.user(parts)) }
-        case "assistant": messages.append(.assistant(parts, calls: calls))
+        case "assistant": if !parts.isEmpty || !calls.isEmpty || messages.isEmpty { messages.append(.assistant(parts, calls: calls)) }
         default: throw message.invalid("role", "user or assistant")
         }
         return messages
     }
 
     /// Reads a `tool_result` block. Chat completions have no mark for an error, so the text begins with one.
-    private static func toolResult(_ block: inout FieldReader) throws(HTTPErrorResponse) -> Conversation.Message {
+    private static func toolResult(_ block: inout FieldReader, cache: JSON?) throws(HTTPErrorResponse) -> Conversation.Message {
         var parts: [Conversation.Part] = []
-        if try block.flag("is_error") ?? false { parts.append(.text("[error]")) }
+        var cache = cache
+        let isError = try block.flag("is_error") ?? false
+        if isError { parts.append(.text("[error]")) }
         switch block.value("content") {
         case nil: break
         case .string(let text)?: parts.append(.text(text))
         case .array(let list)?:
             for (index, json) in list.enumerated() {
                 var inner = try FieldReader(json, at: block.name(of: "content[\(index)]"))
-                inner.ignore("cache_control")
+                cache = try inner.cachePoint() ?? cache
                 parts.append(try part(inner.string("type"), &inner))
                 try inner.finish()
             }
@@ -195,7 +215,8 @@ extension MessagesRequest {
         // A tool's texts are one text for most providers.
         let texts = parts.compactMap { if case .text(let text) = $0 { text } else { nil } }
         if texts.count == parts.count { parts = [.text(texts.joined(separator: "\n"))] }
-        return .toolResult(callID: try block.requiredString("tool_use_id"), parts)
+        if let cache { parts.append(.cachePoint(cache)) }
+        return .toolResult(callID: try block.requiredString("tool_use_id"), parts, isError: isError)
     }
 
     /// Reads a block of text or an image.
@@ -220,19 +241,35 @@ extension MessagesRequest {
         }
     }
 
-    /// The texts of a string or of an array of text blocks.
-    private static func texts(_ json: JSON, at path: String) throws(HTTPErrorResponse) -> [String] {
-        if let text = json.string { return [text] }
-        guard let list = json.array else { throw HTTPErrorResponse.invalid("\"\(path)\" must be a string or an array of text blocks") }
+    /// Reads `system`: a string or text blocks. Blocks without cache points are one text, which every provider takes.
+    private static func system(_ json: JSON) throws(HTTPErrorResponse) -> [Conversation.Part] {
+        if let text = json.string { return text.isEmpty ? [] : [.text(text)] }
+        guard let list = json.array else { throw HTTPErrorResponse.invalid("\"system\" must be a string or an array of text blocks") }
+        var parts: [Conversation.Part] = []
         var texts: [String] = []
         for (index, json) in list.enumerated() {
-            var block = try FieldReader(json, at: "\(path)[\(index)]")
+            var block = try FieldReader(json, at: "system[\(index)]")
             guard try block.string("type") == "text" else { throw block.unsupported("type") }
             guard let text = try block.string("text") else { throw block.invalid("text", "a string") }
-            block.ignore("cache_control", "citations")
+            block.ignore("citations")
+            let cache = try block.cachePoint()
             try block.finish()
             texts.append(text)
+            guard let cache else { continue }
+            parts += [.text(texts.joined(separator: "\n\n")), .cachePoint(cache)]
+            texts = []
         }
-        return texts
+        let rest = texts.joined(separator: "\n\n")
+        if !rest.isEmpty { parts.append(.text(rest)) }
+        return parts
+    }
+}
+
+extension FieldReader {
+    /// Reads `cache_control`.
+    fileprivate mutating func cachePoint() throws(HTTPErrorResponse) -> JSON? {
+        guard let value = value("cache_control") else { return nil }
+        guard value.object != nil else { throw invalid("cache_control", "an object") }
+        return value
     }
 }

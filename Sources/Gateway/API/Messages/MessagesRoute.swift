@@ -29,11 +29,9 @@ struct MessagesRoute: Sendable {
                 if options.streams {
                     try await exchange.stream(
                         run,
-                        MessagesStream(
-                            id: run.id, model: options.model, showsThinking: options.showsThinking,
-                            promptEstimate: TokenEstimate.prompt(chat)))
+                        MessagesStream(id: run.id, options, promptEstimate: TokenEstimate.prompt(chat)))
                 } else {
-                    try await exchange.collect(run, MessagesCollector(model: options.model, showsThinking: options.showsThinking))
+                    try await exchange.collect(run, MessagesCollector(options))
                 }
             response.headers[.requestID] = run.id.rawValue
             return response

@@ -138,9 +138,24 @@ final class RealtimeConnection {
         } catch { send(error, eventID: eventID) }
     }
 
+    /// The members of each client event, beside `type` and `event_id`.
+    private static let members: [String: [String]] = [
+        "session.update": ["session"], "input_audio_buffer.append": ["audio"], "input_audio_buffer.commit": [],
+        "input_audio_buffer.clear": [],
+        "conversation.item.create": ["previous_item_id", "item"], "conversation.item.retrieve": ["item_id"],
+        "conversation.item.delete": ["item_id"], "conversation.item.truncate": ["item_id", "content_index", "audio_end_ms"],
+        "response.create": ["response"], "response.cancel": ["response_id"],
+    ]
+
     private func handle(_ type: String, _ json: JSON, _ eventID: String?) throws(RealtimeError) {
-        var event = try reading { () throws(HTTPErrorResponse) in try FieldReader(json) }
-        event.ignore("type", "event_id")
+        guard let members = Self.members[type] else {
+            throw RealtimeError("unknown_event", "unknown event type \"\(type.cut(toBytes: 64))\"", parameter: "type")
+        }
+        var event = try reading { () throws(HTTPErrorResponse) in
+            // An event with an unknown member has no effect at all.
+            try FieldReader(json).requireOnly(members + ["type", "event_id"])
+            return try FieldReader(json)
+        }
         switch type {
         case "session.update":
             let session = event.value("session") ?? .null
@@ -170,12 +185,8 @@ final class RealtimeConnection {
             send("conversation.item.deleted", ["item_id": .string(id)])
         case "conversation.item.truncate": try truncate(&event)
         case "response.create": try createResponse(&event)
-        case "response.cancel":
-            try cancel(try reading { () throws(HTTPErrorResponse) in try event.string("response_id") }, .client)
-        default:
-            throw RealtimeError("unknown_event", "unknown event type \"\(type.cut(toBytes: 64))\"", parameter: "type")
+        default: try cancel(try reading { () throws(HTTPErrorResponse) in try event.string("response_id") }, .client)
         }
-        try reading { () throws(HTTPErrorResponse) in try event.finish() }
     }
 
     /// Converts the error of reading a field.

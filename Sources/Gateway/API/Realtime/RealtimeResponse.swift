@@ -86,7 +86,7 @@ struct RealtimeResponse {
         _ event: GenerationEvent, spoken: SpokenText, isCallTaken: (String) -> Bool = { _ in false }, _ report: (Step) -> Void
     ) {
         switch event {
-        case .started, .upstream, .retrieved, .reasoning: break
+        case .started, .upstream, .retrieved, .reasoning, .reasoningMark: break
         case .transcript(let text): report(.transcribed(text))
         case .text(let text): if cancellation == nil, !text.isEmpty { extend(text, report) }
         case .audio(let audio): if cancellation == nil, configuration.modality == .audio { play(audio, report) }
@@ -96,7 +96,7 @@ struct RealtimeResponse {
             // Live output can be ahead of the log: discard what the new worker will generate again.
             guard cancellation == nil, total.utf8.count > offset || hasCalls else { return }
             restart(keeping: String(decoding: total.utf8.prefix(offset), as: UTF8.self), report)
-        case .finished(let reason, let usage):
+        case .finished(let reason, let usage, _):
             if reason == .noSpeech { report(.transcribed("")) }
             end(.finished(reason), usage, spoken, report)
         case .interrupted(let interruption): end(.interrupted(interruption), interruption.usage, spoken, report)

@@ -81,7 +81,7 @@ enum ResponseItems {
             open = []
         }
         for message in messages {
-            if case .toolResult(let id, _) = message {
+            if case .toolResult(let id, _, _) = message {
                 guard let position = open.firstIndex(of: id) else {
                     throw HTTPErrorResponse.invalid("no function call has the \"call_id\" \"\(id.prefix(100))\" of a function_call_output")
                 }

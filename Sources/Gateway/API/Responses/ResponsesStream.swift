@@ -57,7 +57,7 @@ struct ResponsesStream: AnswerEncoder {
             append("response.output_item.done", [("output_index", .integer(index)), ("item", item)], to: &out)
             index += 1
         // The items so far stay with the client, but the final response does not contain them.
-        case .retracted: break
+        case .retracted, .marked, .inserted: break
         case .ended(let ending):
             let status = ResponseObject.status(of: ending)
             append("response.\(status.rawValue)", response: object.json(answer, status: status), to: &out)

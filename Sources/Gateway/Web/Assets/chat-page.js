@@ -2,11 +2,6 @@
 
 /** The chat page. */
 class ChatPage {
-  static conversationItem = "sluice-conversation";
-  /** How many turns are saved for a reload. */
-  static savedTurns = 50;
-  static suggestions = ["How does an interrupt reach the model?", "Tell me a long story", "Explain tides to a child"];
-
   constructor() {
     this.requiresKey = document.body.dataset.requiresKey === "true";
     this.turns = new Map();
@@ -26,6 +21,12 @@ class ChatPage {
       onCancel: () => this.stop(),
       onError: text => this.setStatus(element("status").dataset.state, text)
     });
+    this.composer = new Composer({
+      onSend: question => this.ask(question),
+      onStop: () => { if (this.runningTurns.length) this.stop(); },
+      onInput: () => this.refreshComposer()
+    });
+    this.scroller = new Scroller(element("scroller"));
     /** Turns to send as soon as the connection is registered. */
     this.unsent = [];
     this.connection = new Connection({
@@ -47,12 +48,7 @@ class ChatPage {
 
   /** Shows the conversation that this tab saved before a reload. Its session is kept by the gateway. */
   restoreConversation() {
-    let saved = null;
-    try {
-      saved = JSON.parse(sessionStorage.getItem(ChatPage.conversationItem));
-    } catch {
-      // Damaged: start a new conversation.
-    }
+    const saved = SavedConversation.read();
     if (!saved) return;
     this.connection.sessionID = saved.session;
     for (const entry of saved.turns) {
@@ -63,18 +59,12 @@ class ChatPage {
       if (entry.unsent) this.unsent.push(turn);
     }
     element("welcome").hidden = this.turns.size > 0;
-    this.scrollToEnd(true);
+    this.scroller.scrollToEnd(true);
   }
 
   saveConversation() {
-    const turns = [...this.turns.values()].slice(-ChatPage.savedTurns)
-      .map(turn => ({ ...turn.savedState, unsent: this.unsent.includes(turn) }));
-    try {
-      sessionStorage.setItem(ChatPage.conversationItem, JSON.stringify({ session: this.connection.sessionID, turns }));
-    } catch {
-      // Over the browser's storage quota: a reload starts a new conversation.
-      sessionStorage.removeItem(ChatPage.conversationItem);
-    }
+    const turns = [...this.turns.values()].map(turn => ({ ...turn.savedState, unsent: this.unsent.includes(turn) }));
+    SavedConversation.write(this.connection.sessionID, turns);
   }
 
   /** Stops running answers, ends the session and clears the page. */
@@ -95,21 +85,6 @@ class ChatPage {
   // MARK: the page
 
   addEventHandlers() {
-    const text = element("text");
-    element("composer").onsubmit = event => {
-      event.preventDefault();
-      const question = text.value.trim();
-      if (question) this.ask(question); else if (this.runningTurns.length) this.stop();
-    };
-    text.oninput = () => this.refreshComposer();
-    text.onkeydown = event => {
-      // On a phone the return key inserts a line break, and only the button sends.
-      const hasKeyboard = matchMedia("(hover: hover)").matches;
-      if (event.key === "Enter" && !event.shiftKey && !event.isComposing && hasKeyboard) {
-        event.preventDefault();
-        if (text.value.trim()) element("composer").requestSubmit();
-      }
-    };
     document.onkeydown = event => {
       if (event.key === "Escape" && !event.isComposing) {
         if (element("settings").open) return element("settings").open = false;
@@ -121,9 +96,6 @@ class ChatPage {
       if (!element("settings").contains(event.target)) element("settings").open = false;
     };
     addEventListener("pagehide", () => this.saveConversation());
-    // A phone's keyboard makes the page smaller: the end stays visible for a reader who was there.
-    element("scroller").onscroll = () => this.wasNearEnd = this.isNearEnd;
-    addEventListener("resize", () => this.scrollToEnd(this.wasNearEnd));
     element("speak").onchange = event => {
       this.hasChosenVoice = true;
       if (event.target.checked) this.player.unlock(); else this.stopVoice();
@@ -137,12 +109,6 @@ class ChatPage {
       this.clearConversation();
       this.connect(key);
     };
-    for (const question of ChatPage.suggestions) {
-      const button = createElement("button", "", question);
-      button.type = "button";
-      button.onclick = () => this.ask(question);
-      element("suggestions").append(button);
-    }
   }
 
   setStatus(state, text) {
@@ -151,28 +117,9 @@ class ChatPage {
     this.refreshComposer();
   }
 
-  /** Fits the text field to its content and shows the button as Send or Stop. */
   refreshComposer() {
-    const text = element("text");
-    text.style.height = "auto";
-    text.style.height = `${text.scrollHeight}px`;
-    const canSend = text.value.trim() !== "";
-    const canStop = !canSend && this.runningTurns.length > 0;
-    const button = element("send");
-    button.classList.toggle("stop", canStop);
-    button.setAttribute("aria-label", canStop ? "Stop" : "Send");
-    button.disabled = !canSend && !canStop;
+    this.composer.refresh(this.runningTurns.length > 0);
     element("microphone").disabled = this.voice.mode === "off" && !this.connection?.isRegistered;
-  }
-
-  get isNearEnd() {
-    const scroller = element("scroller");
-    return scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < 160;
-  }
-
-  /** Scrolls to the end of the conversation, unless the reader has scrolled up. */
-  scrollToEnd(isForced) {
-    if (isForced || this.isNearEnd) element("scroller").scrollTop = element("scroller").scrollHeight;
   }
 
   // MARK: the key
@@ -199,7 +146,7 @@ class ChatPage {
     this.stopVoice();
     const turn = new Turn(question);
     this.add(turn);
-    element("text").value = "";
+    this.composer.clear();
     if (this.connection.isRegistered) this.sendRequest(turn); else this.unsent.push(turn);
     this.saveConversation();
     this.refreshComposer();
@@ -211,7 +158,7 @@ class ChatPage {
     for (const old of this.runningTurns) old.stoppedAt ??= performance.now();
     this.turns.set(turn.id, turn);
     element("turns").append(turn.node);
-    this.scrollToEnd(true);
+    this.scroller.scrollToEnd(true);
   }
 
   /** @param fields of the payload: the kind of the question and its content */
@@ -348,7 +295,7 @@ class ChatPage {
     }
     if (turn?.ended) this.saveConversation();
     this.refreshComposer();
-    this.scrollToEnd(false);
+    this.scroller.scrollToEnd(false);
   }
 }
 

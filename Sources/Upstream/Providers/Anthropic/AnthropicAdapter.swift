@@ -10,20 +10,26 @@ struct AnthropicAdapter: UpstreamAdapter {
     private static let defaultMaximumTokens = 4_096
 
     func request(_ request: GenerationRequest, on upstream: UpstreamConfiguration) throws(Failure) -> HTTPRequest {
-        let chat = try ChatRequest(request.body)
+        let chat = try ChatRequest(request.body, keepsExtensions: true)
         var body = JSONObject()
         body["model"] = .string(chat.model)
         body["max_tokens"] = .integer(chat.maximumTokens ?? Self.defaultMaximumTokens)
         body["stream"] = true
-        let system = chat.messages.filter { $0.role == .system }.map(\.text).filter { !$0.isBlank }.joined(separator: "\n\n")
-        if !system.isEmpty { body["system"] = .string(system) }
+        body["system"] = try Self.system(chat)
         body["messages"] = .array(try Self.messages(chat, continuation: request.continuation, upstream: upstream))
         try Self.addTools(chat, to: &body)
         if !chat.stop.isEmpty { body["stop_sequences"] = .array(chat.stop.map(JSON.string)) }
         if let user = chat.user { body["metadata"] = ["user_id": .string(user)] }
-        guard case .text = chat.format else { throw ChatRequest.unsupported("response_format", on: upstream) }
+        try Self.addOutput(chat, to: &body, upstream: upstream)
+        for member in chat.extensions?.members ?? [] {
+            guard ["cache_control", "service_tier"].contains(member.name) else {
+                throw ChatRequest.unsupported("\(Conversation.extensionName).\(member.name)", on: upstream)
+            }
+            body[member.name] = member.value
+        }
         for member in chat.rest {
             switch member.name {
+            case "reasoning_effort": break
             case "temperature":
                 // Anthropic's maximum is 1, OpenAI's is 2.
                 guard let value = member.value.double, value <= 1 else {
@@ -40,6 +46,33 @@ struct AnthropicAdapter: UpstreamAdapter {
         return HTTPRequest(url: RequestRules.url(upstream, "/v1/messages"), headers: headers, body: JSON.object(body).bytes)
     }
 
+    /// The system messages: text, or blocks if part of them should be cached. Nil without any.
+    private static func system(_ chat: ChatRequest) throws(Failure) -> JSON? {
+        let messages = chat.messages.filter { $0.role == .system }
+        var blocks: [JSON] = []
+        for message in messages { blocks += try Self.blocks(message) }
+        if blocks.contains(where: { $0["cache_control"] != nil }) { return .array(blocks) }
+        let text = messages.map(\.text).filter { !$0.isBlank }.joined(separator: "\n\n")
+        return text.isEmpty ? nil : .string(text)
+    }
+
+    /// Translates `response_format` and `reasoning_effort`.
+    private static func addOutput(_ chat: ChatRequest, to body: inout JSONObject, upstream: UpstreamConfiguration) throws(Failure) {
+        var output = JSONObject()
+        if let effort = chat.rest.first(where: { $0.name == "reasoning_effort" })?.value {
+            guard ["low", "medium", "high", "xhigh", "max"].contains(effort.string) else {
+                throw ChatRequest.unsupported("reasoning_effort", on: upstream)
+            }
+            output["effort"] = effort
+        }
+        switch chat.format {
+        case .text: break
+        case .object: throw ChatRequest.unsupported("response_format", on: upstream)
+        case .schema(let schema): output["format"] = ["type": "json_schema", "schema": schema]
+        }
+        if !output.isEmpty { body["output_config"] = .object(output) }
+    }
+
     /// Translates `tools`, `tool_choice` and `parallel_tool_calls`.
     private static func addTools(_ chat: ChatRequest, to body: inout JSONObject) throws(Failure) {
         guard !chat.tools.isEmpty else { return }
@@ -49,6 +82,8 @@ struct AnthropicAdapter: UpstreamAdapter {
                 object["name"] = .string(tool.name)
                 object["description"] = tool.description.map(JSON.string)
                 object["input_schema"] = tool.parameters ?? ["type": "object", "properties": [:]]
+                object["strict"] = tool.strict.map(JSON.bool)
+                for name in ["cache_control", "eager_input_streaming"] { object[name] = tool.extensions?[name] }
                 return .object(object)
             })
         var choice = JSONObject()
@@ -81,7 +116,7 @@ struct AnthropicAdapter: UpstreamAdapter {
             case .assistant: add("assistant", try blocks(message) + message.calls.map(toolUse))
             case .tool:
                 guard let id = message.callID else { throw Failure(.invalidRequest, "a message of role \"tool\" has no \"tool_call_id\"") }
-                add("user", [["type": "tool_result", "tool_use_id": .string(id), "content": .array(try blocks(message))]])
+                add("user", [try toolResult(message, of: id)])
             }
         }
         if let continuation, !continuation.isBlank {
@@ -96,6 +131,28 @@ struct AnthropicAdapter: UpstreamAdapter {
         }
         guard !turns.isEmpty else { throw Failure(.invalidRequest, "the request has only system messages; add a user message") }
         return turns.map { ["role": .string($0.role), "content": .array($0.blocks)] }
+    }
+
+    /// Translates the result of a tool call.
+    private static func toolResult(_ message: ChatRequest.Message, of id: String) throws(Failure) -> JSON {
+        var result = JSONObject([.init(name: "type", value: "tool_result"), .init(name: "tool_use_id", value: .string(id))])
+        var blocks: [JSON] = []
+        for block in try Self.blocks(message) {
+            guard var block = block.object else { continue }
+            // A cache point counts for the result as a whole.
+            result["cache_control"] = block["cache_control"] ?? result["cache_control"]
+            block["cache_control"] = nil
+            blocks.append(.object(block))
+        }
+        if message.isError {
+            result["is_error"] = true
+            if let text = blocks.first?["text"]?.string, text.hasPrefix(Conversation.errorMark) {
+                let rest = String(text.dropFirst(Conversation.errorMark.count).drop { $0 == "\n" })
+                if rest.isEmpty { blocks.removeFirst() } else { blocks[0] = ["type": "text", "text": .string(rest)] }
+            }
+        }
+        result["content"] = .array(blocks)
+        return .object(result)
     }
 
     /// Translates the parts of a message; blank text is left out, because Anthropic refuses it.
@@ -113,6 +170,11 @@ struct AnthropicAdapter: UpstreamAdapter {
                 } else {
                     blocks.append(["type": "image", "source": ["type": "url", "url": .string(url)]])
                 }
+            case .reasoning(let block): blocks.append(block)
+            case .cachePoint(let cache):
+                guard var last = blocks.last?.object else { continue }
+                last["cache_control"] = cache
+                blocks[blocks.count - 1] = .object(last)
             }
         }
         return blocks
@@ -123,7 +185,11 @@ struct AnthropicAdapter: UpstreamAdapter {
         // Arguments that are not a JSON object are an error of the model in an earlier turn. They are wrapped instead of dropped.
         let parsed = try? JSON(parsing: call.arguments, rules: .lenient)
         let input = parsed?.object == nil ? ["arguments": .string(call.arguments)] : parsed ?? .null
-        return ["type": "tool_use", "id": .string(call.id), "name": .string(call.name), "input": input]
+        var block = JSONObject([.init(name: "type", value: "tool_use"), .init(name: "id", value: .string(call.id))])
+        block["name"] = .string(call.name)
+        block["input"] = input
+        block["cache_control"] = call.cachePoint
+        return .object(block)
     }
 
     func decoder(for head: HTTPResponseHead) throws(Failure) -> any StreamDecoder {

@@ -3,8 +3,9 @@ import JSONCodec
 
 /// Decoder for a complete Anthropic `message`.
 struct AnthropicDocument {
-    private var delta = AnswerDelta()
+    private var blocks: [AnthropicEvent] = []
     private var stopReason: String?
+    private var stopSequence: String?
     private var hasContent = false
     private var error: ProviderError?
     /// Holds the token counts.
@@ -23,8 +24,8 @@ struct AnthropicDocument {
         guard document.hasContent else { throw Failure(.upstreamProtocol, "the upstream's response is JSON without content") }
         let counts = document.counts
         try AnswerAssembler.deliver(
-            document.delta, finishReason: document.stopReason, promptTokens: counts.promptTokens, completionTokens: counts.completionTokens,
-            details: counts.details, into: &batch)
+            document.blocks.map { ($0.content, $0.mark) }, finishReason: document.stopReason, stopSequence: document.stopSequence,
+            promptTokens: counts.promptTokens, completionTokens: counts.completionTokens, details: counts.details, into: &batch)
     }
 
     private init(valid bytes: Span<UInt8>) throws(JSONError) {
@@ -37,6 +38,7 @@ struct AnthropicDocument {
             switch key {
             case "content": try self.readContent(&scanner)
             case "stop_reason": self.stopReason = try scanner.scalar()
+            case "stop_sequence": self.stopSequence = try scanner.scalar()
             case "usage": try self.counts.usage(&scanner)
             default: try scanner.skip()
             }
@@ -47,23 +49,25 @@ struct AnthropicDocument {
 
     /// Reads `content`: a list of blocks, or bare text.
     private mutating func readContent(_ scanner: inout JSONScanner) throws(JSONError) {
-        delta = AnswerDelta()
+        blocks = []
+        var tools = 0
         switch scanner.peek() {
         case UInt8(ascii: "["):
             hasContent = true
             try scanner.array { (scanner) throws(JSONError) in
-                guard self.delta.tools.count < ToolCallAssembler.maximumFragments else {
+                guard tools < ToolCallAssembler.maximumFragments else {
                     throw JSONError("more than \(ToolCallAssembler.maximumFragments) tool calls", at: scanner.offset)
                 }
                 var block = AnthropicEvent()
                 try block.readBlock(&scanner)
-                self.delta.content.append(block.delta.content)
-                self.delta.reasoning.append(block.delta.reasoning)
-                if let tool = block.tool { self.delta.tools.append(tool) }
+                if block.tool != nil { tools += 1 }
+                self.blocks.append(block)
             }
         case UInt8(ascii: "\""):
             hasContent = true
-            delta.content.append(try scanner.textPiece())
+            var block = AnthropicEvent()
+            block.delta.content = try scanner.textPiece()
+            blocks = [block]
         default: try scanner.skip()
         }
     }

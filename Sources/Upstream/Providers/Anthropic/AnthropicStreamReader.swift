@@ -3,7 +3,7 @@ import JSONCodec
 
 /// One event of an Anthropic stream. `kind` determines which properties are set.
 struct AnthropicEvent {
-    enum Kind { case messageStart, blockStart, blockDelta, messageDelta, messageStop, error, other }
+    enum Kind { case messageStart, blockStart, blockDelta, blockStop, messageDelta, messageStop, error, other }
 
     var kind = Kind.other
     /// Index of the content block.
@@ -14,7 +14,10 @@ struct AnthropicEvent {
     var partialJSON: TextPiece?
     /// The tool call that starts, with arguments that came at once.
     var tool: ToolCallAssembler.Fragment?
+    /// The signature of a thinking block, or the whole of one that is redacted.
+    var mark: ReasoningMark?
     var stopReason: String?
+    var stopSequence: String?
     var promptTokens: Int?
     var completionTokens: Int?
     var details = TokenDetails()
@@ -62,6 +65,7 @@ struct AnthropicEvent {
         switch type {
         case "content_block_delta": .blockDelta
         case "content_block_start": .blockStart
+        case "content_block_stop": .blockStop
         case "message_start": .messageStart
         case "message_delta": .messageDelta
         case "message_stop": .messageStop
@@ -79,19 +83,31 @@ struct AnthropicEvent {
                 var fragment = ToolCallAssembler.Fragment()
                 try fragment.readArguments(&scanner)
                 self.partialJSON = fragment.arguments ?? fragment.whole.map { TextPiece($0) }
+            case "signature": self.mark = try scanner.scalar().map { .signature($0) }
             case "stop_reason": self.stopReason = try scanner.scalar()
+            case "stop_sequence": self.stopSequence = try scanner.scalar()
             default: try scanner.skip()
             }
         }
     }
 
+    /// What a block of a document adds to the answer.
+    var content: AnswerDelta {
+        var content = delta
+        if let tool { content.tools = [tool] }
+        return content
+    }
+
     /// Reads `content_block`, or a block of a document's `content`.
     mutating func readBlock(_ scanner: inout JSONScanner) throws(JSONError) {
-        var isTool = false
+        var type: String?
+        var data: String?
         var fragment = ToolCallAssembler.Fragment()
         try scanner.objectIfPresent { (key, scanner) throws(JSONError) in
             switch key {
-            case "type": isTool = try scanner.scalar() == "tool_use"
+            case "type": type = try scanner.scalar()
+            case "signature": self.mark = try scanner.scalar().map { .signature($0) }
+            case "data": data = try scanner.scalar()
             case "id": fragment.id = try scanner.scalar()
             case "name": fragment.name = try scanner.scalar()
             case "text": self.delta.content = try AnswerDelta.text(&scanner)
@@ -104,7 +120,8 @@ struct AnthropicEvent {
             default: try scanner.skip()
             }
         }
-        if isTool { tool = fragment }
+        if type == "tool_use" { tool = fragment }
+        if type == "redacted_thinking" { mark = data.map { .redacted($0) } }
     }
 
     /// Reads `usage`. Tokens read from and written to the prompt cache count as prompt tokens.
@@ -131,6 +148,9 @@ struct AnthropicStreamReader: AnswerEventReader {
     private var toolBlocks: [Int] = []
     /// The block index of the current block if it is no call of a client's tool: tools that Anthropic runs send their arguments, too.
     private var otherBlock: Int?
+    /// The signature of the open thinking block.
+    private var signature: ReasoningMark?
+
     mutating func read(_ serverSent: ServerSentEvent, into answer: inout AnswerAssembler, _ batch: inout OutputBatch) throws(Failure) {
         let event: AnthropicEvent
         do throws(JSONError) { event = try AnthropicEvent(scanning: serverSent.data) } catch {
@@ -139,15 +159,25 @@ struct AnthropicStreamReader: AnswerEventReader {
         if event.kind == .error || event.kind == .other && event.error != nil {
             throw (event.error ?? ProviderError(message: "")).failureInsideStream(kind: .anthropic)
         }
+        if event.kind != .blockDelta, let mark = signature {
+            answer.add(mark, into: &batch)
+            signature = nil
+        }
         switch event.kind {
         case .messageStop: answer.end()
         // Its output count is only the provider's initial value. Reported, it would pass for the total of an answer that is cut off.
         case .messageStart: batch.appendUsage(promptTokens: event.promptTokens, completionTokens: nil, details: event.details)
         case .messageDelta:
             batch.appendUsage(promptTokens: event.promptTokens, completionTokens: event.completionTokens, details: event.details)
-            answer.finish(event.stopReason)
-        case .blockStart, .blockDelta: try answer.add(content(event), into: &batch)
-        case .error, .other: break
+            answer.finish(event.stopReason, stopSequence: event.stopSequence)
+        case .blockStart, .blockDelta:
+            try answer.add(content(event), into: &batch)
+            switch event.mark {
+            case .signature?: signature = event.mark
+            case .redacted(let data)?: answer.add(.redacted(data), into: &batch)
+            case nil: break
+            }
+        case .blockStop, .error, .other: break
         }
     }
 

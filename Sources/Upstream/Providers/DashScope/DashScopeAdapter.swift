@@ -58,10 +58,11 @@ struct DashScopeAdapter: UpstreamAdapter {
         if message.role == .system { object["role"] = "system" }
         if hasImages {
             object["content"] = .array(
-                message.parts.map { part in
+                message.parts.compactMap { part in
                     switch part {
                     case .text(let text): ["text": .string(text)]
                     case .image(let url): ["image": .string(url)]
+                    case .reasoning, .cachePoint: nil
                     }
                 })
         } else {

@@ -115,7 +115,7 @@ enum DashScopeDocument {
         if let error = document.error { throw error.failureInsideStream(kind: .dashscope) }
         guard document.hasOutput else { throw Failure(.upstreamProtocol, "the upstream's response is JSON without output") }
         try AnswerAssembler.deliver(
-            document.delta, finishReason: document.finishReason, promptTokens: document.promptTokens,
+            [(document.delta, nil)], finishReason: document.finishReason, stopSequence: nil, promptTokens: document.promptTokens,
             completionTokens: document.completionTokens, details: document.details, into: &batch)
     }
 }

@@ -33,6 +33,9 @@ struct OllamaAdapter: UpstreamAdapter {
         for member in chat.rest {
             switch member.name {
             case "temperature", "top_p", "top_k", "seed", "presence_penalty", "frequency_penalty": options[member.name] = member.value
+            case "reasoning_effort":
+                guard let think = Self.thinking(effort: member.value) else { throw ChatRequest.unsupported(member.name, on: upstream) }
+                body["think"] = think
             case "think", "keep_alive": body[member.name] = member.value
             default: try ChatRequest.refuse(member, on: upstream)
             }
@@ -43,6 +46,15 @@ struct OllamaAdapter: UpstreamAdapter {
         var headers = RequestRules.headers(of: request)
         if let key = try RequestRules.key(of: upstream) { headers.append("Authorization: Bearer \(key)") }
         return HTTPRequest(url: RequestRules.url(upstream, "/api/chat"), headers: headers, body: JSON.object(body).bytes)
+    }
+
+    /// The value of `think` for an effort in OpenAI's terms; nil for an effort that Ollama does not have.
+    private static func thinking(effort: JSON) -> JSON? {
+        switch effort.string {
+        case "none": false
+        case "low", "medium", "high": effort
+        default: nil
+        }
     }
 
     /// Translates messages.

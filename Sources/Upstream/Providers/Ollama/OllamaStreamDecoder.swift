@@ -2,9 +2,9 @@ import Contract
 import JSONCodec
 import Support
 
-/// One line of an Ollama stream.
+/// One object of an Ollama stream.
 struct OllamaChunk {
-    /// The line's message. Its tool calls are complete.
+    /// The object's message. Its tool calls are complete.
     var delta = AnswerDelta()
     var isDone = false
     var doneReason: String?
@@ -45,9 +45,9 @@ struct OllamaChunk {
     }
 }
 
-/// Decoder for Ollama's stream: one JSON object per line; the last has `done` set.
+/// Decoder for Ollama's stream: JSON objects, usually one per line; the last has `done` set. Proxies send them over several lines, too.
 final class OllamaStreamDecoder: StreamDecoder {
-    private var lines = LineParser()
+    private var values = JSONValueParser()
     private var answer = AnswerAssembler()
     private var toolCount = 0
     /// Whether data after the complete answer was invalid. The rest of the stream is then ignored.
@@ -59,7 +59,7 @@ final class OllamaStreamDecoder: StreamDecoder {
     func receive(_ bytes: Span<UInt8>, into batch: inout OutputBatch) throws(Failure) {
         guard !ignoresRest else { return }
         do throws(Failure) {
-            try lines.feed(bytes) { (line) throws(Failure) in try self.read(line, into: &batch) }
+            try values.feed(bytes) { (value) throws(Failure) in try self.read(value, into: &batch) }
         } catch {
             if !isComplete { throw error }
             ignoresRest = true
@@ -69,7 +69,7 @@ final class OllamaStreamDecoder: StreamDecoder {
     func finish(into batch: inout OutputBatch) throws(Failure) {
         if !ignoresRest {
             do throws(Failure) {
-                try lines.finish { (line) throws(Failure) in try self.read(line, into: &batch) }
+                try values.finish { (value) throws(Failure) in try self.read(value, into: &batch) }
             } catch {
                 if !answer.isOver { throw error }
             }
@@ -77,12 +77,11 @@ final class OllamaStreamDecoder: StreamDecoder {
         try answer.deliver(into: &batch)
     }
 
-    /// Decodes one line. Blank lines are ignored.
-    private func read(_ line: Span<UInt8>, into batch: inout OutputBatch) throws(Failure) {
-        guard line.firstOffset(where: { $0 > 0x20 }) != nil else { return }
+    /// Decodes one object.
+    private func read(_ value: Span<UInt8>, into batch: inout OutputBatch) throws(Failure) {
         var chunk: OllamaChunk
-        do throws(JSONError) { chunk = try OllamaChunk(scanning: line) } catch {
-            throw Failure(.upstreamProtocol, "invalid line in the upstream's stream: \(error)")
+        do throws(JSONError) { chunk = try OllamaChunk(scanning: value) } catch {
+            throw Failure(.upstreamProtocol, "invalid JSON in the upstream's stream: \(error)")
         }
         if let error = chunk.error { throw error.failureInsideStream(kind: .ollama) }
         chunk.delta.numberTools(from: toolCount)

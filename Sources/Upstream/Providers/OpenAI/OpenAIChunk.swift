@@ -5,6 +5,8 @@ import JSONCodec
 struct OpenAIChunk {
     var delta = AnswerDelta()
     var finishReason: String?
+    /// The stop sequence that ended the answer. Extensions of vLLM and SGLang, where token ids are numbers.
+    var stopSequence: String?
     var promptTokens: Int?
     var completionTokens: Int?
     var details = TokenDetails()
@@ -58,6 +60,8 @@ struct OpenAIChunk {
                 switch key {
                 case "delta" where !isDocument, "message" where isDocument: try self.delta.read(&scanner)
                 case "finish_reason": self.finishReason = try scanner.scalar()
+                case "stop_reason", "matched_stop":
+                    if scanner.peek() == UInt8(ascii: "\"") { self.stopSequence = try scanner.string() } else { try scanner.skip() }
                 case "error": self.error = ProviderError(member: try scanner.value()) ?? self.error
                 default: try scanner.skip()
                 }

@@ -13,7 +13,7 @@ enum OpenAIDocument {
         if let error = document.error { throw error.failureInsideStream(kind: nil) }
         guard document.hasChoice else { throw Failure(.upstreamProtocol, "the upstream's response is JSON without choices") }
         try AnswerAssembler.deliver(
-            document.delta, finishReason: document.finishReason, promptTokens: document.promptTokens,
-            completionTokens: document.completionTokens, details: document.details, into: &batch)
+            [(document.delta, nil)], finishReason: document.finishReason, stopSequence: document.stopSequence,
+            promptTokens: document.promptTokens, completionTokens: document.completionTokens, details: document.details, into: &batch)
     }
 }

@@ -20,7 +20,7 @@ struct OpenAIStreamReader: AnswerEventReader {
             throw error.failureInsideStream(kind: nil)
         }
         try answer.add(chunk.delta, into: &batch)
-        answer.finish(chunk.finishReason)
+        answer.finish(chunk.finishReason, stopSequence: chunk.stopSequence)
         batch.appendUsage(promptTokens: chunk.promptTokens, completionTokens: chunk.completionTokens, details: chunk.details)
     }
 }
