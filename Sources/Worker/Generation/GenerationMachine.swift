@@ -69,8 +69,7 @@ struct GenerationMachine {
     private var promptTokens: Int?
     private var completionTokens: Int?
     private var details = TokenDetails()
-    private var finish: FinishReason?
-    private var stopSequence: String?
+    private var (finish, stopSequence) = (FinishReason?.none, String?.none)
     /// The weight of the text of the current request, in quarter tokens; see `TokenEstimate`.
     private var quarters = 0
     /// Number of chunks received when the upstream last reported its token count, and the weight of the text.
