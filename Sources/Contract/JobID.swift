@@ -67,15 +67,8 @@ package enum Partition {
         return Int(String(decoding: digits, as: UTF8.self))
     }
 
-    /// CRC-16/XMODEM, the key hash of Redis Cluster (Redis Cluster specification, appendix A).
-    package static func crc16(_ bytes: some Sequence<UInt8>) -> UInt16 {
-        var crc: UInt16 = 0
-        for byte in bytes {
-            crc ^= UInt16(byte) << 8
-            for _ in 0..<8 { crc = crc & 0x8000 != 0 ? crc << 1 ^ 0x1021 : crc << 1 }
-        }
-        return crc
-    }
+    /// The hash of an id, see `CRC16`.
+    package static func crc16(_ bytes: some Sequence<UInt8>) -> UInt16 { CRC16.checksum(bytes) }
 }
 
 /// A ULID: 48 bits of milliseconds since 1970 and 80 random bits, in Crockford's base 32 (github.com/ulid/spec).

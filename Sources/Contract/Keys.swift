@@ -99,6 +99,12 @@ package struct Keys: Sendable, Hashable {
     package func usage(day: Int, of tenant: String, partition: Int) -> String { usage(day: day, partition: partition) + ":" + tenant }
     /// The channel without subscribers that a wait for replicas writes to.
     package var replicated: String { "{\(namespace)}:replicated" }
+    /// The key that a wait for the replicas of a cluster's shard writes, beside the data of a partition.
+    package func replicated(partition: Int) -> String { tag(partition: partition) + "replicated" }
+    /// A key of each partition, to find the shard that serves it. Allocates nothing.
+    package func shard(partition: Int) -> String { tag(partition: partition) }
+    /// A key of the nodes' data, to find the shard that serves it.
+    package var nodes: String { paused }
     /// The request that a worker drains.
     package func drain(_ worker: String) -> String { "{\(namespace)}:drain:" + worker }
 }

@@ -143,7 +143,12 @@ package struct WorkerService: Service {
             }.get()
             guard try await createGroups(consumer, unless: drain) else { return }
             // Redis may have come back with older data.
-            consumer.onConnect { [renewer = parts.renewer] in Task { await renewer.renew() } }
+            consumer.onConnect { [renewer = parts.renewer, claimer = parts.claimer] in
+                Task {
+                    await claimer.readEnded()
+                    await renewer.renew()
+                }
+            }
             logger.info("worker ready", metadata: ["worker": "\(settings.name)", "capacity": "\(settings.concurrency)"])
             try await withThrowingTaskGroup(of: Void.self) { tasks in
                 tasks.addTask(executorPreference: consumer.executor) { await parts.claimer.run() }

@@ -8,7 +8,7 @@ import Testing
         ("OOM command not allowed when used memory > 'maxmemory'.", "OOM"),
         ("MISCONF Redis is configured to save RDB snapshots", "MISCONF"),
         ("ERR READONLY You can't write against a read only replica.", "READONLY"),
-        ("NOREPLICAS Not enough good replicas to write.", "NOREPLICAS"),
+        ("NOREPLICAS Not enough good replicas to write.", "NOREPLICAS"), ("CLUSTERDOWN The cluster is down", "CLUSTERDOWN"),
     ])
     func `a rejection of all writes is a problem until a write is accepted`(text: String, code: String) {
         let health = WriteHealth()
@@ -19,6 +19,10 @@ import Testing
         #expect(health.problem != nil)
         health.record(nil)
         #expect(health.problem == nil)
+        // After the deadline of a command that the connection has repeated.
+        health.record(RedisError(.unavailable, "not executed within the deadline: \(text)", refusal: text))
+        #expect(health.problem == "Redis rejects writes (\(code))")
+        health.record(nil)
         #expect(WriteHealth.rejection(in: [.integer(1), .error(text)])?.message == text)
     }
 

@@ -45,7 +45,7 @@ extension FaultJourneys {
         @Test func `a queue key of another type stops only its class and is logged once`() async throws {
             try await withLab { lab in
                 try await lab.redis.command("SET", "{sluice.0}:queue:batch", "x")
-                let worker = try await lab.worker("w1", ["SLUICE_LEASE": "3s"])
+                let worker = try await lab.worker("w1", ["SLUICE_LEASE": "3s", "SLUICE_DRAIN_TIMEOUT": "10ms"])
                 let client = try await lab.client(lab.gateway())
                 for _ in 0..<3 { #expect(try await client.request(model: lab.model("sim-n3-g1")).ended().end == .finished) }
                 #expect(worker.log.components(separatedBy: "a queue cannot be read").count == 2)
@@ -56,6 +56,14 @@ extension FaultJourneys {
                 let body = #"{"id":"p0-batch","request":\#(request)}"#
                 try await lab.redis.command("XADD", "{sluice.0}:queue:batch", "*", "job", body)
                 try await until("the job to end") { try await lab.record("p0-batch")["state"] == "finished" }
+                // A drained worker cannot return a job to an overwritten queue.
+                let long = #"{"model":"\#(lab.model("sim-n5000-g20"))","messages":[{"role":"user","content":"hi"}]}"#
+                try await lab.redis.command("XADD", "{sluice.0}:queue:batch", "*", "job", #"{"id":"p0-long","request":\#(long)}"#)
+                try await until("the job to run") { try await lab.record("p0-long")["state"] == "running" }
+                try await lab.redis.command("SET", "{sluice.0}:queue:batch", "x")
+                worker.terminate()
+                try await until("the job to fail") { try await lab.record("p0-long")["state"] == "failed" }
+                #expect(try await lab.record("p0-long")["code"] == "internal")
             }
         }
 

@@ -12,6 +12,8 @@ import Testing
         ("unix://:secret@/run/r%20s", "unix:///run/r s"), ("redis://h:/", "redis://h:6379/0"),
         ("redis+sentinel://h/main", "redis+sentinel://h:26379/main/0"),
         ("rediss+sentinel://u:secret@a:1,[::1]:2,c/my%20main/3", "rediss+sentinel://u@a:1,[::1]:2,c:26379/my main/3"),
+        ("redis+cluster://h/", "redis+cluster://h:6379"),
+        ("rediss+cluster://u:secret@a:1,[::1]:2,c", "rediss+cluster://u@a:1,[::1]:2,c:6379"),
     ]) func `valid URLs`(_ text: String, _ description: String) throws {
         let url = try RedisURL(text)
         #expect(url.description == description)
@@ -44,7 +46,8 @@ import Testing
         ("redis+sentinel://h/a/b", "database"), ("redis+sentinel://h/a/1/2", "service"), ("redis+sentinel://h,/a", "host"),
         ("redis+sentinel://h:1,h:x/a", "port"), ("redis+sentinel://h/a?db=1", "unix"),
         ("rediss+sentinel://:secret/@h/a", "percent-encoded"),
-        ("redis+cluster://:secret@h", "not supported"), ("rediss+cluster://h", "not supported"),
+        ("redis+cluster://:secret@h/0", "databases"), ("rediss+cluster://h/main", "databases"), ("redis+cluster://h,", "host"),
+        ("redis+cluster://h:1,h:x", "port"), ("redis+cluster://", "host"), ("redis+cluster://:secret/@h", "percent-encoded"),
     ]) func `invalid URLs`(_ text: String, _ reason: String) {
         let error = #expect(throws: RedisError.self) { try RedisURL(text) }
         #expect(error?.code == .invalidURL)

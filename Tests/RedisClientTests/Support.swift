@@ -19,6 +19,12 @@ func withClient<Value: Sendable>(
     return value
 }
 
+extension RedisClient {
+    /// For a single server.
+    var server: String? { server(for: "") }
+    var connections: Int { connections(for: "") }
+}
+
 func withSubscriber<Value: Sendable>(
     _ url: String, settings: RedisSettings = .forTests, log: CapturedLog = CapturedLog(), name: String = "test-subscriber",
     isolation: isolated (any Actor)? = #isolation, _ body: (RedisSubscriber) async throws -> Value

@@ -18,6 +18,9 @@ package final class PrivateRedis: Sendable {
         }
     }
 
+    /// The server program of all tests: that of the environment variable SLUICE_TEST_REDIS_SERVER, for example a valkey-server, or redis-server.
+    package static let executable = ProcessInfo.processInfo.environment["SLUICE_TEST_REDIS_SERVER"] ?? "redis-server"
+
     package let port: Int
     package let options: Options
     private let folder: TemporaryFolder
@@ -67,7 +70,7 @@ package final class PrivateRedis: Sendable {
             "--enable-debug-command", "yes", "--daemonize", "no",
         ]
         if let password = options.password { arguments += ["--requirepass", password] }
-        let process = try ChildProcess.spawn("redis-server", arguments + options.arguments, errors: folder.file("stderr"))
+        let process = try ChildProcess.spawn(Self.executable, arguments + options.arguments, errors: folder.file("stderr"))
         child.withLock { $0 = process }
         let deadline = ContinuousClock.now + .testDeadline
         // Checked through its own socket, where only this server can answer. It then listens on its port too, or has ended.
@@ -125,17 +128,7 @@ package final class PrivateRedis: Sendable {
 
     /// Sends one command on a connection of its own.
     @discardableResult
-    package func command(_ arguments: String...) async throws -> RawReply {
-        let connection = try await connect()
-        do {
-            let reply = try await connection.send(arguments)
-            await connection.close()
-            return reply
-        } catch {
-            await connection.close()
-            throw error
-        }
-    }
+    package func command(_ arguments: String...) async throws -> RawReply { try await send(arguments) }
 
     @TaskLocal fileprivate static var scoped: PrivateRedis?
 

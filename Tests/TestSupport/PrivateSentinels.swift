@@ -77,7 +77,7 @@ package final class PrivateSentinels: Sendable {
         if let password = options.password { lines.append("sentinel auth-pass \(Self.service) \(password)") }
         if let password = options.sentinelPassword { lines.append("requirepass \(password)") }
         try (lines.joined(separator: "\n") + "\n").write(toFile: file, atomically: true, encoding: .utf8)
-        let child = try ChildProcess.spawn("redis-server", [file, "--sentinel"], errors: folder.file("sentinel-\(index).stderr"))
+        let child = try ChildProcess.spawn(PrivateRedis.executable, [file, "--sentinel"], errors: folder.file("sentinel-\(index).stderr"))
         children.withLock { $0.append(child) }
     }
 

@@ -96,7 +96,7 @@ struct BenchRedis: Sendable {
         }.get()
         try await subscribed.futureResult.get()
         let sent = try await loop.submit {
-            var pipeline = RedisPipeline()
+            var pipeline = client.makePipeline()
             pipeline.append("PUBLISH", .string(channel), "bench")
             let now = MonotonicClock.nanoseconds
             client.send(pipeline) { _ in }
@@ -119,7 +119,7 @@ struct BenchRedis: Sendable {
         let start = ContinuousClock.now
         var sent = 0
         for slice in 1...slices {
-            var pipeline = RedisPipeline()
+            var pipeline = client.makePipeline()
             let until = jobs.count * slice / slices
             for job in jobs[sent..<until] { append(job, model: model, to: &pipeline) }
             sent = until
@@ -153,7 +153,7 @@ struct BenchRedis: Sendable {
     }
 
     private func interruptCommands(for jobs: some Sequence<JobID>) -> RedisPipeline {
-        var pipeline = RedisPipeline()
+        var pipeline = client.makePipeline()
         for job in jobs {
             let text = Interrupt(id: job, reason: InterruptReason.userStop).text
             pipeline.append("SET", .string(keys.interrupt(job)), .string(text), "EX", 600)

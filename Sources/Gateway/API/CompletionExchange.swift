@@ -53,7 +53,7 @@ struct CompletionExchange: Sendable {
     /// A new job's id.
     /// - Parameter partition: nil for any partition.
     func newJobID(partition: Int? = nil) -> JobID {
-        let partition = partition ?? Int.random(in: 0..<context.queue.partitions)
+        let partition = partition ?? context.queue.newPartition()
         return JobID(partition: partition, milliseconds: UInt64(clamping: WallClock.milliseconds))
     }
 

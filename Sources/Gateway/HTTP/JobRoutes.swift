@@ -27,7 +27,7 @@ struct JobRoutes: Sendable {
         let body = try await request.collect(upTo: context.settings.bodyMaximum, requestContext.share)
         let partitions = context.queue.partitions
         var options = SubmitOptions()
-        var partition = Int.random(in: 0..<partitions)
+        var partition = context.queue.newPartition()
         if let idempotency = try JobSubmission.idempotency(request, owner: owner, partitions: partitions) {
             options.idempotency = (idempotency.key, JobSubmission.digest(body))
             partition = idempotency.partition

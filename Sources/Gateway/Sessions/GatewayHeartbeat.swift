@@ -47,19 +47,28 @@ actor GatewayHeartbeat {
     private func beat() async throws {
         let gateway = gateway
         let load = try await context.eventLoop.submit { [started] in gateway.value.load(since: started) }.get()
-        let rejection = try await registration.renew(load)
-        context.readiness.writes.record(rejection)
-        if let rejection { throw rejection }
+        do throws(QueueError) {
+            let rejection = try await registration.renew(load)
+            context.readiness.writes.record(rejection)
+            if let rejection { throw rejection }
+        } catch {
+            context.readiness.writes.record(error)
+            throw error
+        }
         context.eventLoop.execute { gateway.value.registry.saveUnsaved() }
         await context.submitted.removeEnded(context.queue)
         if !hasRecoveredOwn {
             // An earlier process with the same name may have died with running requests.
+            let isComplete = reachable.count == context.queue.partitions
             _ = try await adopt(from: name)
             _ = try await interruptCompletions(of: name)
-            hasRecoveredOwn = true
+            hasRecoveredOwn = isComplete
         }
         try await recoverFromDeadGateways()
     }
+
+    /// The partitions whose Redis servers are reachable. The others are looked at later, so that they delay no heartbeat.
+    private var reachable: [Int] { (0..<context.queue.partitions).filter { context.queue.isReachable(partition: $0) } }
 
     /// Recovers the sessions and completions of dead gateways.
     private func recoverFromDeadGateways() async throws {
@@ -78,7 +87,7 @@ actor GatewayHeartbeat {
             } else {
                 left += 1
             }
-            if left == 0 {
+            if left == 0, reachable.count == context.queue.partitions {
                 try await registration.remove(other)
                 absences.end(other)
             }
@@ -90,7 +99,7 @@ actor GatewayHeartbeat {
     private func adopt(from other: String) async throws -> Int {
         var count = 0
         let gateway = gateway
-        for partition in 0..<context.queue.partitions {
+        for partition in reachable {
             let ids = try await registration.busySessions(of: other, partition: partition, atMost: Self.batchSize)
             count += ids.count
             context.eventLoop.execute { for id in ids { gateway.value.registry.adopt(id, from: other) } }
@@ -103,7 +112,7 @@ actor GatewayHeartbeat {
     /// - Returns: the number of completions found.
     private func interruptCompletions(of other: String) async throws -> Int {
         var count = 0
-        for partition in 0..<context.queue.partitions {
+        for partition in reachable {
             let ids = try await context.queue.requests(of: other, partition: partition, atMost: Self.batchSize)
                 .filter { !context.completions.contains($0) }
             guard !ids.isEmpty else { continue }

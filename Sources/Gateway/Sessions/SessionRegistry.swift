@@ -34,7 +34,7 @@ final class SessionRegistry {
     /// - Parameter then: called on the event loop once Redis has stored the session, or with RATE_LIMITED or SERVER_BUSY.
     func open(owner: String, settings: SessionSettings, then: @escaping (Result<Session, ProtocolError>) -> Void) {
         let now = WallClock.milliseconds
-        let partition = Int.random(in: 0..<context.queue.partitions)
+        let partition = context.queue.newPartition()
         let session = Session(
             id: JobID(partition: partition, milliseconds: UInt64(now)).rawValue, partition: partition, owner: owner, settings: settings,
             history: emptyHistory, tenants: context.tenants, account: accounts.tenant(owner), milliseconds: now)

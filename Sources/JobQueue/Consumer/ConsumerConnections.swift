@@ -3,20 +3,9 @@ import Logging
 import NIOCore
 import RedisClient
 
-extension RedisClient {
-    /// Loads scripts after each connect, so that no hot path receives NOSCRIPT.
-    func loadAtConnect(_ scripts: [RedisScript]) {
-        onConnect { [weak self] in
-            var load = RedisPipeline()
-            for script in scripts { load.append("SCRIPT", "LOAD", .string(script.source)) }
-            // An optimization only: a script that is not loaded is sent in full when it is called.
-            self?.send(load) { _ in }
-        }
-    }
-}
-
 /// The Redis connections of a worker: one for commands, one for blocking reads, one for bulk reads of logs, one for subscriptions, and one
-/// to wait for replicas if the settings ask for that.
+/// to wait for replicas if the settings ask for that. In a cluster each of them is one connection per shard, and the blocking reads have one
+/// per partition, because a command reads one slot.
 ///
 /// All are on one event loop, so a claim's reply and an interrupt that overtakes it are handled on the same thread. Connections reconnect by
 /// themselves and log that once.
@@ -33,18 +22,22 @@ package struct ConsumerConnections: Sendable {
 
     /// Creates the connections; `run` opens them.
     package init(url: ServerURL, settings: ServerSettings, keys: Keys, eventLoop: any EventLoop, logger: Logger) {
-        let commands = RedisClient(url: url, settings: settings, eventLoop: eventLoop, name: "commands", logger: logger)
+        let cluster = RedisCluster(url: url, settings: settings, eventLoop: eventLoop, logger: logger)
+        let commands = RedisClient(url: url, settings: settings, eventLoop: eventLoop, name: "commands", logger: logger, cluster: cluster)
         self.commands = commands
-        blocking = RedisClient(url: url, settings: settings, eventLoop: eventLoop, name: "claims", logger: logger)
-        logs = RedisClient(url: url, settings: settings, eventLoop: eventLoop, name: "logs", logger: logger)
-        subscriber = RedisSubscriber(url: url, settings: settings, eventLoop: eventLoop, name: "cancel", logger: logger)
-        replicas = ReplicaWait(url: url, settings: settings, channel: keys.replicated, commands: commands, logger: logger)
+        blocking = RedisClient(
+            url: url, settings: settings, eventLoop: eventLoop, name: "claims", logger: logger, cluster: cluster, isolatesSlots: true)
+        logs = RedisClient(url: url, settings: settings, eventLoop: eventLoop, name: "logs", logger: logger, cluster: cluster)
+        subscriber = RedisSubscriber(url: url, settings: settings, eventLoop: eventLoop, name: "cancel", logger: logger, cluster: cluster)
+        replicas = ReplicaWait(
+            url: url, settings: settings, channel: keys.replicated, commands: commands, cluster: cluster, logger: logger)
         commands.loadAtConnect(Scripts.ofWorker)
     }
 
     /// Why the worker cannot work at the moment, for its readiness; nil when all connections are up. Callable from any thread.
     package var fault: String? {
-        if !commands.isConnected || !blocking.isConnected { return "Redis is not reachable" }
+        // In a cluster the connections for blocking reads are opened by the first reads.
+        if !commands.isConnected || !blocking.isConnected && !blocking.isCluster { return "Redis is not reachable" }
         if !subscriber.isAlive { return "the cancel subscription is not alive" }
         return nil
     }

@@ -14,7 +14,7 @@ extension JobConsumer {
         _ job: Job, entry: QueueEntry, leaseExpired: Bool, knownAttempt: Int = 0
     ) async throws(QueueError) -> ClaimOutcome {
         let id = job.id
-        let connection = redis.connections
+        let connection = connections(partition: entry.partition)
         var name: [UInt8] = []
         name.appendJSONString(worker)
         let reply = try await redis.run(

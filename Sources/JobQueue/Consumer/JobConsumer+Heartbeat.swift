@@ -13,7 +13,7 @@ extension JobConsumer {
     /// - Returns: the error with which Redis rejects writes; nil when it accepts them.
     package func writeHeartbeat(_ report: WorkerReport) async throws(QueueError) -> QueueError? {
         // By the clock of Redis: a worker whose clock is ahead would remove all others.
-        let reply = try await redis.send("TIME")
+        let reply = try await redis.send("TIME", nearKey: keys.workers)
         guard let time = reply.array, time.count == 2, let seconds = time[0].integer, (0...Int(Int32.max) * 2).contains(seconds) else {
             throw redis.misfit(reply, to: "TIME")
         }

@@ -5,11 +5,18 @@ import RedisClient
 
 /// Keeping and giving up the ownership of running jobs.
 extension JobConsumer {
-    /// Number of connections to Redis so far. After a change Redis may have lost data, so that every job must be renewed before it is written or
-    /// ended. Callable from any thread.
-    package var connections: Int { redis.connections }
+    /// Number of connections so far to the Redis server of a partition. After a change Redis may have lost data, so that every job of the
+    /// partition must be renewed before it is written or ended. Callable from any thread.
+    package func connections(partition: Int) -> Int { redis.connections(for: keys.shard(partition: partition)) }
 
-    /// Registers a callback that runs on the event loop after each later connect.
+    /// Whether the Redis server of a partition is reachable, in a cluster, where the other partitions may be served without it. True for a
+    /// single server. Callable from any thread.
+    package func isReachable(partition: Int) -> Bool { redis.isReachable(keys.shard(partition: partition)) }
+
+    /// Whether the partitions are distributed over the servers of a cluster.
+    package var isCluster: Bool { redis.isCluster }
+
+    /// Registers a callback that runs on the event loop after each later connect to a server, and when a partition has another server.
     package func onConnect(_ body: @escaping @Sendable () -> Void) { redis.onConnect(body) }
 
     /// Renews the leases of jobs in one partition with one script call. The answers have the order of `renewals`. Safe to repeat.

@@ -29,7 +29,9 @@ extension JobConsumer {
         let lock = try await redis.send("SET", .string(keys.sweep), .string(worker), "NX", "PX", .integer(2 * settings.leaseMilliseconds))
         guard !lock.isNull else { return Sweep() }
         var sweep = Sweep()
-        for partition in 0..<keys.partitions { sweep.restored += try await restoreEntries(partition: partition) }
+        for partition in 0..<keys.partitions where isReachable(partition: partition) {
+            sweep.restored += try await restoreEntries(partition: partition)
+        }
         sweep.removed = try await removeConsumers()
         return sweep
     }
@@ -46,7 +48,7 @@ extension JobConsumer {
 
     private func removeConsumers() async throws(QueueError) -> [String] {
         var idleNames: Set<String> = []
-        for partition in 0..<keys.partitions {
+        for partition in 0..<keys.partitions where isReachable(partition: partition) {
             var pipeline = RedisPipeline()
             for queue in keys.queues(partition: partition) { pipeline.append("XINFO", "CONSUMERS", .string(queue), .string(Keys.group)) }
             for reply in try await redis.send(pipeline) {
@@ -69,7 +71,7 @@ extension JobConsumer {
 
     /// Deletes the consumers of the named worker. A consumer with pending entries is kept, so that they can still be taken over.
     package func forgetConsumer(_ name: String) async throws(QueueError) {
-        for partition in 0..<keys.partitions {
+        for partition in 0..<keys.partitions where isReachable(partition: partition) {
             _ = try await redis.run(
                 Scripts.forgetConsumer, keys: keys.queues(partition: partition), arguments: [.string(Keys.group), .string(name)])
         }

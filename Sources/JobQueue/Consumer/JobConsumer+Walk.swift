@@ -23,7 +23,7 @@ extension JobConsumer {
         let lock = try await redis.send("SET", .string(keys.walk), .string(worker), "NX", "PX", .integer(settings.leaseMilliseconds))
         guard !lock.isNull else { return Walk() }
         var walk = Walk()
-        for partition in 0..<keys.partitions {
+        for partition in 0..<keys.partitions where isReachable(partition: partition) {
             for queue in keys.queues(partition: partition) { try await walkPending(queue, &walk) }
         }
         return walk
@@ -52,7 +52,7 @@ extension JobConsumer {
     /// - Returns: the number of jobs ended.
     package func endInterrupted() async throws(QueueError) -> Int {
         var ended = 0
-        for partition in 0..<keys.partitions {
+        for partition in 0..<keys.partitions where isReachable(partition: partition) {
             let reply = try await redis.run(
                 Scripts.endInterrupted, keys: keys.queues(partition: partition),
                 arguments: [

@@ -40,11 +40,12 @@ extension JobConsumer {
     /// - Parameter now: milliseconds since 1970.
     package func partitionsWithWebhooks(now: Int = WallClock.milliseconds) async throws(QueueError) -> [Int] {
         var pipeline = RedisPipeline()
-        for partition in 0..<keys.partitions {
+        let reachable = (0..<keys.partitions).filter { isReachable(partition: $0) }
+        for partition in reachable {
             pipeline.append("ZRANGEBYSCORE", .string(keys.webhooks(partition: partition)), "-inf", .integer(now), "LIMIT", 0, 1)
         }
         let replies = try await redis.send(pipeline)
-        return replies.indices.filter { replies[$0].array?.isEmpty == false }
+        return zip(reachable, replies).filter { $1.array?.isEmpty == false }.map(\.0)
     }
 
     /// Takes due webhooks. They are due again after `lease`, in case this worker dies.

@@ -68,8 +68,8 @@ package struct JobConsumer: Sendable {
 
     /// Calls `done` when enough replicas have what was written before, or after 250 ms; at once when no replicas are waited for. `done` runs
     /// on any thread.
-    package func whenReplicated(_ done: @escaping @Sendable () -> Void) {
-        if let replicas { replicas.wait(done) } else { done() }
+    package func whenReplicated(partition: Int, _ done: @escaping @Sendable () -> Void) {
+        if let replicas { replicas.wait(keys.replicated(partition: partition), done) } else { done() }
     }
 
     /// Whether `whenReplicated` waits.
@@ -86,7 +86,9 @@ package struct JobConsumer: Sendable {
         }
         for reply in try await redis.send(pipeline) {
             // A key of the wrong type affects only its own queue; `take` reports it.
-            guard case .error(let message) = reply, !message.hasPrefix("BUSYGROUP"), !message.hasPrefix("WRONGTYPE") else { continue }
+            // The groups of a shard that is not reachable are created when it is.
+            guard case .error(let message) = reply, !message.hasPrefix("BUSYGROUP"), !message.hasPrefix("WRONGTYPE"), !reply.isUnavailable
+            else { continue }
             throw RedisError(.server, message)
         }
     }
@@ -148,15 +150,17 @@ package struct JobConsumer: Sendable {
         package var count: Int { entries.count + expired.count }
     }
 
-    /// Blocks until a job is submitted to any partition. Returns at most one entry per queue, or none after `milliseconds`.
-    /// - Parameter excluded: unreadable queues; a single one of them would make the command fail for all queues.
+    /// Blocks until a job is submitted. Returns at most one entry per queue, or none after `milliseconds`.
+    /// - Parameters:
+    ///   - partition: the only partition to wait for, nil for all. In a cluster a command reads one partition.
+    ///   - excluded: unreadable queues; a single one of them would make the command fail for all queues.
     package func wait(
-        classes: [JobClass], excluding excluded: Set<QueueLocation> = [], milliseconds: Int
+        partition only: Int? = nil, classes: [JobClass], excluding excluded: Set<QueueLocation> = [], milliseconds: Int
     ) async throws(QueueError) -> [QueueEntry] {
         var locations: [String: QueueLocation] = [:]
         var names: [RedisArgument] = []
         for priority in classes {
-            for partition in 0..<keys.partitions {
+            for partition in only.map({ $0..<$0 + 1 }) ?? 0..<keys.partitions {
                 let location = QueueLocation(priority, partition: partition)
                 if excluded.contains(location) { continue }
                 let queue = keys.queue(priority, partition: partition)

@@ -19,9 +19,10 @@ package struct OutputBatch: Sendable {
         package var commands: Int { hasEnding ? events + 1 : events }
     }
 
-    private(set) var pipeline = RedisPipeline()
+    private(set) var pipeline: RedisPipeline
 
-    package init() {}
+    /// - Parameter isSharded: whether the output channels are sharded, as in a cluster; see `JobConsumer.isCluster`.
+    package init(isSharded: Bool = false) { pipeline = RedisPipeline(isSharded: isSharded) }
 
     /// Appends the output of a job: its events, and then its terminal event, if any.
     /// - Parameters:

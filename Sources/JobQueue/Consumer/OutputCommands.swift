@@ -41,7 +41,13 @@ package struct OutputCommands: Sendable {
             pipeline.argument(event.json)
             size += event.json.count + 1
         }
-        pipeline.begin(publishHead)
+        if pipeline.isSharded {
+            pipeline.begin(arguments: 3)
+            pipeline.argument(pipeline.publishCommand)
+            pipeline.argument(outChannel)
+        } else {
+            pipeline.begin(publishHead)
+        }
         pipeline.argument(bytes: max(2, size)) { buffer in
             buffer.writeInteger(UInt8(ascii: "["))
             for (index, event) in events.enumerated() {

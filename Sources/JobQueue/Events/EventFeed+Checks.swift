@@ -32,7 +32,8 @@ extension EventFeed {
         var compared: [JobID] = []
         var looks: [Int: [JobID]] = [:]
         var entries: [JobID] = []
-        for (id, job) in jobs {
+        // A shard that is not reachable must not delay the checks of the others' jobs.
+        for (id, job) in jobs where queue.isReachable(id) {
             let isDue = job.timer.isDue(hasNews: job.hasNews)
             if job.mustCompare, !job.hasNews {
                 compared.append(id)

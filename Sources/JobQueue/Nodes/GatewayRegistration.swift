@@ -18,8 +18,8 @@ package struct GatewayRegistration: Sendable {
         heartbeat = NodeHeartbeat(.gateway, name: name, keys: queue.keys, lease: lease)
     }
 
-    /// Number of connections to Redis so far; changes with each reconnect.
-    package var connections: Int { redis.connections }
+    /// Number of connections so far to the Redis server with the gateways' heartbeats; changes with each reconnect.
+    package var connections: Int { redis.connections(for: keys.nodes) }
 
     /// Renews the heartbeat with the gateway's current load, and keeps the gateway in the set of all gateways.
     /// - Returns: the error with which Redis rejects writes; nil when it accepts them.

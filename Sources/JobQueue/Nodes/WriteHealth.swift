@@ -32,11 +32,14 @@ package final class WriteHealth: Sendable {
     /// The codes with which Redis rejects every write. Inside a script they may come after `ERR`.
     private static let codes: Set<String> = ["OOM", "MISCONF", "READONLY", "NOREPLICAS", "NOPERM", "NOAUTH", "CLUSTERDOWN", "MASTERDOWN"]
 
-    private static func concernsAllWrites(_ error: QueueError) -> Bool { error.isRejection && codes.contains(code(of: error)) }
+    private static func concernsAllWrites(_ error: QueueError) -> Bool {
+        (error.isRejection || error.refusal != nil) && codes.contains(code(of: error))
+    }
 
-    /// The code of an error: its first word, or the second one after `ERR`. The rest of the text may quote configuration.
+    /// The code of an error: its first word, or the second one after `ERR`. The rest of the text may quote configuration. The connection repeats
+    /// commands that Redis refused to execute; after their deadline the code is that of the last refusal.
     private static func code(of error: QueueError) -> String {
-        let words = error.message.split(separator: " ", maxSplits: 2).prefix(2)
+        let words = (error.refusal ?? error.message).split(separator: " ", maxSplits: 2).prefix(2)
         return String((words.first == "ERR" ? words.last : words.first) ?? "")
     }
 }

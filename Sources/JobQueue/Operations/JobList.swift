@@ -30,7 +30,7 @@ extension JobProducer {
         for partition in 0..<keys.partitions {
             // With a state filter, the number of keys to read is unknown in advance.
             let prefix = keys.recordPrefix(partition: partition)
-            let (found, isCut) = try await scan(prefix + "*", limit: state == nil ? max(limit, 10_000) : 100_000)
+            let (found, isCut) = try await scan(prefix, limit: state == nil ? max(limit, 10_000) : 100_000)
             list.isCut = list.isCut || isCut
             for start in stride(from: 0, to: found.count, by: 500) {
                 let page = found[start..<min(start + 500, found.count)]
@@ -48,13 +48,14 @@ extension JobProducer {
         return list
     }
 
-    /// Finds keys by pattern with at most 2,000 SCAN commands.
+    /// Finds keys by prefix with at most 2,000 SCAN commands, on the server that has them.
     /// - Returns: the sorted keys, and whether more may exist. There may be more keys than `limit`.
-    private func scan(_ pattern: String, limit: Int) async throws(RedisError) -> (keys: [String], isCut: Bool) {
+    private func scan(_ prefix: String, limit: Int) async throws(RedisError) -> (keys: [String], isCut: Bool) {
         var found: Set<String> = []
         var cursor = "0"
         for _ in 0..<2_000 {
-            let reply = try await redis.send("SCAN", .string(cursor), "MATCH", .string(pattern), "COUNT", 1_000)
+            let reply = try await redis.send(
+                "SCAN", .string(cursor), "MATCH", .string(prefix + "*"), "COUNT", 1_000, nearKey: prefix)
             guard let parts = reply.array, parts.count == 2, let next = parts[0].string else { break }
             for key in parts[1].array ?? [] {
                 if let key = key.string { found.insert(key) }

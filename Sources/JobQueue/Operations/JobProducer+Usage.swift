@@ -95,7 +95,7 @@ extension JobProducer {
 
     /// The current day by Redis' clock.
     package func today() async throws(QueueError) -> Int {
-        let reply = try await redis.send("TIME")
+        let reply = try await redis.send("TIME", nearKey: keys.nodes)
         guard let seconds = reply.array?.first?.integer, (0...1 << 40).contains(seconds) else { throw redis.misfit(reply, to: "TIME") }
         return seconds / 86_400
     }
@@ -136,10 +136,10 @@ extension JobProducer {
         return rows.values.flatMap(\.values).sorted { ($0.tenant, $0.model) < ($1.tenant, $1.model) }
     }
 
-    /// Tokens of a tenant on a day, over all partitions but one.
+    /// Tokens of a tenant on a day, over all partitions but one; without those of a cluster's shards that are not reachable.
     func tokens(of tenant: String, day: Int, except excluded: Int) async throws(QueueError) -> Int {
         var pipeline = RedisPipeline()
-        for partition in 0..<keys.partitions where partition != excluded {
+        for partition in 0..<keys.partitions where partition != excluded && isReachable(partition: partition) {
             pipeline.append("HGET", .string(keys.usage(day: day, partition: partition)), .string(tenant))
         }
         return try await redis.send(pipeline).reduce(0) { $0.saturatingAdding($1.string.flatMap { Int($0)?.boundedCount } ?? 0) }
@@ -158,7 +158,8 @@ extension JobProducer {
         }
         var arguments: [RedisArgument] = [.string(String(digest)), .integer(Self.tenantsExpirySeconds)]
         for (name, limits) in sorted { arguments += [.string(name), .string(limits.text)] }
-        for partition in 0..<keys.partitions {
+        // The others are written when their shard is reachable again.
+        for partition in 0..<keys.partitions where isReachable(partition: partition) {
             _ = try await redis.run(Scripts.tenants, keys: [keys.tenants(partition: partition)], arguments: arguments)
         }
     }

@@ -23,10 +23,10 @@ package struct QueueDepth: Sendable, Equatable {
 }
 
 extension JobConsumer {
-    /// Reads the depth of all queues, with one script call per partition.
+    /// Reads the depth of all queues, with one script call per partition; without those of a cluster's shards that are not reachable.
     package func depth() async throws(RedisError) -> QueueDepth {
         var depth = QueueDepth(classes: Dictionary(uniqueKeysWithValues: JobClass.allCases.map { ($0, QueueDepth.Class()) }))
-        for partition in 0..<keys.partitions {
+        for partition in 0..<keys.partitions where isReachable(partition: partition) {
             let reply = try await redis.run(
                 Scripts.depth, keys: keys.queues(partition: partition) + [keys.dead(partition: partition)], arguments: [.string(Keys.group)]
             )

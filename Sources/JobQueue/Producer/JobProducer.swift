@@ -89,6 +89,18 @@ package struct JobProducer: Sendable {
     /// Runs tasks on the event loop of the connection, so that a reply resumes them without a change of thread.
     package var executor: any TaskExecutor { redis.executor }
 
+    /// A random partition for a new job or session; in a cluster one whose server is reachable, if there is any.
+    package func newPartition() -> Int {
+        let all = 0..<keys.partitions
+        return redis.isCluster ? all.filter(isReachable(partition:)).randomElement() ?? .random(in: all) : .random(in: all)
+    }
+
+    /// Whether the Redis server of a partition is reachable; see `RedisClient.isReachable`.
+    package func isReachable(partition: Int) -> Bool { redis.isReachable(keys.shard(partition: partition)) }
+
+    /// Whether the Redis server of a job is reachable; see `RedisClient.isReachable`.
+    func isReachable(_ id: JobID) -> Bool { redis.isReachable(keys.shard(partition: keys.partition(of: id.rawValue))) }
+
     /// - Parameter logs: a connection for the reads of logs; nil: the one for commands.
     package init(redis: RedisClient, logs: RedisClient? = nil, settings: QueueSettings, replicas: ReplicaWait? = nil) {
         self.redis = redis
@@ -144,7 +156,7 @@ package struct JobProducer: Sendable {
         switch answer.array?.first?.string {
         case "accepted":
             if answer.array?.last?.integer ?? 0 > 0 { quotas.insert(owner) }
-            await replicas?.wait()
+            await replicas?.wait(keys.replicated(partition: partition))
             return .accepted
         case "quota":
             quotas.insert(owner)
@@ -153,13 +165,13 @@ package struct JobProducer: Sendable {
         case "owner_full": return .ownerFull
         case "conflict": return .conflict
         case "exists":
-            await replicas?.wait()
+            await replicas?.wait(keys.replicated(partition: partition))
             return .exists
         case "session_lost": return .sessionLost
         case "session_unsaved": return .sessionUnsaved
         case "repeated":
             guard let text = answer.array?.last?.string, let first = JobID(text) else { return .conflict }
-            await replicas?.wait()
+            await replicas?.wait(keys.replicated(partition: partition))
             return .repeated(first)
         default: throw redis.misfit(answer, to: "the submit script")
         }
@@ -205,7 +217,7 @@ package struct JobProducer: Sendable {
             ])
         let state = answer.string.flatMap { JobState(rawValue: $0) }
         guard state != nil || answer.string == "unknown" else { throw redis.misfit(answer, to: "the interrupt script") }
-        await replicas?.wait()
+        await replicas?.wait(keys.replicated(partition: partition))
         return InterruptAnswer(state: state, stored: state.map { !$0.isTerminal } ?? force)
     }
 

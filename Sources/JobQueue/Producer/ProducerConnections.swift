@@ -4,7 +4,7 @@ import NIOCore
 import RedisClient
 
 /// The Redis connections of a gateway: one for commands, one for bulk reads of logs, one for subscriptions, and one to wait for replicas if
-/// the settings ask for that.
+/// the settings ask for that. In a cluster each of them is one connection per shard.
 ///
 /// All are on one event loop, so that events and replies are handled on the thread of the clients' sockets. They reconnect by themselves.
 package struct ProducerConnections: Sendable {
@@ -19,11 +19,13 @@ package struct ProducerConnections: Sendable {
 
     /// Creates the connections; `run` opens them.
     package init(url: ServerURL, settings: ServerSettings, queue: QueueSettings, eventLoop: any EventLoop, logger: Logger) {
-        let commands = RedisClient(url: url, settings: settings, eventLoop: eventLoop, name: "commands", logger: logger)
+        let cluster = RedisCluster(url: url, settings: settings, eventLoop: eventLoop, logger: logger)
+        let commands = RedisClient(url: url, settings: settings, eventLoop: eventLoop, name: "commands", logger: logger, cluster: cluster)
         commands.loadAtConnect(Scripts.ofGateway)
-        let logs = RedisClient(url: url, settings: settings, eventLoop: eventLoop, name: "logs", logger: logger)
-        subscriber = RedisSubscriber(url: url, settings: settings, eventLoop: eventLoop, name: "events", logger: logger)
-        let replicas = ReplicaWait(url: url, settings: settings, channel: queue.keys.replicated, commands: commands, logger: logger)
+        let logs = RedisClient(url: url, settings: settings, eventLoop: eventLoop, name: "logs", logger: logger, cluster: cluster)
+        subscriber = RedisSubscriber(url: url, settings: settings, eventLoop: eventLoop, name: "events", logger: logger, cluster: cluster)
+        let replicas = ReplicaWait(
+            url: url, settings: settings, channel: queue.keys.replicated, commands: commands, cluster: cluster, logger: logger)
         self.replicas = replicas
         producer = JobProducer(redis: commands, logs: logs, settings: queue, replicas: replicas)
         feed = EventFeed(queue: producer, subscriber: subscriber, eventLoop: eventLoop, logger: logger)

@@ -27,7 +27,13 @@ final class CommandCore: LinkUser, ConnectionCore {
     private var link: Link?
     private var requests: RequestQueue
     private var onConnect: [@Sendable () -> Void] = []
+    /// Commands that are sent first on each connection; their replies are ignored.
+    private var greeting = RedisPipeline()
+    /// Called after each connect (true) and each loss (false).
+    private var onChange: ((Bool) -> Void)?
     private var isStopped = false
+    /// Whether the caller decides what becomes of commands that were not executed, because another node may have to execute them.
+    private let isRouted: Bool
     /// Why the current connection receives no further commands: the server cannot execute any. It is closed after the last outstanding
     /// reply, so that the fate of every command in flight is known.
     private var retirement: RedisError?
@@ -43,8 +49,17 @@ final class CommandCore: LinkUser, ConnectionCore {
     /// Interval before commands that Redis did not execute are sent again on the same connection; doubles from the lower to the upper bound.
     private static let retryInterval = (from: Duration.milliseconds(20), to: Duration.milliseconds(500))
 
-    init(url: RedisURL, settings: RedisSettings, eventLoop: any EventLoop, name: String, logger: Logger, status: Status) {
+    /// - Parameters:
+    ///   - isRouted: passes replies such as MOVED and LOADING on as results, instead of sending the command again.
+    ///   - onChange: called after each connect (true) and each loss (false).
+    init(
+        url: RedisURL, settings: RedisSettings, eventLoop: any EventLoop, name: String, logger: Logger, status: Status,
+        isRouted: Bool = false,
+        onChange: ((Bool) -> Void)? = nil
+    ) {
         self.url = url
+        self.isRouted = isRouted
+        self.onChange = onChange
         self.settings = settings
         self.status = status
         alarm = Alarm(eventLoop: eventLoop)
@@ -58,10 +73,14 @@ final class CommandCore: LinkUser, ConnectionCore {
     /// Starts connecting; `waiter` resumes when the client stops.
     func run(_ waiter: CheckedContinuation<Void, Never>) { keeper?.run(waiter) }
 
+    /// Starts connecting, without a waiter.
+    func start() { keeper?.start() }
+
     /// Closes the connection and fails all commands with `.shutdown`.
     func stop() {
         guard !isStopped else { return }
         isStopped = true
+        onChange = nil
         alarm.cancel()
         keeper?.stop()
         for request in requests.takeAll() { request.completion(.failure(RedisError(.shutdown, "the Redis client is shut down"))) }
@@ -69,6 +88,19 @@ final class CommandCore: LinkUser, ConnectionCore {
     }
 
     func add(onConnect body: @escaping @Sendable () -> Void) { onConnect.append(body) }
+
+    /// Adds commands that are sent first on each later connection. Their replies are ignored.
+    func greet(with commands: RedisPipeline) { greeting.append(contentsOf: commands) }
+
+    /// Whether no command is waiting or in flight.
+    var isIdle: Bool { requests.isEmpty }
+
+    /// Fails the commands that wait for a connection with `.unavailable`, so that the caller can send them elsewhere.
+    func releaseWaiting() {
+        for request in requests.takeWaiting() {
+            request.completion(.failure(RedisError(.unavailable, "\(url) may no longer serve the slot; the command was not sent")))
+        }
+    }
 
     /// Sends the commands, or queues them until there is a connection. `completion` runs on the event loop, exactly once.
     /// - Parameter connection: the number of the only connection on which to send them; nil for any.
@@ -152,6 +184,7 @@ final class CommandCore: LinkUser, ConnectionCore {
         nextEcho = .now() + Self.echoPeriod
         isEchoForbidden = false
         link.use(ReplyBuilder { [unowned self] reply in received(reply) })
+        sendGreeting(link)
         for buffer in requests.sendWaiting() { link.write(buffer) }
         alarm.set(.now() + settings.silence)
         let server = keeper?.server
@@ -159,6 +192,15 @@ final class CommandCore: LinkUser, ConnectionCore {
         status.connections.wrappingAdd(1, ordering: .relaxed)
         status.isConnected.store(true, ordering: .releasing)
         for body in onConnect { body() }
+        onChange?(true)
+    }
+
+    private func sendGreeting(_ link: Link) {
+        guard greeting.count > 0 else { return }
+        let request = RequestQueue.Request(
+            count: greeting.count, bytes: greeting.buffer.readableBytes, deadline: .now() + settings.commandTimeout, begun: .now()
+        ) { _ in }
+        if requests.addInFlight(request) { link.write(greeting.buffer) }
     }
 
     func linkLost(_ reason: RedisError) {
@@ -176,6 +218,7 @@ final class CommandCore: LinkUser, ConnectionCore {
             default: request.completion(.failure(lost))
             }
         }
+        onChange?(false)
     }
 
     private func received(_ reply: RESPValue) {
@@ -205,7 +248,7 @@ final class CommandCore: LinkUser, ConnectionCore {
             guard let reason = UnexecutedReply(reply) else { continue }
             reasons.append(reason)
         }
-        guard let reason = reasons.first else { return false }
+        guard let reason = reasons.first, !isRouted else { return false }
         if reasons.contains(where: \.needsNewConnection) {
             // The server was demoted to a replica or is loading. A new connection may reach the new primary.
             retirement = retirement ?? RedisError(.unavailable, "the server executes no commands (\(reason.text))")
@@ -245,7 +288,7 @@ final class CommandCore: LinkUser, ConnectionCore {
         guard let refusal = request.refusal else {
             return RedisError(.unavailable, "no connection to \(url) within the command's deadline")
         }
-        return RedisError(.unavailable, "not executed by \(url) within the command's deadline: \(refusal)")
+        return RedisError(.unavailable, "not executed by \(url) within the command's deadline: \(refusal)", refusal: refusal)
     }
 
     // MARK: Deadlines

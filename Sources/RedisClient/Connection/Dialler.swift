@@ -13,6 +13,14 @@ final class Dialler {
     private let search: PrimarySearch?
     /// The server that is being dialled or was dialled last; nil for a Unix socket and while the sentinels are asked.
     private(set) var server: ServerAddress?
+    /// The dial in progress.
+    private var dial: Dial?
+
+    /// The channels of one dial that are being connected; several when a name has several addresses.
+    private final class Dial {
+        var channels: [any Channel] = []
+        var isStopped = false
+    }
 
     init(url: RedisURL, settings: RedisSettings, eventLoop: any EventLoop) {
         self.url = url
@@ -26,15 +34,22 @@ final class Dialler {
         }
     }
 
-    /// Abandons a search for the primary, whose `done` is not called then.
-    func stop() { search?.end() }
+    /// Abandons a search for the primary, whose `done` is not called then, and closes channels that are being connected, whose `done` receives
+    /// an error.
+    func stop() {
+        search?.end()
+        guard let dial else { return }
+        self.dial = nil
+        dial.isStopped = true
+        for channel in dial.channels { channel.close(promise: nil) }
+    }
 
     /// Opens a channel. `done` is called once on the event loop, possibly before this method returns. With TLS the handshake follows on the
     /// channel.
     func dial(_ done: @escaping (Result<any Channel, RedisError>) -> Void) {
         switch url.endpoint {
         case .tcp(let address, _): connect(to: address, done)
-        case .unix(let path): finish(bootstrap.connect(unixDomainSocketPath: path), done)
+        case .unix(let path): finish(done) { $0.connect(unixDomainSocketPath: path) }
         case .sentinel:
             server = nil
             search?.start { [weak self] result in
@@ -43,13 +58,9 @@ final class Dialler {
                 case .failure(let error): done(.failure(error))
                 }
             }
+        // The nodes of a cluster are dialled by their own URLs.
+        case .cluster: done(.failure(RedisError(.invalidURL, "a cluster has no single server")))
         }
-    }
-
-    private var bootstrap: ClientBootstrap {
-        ClientBootstrap(group: eventLoop)
-            .connectTimeout(settings.connectTimeout)
-            .channelOption(.socketOption(.so_keepalive), value: 1)
     }
 
     private func connect(to address: ServerAddress, _ done: @escaping (Result<any Channel, RedisError>) -> Void) {
@@ -58,11 +69,26 @@ final class Dialler {
         if url.usesTLS {
             do throws(RedisError) { try prepareTLS() } catch { return done(.failure(error)) }
         }
-        finish(bootstrap.channelOption(.tcpOption(.tcp_nodelay), value: 1).connect(host: address.host, port: address.port), done)
+        finish(done) { $0.channelOption(.tcpOption(.tcp_nodelay), value: 1).connect(host: address.host, port: address.port) }
     }
 
-    private func finish(_ connected: EventLoopFuture<any Channel>, _ done: @escaping (Result<any Channel, RedisError>) -> Void) {
-        connected.hop(to: eventLoop).assumeIsolated().whenComplete { result in
+    private func finish(
+        _ done: @escaping (Result<any Channel, RedisError>) -> Void, connect: (ClientBootstrap) -> EventLoopFuture<any Channel>
+    ) {
+        let dial = Dial()
+        self.dial = dial
+        let bound = NIOLoopBound(dial, eventLoop: eventLoop)
+        let bootstrap = ClientBootstrap(group: eventLoop)
+            .connectTimeout(settings.connectTimeout)
+            .channelOption(.socketOption(.so_keepalive), value: 1)
+            .channelInitializer { channel in
+                // The name may have been resolved after the stop.
+                guard !bound.value.isStopped else { return channel.eventLoop.makeFailedFuture(ChannelError.ioOnClosedChannel) }
+                bound.value.channels.append(channel)
+                return channel.eventLoop.makeSucceededVoidFuture()
+            }
+        connect(bootstrap).hop(to: eventLoop).assumeIsolated().whenComplete { [self] result in
+            if self.dial === dial { self.dial = nil }
             switch result {
             case .success(let channel): done(.success(channel))
             case .failure(let error): done(.failure(RedisError(.unavailable, failureReason(error))))

@@ -184,7 +184,7 @@ final class LinkKeeper: LinkOwner {
 
     private func attemptExpired(_ number: Int) {
         guard attempt == number else { return }
-        dialler.stop()
+        defer { dialler.stop() }
         let error = RedisError(.timeout, "no connection within \(settings.connectTimeout.readable)")
         switch state {
         case .connecting: failed(error)

@@ -23,10 +23,14 @@ package struct RedisError: Error, Sendable, Hashable, CustomStringConvertible {
 
     package var code: Code
     package var message: String
+    /// Of `.unavailable`: the reply with which the server has refused to execute the command until its deadline, for example
+    /// `NOREPLICAS …`. Nil when there was no server to ask.
+    package var refusal: String?
 
-    package init(_ code: Code, _ message: String) {
+    package init(_ code: Code, _ message: String, refusal: String? = nil) {
         self.code = code
         self.message = message
+        self.refusal = refusal
     }
 
     package var description: String { message }

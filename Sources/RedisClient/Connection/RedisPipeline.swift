@@ -21,11 +21,39 @@ package struct RedisPipeline: Sendable {
     /// Arguments declared by `begin` and not yet written; 0 in a complete pipeline.
     private(set) var argumentsMissing = 0
 
-    package init() {}
+    /// Whether messages are published to sharded channels, as in a cluster.
+    package let isSharded: Bool
+    /// The key whose node executes commands without a key; nil for any node. Without effect outside a cluster.
+    package var nearKey: String?
 
+    /// - Parameter isSharded: see `isSharded`; `RedisClient.makePipeline` knows it.
+    package init(isSharded: Bool = false) { self.isSharded = isSharded }
+
+    /// Some commands of a pipeline.
+    init(buffer: ByteBuffer, count: Int) {
+        self.buffer = buffer
+        self.count = count
+        isSharded = true
+    }
+
+    /// The command that publishes a message: PUBLISH, or SPUBLISH in a cluster.
+    package var publishCommand: String { isSharded ? "SPUBLISH" : "PUBLISH" }
+
+    package mutating func append(contentsOf other: RedisPipeline) {
+        buffer.writeImmutableBuffer(other.buffer)
+        count += other.count
+        argumentsMissing += other.argumentsMissing
+    }
+
+    /// Appends a command. PUBLISH becomes SPUBLISH if the pipeline is sharded.
     package mutating func append(_ arguments: [RedisArgument]) {
         begin(arguments: arguments.count)
-        for value in arguments { argument(value) }
+        var values = arguments[...]
+        if isSharded, case .string("PUBLISH") = values.first {
+            argument(publishCommand)
+            values.removeFirst()
+        }
+        for value in values { argument(value) }
     }
 
     package mutating func append(_ arguments: RedisArgument...) {
@@ -37,7 +65,11 @@ package struct RedisPipeline: Sendable {
     package mutating func append(_ script: RedisScript, keys: [String], arguments: [RedisArgument], isLoaded: Bool = true) {
         begin(arguments: 3 + keys.count + arguments.count)
         argument(isLoaded ? "EVALSHA" : "EVAL")
-        argument(isLoaded ? script.digest : script.source)
+        if isSharded {
+            argument(isLoaded ? script.shardedDigest : script.shardedSource)
+        } else {
+            argument(isLoaded ? script.digest : script.source)
+        }
         argument(keys.count)
         for key in keys { argument(key) }
         for value in arguments { argument(value) }

@@ -1,5 +1,6 @@
 /// The address and credentials of a Redis server: `redis://user:password@host:6379/0`, `rediss://…` (TLS), `unix:///path?db=0`, or
-/// `redis+sentinel://user:password@host:26379,host:26379/service/0` for the primary that the sentinels name.
+/// `redis+sentinel://user:password@host:26379,host:26379/service/0` for the primary that the sentinels name, or
+/// `redis+cluster://user:password@host:6379,host:6379` for a cluster.
 package struct RedisURL: Sendable, Hashable, CustomStringConvertible {
     /// The network address of the server.
     enum Endpoint: Sendable, Hashable {
@@ -7,6 +8,8 @@ package struct RedisURL: Sendable, Hashable, CustomStringConvertible {
         case unix(path: String)
         /// `tls`: for the sentinels and the servers.
         case sentinel(service: String, [ServerAddress], tls: Bool)
+        /// The nodes that are asked first for the topology.
+        case cluster([ServerAddress], tls: Bool)
     }
 
     let endpoint: Endpoint
@@ -14,10 +17,10 @@ package struct RedisURL: Sendable, Hashable, CustomStringConvertible {
     let password: String?
     let database: Int
 
-    private init(endpoint: Endpoint, password: String?) {
+    private init(endpoint: Endpoint, user: String? = nil, password: String?) {
         self.endpoint = endpoint
         self.password = password
-        user = nil
+        self.user = user
         database = 0
     }
 
@@ -25,7 +28,7 @@ package struct RedisURL: Sendable, Hashable, CustomStringConvertible {
     /// - Throws: `.invalidURL`. The message never contains a part that may be the password.
     package init(_ text: String) throws(RedisError) {
         guard let separator = text.firstRange(of: "://") else {
-            throw Self.invalid("it does not begin with redis://, rediss://, unix://, redis+sentinel:// or rediss+sentinel://")
+            throw Self.invalid("it does not begin with redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://")
         }
         let scheme = text[..<separator.lowerBound].lowercased()
         let rest = text[separator.upperBound...]
@@ -65,10 +68,7 @@ package struct RedisURL: Sendable, Hashable, CustomStringConvertible {
             }
             let (login, addresses) = Self.splitLogin(authority)
             (user, password) = try Self.credentials(login)
-            var sentinels: [ServerAddress] = []
-            for address in addresses.split(separator: ",", omittingEmptySubsequences: false) {
-                sentinels.append(try Self.address(address, port: 26_379))
-            }
+            let sentinels = try Self.addresses(addresses, port: 26_379)
             let parts = path.dropFirst().split(separator: "/", omittingEmptySubsequences: false)
             guard let service = parts.first, !service.isEmpty, parts.count <= 2 else {
                 throw Self.invalid("the name of the service is missing: \(scheme)://host:port,host:port/service or …/service/database")
@@ -76,11 +76,19 @@ package struct RedisURL: Sendable, Hashable, CustomStringConvertible {
             endpoint = .sentinel(service: try Self.decode(service, "service"), sentinels, tls: scheme == "rediss+sentinel")
             database = try parts.count < 2 || parts[1].isEmpty ? 0 : Self.database(parts[1])
         case "redis+cluster", "rediss+cluster":
-            throw Self.invalid(
-                "Redis Cluster (\(scheme)://) is not supported in this version; use one server (redis://host:port) or sentinels "
-                    + "(redis+sentinel://host:port,host:port/service)")
+            let (authority, path, query) = Self.split(rest)
+            guard query == nil else { throw Self.invalid("options after '?' are only supported by unix://") }
+            guard !path.contains("@") else {
+                throw Self.invalid("a '/', '?' or '#' in the user or password must be percent-encoded (%2F, %3F, %23)")
+            }
+            // The message does not quote the path, which may be a part of the password.
+            guard path.isEmpty || path == "/" else { throw Self.invalid("a cluster has no databases: \(scheme)://host:port,host:port") }
+            let (login, addresses) = Self.splitLogin(authority)
+            (user, password) = try Self.credentials(login)
+            endpoint = .cluster(try Self.addresses(addresses, port: 6379), tls: scheme == "rediss+cluster")
+            database = 0
         default:
-            throw Self.invalid("the scheme must be redis://, rediss://, unix://, redis+sentinel:// or rediss+sentinel://")
+            throw Self.invalid("the scheme must be redis(s)://, unix://, redis(s)+sentinel:// or redis(s)+cluster://")
         }
     }
 
@@ -95,12 +103,25 @@ package struct RedisURL: Sendable, Hashable, CustomStringConvertible {
         case .sentinel(let service, let sentinels, let tls):
             let addresses = sentinels.map(\.description).joined(separator: ",")
             return "\(tls ? "rediss" : "redis")+sentinel://\(login)\(addresses)/\(service)/\(database)"
+        case .cluster(let nodes, let tls):
+            return "\(tls ? "rediss" : "redis")+cluster://\(login)\(nodes.map(\.description).joined(separator: ","))"
         }
+    }
+
+    /// Whether the URL is that of a cluster.
+    package var isCluster: Bool { if case .cluster = endpoint { true } else { false } }
+
+    /// The nodes of a cluster that the URL names; empty for other URLs.
+    var seeds: [ServerAddress] { if case .cluster(let nodes, _) = endpoint { nodes } else { [] } }
+
+    /// The URL of one node of a cluster, with the same login.
+    func node(_ address: ServerAddress) -> RedisURL {
+        RedisURL(endpoint: .tcp(address, tls: usesTLS), user: user, password: password)
     }
 
     var usesTLS: Bool {
         switch endpoint {
-        case .tcp(_, let tls), .sentinel(_, _, let tls): tls
+        case .tcp(_, let tls), .sentinel(_, _, let tls), .cluster(_, let tls): tls
         case .unix: false
         }
     }
@@ -142,6 +163,13 @@ package struct RedisURL: Sendable, Hashable, CustomStringConvertible {
             return (nil, nil)
         }
         return (user.isEmpty ? nil : user, password)
+    }
+
+    /// Decodes addresses separated by commas.
+    private static func addresses(_ text: Substring, port standard: Int) throws(RedisError) -> [ServerAddress] {
+        var addresses: [ServerAddress] = []
+        for part in text.split(separator: ",", omittingEmptySubsequences: false) { addresses.append(try address(part, port: standard)) }
+        return addresses
     }
 
     /// Decodes `host`, `host:port` or `[IPv6 address]:port`.

@@ -50,6 +50,7 @@ struct RequestQueue {
     }
 
     var isEmptyInFlight: Bool { inFlight.isEmpty }
+    var isEmpty: Bool { inFlight.isEmpty && waiting.isEmpty }
 
     /// Adds a request that waits for a connection. A request larger than the limit is accepted when it is alone.
     /// - Returns: false when the queue is full.
@@ -116,11 +117,15 @@ struct RequestQueue {
     }
 
     /// Removes all requests.
-    mutating func takeAll() -> [Request] {
-        let all = Array(takeInFlight()) + waiting.map(\.request)
-        waiting = []
-        waitingBytes = 0
-        return all
+    mutating func takeAll() -> [Request] { Array(takeInFlight()) + takeWaiting() }
+
+    /// Removes the waiting requests.
+    mutating func takeWaiting() -> [Request] {
+        defer {
+            waiting = []
+            waitingBytes = 0
+        }
+        return waiting.map(\.request)
     }
 
     /// Removes the waiting requests whose deadline has passed.

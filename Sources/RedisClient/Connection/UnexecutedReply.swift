@@ -42,4 +42,15 @@ struct UnexecutedReply: Equatable {
         case .noReplicas, .moved, .ask, .tryAgain, .clusterDown: false
         }
     }
+
+    /// Whether the reply is MOVED: another node serves the slot.
+    var isMoved: Bool { kind == .moved }
+
+    /// Whether the known topology of the cluster may be wrong.
+    var concernsTopology: Bool {
+        switch kind {
+        case .moved, .clusterDown, .readOnly, .masterDown: true
+        case .loading, .noReplicas, .ask, .tryAgain: false
+        }
+    }
 }

@@ -79,6 +79,9 @@ extension RESPValue {
         if case .error(let text) = self { text } else { nil }
     }
 
+    /// Whether there is no reply to this command of a pipeline, because its shard is not reachable; other shards have replied.
+    package var isUnavailable: Bool { errorText?.hasPrefix("UNAVAILABLE") ?? false }
+
     /// Whether the reply is the error of an EVALSHA for a script that the server does not have.
     package var isScriptMissing: Bool { errorText?.hasPrefix("NOSCRIPT") ?? false }
 

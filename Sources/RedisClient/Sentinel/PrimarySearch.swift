@@ -5,10 +5,13 @@ final class PrimarySearch {
     /// How long sentinels that do not answer are waited for.
     private static let patience = TimeAmount.seconds(1)
 
+    /// Maximum bytes of a reply; an address has about 30.
+    private static let replyMaximum = 64 << 10
+
     private let service: String
     private let eventLoop: any EventLoop
     private let sentinels: [(url: RedisURL, dialler: Dialler)]
-    private var questions: [SentinelQuestion] = []
+    private var questions: [ServerQuestion<ServerAddress>] = []
     private var votes: PrimaryVotes
     private var timer: Scheduled<Void>?
     private var done: ((Result<ServerAddress, RedisError>) -> Void)?
@@ -32,7 +35,10 @@ final class PrimarySearch {
             decide(votes.timeIsOver())
         }
         questions = sentinels.map { sentinel in
-            SentinelQuestion(sentinel.url, service: service, dialler: sentinel.dialler) { [weak self] result in
+            ServerQuestion(
+                sentinel.url, ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", .string(service)], replyMaximum: Self.replyMaximum,
+                dialler: sentinel.dialler, parse: Self.address
+            ) { [weak self] result in
                 guard let self, self.done != nil else { return }
                 decide(votes.answered(result))
             }
@@ -59,5 +65,14 @@ final class PrimarySearch {
         done = nil
         for question in questions { question.cancel() }
         questions = []
+    }
+
+    /// The address in a sentinel's reply.
+    private static func address(_ reply: RESPValue) throws(RedisError) -> ServerAddress {
+        let parts = reply.array ?? []
+        if let host = parts.first?.string, parts.count == 2, let address = ServerAddress(host: host, port: parts[1].string ?? "") {
+            return address
+        }
+        throw RedisError(.server, reply.isNull ? "it does not know this service" : "unexpected reply: \(reply.shape)")
     }
 }

@@ -80,6 +80,9 @@ final class PushBuilder: ReplySink {
         case 7 where bytes.equals("message"): .message
         case 9 where bytes.equals("subscribe"): .subscribe
         case 11 where bytes.equals("unsubscribe"): .unsubscribe
+        case 8 where bytes.equals("smessage"): .message
+        case 10 where bytes.equals("ssubscribe"): .subscribe
+        case 12 where bytes.equals("sunsubscribe"): .unsubscribe
         case 4 where bytes.equals("pong"): .pong
         default: .other
         }

@@ -1,3 +1,4 @@
+import DequeModule
 import Logging
 import Metrics
 import NIOCore
@@ -36,9 +37,33 @@ final class SubscriptionCore: LinkUser, ConnectionCore {
     private var isChangePlanned = false
     private var isStopped = false
     private var wasUp = false
+    /// Of sharded channels; nil for ordinary ones.
+    private let sharding: Sharding?
+    /// The commands for sharded channels without a reply yet, oldest first.
+    private var unanswered: Deque<ShardedCommand> = []
 
-    init(url: RedisURL, settings: RedisSettings, eventLoop: any EventLoop, name: String, logger: Logger, status: Status) {
+    /// What a subscriber of sharded channels reports to its owner.
+    struct Sharding {
+        /// The node refuses subscriptions or has ended one, because it does not serve the slot: the text of the error, or nil.
+        let refused: (String?) -> Void
+        /// The connection was made (true) or lost (false).
+        let changed: (Bool) -> Void
+    }
+
+    /// One SSUBSCRIBE or SUNSUBSCRIBE. The server executes it for all channels or refuses it with one error.
+    private struct ShardedCommand {
+        let channels: [ByteBuffer]
+        let isSubscribe: Bool
+        var missing: Int
+    }
+
+    /// - Parameter sharding: for sharded channels.
+    init(
+        url: RedisURL, settings: RedisSettings, eventLoop: any EventLoop, name: String, logger: Logger, status: Status,
+        sharding: Sharding? = nil
+    ) {
         self.eventLoop = eventLoop
+        self.sharding = sharding
         self.status = status
         self.logger = logger
         silence = settings.silence
@@ -90,8 +115,8 @@ final class SubscriptionCore: LinkUser, ConnectionCore {
         guard let link else { return }
         let changes = table.takeChanges()
         var pipeline = RedisPipeline()
-        Self.append("UNSUBSCRIBE", changes.unsubscribe, to: &pipeline)
-        Self.append("SUBSCRIBE", changes.subscribe, to: &pipeline)
+        append(changes.unsubscribe, isSubscribe: false, to: &pipeline)
+        append(changes.subscribe, isSubscribe: true, to: &pipeline)
         if pipeline.count > 0 {
             link.write(pipeline.buffer)
             link.flush()
@@ -99,14 +124,27 @@ final class SubscriptionCore: LinkUser, ConnectionCore {
         for handler in changes.inForce { handler(.subscribed) }
     }
 
-    private static func append(_ command: String, _ channels: [ByteBuffer], to pipeline: inout RedisPipeline) {
+    private func append(_ channels: [ByteBuffer], isSubscribe: Bool, to pipeline: inout RedisPipeline) {
+        guard sharding != nil else { return Self.append(isSubscribe ? "SUBSCRIBE" : "UNSUBSCRIBE", channels, to: &pipeline) { _ in } }
+        // The channels of one command must be in one slot.
+        for slot in Dictionary(grouping: channels, by: { HashSlot.of($0.readableBytesView) }).values {
+            Self.append(isSubscribe ? "SSUBSCRIBE" : "SUNSUBSCRIBE", slot, to: &pipeline) { chunk in
+                unanswered.append(ShardedCommand(channels: chunk, isSubscribe: isSubscribe, missing: chunk.count))
+            }
+        }
+    }
+
+    private static func append(
+        _ command: String, _ channels: [ByteBuffer], to pipeline: inout RedisPipeline, appended: ([ByteBuffer]) -> Void
+    ) {
         var rest = channels[...]
         while !rest.isEmpty {
-            let chunk = rest.prefix(channelsPerCommand)
+            let chunk = Array(rest.prefix(channelsPerCommand))
             rest = rest.dropFirst(channelsPerCommand)
             pipeline.begin(arguments: 1 + chunk.count)
             pipeline.argument(command)
             for channel in chunk { pipeline.argument(channel) }
+            appended(chunk)
         }
     }
 
@@ -118,7 +156,8 @@ final class SubscriptionCore: LinkUser, ConnectionCore {
         self.link = link
         link.use(PushBuilder { [unowned self] push in received(push) })
         var pipeline = RedisPipeline()
-        Self.append("SUBSCRIBE", table.restore(), to: &pipeline)
+        unanswered = []
+        append(table.restore(), isSubscribe: true, to: &pipeline)
         if wasUp { resubscribes.increment() }
         wasUp = true
         // Redis replies to PING after all confirmations.
@@ -128,6 +167,7 @@ final class SubscriptionCore: LinkUser, ConnectionCore {
         nextPing = now + pingInterval
         pingSent = now
         alarm.set(min(nextPing, now + pingTimeout))
+        sharding?.changed(true)
     }
 
     func linkLost(_ reason: RedisError) {
@@ -135,6 +175,7 @@ final class SubscriptionCore: LinkUser, ConnectionCore {
         isInForce = false
         status.aliveUntil.store(0, ordering: .releasing)
         for handler in table.lost() { handler(.lost) }
+        sharding?.changed(false)
     }
 
     private func received(_ push: Push) {
@@ -142,16 +183,35 @@ final class SubscriptionCore: LinkUser, ConnectionCore {
         switch push {
         case .message(let channel, let payload):
             table.receiver(of: channel)?(.message(payload))
+        case .unsubscribed(let channel) where sharding != nil && unanswered.first?.isSubscribe != false:
+            // Not the reply to a command: the slot has another owner.
+            table.ended(channel)?(.lost)
+            sharding?.refused(nil)
         case .subscribed(let channel), .unsubscribed(let channel):
+            replied()
             table.confirmed(channel)?(.subscribed)
         case .pong:
             isInForce = true
+        case .error(let text) where UnexecutedReply(.error(text)) != nil && !unanswered.isEmpty:
+            let command = unanswered.removeFirst()
+            table.refused(command.channels, isSubscribe: command.isSubscribe)
+            sharding?.refused(text)
         case .error(let text):
             // For example NOPERM for a channel. Without this the missing subscription would remain unnoticed.
             return link.end(RedisError(.server, "Redis rejected a subscription: \(text)"))
         }
         if isInForce, self.link != nil { status.aliveUntil.store((link.heard + silence).uptimeNanoseconds, ordering: .releasing) }
     }
+
+    /// Counts one confirmation of the oldest command for sharded channels.
+    private func replied() {
+        guard !unanswered.isEmpty else { return }
+        unanswered[0].missing -= 1
+        if unanswered[0].missing == 0 { unanswered.removeFirst() }
+    }
+
+    /// Sends refused subscriptions again.
+    func subscribeAgain() { planChanges() }
 
     private func alarmRang(_ now: NIODeadline) {
         guard let link else { return }

@@ -116,6 +116,28 @@ struct SubscriptionTable {
         return handler
     }
 
+    /// Whether the server has ended an active subscription without a command: in a cluster, because another node serves the slot now. Sends
+    /// the SUBSCRIBE again with the next changes, if the channel still has a handler.
+    /// - Returns: the handler that must receive `.lost`; nil if the subscription was not active.
+    mutating func ended(_ channel: ByteBuffer) -> Handler? {
+        guard let entry = entries[channel], entry.isSubscribeSent, entry.confirmationsDue == 0 else { return nil }
+        entry.isSubscribeSent = false
+        entry.isNotified = false
+        change(entry)
+        return entry.handler
+    }
+
+    /// Handles the refusal of a command for these channels. Refused SUBSCRIBEs are sent again with the next changes.
+    mutating func refused(_ channels: [ByteBuffer], isSubscribe: Bool) {
+        for channel in channels {
+            guard let entry = entries[channel], entry.confirmationsDue > 0 else { continue }
+            entry.confirmationsDue -= 1
+            guard entry.confirmationsDue == 0 else { continue }
+            if isSubscribe { entry.isSubscribeSent = false }
+            change(entry)
+        }
+    }
+
     /// The handler for a message of a channel; nil before the handler has received `.subscribed`.
     func receiver(of channel: ByteBuffer) -> Handler? {
         guard let entry = entries[channel], entry.isNotified else { return nil }

@@ -27,6 +27,8 @@ extension Claimer {
         for some in consumer.partitions > 1 ? classes.map({ [$0] }) : [classes] {
             for offset in 0..<consumer.partitions {
                 let partition = (firstPartition + offset) % consumer.partitions
+                // A server that is not reachable must not delay the others.
+                guard consumer.isReachable(partition: partition) else { continue }
                 do {
                     while !isStopping, unrequested > 0, case let unpaused = some.filter({ !isPaused($0) }), !unpaused.isEmpty {
                         guard try await take(from: partition, unpaused, Self.takenAtOnce) > 0 else { break }
@@ -36,7 +38,7 @@ extension Claimer {
                     mayHaveLostReply = true
                     mustTake = true
                     // A partition that cannot be read does not prevent reading the others.
-                    guard error.isRejection else { return }
+                    guard error.isRejection || consumer.isCluster else { return }
                 }
             }
         }
@@ -57,15 +59,15 @@ extension Claimer {
 
     /// Starts entries that Redis delivered to this consumer in a reply that was lost.
     func startUndelivered() async throws(QueueError) {
-        for partition in 0..<consumer.partitions {
+        for partition in uncertain.sorted() where consumer.isReachable(partition: partition) {
             for priority in JobClass.allCases {
                 do { try await startUndelivered(partition, priority) } catch {
                     // A key of another type holds no entries of this consumer.
                     guard error.isWrongType else { throw error }
                 }
             }
+            uncertain.remove(partition)
         }
-        mayHaveLostReply = false
     }
 
     private func startUndelivered(_ partition: Int, _ priority: JobClass) async throws(QueueError) {

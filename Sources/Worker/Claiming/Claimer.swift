@@ -12,7 +12,7 @@ import Support
 /// therefore finds the job in `claiming`.
 actor Claimer: PinnedActor {
     /// Timeout of one blocking read, in milliseconds. Also the maximum delay until `stop` takes effect.
-    private static let waitMilliseconds = 1_000
+    static let waitMilliseconds = 1_000
     /// Maximum entries per take. Their claim scripts must not block Redis for long.
     static let takenAtOnce = 64
     /// Maximum repetitions of a take that sorts entries before it serves any, so that entries which arrive faster do not prevent service.
@@ -47,16 +47,29 @@ actor Claimer: PinnedActor {
     /// Slots that takes in progress may fill.
     private var requested = 0
     /// Whether entries may wait that a blocking read does not return: sorted by tenant, returned, or left by an earlier take.
-    var mustTake = true
+    var mustTake = true {
+        didSet { if mustTake { wakeReads() } }
+    }
     /// Suspended `step` calls that wait for a free slot.
     private var waitingForSlot: [CheckedContinuation<Void, Never>] = []
     var isTakingOver = false
     /// Another takeover pass was requested while one was running.
     var takeOverAgain = false
-    /// A reply may have been lost, so entries may be pending for this consumer that it never received.
-    var mayHaveLostReply = false
+    /// Partitions of which a reply may have been lost, so that entries may be pending for this consumer that it never received.
+    var uncertain: Set<Int> = []
+    /// Whether there are such partitions that are reachable. Setting it concerns all partitions.
+    var mayHaveLostReply: Bool {
+        get { uncertain.contains { consumer.isReachable(partition: $0) } }
+        set { uncertain = newValue ? Set(0..<consumer.partitions) : [] }
+    }
+    /// Partitions of a cluster with a blocking read in progress.
+    var blockedReads: Set<Int> = []
+    /// Suspended `waitInPartitions` calls.
+    var waitingForReads: [CheckedContinuation<Void, Never>] = []
+    /// A blocking read has ended while nothing waited for it.
+    var hasReadEnded = false
     /// Error logs of queues whose last read failed. Blocking reads exclude these queues.
-    private var unreadable: [QueueLocation: OnceLogger] = [:]
+    private(set) var unreadable: [QueueLocation: OnceLogger] = [:]
     private var fetchErrors = OnceLogger("job fetch rejected by Redis", over: "job fetch accepted by Redis again")
     var claimErrors = OnceLogger("job claim rejected by Redis", over: "job claim accepted by Redis again")
 
@@ -111,6 +124,7 @@ actor Claimer: PinnedActor {
                 await recover(from: error, failures: failures)
             }
         }
+        await waitForReads()
     }
 
     /// One iteration: claims waiting entries, or waits for the next ones.
@@ -125,6 +139,9 @@ actor Claimer: PinnedActor {
         mustTake = false
         if takes, try await take() {
             mustTake = true
+        } else if consumer.isCluster {
+            await waitInPartitions()
+            return true
         } else {
             let entries = try await consumer.wait(
                 classes: classes, excluding: Set(unreadable.keys), milliseconds: Self.waitMilliseconds)
@@ -152,7 +169,14 @@ actor Claimer: PinnedActor {
         var count = 0
         for priority in classes {
             for offset in 0..<partitions where count < Self.takenAtOnce {
-                count += try await take(from: (firstPartition + offset) % partitions, [priority], Self.takenAtOnce - count)
+                let partition = (firstPartition + offset) % partitions
+                // A server that is not reachable must not delay the others.
+                guard consumer.isReachable(partition: partition) else { continue }
+                do { count += try await take(from: partition, [priority], Self.takenAtOnce - count) } catch {
+                    guard consumer.isCluster, !error.isMissingGroup else { throw error }
+                    // Nor must one that fails. `startUndelivered` waits for it.
+                    uncertain.insert(partition)
+                }
             }
         }
         return count > 0
@@ -196,7 +220,7 @@ actor Claimer: PinnedActor {
     }
 
     /// Logs the error, recreates missing consumer groups, and waits with jittered exponential back-off of at most 1 s.
-    private func recover(from error: QueueError, failures: Int) async {
+    func recover(from error: QueueError, failures: Int) async {
         if error.isMissingGroup {
             logger.warning("consumer groups are missing; creating them", metadata: ["error": "\(error)"])
             do { return try await consumer.createGroups() } catch {
@@ -265,6 +289,7 @@ actor Claimer: PinnedActor {
     func stop() {
         isStopping = true
         wake()
+        readEnded()
     }
 
     func claimBegan() { openClaims += 1 }

@@ -8,17 +8,22 @@ import Support
 
 /// What the pool reads of single jobs in Redis: renewals, comparisons, interrupt keys, hand-backs.
 extension GenerationPool {
-    /// The lease renewals of all running jobs, and of recently ended ones that were not compared with Redis on this connection.
-    func renewals(connection: Int) -> [LeaseRenewal] {
+    /// The lease renewals of all running jobs, and of recently ended ones that were not compared with Redis on the current connection.
+    func renewals() -> [LeaseRenewal] {
         forgetOld()
-        return generations.values.map(\.renewal) + ended.filter { $0.generation.connection != connection }.map { $0.generation.renewal }
+        return generations.values.map(\.renewal) + ended.filter { isOutdated($0.generation) }.map { $0.generation.renewal }
+    }
+
+    /// Whether a job was not compared with Redis on the current connection.
+    private func isOutdated(_ generation: Generation) -> Bool {
+        generation.connection != consumer.connections(partition: generation.claim.entry.partition)
     }
 
     /// Applies the replies of a renewal: interrupts jobs with an interrupt key, stops lost ones, writes again what Redis has lost.
     /// - Parameter connection: the number of the connection before the renewal was sent.
     func apply(_ reports: [(LeaseRenewal, LeaseReport)], connection: Int) {
         var ended: [JobID: Generation] = [:]
-        for entry in self.ended where entry.generation.connection != connection { ended[entry.generation.id] = entry.generation }
+        for entry in self.ended where isOutdated(entry.generation) { ended[entry.generation.id] = entry.generation }
         for (renewal, report) in reports {
             if let generation = generations[renewal.id], generation.claim.attempt == renewal.attempt {
                 apply(report, renewal, to: generation, connection: connection)
@@ -66,7 +71,7 @@ extension GenerationPool {
 
     private func validate(_ id: JobID, attempt: Int) async {
         guard let generation = generations[id], generation.claim.attempt == attempt else { return }
-        let connection = consumer.connections
+        let connection = consumer.connections(partition: generation.claim.entry.partition)
         let report: LeaseReport
         do {
             guard let only = try await consumer.validate([generation.renewal]).first else {
@@ -111,7 +116,9 @@ extension GenerationPool {
         }
     }
 
-    /// Hands a job back, retrying every 200 ms.
+    private static let spoiltQueue = "the Redis key of the job's queue has the wrong type; another program may have overwritten it"
+
+    /// Hands a job back, retrying every 200 ms. Ends a job whose queue was overwritten.
     func handBack(_ id: JobID) async {
         while let generation = generations[id], generation.canBeHandedBack {
             do {
@@ -123,6 +130,8 @@ extension GenerationPool {
                 generation.close()
                 return remove(generation)
             } catch {
+                // There is no queue to which the job could be returned.
+                if error.isWrongType { return generation.end(.failed(Failure(.internal, Self.spoiltQueue), generation.usage)) }
                 context.logger.debug(
                     "the hand-back of a job failed; it is repeated", metadata: generation.claim.job.logMetadata(["error": "\(error)"]))
                 await pause(.milliseconds(200))

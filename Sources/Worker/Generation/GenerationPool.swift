@@ -157,7 +157,7 @@ actor GenerationPool: PinnedActor {
             Task { await handBack(id) }
         case .removeEnded where consumer.waitsForReplicas:
             let (id, attempt) = (generation.id, generation.claim.attempt)
-            consumer.whenReplicated { self.onLoop { $0.removeEnded(id, attempt: attempt) } }
+            consumer.whenReplicated(partition: generation.claim.entry.partition) { self.onLoop { $0.removeEnded(id, attempt: attempt) } }
         case .removeEnded: removeEnded(generation)
         case .removeLost: removeLost(generation)
         }
@@ -234,6 +234,11 @@ actor GenerationPool: PinnedActor {
         for generation in generations.values { generation.prepareHandBack() }
     }
 
+    /// Does the same for the jobs of some partitions.
+    func handBack(partitions: Set<Int>) {
+        for generation in generations.values where partitions.contains(generation.claim.entry.partition) { generation.prepareHandBack() }
+    }
+
     /// Closes all upstream connections and removes all jobs; their leases expire.
     func abandon() {
         for generation in generations.values { generation.close() }
@@ -271,24 +276,36 @@ actor GenerationPool: PinnedActor {
         }
     }
 
-    /// Writes the output of all due generations in one batch.
+    /// Writes the output of all due generations: one batch per connection, so that each shard of a cluster has its own.
     private func writeBatch() {
-        let due = schedule.beginBatch(at: loop.now)
-        let connection = consumer.connections
-        var batch = OutputBatch()
-        var parts: [(generation: Generation, part: OutputBatch.Part)] = []
-        parts.reserveCapacity(due.count)
-        for generation in due {
-            generation.isScheduled = false
-            // Redis may hold older data on a new connection. The comparison schedules the next write.
-            guard generation.connection == connection else {
-                if generation.stage != .over { validate(generation) }
-                continue
+        var due = schedule.beginBatch(at: loop.now)[...]
+        while let first = due.first {
+            let connection = consumer.connections(partition: first.claim.entry.partition)
+            var others: [Generation] = []
+            var batch = OutputBatch(isSharded: consumer.isCluster)
+            var parts: [(generation: Generation, part: OutputBatch.Part)] = []
+            parts.reserveCapacity(due.count)
+            for generation in due {
+                // Redis may hold older data on a new connection. The comparison schedules the next write.
+                guard generation.connection == connection else {
+                    if consumer.connections(partition: generation.claim.entry.partition) == generation.connection {
+                        others.append(generation)
+                    } else {
+                        generation.isScheduled = false
+                        if generation.stage != .over { validate(generation) }
+                    }
+                    continue
+                }
+                generation.isScheduled = false
+                let part = generation.write(to: &batch)
+                if !part.isEmpty { parts.append((generation, part)) }
             }
-            let part = generation.write(to: &batch)
-            if !part.isEmpty { parts.append((generation, part)) }
+            due = others[...]
+            if !parts.isEmpty { send(batch, parts, onConnection: connection) }
         }
-        guard !parts.isEmpty else { return }
+    }
+
+    private func send(_ batch: OutputBatch, _ parts: [(generation: Generation, part: OutputBatch.Part)], onConnection connection: Int) {
         let number = nextBatch
         nextBatch += 1
         batches.append((number, parts))
@@ -300,7 +317,7 @@ actor GenerationPool: PinnedActor {
 
     /// Passes the replies of a batch to its generations.
     private func received(_ reply: OutputBatch.Reply, toBatch number: UInt64) {
-        // Replies arrive in order except for batches that time out together with their connection, so the batch is looked up by number.
+        // The replies of one connection arrive in order, except for batches that time out together with it.
         guard let index = batches.firstIndex(where: { $0.number == number }) else { return }
         let parts = batches.remove(at: index).parts
         scheduleBatch(schedule.answered())

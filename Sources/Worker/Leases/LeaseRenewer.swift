@@ -22,10 +22,11 @@ actor LeaseRenewer: PinnedActor {
     private nonisolated let rounds: RoundTimer
 
     private var isDraining = false
-    /// Send time of the last renewal that Redis answered, CLOCK_MONOTONIC ns.
-    private var renewedAt: UInt64
-    /// The jobs were already handed back because of missing renewals.
-    private var hasExpired = false
+    /// By partition: send time of the last renewal that Redis answered, CLOCK_MONOTONIC ns. In a cluster a server that is not reachable
+    /// concerns its partitions alone.
+    private var renewedAt: [UInt64]
+    /// The partitions whose jobs were already handed back because of missing renewals.
+    private var expired: Set<Int> = []
     private var isRenewing = false
     /// Another renewal was requested while one was running.
     private var renewAgain = false
@@ -52,7 +53,7 @@ actor LeaseRenewer: PinnedActor {
         self.clock = clock
         self.drainRequested = drainRequested
         rounds = RoundTimer(consumer.eventLoop)
-        renewedAt = clock()
+        renewedAt = Array(repeating: clock(), count: consumer.partitions)
     }
 
     /// Runs the periodic work until `stop`.
@@ -77,15 +78,18 @@ actor LeaseRenewer: PinnedActor {
     /// Ignores further drain commands of operators.
     func drain() { isDraining = true }
 
-    /// Closes all upstreams when no renewal has succeeded for a whole lease: other workers may own the jobs by then.
+    /// Closes the upstreams of a partition's jobs when no renewal has succeeded there for a whole lease: other workers may own the jobs by
+    /// then.
     private func checkExpiry() {
-        let silence = clock() &- renewedAt
-        guard !hasExpired, silence > consumer.settings.lease.timeoutNanoseconds else { return }
-        hasExpired = true
+        let (now, lease) = (clock(), consumer.settings.lease.timeoutNanoseconds)
+        let silent = Set(renewedAt.indices.filter { now &- renewedAt[$0] > lease })
+        let new = silent.subtracting(expired)
+        expired = silent
+        guard let silence = new.map({ now &- renewedAt[$0] }).max() else { return }
         logger.error(
             "no lease renewed for a whole lease time; closing upstreams, jobs are handed back when Redis responds",
-            metadata: ["silent_ms": "\(silence / 1_000_000)"])
-        Task { await self.pool.handBackAll() }
+            metadata: ["silent_ms": "\(silence / 1_000_000)", "partitions": "\(new.count)"])
+        Task { await self.pool.handBack(partitions: new) }
     }
 
     /// Renews all leases, carries out the interrupts found with them, and compares the jobs with what Redis holds. Also called after a
@@ -104,26 +108,58 @@ actor LeaseRenewer: PinnedActor {
         isRenewing = false
     }
 
-    /// Renews the leases by partition in groups; without running jobs only checks that Redis responds.
+    /// Renews the leases by partition; without running jobs only checks that Redis responds.
     private func renewOnce() async {
         let sentAt = clock()
-        let connection = consumer.connections
-        let renewals = await pool.renewals(connection: connection)
-        do {
-            for (_, group) in Dictionary(grouping: renewals, by: \.entry.partition) {
-                for start in stride(from: 0, to: group.count, by: Self.renewedAtOnce) {
-                    let some = Array(group[start..<min(start + Self.renewedAtOnce, group.count)])
-                    let reports = try await consumer.validate(some)
-                    metrics.leasesRenewed.increment(by: reports.count { $0.answer == .kept })
-                    await pool.apply(Array(zip(some, reports)), connection: connection)
+        // Before the jobs are listed: what they had written by then is compared with the server of this connection or a later one.
+        let connections = renewedAt.indices.map { consumer.connections(partition: $0) }
+        let groups = Dictionary(grouping: await pool.renewals(), by: \.entry.partition)
+        guard !groups.isEmpty || consumer.isCluster else {
+            do {
+                try await consumer.ping()
+                for partition in renewedAt.indices { renewed(partition, sentAt) }
+            } catch {
+                logger.debug("Redis does not respond", metadata: ["error": "\(error)"])
+            }
+            return
+        }
+        // There is no lease that could expire.
+        for partition in renewedAt.indices where groups[partition] == nil { renewed(partition, sentAt) }
+        guard consumer.isCluster else {
+            for (partition, group) in groups {
+                await renew(group, partition: partition, connection: connections[partition], sentAt: sentAt)
+            }
+            return
+        }
+        // A server that does not respond must not delay the others.
+        await withDiscardingTaskGroup { tasks in
+            for (partition, group) in groups {
+                tasks.addTask(executorPreference: consumer.executor) {
+                    await self.renew(group, partition: partition, connection: connections[partition], sentAt: sentAt)
                 }
             }
-            if renewals.isEmpty { try await consumer.ping() }
-            renewedAt = sentAt
-            hasExpired = false
+        }
+    }
+
+    /// Renews the leases of one partition's jobs.
+    /// - Parameter connection: the number of the partition's connection before the jobs were listed.
+    private func renew(_ renewals: [LeaseRenewal], partition: Int, connection: Int, sentAt: UInt64) async {
+        do {
+            for start in stride(from: 0, to: renewals.count, by: Self.renewedAtOnce) {
+                let some = Array(renewals[start..<min(start + Self.renewedAtOnce, renewals.count)])
+                let reports = try await consumer.validate(some)
+                metrics.leasesRenewed.increment(by: reports.count { $0.answer == .kept })
+                await pool.apply(Array(zip(some, reports)), connection: connection)
+            }
+            renewed(partition, sentAt)
         } catch {
             logger.debug("lease renewal failed", metadata: ["error": "\(error)", "jobs": "\(renewals.count)"])
         }
+    }
+
+    private func renewed(_ partition: Int, _ sentAt: UInt64) {
+        renewedAt[partition] = sentAt
+        expired.remove(partition)
     }
 
     /// Reads the drain command and the paused classes that operators have set. Also called when an operator has announced a command.

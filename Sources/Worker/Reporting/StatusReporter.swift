@@ -82,6 +82,7 @@ actor StatusReporter: PinnedActor {
         do {
             writes.record(try await consumer.writeHeartbeat(window.lately(report, at: clock())))
         } catch {
+            writes.record(error)
             logger.debug("failed to write the heartbeat", metadata: ["error": "\(error)"])
         }
     }

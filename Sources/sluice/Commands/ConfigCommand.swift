@@ -1,22 +1,24 @@
 import ArgumentParser
 import Contract
 import JSONCodec
+import JobQueue
 import OperatorTools
 
 /// `sluice config`.
-struct ConfigCommand: ParsableCommand {
+struct ConfigCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "config", abstract: "Inspect the settings.", subcommands: [ConfigCheckCommand.self])
 }
 
 /// `sluice config check`.
-struct ConfigCheckCommand: ParsableCommand {
+struct ConfigCheckCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "check",
         abstract: "Print every setting with its value and source, and report invalid settings.",
         discussion: """
             Settings go to standard output with secrets redacted. Faults go to standard error, one per line; then the exit status is 2. \
-            An unknown name with the prefix SLUICE_ is a fault. With --node, the settings that this node requires are checked too.
+            An unknown name with the prefix SLUICE_ is a fault. With --node, the settings that this node requires are checked too. With \
+            --connect, so are the Redis servers: versions, topology, eviction policy and the rights of the user.
             """)
 
     enum Node: String, ExpressibleByArgument, CaseIterable {
@@ -29,10 +31,18 @@ struct ConfigCheckCommand: ParsableCommand {
     var node: Node?
     @Flag(name: .long, help: "Also print the description and the valid values of each setting.")
     var verbose = false
+    @Flag(name: .long, help: "Also connect to Redis and check its servers.")
+    var connect = false
 
-    func run() throws {
+    func run() async throws {
         let source = settings.source
-        let faults = Self.faults(of: source, node: node)
+        var faults = Self.faults(of: source, node: node)
+        if connect, faults.isEmpty {
+            let replicas = source.value("SLUICE_REDIS_WAIT_REPLICAS").flatMap { Int($0.text) } ?? 0
+            faults = try await settings.withQueue { try await $0.queue.checkRedis(waitReplicas: replicas) }.map {
+                SettingFault(name: "SLUICE_REDIS_URL", origin: nil, problem: $0.problem, remedy: $0.remedy)
+            }
+        }
         StandardOutput.write(output.json ? json(source, faults).text + "\n" : table(source))
         guard faults.isEmpty else { throw SettingFaults(faults: faults) }
     }

@@ -1,4 +1,5 @@
 import ArgumentParser
+import JSONCodec
 import JobQueue
 import OperatorTools
 
@@ -6,14 +7,23 @@ import OperatorTools
 struct StatusCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "status",
-        abstract: "Show the current state of queues, workers and gateways.",
-        discussion: "WAITING jobs are not claimed yet; RUNNING jobs are claimed by a worker.")
+        abstract: "Show the current state of queues, workers, gateways and Redis servers.",
+        discussion: """
+            WAITING jobs are not claimed yet; RUNNING jobs are claimed by a worker. A cluster of Redis is shown shard by shard; LAG is what a \
+            replica has not received yet.
+            """)
 
     @OptionGroup var settings: SettingsOptions
     @OptionGroup var output: JSONOption
 
     func run() async throws {
-        let status = try await settings.withQueue { try await $0.queue.snapshot() }
-        if output.json { StandardOutput.writeLine(status.json) } else { StandardOutput.write(status.text) }
+        let (status, topology) = try await settings.withQueue { (try await $0.queue.snapshot(), await $0.queue.topology()) }
+        if output.json {
+            var json = status.json.object ?? JSONObject()
+            json["redis"] = topology.json
+            StandardOutput.writeLine(.object(json))
+        } else {
+            StandardOutput.write("\(status.text)\n\(topology.text)")
+        }
     }
 }

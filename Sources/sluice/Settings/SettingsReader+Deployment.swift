@@ -27,12 +27,14 @@ extension SettingsReader {
         redis.sentinelPassword = secret("SLUICE_REDIS_SENTINEL_PASSWORD")
         redis.waitReplicas = integer("SLUICE_REDIS_WAIT_REPLICAS") ?? 0
         guard let text = text("SLUICE_REDIS_URL") else { return nil }
-        do {
-            return DeploymentSettings(queue: queue, redisURL: try RedisURL(text), redis: redis)
+        do throws(RedisError) {
+            let url = try RedisURL(text)
+            return DeploymentSettings(queue: queue, redisURL: url, redis: redis)
         } catch {
             fault(
                 "SLUICE_REDIS_URL", error.message,
-                "write redis://[user:password@]host:port[/db], rediss://…, unix:///path or redis+sentinel://host:port,host:port/service")
+                "write redis://[user:password@]host:port[/db], rediss://…, unix:///path, redis+sentinel://host:port,host:port/service or "
+                    + "redis+cluster://host:port,host:port")
             return nil
         }
     }

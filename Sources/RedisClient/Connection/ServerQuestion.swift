@@ -1,25 +1,29 @@
 import NIOCore
 
-/// Asks one sentinel for the address of a primary, on a connection of its own that is closed afterwards. Used only on its event loop.
-final class SentinelQuestion: LinkOwner {
-    /// Maximum bytes of a reply; an address has about 30.
-    private static let replyMaximum = 64 << 10
-
+/// Asks one server one question, on a connection of its own that is closed afterwards. Used only on its event loop.
+final class ServerQuestion<Answer>: LinkOwner {
     private let url: RedisURL
-    private let service: String
+    private let command: [RedisArgument]
+    private let replyMaximum: Int
     private let dialler: Dialler
-    private var done: ((Result<ServerAddress, RedisError>) -> Void)?
+    private let parse: (RESPValue) throws(RedisError) -> Answer
+    private var done: ((Result<Answer, RedisError>) -> Void)?
     private var link: Link?
 
     /// - Parameters:
-    ///   - url: the address and the password of the sentinel.
+    ///   - url: the address of the server, and the login.
+    ///   - replyMaximum: maximum bytes of the reply.
+    ///   - parse: reads the reply. Its errors need not name the server.
     ///   - done: called once on the event loop, unless `cancel` is called before; possibly before `ask` returns.
     init(
-        _ url: RedisURL, service: String, dialler: Dialler, done: @escaping (Result<ServerAddress, RedisError>) -> Void
+        _ url: RedisURL, _ command: [RedisArgument], replyMaximum: Int, dialler: Dialler,
+        parse: @escaping (RESPValue) throws(RedisError) -> Answer, done: @escaping (Result<Answer, RedisError>) -> Void
     ) {
         self.url = url
-        self.service = service
+        self.command = command
+        self.replyMaximum = replyMaximum
         self.dialler = dialler
+        self.parse = parse
         self.done = done
     }
 
@@ -36,21 +40,22 @@ final class SentinelQuestion: LinkOwner {
     /// Ends the question without a call of `done`.
     func cancel() {
         done = nil
+        dialler.stop()
         link?.end(RedisError(.shutdown, "cancelled"))
         link = nil
     }
 
     private func send(on channel: any Channel) {
         var pipeline = RedisPipeline()
-        if let password = url.password { pipeline.append("AUTH", .string(password)) }
-        pipeline.append("SENTINEL", "GET-MASTER-ADDR-BY-NAME", .string(service))
+        if let password = url.password { pipeline.append(["AUTH"] + (url.user.map { [.string($0)] } ?? []) + [.string(password)]) }
+        pipeline.append(command)
         var missing = pipeline.count
         do {
             let builder = ReplyBuilder { [weak self] reply in
                 missing -= 1
                 self?.received(reply, isLast: missing == 0)
             }
-            let link = try Link(owner: self, sink: builder, replyMaximum: Self.replyMaximum)
+            let link = try Link(owner: self, sink: builder, replyMaximum: replyMaximum)
             self.link = link
             if let tls = try dialler.makeTLSHandler() { try channel.pipeline.syncOperations.addHandler(tls) }
             try channel.pipeline.syncOperations.addHandler(link)
@@ -64,21 +69,19 @@ final class SentinelQuestion: LinkOwner {
 
     private func received(_ reply: RESPValue, isLast: Bool) {
         if case .error(let text) = reply {
-            // The sentinel has another password, or none: `ERR AUTH … without any password configured` does no harm.
+            // `ERR AUTH … without any password configured` does no harm.
             if isLast || !text.hasPrefix("ERR AUTH") { finish(.failure(RedisError(.server, "\(url): \(text)"))) }
             return
         }
         guard isLast else { return }
-        let parts = reply.array ?? []
-        if let host = parts.first?.string, parts.count == 2, let address = ServerAddress(host: host, port: parts[1].string ?? "") {
-            finish(.success(address))
-        } else {
-            let reason = reply.isNull ? "it does not know this service" : "unexpected reply: \(reply.shape)"
-            finish(.failure(RedisError(.server, "\(url): \(reason)")))
+        do throws(RedisError) {
+            finish(.success(try parse(reply)))
+        } catch {
+            finish(.failure(RedisError(error.code, "\(url): \(error)")))
         }
     }
 
-    private func finish(_ result: Result<ServerAddress, RedisError>) {
+    private func finish(_ result: Result<Answer, RedisError>) {
         guard let done else { return }
         self.done = nil
         link?.end(RedisError(.shutdown, "answered"))

@@ -1,0 +1,66 @@
+import Contract
+import JobQueue
+import NIOCore
+import Support
+
+/// Waiting for jobs in a cluster, where a command reads one partition: each partition has a blocking read of its own.
+extension Claimer {
+    /// Timeout of one blocking read in milliseconds. It grows with their number, so that an idle worker sends at most 16 per second; the upper
+    /// bound is the longest delay until a pause or `stop` takes effect.
+    private var blockedMilliseconds: Int { min(5_000, max(Self.waitMilliseconds, consumer.partitions * 1_000 / 16)) }
+
+    /// Begins the reads that are not in progress, and waits until one of them ends: with entries, which it has started, or with an error.
+    func waitInPartitions() async {
+        for partition in 0..<consumer.partitions where !blockedReads.contains(partition) && consumer.isReachable(partition: partition) {
+            blockedReads.insert(partition)
+            Task.immediate(executorPreference: consumer.executor) { await self.readBlocked(partition) }
+        }
+        guard !hasReadEnded, !mustTake, !isStopping else {
+            hasReadEnded = false
+            return
+        }
+        await withCheckedContinuation { waitingForReads.append($0) }
+    }
+
+    /// Reads one partition until there are entries. Full workers and those without classes begin no further read, nor do those that are to take
+    /// entries first.
+    private func readBlocked(_ partition: Int) async {
+        while !isStopping, !mustTake, unrequested > 0, !classes.isEmpty, consumer.isReachable(partition: partition) {
+            do {
+                let entries = try await consumer.wait(
+                    partition: partition, classes: classes, excluding: Set(unreadable.keys), milliseconds: blockedMilliseconds)
+                start(entries, leaseExpired: false)
+                let excluded = unreadable.keys.count { $0.partition == partition }
+                // With every queue excluded the read returned at once.
+                if excluded >= classes.count { await pause(.milliseconds(Int64(Self.waitMilliseconds))) }
+                // Unreadable queues are looked at again.
+                if !entries.isEmpty || excluded > 0 { mustTake = true }
+            } catch {
+                uncertain.insert(partition)
+                await recover(from: error, failures: 1)
+                break
+            }
+        }
+        blockedReads.remove(partition)
+        readEnded()
+    }
+
+    /// Resumes `waitInPartitions`. Also called after a connect, when partitions may be reachable that were not.
+    func readEnded() {
+        hasReadEnded = waitingForReads.isEmpty
+        wakeReads()
+    }
+
+    func wakeReads() {
+        for continuation in waitingForReads { continuation.resume() }
+        waitingForReads = []
+    }
+
+    /// Returns when no blocking read is in progress; after `stop` within its timeout. Its entries are put back.
+    func waitForReads() async {
+        while !blockedReads.isEmpty {
+            hasReadEnded = false
+            await withCheckedContinuation { waitingForReads.append($0) }
+        }
+    }
+}

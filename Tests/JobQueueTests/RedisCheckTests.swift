@@ -1,0 +1,72 @@
+import Logging
+import NIOPosix
+import RedisClient
+import TestSupport
+import Testing
+
+@testable import JobQueue
+
+/// What `sluice config check --connect` finds, and the topology that `sluice status` shows.
+@Suite struct RedisCheckTests {
+    private static func check(_ url: String) async throws -> (faults: [RedisCheck.Fault], topology: RedisTopology) {
+        try await QueueConnection.with(url: RedisURL(url)) { connection in
+            (try await connection.queue.checkRedis(waitReplicas: 1), await connection.queue.topology())
+        }
+    }
+
+    @Test func `a server that suits has no faults`() async throws {
+        try await withRedis { redis in
+            let (faults, topology) = try await Self.check(redis.url)
+            #expect(faults == [])
+            #expect(topology.shards.count == 1 && topology.shards[0].primary == "127.0.0.1:\(redis.port)" && !topology.isCluster)
+            #expect(topology.shards[0].role == "master" && topology.shards[0].isReachable && topology.shards[0].partitions == [0])
+        }
+    }
+
+    @Test func `eviction, a replica, and the node of a cluster`() async throws {
+        try await withRedis(PrivateRedis.Options(arguments: ["--maxmemory-policy", "allkeys-lru"])) { primary in
+            let faults = try await Self.check(primary.url).faults
+            #expect(faults.count == 1 && faults.first?.remedy == "set maxmemory-policy noeviction", "\(faults)")
+            let options = PrivateRedis.Options(arguments: ["--replicaof", "127.0.0.1", "\(primary.port)"])
+            try await withRedis(options) { replica in
+                try await until("the replica to be listed") { try await Self.check(primary.url).topology.shards.first?.replicas.count == 1 }
+                let faults = try await Self.check(replica.url).faults
+                #expect(faults.contains { $0.problem.contains("is a replica") }, "\(faults)")
+            }
+        }
+        try await withRedis(PrivateRedis.Options(arguments: ["--cluster-enabled", "yes", "--cluster-port", "\(Ports.free())"])) { node in
+            try await node.command("CLUSTER", "ADDSLOTSRANGE", "0", "9999")
+            let plain = try await Self.check(node.url).faults
+            #expect(plain.contains { $0.remedy == "write redis+cluster://127.0.0.1:\(node.port)" }, "\(plain)")
+            let cluster = try await Self.check("redis+cluster://127.0.0.1:\(node.port)").faults
+            #expect(cluster.contains { $0.problem.contains("6384 of 16384 slots") }, "\(cluster)")
+        }
+    }
+
+    @Test func `missing rights are named`() async throws {
+        try await withRedis { redis in
+            try await redis.send(["ACL", "SETUSER", "narrow", "on", ">secret", "~*", "&*", "+@all", "-xclaim", "-eval", "-publish"])
+            let faults = try await Self.check("redis://narrow:secret@127.0.0.1:\(redis.port)").faults
+            #expect(faults.count == 3, "\(faults)")
+            for name in ["XCLAIM", "EVAL", "PUBLISH"] { #expect(faults.contains { $0.problem.contains("may not execute \(name) ") }) }
+        }
+    }
+
+    @Test func `old versions`() {
+        var shard = RedisTopology.Shard(primary: "h:1")
+        shard.add(info: "redis_version:6.2.5\r\nrole:master\r\nmaxmemory_policy:noeviction\r\n")
+        var topology = RedisTopology(isCluster: false, shards: [shard])
+        #expect(RedisCheck.faults(of: topology).isEmpty == false)
+        shard.isReachable = true
+        topology.shards = [shard]
+        #expect(RedisCheck.faults(of: topology) == [])
+        topology.isCluster = true
+        #expect(RedisCheck.faults(of: topology).map(\.remedy) == ["a cluster needs 7.0 or later, for sharded channels"])
+    }
+
+    @Test func `the lag of replicas`() {
+        var shard = RedisTopology.Shard(primary: "h:1")
+        shard.add(info: "role:master\r\nslave0:ip=10.0.0.2,port=6379,state=online,offset=90,lag=0\r\nmaster_repl_offset:100\r\n")
+        #expect(shard.replicas == [RedisTopology.Replica(address: "10.0.0.2:6379", state: "online", lagBytes: 10)])
+    }
+}
