@@ -185,7 +185,7 @@ let package = Package(
         .testTarget(
             name: "GatewayTests",
             dependencies: [
-                "Support", "JSONCodec", "Contract", "RedisClient", "JobQueue", "Gateway", "TestSupport",
+                "Support", "JSONCodec", "Contract", "RedisClient", "JobQueue", "CurlTransport", "Upstream", "Gateway", "TestSupport",
                 .product(name: "NIOEmbedded", package: nio),
             ],
             swiftSettings: settings),

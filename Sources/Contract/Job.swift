@@ -60,6 +60,8 @@ package struct Job: Sendable, Hashable {
     package var traceparent: String?
     /// The id of the dead letter's job that this job retries.
     package var retryOf: String?
+    /// Whether the upstream only counts the tokens of the prompt. The count is the job's text, in decimal; nothing is generated.
+    package var countsTokens = false
 
     package init(id: JobID, priority: JobClass, request: JSONObject, session: String? = nil, owner: String? = nil) {
         self.id = id
@@ -165,6 +167,9 @@ extension Job {
             }
             onCrash = choice
         case "traceparent": traceparent = try string(NameLimit.traceparent)
+        case "count_tokens":
+            guard value.isNull || value.bool != nil else { throw FieldError(reason: "the job's \"count_tokens\" is not true or false") }
+            countsTokens = value.bool ?? false
         case "retry_of":
             retryOf = try string(NameLimit.id)
             if let retryOf, JobID(retryOf) == nil { throw FieldError(reason: "the job's \"retry_of\" is not a job's id") }
@@ -262,6 +267,7 @@ extension Job {
         if onCrash != .continue { members["on_crash"] = .string(onCrash.rawValue) }
         members["traceparent"] = traceparent.map(JSON.string)
         members["retry_of"] = retryOf.map(JSON.string)
+        if countsTokens { members["count_tokens"] = true }
         return .object(members)
     }
 }

@@ -173,6 +173,29 @@ private func message(_ members: String = "") -> String {
         }
     }
 
+    @Test func `an upstream counts tokens, and without its count there is an estimate`() async throws {
+        try await withHTTPLab { lab in
+            let worker = lab.queue.keys.worker("w")
+            _ = try await PrivateRedis.current.command("ZADD", lab.queue.keys.workers, "1", "w")
+            _ = try await PrivateRedis.current.command("HSET", worker, "counted_models", #"["m"]"#)
+            let body = #"{"model":"m","system":"s","messages":[{"role":"user","content":"12345678"}]}"#
+            func post() async throws -> HTTPAnswer { try await lab.post("/v1/messages/count_tokens", body) }
+            async let exact = post()
+            let job = try await lab.claim()
+            #expect(job.job.countsTokens && job.job.request["messages"]?[0]?["content"] == "s" && job.job.deadlineMilliseconds != nil)
+            try await job.write(.upstream(name: "u", model: "m"), .text("4"), .text("2"))
+            try await job.end(.finished(.stop, .none))
+            let counted = try await exact
+            #expect(counted.json == ["input_tokens": 42] && counted.headers["x-sluice-token-count"] == "exact")
+            async let failed = post()
+            try await lab.claim().end(.failed(Failure(.unsupportedParameter, #"the request's "count_tokens" is not supported"#), .none))
+            let fallback = try await failed
+            #expect(fallback.status == 200 && fallback.headers["x-sluice-token-count"] == "estimated")
+            let other = try await lab.post("/v1/messages/count_tokens", body.replacing("\"m\"", with: "\"n\""))
+            #expect(other.headers["x-sluice-token-count"] == "estimated", "no upstream counts this model")
+        }
+    }
+
     @Test func `an estimate of tokens says so`() async throws {
         try await withHTTPLab { lab in
             let answer = try await lab.post(

@@ -104,9 +104,11 @@ extension Journeys {
                 _ = try await lab.worker()
                 let gateway = try await lab.gateway()
                 let script = ScriptFile.frameworksClient
+                let slow = lab.model("sim-n3000-g10")
                 try await script.run(
                     python: #require(await PythonPackages.frameworks),
-                    ["http://127.0.0.1:\(gateway.port)/v1", lab.key, "sim-n20-g1", "sim-n3-g1-c"])
+                    ["http://127.0.0.1:\(gateway.port)/v1", lab.key, "sim-n20-g1", "sim-n3-g1-c", slow])
+                #expect(try await lab.endedRequest(0, model: slow).end == .clientClosed)
             }
         }
 

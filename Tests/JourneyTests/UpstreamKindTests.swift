@@ -1,5 +1,6 @@
 import Contract
 import JSONCodec
+import NIOHTTP1
 import TestSupport
 import Testing
 
@@ -74,6 +75,29 @@ extension Journeys {
                 }
                 await front.close()
             }
+        }
+
+        @Test func `Anthropic's count of tokens is passed on`() async throws {
+            let counter = try await CannedUpstream.start([
+                .init(
+                    word: "POST /v1/messages/count_tokens",
+                    bytes:
+                        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 21\r\nconnection: close\r\n\r\n{\"input_tokens\":2095}"
+                )
+            ])
+            try await withLab(simulator: false) { lab in
+                _ = try await lab.worker(
+                    "w1", ["SLUICE_UPSTREAM_KIND": "anthropic", "SLUICE_UPSTREAM_URL": "http://127.0.0.1:\(counter.port)"])
+                let gateway = try await lab.gateway()
+                let count = try await until("the worker to report what it counts") { () -> HTTPAnswer? in
+                    let answer = try await HTTPCall.send(
+                        .POST, gateway.port, "/v1/messages/count_tokens", headers: ["authorization": "Bearer \(lab.key)"],
+                        body: #"{"model":"m","messages":[{"role":"user","content":"hi"}]}"#)
+                    return answer.headers["x-sluice-token-count"] == "exact" ? answer : nil
+                }
+                #expect(count.json == ["input_tokens": 2095])
+            }
+            await counter.close()
         }
 
         @Test(arguments: UpstreamKind.all) func `an interrupt closes the upstream and reports the generated tokens`(kind: UpstreamKind)

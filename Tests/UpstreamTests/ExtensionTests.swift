@@ -98,6 +98,37 @@ struct ExtensionTests {
         #expect(try DecodedAnswer(.openai, Array("data: \(token)\n\n".utf8)).stopSequence == nil)
     }
 
+    @Test func `Anthropic counts tokens, and the others refuse`() throws {
+        var request = GenerationRequest(jobID: JobID("p0-job")!, body: try #require(try JSON(parsing: Self.body).object))
+        request.countsTokens = true
+        let upstream = UpstreamConfiguration.at("http://host", kind: .anthropic)
+        let adapter = try upstream.adapter(for: request)
+        let sent = try adapter.request(request, on: upstream)
+        #expect(sent.url == "http://host/v1/messages/count_tokens")
+        let body = try JSON(parsing: sent.body)
+        #expect(
+            body.object?.names == ["model", "messages", "system", "tools", "output_config", "cache_control"]
+                && body["system"]?[0]?["text"] == "a")
+        for (document, outputs) in [
+            (#"{"input_tokens": 2095}"#, [UpstreamOutput.text("2095"), .usage(promptTokens: 0, completionTokens: 0), .finished(.stop)]),
+            (#"{"input_tokens": -1}"#, []), ("hello", []),
+        ] {
+            let decoder = try adapter.decoder(for: HTTPResponseHead(status: 200, contentType: "application/json"))
+            var batch = OutputBatch()
+            for byte in Array(document.utf8) { try decoder.receive([byte].span, into: &batch) }
+            if outputs.isEmpty {
+                #expect(throws: Failure.self) { try decoder.finish(into: &batch) }
+            } else {
+                try decoder.finish(into: &batch)
+            }
+            #expect(batch.outputs == outputs && decoder.isComplete == !outputs.isEmpty)
+        }
+        for kind in UpstreamConfiguration.Kind.allCases where kind != .anthropic {
+            let failure = #expect(throws: Failure.self) { try UpstreamConfiguration.at("http://host", kind: kind).adapter(for: request) }
+            #expect(failure?.code == .unsupportedParameter && failure?.message.contains("count_tokens") == true)
+        }
+    }
+
     @Test func `a document has its blocks in order`() throws {
         let document =
             #"{"content":[{"type":"thinking","thinking":"hm","signature":"s"},{"type":"redacted_thinking","data":"d"},"#

@@ -90,14 +90,17 @@ struct CompletionExchange: Sendable {
     /// - Parameters:
     ///   - chat: the job's chat completions body.
     ///   - id: in the partition of the idempotency key.
+    ///   - change: completes the job.
     /// - Returns: the run, whose id is that of the earlier job if there is one.
     /// - Throws: status 409, 429 or 503; see `CompletionRun.start`.
     func start(
-        _ chat: JSONObject, id: JobID, _ idempotency: Idempotency?, _ request: Request, _ requestContext: GatewayRequestContext
+        _ chat: JSONObject, id: JobID, _ idempotency: Idempotency?, _ request: Request, _ requestContext: GatewayRequestContext,
+        change: (inout Job) -> Void = { _ in }
     ) async throws(HTTPErrorResponse) -> CompletionRun {
         let owner = try requestContext.requireTenant().name
         var job = Job(id: id, priority: .interactive, request: chat, owner: owner)
         job.traceparent = request.traceparent
+        change(&job)
         let run = CompletionRun(id: id, owner: owner, context: context, channel: requestContext.channel)
         let earlier: JobID?
         do throws(HTTPErrorResponse) {

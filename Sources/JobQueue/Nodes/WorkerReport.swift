@@ -93,6 +93,12 @@ package struct WorkerReport: Sendable, Equatable {
         didSet { models = Array(models.filter { $0.utf8.count <= NameLimit.model }.prefix(Self.maximumModels)) }
     }
 
+    /// Those of `models` whose upstream counts tokens; `anyModel` when such an upstream serves any model.
+    package var countedModels: [String] = [] {
+        didSet { countedModels = Array(countedModels.filter { $0.utf8.count <= NameLimit.model }.prefix(Self.maximumModels)) }
+    }
+    package static let anyModel = "*"
+
     package init() {}
 
     /// The fields of the heartbeat's hash.
@@ -104,6 +110,7 @@ package struct WorkerReport: Sendable, Equatable {
             ("jobs_per_second", Self.text(jobsPerSecond)), ("queue_wait", queueWait.text), ("first_token", firstToken.text),
             ("interrupt_close", interruptClose.text), ("slowest", JSON.array(slowest.map { $0.json(now: nil) }).text),
             ("models", JSON.array(models.map { .string($0) }).text),
+            ("counted_models", JSON.array(countedModels.map { .string($0) }).text),
         ]
     }
 

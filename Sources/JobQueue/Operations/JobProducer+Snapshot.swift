@@ -39,12 +39,18 @@ extension JobProducer {
     private static let workersAsked = 100
 
     /// The models that live workers serve by name, sorted.
-    package func servedModels() async throws(RedisError) -> [String] {
+    package func servedModels() async throws(RedisError) -> [String] { try await models(in: "models") }
+
+    /// The models whose tokens the upstreams of live workers count, sorted; `WorkerReport.anyModel` stands for all.
+    package func countedModels() async throws(RedisError) -> [String] { try await models(in: "counted_models") }
+
+    /// The models in a field of the workers' heartbeats, sorted.
+    private func models(in field: String) async throws(RedisError) -> [String] {
         let reply = try await redis.send("ZREVRANGE", .string(keys.workers), 0, .integer(Self.workersAsked - 1))
         let names = (reply.array ?? []).compactMap(\.string)
         guard !names.isEmpty else { return [] }
         var pipeline = RedisPipeline()
-        for name in names { pipeline.append("HGET", .string(keys.worker(name)), "models") }
+        for name in names { pipeline.append("HGET", .string(keys.worker(name)), .string(field)) }
         var models: Set<String> = []
         for reply in try await redis.send(pipeline) { models.formUnion(WorkerReport.models(parsing: reply.string)) }
         return models.sorted()

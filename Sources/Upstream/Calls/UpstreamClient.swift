@@ -33,7 +33,7 @@ package final class UpstreamClient {
     package func start(
         _ request: GenerationRequest, on upstream: UpstreamConfiguration, receiver: any UpstreamReceiver
     ) throws(Failure) -> UpstreamCall {
-        let adapter = upstream.adapter
+        let adapter = try upstream.adapter(for: request)
         let exchange = try adapter.request(request, on: upstream)
         let call = UpstreamCall(client: self, jobID: request.jobID, upstream: upstream, adapter: adapter, receiver: receiver)
         do throws(CurlMulti.SetupError) {

@@ -10,6 +10,9 @@ package struct GenerationRequest: Sendable {
     package var continuation: String?
     /// W3C Trace Context header of the job, unvalidated.
     package var traceparent: String?
+    /// Whether only the tokens of the prompt are counted.
+    package var countsTokens = false
+
     package init(jobID: JobID, body: JSONObject) {
         self.jobID = jobID
         self.body = body

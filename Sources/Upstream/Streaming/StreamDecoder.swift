@@ -42,6 +42,17 @@ protocol UpstreamAdapter: Sendable {
 }
 
 extension UpstreamConfiguration {
+    /// Whether the upstream's API can count the tokens of a prompt.
+    package var countsTokens: Bool { kind == .anthropic }
+
+    /// The adapter for a request.
+    /// - Throws: `unsupported_parameter` if the upstream cannot count tokens, but the request asks for it.
+    func adapter(for request: GenerationRequest) throws(Failure) -> any UpstreamAdapter {
+        guard request.countsTokens else { return adapter }
+        guard countsTokens else { throw ChatRequest.unsupported("count_tokens", on: self) }
+        return AnthropicTokenCount()
+    }
+
     /// The adapter for this upstream's kind.
     var adapter: any UpstreamAdapter {
         switch kind {

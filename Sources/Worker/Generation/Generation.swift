@@ -214,6 +214,7 @@ final class Generation {
         var body = preparedBody ?? claim.job.request
         body["model"] = .string(candidate.model)
         var request = GenerationRequest(jobID: id, body: body)
+        request.countsTokens = claim.job.countsTokens
         request.continuation = continuation?.prefix(for: candidate.upstream.kind)
         request.traceparent = claim.job.traceparent
         times.dialled(at: context.loop.now)

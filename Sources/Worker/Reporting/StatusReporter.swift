@@ -24,7 +24,7 @@ actor StatusReporter: PinnedActor {
     /// Whether Redis accepts the heartbeats.
     nonisolated let writes = WriteHealth()
     /// The models that the upstreams serve by name.
-    private nonisolated let models = Mutex<[String]>([])
+    private nonisolated let models = Mutex<(served: [String], counted: [String])>(([], []))
     private nonisolated let rounds: RoundTimer
 
     private var window = ReportWindow()
@@ -63,7 +63,10 @@ actor StatusReporter: PinnedActor {
     /// would be complete.
     nonisolated func serve(_ upstreams: [UpstreamConfiguration]) {
         let names = Set(upstreams.flatMap { $0.models + $0.aliases.keys })
-        models.withLock { $0 = names.sorted() }
+        let counted = upstreams.filter(\.countsTokens).flatMap { upstream in
+            upstream.models.isEmpty && upstream.aliases.isEmpty ? [WorkerReport.anyModel] : upstream.models + upstream.aliases.keys
+        }
+        models.withLock { $0 = (names.sorted(), Set(counted).sorted()) }
     }
 
     /// Writes one heartbeat; a failure is logged at level debug and the next one tries again.
@@ -75,7 +78,7 @@ actor StatusReporter: PinnedActor {
         report.isDraining = drain.hasBegun
         report.version = BuildInformation.version
         report.startedMilliseconds = started
-        report.models = models.withLock { $0 }
+        (report.models, report.countedModels) = models.withLock { $0 }
         do {
             writes.record(try await consumer.writeHeartbeat(window.lately(report, at: clock())))
         } catch {

@@ -1,6 +1,6 @@
 """Clients built on the OpenAI and Anthropic APIs: openai-agents, langchain-openai, litellm, pydantic-ai and llm.
 
-Arguments: base URL, API key, models: a short one, and one with a tool call.
+Arguments: base URL, API key, models: a short one, one with a tool call, and a slow one.
 """
 
 import os
@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import sys
 
-base, key, short, tools = sys.argv[1:]
+base, key, short, tools, slow = sys.argv[1:]
 os.environ["OPENAI_API_KEY"] = key
 os.environ["OPENAI_BASE_URL"] = base
 os.environ["OPENAI_AGENTS_DISABLE_TRACING"] = "1"
@@ -52,6 +52,48 @@ async def run_agents():
 
 asyncio.run(run_agents())
 print("openai-agents", flush=True)
+
+# openai-agents: a realtime session in text with a tool, and an answer that is interrupted.
+from agents.realtime import RealtimeAgent, RealtimeRunner
+
+
+async def run_realtime(model, tools):
+    agent = RealtimeAgent(name="a", instructions="be brief", tools=tools)
+    settings = {"model_name": model, "modalities": ["text"], "turn_detection": None}
+    runner = RealtimeRunner(agent)
+    url = base.replace("http", "ws", 1) + "/realtime?model=" + model
+    return await runner.run(model_config={"api_key": key, "url": url, "initial_model_settings": settings})
+
+
+async def wait(events, wanted):
+    """Receives events up to one of a type: of the session, or of the model inside it."""
+    async for event in events:
+        assert event.type != "error", event
+        if wanted in (event.type, getattr(getattr(event, "data", None), "type", "")):
+            return event
+
+
+async def converse():
+    calls.clear()
+    async with await run_realtime(tools, [lookup]) as session:
+        events = aiter(session)
+        await session.send_message("look it up")
+        for kind in ("tool_end", "turn_started", "turn_ended"):
+            await wait(events, kind)
+        assert len(calls) == 1, calls
+    async with await run_realtime(slow, []) as session:
+        events = aiter(session)
+        await session.send_message("hello")
+        await wait(events, "output_text_delta")
+        await session.interrupt()
+        await wait(events, "turn_ended")
+        # The connection serves the next question.
+        await session.send_message("again")
+        await wait(events, "output_text_delta")
+
+
+asyncio.run(converse())
+print("openai-agents realtime", flush=True)
 
 # langchain-openai: chat completions and Responses, streaming and not, and tools.
 from langchain_core.messages import HumanMessage, ToolMessage

@@ -10,10 +10,26 @@ struct AnthropicAdapter: UpstreamAdapter {
     private static let defaultMaximumTokens = 4_096
 
     func request(_ request: GenerationRequest, on upstream: UpstreamConfiguration) throws(Failure) -> HTTPRequest {
+        try Self.request("/v1/messages", Self.body(request, on: upstream), of: request, on: upstream)
+    }
+
+    /// A request with a body.
+    /// - Throws: `authentication` for a key that is not a valid header value.
+    static func request(
+        _ path: String, _ body: JSONObject, of request: GenerationRequest, on upstream: UpstreamConfiguration
+    ) throws(Failure) -> HTTPRequest {
+        var headers = RequestRules.headers(of: request) + ["anthropic-version: \(version)"]
+        if let key = try RequestRules.key(of: upstream) { headers.append("x-api-key: \(key)") }
+        return HTTPRequest(url: RequestRules.url(upstream, path), headers: headers, body: JSON.object(body).bytes)
+    }
+
+    /// The body of a message.
+    /// - Throws: as `request(_:on:)`.
+    static func body(_ request: GenerationRequest, on upstream: UpstreamConfiguration) throws(Failure) -> JSONObject {
         let chat = try ChatRequest(request.body, keepsExtensions: true)
         var body = JSONObject()
         body["model"] = .string(chat.model)
-        body["max_tokens"] = .integer(chat.maximumTokens ?? Self.defaultMaximumTokens)
+        body["max_tokens"] = .integer(chat.maximumTokens ?? defaultMaximumTokens)
         body["stream"] = true
         body["system"] = try Self.system(chat)
         body["messages"] = .array(try Self.messages(chat, continuation: request.continuation, upstream: upstream))
@@ -41,9 +57,7 @@ struct AnthropicAdapter: UpstreamAdapter {
             default: try ChatRequest.refuse(member, on: upstream)
             }
         }
-        var headers = RequestRules.headers(of: request) + ["anthropic-version: \(Self.version)"]
-        if let key = try RequestRules.key(of: upstream) { headers.append("x-api-key: \(key)") }
-        return HTTPRequest(url: RequestRules.url(upstream, "/v1/messages"), headers: headers, body: JSON.object(body).bytes)
+        return body
     }
 
     /// The system messages: text, or blocks if part of them should be cached. Nil without any.
