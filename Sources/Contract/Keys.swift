@@ -35,6 +35,10 @@ package struct Keys: Sendable, Hashable {
     package func interrupt(_ id: JobID) -> String { tag(id.rawValue) + "interrupt:" + id.rawValue }
     /// The channel of interrupts.
     package func cancel(partition: Int) -> String { tag(partition: partition) + "cancel" }
+    /// The lease indexes of the queues. The scripts build the same names.
+    package func leases(partition: Int) -> [String] { JobClass.allCases.map { tag(partition: partition) + "leases:" + $0.rawValue } }
+    /// The owners with waiting entries that are sorted by tenant, of each queue. The scripts build the same names.
+    package func turns(partition: Int) -> [String] { JobClass.allCases.map { tag(partition: partition) + "turns:" + $0.rawValue } }
     /// The channel that announces handed-back jobs, so that workers with free slots take them immediately instead of at the next renewal.
     package func returned(partition: Int) -> String { tag(partition: partition) + "returned" }
     /// The stream of dead letters.

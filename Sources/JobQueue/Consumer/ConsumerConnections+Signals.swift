@@ -12,8 +12,9 @@ package enum WorkerSignal: Sendable {
     /// The cancel channel of a partition is subscribed, for the first time or again: earlier interrupts were not received. They are in the
     /// interrupt keys, which a renewal of leases reads.
     case interruptsSubscribed
-    /// A worker has returned jobs to a queue or has left waiting ones to others, or may have done so while the channel was not subscribed.
-    case jobsReturned
+    /// A worker has returned jobs to a queue of the partition or has left waiting ones to others, or may have done so while the channel was not
+    /// subscribed.
+    case jobsReturned(partition: Int)
     /// An operator has paused or resumed a class, or asks a worker to drain.
     case operatorCommands
     /// A holder of this worker was admitted by a limit, or is the next one.
@@ -46,7 +47,7 @@ extension ConsumerConnections {
             subscriber.subscribe(keys.returned(partition: partition)) { event in
                 switch event {
                 // Also after a subscription: earlier hand-backs were not received.
-                case .message, .subscribed: receive(.jobsReturned)
+                case .message, .subscribed: receive(.jobsReturned(partition: partition))
                 case .lost: break
                 }
             }

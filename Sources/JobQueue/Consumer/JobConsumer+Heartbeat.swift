@@ -13,17 +13,29 @@ extension JobConsumer {
     /// - Returns: the error with which Redis rejects writes; nil when it accepts them.
     package func writeHeartbeat(_ report: WorkerReport) async throws(QueueError) -> QueueError? {
         // By the clock of Redis: a worker whose clock is ahead would remove all others.
-        let reply = try await redis.send("TIME", nearKey: keys.workers)
-        guard let time = reply.array, time.count == 2, let seconds = time[0].integer, (0...Int(Int32.max) * 2).contains(seconds) else {
-            throw redis.misfit(reply, to: "TIME")
-        }
-        let milliseconds = seconds * 1_000
+        let milliseconds = try await redisSeconds() * 1_000
         var pipeline = RedisPipeline()
         heartbeat.append(report.fields, to: &pipeline)
         pipeline.append("ZADD", .string(keys.workers), .integer(milliseconds), .string(worker))
         let oldest = milliseconds - Self.retainedLeases * settings.leaseMilliseconds
         pipeline.append("ZREMRANGEBYSCORE", .string(keys.workers), "-inf", .integer(oldest))
         return WriteHealth.rejection(in: try await redis.send(pipeline))
+    }
+
+    /// Whether a worker has ended without a drain in the last leases.
+    func hasLostWorker() async throws(QueueError) -> Bool {
+        let milliseconds = try await redisSeconds() * 1_000
+        let count = try await redis.send("ZCOUNT", .string(keys.workers), "-inf", .integer(milliseconds - settings.leaseMilliseconds))
+        return count.integer != 0
+    }
+
+    /// The time of Redis, seconds since 1970.
+    private func redisSeconds() async throws(QueueError) -> Int {
+        let reply = try await redis.send("TIME", nearKey: keys.workers)
+        guard let time = reply.array, time.count == 2, let seconds = time[0].integer, (0...Int(Int32.max) * 2).contains(seconds) else {
+            throw redis.misfit(reply, to: "TIME")
+        }
+        return seconds
     }
 
     /// Removes the heartbeat, a drain request and this worker's place in the list. For a drained worker; without it the heartbeat expires.

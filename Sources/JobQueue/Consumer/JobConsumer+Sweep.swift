@@ -24,15 +24,17 @@ extension JobConsumer {
     /// Deletes consumers that were idle for a lease, have no pending entries and whose worker has no heartbeat, and returns entries to the
     /// pending list that were delivered to a consumer which was deleted since. Those are taken over a lease later, unless a worker renews them.
     ///
-    /// One worker at a time sweeps, once per two leases; for the other workers the call costs a single SET.
+    /// One worker at a time sweeps, once per two leases; for the other workers the call costs a single SET. See `partitionsToVisit` for many
+    /// partitions.
     package func sweepConsumers() async throws(QueueError) -> Sweep {
         let lock = try await redis.send("SET", .string(keys.sweep), .string(worker), "NX", "PX", .integer(2 * settings.leaseMilliseconds))
         guard !lock.isNull else { return Sweep() }
         var sweep = Sweep()
-        for partition in 0..<keys.partitions where isReachable(partition: partition) {
+        let partitions = try await partitionsToVisit().filter { isReachable(partition: $0) }
+        for partition in partitions {
             sweep.restored += try await restoreEntries(partition: partition)
         }
-        sweep.removed = try await removeConsumers()
+        sweep.removed = try await removeConsumers(partitions)
         return sweep
     }
 
@@ -46,9 +48,9 @@ extension JobConsumer {
         return reply.integer ?? 0
     }
 
-    private func removeConsumers() async throws(QueueError) -> [String] {
+    private func removeConsumers(_ partitions: [Int]) async throws(QueueError) -> [String] {
         var idleNames: Set<String> = []
-        for partition in 0..<keys.partitions where isReachable(partition: partition) {
+        for partition in partitions {
             var pipeline = RedisPipeline()
             for queue in keys.queues(partition: partition) { pipeline.append("XINFO", "CONSUMERS", .string(queue), .string(Keys.group)) }
             for reply in try await redis.send(pipeline) {

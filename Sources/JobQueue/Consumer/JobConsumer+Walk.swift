@@ -20,12 +20,12 @@ extension JobConsumer {
     }
 
     /// Looks for pending entries that the lease index does not hold: of workers of an earlier version, or of replies that were lost. One
-    /// worker at a time walks, once per lease; for the others the call costs a single SET.
+    /// worker at a time walks, once per lease; for the others the call costs a single SET. See `partitionsToVisit` for many partitions.
     package func walkPending() async throws(QueueError) -> Walk {
         let lock = try await redis.send("SET", .string(keys.walk), .string(worker), "NX", "PX", .integer(settings.leaseMilliseconds))
         guard !lock.isNull else { return Walk() }
         var walk = Walk()
-        for partition in 0..<keys.partitions where isReachable(partition: partition) {
+        for partition in try await partitionsToVisit() where isReachable(partition: partition) {
             for queue in keys.queues(partition: partition) { try await walkPending(queue, &walk) }
         }
         return walk

@@ -36,16 +36,28 @@ extension JobConsumer {
     /// Maximum dead webhooks kept in a partition, approximately.
     private static let deadMaximum = 1_000
 
-    /// The partitions in which a delivery is due.
+    /// Partitions of a cluster that one look for due webhooks asks.
+    private static let lookedAtOnce = 16
+
+    /// The partitions in which a delivery is due; in a cluster those of some partitions at a time.
     /// - Parameter now: milliseconds since 1970.
     package func partitionsWithWebhooks(now: Int = WallClock.milliseconds) async throws(QueueError) -> [Int] {
+        var candidates = Array(0..<keys.partitions)
+        if isCluster {
+            // A command reads one partition: with many, each look is at some of them in turn.
+            let first = now / 1_000 % candidates.count * Self.lookedAtOnce
+            candidates = (0..<min(candidates.count, Self.lookedAtOnce)).map { (first + $0) % candidates.count }
+                .filter { isReachable(partition: $0) }
+        } else if candidates.count > 1 {
+            candidates = try await partitions(candidates, withAny: { [keys.webhooks(partition: $0)] })
+        }
+        guard !candidates.isEmpty else { return [] }
         var pipeline = RedisPipeline()
-        let reachable = (0..<keys.partitions).filter { isReachable(partition: $0) }
-        for partition in reachable {
+        for partition in candidates {
             pipeline.append("ZRANGEBYSCORE", .string(keys.webhooks(partition: partition)), "-inf", .integer(now), "LIMIT", 0, 1)
         }
         let replies = try await redis.send(pipeline)
-        return zip(reachable, replies).filter { $1.array?.isEmpty == false }.map(\.0)
+        return zip(candidates, replies).filter { $1.array?.isEmpty == false }.map(\.0)
     }
 
     /// Takes due webhooks. They are due again after `lease`, in case this worker dies.

@@ -104,7 +104,7 @@ package struct JobConsumer: Sendable {
             Scripts.take, keys: classes.map { keys.queue($0, partition: partition) },
             arguments: [
                 .string(Keys.group), .string(worker), .integer(count), .integer(Self.takenBytes), .integer(settings.leaseMilliseconds),
-                .string(keys.returned(partition: partition)), .integer(2 * settings.renewalInterval.wholeMilliseconds),
+                .string(keys.returned(partition: partition)), .integer(idleMilliseconds),
                 .integer(isForced ? 1 : 0),
             ])
         guard let parts = reply.array, parts.count == 3, let values = parts[0].array, parts[1].array != nil else {
@@ -127,6 +127,10 @@ package struct JobConsumer: Sendable {
         }
         return taken
     }
+
+    /// How long a worker that received nothing counts as waiting for jobs. With several partitions it does not take from each of them again at
+    /// every renewal.
+    private var idleMilliseconds: Int { keys.partitions > 1 ? 86_400_000 : 2 * settings.renewalInterval.wholeMilliseconds }
 
     /// Limit of job JSON in one reply of `take`, in bytes; exceeded by one entry, if at all. Small, because more urgent jobs that arrive
     /// meanwhile are taken only after these ones.

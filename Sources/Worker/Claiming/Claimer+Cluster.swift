@@ -15,7 +15,7 @@ extension Claimer {
             blockedReads.insert(partition)
             Task.immediate(executorPreference: consumer.executor) { await self.readBlocked(partition) }
         }
-        guard !hasReadEnded, !mustTake, !isStopping else {
+        guard !hasReadEnded, mustTake.isEmpty, !isStopping else {
             hasReadEnded = false
             return
         }
@@ -25,7 +25,7 @@ extension Claimer {
     /// Reads one partition until there are entries. Full workers and those without classes begin no further read, nor do those that are to take
     /// entries first.
     private func readBlocked(_ partition: Int) async {
-        while !isStopping, !mustTake, unrequested > 0, !classes.isEmpty, consumer.isReachable(partition: partition) {
+        while !isStopping, mustTake.isEmpty, unrequested > 0, !classes.isEmpty, consumer.isReachable(partition: partition) {
             do {
                 let entries = try await consumer.wait(
                     partition: partition, classes: classes, excluding: Set(unreadable.keys), milliseconds: blockedMilliseconds)
@@ -33,8 +33,8 @@ extension Claimer {
                 let excluded = unreadable.keys.count { $0.partition == partition }
                 // With every queue excluded the read returned at once.
                 if excluded >= classes.count { await pause(.milliseconds(Int64(Self.waitMilliseconds))) }
-                // Unreadable queues are looked at again.
-                if !entries.isEmpty || excluded > 0 { mustTake = true }
+                // Further ones may wait there. Unreadable queues are looked at again.
+                if !entries.isEmpty || excluded > 0 { mustTake.insert(partition) }
             } catch {
                 uncertain.insert(partition)
                 await recover(from: error, failures: 1)

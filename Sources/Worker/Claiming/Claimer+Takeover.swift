@@ -4,39 +4,49 @@ import Logging
 
 /// Taking over entries of other workers, and starting those that were delivered to this one in a lost reply.
 extension Claimer {
-    /// Takes over entries with expired leases and returned ones, and takes waiting ones, while there are free slots. Called at every renewal
-    /// interval and when another worker has announced entries. Without a free slot it only ends interrupted jobs.
-    func takeOver() async {
+    /// Takes over entries with expired leases and returned ones, and takes waiting ones, while there are free slots. Called for all partitions at
+    /// every renewal interval, and for one when another worker has announced entries.
+    func takeOver(_ partitions: Set<Int>) async {
         guard !isStopping else { return }
-        guard !isTakingOver else {
-            // Entries returned meanwhile may be in a partition that the running pass has already looked at.
-            takeOverAgain = true
-            return
-        }
+        // Entries returned meanwhile may be in a partition that the running pass has already looked at.
+        toTakeOver.formUnion(partitions)
+        guard !isTakingOver else { return }
         isTakingOver = true
-        repeat {
-            takeOverAgain = false
-            await takeOverOnce()
-        } while takeOverAgain && !isStopping
+        while !toTakeOver.isEmpty, !isStopping {
+            let partitions = toTakeOver
+            toTakeOver = []
+            await takeOverOnce(await withEntries(partitions))
+        }
         isTakingOver = false
     }
 
-    private func takeOverOnce() async {
-        firstPartition = (firstPartition + 1) % consumer.partitions
+    /// Those of some partitions in which there may be entries to take over. A single one is not asked.
+    private func withEntries(_ partitions: Set<Int>) async -> Set<Int> {
+        guard partitions.count > 1 else { return partitions }
+        do {
+            let found = try await consumer.partitionsWithEntries(partitions)
+            if partitions.count == consumer.partitions { hasFoundEntries = !found.isEmpty }
+            return found
+        } catch {
+            logger.debug("the partitions with entries could not be read", metadata: ["error": "\(error)"])
+            return []
+        }
+    }
+
+    private func takeOverOnce(_ partitions: Set<Int>) async {
         // A class has priority over the next one across all partitions; in a single one the script sees to that.
         for some in consumer.partitions > 1 ? classes.map({ [$0] }) : [classes] {
-            for offset in 0..<consumer.partitions {
-                let partition = (firstPartition + offset) % consumer.partitions
+            for partition in rotated(partitions) {
                 // A server that is not reachable must not delay the others.
                 guard consumer.isReachable(partition: partition) else { continue }
                 do {
                     while !isStopping, unrequested > 0, case let unpaused = some.filter({ !isPaused($0) }), !unpaused.isEmpty {
                         guard try await take(from: partition, unpaused, Self.takenAtOnce) > 0 else { break }
-                        mustTake = true
+                        mustTake.insert(partition)
                     }
                 } catch {
                     mayHaveLostReply = true
-                    mustTake = true
+                    mustTake = allPartitions
                     // A partition that cannot be read does not prevent reading the others.
                     guard error.isRejection || consumer.isCluster else { return }
                 }

@@ -46,15 +46,17 @@ actor Claimer: PinnedActor {
     var firstPartition = 0
     /// Slots that takes in progress may fill.
     private var requested = 0
-    /// Whether entries may wait that a blocking read does not return: sorted by tenant, returned, or left by an earlier take.
-    var mustTake = true {
-        didSet { if mustTake { wakeReads() } }
+    /// Partitions in which entries may wait that a blocking read does not return: sorted by tenant, returned, or left by an earlier take.
+    var mustTake: Set<Int> {
+        didSet { if !mustTake.isEmpty { wakeReads() } }
     }
     /// Suspended `step` calls that wait for a free slot.
     private var waitingForSlot: [CheckedContinuation<Void, Never>] = []
     var isTakingOver = false
-    /// Another takeover pass was requested while one was running.
-    var takeOverAgain = false
+    /// Partitions that the next takeover pass looks at.
+    var toTakeOver: Set<Int> = []
+    /// Whether the last look at all partitions has found delivered or sorted entries.
+    var hasFoundEntries = true
     /// Partitions of which a reply may have been lost, so that entries may be pending for this consumer that it never received.
     var uncertain: Set<Int> = []
     /// Whether there are such partitions that are reachable. Setting it concerns all partitions.
@@ -96,7 +98,10 @@ actor Claimer: PinnedActor {
         self.metrics = metrics
         self.logger = logger
         self.clock = clock
+        mustTake = Set(0..<consumer.partitions)
     }
+
+    nonisolated var allPartitions: Set<Int> { Set(0..<consumer.partitions) }
 
     /// The number of jobs that this worker has, with those that wait for limits of upstreams.
     var inFlight: Int { held.count }
@@ -106,6 +111,10 @@ actor Claimer: PinnedActor {
     var unrequested: Int { free - requested }
     /// The classes that are not paused, highest priority first.
     var classes: [JobClass] { JobClass.allCases.filter { !paused.contains($0) } }
+    /// Whether no job waits or runs, as far as the last look at all partitions and the blocking reads show.
+    var seesNoJobs: Bool {
+        !hasFoundEntries && held.isEmpty && mustTake.isEmpty && unreadable.isEmpty && paused.isEmpty && unrequested > 0
+    }
 
     // MARK: waiting jobs
 
@@ -119,7 +128,7 @@ actor Claimer: PinnedActor {
                 if worked { failures = 0 }
             } catch {
                 mayHaveLostReply = true
-                mustTake = true
+                mustTake = allPartitions
                 failures += 1
                 await recover(from: error, failures: failures)
             }
@@ -135,10 +144,10 @@ actor Claimer: PinnedActor {
             return false
         }
         // A signal that arrives meanwhile asks for another take.
-        let takes = mustTake
-        mustTake = false
-        if takes, try await take() {
-            mustTake = true
+        let partitions = mustTake
+        mustTake = []
+        if !partitions.isEmpty, try await take(from: partitions) {
+            // They may have further entries.
         } else if consumer.isCluster {
             await waitInPartitions()
             return true
@@ -150,8 +159,8 @@ actor Claimer: PinnedActor {
                 await pause(.milliseconds(Int64(Self.waitMilliseconds)))
             }
             start(entries, leaseExpired: false)
-            // Unreadable queues are looked at again.
-            if !entries.isEmpty || !unreadable.isEmpty { mustTake = true }
+            // Further ones may wait there. Unreadable queues are looked at again.
+            mustTake.formUnion(entries.map(\.partition) + unreadable.keys.map(\.partition))
         }
         fetchErrors.recovered(logger)
         // Lets the started claims send their commands before the next read. (Task.yield would switch threads twice.)
@@ -159,27 +168,35 @@ actor Claimer: PinnedActor {
         return true
     }
 
-    /// Takes up to `takenAtOnce` entries for the free slots and starts them.
+    /// Takes up to `takenAtOnce` entries for the free slots and starts them. Partitions that may have further ones are added to `mustTake`.
     /// - Returns: whether there were any.
-    private func take() async throws(QueueError) -> Bool {
-        let partitions = consumer.partitions
-        guard partitions > 1 else { return try await take(from: 0, classes, Self.takenAtOnce) > 0 }
-        // A class has priority over the next one across all partitions. The first partition rotates so that none starves.
-        firstPartition = (firstPartition + 1) % partitions
+    private func take(from partitions: Set<Int>) async throws(QueueError) -> Bool {
         var count = 0
-        for priority in classes {
-            for offset in 0..<partitions where count < Self.takenAtOnce {
-                let partition = (firstPartition + offset) % partitions
+        // A class has priority over the next one across all partitions; in a single one the script sees to that.
+        for some in consumer.partitions > 1 ? classes.map({ [$0] }) : [classes] {
+            for partition in rotated(partitions) where count < Self.takenAtOnce {
                 // A server that is not reachable must not delay the others.
                 guard consumer.isReachable(partition: partition) else { continue }
-                do { count += try await take(from: partition, [priority], Self.takenAtOnce - count) } catch {
+                do {
+                    let taken = try await take(from: partition, some, Self.takenAtOnce - count)
+                    if taken > 0 { mustTake.insert(partition) }
+                    count += taken
+                } catch {
                     guard consumer.isCluster, !error.isMissingGroup else { throw error }
                     // Nor must one that fails. `startUndelivered` waits for it.
                     uncertain.insert(partition)
                 }
             }
         }
+        if count >= Self.takenAtOnce || unrequested <= 0 { mustTake.formUnion(partitions) }
         return count > 0
+    }
+
+    /// The partitions in an order that begins with another one each time, so that none starves.
+    func rotated(_ partitions: Set<Int>) -> [Int] {
+        firstPartition = (firstPartition + 1) % consumer.partitions
+        let first = firstPartition
+        return partitions.sorted { ($0 < first ? 1 : 0, $0) < ($1 < first ? 1 : 0, $1) }
     }
 
     /// Takes entries from one partition for the free slots and starts them. A queue that cannot be read is logged once and does not prevent
@@ -280,9 +297,9 @@ actor Claimer: PinnedActor {
         let isAnyResumed = !paused.subtracting(classes).isEmpty
         paused = classes
         guard isAnyResumed else { return }
-        mustTake = true
+        mustTake = allPartitions
         wakeIfFree()
-        await takeOver()
+        await takeOver(allPartitions)
     }
 
     /// Stops claiming. A blocking read in progress ends within its timeout of 1 s, and its entries are put back.

@@ -22,7 +22,7 @@ struct InterruptListener: Sendable {
             metrics.cancelIgnored.increment()
             logger.warning("ignored a message on the cancel channel that is not an interrupt", metadata: ["bytes": "\(bytes)"])
         case .interruptsSubscribed: Task { await renewer.renew() }
-        case .jobsReturned: Task { await claimer.takeOver() }
+        case .jobsReturned(let partition): Task { await claimer.takeOver([partition]) }
         case .limitChanged(let holder): pool.limitChanged(holder)
         case .operatorCommands: Task { await renewer.pollOperatorCommands() }
         }

@@ -34,6 +34,8 @@ actor LeaseRenewer: PinnedActor {
     /// Operator commands were announced while they were being read.
     private var pollAgain = false
     private var isMeasuring = false
+    /// The last measurement of the queues, and the renewal intervals since then.
+    private var measured: (depth: QueueDepth, intervals: Int)?
 
     nonisolated var executor: QueueExecutor { consumer.executor }
 
@@ -67,7 +69,7 @@ actor LeaseRenewer: PinnedActor {
             Task { await self.pollOperatorCommands() }
             Task { await self.measure() }
             Task { await self.sweep() }
-            Task { await self.claimer.takeOver() }
+            Task { await self.claimer.takeOver(self.claimer.allPartitions) }
             Task { await self.claimer.endInterrupted() }
             await rounds.wait(for: interval)
         }
@@ -192,14 +194,22 @@ actor LeaseRenewer: PinnedActor {
         }
     }
 
-    /// Updates the queue gauges, which autoscaling uses: one script per partition and renewal interval.
+    /// Updates the queue gauges, which autoscaling uses: one script per partition and renewal interval. With many partitions they are not measured
+    /// again while there are no jobs; the number of dead letters, which operators may change then, may be late by 5 s per partition.
     private func measure() async {
         guard !isMeasuring, !rounds.isStopped else { return }
         isMeasuring = true
         defer { isMeasuring = false }
         let inFlight = await claimer.inFlight
+        if let (depth, intervals) = measured, depth.entries == 0, consumer.partitions > JobConsumer.visitedPartitions,
+            consumer.settings.renewalInterval * intervals < .seconds(5) * consumer.partitions, await claimer.seesNoJobs
+        {
+            measured?.intervals += 1
+            return metrics.show(depth, capacity: capacity, inFlight: inFlight)
+        }
         do {
             let depth = try await consumer.depth()
+            measured = (depth, 1)
             metrics.show(depth, capacity: capacity, inFlight: inFlight)
         } catch {
             logger.debug("queue depth could not be read", metadata: ["error": "\(error)"])
@@ -214,7 +224,7 @@ actor LeaseRenewer: PinnedActor {
                 logger.info(
                     "found pending entries that were not in the indexes",
                     metadata: ["expired": "\(walk.added)", "waiting": "\(walk.sorted)"])
-                await claimer.takeOver()
+                await claimer.takeOver(claimer.allPartitions)
             }
             let swept = try await consumer.sweepConsumers()
             if !swept.removed.isEmpty {

@@ -1,0 +1,66 @@
+import Contract
+import RedisClient
+import TestSupport
+import Testing
+
+@testable import JobQueue
+
+/// The cost of looking at many partitions.
+struct ManyPartitionsTests {
+    private static func run(_ partitions: Int = 1_024, _ body: @escaping @Sendable (QueueFixture) async throws -> Void) async throws {
+        var settings = QueueSettings()
+        settings.keys = Keys(partitions: partitions)
+        try await QueueFixture.run(settings: settings, body)
+    }
+
+    /// The number of commands that `body` executes, without those that keep a connection.
+    private static func commands(_ fixture: QueueFixture, _ body: () async throws -> Void) async throws -> Int {
+        try await fixture.redis.command("CONFIG", "RESETSTAT")
+        try await body()
+        let calls = try await LeaseIndexTests.calls(fixture)
+        return calls.filter { name, _ in !["ping", "hello", "client", "subscribe"].contains { name.hasPrefix($0) } }.values.reduce(0, +)
+    }
+
+    @Test func `partitions with entries are found with few commands`() async throws {
+        try await Self.run { fixture in
+            let all = Set(0..<1_024)
+            let none = try await Self.commands(fixture) { _ = try await fixture.consumer.partitionsWithEntries(all) }
+            #expect(none <= 4, "\(none) commands")
+            let job = QueueFixture.job("p700-\(ULID(milliseconds: 1))")
+            #expect(try await fixture.queue.submit(job, options: SubmitOptions()) == .accepted)
+            // An undelivered entry is for the blocking reads.
+            #expect(try await fixture.consumer.partitionsWithEntries(all).isEmpty)
+            _ = try await fixture.consumer.take(partition: 700, classes: JobClass.allCases, count: 1)
+            #expect(try await fixture.consumer.partitionsWithEntries(all) == [700])
+            #expect(try await fixture.consumer.partitionsWithEntries([699, 701]).isEmpty)
+        }
+    }
+
+    @Test func `due webhooks are found with one command while there are none`() async throws {
+        try await Self.run { fixture in
+            let none = try await Self.commands(fixture) { _ = try await fixture.consumer.partitionsWithWebhooks() }
+            #expect(none == 1)
+            for (partition, time) in [(3, "1"), (900, "1"), (901, "9999999999999")] {
+                try await fixture.redis.command("ZADD", "{sluice.\(partition)}:webhooks", time, "job")
+            }
+            #expect(try await fixture.consumer.partitionsWithWebhooks() == [3, 900])
+        }
+    }
+
+    @Test func `a walk looks at all partitions after the loss of a worker only`() async throws {
+        try await Self.run(64) { fixture in
+            let quiet = try await Self.commands(fixture) { _ = try await fixture.consumer.walkPending() }
+            #expect(quiet < 50, "\(quiet) commands")
+            // An entry whose delivery got lost with its worker.
+            let queue = "{sluice.50}:queue:standard"
+            try await fixture.redis.command("XADD", queue, "*", "job", "{}")
+            try await fixture.redis.command("XREADGROUP", "GROUP", Keys.group, "lost", "COUNT", "1", "STREAMS", queue, ">")
+            let id = try await fixture.redis.command("XRANGE", queue, "-", "+").array?.first?.array?.first?.string ?? ""
+            try await fixture.redis.command("XCLAIM", queue, Keys.group, "lost", "0", id, "IDLE", "999999")
+            try await fixture.redis.command("ZADD", "{sluice}:workers", "1", "lost")
+            try await fixture.redis.command("DEL", "{sluice}:walk")
+            #expect(try await fixture.consumer.walkPending().added == 1)
+            #expect(try await fixture.consumer.partitionsWithEntries([50]) == [50])
+        }
+    }
+}
