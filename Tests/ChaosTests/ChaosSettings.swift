@@ -13,5 +13,8 @@ enum ChaosSettings {
     /// `SLUICE_CHAOS_USERS`: clients at once.
     static let users = max(1, number("SLUICE_CHAOS_USERS") ?? 12)
 
-    static let minutes = 15 + seconds / 60
+    /// `SLUICE_CHAOS_TOPOLOGY_SECONDS`: for how long a cluster has faults; at least one of each kind.
+    static let topologySeconds = max(0, number("SLUICE_CHAOS_TOPOLOGY_SECONDS") ?? 0)
+
+    static let minutes = 15 + max(seconds, topologySeconds) / 60
 }

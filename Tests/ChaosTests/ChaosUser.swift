@@ -25,8 +25,10 @@ actor ChaosUser {
     /// The problems of all its sockets.
     var problems: [String] { clientProblems }
 
-    func live(until end: ContinuousClock.Instant) async {
-        while ContinuousClock.now < end, !Task.isCancelled {
+    func live(until end: ContinuousClock.Instant) async { await live { ContinuousClock.now >= end } }
+
+    func live(isOver: @Sendable () -> Bool) async {
+        while !isOver(), !Task.isCancelled {
             let story = await request(RequestPlan(&random))
             stories.append(story)
             // A rejected client waits before the next request.

@@ -17,14 +17,36 @@ struct Deployment: Sendable {
     let workers: [Member]
     let gateways: [Member]
 
+    /// The partitions of a deployment on a cluster.
+    static let partitions = 16
+
+    private static let settings: [String: String?] = [
+        "SLUICE_LEASE": "\(lease)ms", "SLUICE_GRACE": "60s", "SLUICE_RETENTION": "24h", "SLUICE_MAX_CRASHES": "100",
+        "SLUICE_IDLE_TIMEOUT": "8s", "SLUICE_FIRST_TOKEN_TIMEOUT": "6s", "SLUICE_CONNECT_TIMEOUT": "3s",
+    ]
+
+    /// A deployment on a cluster, whose links have no proxies but the one to the gateways.
+    static func start(_ lab: Lab, cluster: PrivateCluster, workers: Int, gateways: Int, seed: UInt64) async throws -> Deployment {
+        let own: [String: String?] = ["SLUICE_REDIS_URL": cluster.url, "SLUICE_PARTITIONS": "\(partitions)"]
+        let common = settings.merging(own) { $1 }
+        var members: [[Member]] = [[], []]
+        for number in 1...workers {
+            let node = try await lab.worker("w\(number)", common, ready: false)
+            let unused = try await lab.proxy(to: node.port)
+            members[0].append(Member(node: node, toRedis: unused, other: unused))
+        }
+        for number in 1...gateways {
+            let node = try await lab.gateway("g\(number)", common, ready: false)
+            let front = try await lab.proxy(to: node.port, seed: seed &+ UInt64(300 + number))
+            members[1].append(Member(node: node, toRedis: front, other: front))
+        }
+        for member in members[0] + members[1] { try await member.node.ready() }
+        return Deployment(lab: lab, workers: members[0], gateways: members[1])
+    }
+
     static func start(_ lab: Lab, workers: Int, gateways: Int, seed: UInt64, _ settings: [String: String?] = [:]) async throws -> Deployment
     {
-        var common: [String: String?] = [
-            "SLUICE_LEASE": "\(lease)ms", "SLUICE_GRACE": "60s", "SLUICE_RETENTION": "24h", "SLUICE_MAX_CRASHES": "100",
-            "SLUICE_IDLE_TIMEOUT": "8s",
-            "SLUICE_FIRST_TOKEN_TIMEOUT": "6s", "SLUICE_CONNECT_TIMEOUT": "3s",
-        ]
-        common.merge(settings) { $1 }
+        let common = Self.settings.merging(settings) { $1 }
         var members: [[Member]] = [[], []]
         for number in 1...workers {
             let toRedis = try await lab.proxy(to: lab.redis.port, seed: seed &+ UInt64(number))

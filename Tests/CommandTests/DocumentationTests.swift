@@ -14,7 +14,8 @@ struct DocumentationTests {
     private static let modules = ["Contract", "Gateway", "JobQueue", "Worker", "sluice"]
     /// Names with the prefix of a setting that only tests read.
     private static let testVariables: Set<String> = [
-        "SLUICE_BIN", "SLUICE_CHAOS_SECONDS", "SLUICE_CHAOS_STREAMS", "SLUICE_CHAOS_SEED", "SLUICE_FUZZ_INPUTS", "SLUICE_FUZZ_SEED",
+        "SLUICE_BIN", "SLUICE_CHAOS_SECONDS", "SLUICE_CHAOS_TOPOLOGY_SECONDS", "SLUICE_TEST_REDIS_SERVER",
+        "SLUICE_CHAOS_STREAMS", "SLUICE_CHAOS_SEED", "SLUICE_FUZZ_INPUTS", "SLUICE_FUZZ_SEED",
     ]
     /// Third-party types that articles mention.
     private static let foreignTypes: Set<String> = ["SerialExecutor", "JSONDecoder", "EventSource", "NIOLoopBound", "RedisClient"]

@@ -86,10 +86,10 @@ package final class PrivateCluster: Sendable {
 
     /// The running server that serves a slot, as another running server tells.
     package func owner(of slot: Int) async throws -> PrivateRedis? {
-        for server in servers where server.isRunning {
+        for server in servers where server.answers {
             guard let nodes = try? await server.nodes() else { continue }
             for node in nodes where !node.isReplica && !node.isFailed && node.slots.contains(where: { $0.contains(slot) }) {
-                return servers.first { $0.port == node.port && $0.isRunning }
+                return servers.first { $0.port == node.port && $0.answers }
             }
         }
         return nil
@@ -107,7 +107,7 @@ package final class PrivateCluster: Sendable {
 
     /// Sends a command with this key first to the server that serves it.
     package func command(_ name: String, key: String, _ arguments: String...) async throws -> RawReply {
-        for server in servers where server.isRunning {
+        for server in servers where server.answers {
             guard let slot = try? await server.command("CLUSTER", "KEYSLOT", key).integer, let owner = try await owner(of: Int(slot)) else {
                 continue
             }
@@ -130,9 +130,82 @@ package final class PrivateCluster: Sendable {
             for key in keys { try await source.command("MIGRATE", "127.0.0.1", "\(target.port)", key, "0", "5000") }
         }
         for server in [target, source] { try await server.command("CLUSTER", "SETSLOT", "\(slot)", "NODE", to) }
-        for server in servers where server.isRunning && server !== target && server !== source {
+        for server in servers where server.answers && server !== target && server !== source {
             _ = try? await server.command("CLUSTER", "SETSLOT", "\(slot)", "NODE", to)
         }
+    }
+
+    /// The slot of a key.
+    package func slot(of key: String) async throws -> Int {
+        guard let server = servers.first(where: \.answers), let slot = try await server.command("CLUSTER", "KEYSLOT", key).integer else {
+            throw RawRedisError(description: "no server of the cluster runs")
+        }
+        return slot
+    }
+
+    /// The servers that serve slots and are not frozen or dead.
+    private func primaries() async throws -> [PrivateRedis] {
+        for server in servers where server.answers {
+            guard let nodes = try? await server.nodes() else { continue }
+            let ports = Set(nodes.filter { !$0.isReplica && !$0.isFailed && !$0.slots.isEmpty }.map(\.port))
+            return servers.filter { ports.contains($0.port) && $0.answers }
+        }
+        return []
+    }
+
+    package func otherPrimary(than server: PrivateRedis) async throws -> PrivateRedis? {
+        try await primaries().first { $0 !== server }
+    }
+
+    /// Waits until all servers see the whole cluster, and each primary has a replica that follows.
+    package func waitForReplicas() async throws {
+        for server in servers {
+            try await until("node \(server.port) to see a whole cluster") {
+                let nodes = try await server.nodes()
+                return try await server.clusterInfo()["cluster_state"] == "ok" && nodes.count { !$0.isFailed } == servers.count
+                    && nodes.count { !$0.slots.isEmpty } == options.primaries
+            }
+        }
+        for server in servers {
+            try await until("server \(server.port) to follow or to be followed") {
+                let state = try await server.info("replication")
+                return state.contains("role:master") ? state.contains("state=online") : state.contains("master_link_status:up")
+            }
+        }
+    }
+
+    /// Makes the replica of a slot's primary the primary, in agreement with it.
+    package func failOver(_ slot: Int) async throws {
+        guard let primary = try await owner(of: slot) else { return }
+        let id = try await primary.command("CLUSTER", "MYID").string ?? ""
+        let lines = (try await primary.command("CLUSTER", "NODES").string ?? "").split(separator: "\n")
+        guard let line = lines.first(where: { $0.contains("slave") && $0.contains(id) && !$0.contains("fail") }),
+            let port = line.split(separator: " ").dropFirst().first?.split(separator: "@").first?.split(separator: ":").last,
+            let replica = servers.first(where: { "\($0.port)" == port })
+        else { throw RawRedisError(description: "the primary of slot \(slot) has no replica") }
+        try await until("the fail-over to \(replica.port) to begin") { try await replica.command("CLUSTER", "FAILOVER").string == "OK" }
+        _ = try await newOwner(of: slot, after: primary)
+    }
+
+    /// All hashes whose keys match a pattern.
+    package func hashes(_ pattern: String) async throws -> [String: [String: String]] {
+        var found: [String: [String: String]] = [:]
+        for server in try await primaries() {
+            let connection = try await server.connect()
+            var cursor = "0"
+            repeat {
+                let reply = try await connection.send("SCAN", cursor, "MATCH", pattern, "COUNT", "1000")
+                guard let parts = reply.array, parts.count == 2, let next = parts[0].string else {
+                    throw RawRedisError(description: "SCAN: \(reply)")
+                }
+                cursor = next
+                for key in (parts[1].array ?? []).compactMap(\.string) {
+                    found[key] = try await connection.send("HGETALL", key).fields
+                }
+            } while cursor != "0"
+            await connection.close()
+        }
+        return found
     }
 
     fileprivate func remove() async {

@@ -1,0 +1,97 @@
+import Contract
+import Foundation
+import JSONCodec
+import TestSupport
+
+/// Checks a cluster's deployment at rest by promise 8: compares the clients' frames with the records, the logs and the simulator's requests.
+struct TopologyChecker: Sendable {
+    struct Figures: Sendable, CustomStringConvertible {
+        var requests = 0
+        var finished = 0
+        var interrupted = 0
+        var reportedLost = 0
+        var refused = 0
+        var restarted = 0
+        var longest = 0
+
+        var description: String {
+            "\(requests) requests (\(finished) finished, \(interrupted) interrupted, \(reportedLost) reported as lost, \(refused) refused), "
+                + "\(restarted) began anew, longest \(longest / 1_000_000) ms"
+        }
+    }
+
+    private let cluster: PrivateCluster
+    private(set) var problems: [String] = []
+    private(set) var figures = Figures()
+
+    init(_ cluster: PrivateCluster) { self.cluster = cluster }
+
+    /// Waits until no job runs.
+    mutating func waitForRest(_ lab: Lab, _ deployment: Deployment) async throws {
+        let cluster = cluster
+        do {
+            try await until("all jobs to end", every: .milliseconds(200)) {
+                let open = try await cluster.hashes("{sluice.*}:job:*").filter {
+                    JobState(rawValue: $0.value["state"] ?? "")?.isTerminal != true
+                }
+                if let first = open.first { throw WaitedInVain(description: "\(open.count) jobs have not ended: \(first)") }
+                return true
+            }
+            try await until("the upstream to be idle") { try await lab.upstream().running == 0 }
+            for worker in deployment.workers {
+                try await until("\(worker.node.name) to have no jobs") { try await worker.node.scrape()["sluice_jobs_in_flight"] == 0 }
+            }
+        } catch { problems.append("\(error)") }
+    }
+
+    mutating func check(_ lab: Lab, _ stories: [RequestStory]) async throws {
+        let upstream = Dictionary(grouping: try await lab.upstream().requests, by: \.model)
+        let jobs = Dictionary(grouping: try await cluster.hashes("{sluice.*}:job:*"), by: { $0.value["model"] ?? "" })
+        for story in stories where !story.isInDoubt {
+            figures.requests += 1
+            problems += story.problems
+            let (model, found) = (story.model, jobs[story.model] ?? [])
+            if found.count > 1 { problems.append("\(model) became \(found.count) jobs") }
+            guard !story.isRefused else {
+                figures.refused += 1
+                continue
+            }
+            guard let checker = story.checker, let end = checker.end else {
+                problems.append("\(model) never ended for its client")
+                continue
+            }
+            problems += checker.problems
+            figures.longest = max(figures.longest, (checker.endedAt ?? 0) - checker.sentAt)
+            figures.restarted += checker.restarts
+            switch end {
+            case .finished: figures.finished += 1
+            case .interrupted:
+                figures.interrupted += 1
+                if !story.askedForInterrupt { problems.append("\(model) was interrupted without a request") }
+            case .failed:
+                let detail = checker.last?["error_detail"]?.string ?? ""
+                if detail == "internal" || detail == "worker_lost" {
+                    figures.reportedLost += 1
+                } else if !detail.hasPrefix("upstream_"), !detail.hasSuffix("_timeout"), detail != "rate_limited" {
+                    problems.append("\(model) failed: \(checker.last?.text ?? "")")
+                }
+            }
+            if let job = found.first, job.value["state"] != end.rawValue {
+                problems.append("\(model) ended \(end) for its client, its record is \(job.value)")
+            }
+            try await judgeDials(story, found.first, upstream[model] ?? [])
+        }
+    }
+
+    /// An interrupted job whose interrupt key survived is not dialled again. A request that was on its way may begin shortly after.
+    private mutating func judgeDials(
+        _ story: RequestStory, _ job: (key: String, value: [String: String])?, _ upstream: [SimulatorRequest]
+    ) async throws {
+        guard let job, job.value["state"] == "interrupted", let acknowledged = story.acknowledgedAt else { return }
+        let key = job.key.replacingOccurrences(of: ":job:", with: ":interrupt:")
+        guard try await cluster.command("EXISTS", key: key).integer == 1 else { return }
+        for request in upstream where request.accepted > acknowledged + 1_000_000_000 && request.tokens > 25 {
+            problems.append("\(story.model) was dialled \((request.accepted - acknowledged) / 1_000_000) ms after its interrupt")
+        }
+    }
+}
