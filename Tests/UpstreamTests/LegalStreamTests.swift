@@ -72,6 +72,8 @@ struct LegalStreamTests {
             await caller.drain(for: .seconds(600))
             try await withThrowingTaskGroup(of: Void.self) { tasks in
                 for index in 0..<Fuzz.inputs(3_000) / 100 {
+                    // More connections at once would exhaust the machine's ports and the server's queue.
+                    if index >= 100 { try await tasks.next() }
                     tasks.addTask {
                         var request = GenerationRequest.hello
                         request.jobID = try #require(JobID("p0-legal-\(index)"))
