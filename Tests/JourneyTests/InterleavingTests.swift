@@ -143,6 +143,7 @@ extension Journeys {
                     // The list may have more values than a document may have.
                     try await HTTPCall.get(lab.simulator.port, "/sim/requests").body.contains(#""running":0,"#)
                 }
+                _ = try await HTTPCall.send(.DELETE, lab.simulator.port, "/sim/requests")
             }
         }
 
