@@ -124,10 +124,15 @@ package final class PrivateCluster: Sendable {
         )
         try await target.command("CLUSTER", "SETSLOT", "\(slot)", "IMPORTING", from)
         try await source.command("CLUSTER", "SETSLOT", "\(slot)", "MIGRATING", to)
+        // Keys that are created meanwhile are moved as well.
+        var rounds = 0
         while true {
             let keys = try await source.command("CLUSTER", "GETKEYSINSLOT", "\(slot)", "10").array?.compactMap(\.string) ?? []
             guard !keys.isEmpty else { break }
-            for key in keys { try await source.command("MIGRATE", "127.0.0.1", "\(target.port)", key, "0", "5000") }
+            rounds += 1
+            guard rounds <= 1_000 else { throw RawRedisError(description: "slot \(slot) could not be moved; it holds \(keys)") }
+            // A script may have created a key of this name on the target already.
+            for key in keys { try await source.command("MIGRATE", "127.0.0.1", "\(target.port)", key, "0", "5000", "REPLACE") }
         }
         for server in [target, source] { try await server.command("CLUSTER", "SETSLOT", "\(slot)", "NODE", to) }
         for server in servers where server.answers && server !== target && server !== source {
