@@ -23,8 +23,8 @@ extension FaultJourneys {
             var known = try await Self.settings()
             #expect(known.count > 30)
             // Settings of the tests.
-            for match in try Self.text("Tests/ChaosTests/ChaosSettings.swift").matches(of: /`(SLUICE_CHAOS_[A-Z]+)`/) {
-                known.insert(String(match.output.1))
+            for file in ["Tests/ChaosTests/ChaosSettings.swift", "Tests/TestSupport/PrivateRedis.swift"] {
+                for match in try Self.text(file).matches(of: /SLUICE_(?:CHAOS|TEST)_[A-Z_]*[A-Z]/) { known.insert(String(match.output)) }
             }
             for file in Self.files {
                 for match in try Self.text(file).matches(of: /SLUICE_[A-Z_0-9]*[A-Z0-9]/) {
