@@ -123,7 +123,10 @@ actor StreamReader: PinnedActor {
         let deadline = eventLoop.scheduleTask(in: patience) {
             self.assumeIsolated { _ = $0.waiting.removeValue(forKey: index)?.resume() }
         }
-        await withCheckedContinuation { waiting[index] = $0 }
+        await withCheckedContinuation { continuation in
+            // The answer may have ended since `ask`.
+            if streams[index].ended != nil { continuation.resume() } else { waiting[index] = continuation }
+        }
         deadline.cancel()
         guard let first = streams[index].firstToken, streams[index].ended != nil, !streams[index].hasFailed else { return nil }
         return first - sent

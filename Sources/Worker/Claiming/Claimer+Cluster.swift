@@ -15,11 +15,11 @@ extension Claimer {
             blockedReads.insert(partition)
             Task.immediate(executorPreference: consumer.executor) { await self.readBlocked(partition) }
         }
-        guard !hasReadEnded, mustTake.isEmpty, !isStopping else {
-            hasReadEnded = false
-            return
+        await withCheckedContinuation { continuation in
+            // Checked here and not before: other calls run on the actor before the body of withCheckedContinuation does.
+            if hasReadEnded || !mustTake.isEmpty || isStopping { continuation.resume() } else { waitingForReads.append(continuation) }
         }
-        await withCheckedContinuation { waitingForReads.append($0) }
+        hasReadEnded = false
     }
 
     /// Reads one partition until there are entries. Full workers and those without classes begin no further read, nor do those that are to take
@@ -59,8 +59,9 @@ extension Claimer {
     /// Returns when no blocking read is in progress; after `stop` within its timeout. Its entries are put back.
     func waitForReads() async {
         while !blockedReads.isEmpty {
-            hasReadEnded = false
-            await withCheckedContinuation { waitingForReads.append($0) }
+            await withCheckedContinuation { continuation in
+                if blockedReads.isEmpty { continuation.resume() } else { waitingForReads.append(continuation) }
+            }
         }
     }
 }

@@ -140,7 +140,10 @@ actor Claimer: PinnedActor {
     /// - Returns: false when there was no free slot or all classes are paused.
     private func step() async throws(QueueError) -> Bool {
         guard unrequested > 0, !classes.isEmpty else {
-            await withCheckedContinuation { waitingForSlot.append($0) }
+            await withCheckedContinuation { continuation in
+                // Other calls may have run on the actor since the check above.
+                if isStopping || unrequested > 0 && !classes.isEmpty { continuation.resume() } else { waitingForSlot.append(continuation) }
+            }
             return false
         }
         // A signal that arrives meanwhile asks for another take.
@@ -320,8 +323,10 @@ actor Claimer: PinnedActor {
 
     /// Returns when no claim is in progress: each has passed its job to the pool or released its slot. After `stop` no further ones begin.
     func waitForClaims() async {
-        guard openClaims > 0 else { return }
-        await withCheckedContinuation { waitingForClaims.append($0) }
+        await withCheckedContinuation { continuation in
+            // Checked here and not before: other calls run on the actor before the body of withCheckedContinuation does.
+            if openClaims == 0 { continuation.resume() } else { waitingForClaims.append(continuation) }
+        }
     }
 
     /// Resumes all waits for a free slot.

@@ -250,8 +250,10 @@ actor GenerationPool: PinnedActor {
 
     /// Returns when no job is running, or when `stopWaiting` is called.
     func waitUntilEmpty() async {
-        guard !generations.isEmpty else { return }
-        await withCheckedContinuation { waitingForEmpty.append($0) }
+        await withCheckedContinuation { continuation in
+            // Checked here and not before: other calls run on the actor before the body of withCheckedContinuation does.
+            if generations.isEmpty { continuation.resume() } else { waitingForEmpty.append(continuation) }
+        }
     }
 
     /// Resumes all waiters although jobs may be left.
