@@ -17,7 +17,7 @@ struct QueueFixture {
     let keys: Keys
 
     static func run(
-        settings: QueueSettings = QueueSettings(), _ body: @escaping @Sendable (QueueFixture) async throws -> Void
+        settings: QueueSettings = .fixture, _ body: @escaping @Sendable (QueueFixture) async throws -> Void
     ) async throws {
         try await withRedis { redis in
             let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
@@ -86,5 +86,14 @@ struct QueueFixture {
         OutputCommands(claim.job.id, entry: claim.entry, keys: keys).append(
             ending, entry: claim.entry, settings: consumer.settings, loaded: false, to: &pipeline)
         return try await consumer.redis.send(pipeline)[0]
+    }
+}
+
+extension QueueSettings {
+    /// The defaults with a lease that does not expire while a busy machine runs a test.
+    static var fixture: QueueSettings {
+        var settings = QueueSettings()
+        settings.lease = .seconds(120)
+        return settings
     }
 }
