@@ -1,8 +1,8 @@
 /// Estimates the number of tokens of a text, piece by piece and without a tokenizer.
 ///
-/// The costs of words, numbers and marks were fitted to `o200k_base` (OpenAI). Ordinary text in the languages of the tests is within 15 % of it, whatever
-/// the pieces are; Qwen's and DeepSeek's tokenizers are within 30 %, but for Hindi and numbers, of which they make up to three times as many tokens. The
-/// words of the simulator are one token each. One pass over the bytes without an allocation.
+/// The costs of words, numbers and marks were fitted to `o200k_base` (OpenAI). For ordinary text in the languages of the tests the estimate differs by at
+/// most 15 % from it, however the text is divided. For the tokenizers of Qwen and DeepSeek it differs by at most 30 %, except for Hindi and numbers, where
+/// they count up to three times as many tokens. A word of the simulator is one token. One pass over the bytes without an allocation.
 ///
 /// `ending.lua` has the same rule, for jobs whose worker was lost.
 package struct TokenEstimator: Sendable, Equatable {

@@ -178,10 +178,7 @@ struct LeaseIndexTests {
     }
 
     @Test func `a burst of hand-backs is announced once`() async throws {
-        var settings = QueueSettings()
-        // No lease may expire while a busy machine claims the jobs one by one.
-        settings.lease = .seconds(600)
-        try await QueueFixture.run(settings: settings) { fixture in
+        try await QueueFixture.run { fixture in
             var claims: [Claim] = []
             for number in 0..<20 { claims.append(try await fixture.running(QueueFixture.job("p0-\(number)"))) }
             try await fixture.redis.command("CONFIG", "RESETSTAT")

@@ -76,5 +76,21 @@ extension FaultJourneys {
                 await front.close()
             }
         }
+
+        @Test func `a worker continues with what an earlier process of its name had received in any of many partitions`() async throws {
+            try await withLab { lab in
+                let id = "p13-\(ULID(milliseconds: 1))"
+                let queue = "{sluice.13}:queue:standard"
+                try await lab.redis.command("XGROUP", "CREATE", queue, "workers", "0", "MKSTREAM")
+                try await lab.redis.command("XADD", queue, "*", "job", FrontEnd.job(id: id, model: lab.model("sim-n5-g1")))
+                // The earlier process received the entry and ended before it claimed the job.
+                try await lab.redis.command("XREADGROUP", "GROUP", "workers", "w1", "COUNT", "1", "STREAMS", queue, ">")
+                // No walk of the pending lists finds the entry within the test.
+                _ = try await lab.worker("w1", ["SLUICE_PARTITIONS": "16", "SLUICE_LEASE": "3600s"])
+                try await until("the end of the job") {
+                    try await lab.redis.command("HGET", "{sluice.13}:job:\(id)", "state").string == "finished"
+                }
+            }
+        }
     }
 }

@@ -41,7 +41,7 @@ extension JobProducer {
     /// The models that live workers serve by name, sorted.
     package func servedModels() async throws(RedisError) -> [String] { try await models(in: "models") }
 
-    /// The models whose tokens the upstreams of live workers count, sorted; `WorkerReport.anyModel` stands for all.
+    /// The models for which an upstream of a live worker can count tokens, sorted; `WorkerReport.anyModel` means every model.
     package func countedModels() async throws(RedisError) -> [String] { try await models(in: "counted_models") }
 
     /// The models in a field of the workers' heartbeats, sorted.

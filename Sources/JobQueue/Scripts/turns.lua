@@ -1,8 +1,8 @@
 -- Service of waiting jobs by tenant; prepended to the scripts that sort or deliver them.
 --
--- Weighted fair queuing by estimated tokens, as deficit round robin without its rounds: each owner has a counter of the tokens that it was given, divided by its weight, and the owner with the smallest
--- counter is served next. An owner who begins to wait starts at the counter of the owner served last, so that
--- neither its own pauses nor the history of others give an advantage. Within an owner entries are served in the order of their ids.
+-- Weighted fair queuing by estimated tokens, as deficit round robin without its rounds: each owner has a counter of the tokens that it was given, divided by its weight,
+-- and the owner with the smallest counter is served next. An owner who begins to wait starts at the counter of the owner served last, so that neither its own pauses nor
+-- the history of others give an advantage. Within an owner entries are served in the order of their ids.
 --
 -- Keys of a queue, beside it: `turn:<class>:<owner>`, sorted set of entries; `turns:<class>`, sorted set of owners by counter; `turns-past:<class>`, sorted set of the
 -- counters of owners without waiting entries; `turns-begun:<class>`, the counter at which the last service began; see `tenant_of` for the weights.

@@ -154,8 +154,8 @@ struct ClusterRouting {
         open -= 1
     }
 
-    /// The result, when no command is open. A pipeline of which no command was answered has failed. Otherwise the commands without a reply
-    /// have an error as reply, so that a shard that is not reachable conceals nothing of the others.
+    /// The result, once each command has a reply or has failed. If no command was answered, the pipeline fails. Otherwise the commands that
+    /// failed get an error as their reply, so that the replies of the other shards are not lost.
     private func finishIfComplete() -> [Action] {
         guard open == 0 else { return [] }
         var replies: [RESPValue] = []

@@ -77,8 +77,7 @@ struct CommandSlots {
             case "XGROUP", "XINFO", "OBJECT", "MEMORY": .at(2)
             // PUBLISH reaches all nodes from any of them.
             case "PING", "ECHO", "TIME", "SCAN", "SCRIPT", "INFO", "CONFIG", "CLUSTER", "CLIENT", "ROLE", "WAIT", "DBSIZE", "COMMAND",
-                "ACL",
-                "PUBLISH", "PUBSUB", "FLUSHALL", "FLUSHDB", "DEBUG", "LATENCY", "SLOWLOG", "LOLWUT":
+                "ACL", "PUBLISH", "PUBSUB", "FLUSHALL", "FLUSHDB", "DEBUG", "LATENCY", "SLOWLOG", "LOLWUT":
                 .none
             default: .at(1)
             }

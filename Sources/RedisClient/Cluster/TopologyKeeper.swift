@@ -164,7 +164,8 @@ final class TopologyKeeper {
 
     private func endWithoutAnswer() {
         if !outageLogged {
-            logger.warning("no node of the redis cluster tells its slots", metadata: ["reason": "\(failure.map(\.message) ?? "no nodes")"])
+            let reason = failure.map(\.message) ?? "no nodes"
+            logger.warning("no node of the redis cluster answers CLUSTER SLOTS", metadata: ["reason": "\(reason)"])
         }
         outageLogged = true
         end()

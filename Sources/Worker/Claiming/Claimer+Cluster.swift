@@ -16,7 +16,7 @@ extension Claimer {
             Task.immediate(executorPreference: consumer.executor) { await self.readBlocked(partition) }
         }
         await withCheckedContinuation { continuation in
-            // Checked here and not before: other calls run on the actor before the body of withCheckedContinuation does.
+            // Other calls may run on the actor before this body does, so a check outside of it would be too early.
             if hasReadEnded || !mustTake.isEmpty || isStopping { continuation.resume() } else { waitingForReads.append(continuation) }
         }
         hasReadEnded = false

@@ -57,8 +57,8 @@ actor Claimer: PinnedActor {
     var toTakeOver: Set<Int> = []
     /// Whether the last look at all partitions has found delivered or sorted entries.
     var hasFoundEntries = true
-    /// Partitions of which a reply may have been lost, so that entries may be pending for this consumer that it never received.
-    var uncertain: Set<Int> = []
+    /// Partitions where a reply may have been lost: Redis may have delivered entries to this consumer that it never received.
+    var uncertain: Set<Int>
     /// Whether there are such partitions that are reachable. Setting it concerns all partitions.
     var mayHaveLostReply: Bool {
         get { uncertain.contains { consumer.isReachable(partition: $0) } }
@@ -99,6 +99,9 @@ actor Claimer: PinnedActor {
         self.logger = logger
         self.clock = clock
         mustTake = Set(0..<consumer.partitions)
+        // An earlier process of this name may have ended before it claimed what it had received. With few partitions the walk finds that
+        // within a lease.
+        uncertain = consumer.partitions > JobConsumer.visitedPartitions ? mustTake : []
     }
 
     nonisolated var allPartitions: Set<Int> { Set(0..<consumer.partitions) }
@@ -141,7 +144,7 @@ actor Claimer: PinnedActor {
     private func step() async throws(QueueError) -> Bool {
         guard unrequested > 0, !classes.isEmpty else {
             await withCheckedContinuation { continuation in
-                // Other calls may have run on the actor since the check above.
+                // Other calls may run on the actor between the check above and this body.
                 if isStopping || unrequested > 0 && !classes.isEmpty { continuation.resume() } else { waitingForSlot.append(continuation) }
             }
             return false
@@ -324,7 +327,7 @@ actor Claimer: PinnedActor {
     /// Returns when no claim is in progress: each has passed its job to the pool or released its slot. After `stop` no further ones begin.
     func waitForClaims() async {
         await withCheckedContinuation { continuation in
-            // Checked here and not before: other calls run on the actor before the body of withCheckedContinuation does.
+            // Other calls may run on the actor before this body does, so a check outside of it would be too early.
             if openClaims == 0 { continuation.resume() } else { waitingForClaims.append(continuation) }
         }
     }

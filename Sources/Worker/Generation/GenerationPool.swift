@@ -251,7 +251,7 @@ actor GenerationPool: PinnedActor {
     /// Returns when no job is running, or when `stopWaiting` is called.
     func waitUntilEmpty() async {
         await withCheckedContinuation { continuation in
-            // Checked here and not before: other calls run on the actor before the body of withCheckedContinuation does.
+            // Other calls may run on the actor before this body does, so a check outside of it would be too early.
             if generations.isEmpty { continuation.resume() } else { waitingForEmpty.append(continuation) }
         }
     }

@@ -2,7 +2,7 @@ import Contract
 import JSONCodec
 import Support
 
-/// The events that add, change and cut items.
+/// The events that add, change and truncate items.
 extension RealtimeConnection {
     /// Adds the item of a `conversation.item.create`.
     func createItem(_ event: inout FieldReader) throws(RealtimeError) {
@@ -50,7 +50,7 @@ extension RealtimeConnection {
         }
     }
 
-    /// Cuts an item to the audio that was heard.
+    /// Truncates an item at the end of the audio that the user heard.
     func truncateItem(_ event: inout FieldReader) throws(RealtimeError) {
         let (id, index, end) = try reading { () throws(HTTPErrorResponse) in
             (try event.requiredString("item_id"), event.value("content_index")?.integer ?? 0, event.value("audio_end_ms")?.double)

@@ -247,7 +247,7 @@ class Dashboard {
       ["yesterday", "n"]
     ];
     this.usage = new Rows("usage", usageColumns, "no job has ended today or yesterday", (cells, { tenant, today, yesterday }) => {
-      cells.tenant.textContent = cells.tenant.title = tenant || "(nobody)";
+      cells.tenant.textContent = cells.tenant.title = tenant || "(no tenant)";
       cells.jobs.textContent = formatCount(today.jobs);
       cells.interrupted.textContent = formatCount(today.interrupted);
       cells.tokens.textContent = formatCount(today.tokens);
