@@ -154,7 +154,8 @@ struct ChaosChecker: Sendable {
             figures.refused += 1
             // A rejected request must not have a job.
             if let job = jobs.first, job.log.end != "interrupted" {
-                addProblem("\(story.model) was refused, and yet job \(job.id) ended \(job.log.end ?? "never")")
+                let answer = story.checker?.last?.text ?? ""
+                addProblem("\(story.model) was refused, and yet job \(job.id) ended \(job.log.end ?? "never"): \(answer)")
             }
             return
         }

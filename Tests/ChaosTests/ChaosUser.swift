@@ -200,14 +200,13 @@ actor ChaosUser {
             }
             let detail = checker.last?["error_detail"]?.string ?? ""
             switch code {
-            case "SESSION_INVALID" where before.frames == 0, "SERVER_BUSY" where before.frames == 0,
-                "INTERNAL_ERROR" where before.frames == 0 && detail == "internal":
+            case "SESSION_INVALID" where before.frames == 0, "INTERNAL_ERROR" where before.frames == 0 && detail == "internal":
                 story.isRefused = true
                 return nil
             case "SESSION_INVALID":
                 throw WaitedInVain(description: "the request that had begun is unknown now: \(checker.last?.text ?? "")")
             case "SERVER_BUSY" where detail == "overloaded", "RATE_LIMITED" where detail != "rate_limited":
-                // It cannot be replayed now. Retried on a new socket.
+                // It cannot be replayed now, or its submission was refused after RESUME, and the next one is answered SESSION_INVALID.
                 await leave(client)
                 guard ContinuousClock.now < end else { throw WaitedInVain(description: "RESUME is refused: \(checker.last?.text ?? "")") }
                 _ = try await deployment.readyGateway(until: end)

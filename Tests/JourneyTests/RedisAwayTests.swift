@@ -34,6 +34,25 @@ extension FaultJourneys {
             }
         }
 
+        @Test func `an ended request that is resumed while Redis is away is replayed when Redis is back`() async throws {
+            try await withLab(redis: PrivateRedis.Options(appendOnly: true)) { lab in
+                _ = try await lab.worker("w1")
+                let gateway = try await lab.gateway()
+                let client = try await lab.client(gateway)
+                let request = try await client.request(model: lab.model("sim-n3-g1"))
+                #expect(try await request.ended().end == .finished)
+                await lab.redis.kill()
+                try await until("the gateway to be red") { try await gateway.get("/readyz").status == 503 }
+                let resumed = try await client.resume(request)
+                // Answered after RESUME was handled.
+                #expect(try await client.request(model: lab.model("sim-n3-g1")).ended().last?["error_code"] == "SERVER_BUSY")
+                try await lab.redis.start()
+                let end = try await resumed.ended()
+                #expect(end.end == .finished && end.text == SimulatorText.tokens(3), "\(end.last?.text ?? "")")
+                #expect(client.problems.isEmpty, "\(client.problems)")
+            }
+        }
+
         /// See `Generation.settled`: the newest event in the log is the terminal event of this worker.
         @Test func `a terminal event whose reply was lost ends the job`() async throws {
             try await withLab { lab in

@@ -9,8 +9,13 @@ extension SessionRegistry {
     /// Maximum bytes of a log that one replay holds.
     private static let pageSize = 32 << 10
     private static let replayRetry = RetryPolicy.seconds(600)
+    /// For an ended request, whose client can only wait or repeat its RESUME.
+    private static let endedRetry = RetryPolicy.seconds(30)
 
     private static let unknownRequest = ProtocolError(.internalError, "the request was lost", detail: "internal", retryable: true)
+
+    private static let unreachable = ProtocolError(
+        .serverBusy, "Redis is not reachable; resume the request again later", detail: "overloaded", retryable: true)
 
     /// Replays a request from the client's last event, then relays it live.
     /// - Throws: SESSION_INVALID when the session has no such request, RATE_LIMITED above `Session.maximumReplays`.
@@ -94,7 +99,7 @@ extension SessionRegistry {
 
     // MARK: ended requests
 
-    /// Replays an ended request from its event log, unless the log has expired.
+    /// Replays an ended request from its event log, unless the log has expired. Retries for 30 s while Redis is unreachable.
     private func replay(_ ended: EndedRequest, after: EventID?, in session: Session) {
         guard let socket = session.socket else { return }
         let new = RelayMachine(
@@ -108,7 +113,7 @@ extension SessionRegistry {
             var held = 0
             var hasRoom = true
             let end = await readLog(
-                of: ended.jobID, in: session, retry: .seconds(0), reader: { socket }, isWanted: { session.socket === socket },
+                of: ended.jobID, in: session, retry: Self.endedRetry, reader: { socket }, isWanted: { session.socket === socket },
                 relay: { events in
                     machine.receive(events, milliseconds: WallClock.milliseconds) { socket.send($0) }
                     let more = machine.answer.utf8.count - held
@@ -129,7 +134,7 @@ extension SessionRegistry {
             // The socket is closed or replaced.
             case .stopped: return
             case .complete: error = ProtocolError(.sessionInvalid, "the request's event log has expired")
-            case .unreachable: error = Self.busy
+            case .unreachable: error = Self.unreachable
             }
             error.requestID = ended.id
             socket.send(error)
