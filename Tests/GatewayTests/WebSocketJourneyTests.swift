@@ -217,7 +217,8 @@ private func ended(_ request: ClientRequest, on client: WebSocketClient) async t
         try await withWebSocketLab { lab in
             let dead = try await lab.gateway("dead") {
                 $0.lease = .milliseconds(600)
-                $0.grace = .milliseconds(300)
+                // So long that only the other gateway can end the session, however slowly this one stops.
+                $0.grace = .seconds(120)
             }
             let client = try await lab.client(dead)
             try await client.request("x", model: "m")
