@@ -206,7 +206,7 @@ actor ChaosUser {
             case "SESSION_INVALID":
                 throw WaitedInVain(description: "the request that had begun is unknown now: \(checker.last?.text ?? "")")
             case "SERVER_BUSY" where detail == "overloaded", "RATE_LIMITED" where detail != "rate_limited":
-                // It cannot be replayed now, or its submission was refused after RESUME, and the next one is answered SESSION_INVALID.
+                // It cannot be replayed now, or its submission was rejected after the RESUME. Then the next RESUME gets SESSION_INVALID.
                 await leave(client)
                 guard ContinuousClock.now < end else { throw WaitedInVain(description: "RESUME is refused: \(checker.last?.text ?? "")") }
                 _ = try await deployment.readyGateway(until: end)

@@ -99,8 +99,8 @@ actor Claimer: PinnedActor {
         self.logger = logger
         self.clock = clock
         mustTake = Set(0..<consumer.partitions)
-        // An earlier process of this name may have ended before it claimed what it had received. With few partitions the walk finds that
-        // within a lease.
+        // An earlier process of this name may have received entries and ended before it claimed them. With few partitions the walk of the
+        // pending lists finds these entries within a lease.
         uncertain = consumer.partitions > JobConsumer.visitedPartitions ? mustTake : []
     }
 
