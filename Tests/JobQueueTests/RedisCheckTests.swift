@@ -66,6 +66,16 @@ import Testing
         }
     }
 
+    @Test func `a server that answers only some questions is reported`() async throws {
+        try await withRedis(PrivateRedis.Options(arguments: ["--maxmemory-policy", "allkeys-lru"])) { redis in
+            let rights = ["+@all", "-info", "+info|replication", "+info|server"]
+            try await redis.send(["ACL", "SETUSER", "narrow", "on", ">secret", "~*", "&*"] + rights)
+            let (faults, topology) = try await Self.check("redis://narrow:secret@127.0.0.1:\(redis.port)")
+            #expect(!topology.shards[0].isReachable)
+            #expect(faults.contains { $0.remedy.contains("the ACL rule for INFO") }, "\(faults)")
+        }
+    }
+
     @Test func `old versions`() {
         var shard = RedisTopology.Shard(primary: "h:1")
         shard.add(info: "redis_version:6.2.5\r\nrole:master\r\nmaxmemory_policy:noeviction\r\n")

@@ -22,7 +22,7 @@ package struct RedisTopology: Sendable, Equatable {
         package var slots: [ClosedRange<Int>] = []
         /// Partitions of jobs in these slots.
         package var partitions: [Int] = []
-        /// Whether it has answered.
+        /// Whether it has answered all questions.
         package var isReachable = false
         /// `master` or `slave`; empty when it has not answered.
         package var role = ""
@@ -98,14 +98,18 @@ extension JobProducer {
             var shard = RedisTopology.Shard(primary: server.primary)
             shard.slots = server.slots
             shard.partitions = (0..<keys.partitions).filter { server.serves(keys.shard(partition: $0)) }
-            for section in ["replication", "server", "memory"] {
+            let sections = ["replication", "server", "memory"]
+            var answered = 0
+            for section in sections {
                 // A server that is not reachable is reported as such.
                 guard let reply = try? await redis.send("INFO", .string(section), to: server, timeout: .init(Self.shardTimeout)) else {
                     break
                 }
-                shard.isReachable = true
+                answered += 1
                 shard.add(info: reply.string ?? "")
             }
+            // A server of which only some facts are known must not pass the checks of the others.
+            shard.isReachable = answered == sections.count
             topology.shards.append(shard)
         }
         return topology
