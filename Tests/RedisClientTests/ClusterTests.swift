@@ -19,6 +19,7 @@ import Testing
             try await withClient(cluster.url, log: log) { redis in
                 try await reachAllShards(redis)
                 try await moveUnderLoad(redis, cluster)
+                try await refuseScriptsWhileSlotMoves(redis, cluster)
                 try await killPrimary(redis, cluster)
             }
             try await followSubscriptions(cluster)
@@ -76,6 +77,30 @@ import Testing
         #expect(try await count > 0)
         try await until("the slot to be known at its new node") { redis.server(for: "a") == "127.0.0.1:\(target.port)" }
         #expect(redis.connections(for: "a") > number)
+    }
+
+    /// A script that uses more keys than it declares is executed as a whole or not at all.
+    private func refuseScriptsWhileSlotMoves(_ redis: RedisClient, _ cluster: PrivateCluster) async throws {
+        let counts = RedisScript(name: "counts", source: "redis.call('INCR', KEYS[1]) return redis.call('INCR', KEYS[1] .. ':undeclared')")
+        let undeclared = RedisScript(name: "undeclared", source: "return redis.call('INCR', KEYS[1] .. ':undeclared')")
+        #expect(try await redis.run(counts, keys: ["{c}one"], arguments: []) == .integer(1))
+        #expect(try await redis.run(undeclared, keys: ["{c}two"], arguments: []) == .integer(1))
+        let slot = HashSlot.of("c")
+        let source = try #require(try await cluster.owner(of: slot))
+        let target = try #require(cluster.servers.prefix(3).first { $0 !== source })
+        try await cluster.move(slot, to: target, first: ["{c}one:undeclared"]) {
+            for (script, key) in [(counts, "{c}one"), (undeclared, "{c}two")] {
+                await #expect(throws: RedisError.self) {
+                    _ = try await redis.run(script, keys: [key], arguments: [], timeout: .milliseconds(200))
+                }
+            }
+        }
+        #expect(try await redis.run(counts, keys: ["{c}one"], arguments: []) == .integer(2))
+        #expect(try await redis.send("GET", "{c}one").integer == 2)
+        #expect(try await redis.run(undeclared, keys: ["{c}two"], arguments: []) == .integer(2))
+        try await cluster.move(slot, to: source)
+        #expect(try await redis.send("GET", "{c}two:undeclared").integer == 2)
+        try await until("the slot to be known at its former node") { redis.server(for: "c") == "127.0.0.1:\(source.port)" }
     }
 
     private func killPrimary(_ redis: RedisClient, _ cluster: PrivateCluster) async throws {

@@ -59,6 +59,24 @@ import Testing
         #expect(String(buffer: pipeline.buffer) == "*4\r\n$4\r\nEVAL\r\n$8\r\nreturn 1\r\n$1\r\n1\r\n$1\r\nk\r\n")
     }
 
+    @Test func `the absent key is in the same slot`() {
+        for key in ["{a}b", "x{a}{b}", "{{a}}", "{a}}b"] {
+            #expect(HashSlot.absentKey(beside: key).map { HashSlot.of($0) } == HashSlot.of(key))
+        }
+        for key in ["ab", "{}ab", "x{}{b}", "{ab", "}ab"] { #expect(HashSlot.absentKey(beside: key) == nil) }
+    }
+
+    @Test func `scripts in a cluster have one more key`() {
+        let script = RedisScript(name: "one", source: "return redis.call('PUBLISH', KEYS[1], ARGV[1])")
+        #expect(script.shardedSource.hasSuffix("table.remove(KEYS) end\nreturn redis.call('SPUBLISH', KEYS[1], ARGV[1])"))
+        var pipeline = RedisPipeline(isSharded: true)
+        pipeline.append(script, keys: ["{a}b"], arguments: ["x"])
+        #expect(
+            String(buffer: pipeline.buffer)
+                == "*6\r\n$7\r\nEVALSHA\r\n$40\r\n\(script.shardedDigest)\r\n$1\r\n2\r\n$4\r\n{a}b\r\n$12\r\n{a}:-absent-\r\n"
+                + "$1\r\nx\r\n")
+    }
+
     @Test func `typed access to replies`() {
         #expect(RESPValue.text("12").integer == 12 && RESPValue.integer(3).integer == 3 && RESPValue.simple("x").integer == nil)
         #expect(RESPValue.text("a").string == "a" && RESPValue.simple("b").string == "b" && RESPValue.integer(4).string == "4")

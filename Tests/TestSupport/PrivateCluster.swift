@@ -96,8 +96,8 @@ package final class PrivateCluster: Sendable {
     }
 
     /// Waits until another server than the former one serves the slot.
-    package func newOwner(of slot: Int, after former: PrivateRedis) async throws -> PrivateRedis {
-        try await until("a new primary of slot \(slot)", deadline: .testDeadline) { () -> PrivateRedis? in
+    package func newOwner(of slot: Int, after former: PrivateRedis, deadline: Duration = .testDeadline) async throws -> PrivateRedis {
+        try await until("a new primary of slot \(slot)", deadline: deadline) { () -> PrivateRedis? in
             guard let owner = try await owner(of: slot), owner !== former,
                 try await owner.info("replication").contains("role:master")
             else { return nil }
@@ -117,13 +117,28 @@ package final class PrivateCluster: Sendable {
     }
 
     /// Moves a slot with its keys to another primary, as `redis-cli --cluster reshard` does.
-    package func move(_ slot: Int, to target: PrivateRedis) async throws {
+    /// - Parameters:
+    ///   - first: keys that are moved before all others.
+    ///   - body: what happens when these have been moved.
+    package func move(
+        _ slot: Int, to target: PrivateRedis, first: [String] = [], isolation: isolated (any Actor)? = #isolation,
+        while body: () async throws -> Void = {}
+    ) async throws {
         guard let source = try await owner(of: slot), source !== target else { return }
         let (from, to) = (
             try await source.command("CLUSTER", "MYID").string ?? "", try await target.command("CLUSTER", "MYID").string ?? ""
         )
         try await target.command("CLUSTER", "SETSLOT", "\(slot)", "IMPORTING", from)
         try await source.command("CLUSTER", "SETSLOT", "\(slot)", "MIGRATING", to)
+        func move(_ keys: [String]) async throws {
+            for key in keys {
+                let reply = try await source.command("MIGRATE", "127.0.0.1", "\(target.port)", key, "0", "5000")
+                // A key that the target has, too, was created on both nodes.
+                if case .error(let text) = reply { throw RawRedisError(description: "\(key) cannot be moved: \(text)") }
+            }
+        }
+        try await move(first)
+        try await body()
         // Keys that are created meanwhile are moved as well.
         var rounds = 0
         while true {
@@ -131,8 +146,7 @@ package final class PrivateCluster: Sendable {
             guard !keys.isEmpty else { break }
             rounds += 1
             guard rounds <= 1_000 else { throw RawRedisError(description: "slot \(slot) could not be moved; it holds \(keys)") }
-            // A script may have created a key of this name on the target already.
-            for key in keys { try await source.command("MIGRATE", "127.0.0.1", "\(target.port)", key, "0", "5000", "REPLACE") }
+            try await move(keys)
         }
         for server in [target, source] { try await server.command("CLUSTER", "SETSLOT", "\(slot)", "NODE", to) }
         for server in servers where server.answers && server !== target && server !== source {
@@ -183,13 +197,17 @@ package final class PrivateCluster: Sendable {
     package func failOver(_ slot: Int) async throws {
         guard let primary = try await owner(of: slot) else { return }
         let id = try await primary.command("CLUSTER", "MYID").string ?? ""
-        let lines = (try await primary.command("CLUSTER", "NODES").string ?? "").split(separator: "\n")
-        guard let line = lines.first(where: { $0.contains("slave") && $0.contains(id) && !$0.contains("fail") }),
-            let port = line.split(separator: " ").dropFirst().first?.split(separator: "@").first?.split(separator: ":").last,
-            let replica = servers.first(where: { "\($0.port)" == port })
-        else { throw RawRedisError(description: "the primary of slot \(slot) has no replica") }
-        try await until("the fail-over to \(replica.port) to begin") { try await replica.command("CLUSTER", "FAILOVER").string == "OK" }
-        _ = try await newOwner(of: slot, after: primary)
+        let replica = try await until("a replica of the primary of slot \(slot)") { () -> PrivateRedis? in
+            let lines = (try await primary.command("CLUSTER", "NODES").string ?? "").split(separator: "\n")
+            let line = lines.first { $0.contains("slave") && $0.contains(id) && !$0.contains("fail") }
+            let port = line?.split(separator: " ").dropFirst().first?.split(separator: "@").first?.split(separator: ":").last
+            return servers.first { "\($0.port)" == port }
+        }
+        // The servers give up a fail-over that takes longer than 5 s.
+        try await until("the fail-over to \(replica.port)") {
+            guard try await replica.command("CLUSTER", "FAILOVER").string == "OK" else { return try await owner(of: slot) !== primary }
+            return (try? await newOwner(of: slot, after: primary, deadline: .seconds(6))) != nil
+        }
     }
 
     /// All hashes whose keys match a pattern.

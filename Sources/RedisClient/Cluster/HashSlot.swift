@@ -18,4 +18,12 @@ package enum HashSlot {
     }
 
     package static func of(_ key: String) -> Int { of(key.utf8) }
+
+    /// A key that is in the slot of another one, and that nothing creates. Nil beside a key without a hash tag.
+    static func absentKey(beside key: String) -> String? {
+        guard let open = key.firstIndex(of: "{"), let close = key[open...].firstIndex(of: "}"), key.index(after: open) != close else {
+            return nil
+        }
+        return "\(key[open...close]):-absent-"
+    }
 }

@@ -63,15 +63,19 @@ package struct RedisPipeline: Sendable {
     /// Appends a script call: EVALSHA, or EVAL, which sends the source and loads the script.
     /// - Parameter isLoaded: whether the server has the script; false after a reply that `isScriptMissing`.
     package mutating func append(_ script: RedisScript, keys: [String], arguments: [RedisArgument], isLoaded: Bool = true) {
-        begin(arguments: 3 + keys.count + arguments.count)
+        // See `RedisScript.shardedSource`.
+        let absentKey = isSharded ? keys.first.flatMap(HashSlot.absentKey(beside:)) : nil
+        let keyCount = keys.count + (absentKey == nil ? 0 : 1)
+        begin(arguments: 3 + keyCount + arguments.count)
         argument(isLoaded ? "EVALSHA" : "EVAL")
         if isSharded {
             argument(isLoaded ? script.shardedDigest : script.shardedSource)
         } else {
             argument(isLoaded ? script.digest : script.source)
         }
-        argument(keys.count)
+        argument(keyCount)
         for key in keys { argument(key) }
+        if let absentKey { argument(absentKey) }
         for value in arguments { argument(value) }
     }
 

@@ -8,7 +8,12 @@ package struct RedisScript: Sendable, Hashable {
     package let source: String
     /// SHA-1 of the source, in hexadecimal.
     package let digest: String
-    /// The same script for a cluster: it publishes to sharded channels, by SPUBLISH.
+    /// The same script for a cluster: it publishes to sharded channels, by SPUBLISH, and it removes the last key, which does not exist, see
+    /// `HashSlot.absentKey`.
+    ///
+    /// While a slot moves, a node refuses a command with several keys (`TRYAGAIN`) unless it has all of them. So the missing key makes it refuse
+    /// every script before its first command. Otherwise a script that uses further keys, which only its first commands tell, could fail
+    /// half-way with `Script attempted to access a non local key`, or create a key on the one node while the other still has it.
     let shardedSource: String
     let shardedDigest: String
 
@@ -16,7 +21,9 @@ package struct RedisScript: Sendable, Hashable {
         self.name = name
         self.source = source
         digest = Self.digest(of: source)
-        shardedSource = source.split(separator: "'PUBLISH'", omittingEmptySubsequences: false).joined(separator: "'SPUBLISH'")
+        shardedSource =
+            "if string.find(KEYS[#KEYS] or '', ':-absent-', 1, true) then table.remove(KEYS) end\n"
+            + source.split(separator: "'PUBLISH'", omittingEmptySubsequences: false).joined(separator: "'SPUBLISH'")
         shardedDigest = Self.digest(of: shardedSource)
     }
 
