@@ -106,6 +106,34 @@ extension FaultJourneys {
             }
         }
 
+        /// Redis has lost a submission, and has it again by the retry of a gateway, while the worker runs the job from the lost entry.
+        @Test func `a job that runs and is queued again under another entry occupies one slot`() async throws {
+            try await withLab { lab in
+                let worker = try await lab.worker("w1", ["SLUICE_CONCURRENCY": "2"])
+                let client = try await lab.client(lab.gateway())
+                let model = lab.model("sim-n100000-g20")
+                let request = try await client.request(model: model)
+                try await request.tokens(3)
+                let job = try request.job
+                let queueAgain = """
+                    local entry = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
+                    redis.call('XDEL', KEYS[1], entry[1])
+                    redis.call('DEL', KEYS[2], KEYS[3])
+                    return redis.call('XADD', KEYS[1], '*', unpack(entry[2]))
+                    """
+                try await lab.redis.command(
+                    "EVAL", queueAgain, "3", "{sluice.0}:queue:interactive", "{sluice.0}:job:\(job)", "{sluice.0}:log:\(job)")
+                try await until("another attempt") {
+                    try await lab.redis.command("HGET", "{sluice.0}:job:\(job)", "attempt").string == "2"
+                }
+                try await until("one upstream request") { try await lab.upstream().running == 1 }
+                try await until("one slot to be taken") { try await worker.scrape()["sluice_jobs_in_flight"] == 1 }
+                try await client.send("INTERRUPT", ["interrupt_request_id": .string(request.id), "reason": "USER_STOP"])
+                #expect(try await request.ended().end == .interrupted)
+                try await until("both slots to be free") { try await worker.scrape()["sluice_jobs_in_flight"] == 0 }
+            }
+        }
+
         @Test func `streams whose last events Redis has lost end with a complete log`() async throws {
             try await withLab { lab in
                 _ = try await lab.worker("w1")

@@ -126,6 +126,8 @@ actor GenerationPool: PinnedActor {
         if let old = generations[claim.job.id] {
             guard old.claim.attempt < claim.attempt else { return slot(.released) }
             old.ownershipLost()
+            // The new attempt has taken over the slot of the same entry. After a loss of data in Redis the job may have another one.
+            if old.claim.entry.queue != claim.entry.queue || old.claim.entry.id != claim.entry.id { old.slot(.released) }
         }
         attempts.withLock { $0[claim.job.id] = claim.attempt }
         let model = claim.job.model ?? context.settings.defaultModel
