@@ -25,7 +25,7 @@ extension EventFeed {
 
     private func check() {
         isCheckScheduled = false
-        guard !jobs.isEmpty else { return }
+        guard !jobs.isEmpty, !isEnded else { return }
         scheduleCheck()
         // The last check waits for Redis.
         guard !isChecking else { return }
@@ -45,15 +45,15 @@ extension EventFeed {
         }
         guard !compared.isEmpty || !looks.isEmpty || !entries.isEmpty else { return }
         isChecking = true
-        Task { [compared, looks, entries] in
-            await self.compare(compared)
+        start { [compared, looks, entries] feed in
+            await feed.compare(compared)
             for (partition, ids) in looks {
                 for start in stride(from: 0, to: ids.count, by: Self.lookBatch) {
-                    await self.look(at: Array(ids[start..<min(start + Self.lookBatch, ids.count)]), partition: partition)
+                    await feed.look(at: Array(ids[start..<min(start + Self.lookBatch, ids.count)]), partition: partition)
                 }
             }
-            await self.endJobsWithoutEntry(entries)
-            self.isChecking = false
+            await feed.endJobsWithoutEntry(entries)
+            feed.isChecking = false
         }
     }
 

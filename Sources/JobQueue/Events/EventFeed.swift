@@ -34,6 +34,9 @@ package actor EventFeed: PinnedActor {
     private var arrivals: [JobID] = []
     var jobs: [JobID: FollowedJob] = [:]
     private var nextNumber: UInt64 = 0
+    /// Reads and comparisons of logs in progress.
+    private var tasks: [UInt64: Task<Void, Never>] = [:]
+    private(set) var isEnded = false
 
     package nonisolated var executor: LoopExecutor { queue.redis.executor }
 
@@ -182,8 +185,28 @@ package actor EventFeed: PinnedActor {
         case .deliver(let events): deliver(events, of: id, to: follower)
         case .fill(let after):
             let number = follower.number
-            Task { await self.fill(id, number: number, after: after) }
+            start { await $0.fill(id, number: number, after: after) }
         }
+    }
+
+    /// Runs `body` in a task of this feed.
+    func start(_ body: @escaping @Sendable (isolated EventFeed) async -> Void) {
+        guard !isEnded else { return }
+        nextNumber += 1
+        let number = nextNumber
+        tasks[number] = Task {
+            await body(self)
+            self.tasks[number] = nil
+        }
+    }
+
+    /// Waits for the tasks of this feed, which resume on the event loop and must not do so after its end. Called after the shutdown of the
+    /// connections, with which their commands fail. Later ones are not started.
+    /// - Parameter limit: maximum time to wait; a reader may never take the page that a task waits to deliver.
+    func end(within limit: Duration) async {
+        isEnded = true
+        let deadline = ContinuousClock.now + limit
+        while let task = tasks.values.first, await task.ends(by: deadline) {}
     }
 
     /// Maximum bytes of a log that are held, and decoded in one turn of the event loop.

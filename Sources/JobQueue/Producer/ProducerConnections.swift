@@ -37,13 +37,17 @@ package struct ProducerConnections: Sendable {
     /// Whether the subscriptions are active; see `RedisSubscriber.isAlive`. Callable from any thread.
     package var isSubscriptionAlive: Bool { subscriber.isAlive }
 
-    /// Keeps the connections open until `shutdown` is called or the task is cancelled.
+    /// Time for the feed's tasks to end after the connections.
+    private static let feedAllowance = Duration.seconds(1)
+
+    /// Keeps the connections open until `shutdown` is called or the task is cancelled. Afterwards nothing uses the event loop.
     package func run() async {
         async let commands: Void = producer.redis.run()
         async let logs: Void = producer.logs.run()
         async let subscriptions: Void = subscriber.run()
         async let replication: Void? = replicas?.run()
         _ = await (commands, logs, subscriptions, replication)
+        await feed.end(within: Self.feedAllowance)
     }
 
     /// Closes the connections. Later commands fail.

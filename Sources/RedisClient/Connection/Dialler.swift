@@ -69,7 +69,12 @@ final class Dialler {
         if url.usesTLS {
             do throws(RedisError) { try prepareTLS() } catch { return done(.failure(error)) }
         }
-        finish(done) { $0.channelOption(.tcpOption(.tcp_nodelay), value: 1).connect(host: address.host, port: address.port) }
+        finish(done) { bootstrap in
+            let bootstrap = bootstrap.channelOption(.tcpOption(.tcp_nodelay), value: 1)
+            // Names are resolved on another thread, and a resolution cannot be stopped: its result may arrive when the event loop has ended.
+            if let resolved = try? SocketAddress(ipAddress: address.host, port: address.port) { return bootstrap.connect(to: resolved) }
+            return bootstrap.connect(host: address.host, port: address.port)
+        }
     }
 
     private func finish(
