@@ -65,7 +65,7 @@ let package = Package(
             name: "JobQueue",
             dependencies: core + [
                 "Support", "JSONCodec", "Contract", "RedisClient", .product(name: "NIOPosix", package: nio),
-                .product(name: "Crypto", package: "swift-crypto"),
+                .product(name: "Crypto", package: "swift-crypto"), .product(name: "DequeModule", package: "swift-collections"),
             ],
             resources: [.embedInCode("Scripts")],
             swiftSettings: settings),

@@ -106,6 +106,35 @@ extension FaultJourneys {
             }
         }
 
+        /// The jobs wait in Redis' older data, and no worker knows of their interrupts.
+        @Test func `interrupts of waiting jobs that Redis has lost are sent again`() async throws {
+            try await withLab { lab in
+                let client = try await lab.client(lab.gateway())
+                let models = (0..<5).map { _ in lab.model("sim-n5-g1") }
+                var requests: [ClientRequest] = []
+                for model in models { requests.append(try await client.request(model: model)) }
+                try await until("all jobs to be queued") {
+                    try await lab.redis.command("XLEN", "{sluice.0}:queue:interactive").integer == 5
+                }
+                try await lab.redis.command("SAVE")
+                let records = try await lab.redis.command("KEYS", "{sluice.0}:job:*").array?.compactMap(\.string) ?? []
+                let jobs = records.map { String($0.dropFirst("{sluice.0}:job:".count)) }
+                #expect(jobs.count == 5)
+                for request in requests {
+                    try await client.send("INTERRUPT", ["interrupt_request_id": .string(request.id), "reason": "USER_STOP"])
+                    #expect(try await request.ended().end == .interrupted)
+                }
+                try await Self.restart(lab.redis)
+                try await until("all jobs to be interrupted again") {
+                    try await Self.states(lab, jobs).allSatisfy { $0 == "interrupted" }
+                }
+                _ = try await lab.worker("w1")
+                #expect(try await client.request(model: lab.model("sim-n3-g1")).ended().end == .finished)
+                let upstream = try await lab.upstream()
+                for model in models { #expect(upstream.of(model: model).isEmpty, "sent to the model although it was interrupted") }
+            }
+        }
+
         /// Redis has lost a submission, and has it again by the retry of a gateway, while the worker runs the job from the lost entry.
         @Test func `a job that runs and is queued again under another entry occupies one slot`() async throws {
             try await withLab { lab in

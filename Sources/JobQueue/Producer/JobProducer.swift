@@ -73,6 +73,7 @@ package struct JobProducer: Sendable {
     let redis: RedisClient
     /// Reads logs, so that no other command waits behind their pages.
     let logs: RedisClient
+    let recentInterrupts = RecentInterrupts()
     package let settings: QueueSettings
     /// Waits for replicas after submissions and interrupts; nil for none.
     let replicas: ReplicaWait?
@@ -148,14 +149,20 @@ package struct JobProducer: Sendable {
             .integer(settings.queueMaximumBytes), .integer(settings.ownerQueueMaximumBytes),
             .integer(try await tokensElsewhere(of: owner, partition: partition)),
         ]
-        for old in options.supersede {
+        let interrupts = options.supersede.map { Interrupt(id: $0, reason: InterruptReason.userNewInput) }
+        for interrupt in interrupts {
+            let old = interrupt.id
             scriptKeys += [keys.record(old), keys.log(old), keys.out(old), keys.interrupt(old)]
-            arguments.append(.string(Interrupt(id: old, reason: InterruptReason.userNewInput).text))
+            arguments.append(.string(interrupt.text))
         }
+        let connection = connection(partition: partition)
         let answer = try await redis.run(Scripts.submit, keys: scriptKeys, arguments: arguments)
         switch answer.array?.first?.string {
         case "accepted":
             if answer.array?.last?.integer ?? 0 > 0 { quotas.insert(owner) }
+            for interrupt in interrupts {
+                recentInterrupts.add(.init(interrupt, owner: job.owner, isForced: false, connection: connection))
+            }
             await replicas?.wait(keys.replicated(partition: partition))
             return .accepted
         case "quota":
@@ -194,18 +201,19 @@ package struct JobProducer: Sendable {
     /// Interrupts a job: ends it if it is queued, signals its worker if it is running.
     /// - Parameter owner: only jobs of this owner are interrupted, others count as unknown; nil for any owner.
     package func interrupt(_ id: JobID, reason: String, owner: String?) async throws(RedisError) -> InterruptAnswer {
-        try await interrupt(id, reason: reason, owner: owner, force: false)
+        try await interrupt(Interrupt(id: id, reason: reason), owner: owner, force: false)
     }
 
     /// Interrupts a job like `interrupt`, and also writes the interrupt key and publishes it for a job without a record: one that was
     /// added to the stream by hand and not claimed yet.
     package func forceInterrupt(_ id: JobID, reason: String) async throws(RedisError) -> InterruptAnswer {
-        try await interrupt(id, reason: reason, owner: nil, force: true)
+        try await interrupt(Interrupt(id: id, reason: reason), owner: nil, force: true)
     }
 
-    private func interrupt(_ id: JobID, reason: String, owner: String?, force: Bool) async throws(RedisError) -> InterruptAnswer {
-        let interrupt = Interrupt(id: id, reason: reason)
+    func interrupt(_ interrupt: Interrupt, owner: String?, force: Bool) async throws(RedisError) -> InterruptAnswer {
+        let id = interrupt.id
         let partition = keys.partition(of: id.rawValue)
+        let connection = connection(partition: partition)
         let answer = try await redis.run(
             Scripts.interrupt,
             keys: [keys.record(id), keys.log(id), keys.out(id), keys.interrupt(id), keys.cancel(partition: partition)]
@@ -217,8 +225,10 @@ package struct JobProducer: Sendable {
             ])
         let state = answer.string.flatMap { JobState(rawValue: $0) }
         guard state != nil || answer.string == "unknown" else { throw redis.misfit(answer, to: "the interrupt script") }
+        let isStored = state.map { !$0.isTerminal } ?? force
+        if isStored { recentInterrupts.add(.init(interrupt, owner: owner, isForced: force, connection: connection)) }
         await replicas?.wait(keys.replicated(partition: partition))
-        return InterruptAnswer(state: state, stored: state.map { !$0.isTerminal } ?? force)
+        return InterruptAnswer(state: state, stored: isStored)
     }
 
     /// A random sample of the jobs that end with this gateway and were not removed by `forgetRequest`.

@@ -28,7 +28,10 @@ package struct ProducerConnections: Sendable {
             url: url, settings: settings, channel: queue.keys.replicated, commands: commands, cluster: cluster, logger: logger)
         self.replicas = replicas
         producer = JobProducer(redis: commands, logs: logs, settings: queue, replicas: replicas)
-        feed = EventFeed(queue: producer, subscriber: subscriber, eventLoop: eventLoop, logger: logger)
+        let feed = EventFeed(queue: producer, subscriber: subscriber, eventLoop: eventLoop, logger: logger)
+        self.feed = feed
+        // In a task of the feed, which must have ended before the event loop, too.
+        commands.onConnect { [weak feed] in feed?.assumeIsolated { $0.start { await $0.queue.repeatInterrupts() } } }
     }
 
     /// Whether the connection for commands is up. Callable from any thread.
