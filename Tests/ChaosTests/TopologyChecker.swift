@@ -12,11 +12,13 @@ struct TopologyChecker: Sendable {
         var reportedLost = 0
         var refused = 0
         var restarted = 0
+        /// Jobs whose interrupt was lost with a primary after it had been acknowledged.
+        var interruptsLost = 0
         var longest = 0
 
         var description: String {
             "\(requests) requests (\(finished) finished, \(interrupted) interrupted, \(reportedLost) reported as lost, \(refused) refused), "
-                + "\(restarted) began anew, longest \(longest / 1_000_000) ms"
+                + "\(interruptsLost) interrupts lost, \(restarted) began anew, longest \(longest / 1_000_000) ms"
         }
     }
 
@@ -77,10 +79,20 @@ struct TopologyChecker: Sendable {
                 }
             }
             if let job = found.first, job.value["state"] != end.rawValue {
-                problems.append("\(model) ended \(end) for its client, its record is \(job.value)")
+                if end == .interrupted, try await !hasInterruptKey(job.key) {
+                    // No replica had it. A primary that was frozen even acknowledges interrupts before it learns of its successor.
+                    figures.interruptsLost += 1
+                } else {
+                    problems.append("\(model) ended \(end) for its client, its record is \(job.value)")
+                }
             }
             try await judgeDials(story, found.first, upstream[model] ?? [])
         }
+    }
+
+    private func hasInterruptKey(_ record: String) async throws -> Bool {
+        let key = record.replacingOccurrences(of: ":job:", with: ":interrupt:")
+        return try await cluster.command("EXISTS", key: key).integer == 1
     }
 
     /// An interrupted job whose interrupt key survived is not dialled again. A request that was on its way may begin shortly after.
@@ -88,8 +100,7 @@ struct TopologyChecker: Sendable {
         _ story: RequestStory, _ job: (key: String, value: [String: String])?, _ upstream: [SimulatorRequest]
     ) async throws {
         guard let job, job.value["state"] == "interrupted", let acknowledged = story.acknowledgedAt else { return }
-        let key = job.key.replacingOccurrences(of: ":job:", with: ":interrupt:")
-        guard try await cluster.command("EXISTS", key: key).integer == 1 else { return }
+        guard try await hasInterruptKey(job.key) else { return }
         for request in upstream where request.accepted > acknowledged + 1_000_000_000 && request.tokens > 25 {
             problems.append("\(story.model) was dialled \((request.accepted - acknowledged) / 1_000_000) ms after its interrupt")
         }

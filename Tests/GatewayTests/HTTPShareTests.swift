@@ -131,7 +131,10 @@ import Testing
     }
 
     @Test func `bodies above their total limit give 429`() async throws {
-        try await withHTTPLab(settings: { $0.bodyBytesPerTenant = 100_000 }) { lab in
+        try await withHTTPLab(settings: {
+            $0.bodyBytesPerTenant = 100_000
+            $0.bodyTimeout = .testDeadline
+        }) { lab in
             let slow = try await RawHTTPConnection(lab.port)
             try await slow.send(
                 "POST /v1/jobs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer tenant-a-test-key\r\nContent-Length: 90000\r\n\r\n"

@@ -8,19 +8,27 @@ import Testing
 
 /// What `sluice config check --connect` finds, and the topology that `sluice status` shows.
 @Suite struct RedisCheckTests {
-    private static func check(_ url: String) async throws -> (faults: [RedisCheck.Fault], topology: RedisTopology) {
+    private typealias Findings = (faults: [RedisCheck.Fault], topology: RedisTopology)
+
+    private static func check(_ url: String) async throws -> Findings {
         try await QueueConnection.with(url: RedisURL(url)) { connection in
             (try await connection.queue.checkRedis(waitReplicas: 1), await connection.queue.topology())
         }
     }
 
     /// Repeats the check while the server does not answer in time, as on a busy machine.
-    private static func checkInTime(_ url: String) async throws -> (faults: [RedisCheck.Fault], topology: RedisTopology) {
+    private static func checkInTime(_ url: String) async throws -> Findings {
         try await until("\(url) to answer in time") {
-            let found = try await check(url)
+            guard let found = try? await check(url) else { return nil }
             return found.topology.shards.allSatisfy(\.isReachable) && !found.faults.contains { $0.problem.contains("deadline") }
                 ? found : nil
         }
+    }
+
+    /// Whether the check succeeds and finds this. A check may fail on a busy machine.
+    private static func finds(_ url: String, _ condition: (Findings) -> Bool) async -> Bool {
+        guard let found = try? await check(url) else { return false }
+        return condition(found)
     }
 
     @Test func `a server that suits has no faults`() async throws {
@@ -38,20 +46,22 @@ import Testing
             #expect(faults.count == 1 && faults.first?.remedy == "set maxmemory-policy noeviction", "\(faults)")
             let options = PrivateRedis.Options(arguments: ["--replicaof", "127.0.0.1", "\(primary.port)"])
             try await withRedis(options) { replica in
-                try await until("the replica to be listed") { try await Self.check(primary.url).topology.shards.first?.replicas.count == 1 }
+                try await until("the replica to be listed") {
+                    await Self.finds(primary.url) { $0.topology.shards.first?.replicas.count == 1 }
+                }
                 try await until("the replica to be reported") {
-                    try await Self.check(replica.url).faults.contains { $0.problem.contains("is a replica") }
+                    await Self.finds(replica.url) { $0.faults.contains { $0.problem.contains("is a replica") } }
                 }
             }
         }
         try await withRedis(PrivateRedis.Options(arguments: ["--cluster-enabled", "yes", "--cluster-port", "\(Ports.free())"])) { node in
             try await node.command("CLUSTER", "ADDSLOTSRANGE", "0", "9999")
             try await until("the node of a cluster to be reported") {
-                try await Self.check(node.url).faults.contains { $0.remedy == "write redis+cluster://127.0.0.1:\(node.port)" }
+                await Self.finds(node.url) { $0.faults.contains { $0.remedy == "write redis+cluster://127.0.0.1:\(node.port)" } }
             }
             try await until("the missing slots to be reported") {
-                try await Self.check("redis+cluster://127.0.0.1:\(node.port)").faults.contains {
-                    $0.problem.contains("6384 of 16384 slots")
+                await Self.finds("redis+cluster://127.0.0.1:\(node.port)") { found in
+                    found.faults.contains { $0.problem.contains("6384 of 16384 slots") }
                 }
             }
         }
@@ -70,9 +80,11 @@ import Testing
         try await withRedis(PrivateRedis.Options(arguments: ["--maxmemory-policy", "allkeys-lru"])) { redis in
             let rights = ["+@all", "-info", "+info|replication", "+info|server"]
             try await redis.send(["ACL", "SETUSER", "narrow", "on", ">secret", "~*", "&*"] + rights)
-            let (faults, topology) = try await Self.check("redis://narrow:secret@127.0.0.1:\(redis.port)")
-            #expect(!topology.shards[0].isReachable)
-            #expect(faults.contains { $0.remedy.contains("the ACL rule for INFO") }, "\(faults)")
+            try await until("the missing answer to be reported") {
+                await Self.finds("redis://narrow:secret@127.0.0.1:\(redis.port)") { found in
+                    !found.topology.shards[0].isReachable && found.faults.contains { $0.remedy.contains("the ACL rule for INFO") }
+                }
+            }
         }
     }
 
