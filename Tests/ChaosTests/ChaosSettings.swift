@@ -13,7 +13,7 @@ enum ChaosSettings {
     /// `SLUICE_CHAOS_USERS`: clients at once.
     static let users = max(1, number("SLUICE_CHAOS_USERS") ?? 12)
 
-    /// `SLUICE_CHAOS_TOPOLOGY_SECONDS`: for how long a cluster has faults; at least one of each kind.
+    /// `SLUICE_CHAOS_TOPOLOGY_SECONDS`: for how long a cluster and a group with sentinels have faults; at least those of a short run.
     static let topologySeconds = max(0, number("SLUICE_CHAOS_TOPOLOGY_SECONDS") ?? 0)
 
     static let minutes = 15 + max(seconds, topologySeconds) / 60

@@ -17,17 +17,14 @@ struct Deployment: Sendable {
     let workers: [Member]
     let gateways: [Member]
 
-    /// The partitions of a deployment on a cluster.
-    static let partitions = 16
-
     private static let settings: [String: String?] = [
         "SLUICE_LEASE": "\(lease)ms", "SLUICE_GRACE": "60s", "SLUICE_RETENTION": "24h", "SLUICE_MAX_CRASHES": "100",
         "SLUICE_IDLE_TIMEOUT": "8s", "SLUICE_FIRST_TOKEN_TIMEOUT": "6s", "SLUICE_CONNECT_TIMEOUT": "3s",
     ]
 
-    /// A deployment on a cluster, whose links have no proxies but the one to the gateways.
-    static func start(_ lab: Lab, cluster: PrivateCluster, workers: Int, gateways: Int, seed: UInt64) async throws -> Deployment {
-        let own: [String: String?] = ["SLUICE_REDIS_URL": cluster.url, "SLUICE_PARTITIONS": "\(partitions)"]
+    /// A deployment on several Redis servers, whose links have no proxies but the one to the gateways.
+    static func start(_ lab: Lab, redis: some ChaosTopology, workers: Int, gateways: Int, seed: UInt64) async throws -> Deployment {
+        let own: [String: String?] = ["SLUICE_REDIS_URL": redis.url, "SLUICE_PARTITIONS": "\(redis.partitions)"]
         let common = settings.merging(own) { $1 }
         var members: [[Member]] = [[], []]
         for number in 1...workers {

@@ -3,7 +3,7 @@ import Foundation
 import JSONCodec
 import TestSupport
 
-/// Checks a cluster's deployment at rest by promise 8: compares the clients' frames with the records, the logs and the simulator's requests.
+/// Checks a deployment at rest by promise 8: compares the clients' frames with the records, the logs and the simulator's requests.
 struct TopologyChecker: Sendable {
     struct Figures: Sendable, CustomStringConvertible {
         var requests = 0
@@ -22,18 +22,18 @@ struct TopologyChecker: Sendable {
         }
     }
 
-    private let cluster: PrivateCluster
+    private let redis: any ChaosTopology
     private(set) var problems: [String] = []
     private(set) var figures = Figures()
 
-    init(_ cluster: PrivateCluster) { self.cluster = cluster }
+    init(_ redis: any ChaosTopology) { self.redis = redis }
 
     /// Waits until no job runs.
     mutating func waitForRest(_ lab: Lab, _ deployment: Deployment) async throws {
-        let cluster = cluster
+        let redis = redis
         do {
             try await until("all jobs to end", every: .milliseconds(200)) {
-                let open = try await cluster.hashes("{sluice.*}:job:*").filter {
+                let open = try await redis.hashes("{sluice.*}:job:*").filter {
                     JobState(rawValue: $0.value["state"] ?? "")?.isTerminal != true
                 }
                 if let first = open.first { throw WaitedInVain(description: "\(open.count) jobs have not ended: \(first)") }
@@ -48,7 +48,7 @@ struct TopologyChecker: Sendable {
 
     mutating func check(_ lab: Lab, _ stories: [RequestStory]) async throws {
         let upstream = Dictionary(grouping: try await lab.upstream().requests, by: \.model)
-        let jobs = Dictionary(grouping: try await cluster.hashes("{sluice.*}:job:*"), by: { $0.value["model"] ?? "" })
+        let jobs = Dictionary(grouping: try await redis.hashes("{sluice.*}:job:*"), by: { $0.value["model"] ?? "" })
         for story in stories where !story.isInDoubt {
             figures.requests += 1
             problems += story.problems
@@ -91,8 +91,7 @@ struct TopologyChecker: Sendable {
     }
 
     private func hasInterruptKey(_ record: String) async throws -> Bool {
-        let key = record.replacingOccurrences(of: ":job:", with: ":interrupt:")
-        return try await cluster.command("EXISTS", key: key).integer == 1
+        try await redis.exists(record.replacingOccurrences(of: ":job:", with: ":interrupt:"))
     }
 
     /// An interrupted job whose interrupt key survived is not dialled again. A request that was on its way may begin shortly after.

@@ -213,21 +213,7 @@ package final class PrivateCluster: Sendable {
     /// All hashes whose keys match a pattern.
     package func hashes(_ pattern: String) async throws -> [String: [String: String]] {
         var found: [String: [String: String]] = [:]
-        for server in try await primaries() {
-            let connection = try await server.connect()
-            var cursor = "0"
-            repeat {
-                let reply = try await connection.send("SCAN", cursor, "MATCH", pattern, "COUNT", "1000")
-                guard let parts = reply.array, parts.count == 2, let next = parts[0].string else {
-                    throw RawRedisError(description: "SCAN: \(reply)")
-                }
-                cursor = next
-                for key in (parts[1].array ?? []).compactMap(\.string) {
-                    found[key] = try await connection.send("HGETALL", key).fields
-                }
-            } while cursor != "0"
-            await connection.close()
-        }
+        for server in try await primaries() { found.merge(try await server.hashes(pattern)) { $1 } }
         return found
     }
 
@@ -249,6 +235,23 @@ extension PrivateRedis {
             await connection.close()
             throw error
         }
+    }
+
+    /// All hashes whose keys match a pattern.
+    package func hashes(_ pattern: String) async throws -> [String: [String: String]] {
+        var found: [String: [String: String]] = [:]
+        let connection = try await connect()
+        var cursor = "0"
+        repeat {
+            let reply = try await connection.send("SCAN", cursor, "MATCH", pattern, "COUNT", "1000")
+            guard let parts = reply.array, parts.count == 2, let next = parts[0].string else {
+                throw RawRedisError(description: "SCAN: \(reply)")
+            }
+            cursor = next
+            for key in (parts[1].array ?? []).compactMap(\.string) { found[key] = try await connection.send("HGETALL", key).fields }
+        } while cursor != "0"
+        await connection.close()
+        return found
     }
 
     /// A line of CLUSTER NODES.

@@ -97,8 +97,8 @@ package final class PrivateSentinels: Sendable {
     }
 
     /// Waits until a sentinel names a running primary other than `former`.
-    package func newPrimary(after former: PrivateRedis) async throws -> PrivateRedis {
-        try await until("a new primary", deadline: .testDeadline) { () -> PrivateRedis? in
+    package func newPrimary(after former: PrivateRedis, deadline: Duration = .testDeadline) async throws -> PrivateRedis {
+        try await until("a new primary", deadline: deadline) { () -> PrivateRedis? in
             for index in ports.indices {
                 if let primary = try await primary(by: index), primary !== former, primary.isRunning,
                     try await primary.info("replication").contains("role:master")
@@ -107,6 +107,43 @@ package final class PrivateSentinels: Sendable {
                 }
             }
             return nil
+        }
+    }
+
+    /// The running primary that all sentinels name.
+    package func agreedPrimary() async throws -> PrivateRedis {
+        try await until("the sentinels to agree") { () -> PrivateRedis? in
+            var named: [PrivateRedis] = []
+            for index in ports.indices { if let primary = try await primary(by: index) { named.append(primary) } }
+            guard let first = named.first, named.count == ports.count, named.allSatisfy({ $0 === first }), first.answers,
+                try await first.info("replication").contains("role:master")
+            else { return nil }
+            return first
+        }
+    }
+
+    /// Waits until the sentinels agree on a primary, which all other servers follow.
+    package func waitForReplicas() async throws {
+        try await until("all replicas to follow") {
+            let primary = try await agreedPrimary()
+            for server in servers where server !== primary {
+                let state = try await server.info("replication")
+                guard state.contains("master_link_status:up"), state.contains("master_port:\(primary.port)\r") else { return false }
+            }
+            return true
+        }
+    }
+
+    /// Lets the sentinels promote a replica while the primary runs.
+    package func failOver() async throws {
+        let former = try await agreedPrimary()
+        try await until("a fail-over by the sentinels") {
+            let connection = try await RawRedis.connect(port: ports[0])
+            if let password = options.sentinelPassword { try await connection.send("AUTH", password) }
+            // Refused while another one is in progress.
+            _ = try await connection.send("SENTINEL", "FAILOVER", Self.service)
+            await connection.close()
+            return (try? await newPrimary(after: former, deadline: .seconds(6))) != nil
         }
     }
 
@@ -121,6 +158,9 @@ package final class PrivateSentinels: Sendable {
 }
 
 extension PrivateRedis {
+    /// Makes this server a replica of another one.
+    package func follow(_ primary: PrivateRedis) async throws { try await command("REPLICAOF", "127.0.0.1", "\(primary.port)") }
+
     /// The text of INFO.
     package func info(_ section: String) async throws -> String { try await command("INFO", section).string ?? "" }
 }
