@@ -108,12 +108,12 @@ actor ChaosUser {
         var story = RequestStory(model: model)
         let end = ContinuousClock.now + Self.requestTimeout
         do {
+            let socket: WebSocketClient
+            do { socket = try await self.socket(&story) } catch {
+                throw WaitedInVain(description: "no gateway took the user \(name): \(error)")
+            }
             var request: ClientRequest
-            do {
-                request = try await socket(&story).request(model: model, id: "r-\(UUID().uuidString)")
-            } catch is WaitedInVain {
-                throw WaitedInVain(description: "no gateway took the user \(name)")
-            } catch {
+            do { request = try await socket.request(model: model, id: "r-\(UUID().uuidString)") } catch {
                 // The socket closed during the request, which may have arrived or not, so nothing is expected.
                 story.isInDoubt = true
                 return story
