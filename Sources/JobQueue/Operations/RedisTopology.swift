@@ -108,7 +108,7 @@ extension JobProducer {
                 answered += 1
                 shard.add(info: reply.string ?? "")
             }
-            // A server of which only some facts are known must not pass the checks of the others.
+            // Otherwise the checks would pass for facts that are not known.
             shard.isReachable = answered == sections.count
             topology.shards.append(shard)
         }

@@ -4,8 +4,10 @@ import NIOCore
 import RedisClient
 import Synchronization
 
-/// Interrupts that Redis has acknowledged lately. A primary that dies takes those along that no replica has received, and a job that had not
-/// ended would then run unheard; so they are sent again on the next connection, where they change nothing if they were not lost.
+/// Interrupts that Redis has acknowledged lately. When a primary dies, interrupts that no replica has received are lost, and a waiting job
+/// would run although nobody reads its output. Therefore they are sent again on the next connection. An interrupt that was not lost changes
+/// nothing there.
+///
 /// Thread-safe.
 final class RecentInterrupts: Sendable {
     struct Sent: Sendable {
@@ -51,8 +53,8 @@ final class RecentInterrupts: Sendable {
 }
 
 extension JobProducer {
-    /// The number of the connection for a partition. Read before a command is sent: if it changes meanwhile, the command's effect counts as one
-    /// on the earlier server, and is verified once too often rather than not at all.
+    /// The number of the connection for a partition. It is read before a command is sent: if the connection changes before the reply, the
+    /// command is repeated without need, but never left out.
     func connection(partition: Int) -> Int { redis.connections(for: keys.replicated(partition: partition)) }
 
     /// Sends the interrupts of the last minute again that were acknowledged on earlier connections. Those that fail are sent at the next call.

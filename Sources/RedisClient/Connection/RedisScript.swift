@@ -12,7 +12,7 @@ package struct RedisScript: Sendable, Hashable {
     /// `HashSlot.absentKey`.
     ///
     /// While a slot moves, a node refuses a command with several keys (`TRYAGAIN`) unless it has all of them. So the missing key makes it refuse
-    /// every script before its first command. Otherwise a script that uses further keys, which only its first commands tell, could fail
+    /// every script before its first command. Otherwise a script that uses further keys, whose names it computes, could fail
     /// half-way with `Script attempted to access a non local key`, or create a key on the one node while the other still has it.
     let shardedSource: String
     let shardedDigest: String
