@@ -53,6 +53,27 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
         for after in 0..<events.count { #expect(try stream(whole, after: after) == Array(events[(after + 1)...])) }
     }
 
+    @Test func `reasoning carries what its provider needs to take it back`() throws {
+        let events = try stream([
+            .reasoning("hm"), .reasoningMark(.signature("sig")), .reasoningMark(.redacted("secret")), .text("he"), .finished(.stop, usage),
+        ])
+        #expect(events.map { $0["sequence_number"]?.integer } == Array(0..<events.count))
+        let done = events.filter { $0["type"] == "response.output_item.done" }.map { $0["item"] ?? .null }
+        #expect(done.map { $0["type"]?.string } == ["reasoning", "reasoning", "message"])
+        let output = events.last?["response"]?["output"]?.array
+        #expect(output == done && done[0]["content"]?[0]?["text"] == "hm" && done[1]["content"] == [])
+        // The next request has the output among its items.
+        let messages = try ResponseItems.messages(of: done + [["role": "user", "content": "more"]])
+        #expect(
+            messages == [
+                .assistant([.reasoning("hm", signature: "sig"), .redactedReasoning("secret"), .text("he")], calls: []),
+                .user([.text("more")]),
+            ])
+        // Reasoning without an answer, or of another service, is not sent.
+        #expect(try ResponseItems.messages(of: Array(done[..<2])).isEmpty)
+        for content in ["gAAAAABo", "?", "e30=", ""] { #expect(EncryptedReasoning.part(parsing: content) == nil) }
+    }
+
     @Test func `an answer that begins anew replaces the items before`() throws {
         let events = try stream([.text("old"), .restarted, .text("new"), .finished(.stop, usage)])
         let done = events.filter { $0["type"] == "response.output_item.done" }

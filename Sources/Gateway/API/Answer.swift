@@ -12,6 +12,9 @@ struct Answer: Sendable, Equatable {
         var text: String
         /// What its provider needs to take a block of reasoning back.
         var mark: ReasoningMark?
+
+        /// Whether it is reasoning that only its provider can read.
+        var isRedacted: Bool { if case .redacted? = mark { true } else { false } }
     }
 
     enum Ending: Sendable, Equatable {

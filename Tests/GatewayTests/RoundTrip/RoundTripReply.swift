@@ -222,7 +222,13 @@ struct RoundTripReply: Equatable {
     private mutating func readResponse(_ response: JSON) throws {
         for item in try #require(response["output"]?.array) {
             switch item["type"]?.string {
-            case "reasoning": parts.append(.thought(item["content"]?[0]?["text"]?.string ?? "", signature: ""))
+            case "reasoning":
+                let text = item["content"]?[0]?["text"]?.string ?? ""
+                switch item["encrypted_content"]?.string.flatMap({ EncryptedReasoning.part(parsing: $0) }) {
+                case .reasoning(text, let signature?)?: parts.append(.thought(text, signature: signature))
+                case .redactedReasoning(let data)?: parts.append(.redacted(data))
+                default: parts.append(.thought(text, signature: ""))
+                }
             case "message": parts.append(.said(item["content"]?[0]?["text"]?.string ?? ""))
             default:
                 let arguments = try JSON(parsing: item["arguments"]?.string ?? "")
@@ -244,6 +250,7 @@ struct RoundTripReply: Equatable {
         var reply = self
         guard api != .messages else { return reply }
         reply.stopSequence = nil
+        guard api != .responses else { return reply }
         reply.parts = []
         for part in parts {
             switch (part, reply.parts.last) {
@@ -256,7 +263,6 @@ struct RoundTripReply: Equatable {
             default: reply.parts.append(part)
             }
         }
-        guard api == .chat else { return reply }
         // One text of each kind.
         func joined(_ text: (Part) -> String?) -> String { reply.parts.compactMap(text).joined() }
         let thoughts = joined { if case .thought(let text, _) = $0 { text } else { nil } }

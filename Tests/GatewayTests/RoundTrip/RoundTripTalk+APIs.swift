@@ -187,7 +187,8 @@ extension RoundTripTalk {
                 case .call(let id, let name, let arguments):
                     return ["type": "function_call", "call_id": .string(id), "name": .string(name), "arguments": .string(arguments.text)]
                 case .result(let id, let text, _): return ["type": "function_call_output", "call_id": .string(id), "output": .string(text)]
-                case .thought, .redacted: return .null
+                case .thought(let text, let signature): return Self.reasoning(text, .signature(signature))
+                case .redacted(let data): return Self.reasoning("", .redacted(data))
                 }
             })
         if !tools.isEmpty {
@@ -214,5 +215,11 @@ extension RoundTripTalk {
         body["temperature"] = temperature.map(JSON.number)
         body["user"] = user.map(JSON.string)
         return body
+    }
+
+    /// An item as a client keeps it that does not show reasoning.
+    private static func reasoning(_ text: String, _ mark: ReasoningMark) -> JSON {
+        let content = EncryptedReasoning.content(of: Answer.Part(kind: .reasoning, text: text, mark: mark)) ?? ""
+        return ["type": "reasoning", "summary": [], "encrypted_content": .string(content)]
     }
 }

@@ -60,8 +60,8 @@ extension RoundTripTalk {
             if chance(5) { pieces.append(.text(words())) }
             items.append(.user(pieces))
             guard chance(2) else { continue }
-            if isMessages, chance(2) { items.append(.thought(words(), signature: "sig\(turn)")) }
-            if isMessages, chance(4) { items.append(.redacted("data\(turn)")) }
+            if api != .chat, chance(2) { items.append(.thought(words(), signature: "sig\(turn)")) }
+            if api != .chat, chance(4) { items.append(.redacted("data\(turn)")) }
             let speaks = chance(2)
             if speaks { items.append(.said(words())) }
             var calls: [String] = []

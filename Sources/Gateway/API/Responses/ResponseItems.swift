@@ -45,7 +45,8 @@ enum ResponseItems {
         }
     }
 
-    /// The items as messages. Calls and text of one answer become one message.
+    /// The items as messages. Calls and text of one answer become one message, the text first: providers refuse text between a call and its
+    /// result.
     /// - Throws: 400 with the name of the item or field that is invalid or not supported.
     static func messages(of items: [JSON]) throws(HTTPErrorResponse) -> [Conversation.Message] {
         var messages: [Conversation.Message] = []
@@ -62,12 +63,17 @@ enum ResponseItems {
             case "function_call_output"?:
                 guard let output = item.value("output") else { throw item.invalid("output", "a string or an array") }
                 messages.append(.toolResult(callID: try item.requiredString("call_id"), try parts(output, &item, "output")))
-            case "reasoning"?: item.ignore("summary", "content", "encrypted_content")
+            case "reasoning"?:
+                item.ignore("summary", "content")
+                if let content = try item.string("encrypted_content"), let part = EncryptedReasoning.part(parsing: content) {
+                    append(.assistant([part], calls: []), to: &messages)
+                }
             default: throw item.unsupported("type")
             }
             try item.finish()
         }
-        return messages
+        // Providers refuse a message that is reasoning only.
+        return messages.filter { !$0.isReasoningOnly }
     }
 
     /// Adds a result to each call that has none, and checks that each result has a call.
@@ -140,5 +146,18 @@ enum ResponseItems {
             try part.finish()
         }
         return parts
+    }
+}
+
+extension Conversation.Message {
+    /// Whether an assistant's message contains nothing but reasoning.
+    fileprivate var isReasoningOnly: Bool {
+        guard case .assistant(let parts, let calls) = self, calls.isEmpty, !parts.isEmpty else { return false }
+        return parts.allSatisfy {
+            switch $0 {
+            case .reasoning, .redactedReasoning: true
+            default: false
+            }
+        }
     }
 }

@@ -111,10 +111,13 @@ struct ResponseObject: Sendable, Equatable {
                 "content": isStart ? [] : [content(part)],
             ]
         case .reasoning:
-            let parts: JSON = isStart ? [] : [content(part)]
-            return summarizes
-                ? ["id": itemID, "type": "reasoning", "status": status, "summary": parts]
-                : ["id": itemID, "type": "reasoning", "status": status, "summary": [], "content": parts]
+            let parts: JSON = isStart || part.isRedacted ? [] : [content(part)]
+            var item = JSONObject([.init(name: "id", value: itemID), .init(name: "type", value: "reasoning")])
+            item["status"] = status
+            item["summary"] = summarizes ? parts : []
+            item["content"] = summarizes ? nil : parts
+            item["encrypted_content"] = EncryptedReasoning.content(of: part).map(JSON.string)
+            return .object(item)
         case .call(let callID, let name):
             return [
                 "id": itemID, "type": "function_call", "status": status, "call_id": .string(callID), "name": .string(name),

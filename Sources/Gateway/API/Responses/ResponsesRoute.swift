@@ -171,7 +171,7 @@ struct ResponsesRoute: Sendable {
 
     /// The answer as far as it is logged.
     private func answer(of object: ResponseObject, owner: String) async throws(HTTPErrorResponse) -> Answer {
-        var answer = Answer(model: object.model)
+        var answer = Answer(model: object.model, keepsMarks: true)
         var cursor: String?
         while answer.ending == nil {
             let page = try await onQueue { [cursor] () throws(QueueError) in

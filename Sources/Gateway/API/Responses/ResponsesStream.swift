@@ -18,7 +18,7 @@ struct ResponsesStream: AnswerEncoder {
     init(_ object: ResponseObject, after: Int? = nil) {
         self.object = object
         self.after = after
-        answer = Answer(model: object.model)
+        answer = Answer(model: object.model, keepsMarks: true)
     }
 
     mutating func begin(out: inout [UInt8]) {
@@ -45,23 +45,30 @@ struct ResponsesStream: AnswerEncoder {
         switch change {
         case .opened(let kind):
             let part = Answer.Part(kind: kind, text: "")
-            append(
-                "response.output_item.added",
-                [("output_index", .integer(index)), ("item", object.item(part, at: index, status: .inProgress))], to: &out)
+            appendItem("added", part, status: .inProgress, to: &out)
             appendPart("added", part, to: &out)
         case .extended(let kind, let text): append(delta: kind, text, to: &out)
         case .closed(let part, let isWhole):
             appendText(part, to: &out)
             appendPart("done", part, to: &out)
-            let item = object.item(part, at: index, status: isWhole ? .completed : .incomplete)
-            append("response.output_item.done", [("output_index", .integer(index)), ("item", item)], to: &out)
+            appendItem("done", part, status: isWhole ? .completed : .incomplete, to: &out)
             index += 1
-        // The items so far stay with the client, but the final response does not contain them.
-        case .retracted, .marked, .inserted: break
+        case .inserted(let part):
+            appendItem("added", Answer.Part(kind: part.kind, text: ""), status: .inProgress, to: &out)
+            appendItem("done", part, status: .completed, to: &out)
+            index += 1
+        // The items so far stay with the client, but the final response does not contain them. A mark is part of the item that closes next.
+        case .retracted, .marked: break
         case .ended(let ending):
             let status = ResponseObject.status(of: ending)
             append("response.\(status.rawValue)", response: object.json(answer, status: status), to: &out)
         }
+    }
+
+    /// Appends the start or the end of an item.
+    private mutating func appendItem(_ moment: String, _ part: Answer.Part, status: ResponseObject.Status, to out: inout [UInt8]) {
+        let item = object.item(part, at: index, status: status)
+        append("response.output_item.\(moment)", [("output_index", .integer(index)), ("item", item)], to: &out)
     }
 
     /// Appends the start or the end of the content part of an item; a call has none.
@@ -159,7 +166,7 @@ struct ResponsesCollector: AnswerCollector {
 
     init(_ object: ResponseObject) {
         self.object = object
-        answer = Answer(model: object.model)
+        answer = Answer(model: object.model, keepsMarks: true)
     }
 
     mutating func take(_ event: GenerationEvent) throws(HTTPErrorResponse) -> Bool {
