@@ -7,17 +7,24 @@ import NIOHTTP1
 /// assistant. A last assistant message is a prefix to continue.
 enum AnthropicDialect: Dialect {
     static func ask(_ body: JSON, headers: HTTPHeaders) throws(Refusal) -> Ask {
+        var ask = try prompt(body, headers: headers)
+        guard let limit = body["max_tokens"]?.integer, limit > 0 else { throw Refusal(400, "max_tokens: Field required") }
+        ask.stream = body["stream"]?.bool ?? false
+        ask.maximumTokens = limit
+        return ask
+    }
+
+    /// What a message and a count of its tokens have in common.
+    fileprivate static func prompt(_ body: JSON, headers: HTTPHeaders) throws(Refusal) -> Ask {
         let model = try ChatMessages.model(in: body)
         guard headers.contains(name: "anthropic-version") else { throw Refusal(400, "anthropic-version: header is required") }
-        guard let limit = body["max_tokens"]?.integer, limit > 0 else { throw Refusal(400, "max_tokens: Field required") }
         let messages = try ChatMessages.messages(in: body["messages"])
         for message in messages {
             let role = message["role"]?.string ?? ""
             guard role == "user" || role == "assistant" else { throw Refusal(400, "messages: Unexpected role \"\(role.prefix(40))\"") }
         }
-        var ask = Ask(model: model, stream: body["stream"]?.bool ?? false)
+        var ask = Ask(model: model, stream: false)
         ask.tag = body["user"]?.string
-        ask.maximumTokens = limit
         ask.question = ChatMessages.question(in: messages)
         ask.toolName = body["tools"]?[0]?["name"]?.string
         ask.prefix = ChatMessages.prefix(in: messages)
@@ -50,6 +57,22 @@ enum AnthropicDialect: Dialect {
         case 500...: "api_error"
         default: "invalid_request_error"
         }
+    }
+}
+
+/// Anthropic's count of a message's tokens. Every prompt has `PromptTokens.count`, as in the usage of an answer.
+enum AnthropicTokenCountDialect: Dialect {
+    static func ask(_ body: JSON, headers: HTTPHeaders) throws(Refusal) -> Ask { try AnthropicDialect.prompt(body, headers: headers) }
+
+    static func plan(_ ask: Ask, script: ModelScript?) -> (script: ModelScript, answer: Answer) { SimulatedDocument.plan(script) }
+
+    static func form(of answer: Answer, to ask: Ask, number: Int) -> any AnswerForm {
+        let document: JSON = ["input_tokens": .integer(PromptTokens.count)]
+        return DocumentForm(document.bytes)
+    }
+
+    static func error(status: Int, message: String, number: Int) -> [UInt8] {
+        AnthropicDialect.error(status: status, message: message, number: number)
     }
 }
 

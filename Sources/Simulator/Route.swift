@@ -41,6 +41,7 @@ enum Route {
         case "/v1/audio/transcriptions", "/audio/transcriptions": OpenAITranscriptionDialect.self
         case "/search/retrieve", "/v1/search/retrieve": RetrievalDialect.self
         case "/v1/messages", "/messages": AnthropicDialect.self
+        case "/v1/messages/count_tokens", "/messages/count_tokens": AnthropicTokenCountDialect.self
         case "/api/chat": OllamaDialect.self
         case "/api/v1/services/aigc/text-generation/generation": DashScopeDialect.self
         case "/api/v1/services/aigc/multimodal-generation/generation": DashScopeSpeechDialect.self
