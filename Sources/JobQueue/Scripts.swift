@@ -27,6 +27,7 @@ package enum Scripts {
     static let responseTouch = script("response_touch", PackageResources.response_touch_lua)
     static let checkEntry = script("check_entry", PackageResources.check_entry_lua)
     static let startAgain = script("start_again", PackageResources.start_again_lua)
+    static let anyExists = RedisScript(name: "any_exists", source: String(decoding: PackageResources.any_exists_lua, as: UTF8.self))
     static let look = RedisScript(name: "look", source: String(decoding: PackageResources.look_lua, as: UTF8.self))
     static let sessionClaim = RedisScript(
         name: "session_claim", source: String(decoding: PackageResources.session_claim_lua, as: UTF8.self))
@@ -36,7 +37,7 @@ package enum Scripts {
     /// The scripts that a worker calls. They are loaded at start, so that no hot path receives NOSCRIPT.
     package static let ofWorker = [
         take, claim, renew, finish, handBack, putBack, reject, forgetConsumer, restoreEntries, depth, walk, endInterrupted, limit,
-        webhookTake, webhookSettle,
+        webhookTake, webhookSettle, anyExists,
     ]
 
     /// The scripts that a gateway calls, loaded at each connect.

@@ -39,6 +39,27 @@ struct ManyPartitionsTests {
         }
     }
 
+    @Test func `a cluster is asked for all partitions of a server at once`() async throws {
+        var options = PrivateCluster.Options()
+        options.replicas = 0
+        try await withCluster(options) { cluster in
+            var settings = QueueSettings()
+            settings.keys = Keys(partitions: 1_024)
+            try await QueueConnection.with(url: RedisURL(cluster.url), queue: settings) { [settings] connection in
+                let client = connection.queue.redis
+                let consumer = JobConsumer(redis: client, blocking: client, settings: settings, worker: "w1", token: "t1")
+                let all = Set(0..<1_024)
+                try await until("all servers to be connected") { all.allSatisfy { consumer.isReachable(partition: $0) } }
+                #expect(try await consumer.partitionsWithEntries(all).isEmpty)
+                for partition in [0, 700, 1_023] {
+                    _ = try await cluster.command("ZADD", key: "{sluice.\(partition)}:leases:standard", "1", "1-0")
+                }
+                #expect(try await consumer.partitionsWithEntries(all) == [0, 700, 1_023])
+                #expect(try await consumer.partitionsWithEntries([1, 700]) == [700])
+            }
+        }
+    }
+
     @Test func `due webhooks are found with one command while there are none`() async throws {
         try await Self.run { fixture in
             let none = try await Self.commands(fixture) { _ = try await fixture.consumer.partitionsWithWebhooks() }

@@ -41,11 +41,14 @@ extension Journeys {
         }
 
         /// Commands, and the renewal intervals of the worker, so far.
-        private static func counts(_ redis: PrivateRedis) async throws -> (commands: Int, intervals: Int) {
+        private static func counts(
+            _ redis: PrivateRedis, without names: Set<String> = []
+        ) async throws -> (commands: Int, intervals: Int) {
             var (commands, echoes) = (0, 0)
             for line in (try await redis.command("INFO", "commandstats").string ?? "").split(whereSeparator: \.isNewline) {
                 let parts = line.split(separator: ":", maxSplits: 1)
-                guard parts.count == 2, parts[0] != "cmdstat_info", let calls = parts[1].split(separator: ",").first,
+                guard parts.count == 2, parts[0] != "cmdstat_info", !names.contains(String(parts[0].dropFirst("cmdstat_".count))),
+                    let calls = parts[1].split(separator: ",").first,
                     let count = Int(calls.dropFirst("calls=".count))
                 else { continue }
                 commands += count
@@ -69,6 +72,42 @@ extension Journeys {
                         return false
                     }
                     return false
+                }
+            }
+        }
+
+        @Test func `an idle worker of 1,024 partitions sends at most 20 commands a second to a cluster, and stops at once`() async throws {
+            var options = PrivateCluster.Options()
+            options.replicas = 0
+            try await withCluster(options) { cluster in
+                try await withLab(simulator: false, redisRuns: false) { lab in
+                    let worker = try await lab.worker(
+                        "w1",
+                        [
+                            "SLUICE_REDIS_URL": cluster.url, "SLUICE_PARTITIONS": "1024", "SLUICE_LEASE": "12s",
+                            "SLUICE_UPSTREAM_URL": "http://127.0.0.1:9/v1",
+                        ])
+                    /// Commands so far, and the time of a server in seconds. A script looks for keys, and this test asks for the time.
+                    func counts() async throws -> (commands: Int, seconds: Int) {
+                        var commands = 0
+                        for server in cluster.servers { commands += try await Self.counts(server, without: ["exists", "time"]).commands }
+                        return (commands, Int(try await cluster.servers[0].command("TIME").array?.first?.string ?? "") ?? 0)
+                    }
+                    var begun: (commands: Int, seconds: Int)?
+                    try await until("8 s with at most 160 commands", every: .milliseconds(200)) {
+                        let now = try await counts()
+                        guard let start = begun else {
+                            begun = now
+                            return false
+                        }
+                        guard now.seconds >= start.seconds + 8 else { return false }
+                        begun = now
+                        return now.commands - start.commands <= 160
+                    }
+                    // Its blocking reads last 102 s.
+                    worker.terminate()
+                    #expect(try await worker.ended() == .exited(0))
+                    await worker.destroy()
                 }
             }
         }

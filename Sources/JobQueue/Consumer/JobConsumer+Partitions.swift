@@ -24,20 +24,44 @@ extension JobConsumer {
         return (0..<Self.visitedAtOnce).map { (first + $0) % all.count }
     }
 
-    /// The reachable ones of some partitions in which a key exists. A single server is asked for many partitions at once, a cluster for each of
-    /// them.
+    /// The reachable ones of some partitions in which a key exists, in their order. A server is asked for many partitions at once.
+    /// - Parameter names: the keys of a partition; as many for each.
     func partitions(_ partitions: [Int], withAny names: (Int) -> [String]) async throws(QueueError) -> [Int] {
         var candidates = partitions.filter { isReachable(partition: $0) }
-        if !isCluster, let first = candidates.first {
-            let size = max(1, Self.keysAtOnce / max(1, names(first).count))
-            let groups = stride(from: 0, to: candidates.count, by: size).map {
-                Array(candidates[$0..<min($0 + size, candidates.count)])
-            }
-            let found = try await exists(groups.map { $0.flatMap(names) })
-            candidates = zip(groups, found).filter(\.1).flatMap(\.0)
+        guard let first = candidates.first else { return [] }
+        let size = max(1, Self.keysAtOnce / max(1, names(first).count))
+        func chunks(_ partitions: [Int]) -> [[Int]] {
+            stride(from: 0, to: partitions.count, by: size).map { Array(partitions[$0..<min($0 + size, partitions.count)]) }
         }
-        let found = try await exists(candidates.map(names))
-        return zip(candidates, found).filter(\.1).map(\.0)
+        if isCluster {
+            let servers = Dictionary(grouping: candidates) { redis.server(for: keys.shard(partition: $0)) }
+            let found = await partitionsOfCluster(servers.values.flatMap(chunks).map { $0.map { ($0, names($0)) } })
+            return candidates.filter(found.contains)
+        }
+        let groups = chunks(candidates)
+        let found = try await exists(groups.map { $0.flatMap(names) })
+        candidates = zip(groups, found).filter(\.1).flatMap(\.0)
+        let each = try await exists(candidates.map(names))
+        return zip(candidates, each).filter(\.1).map(\.0)
+    }
+
+    /// The partitions in which a key exists, and those whose server does not answer: the caller finds out why.
+    /// - Parameter groups: partitions of one server each, with their keys.
+    private func partitionsOfCluster(_ groups: [[(partition: Int, keys: [String])]]) async -> Set<Int> {
+        await withTaskGroup(of: [Int].self) { tasks in
+            for group in groups {
+                tasks.addTask(executorPreference: redis.executor) {
+                    guard let first = group.first else { return [] }
+                    let all = group.map(\.partition)
+                    let reply = try? await redis.run(
+                        Scripts.anyExists, keys: [keys.shard(partition: first.partition)],
+                        arguments: [.integer(first.keys.count)] + group.flatMap(\.keys).map { .string($0) })
+                    guard let numbers = reply?.array else { return all }
+                    return numbers.compactMap { $0.integer.flatMap { Int(exactly: $0) } }.filter(all.indices.contains).map { all[$0] }
+                }
+            }
+            return await tasks.reduce(into: []) { $0.formUnion($1) }
+        }
     }
 
     /// For each list, whether one of its keys exists. True without an answer, so that the caller finds out why.

@@ -36,19 +36,11 @@ extension JobConsumer {
     /// Maximum dead webhooks kept in a partition, approximately.
     private static let deadMaximum = 1_000
 
-    /// Partitions of a cluster that one look for due webhooks asks.
-    private static let lookedAtOnce = 16
-
-    /// The partitions in which a delivery is due; in a cluster those of some partitions at a time.
+    /// The partitions in which a delivery is due.
     /// - Parameter now: milliseconds since 1970.
     package func partitionsWithWebhooks(now: Int = WallClock.milliseconds) async throws(QueueError) -> [Int] {
         var candidates = Array(0..<keys.partitions)
-        if isCluster {
-            // A command reads one partition: with many, each look is at some of them in turn.
-            let first = now / 1_000 % candidates.count * Self.lookedAtOnce
-            candidates = (0..<min(candidates.count, Self.lookedAtOnce)).map { (first + $0) % candidates.count }
-                .filter { isReachable(partition: $0) }
-        } else if candidates.count > 1 {
+        if candidates.count > 1 || isCluster {
             candidates = try await partitions(candidates, withAny: { [keys.webhooks(partition: $0)] })
         }
         guard !candidates.isEmpty else { return [] }

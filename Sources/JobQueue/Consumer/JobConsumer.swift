@@ -187,6 +187,9 @@ package struct JobConsumer: Sendable {
         return entries
     }
 
+    /// Closes the connections for `wait`, whose calls then fail. Redis may have delivered entries in replies that are lost.
+    package func stopWaiting() { blocking.shutdown() }
+
     /// Reads entries of a queue that were delivered to this consumer and not acknowledged, because the reply with them may have been lost.
     /// - Parameter after: the entry id after which reading starts; `0-0` for all.
     package func undelivered(partition: Int, priority: JobClass, after: String, count: Int) async throws(QueueError) -> [QueueEntry] {

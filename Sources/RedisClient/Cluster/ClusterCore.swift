@@ -294,12 +294,20 @@ final class ClusterCore: ConnectionCore, TopologyUser {
         }
     }
 
-    /// Closes the connections of nodes without slots when nothing is in flight on them; a later command opens one again.
+    /// Closes the connections that no slot needs when nothing is in flight on them; a later command opens one again.
     private func removeUnneeded() {
-        let owners = Set(cluster.keeper.topology.shards.map(\.primary))
-        for (lane, node) in nodes where !owners.contains(lane.address) && node.core?.isIdle == true {
+        for (lane, node) in unneeded() where node.core?.isIdle == true {
             nodes[lane] = nil
             node.core?.stop()
+        }
+    }
+
+    /// The connections to nodes without slots, and those of single slots that other nodes serve.
+    private func unneeded() -> [Lane: Node] {
+        let topology = cluster.keeper.topology
+        let owners = Set(topology.shards.map(\.primary))
+        return nodes.filter { lane, _ in
+            lane.slot.map { topology.owner(of: $0) != lane.address } ?? !owners.contains(lane.address)
         }
     }
 
@@ -316,6 +324,11 @@ final class ClusterCore: ConnectionCore, TopologyUser {
             status.moved(moved, number: connections)
         }
         for node in nodes.values { node.core?.releaseWaiting() }
+        if isolatesSlots {
+            // A blocking read would otherwise wait at the former server until its timeout.
+            let moved = RedisError(.connectionLost, "another node serves the slot")
+            for node in unneeded().values { node.core?.distrust(moved) }
+        }
         removeUnneeded()
         if !isolatesSlots, isStarted { for shard in topology.shards { _ = node(Lane(address: shard.primary, slot: nil)) } }
         publish()

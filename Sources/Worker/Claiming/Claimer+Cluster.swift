@@ -1,13 +1,13 @@
 import Contract
 import JobQueue
+import Logging
 import NIOCore
 import Support
 
 /// Waiting for jobs in a cluster, where a command reads one partition: each partition has a blocking read of its own.
 extension Claimer {
-    /// Timeout of one blocking read in milliseconds. It grows with their number, so that an idle worker sends at most 16 per second; the upper
-    /// bound is the longest delay until a pause or `stop` takes effect.
-    private var blockedMilliseconds: Int { min(5_000, max(Self.waitMilliseconds, consumer.partitions * 1_000 / 16)) }
+    /// Timeout of one blocking read in milliseconds. It grows with their number, so that an idle worker sends at most 10 per second.
+    private var blockedMilliseconds: Int { max(Self.waitMilliseconds, consumer.partitions * 100) }
 
     /// Begins the reads that are not in progress, and waits until one of them ends: with entries, which it has started, or with an error.
     func waitInPartitions() async {
@@ -56,12 +56,17 @@ extension Claimer {
         waitingForReads = []
     }
 
-    /// Returns when no blocking read is in progress; after `stop` within its timeout. Its entries are put back.
-    func waitForReads() async {
+    /// Ends the blocking reads after `stop`. Entries that Redis has delivered meanwhile are put back.
+    func endReads() async {
+        guard consumer.isCluster else { return }
+        consumer.stopWaiting()
         while !blockedReads.isEmpty {
             await withCheckedContinuation { continuation in
                 if blockedReads.isEmpty { continuation.resume() } else { waitingForReads.append(continuation) }
             }
+        }
+        do { try await startUndelivered() } catch {
+            logger.debug("delivered entries could not be put back; their leases expire", metadata: ["error": "\(error)"])
         }
     }
 }

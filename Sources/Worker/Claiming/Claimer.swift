@@ -11,7 +11,8 @@ import Support
 /// Runs on the event loop of its Redis connections, like the interrupt listener. An interrupt that arrives before the reply to a claim
 /// therefore finds the job in `claiming`.
 actor Claimer: PinnedActor {
-    /// Timeout of one blocking read, in milliseconds. Also the maximum delay until `stop` takes effect.
+    /// Timeout of one blocking read, in milliseconds. Also the maximum delay until `stop` takes effect; longer in a cluster with many
+    /// partitions, where `stop` ends the reads.
     static let waitMilliseconds = 1_000
     /// Maximum entries per take. Their claim scripts must not block Redis for long.
     static let takenAtOnce = 64
@@ -136,7 +137,7 @@ actor Claimer: PinnedActor {
                 await recover(from: error, failures: failures)
             }
         }
-        await waitForReads()
+        await endReads()
     }
 
     /// One iteration: claims waiting entries, or waits for the next ones.
@@ -308,7 +309,7 @@ actor Claimer: PinnedActor {
         await takeOver(allPartitions)
     }
 
-    /// Stops claiming. A blocking read in progress ends within its timeout of 1 s, and its entries are put back.
+    /// Stops claiming. A blocking read in progress ends within its timeout of 1 s, in a cluster at once, and its entries are put back.
     func stop() {
         isStopping = true
         wake()
