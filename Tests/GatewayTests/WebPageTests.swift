@@ -14,7 +14,7 @@ import Testing
 
     private static let scripts = [
         "chat-audio.js", "chat-client.js", "chat-composer.js", "chat-page.js", "chat-storage.js", "chat-voice.js", "dashboard-chart.js",
-        "dashboard-elements.js", "dashboard.js",
+        "dashboard-elements.js", "dashboard-tables.js", "dashboard.js",
     ]
 
     private static func sourceExpression(_ text: String) -> String {
@@ -27,7 +27,7 @@ import Testing
             .chat(requiresKey: true, recognizes: true), "chat.css",
             ["chat-client.js", "chat-audio.js", "chat-voice.js", "chat-storage.js", "chat-composer.js", "chat-page.js"]
         ),
-        (.dashboard(), "dashboard.css", ["dashboard-elements.js", "dashboard-chart.js", "dashboard.js"]),
+        (.dashboard(), "dashboard.css", ["dashboard-elements.js", "dashboard-chart.js", "dashboard-tables.js", "dashboard.js"]),
     ]
 
     @Test func `a page contains its files and its policy allows nothing else`() throws {

@@ -1,3 +1,4 @@
+import Contract
 import Logging
 import NIOPosix
 import RedisClient
@@ -63,6 +64,31 @@ import Testing
                 await Self.finds("redis+cluster://127.0.0.1:\(node.port)") { found in
                     found.faults.contains { $0.problem.contains("6384 of 16384 slots") }
                 }
+            }
+        }
+    }
+
+    @Test func `a shard of a cluster that does not answer is left out of the snapshot`() async throws {
+        var options = PrivateCluster.Options()
+        (options.replicas, options.nodeTimeout) = (0, 60_000)
+        try await withCluster(options) { cluster in
+            var settings = QueueSettings()
+            settings.keys = Keys(partitions: 16)
+            let node = try await cluster.slot(of: settings.keys.workers)
+            let owner = try #require(try await cluster.owner(of: node))
+            let frozen = try #require(try await cluster.otherPrimary(than: owner))
+            try await QueueConnection.with(url: RedisURL(cluster.url), queue: settings) { connection in
+                let queue = connection.queue
+                #expect(try await queue.submit(QueueFixture.job("p1-\(ULID(milliseconds: 1))"), options: SubmitOptions()) == .accepted)
+                let whole = try await queue.snapshot()
+                #expect(whole.unreadPartitions == 0 && whole.areNodesKnown && whole.waiting == 1 && whole.milliseconds > 0)
+                let partitions = await queue.topology().shards.first { $0.primary.hasSuffix(":\(frozen.port)") }?.partitions
+                frozen.freeze()
+                let part = try await queue.snapshot()
+                #expect(part.unreadPartitions == partitions?.count && part.areNodesKnown && part.milliseconds > 0)
+                #expect(part.waiting == (partitions?.contains(1) == true ? 0 : 1))
+                #expect(await queue.topology().shards.map(\.isReachable).sorted { $0 && !$1 } == [true, true, false])
+                frozen.thaw()
             }
         }
     }

@@ -32,13 +32,15 @@ extension Journeys {
                 #expect(page.status == 200 && !page.body.contains("w1") && !page.body.contains(Self.admin))
                 #expect(page.headers["content-security-policy"]?.contains("default-src 'none'; script-src 'sha256-") == true)
                 for key in [nil, "wrong-key-0123456789", lab.key] {
-                    for path in ["/snapshot", "/usage"] { #expect(try await ask(gateway, path, key).status == 401) }
+                    for path in ["/snapshot", "/usage", "/redis"] { #expect(try await ask(gateway, path, key).status == 401) }
                 }
                 #expect(try await ask(gateway, "/snapshot", Self.admin, origin: "http://elsewhere.example").status == 403)
 
                 let seen = try await ask(gateway, "/snapshot", Self.viewer, origin: "http://127.0.0.1:\(gateway.port)")
                 #expect(seen.status == 200 && seen.json?["role"] == "viewer")
                 #expect(seen.json?["snapshot"]?["queues"]?[1]?["running"] == 1)
+                let server = try await ask(gateway, "/redis", Self.viewer).json
+                #expect(server?["kind"] == "server" && server?["shards"]?[0]?["reachable"] == true, "\(server?.text ?? "")")
                 let story = try await ask(gateway, "/jobs/p0-long", Self.viewer)
                 #expect(story.status == 200 && story.json?["state"] == "running" && !story.body.contains(lab.prompt), "never the prompt")
                 #expect(try await ask(gateway, "/jobs/p0-unknown", Self.viewer).status == 404)
@@ -67,7 +69,7 @@ extension Journeys {
                 await worker.destroy()
 
                 let closed = try await lab.gateway("g2")
-                for path in ["", "/snapshot", "/usage"] {
+                for path in ["", "/snapshot", "/usage", "/redis"] {
                     let off = try await ask(closed, path, Self.admin)
                     #expect(off.status == 404 && off.json?["error"]?["code"] == "dashboard_off")
                 }

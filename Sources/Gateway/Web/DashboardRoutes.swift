@@ -5,7 +5,7 @@ import JSONCodec
 import JobQueue
 import Logging
 
-/// `GET /dashboard` and the requests of its script: the snapshot that `sluice top` shows, the usage by tenant, one job's details, and the operator's actions.
+/// `GET /dashboard` and the requests of its script: the snapshot that `sluice top` shows, the usage by tenant, the Redis servers, one job's details, and the operator's actions.
 ///
 /// The key is sent in the Authorization header, which a page of another site cannot add: a forged cross-site request is rejected.
 struct DashboardRoutes: Sendable {
@@ -23,6 +23,10 @@ struct DashboardRoutes: Sendable {
         let group = router.group("dashboard").add(middleware: OperatorMiddleware(authenticator: context.authenticator))
         group.get("snapshot", use: snapshot)
         group.get("usage", use: usage)
+        group.get("redis") { _, _ in
+            // Without servers that do not answer; the answer says which ones.
+            .json(await self.context.queue.topology().json, headers: Self.uncached) as Response
+        }
         group.get("jobs/:id", use: job)
         group.post("jobs/:id/interrupt", use: interrupt)
         group.post("workers/:name/drain", use: drain)

@@ -88,7 +88,8 @@ extension WebPage {
             styleSheet: Asset("dashboard.css", PackageResources.dashboard_css),
             scripts: [
                 Asset("dashboard-elements.js", PackageResources.dashboard_elements_js),
-                Asset("dashboard-chart.js", PackageResources.dashboard_chart_js), Asset("dashboard.js", PackageResources.dashboard_js),
+                Asset("dashboard-chart.js", PackageResources.dashboard_chart_js),
+                Asset("dashboard-tables.js", PackageResources.dashboard_tables_js), Asset("dashboard.js", PackageResources.dashboard_js),
             ])
     }
 }

@@ -68,6 +68,10 @@ package struct DeploymentSnapshot: Sendable, Equatable {
     package var gateways: [Gateway] = []
     package var dead = 0
     package var webhooks = Webhooks()
+    /// Partitions of a cluster that are missing in the sums, because their server does not answer.
+    package var unreadPartitions = 0
+    /// Whether nodes and paused classes could be read. False only in a cluster, when the server that has them does not answer.
+    package var areNodesKnown = true
 
     /// The webhooks of all partitions.
     package struct Webhooks: Sendable, Equatable {
@@ -149,6 +153,7 @@ extension DeploymentSnapshot {
                 "queue_wait": queueWait.json, "first_token": firstToken.json, "interrupt_close": interruptClose.json,
             ],
             "slowest": .array(slowest.map { $0.json(now: milliseconds) }),
+            "unread_partitions": .integer(unreadPartitions), "nodes_known": .bool(areNodesKnown),
         ]
     }
 

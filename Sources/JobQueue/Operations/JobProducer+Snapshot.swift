@@ -1,4 +1,5 @@
 import Contract
+import NIOCore
 import RedisClient
 import Support
 
@@ -6,33 +7,148 @@ import Support
 extension JobProducer {
     /// Maximum number of workers, and of gateways, in a snapshot.
     private static let nodesShown = 1_000
+    /// Partitions per pipeline.
+    private static let partitionsAtOnce = 64
+    /// How long a server of a cluster that does not answer is waited for.
+    static let shardTimeout = Duration.seconds(1)
+    /// How long the servers of a cluster may remain unknown before commands are sent, whose error then says why.
+    private static let discoveryTimeout = Duration.seconds(3)
 
-    /// Reads queues, workers and gateways.
-    /// - Throws: `RedisError` when Redis is unavailable or answers with an error.
+    /// Reads queues, workers and gateways. What a cluster's servers that do not answer have is left out, and stated.
+    /// - Throws: `RedisError` when no server answers, or one of another deployment than a cluster answers with an error.
     package func snapshot() async throws(RedisError) -> DeploymentSnapshot {
-        var pipeline = RedisPipeline()
-        pipeline.append("TIME")
+        await waitForServers()
+        let partitions = try await readPartitions(0..<keys.partitions)
+        var snapshot = DeploymentSnapshot(milliseconds: partitions.compactMap(\.milliseconds).max() ?? 0)
+        snapshot.unreadPartitions = keys.partitions - partitions.count
+        for partition in partitions { snapshot.add(partition) }
+        try await addOldestWaits(to: &snapshot, of: partitions)
+        do {
+            try await addNodes(to: &snapshot)
+        } catch {
+            guard redis.isCluster, error.code != .server else { throw error }
+            snapshot.areNodesKnown = false
+        }
+        return snapshot
+    }
+
+    /// Waits until the servers of a cluster are known, also those that do not answer.
+    func waitForServers() async {
+        let deadline = ContinuousClock.now + Self.discoveryTimeout
+        while redis.isCluster, redis.shards.isEmpty, ContinuousClock.now < deadline, !Task.isCancelled {
+            try? await Task.sleep(for: .milliseconds(10))
+        }
+    }
+
+    /// The time limit of a pipeline: a shard that does not answer must not delay the others.
+    private var snapshotTimeout: TimeAmount? { redis.isCluster ? TimeAmount(Self.shardTimeout) : nil }
+
+    /// Adds live nodes and the paused classes.
+    private func addNodes(to snapshot: inout DeploymentSnapshot) async throws(RedisError) {
+        var pipeline = redis.makePipeline()
         pipeline.append("SMEMBERS", .string(keys.paused))
         pipeline.append("ZREVRANGE", .string(keys.workers), 0, .integer(Self.nodesShown - 1))
         pipeline.append("SRANDMEMBER", .string(keys.gateways), .integer(Self.nodesShown))
-        var replies: [RESPValue] = []
-        for reply in try await redis.send(pipeline) { replies.append(try reply.orThrow()) }
-        let time = replies[0].array?.map { ($0.integer ?? 0).boundedCount } ?? []
-        guard time.count == 2 else { throw RedisError(.protocolViolation, "unexpected reply to TIME: \(replies[0])") }
-        var snapshot = DeploymentSnapshot(
-            milliseconds: time[0].saturatingMultiplied(by: 1_000).saturatingAdding(time[1] / 1_000).boundedCount)
-        let paused = Set((replies[1].array ?? []).compactMap(\.string))
+        let replies = try await redis.send(pipeline, timeout: snapshotTimeout)
+        for reply in replies { _ = try reply.orThrow() }
+        let paused = Set((replies[0].array ?? []).compactMap(\.string))
         for index in snapshot.queues.indices {
             snapshot.queues[index].isPaused = paused.contains(snapshot.queues[index].priority.rawValue)
         }
-        for partition in 0..<keys.partitions { try await snapshot.add(partition, of: self) }
-        for (name, fields) in try await heartbeats((replies[2].array ?? []).compactMap(\.string), key: keys.worker) {
+        for (name, fields) in try await heartbeats((replies[1].array ?? []).compactMap(\.string), key: keys.worker) {
             snapshot.workers.append(DeploymentSnapshot.Worker(name: name, report: WorkerReport(worker: name, fields: fields)))
         }
-        for (name, fields) in try await heartbeats((replies[3].array ?? []).compactMap(\.string), key: keys.gateway) {
+        for (name, fields) in try await heartbeats((replies[2].array ?? []).compactMap(\.string), key: keys.gateway) {
             snapshot.gateways.append(DeploymentSnapshot.Gateway(name: name, fields: fields))
         }
-        return snapshot
+    }
+
+    /// Sends a pipeline for each group of items, all at once.
+    /// - Returns: for each item the replies to its commands, nil when its server does not answer.
+    /// - Throws: when no server answers, or the only one does not.
+    private func replies<Item: Sendable>(
+        _ items: [Item], _ append: @escaping @Sendable (Item, inout RedisPipeline) -> Void
+    ) async throws(RedisError) -> [[RESPValue]?] {
+        let groups = stride(from: 0, to: items.count, by: Self.partitionsAtOnce).map {
+            Array(items[$0..<min($0 + Self.partitionsAtOnce, items.count)])
+        }
+        let results = await withTaskGroup(of: (Int, Result<[[RESPValue]?], RedisError>).self) { tasks in
+            for (number, group) in groups.enumerated() {
+                tasks.addTask {
+                    var pipeline = redis.makePipeline()
+                    var ends: [Int] = []
+                    for item in group {
+                        append(item, &pipeline)
+                        ends.append(pipeline.count)
+                    }
+                    do throws(RedisError) {
+                        let replies = try await redis.send(pipeline, timeout: snapshotTimeout)
+                        let own = zip([0] + ends, ends).map { Array(replies[$0..<$1]) }
+                        return (number, .success(own.map { $0.contains(where: \.isUnavailable) ? nil : $0 }))
+                    } catch {
+                        return (number, .failure(error))
+                    }
+                }
+            }
+            return await tasks.reduce(into: [:]) { $0[$1.0] = $1.1 }
+        }
+        var found: [[RESPValue]?] = []
+        var failure: RedisError?
+        for (number, group) in groups.enumerated() {
+            switch results[number] {
+            case .success(let replies)?: found += replies
+            case .failure(let error)?:
+                failure = error
+                found += group.map { _ in nil }
+            case nil: found += group.map { _ in nil }
+            }
+        }
+        if let failure, !redis.isCluster || found.allSatisfy({ $0 == nil }) { throw failure }
+        return found
+    }
+
+    /// Reads queues, dead letters and webhooks of the partitions whose server answers.
+    private func readPartitions(_ partitions: Range<Int>) async throws(RedisError) -> [PartitionReading] {
+        let keys = keys
+        let found = try await replies(Array(partitions)) { partition, pipeline in
+            for priority in JobClass.allCases {
+                let key = keys.queue(priority, partition: partition)
+                pipeline.append("XLEN", .string(key))
+                pipeline.append("XINFO", "GROUPS", .string(key))
+                pipeline.append("XPENDING", .string(key), .string(Keys.group))
+            }
+            pipeline.append("XLEN", .string(keys.dead(partition: partition)))
+            pipeline.append("ZCARD", .string(keys.webhooks(partition: partition)))
+            pipeline.append("ZCARD", .string(keys.failingWebhooks(partition: partition)))
+            pipeline.append("XLEN", .string(keys.deadWebhooks(partition: partition)))
+            pipeline.append("GET", .string(keys.webhookError(partition: partition)))
+            // After a command with a key, whose server executes it.
+            pipeline.append("TIME")
+        }
+        return zip(partitions, found).compactMap { partition, replies in replies.flatMap { PartitionReading(partition, $0) } }
+    }
+
+    /// Adds the waiting time of the oldest job of each class.
+    private func addOldestWaits(to snapshot: inout DeploymentSnapshot, of partitions: [PartitionReading]) async throws(RedisError) {
+        let keys = keys
+        let waiting = partitions.flatMap { partition in partition.queues.filter { $0.waiting > 0 }.map { (partition.number, $0) } }
+        guard !waiting.isEmpty else { return }
+        let found = try await replies(waiting) { item, pipeline in
+            let key = RedisArgument.string(keys.queue(item.1.priority, partition: item.0))
+            if item.1.sorted > 0 {
+                pipeline.append("XPENDING", key, .string(Keys.group), "-", "+", 1, .string(JobConsumer.waitingOwner))
+            } else {
+                pipeline.append("XRANGE", key, .string(item.1.lastDelivered.map { "(\($0)" } ?? "-"), "+", "COUNT", 1)
+            }
+        }
+        for (item, replies) in zip(waiting, found) {
+            guard let id = replies?.first?.array?.first?.array?.first?.string,
+                let submitted = id.split(separator: "-").first.flatMap({ Int($0)?.boundedCount }),
+                let index = snapshot.queues.firstIndex(where: { $0.priority == item.1.priority })
+            else { continue }
+            let wait = max(0, snapshot.milliseconds - submitted)
+            snapshot.queues[index].oldestWaitMilliseconds = max(snapshot.queues[index].oldestWaitMilliseconds ?? 0, wait)
+        }
     }
 
     /// Maximum number of workers that `servedModels` asks, those with the newest heartbeats.
@@ -62,68 +178,96 @@ extension JobProducer {
     ) async throws(RedisError) -> [(name: String, fields: [String: String])] {
         guard !names.isEmpty else { return [] }
         let names = names.sorted()
-        var pipeline = RedisPipeline()
+        var pipeline = redis.makePipeline()
         for name in names { pipeline.append("HGETALL", .string(key(name))) }
-        return zip(names, try await redis.send(pipeline)).map { ($0, $1.fields) }.filter { !$0.1.isEmpty }
+        return zip(names, try await redis.send(pipeline, timeout: snapshotTimeout)).map { ($0, $1.fields) }.filter { !$0.1.isEmpty }
+    }
+}
+
+/// What one partition's keys say.
+private struct PartitionReading: Sendable {
+    /// The queue of a class.
+    struct Queue: Sendable {
+        let priority: JobClass
+        /// Jobs that workers have.
+        let running: Int
+        /// Jobs that no worker has.
+        let waiting: Int
+        /// Waiting jobs that are sorted by tenant: pending entries of no worker.
+        let sorted: Int
+        /// Waiting jobs as Redis counts them; nil when it does not know.
+        let lag: Int?
+        /// The last entry that was delivered; nil before the first.
+        let lastDelivered: String?
+
+        /// - Parameters: the replies to XLEN, XINFO GROUPS and XPENDING.
+        init(_ priority: JobClass, length: RESPValue, groups: RESPValue, pending summary: RESPValue) {
+            self.priority = priority
+            let length = (length.integer ?? 0).boundedCount
+            let group = (groups.array ?? []).map(\.fields).first { $0["name"] == Keys.group }
+            let (running, sorted) = Self.pending(summary)
+            self.running = running
+            self.sorted = sorted
+            waiting = max(0, length - running)
+            lastDelivered = group?["last-delivered-id"]
+            // Without a group no entry was delivered. Redis omits the lag after deletions in the middle of the stream; it is unknown then.
+            let lag = group == nil ? length : group?["lag"].flatMap { Int($0)?.boundedCount }
+            self.lag = lag.map { [waiting] in min($0 + sorted, waiting) }
+        }
+
+        /// The number of pending entries that workers have, without those that were handed back, which are waiting again; and the number of
+        /// sorted ones.
+        private static func pending(_ summary: RESPValue) -> (running: Int, sorted: Int) {
+            guard let parts = summary.array, parts.count == 4, let total = parts[0].integer else { return (0, 0) }
+            func count(_ consumer: String) -> Int {
+                let found = (parts[3].array ?? []).first { $0.array?.first?.string == consumer }
+                return (found?.array?.last?.integer ?? 0).boundedCount
+            }
+            let sorted = count(JobConsumer.waitingOwner)
+            return (max(0, total.boundedCount - count(JobConsumer.handedBackOwner) - sorted), sorted)
+        }
+    }
+
+    let number: Int
+    /// The time of the partition's server since 1970; nil for an unusable reply.
+    let milliseconds: Int?
+    let queues: [Queue]
+    let dead: Int
+    /// Webhooks: waiting, failing, given up, and the last error.
+    let webhooks: [RESPValue]
+
+    /// - Parameter replies: to three commands per class, those for dead letters and webhooks, and TIME. Nil is returned for another number.
+    init?(_ number: Int, _ replies: [RESPValue]) {
+        let classes = JobClass.allCases
+        guard replies.count == classes.count * 3 + 6 else { return nil }
+        self.number = number
+        let time = replies[replies.count - 1].array?.map { ($0.integer ?? 0).boundedCount } ?? []
+        milliseconds = time.count == 2 ? time[0].saturatingMultiplied(by: 1_000).saturatingAdding(time[1] / 1_000).boundedCount : nil
+        queues = classes.enumerated().map { index, priority in
+            let first = index * 3
+            return Queue(priority, length: replies[first], groups: replies[first + 1], pending: replies[first + 2])
+        }
+        let rest = Array(replies.dropFirst(classes.count * 3))
+        dead = (rest[0].integer ?? 0).boundedCount
+        webhooks = Array(rest[1...4])
     }
 }
 
 extension DeploymentSnapshot {
-    /// Adds a partition's queues and dead letters to the sums.
-    fileprivate mutating func add(_ partition: Int, of queue: JobProducer) async throws(RedisError) {
-        var pipeline = RedisPipeline()
-        for found in queues {
-            let key = queue.keys.queue(found.priority, partition: partition)
-            pipeline.append("XLEN", .string(key))
-            pipeline.append("XINFO", "GROUPS", .string(key))
-            pipeline.append("XPENDING", .string(key), .string(Keys.group))
-        }
-        let keys = queue.keys
-        pipeline.append("ZCARD", .string(keys.webhooks(partition: partition)))
-        pipeline.append("ZCARD", .string(keys.failingWebhooks(partition: partition)))
-        pipeline.append("XLEN", .string(keys.deadWebhooks(partition: partition)))
-        pipeline.append("GET", .string(keys.webhookError(partition: partition)))
-        pipeline.append("XLEN", .string(queue.keys.dead(partition: partition)))
-        let replies = try await queue.redis.send(pipeline)
-        for index in queues.indices {
-            let length = (replies[index * 3].integer ?? 0).boundedCount
-            let group = (replies[index * 3 + 1].array ?? []).map(\.fields).first { $0["name"] == Keys.group }
-            let (running, sorted) = Self.pending(replies[index * 3 + 2])
-            queues[index].running = queues[index].running.saturatingAdding(running).boundedCount
-            queues[index].waiting = queues[index].waiting.saturatingAdding(max(0, length - running)).boundedCount
-            // Without a group no entry was delivered. Redis omits the lag after deletions in the middle of the stream; it is unknown then.
-            if let sum = queues[index].lag, let lag = group == nil ? length : group?["lag"].flatMap({ Int($0)?.boundedCount }) {
-                queues[index].lag = sum.saturatingAdding(min(lag + sorted, max(0, length - running))).boundedCount
+    /// Adds a partition's queues, dead letters and webhooks to the sums.
+    fileprivate mutating func add(_ partition: PartitionReading) {
+        for found in partition.queues {
+            guard let index = queues.firstIndex(where: { $0.priority == found.priority }) else { continue }
+            queues[index].running = queues[index].running.saturatingAdding(found.running).boundedCount
+            queues[index].waiting = queues[index].waiting.saturatingAdding(found.waiting).boundedCount
+            if let sum = queues[index].lag, let lag = found.lag {
+                queues[index].lag = sum.saturatingAdding(lag).boundedCount
             } else {
                 queues[index].lag = nil
             }
-            guard length > running else { continue }
-            let after = group?["last-delivered-id"].map { "(\($0)" } ?? "-"
-            let key = queue.keys.queue(queues[index].priority, partition: partition)
-            let next = try await queue.redis.send(
-                sorted > 0
-                    ? ["XPENDING", .string(key), .string(Keys.group), "-", "+", 1, .string(JobConsumer.waitingOwner)]
-                    : ["XRANGE", .string(key), .string(after), "+", "COUNT", 1])
-            if let id = next.array?.first?.array?.first?.string,
-                let submitted = id.split(separator: "-").first.flatMap({ Int($0)?.boundedCount })
-            {
-                queues[index].oldestWaitMilliseconds = max(queues[index].oldestWaitMilliseconds ?? 0, milliseconds - submitted, 0)
-            }
         }
-        webhooks.add(Array(replies.dropFirst(queues.count * 3)))
-        dead = dead.saturatingAdding((replies.last?.integer ?? 0).boundedCount).boundedCount
-    }
-
-    /// The number of pending entries that workers have, without those that were handed back, which are waiting again; and the number of
-    /// waiting entries that are sorted by tenant, which are pending entries of no worker.
-    private static func pending(_ summary: RESPValue) -> (running: Int, sorted: Int) {
-        guard let parts = summary.array, parts.count == 4, let total = parts[0].integer else { return (0, 0) }
-        func count(_ consumer: String) -> Int {
-            let found = (parts[3].array ?? []).first { $0.array?.first?.string == consumer }
-            return (found?.array?.last?.integer ?? 0).boundedCount
-        }
-        let sorted = count(JobConsumer.waitingOwner)
-        return (max(0, total.boundedCount - count(JobConsumer.handedBackOwner) - sorted), sorted)
+        dead = dead.saturatingAdding(partition.dead).boundedCount
+        webhooks.add(partition.webhooks)
     }
 }
 

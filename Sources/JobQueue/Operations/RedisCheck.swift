@@ -73,9 +73,9 @@ extension JobProducer {
     /// Checks servers, versions, eviction and the rights of the user. Writes nothing that outlives the call.
     /// - Throws: when Redis does not answer.
     package func checkRedis(waitReplicas: Int) async throws(RedisError) -> [RedisCheck.Fault] {
-        // The servers are known after the first command.
-        _ = try await redis.send("PING")
         let topology = await topology()
+        // The error says why no server is known, or why the only one does not answer.
+        if !topology.shards.contains(where: \.isReachable) { _ = try await redis.send("PING") }
         var faults = RedisCheck.faults(of: topology)
         // A replica, or a node of a cluster that is addressed as a single server, executes no commands that would show the rights.
         guard topology.shards.contains(where: \.isReachable),

@@ -88,30 +88,32 @@ extension RedisTopology.Shard {
 }
 
 extension JobProducer {
-    /// How long a shard that does not answer is waited for.
-    private static let shardTimeout = Duration.seconds(1)
-
     /// Reads the topology: three commands per shard. Shards that do not answer are listed as not reachable.
     package func topology() async -> RedisTopology {
+        await waitForServers()
+        let servers = redis.shards
         var topology = RedisTopology(isCluster: redis.isCluster, uncoveredSlots: redis.uncoveredSlots)
-        for server in redis.shards {
-            var shard = RedisTopology.Shard(primary: server.primary)
-            shard.slots = server.slots
-            shard.partitions = (0..<keys.partitions).filter { server.serves(keys.shard(partition: $0)) }
-            let sections = ["replication", "server", "memory"]
-            var answered = 0
-            for section in sections {
-                // A server that is not reachable is reported as such.
-                guard let reply = try? await redis.send("INFO", .string(section), to: server, timeout: .init(Self.shardTimeout)) else {
-                    break
-                }
-                answered += 1
-                shard.add(info: reply.string ?? "")
-            }
-            // Otherwise the checks would pass for facts that are not known.
-            shard.isReachable = answered == sections.count
-            topology.shards.append(shard)
+        topology.shards = await withTaskGroup(of: (Int, RedisTopology.Shard).self) { tasks in
+            for (number, server) in servers.enumerated() { tasks.addTask { (number, await shard(server)) } }
+            return await tasks.reduce(into: []) { $0.append($1) }.sorted { $0.0 < $1.0 }.map(\.1)
         }
         return topology
+    }
+
+    private func shard(_ server: RedisShard) async -> RedisTopology.Shard {
+        var shard = RedisTopology.Shard(primary: server.primary)
+        shard.slots = server.slots
+        shard.partitions = (0..<keys.partitions).filter { server.serves(keys.shard(partition: $0)) }
+        let sections = ["replication", "server", "memory"]
+        var answered = 0
+        for section in sections {
+            // A server that is not reachable is reported as such.
+            guard let reply = try? await redis.send("INFO", .string(section), to: server, timeout: .init(Self.shardTimeout)) else { break }
+            answered += 1
+            shard.add(info: reply.string ?? "")
+        }
+        // Otherwise the checks would pass for facts that are not known.
+        shard.isReachable = answered == sections.count
+        return shard
     }
 }

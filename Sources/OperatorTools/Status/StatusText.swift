@@ -13,8 +13,13 @@ extension DeploymentSnapshot {
                 queue.oldestWaitMilliseconds.map { Quantity.span(milliseconds: $0) } ?? "-", queue.isPaused ? "paused" : "open",
             ])
         }
-        return "\(table.text)\n\(workerText)\n\(gatewayText)\ndead letters: \(dead)\n\(webhookText)"
+        let nodes = areNodesKnown ? "\(workerText)\n\(gatewayText)" : "workers, gateways and paused classes are unknown: \(Self.noAnswer)\n"
+        return "\(table.text)\(unreadText)\n\(nodes)\ndead letters: \(dead)\n\(webhookText)"
     }
+
+    private static let noAnswer = "their Redis server does not answer"
+
+    private var unreadText: String { unreadPartitions == 0 ? "" : "without \(unreadPartitions) partitions: \(Self.noAnswer)\n" }
 
     /// The webhooks; empty when there is nothing to report.
     private var webhookText: String {

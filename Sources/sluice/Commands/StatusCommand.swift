@@ -17,7 +17,10 @@ struct StatusCommand: AsyncParsableCommand {
     @OptionGroup var output: JSONOption
 
     func run() async throws {
-        let (status, topology) = try await settings.withQueue { (try await $0.queue.snapshot(), await $0.queue.topology()) }
+        let (status, topology) = try await settings.withQueue { connection in
+            async let topology = connection.queue.topology()
+            return (try await connection.queue.snapshot(), await topology)
+        }
         if output.json {
             var json = status.json.object ?? JSONObject()
             json["redis"] = topology.json

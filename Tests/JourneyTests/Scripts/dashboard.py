@@ -48,6 +48,9 @@ with DashboardBrowser(chromium, folder) as page:
     assert page.evaluate("document.querySelector('#jobs .name').textContent") == job, "a job's id is shown as text"
     assert page.evaluate("document.querySelectorAll('#jobs b').length") == 0
 
+    page.wait_for("document.querySelector('#redis .tag')?.textContent === 'primary'")
+    assert page.evaluate("document.querySelector('#redis .name').textContent").startswith("127.0.0.1:")
+
     # A job is found by its id.
     page.type("#job", job)
     page.click("#search button")

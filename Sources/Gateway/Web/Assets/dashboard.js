@@ -7,6 +7,7 @@ class Dashboard {
   static pollInterval = 1000;
   static hiddenPollInterval = 10000;
   static usageInterval = 15000;
+  static redisInterval = 5000;
   static outcomes = ["finished", "interrupted", "failed"];
 
   constructor() {
@@ -28,7 +29,7 @@ class Dashboard {
       this.figures[name] = { node, value };
       element("figures").append(node);
     }
-    this.createTables();
+    createTables(this);
     this.addEventHandlers();
     if (this.key) this.signIn(this.key); else this.signOut("");
   }
@@ -60,7 +61,7 @@ class Dashboard {
   signOut(error) {
     this.key = null;
     this.role = null;
-    this.usageTime = null;
+    this.usageTime = this.redisTime = null;
     clearTimeout(this.pollTimer);
     sessionStorage.removeItem(Dashboard.keyItem);
     for (const id of ["main", "role", "sign-out"]) element(id).hidden = true;
@@ -100,7 +101,7 @@ class Dashboard {
       this.role = role;
       this.failingSince = null;
       this.show(snapshot);
-      await this.updateUsage();
+      await Promise.all([this.updateUsage(), this.updateRedis()]);
       if (number !== this.pollNumber || !this.key) return;
       const nodes = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
       const time = new Date(snapshot.time_ms).toLocaleTimeString("en-GB");
@@ -129,6 +130,10 @@ class Dashboard {
     this.workers.show(snapshot.workers, worker => worker.name);
     this.jobs.show(snapshot.slowest, job => job.id);
     this.gateways.show(snapshot.gateways, gateway => gateway.name);
+    this.unread = [
+      snapshot.unread_partitions > 0 && `the figures lack ${formatCount(snapshot.unread_partitions)} partitions`,
+      !snapshot.nodes_known && "workers and gateways are unknown"
+    ].filter(Boolean);
   }
 
   /** Reads the usage of today and yesterday, less often than snapshots. */
@@ -139,6 +144,16 @@ class Dashboard {
     const further = usage.further_tenants > 0 ? `, and ${formatCount(usage.further_tenants)} further tenants` : "";
     element("usage-days").textContent = `${usage.today} and ${usage.yesterday}, UTC${further}`;
     this.usage.show(usage.tenants, tenant => tenant.tenant);
+  }
+
+  /** Reads the topology of Redis, less often than snapshots. */
+  async updateRedis() {
+    if (Date.now() - (this.redisTime ?? 0) < Dashboard.redisInterval) return;
+    this.redisTime = Date.now();
+    const redis = await this.request("redis");
+    const uncovered = redis.uncovered_slots > 0 && `${formatCount(redis.uncovered_slots)} slots are served by no server`;
+    element("redis-note").textContent = [redis.kind, ...this.unread, uncovered].filter(Boolean).join("; ");
+    this.redis.show(redis.shards, shard => shard.primary);
   }
 
   updateFigures(snapshot) {
@@ -175,95 +190,6 @@ class Dashboard {
       this.charts.outcomes.add(time, rates);
     }
     if (!previous || seconds > 0) this.previousSnapshot = snapshot;
-  }
-
-  // MARK: the tables
-
-  createTables() {
-    const tag = (text, isWarning) => createElement("span", { className: "tag", state: isWarning ? "warning" : "" }, text);
-    const button = (title, action, className = "") => createElement("button", { type: "button", className, onclick: action }, title);
-    const uptime = node => formatDuration(Math.max(0, this.now - node.started) * 1000);
-
-    const queueColumns = [["name", ""], ["waiting", "n"], ["running", "n"], ["oldest", "n"], ["state", ""], ["action", ""]];
-    this.queues = new Rows("queues", queueColumns, "", (cells, queue, isNew) => {
-      cells.name.textContent = queue.class;
-      cells.waiting.textContent = formatCount(queue.waiting);
-      cells.running.textContent = formatCount(queue.running);
-      cells.oldest.textContent = queue.oldest_wait_ms == null ? "–" : formatDuration(queue.oldest_wait_ms * 1000);
-      cells.state.replaceChildren(tag(queue.paused ? "paused" : "open", queue.paused));
-      if (isNew) cells.action.append(button("", () => this.setPaused(queue.class, cells.action.firstChild.dataset.paused !== "true")));
-      const action = cells.action.firstChild;
-      action.dataset.paused = queue.paused;
-      action.textContent = queue.paused ? "Resume" : "Pause";
-      action.hidden = !this.isAdmin;
-    });
-
-    const latencyColumns = [["name", ""], ["p50", "n"], ["p90", "n more"], ["p99", "n"], ["count", "n"]];
-    this.latencies = new Rows("latencies", latencyColumns, "", (cells, latency) => {
-      cells.name.textContent = latency.name;
-      for (const percentile of ["p50", "p90", "p99"]) cells[percentile].textContent = formatDuration(latency[percentile + "_us"]);
-      cells.count.textContent = formatCount(latency.count);
-    });
-
-    const workerColumns = [
-      ["name", "name"], ["slots", ""], ["tokens", "n"], ["jobs", "n more"], ["state", ""], ["up", "n more"], ["action", ""]
-    ];
-    this.workers = new Rows("workers", workerColumns, "no worker is running", (cells, worker, isNew) => {
-      cells.name.textContent = cells.name.title = worker.name;
-      if (isNew) {
-        cells.slots.append(createElement("span"), createElement("progress"));
-        cells.action.append(button("Drain", () => this.drain(worker.name), "danger"));
-      }
-      const [text, bar] = cells.slots.children;
-      text.textContent = `${formatCount(worker.in_flight)} / ${formatCount(worker.capacity)}`;
-      bar.max = Math.max(1, worker.capacity);
-      bar.value = worker.in_flight;
-      cells.tokens.textContent = formatRate(worker.tokens_per_second);
-      cells.jobs.textContent = formatRate(worker.jobs_per_second);
-      cells.state.replaceChildren(tag(worker.draining ? "draining" : "working", worker.draining));
-      cells.up.textContent = uptime(worker);
-      cells.action.firstChild.hidden = !this.isAdmin || worker.draining;
-    });
-
-    const jobColumns = [
-      ["id", "name"], ["age", "n"], ["phase", ""], ["tokens", "n more"], ["model", "more"], ["worker", "more"], ["action", ""]
-    ];
-    this.jobs = new Rows("jobs", jobColumns, "no job is running", (cells, job, isNew) => {
-      if (isNew) {
-        cells.id.append(button(job.id, () => this.showJob(job.id)));
-        cells.id.title = job.id;
-        cells.action.append(button("Interrupt", () => this.interrupt(job.id), "danger"));
-      }
-      cells.age.textContent = formatDuration(job.age_ms * 1000);
-      cells.phase.textContent = job.phase;
-      cells.tokens.textContent = formatCount(job.tokens);
-      cells.model.textContent = job.model;
-      cells.worker.textContent = job.worker;
-      cells.action.firstChild.hidden = !this.isAdmin;
-    });
-
-    const usageColumns = [
-      ["tenant", "name"], ["jobs", "n"], ["interrupted", "n more"], ["tokens", "n"], ["estimated", "n more"], ["saved", "n more"],
-      ["yesterday", "n"]
-    ];
-    this.usage = new Rows("usage", usageColumns, "no job has ended today or yesterday", (cells, { tenant, today, yesterday }) => {
-      cells.tenant.textContent = cells.tenant.title = tenant || "(no tenant)";
-      cells.jobs.textContent = formatCount(today.jobs);
-      cells.interrupted.textContent = formatCount(today.interrupted);
-      cells.tokens.textContent = formatCount(today.tokens);
-      cells.estimated.textContent = formatCount(today.estimated_tokens);
-      cells.saved.textContent = formatCount(today.saved_tokens);
-      cells.yesterday.textContent = formatCount(yesterday.tokens);
-    });
-
-    const gatewayColumns = [["name", "name"], ["sockets", "n"], ["requests", "n"], ["state", ""], ["up", "n more"]];
-    this.gateways = new Rows("gateways", gatewayColumns, "no gateway is running", (cells, gateway) => {
-      cells.name.textContent = cells.name.title = gateway.name;
-      cells.sockets.textContent = formatCount(gateway.sockets);
-      cells.requests.textContent = formatCount(gateway.in_flight);
-      cells.state.replaceChildren(tag(gateway.draining ? "draining" : "working", gateway.draining));
-      cells.up.textContent = uptime(gateway);
-    });
   }
 
   // MARK: actions
