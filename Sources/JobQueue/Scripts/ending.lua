@@ -1,4 +1,4 @@
--- Functions that end jobs and keep what they leave behind; prepended to the scripts of jobs, after shared.lua.
+-- Functions that end jobs and keep what they leave behind, for the scripts of jobs. They use those of shared.lua.
 
 -- Deletes the events of a log and refuses further ones of this and older attempts: readers have seen another history with the same ids, so that the next attempt must not
 -- continue this one.

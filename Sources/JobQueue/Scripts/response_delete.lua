@@ -1,4 +1,4 @@
--- Deletes a response of the Responses API. shared.lua is prepended.
+-- Deletes a response of the Responses API.
 -- KEYS  1 response (hash)   2 byte ledger of the owner's responses (hash)   3 record   4 log
 -- ARGV  1 job id   2 retention s of an ended job
 -- Returns 1 when the response existed.

@@ -1,4 +1,4 @@
--- Stores a response of the Responses API, if the owner's limit of bytes allows it. shared.lua is prepended.
+-- Stores a response of the Responses API, if the owner's limit of bytes allows it.
 -- KEYS  1 response (hash)   2 byte ledger of the owner's responses (hash)
 -- ARGV  1 job id   2 expiry s   3 maximum bytes of the ledger (0: no limit), then field, value, …
 -- Returns 1 stored, 0 refused.

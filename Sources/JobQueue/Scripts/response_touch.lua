@@ -1,4 +1,4 @@
--- Keeps a stored response, its job and the owner's ledger for at least as long as a new response. shared.lua is prepended.
+-- Keeps a stored response, its job and the owner's ledger for at least as long as a new response.
 -- KEYS  1 response (hash)   2 byte ledger of the owner's responses (hash)   3 record   4 log
 -- ARGV  1 expiry s
 -- Returns the number of keys that are kept longer. A key without an expiry, as that of a running job, stays without one.

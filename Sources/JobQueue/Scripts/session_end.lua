@@ -1,4 +1,4 @@
--- Deletes a session that its client has ended, if this gateway still holds it. session_quota.lua is prepended.
+-- Deletes a session that its client has ended, if this gateway still holds it.
 -- KEYS  1 session (hash)   2 set of this gateway's sessions with running requests   3 the owner's quota (hash)
 -- ARGV  1 this gateway   2 epoch   3 session id
 -- Returns 1 when deleted, 0 when another gateway holds the session or it does not exist.

@@ -1,4 +1,4 @@
--- Functions that count an owner's sessions and their bytes. Prepended to the scripts that use them; has no KEYS, ARGV or return value of its own.
+-- Functions that count an owner's sessions and their bytes. ScriptLibrary adds them to the scripts that use them.
 -- The quota is a hash: `sessions` and `bytes` are totals; `s:<end>` and `b:<end>` are the numbers that expire in the interval ending at <end> (ms since 1970);
 -- `due` is the earliest <end>. The field `quota` of a session is `<end> <bytes>`, its share of the counts. A session is not counted after its interval, even
 -- when it was never deleted explicitly; the totals are recomputed at each interval's end, so counting errors do not accumulate.

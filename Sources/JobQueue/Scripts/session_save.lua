@@ -1,4 +1,4 @@
--- Writes fields of a session, if this gateway still holds it and the owner's quota allows it. session_quota.lua is prepended.
+-- Writes fields of a session, if this gateway still holds it and the owner's quota allows it.
 -- KEYS  1 session (hash)   2 set of this gateway's sessions with running requests   3 the owner's quota (hash)
 -- ARGV  1 this gateway   2 epoch   3 expiry (ms since 1970)   4 has running requests: 0 or 1   5 may create the session: 0 no, 1 within the quota, 2 always
 --       6 session id   7 maximum sessions of the owner in this partition (0: no limit)   8 maximum bytes of them (0: no limit)

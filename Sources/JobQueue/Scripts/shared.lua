@@ -1,4 +1,4 @@
--- Functions shared by the scripts of jobs; prepended to each of them, before ending.lua. They use only the keys passed to them and keys with the same hash tag.
+-- Functions shared by the scripts of jobs. ScriptLibrary adds to each script those that it uses. They use only the keys passed to them and keys with the same hash tag.
 
 local function now_ms()
     local time = redis.call('TIME')

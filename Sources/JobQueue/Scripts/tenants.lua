@@ -1,4 +1,4 @@
--- Replaces the settings of tenants. shared.lua is prepended; see `tenant_of` there for the form.
+-- Replaces the settings of tenants. See `tenant_of` in shared.lua for the form.
 -- KEYS  1 hash
 -- ARGV  1 digest of all settings  2 expiry s, then name, settings, …
 -- Returns 1 (written) or 0 (they were the same).

@@ -1,4 +1,4 @@
--- Service of waiting jobs by tenant; prepended to the scripts that sort or deliver them.
+-- Service of waiting jobs by tenant: functions for the scripts that sort or deliver them.
 --
 -- Weighted fair queuing by estimated tokens, as deficit round robin without its rounds: each owner has a counter of the tokens that it was given, divided by its weight,
 -- and the owner with the smallest counter is served next. An owner who begins to wait starts at the counter of the owner served last, so that neither its own pauses nor

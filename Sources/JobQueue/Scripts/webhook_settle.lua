@@ -1,4 +1,4 @@
--- Records the result of a webhook's delivery. No effect when another worker has taken it since. shared.lua and ending.lua are prepended.
+-- Records the result of a webhook's delivery. No effect when another worker has taken it since.
 -- KEYS  1 webhooks  2 failing webhooks (sorted set)  3 dead webhooks (stream)  4 last error (string)
 -- ARGV  1 job id  2 number of the attempt  3 'done', 'retry' or 'dead'  4 delay of the next attempt, ms  5 error  6 dead webhooks kept
 -- Returns 1 recorded, 0 not.

@@ -1,4 +1,4 @@
--- Takes webhooks whose delivery is due. They are due again after the lease, in case the worker dies. shared.lua and ending.lua are prepended.
+-- Takes webhooks whose delivery is due. They are due again after the lease, in case the worker dies.
 -- KEYS  1 webhooks (sorted set: job ids by the time of the next delivery, ms)
 -- ARGV  1 lease ms  2 maximum number  3 maximum of one owner, those it has included  4 due webhooks to pass over
 --       5 and more: owners and how many each has
