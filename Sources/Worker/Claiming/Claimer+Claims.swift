@@ -26,6 +26,31 @@ extension Claimer {
         if !excess.isEmpty { Task { await self.putBack(excess) } }
     }
 
+    /// How long `waitForReplies` waits. Claims take longer when Redis refuses them.
+    private static let replyPatience = TimeAmount.milliseconds(5)
+
+    /// Waits until no claim is in progress, for at most `replyPatience`. Redis sends the reply to a claim only after it has executed the commands
+    /// behind it, so a take that follows a claim at once delays the start of the job.
+    func waitForReplies() async {
+        let timer = consumer.eventLoop.scheduleTask(in: Self.replyPatience) { self.assumeIsolated { $0.stopWaitingForReplies() } }
+        await withCheckedContinuation { continuation in
+            // Claims may end before this body runs.
+            if openClaims == 0 { continuation.resume() } else { waitingForReplies.append(continuation) }
+        }
+        timer.cancel()
+    }
+
+    func stopWaitingForReplies() {
+        for continuation in waitingForReplies { continuation.resume() }
+        waitingForReplies = []
+    }
+
+    func pause(_ time: TimeAmount) async {
+        await withCheckedContinuation { continuation in
+            _ = consumer.eventLoop.scheduleTask(in: time) { continuation.resume() }
+        }
+    }
+
     /// Returns unclaimed entries to their queues.
     private func putBack(_ entries: [QueueEntry]) async {
         do { try await consumer.putBack(entries) } catch {

@@ -30,6 +30,7 @@ extension Claimer {
                 let entries = try await consumer.wait(
                     partition: partition, classes: classes, excluding: Set(unreadable.keys), milliseconds: blockedMilliseconds)
                 start(entries, leaseExpired: false)
+                if !entries.isEmpty { await waitForReplies() }
                 let excluded = unreadable.keys.count { $0.partition == partition }
                 // With every queue excluded the read returned at once.
                 if excluded >= classes.count { await pause(.milliseconds(Int64(Self.waitMilliseconds))) }

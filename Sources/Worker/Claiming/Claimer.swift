@@ -37,9 +37,11 @@ actor Claimer: PinnedActor {
     /// Jobs with a claim in progress, and the interrupt that arrived meanwhile, if any.
     var claiming: [JobID: Interrupt?] = [:]
     /// Number of claims in progress.
-    private var openClaims = 0
+    private(set) var openClaims = 0
     /// Suspended `waitForClaims` calls.
     private var waitingForClaims: [CheckedContinuation<Void, Never>] = []
+    /// Suspended `waitForReplies` calls.
+    var waitingForReplies: [CheckedContinuation<Void, Never>] = []
     var isStopping = false
     /// Classes paused by an operator.
     private var paused: Set<JobClass> = []
@@ -166,6 +168,7 @@ actor Claimer: PinnedActor {
                 await pause(.milliseconds(Int64(Self.waitMilliseconds)))
             }
             start(entries, leaseExpired: false)
+            if !entries.isEmpty { await waitForReplies() }
             // Further ones may wait there. Unreadable queues are looked at again.
             mustTake.formUnion(entries.map(\.partition) + unreadable.keys.map(\.partition))
         }
@@ -323,6 +326,7 @@ actor Claimer: PinnedActor {
         guard openClaims == 0 else { return }
         for continuation in waitingForClaims { continuation.resume() }
         waitingForClaims = []
+        stopWaitingForReplies()
     }
 
     /// Returns when no claim is in progress: each has passed its job to the pool or released its slot. After `stop` no further ones begin.
@@ -337,11 +341,5 @@ actor Claimer: PinnedActor {
     private func wake() {
         for continuation in waitingForSlot { continuation.resume() }
         waitingForSlot = []
-    }
-
-    func pause(_ time: TimeAmount) async {
-        await withCheckedContinuation { continuation in
-            _ = consumer.eventLoop.scheduleTask(in: time) { continuation.resume() }
-        }
     }
 }
