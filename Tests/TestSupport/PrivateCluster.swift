@@ -131,21 +131,20 @@ package final class PrivateCluster: Sendable {
         try await target.command("CLUSTER", "SETSLOT", "\(slot)", "IMPORTING", from)
         try await source.command("CLUSTER", "SETSLOT", "\(slot)", "MIGRATING", to)
         func move(_ keys: [String]) async throws {
-            for key in keys {
-                let reply = try await source.command("MIGRATE", "127.0.0.1", "\(target.port)", key, "0", "5000")
-                // A key that the target has, too, was created on both nodes.
-                if case .error(let text) = reply { throw RawRedisError(description: "\(key) cannot be moved: \(text)") }
-            }
+            guard !keys.isEmpty else { return }
+            let reply = try await source.send(["MIGRATE", "127.0.0.1", "\(target.port)", "", "0", "5000", "KEYS"] + keys)
+            // A key that the target has, too, was created on both nodes.
+            if case .error(let text) = reply { throw RawRedisError(description: "\(keys) cannot be moved: \(text)") }
         }
         try await move(first)
         try await body()
         // Keys that are created meanwhile are moved as well.
         var rounds = 0
         while true {
-            let keys = try await source.command("CLUSTER", "GETKEYSINSLOT", "\(slot)", "10").array?.compactMap(\.string) ?? []
+            let keys = try await source.command("CLUSTER", "GETKEYSINSLOT", "\(slot)", "100").array?.compactMap(\.string) ?? []
             guard !keys.isEmpty else { break }
             rounds += 1
-            guard rounds <= 1_000 else { throw RawRedisError(description: "slot \(slot) could not be moved; it holds \(keys)") }
+            guard rounds <= 1_000 else { throw RawRedisError(description: "slot \(slot) could not be moved; it holds \(keys.prefix(10))") }
             try await move(keys)
         }
         for server in [target, source] { try await server.command("CLUSTER", "SETSLOT", "\(slot)", "NODE", to) }
