@@ -22,9 +22,16 @@ extension Chaos {
                 let deployment = try await Deployment.start(lab, redis: redis, workers: 2, gateways: 2, seed: seed)
                 let runner = TopologyFaults(redis, seed: seed)
                 let isOver = Observed(false)
+                let history = UpstreamHistory()
                 let users = (0..<ChaosSettings.users).map { ChaosUser(deployment, name: $0, seed: seed &* 1_000 &+ UInt64($0)) }
                 try await withThrowingTaskGroup(of: Void.self) { tasks in
                     for user in users { tasks.addTask { await user.live { isOver.value } } }
+                    tasks.addTask {
+                        while !isOver.value {
+                            try await history.collect(lab)
+                            try await Task.sleep(for: .seconds(5))
+                        }
+                    }
                     tasks.addTask {
                         defer { isOver.update { $0 = true } }
                         try await runner.run(until: .now + .seconds(seconds))
@@ -33,15 +40,36 @@ extension Chaos {
                 }
                 var checker = TopologyChecker(redis)
                 try await checker.waitForRest(lab, deployment)
+                try await history.collect(lab)
+                let upstream = await history.byModel
                 var problems: [String] = []
+                var stories: [RequestStory] = []
                 for user in users {
                     problems += await user.problems
-                    try await checker.check(lab, await user.stories)
+                    stories += await user.stories
                 }
+                try await checker.check(stories, upstream)
                 problems += checker.problems
                 print("chaos with topology: \(checker.figures), \(await runner.counts)")
                 for problem in problems.prefix(20) { Issue.record("seed \(seed): \(problem)") }
             }
+        }
+    }
+}
+
+/// All requests to the simulator, which lists its newest 25,000 only.
+actor UpstreamHistory {
+    /// By number. A request that runs is replaced by what is known of it later.
+    private var requests: [Int: SimulatorRequest] = [:]
+    private var newest = 0
+
+    var byModel: [String: [SimulatorRequest]] { Dictionary(grouping: requests.values, by: \.model) }
+
+    func collect(_ lab: Lab) async throws {
+        // Requests last less than a minute.
+        for request in try await lab.upstream(since: max(0, newest - 60_000_000_000)).requests {
+            requests[request.number] = request
+            newest = max(newest, request.accepted)
         }
     }
 }

@@ -46,8 +46,8 @@ struct TopologyChecker: Sendable {
         } catch { problems.append("\(error)") }
     }
 
-    mutating func check(_ lab: Lab, _ stories: [RequestStory]) async throws {
-        let upstream = Dictionary(grouping: try await lab.upstream().requests, by: \.model)
+    /// - Parameter upstream: the simulator's requests by model.
+    mutating func check(_ stories: [RequestStory], _ upstream: [String: [SimulatorRequest]]) async throws {
         let jobs = Dictionary(grouping: try await redis.hashes("{sluice.*}:job:*"), by: { $0.value["model"] ?? "" })
         for story in stories where !story.isInDoubt {
             figures.requests += 1

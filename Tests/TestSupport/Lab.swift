@@ -45,7 +45,9 @@ package final class Lab: Sendable {
     }
 
     /// The requests that the simulator has received.
-    package func upstream() async throws -> SimulatorRequests { try await SimulatorRequests(port: simulator.port) }
+    package func upstream(since: Int = 0) async throws -> SimulatorRequests {
+        try await SimulatorRequests(port: simulator.port, since: since)
+    }
     package var upstreamURL: String { "http://127.0.0.1:\(simulator.port)/v1" }
 
     /// The simulator's model with a unique suffix that identifies its request.

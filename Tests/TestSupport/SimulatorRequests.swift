@@ -17,6 +17,7 @@ package struct SimulatorRequest: Sendable, Hashable {
     package var tokens: Int
     /// Nil while the request is running.
     package var end: End?
+    package var number: Int
     package var accepted: Int
     package var firstToken: Int?
     /// When the simulator noticed that the client closed the connection, also for a model that continues regardless (`-z`).
@@ -25,13 +26,14 @@ package struct SimulatorRequest: Sendable, Hashable {
 
     init?(_ json: JSON) {
         guard let tag = json["tag"]?.string, let model = json["model"]?.string, let tokens = json["tokens"]?.integer,
-            let accepted = json["accept_ns"]?.integer
+            let number = json["number"]?.integer, let accepted = json["accept_ns"]?.integer
         else { return nil }
         self.tag = tag
         self.model = model
         path = json["path"]?.string ?? ""
         traceparent = json["traceparent"]?.string ?? ""
         self.tokens = tokens
+        self.number = number
         self.accepted = accepted
         end = json["how"]?.string.flatMap(End.init)
         firstToken = json["first_token_ns"]?.integer
@@ -46,9 +48,12 @@ package struct SimulatorRequests: Sendable {
     package let total: Int
     package let running: Int
 
-    package init(port: Int) async throws {
-        let answer = try await HTTPCall.get(port, "/sim/requests")
-        guard answer.status == 200, let json = answer.json, let list = json["requests"]?.array, let total = json["total"]?.integer,
+    /// - Parameter since: only requests accepted from then on, CLOCK_MONOTONIC ns.
+    package init(port: Int, since: Int = 0) async throws {
+        let answer = try await HTTPCall.get(port, "/sim/requests?since=\(since)")
+        // The list may have more values than a document of a client.
+        let parsed = try? JSON(parsing: answer.body.utf8, rules: .lenient)
+        guard answer.status == 200, let json = parsed, let list = json["requests"]?.array, let total = json["total"]?.integer,
             let running = json["running"]?.integer
         else { throw WaitedInVain(description: "the simulator's /sim/requests answered \(answer.status): \(answer.body.prefix(300))") }
         requests = try list.map { entry in
