@@ -9,11 +9,15 @@
 -- deleted.
 local record, log, out, interrupt_key, queue = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local entry = ARGV[4] .. ' ' .. ARGV[3]
+local FIELDS = {'state', 'attempt', 'token', 'entry', 'crashes', 'usage', 'worker', 'claimed_ms', unpack(USAGE_DETAILS)}
+local found, interrupt_value = redis.pcall('HMGET', record, unpack(FIELDS)), redis.pcall('GET', interrupt_key)
 -- A job with a key of the wrong type cannot run and would be claimed repeatedly, so it fails.
-local intact = own(record, 'hash')
-intact = own(log, 'stream') and intact
-intact = own(interrupt_key, 'string') and intact
-local found = redis.call('HMGET', record, 'state', 'attempt', 'token', 'entry', 'crashes', 'usage', 'worker', 'claimed_ms', unpack(USAGE_DETAILS))
+local intact = own(log, 'stream')
+if found.err or type(interrupt_value) == 'table' then
+    intact = own(record, 'hash') and intact
+    intact = own(interrupt_key, 'string') and intact
+    found, interrupt_value = redis.call('HMGET', record, unpack(FIELDS)), redis.call('GET', interrupt_key)
+end
 local state = found[1]
 local usage = whole_usage(found[6] or '', found[9], found[10])
 if state and found[4] and found[4] ~= entry then
@@ -27,7 +31,7 @@ end
 local known = whole(ARGV[19])
 local is_own = state == 'running' and found[3] == ARGV[2] and found[7] == ARGV[1]
 if is_own and known >= whole(found[2]) then return {'busy'} end
-if is_own and intact and redis.call('EXISTS', interrupt_key) == 0 then
+if is_own and intact and not interrupt_value then
     -- The reply to an earlier call of the same claim was lost, if nothing was written since. Otherwise Redis has come back with older data, and the attempt must not be
     -- given out twice.
     local last = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)
@@ -58,7 +62,6 @@ if not intact then
     drop(queue, ARGV[13], ARGV[3])
     return {'ended', 'internal'}
 end
-local interrupt_value = redis.call('GET', interrupt_key)
 if interrupt_value then
     write_record()
     conclude_interrupted(record, log, out, interrupt_key, reason_of(interrupt_value), ARGV[12])

@@ -42,17 +42,22 @@ local function response_of(key, job) return string.match(key, '^{[^}]*}:') .. 'r
 
 local function ledger_bytes(ledger, field) return tonumber(redis.call('HGET', ledger, field) or '0') or 0 end
 
--- Keeps an ended job as long as its stored response, and counts the log in the owner's bytes. Returns the retention in seconds.
-local function retention_of(record, log, retention)
+-- The stored response of a job: its key, owner and whether it runs in the background; nil without one.
+local function stored_response(record)
     local job = string.match(record, '^{[^}]*}:job:(.*)$')
-    local response = job and response_of(record, job)
-    local owner = response and redis.pcall('HGET', response, 'owner')
-    if type(owner) ~= 'string' then return retention end
-    local expiry = math.max(redis.call('TTL', response), tonumber(retention))
-    local ledger = string.match(record, '^{[^}]*}:') .. 'response-bytes:' .. owner
+    local key = job and response_of(record, job)
+    local fields = key and redis.pcall('HMGET', key, 'owner', 'background')
+    return fields and fields[1] and {key = key, job = job, owner = fields[1], is_background = fields[2] == '1'} or nil
+end
+
+-- Keeps an ended job as long as its stored response, and counts the log in the owner's bytes. Returns the retention in seconds.
+local function retention_of(response, log, retention)
+    if not response then return retention end
+    local expiry = math.max(redis.call('TTL', response.key), tonumber(retention))
+    local ledger = string.match(log, '^{[^}]*}:') .. 'response-bytes:' .. response.owner
     local size = redis.pcall('MEMORY', 'USAGE', log)
     if own(ledger, 'hash') and type(size) == 'number' then
-        add_to_ledger(ledger, job, size, string.format('%.0f', ledger_bytes(ledger, job) + size))
+        add_to_ledger(ledger, response.job, size, string.format('%.0f', ledger_bytes(ledger, response.job) + size))
         if redis.call('TTL', ledger) < expiry then redis.call('EXPIRE', ledger, expiry) end
     end
     return expiry
@@ -187,7 +192,7 @@ local function count_usage(record, state, usage, saved)
         model = ''
         found = redis.call('HGET', detail, model)
     end
-    if type(found) == 'table' or not own(total, 'hash') then return end
+    if type(found) == 'table' then return end
     local prompt = tonumber(string.match(usage, '"prompt_tokens":(%d+)') or '') or 0
     local completion = tonumber(string.match(usage, '"completion_tokens":(%d+)') or '') or 0
     local is_estimated = string.find(usage, '"estimated":true', 1, true)
@@ -199,8 +204,14 @@ local function count_usage(record, state, usage, saved)
         if added[position] then added[position] = added[position] + number end
     end
     for index, value in ipairs(added) do added[index] = string.format('%.0f', value) end
+    local sum = redis.pcall('HINCRBY', total, owner, string.format('%.0f', prompt + completion))
+    if type(sum) ~= 'number' then
+        -- Another program has written the key or its field.
+        if own(total, 'hash') then redis.call('HDEL', total, owner) end
+        return
+    end
     redis.call('HSET', detail, model, table.concat(added, ' '))
-    if redis.call('HINCRBY', total, owner, string.format('%.0f', prompt + completion)) == prompt + completion then
+    if sum == prompt + completion then
         -- Possibly the first of the day.
         redis.call('EXPIRE', total, USAGE_EXPIRY)
     end
@@ -215,15 +226,14 @@ local WEBHOOKS_MAXIMUM = 100000
 
 local function webhook_of(key, job) return string.match(key, '^{[^}]*}:') .. 'webhook:' .. job end
 
--- Queues the webhook of a job that ended, if it has a stored response that ran in the background. Never prevents the end of the job.
-local function queue_webhook(record, event, state)
-    local job = string.match(record, '^{[^}]*}:job:(.*)$')
-    local fields = job and redis.pcall('HMGET', response_of(record, job), 'background', 'owner')
-    if type(fields) ~= 'table' or fields[1] ~= '1' then return end
+-- Queues the webhook of a job that ended, if its stored response ran in the background. Never prevents the end of the job.
+local function queue_webhook(response, event, state)
+    if not response or not response.is_background then return end
+    local job = response.job
     local kind = ({interrupted = 'cancelled', failed = 'failed'})[state] or 'completed'
     local reason = string.match(event, '"reason":"([%w_]+)"')
     if state == 'finished' and (reason == 'length' or reason == 'content_filter') then kind = 'incomplete' end
-    local webhooks = string.match(record, '^{[^}]*}:') .. 'webhooks'
+    local webhooks = string.match(response.key, '^{[^}]*}:') .. 'webhooks'
     local size = own(webhooks, 'zset') and redis.pcall('ZCARD', webhooks) or 0
     if type(size) == 'number' and size >= WEBHOOKS_MAXIMUM then
         redis.pcall('INCR', webhooks .. '-dropped')
@@ -231,18 +241,20 @@ local function queue_webhook(record, event, state)
         return
     end
     local now = now_ms()
-    redis.pcall('HSET', webhook_of(record, job), 'type', 'response.' .. kind, 'owner', fields[2] or '', 'created', string.format('%.0f', math.floor(now / 1000)), 'attempts', '0')
-    redis.pcall('EXPIRE', webhook_of(record, job), WEBHOOK_KEPT)
+    redis.pcall('HSET', webhook_of(response.key, job), 'type', 'response.' .. kind, 'owner', response.owner, 'created', string.format('%.0f', math.floor(now / 1000)), 'attempts', '0')
+    redis.pcall('EXPIRE', webhook_of(response.key, job), WEBHOOK_KEPT)
     redis.pcall('ZADD', webhooks, now, job)
     redis.pcall('EXPIRE', webhooks, WEBHOOK_KEPT)
 end
 
 -- Writes the terminal event and the record, counts its usage, sets the expiry of the job's keys and publishes the event. Empty fields of `optional` are skipped.
 local function conclude(record, log, out, interrupt_key, id, event, state, usage, retention, optional)
-    own(log, 'stream')
     -- Only needed while the job runs. It comes first: it is allowed at the memory limit, and after a script's first write Redis does not check the limit again.
     redis.call('HDEL', record, 'token', 'entry', 'usage_to', 'unlisted_ms', unpack(USAGE_DETAILS))
-    redis.call('XADD', log, id, 'e', event)
+    if type(redis.pcall('XADD', log, id, 'e', event)) == 'table' then
+        own(log, 'stream')
+        redis.call('XADD', log, id, 'e', event)
+    end
     shrink(log)
     local fields = {'state', state, 'finished_ms', now_ms()}
     add_usage(fields, usage)
@@ -254,8 +266,9 @@ local function conclude(record, log, out, interrupt_key, id, event, state, usage
     add_present(fields, optional)
     redis.call('HSET', record, unpack(fields))
     count_usage(record, state, usage, tonumber(string.match(event, '"saved_tokens":(%d+)') or '') or 0)
-    queue_webhook(record, event, state)
-    local kept = retention_of(record, log, retention)
+    local response = stored_response(record)
+    queue_webhook(response, event, state)
+    local kept = retention_of(response, log, retention)
     redis.call('EXPIRE', record, kept)
     redis.call('EXPIRE', log, kept)
     redis.call('EXPIRE', interrupt_key, retention)

@@ -1,8 +1,13 @@
 -- Functions shared by the scripts of jobs. ScriptLibrary adds to each script those that it uses. They use only the keys passed to them and keys with the same hash tag.
 
+-- The server's time in ms, as text. It stands still while a script runs.
+local script_time
 local function now_ms()
-    local time = redis.call('TIME')
-    return string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+    if not script_time then
+        local time = redis.call('TIME')
+        script_time = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+    end
+    return script_time
 end
 
 local function is_terminal(state)
