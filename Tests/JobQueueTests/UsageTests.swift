@@ -19,6 +19,23 @@ struct UsageTests {
         #expect(try await fixture.consumer.redis.send(pipeline)[0] == .integer(1))
     }
 
+    @Test func `a spoilt sum of tokens does not prevent the end of jobs`() async throws {
+        try await QueueFixture.run { fixture in
+            let used = Usage(promptTokens: 1, completionTokens: 2, estimated: false)
+            let key = fixture.keys.usage(day: try await fixture.queue.today(), partition: 0)
+            for (number, spoil) in [["HSET", key, "tenant-a", "many"], ["SET", key, "text"], []].enumerated() {
+                if !spoil.isEmpty { try await fixture.redis.send(["DEL", key]) }
+                if !spoil.isEmpty { try await fixture.redis.send(spoil) }
+                let claim = try await fixture.running(QueueFixture.job("p0-\(number)"))
+                try await Self.end(claim, .finished(.stop, used), usage: used, fixture)
+                #expect(try await fixture.queue.record(claim.job.id)?.state == .finished)
+            }
+            // The jobs after are counted.
+            let sum = try await fixture.redis.command("HGET", key, "tenant-a").string
+            #expect(sum == "3")
+        }
+    }
+
     @Test func `usage is counted by tenant, day and model, exact and estimated apart, once per job`() async throws {
         try await QueueFixture.run { fixture in
             let today = try await fixture.queue.today()
