@@ -14,11 +14,13 @@ struct TopologyChecker: Sendable {
         var restarted = 0
         /// Jobs whose interrupt was lost with a primary after it had been acknowledged.
         var interruptsLost = 0
+        /// Jobs whose end was lost with a primary after it had been published, and which their interrupt ended then.
+        var endsLost = 0
         var longest = 0
 
         var description: String {
             "\(requests) requests (\(finished) finished, \(interrupted) interrupted, \(reportedLost) reported as lost, \(refused) refused), "
-                + "\(interruptsLost) interrupts lost, \(restarted) began anew, longest \(longest / 1_000_000) ms"
+                + "\(interruptsLost) interrupts and \(endsLost) ends lost, \(restarted) began anew, longest \(longest / 1_000_000) ms"
         }
     }
 
@@ -82,6 +84,9 @@ struct TopologyChecker: Sendable {
                 if end == .interrupted, try await !hasInterruptKey(job.key) {
                     // No replica had it. A primary that was frozen even acknowledges interrupts before it learns of its successor.
                     figures.interruptsLost += 1
+                } else if end == .finished, story.askedForInterrupt, job.value["state"] == "interrupted" {
+                    // No replica had the end, and the lease expired before the worker could write it again.
+                    figures.endsLost += 1
                 } else {
                     problems.append("\(model) ended \(end) for its client, its record is \(job.value)")
                 }
