@@ -16,9 +16,13 @@ actor ChaosUser {
     private(set) var stories: [RequestStory] = []
     private var clientProblems: [String] = []
 
-    init(_ deployment: Deployment, name: Int, seed: UInt64) {
+    /// Whether Redis may lose acknowledged writes, as a primary that dies before its replicas have them.
+    private let mayLoseData: Bool
+
+    init(_ deployment: Deployment, name: Int, seed: UInt64, mayLoseData: Bool = false) {
         self.deployment = deployment
         self.name = name
+        self.mayLoseData = mayLoseData
         random = SplitMix64(seed: seed)
     }
 
@@ -170,7 +174,7 @@ actor ChaosUser {
         if answer["status"] == "SUCCESS" { story.acknowledgedAt = monotonicNanoseconds() }
     }
 
-    /// Resumes the request on a new socket; nil if it was never accepted.
+    /// Resumes the request on a new socket; nil if it was never accepted, or Redis has lost it.
     private func resume(_ request: ClientRequest, until end: ContinuousClock.Instant, _ story: inout RequestStory) async throws
         -> ClientRequest?
     {
@@ -202,6 +206,9 @@ actor ChaosUser {
             switch code {
             case "SESSION_INVALID" where before.frames == 0, "INTERNAL_ERROR" where before.frames == 0 && detail == "internal":
                 story.isRefused = true
+                return nil
+            case "SESSION_INVALID" where mayLoseData:
+                story.isForgotten = true
                 return nil
             case "SESSION_INVALID":
                 throw WaitedInVain(description: "the request that had begun is unknown now: \(checker.last?.text ?? "")")

@@ -43,6 +43,8 @@ struct RequestStory: Sendable {
     var checker: RequestChecker?
     /// Whether the request was rejected.
     var isRefused = false
+    /// Whether the session no longer had the request, which had begun, on another socket.
+    var isForgotten = false
     /// Whether the socket closed during sending, so that the request may have arrived or not.
     var isInDoubt = false
     var askedForInterrupt = false

@@ -23,7 +23,9 @@ extension Chaos {
                 let runner = TopologyFaults(redis, seed: seed)
                 let isOver = Observed(false)
                 let history = UpstreamHistory()
-                let users = (0..<ChaosSettings.users).map { ChaosUser(deployment, name: $0, seed: seed &* 1_000 &+ UInt64($0)) }
+                let users = (0..<ChaosSettings.users).map {
+                    ChaosUser(deployment, name: $0, seed: seed &* 1_000 &+ UInt64($0), mayLoseData: true)
+                }
                 try await withThrowingTaskGroup(of: Void.self) { tasks in
                     for user in users { tasks.addTask { await user.live { isOver.value } } }
                     tasks.addTask {

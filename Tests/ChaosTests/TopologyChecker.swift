@@ -60,6 +60,12 @@ struct TopologyChecker: Sendable {
                 figures.refused += 1
                 continue
             }
+            guard !story.isForgotten else {
+                // The session is written before the job, so that Redis has lost both.
+                figures.reportedLost += 1
+                if let job = found.first { problems.append("\(model) is unknown to its session, its record is \(job.value)") }
+                continue
+            }
             guard let checker = story.checker, let end = checker.end else {
                 problems.append("\(model) never ended for its client")
                 continue
