@@ -9,8 +9,6 @@ extension JobProducer {
     private static let nodesShown = 1_000
     /// Partitions per pipeline.
     private static let partitionsAtOnce = 64
-    /// How long a server of a cluster that does not answer is waited for.
-    static let shardTimeout = Duration.seconds(1)
     /// How long the servers of a cluster may remain unknown before commands are sent, whose error then says why.
     private static let discoveryTimeout = Duration.seconds(3)
 
@@ -40,8 +38,9 @@ extension JobProducer {
         }
     }
 
-    /// The time limit of a pipeline: a shard that does not answer must not delay the others.
-    private var snapshotTimeout: TimeAmount? { redis.isCluster ? TimeAmount(Self.shardTimeout) : nil }
+    /// The time limit of commands to one server, with its connection: in a cluster it is short, so that a server that does not answer does not
+    /// delay what the others answer. Nil for that of all commands.
+    var shardTimeout: TimeAmount? { redis.isCluster ? .seconds(2) : nil }
 
     /// Adds live nodes and the paused classes.
     private func addNodes(to snapshot: inout DeploymentSnapshot) async throws(RedisError) {
@@ -49,7 +48,7 @@ extension JobProducer {
         pipeline.append("SMEMBERS", .string(keys.paused))
         pipeline.append("ZREVRANGE", .string(keys.workers), 0, .integer(Self.nodesShown - 1))
         pipeline.append("SRANDMEMBER", .string(keys.gateways), .integer(Self.nodesShown))
-        let replies = try await redis.send(pipeline, timeout: snapshotTimeout)
+        let replies = try await redis.send(pipeline, timeout: shardTimeout)
         for reply in replies { _ = try reply.orThrow() }
         let paused = Set((replies[0].array ?? []).compactMap(\.string))
         for index in snapshot.queues.indices {
@@ -82,7 +81,7 @@ extension JobProducer {
                         ends.append(pipeline.count)
                     }
                     do throws(RedisError) {
-                        let replies = try await redis.send(pipeline, timeout: snapshotTimeout)
+                        let replies = try await redis.send(pipeline, timeout: shardTimeout)
                         let own = zip([0] + ends, ends).map { Array(replies[$0..<$1]) }
                         return (number, .success(own.map { $0.contains(where: \.isUnavailable) ? nil : $0 }))
                     } catch {
@@ -180,7 +179,7 @@ extension JobProducer {
         let names = names.sorted()
         var pipeline = redis.makePipeline()
         for name in names { pipeline.append("HGETALL", .string(key(name))) }
-        return zip(names, try await redis.send(pipeline, timeout: snapshotTimeout)).map { ($0, $1.fields) }.filter { !$0.1.isEmpty }
+        return zip(names, try await redis.send(pipeline, timeout: shardTimeout)).map { ($0, $1.fields) }.filter { !$0.1.isEmpty }
     }
 }
 

@@ -108,7 +108,7 @@ extension JobProducer {
         var answered = 0
         for section in sections {
             // A server that is not reachable is reported as such.
-            guard let reply = try? await redis.send("INFO", .string(section), to: server, timeout: .init(Self.shardTimeout)) else { break }
+            guard let reply = try? await redis.send("INFO", .string(section), to: server, timeout: shardTimeout) else { break }
             answered += 1
             shard.add(info: reply.string ?? "")
         }
