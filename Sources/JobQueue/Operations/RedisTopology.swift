@@ -91,8 +91,14 @@ extension JobProducer {
     /// Reads the topology: three commands per shard. Shards that do not answer are listed as not reachable.
     package func topology() async -> RedisTopology {
         await waitForServers()
+        // The address of a single server is known after the first command.
+        let answers = redis.isCluster ? true : (try? await redis.send("PING")) != nil
         let servers = redis.shards
         var topology = RedisTopology(isCluster: redis.isCluster, uncoveredSlots: redis.uncoveredSlots)
+        guard answers else {
+            topology.shards = servers.map { RedisTopology.Shard(primary: $0.primary) }
+            return topology
+        }
         topology.shards = await withTaskGroup(of: (Int, RedisTopology.Shard).self) { tasks in
             for (number, server) in servers.enumerated() { tasks.addTask { (number, await shard(server)) } }
             return await tasks.reduce(into: []) { $0.append($1) }.sorted { $0.0 < $1.0 }.map(\.1)
