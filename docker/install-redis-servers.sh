@@ -11,7 +11,7 @@ target=$(cd "$target" && pwd)
 
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -q
-apt-get install -q -y --no-install-recommends binutils curl python3-venv
+apt-get install -q -y --no-install-recommends curl python3-venv
 
 # unpack name suite-line keyring package: the server is the program of its `-tools` package, which acts by the name it is called by.
 unpack() {

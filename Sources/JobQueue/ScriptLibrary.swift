@@ -16,7 +16,7 @@ struct ScriptLibrary {
     /// The position of each name's definition; the last one of several.
     private let positions: [Substring: Int]
 
-    /// - Parameter sources: Lua files that consist of definitions and comments, each of which begins at the start of a line.
+    /// - Parameter sources: Lua files with definitions and comments only. A definition starts at the beginning of a line.
     init(_ sources: [UInt8]...) {
         var definitions: [Definition] = []
         for source in sources {

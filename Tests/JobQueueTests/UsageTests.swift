@@ -24,8 +24,10 @@ struct UsageTests {
             let used = Usage(promptTokens: 1, completionTokens: 2, estimated: false)
             let key = fixture.keys.usage(day: try await fixture.queue.today(), partition: 0)
             for (number, spoil) in [["HSET", key, "tenant-a", "many"], ["SET", key, "text"], []].enumerated() {
-                if !spoil.isEmpty { try await fixture.redis.send(["DEL", key]) }
-                if !spoil.isEmpty { try await fixture.redis.send(spoil) }
+                if !spoil.isEmpty {
+                    try await fixture.redis.command("DEL", key)
+                    try await fixture.redis.send(spoil)
+                }
                 let claim = try await fixture.running(QueueFixture.job("p0-\(number)"))
                 try await Self.end(claim, .finished(.stop, used), usage: used, fixture)
                 #expect(try await fixture.queue.record(claim.job.id)?.state == .finished)

@@ -23,10 +23,7 @@ struct DashboardRoutes: Sendable {
         let group = router.group("dashboard").add(middleware: OperatorMiddleware(authenticator: context.authenticator))
         group.get("snapshot", use: snapshot)
         group.get("usage", use: usage)
-        group.get("redis") { _, _ in
-            // Without servers that do not answer; the answer says which ones.
-            .json(await self.context.queue.topology().json, headers: Self.uncached) as Response
-        }
+        group.get("redis", use: redis)
         group.get("jobs/:id", use: job)
         group.post("jobs/:id/interrupt", use: interrupt)
         group.post("workers/:name/drain", use: drain)
@@ -47,6 +44,12 @@ struct DashboardRoutes: Sendable {
                 "role": .string(requestContext.operatorRole?.rawValue ?? ""), "gateway": .string(context.settings.name),
                 "snapshot": snapshot.json,
             ], headers: Self.uncached)
+    }
+
+    /// The Redis servers, also those that do not answer.
+    @Sendable
+    private func redis(_ request: Request, _ requestContext: GatewayRequestContext) async throws -> Response {
+        .json(await context.queue.topology().json, headers: Self.uncached)
     }
 
     /// Maximum number of tenants in the table of usage.

@@ -4,9 +4,8 @@ import NIOCore
 import RedisClient
 import Synchronization
 
-/// Interrupts that Redis has acknowledged lately. When a primary dies, interrupts that no replica has received are lost, and a waiting job
-/// would run although nobody reads its output. Therefore they are sent again on the next connection. An interrupt that was not lost changes
-/// nothing there.
+/// The interrupts that Redis has acknowledged in the last minute, which are sent again after a reconnect. A primary that dies takes those with
+/// it that no replica has received, and a waiting job would then run although nobody reads its output. Sending an interrupt twice has no effect.
 ///
 /// Thread-safe.
 final class RecentInterrupts: Sendable {

@@ -1,6 +1,6 @@
 -- Functions shared by the scripts of jobs. ScriptLibrary adds to each script those that it uses. They use only the keys passed to them and keys with the same hash tag.
 
--- The server's time in ms, as text. It stands still while a script runs.
+-- The server's time in ms, as text. Redis does not advance it while a script runs.
 local script_time
 local function now_ms()
     if not script_time then

@@ -50,7 +50,7 @@ extension RealtimeConnection {
         }
     }
 
-    /// Handles a `conversation.item.truncate`: shortens an item to the part that the user has heard.
+    /// Handles a `conversation.item.truncate`: cuts an item off where the user stopped listening.
     func truncateItem(_ event: inout FieldReader) throws(RealtimeError) {
         let (id, index, end) = try reading { () throws(HTTPErrorResponse) in
             (try event.requiredString("item_id"), event.value("content_index")?.integer ?? 0, event.value("audio_end_ms")?.double)

@@ -166,7 +166,7 @@ struct ResponsesRequest: Sendable, Equatable {
         if let truncation = try body.string("truncation"), truncation != "disabled" { throw body.unsupported("truncation") }
         echo["truncation"] = "disabled"
         if let count = body.value("top_logprobs"), count.integer != 0 { throw body.unsupported("top_logprobs") }
-        // The content is part of each item whose provider has given one.
+        // Nothing to remember: every reasoning item has its encrypted content if the provider has sent one.
         for include in try body.array("include") ?? [] where include.string != "reasoning.encrypted_content" {
             throw body.unsupported("include")
         }
