@@ -111,11 +111,29 @@ import Testing
 
     @Test func `an end of another history that is shorter than what was delivered is a failure`() {
         var sequence = Self.reconnected()
-        #expect(sequence.end(with: Self.end(1, 1)).isEmpty)
+        #expect(sequence.end(with: Self.end(1, 2)).isEmpty)
         _ = sequence.compare(logged: Self.text(1, 1), newest: EventID(attempt: 1, sequence: 1))
         _ = sequence.offer([Self.text(1, 2)])
         let events = sequence.end(with: Self.end(1, 1))
         #expect(events.map(\.event.type) == ["failed"] && sequence.ended)
+        sequence = Self.reconnected()
+        #expect(sequence.end(with: Self.end(1, 1)).map(\.event.type) == ["failed"] && sequence.ended)
+    }
+
+    @Test func `only an end contradicts the first event of an attempt`() {
+        func started(_ worker: String) -> LoggedEvent {
+            LoggedEvent(id: EventID(attempt: 1, sequence: 0), event: .started(worker: worker, attempt: 1))
+        }
+        var sequence = EventSequence(after: nil)
+        _ = sequence.offer([started("w1")])
+        sequence.compareFirst()
+        #expect(sequence.compare(logged: nil, newest: nil) == .behind)
+        #expect(sequence.compare(logged: started("w2"), newest: EventID(attempt: 1, sequence: 0)) == .continued)
+        #expect(ids(sequence.offer([Self.text(1, 1)])) == ["1-1"])
+        sequence = EventSequence(after: nil)
+        _ = sequence.offer([started("w1")])
+        sequence.compareFirst()
+        #expect(sequence.compare(logged: Self.end(1, 0), newest: EventID(attempt: 1, sequence: 0)) == .rewritten)
     }
 
     @Test func `a failed log read is repeated`() {

@@ -91,16 +91,44 @@ import Testing
         }
     }
 
-    @Test func `a reader with later events than the terminal one is told the end`() async throws {
+    @Test(arguments: [1, 50]) func `a reader with later events than the terminal one is told the end`(_ last: Int) async throws {
         try await QueueFixture.run { fixture in
             let claim = try await fixture.running(QueueFixture.job())
             #expect(try await fixture.finish(claim, .finished(.stop, .none), at: 1) == .integer(1))
             let received = Observed<[LoggedEvent]>([])
-            _ = try await fixture.feed.follow(claim.job.id, after: EventID(attempt: 1, sequence: 50)) { events in
+            _ = try await fixture.feed.follow(claim.job.id, after: EventID(attempt: 1, sequence: last)) { events in
                 received.update { $0 += events }
             }
             let event = try await received.wait({ "the end, \($0)" }) { $0.last }
             #expect(event.event.type == "finished" && event.id == EventID(attempt: 1, sequence: 1))
+        }
+    }
+
+    /// The claim was lost, so that the interrupt of the waiting job has the id of the event that the claim wrote.
+    @Test(arguments: [false, true])
+    func `a reader that has the start of a lost attempt is told the interrupt`(isSubscribed: Bool) async throws {
+        try await QueueFixture.run { fixture in
+            let received = Observed<[LoggedEvent]>([])
+            let job = QueueFixture.job()
+            _ = await fixture.feed.follow(new: job.id) { events in received.update { $0 += events } }
+            _ = try await fixture.running(job)
+            _ = try await received.wait({ "the start, \($0)" }) { $0.last }
+            let record = fixture.keys.record(job.id)
+            _ = try await fixture.redis.command("DEL", fixture.keys.log(job.id))
+            _ = try await fixture.redis.command("HSET", record, "state", "queued", "attempt", "0")
+            _ = try await fixture.redis.command("HDEL", record, "token", "worker")
+            let interrupt = { _ = try await fixture.queue.interrupt(job.id, reason: "USER_STOP", owner: nil) }
+            if !isSubscribed { try await interrupt() }
+            _ = try await fixture.redis.command("CLIENT", "KILL", "TYPE", "PUBSUB")
+            if isSubscribed {
+                try await until("the subscription to be renewed") {
+                    try await fixture.redis.command("PUBSUB", "NUMSUB", fixture.keys.out(job.id))
+                        == .array([.bulk(fixture.keys.out(job.id)), .integer(1)])
+                }
+                try await interrupt()
+            }
+            try await received.wait({ "the end, \($0)" }) { $0.last?.event.isTerminal == true ? () : nil }
+            #expect(received.value.map { "\($0.id) \($0.event.type)" } == ["1-0 started", "1-0 interrupted"])
         }
     }
 

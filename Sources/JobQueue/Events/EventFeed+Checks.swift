@@ -103,17 +103,20 @@ extension EventFeed {
                 guard let newest, let job = jobs[id] else { continue }
                 job.absences = 0
                 job.isKnown = true
-                for follower in job.followers where follower.sequence.last.map({ $0 < newest }) ?? true {
+                // A reader at the newest id may have another event with this id.
+                let isAtEnd = job.followers.contains { $0.sequence.last.map { $0 >= newest } ?? false }
+                job.mustCompare = job.followers.contains { $0.sequence.mustCompare || $0.sequence.last.map { $0 > newest } ?? false }
+                for follower in job.followers where follower.sequence.mustCompare || follower.sequence.last.map({ $0 < newest }) ?? true {
                     act(follower.sequence.suspect(), on: id, follower)
                 }
-                job.mustCompare = job.followers.contains { $0.sequence.last.map { $0 > newest } ?? false }
-                if job.mustCompare { await endIfOver(id) }
+                if isAtEnd { await endIfOver(id) }
             }
         }
     }
 
-    /// Delivers the terminal event to readers that have later events than it: Redis has come back with older data, in which the job has ended.
-    private func endIfOver(_ id: JobID) async {
+    /// Delivers the terminal event to readers that have an event with its id, or later ones: Redis has come back with older data, in which the job
+    /// has ended.
+    func endIfOver(_ id: JobID) async {
         // Redis is unavailable, which its connection has logged. The next check retries.
         guard let newest = try? await queue.lastEvent(id), newest.event.isTerminal else { return }
         for follower in jobs[id]?.followers ?? [] { deliver(follower.sequence.end(with: newest), of: id, to: follower) }

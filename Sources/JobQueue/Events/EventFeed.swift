@@ -247,8 +247,11 @@ package actor EventFeed: PinnedActor {
         case .continued: return true
         case .behind: return false
         case .rewritten:
-            logger.warning("Redis had lost output of a job that was generated again; it starts again", metadata: ["job": "\(id)"])
+            logger.warning("Redis lost output that readers have, and has other output now", metadata: ["job": "\(id)"])
+            // Should the job have ended, no event follows that this reader would take.
+            jobs[id]?.mustCompare = true
             try await queue.startAgain(id, attempt: shown.id.attempt)
+            await endIfOver(id)
             return true
         }
     }

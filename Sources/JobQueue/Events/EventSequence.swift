@@ -88,7 +88,7 @@ struct EventSequence {
     }
 
     /// Arranges that the next read of the log begins with a comparison.
-    mutating func compareFirst() { mustCompare = !ended && shown.map { $0.id.sequence > 0 } ?? false }
+    mutating func compareFirst() { mustCompare = !ended && shown != nil }
 
     /// What the log shows of the last delivered event.
     enum Comparison {
@@ -111,6 +111,8 @@ struct EventSequence {
         }
         guard let newest, newest >= shown.id else { return .behind }
         mustCompare = false
+        // The first event of an attempt only names its worker, so that another one with this id contradicts nothing, unless it is the end.
+        if shown.id.sequence == 0, logged?.event.isTerminal != true { return .continued }
         // The rest of this attempt belongs to the other history.
         last = EventID(attempt: shown.id.attempt, sequence: .max)
         return newest.attempt > shown.id.attempt ? .continued : .rewritten
@@ -167,11 +169,11 @@ struct EventSequence {
         return [LoggedEvent(id: id, event: .failed(failure, Usage(promptTokens: 0, completionTokens: 0, estimated: true)))]
     }
 
-    /// Ends the sequence with a terminal event that is older than the last delivered one. Nothing can follow it. An older `finished` ends another
-    /// history than the one that was delivered, so that the reader receives `failed` instead.
-    /// - Returns: the events to deliver; none if the event is not older.
+    /// Ends the sequence with a terminal event whose id is not above the last one that the reader has. Nothing can follow it. Such a `finished` ends
+    /// another history than the one that was delivered, so that the reader receives `failed` instead.
+    /// - Returns: the events to deliver; none if the event has a higher id.
     mutating func end(with event: LoggedEvent) -> [LoggedEvent] {
-        guard !ended, let last, event.id < last, event.event.isTerminal else { return [] }
+        guard !ended, let last, event.id <= last, event.event.isTerminal else { return [] }
         if shown != nil, case .finished = event.event { return lost() }
         ended = true
         releaseHeld()
