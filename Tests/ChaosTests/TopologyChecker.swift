@@ -12,7 +12,7 @@ struct TopologyChecker: Sendable {
         var reportedLost = 0
         var refused = 0
         var restarted = 0
-        /// Jobs whose interrupt was lost with a primary after it had been acknowledged.
+        /// Jobs whose interrupt was lost with a primary after it had been acknowledged, those included to which a gateway has sent it again.
         var interruptsLost = 0
         /// Jobs whose end was lost with a primary after it had been published, and which their interrupt ended then.
         var endsLost = 0
@@ -27,6 +27,8 @@ struct TopologyChecker: Sendable {
     private let redis: any ChaosTopology
     private(set) var problems: [String] = []
     private(set) var figures = Figures()
+    /// Jobs whose interrupts gateways have sent again.
+    private var interruptedAgain: Set<String> = []
 
     init(_ redis: any ChaosTopology) { self.redis = redis }
 
@@ -46,6 +48,12 @@ struct TopologyChecker: Sendable {
                 try await until("\(worker.node.name) to have no jobs") { try await worker.node.scrape()["sluice_jobs_in_flight"] == 0 }
             }
         } catch { problems.append("\(error)") }
+        for gateway in deployment.gateways {
+            for line in try String(contentsOfFile: gateway.node.logPath, encoding: .utf8).split(separator: "\n")
+            where line.contains("interrupt sent again") {
+                if let job = line.firstMatch(of: /job=(\S+)/) { interruptedAgain.insert(String(job.1)) }
+            }
+        }
     }
 
     /// - Parameter upstream: the simulator's requests by model.
@@ -87,7 +95,7 @@ struct TopologyChecker: Sendable {
                 }
             }
             if let job = found.first, job.value["state"] != end.rawValue {
-                if end == .interrupted, try await !hasInterruptKey(job.key) {
+                if end == .interrupted, try await isInterruptLost(job.key) {
                     // No replica had it. A primary that was frozen even acknowledges interrupts before it learns of its successor.
                     figures.interruptsLost += 1
                 } else if end == .finished, story.askedForInterrupt, job.value["state"] == "interrupted" {
@@ -101,18 +109,23 @@ struct TopologyChecker: Sendable {
         }
     }
 
-    private func hasInterruptKey(_ record: String) async throws -> Bool {
-        try await redis.exists(record.replacingOccurrences(of: ":job:", with: ":interrupt:"))
+    /// Whether Redis has lost the interrupt of a job, at least for a while.
+    private func isInterruptLost(_ record: String) async throws -> Bool {
+        if interruptedAgain.contains(where: { record.hasSuffix(":job:" + $0) }) { return true }
+        return try await !redis.exists(record.replacingOccurrences(of: ":job:", with: ":interrupt:"))
     }
 
-    /// An interrupted job whose interrupt key survived is not dialled again. A request that was on its way may begin shortly after.
+    /// An interrupted job whose interrupt survived is not dialled again. A request that was on its way may begin shortly after.
     private mutating func judgeDials(
         _ story: RequestStory, _ job: (key: String, value: [String: String])?, _ upstream: [SimulatorRequest]
     ) async throws {
         guard let job, job.value["state"] == "interrupted", let acknowledged = story.acknowledgedAt else { return }
-        guard try await hasInterruptKey(job.key) else { return }
         for request in upstream where request.accepted > acknowledged + 1_000_000_000 && request.tokens > 25 {
-            problems.append("\(story.model) was dialled \((request.accepted - acknowledged) / 1_000_000) ms after its interrupt")
+            if try await isInterruptLost(job.key) {
+                figures.interruptsLost += 1
+            } else {
+                problems.append("\(story.model) was dialled \((request.accepted - acknowledged) / 1_000_000) ms after its interrupt")
+            }
         }
     }
 }

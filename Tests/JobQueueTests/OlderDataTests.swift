@@ -172,6 +172,26 @@ import Testing
         }
     }
 
+    @Test func `only interrupts that Redis has lost are sent again`() async throws {
+        try await QueueFixture.run { fixture in
+            let (kept, lost) = (QueueFixture.job(), QueueFixture.job("p0-\(ULID(milliseconds: 2))"))
+            for job in [kept, lost] {
+                #expect(try await fixture.queue.submit(job, options: SubmitOptions()) == .accepted)
+                _ = try await fixture.queue.interrupt(job.id, reason: "USER_STOP", owner: nil)
+            }
+            let lostKeys = [fixture.keys.interrupt(lost.id), fixture.keys.log(lost.id)]
+            #expect(try await fixture.redis.command("DEL", lostKeys[0], lostKeys[1]) == .integer(2))
+            _ = try await fixture.redis.command("HSET", fixture.keys.record(lost.id), "state", "queued")
+            #expect(await fixture.queue.repeatInterrupts() == [], "the connection is the same")
+            _ = try await fixture.redis.command("CLIENT", "KILL", "TYPE", "NORMAL")
+            try await until("the interrupt to be sent again") { await fixture.queue.repeatInterrupts() == [lost.id] }
+            #expect(try await fixture.queue.record(lost.id)?.state == .interrupted)
+            _ = try await fixture.redis.command("CLIENT", "KILL", "TYPE", "NORMAL")
+            try await until("a new connection") { (try? await fixture.queue.record(kept.id)) != nil }
+            #expect(await fixture.queue.repeatInterrupts() == [], "Redis has both")
+        }
+    }
+
     // MARK: lost queues
 
     /// An operator has deleted or trimmed the queue.

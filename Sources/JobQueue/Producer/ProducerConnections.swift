@@ -31,7 +31,15 @@ package struct ProducerConnections: Sendable {
         let feed = EventFeed(queue: producer, subscriber: subscriber, eventLoop: eventLoop, logger: logger)
         self.feed = feed
         // In a task of the feed, which must have ended before the event loop, too.
-        commands.onConnect { [weak feed] in feed?.assumeIsolated { $0.start { await $0.queue.repeatInterrupts() } } }
+        commands.onConnect { [weak feed] in
+            feed?.assumeIsolated { feed in
+                feed.start { feed in
+                    for id in await feed.queue.repeatInterrupts() {
+                        feed.logger.notice("interrupt sent again, because Redis had lost it", metadata: ["job": "\(id)"])
+                    }
+                }
+            }
+        }
     }
 
     /// Whether the connection for commands is up. Callable from any thread.

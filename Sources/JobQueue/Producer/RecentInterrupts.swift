@@ -4,8 +4,8 @@ import NIOCore
 import RedisClient
 import Synchronization
 
-/// The interrupts that Redis has acknowledged in the last minute, which are sent again after a reconnect. A primary that dies takes those with
-/// it that no replica has received, and a waiting job would then run although nobody reads its output. Sending an interrupt twice has no effect.
+/// The interrupts that Redis has acknowledged in the last minute. A primary that dies takes those with it that no replica has received, and a
+/// waiting job would then run although nobody reads its output. After a reconnect the interrupts that Redis has lost are sent again.
 ///
 /// Thread-safe.
 final class RecentInterrupts: Sendable {
@@ -23,6 +23,11 @@ final class RecentInterrupts: Sendable {
             self.isForced = isForced
             self.connection = connection
             self.at = at
+        }
+
+        /// The same interrupt, found in Redis on a later connection. Another fail-over may still lose it.
+        func confirmed(on connection: Int) -> Sent {
+            Sent(interrupt, owner: owner, isForced: isForced, connection: connection, at: at)
         }
     }
 
@@ -56,15 +61,34 @@ extension JobProducer {
     /// command is repeated without need, but never left out.
     func connection(partition: Int) -> Int { redis.connections(for: keys.replicated(partition: partition)) }
 
-    /// Sends the interrupts of the last minute again that were acknowledged on earlier connections. Those that fail are sent at the next call.
-    func repeatInterrupts() async {
+    /// Sends those interrupts of the last minute again that were acknowledged on earlier connections and that Redis has lost. Those that fail are
+    /// sent at the next call.
+    /// - Returns: the jobs that were interrupted again.
+    func repeatInterrupts() async -> [JobID] {
         let connections = (0..<keys.partitions).map { connection(partition: $0) }
-        let outdated = recentInterrupts.take(at: .now()) { sent in
-            connections[keys.partition(of: sent.interrupt.id.rawValue)] != sent.connection
-        }
-        for sent in outdated {
+        func current(_ sent: RecentInterrupts.Sent) -> Int { connections[keys.partition(of: sent.interrupt.id.rawValue)] }
+        let outdated = recentInterrupts.take(at: .now()) { current($0) != $0.connection }
+        guard !outdated.isEmpty else { return [] }
+        var lost: [RecentInterrupts.Sent] = []
+        do {
+            var pipeline = RedisPipeline()
+            for sent in outdated { pipeline.append("EXISTS", .string(keys.interrupt(sent.interrupt.id))) }
+            let replies = try await redis.send(pipeline)
+            for (sent, reply) in zip(outdated, replies) {
+                // The key is written in one script with what follows from it, so that Redis has lost both or none.
+                if reply.integer == 1 { recentInterrupts.add(sent.confirmed(on: current(sent))) } else { lost.append(sent) }
+            }
+        } catch {
             // Redis is unavailable, which its connection has logged.
-            do { _ = try await interrupt(sent.interrupt, owner: sent.owner, force: sent.isForced) } catch { recentInterrupts.add(sent) }
+            for sent in outdated { recentInterrupts.add(sent) }
         }
+        var repeated: [JobID] = []
+        for sent in lost {
+            do {
+                let answer = try await interrupt(sent.interrupt, owner: sent.owner, force: sent.isForced)
+                if answer.stored { repeated.append(sent.interrupt.id) }
+            } catch { recentInterrupts.add(sent) }
+        }
+        return repeated
     }
 }
