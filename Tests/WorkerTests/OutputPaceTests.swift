@@ -15,9 +15,9 @@ import Testing
             pace.advance(to: now)
             return pace.interval
         }
-        #expect(interval(tokensPerSecond: 20_000) == 0)
-        #expect(interval(tokensPerSecond: 50_000) == 10 * millisecond)
-        #expect(interval(tokensPerSecond: 80_000) == OutputPace.longest)
+        #expect(interval(tokensPerSecond: 40_000) == 0)
+        #expect(interval(tokensPerSecond: 80_000) == 10 * millisecond)
+        #expect(interval(tokensPerSecond: 120_000) == OutputPace.longest)
         #expect(interval(tokensPerSecond: 1_000_000) == OutputPace.longest)
         #expect(interval(tokensPerSecond: 100) == 0, "returns to 0 at a low rate")
         #expect(OutputPace.longest <= 25 * millisecond, "a reader would notice more")

@@ -5,9 +5,9 @@
 /// First tokens and terminal events are not delayed.
 struct OutputPace {
     /// Tokens per second up to which the interval is 0.
-    static let freeTokenRate = 20_000
+    static let freeTokenRate = 40_000
     /// Tokens per second from which the interval is `longest`.
-    static let fullTokenRate = 80_000
+    static let fullTokenRate = 120_000
     /// Maximum interval in ns.
     static let longest: UInt64 = 20_000_000
     /// Measurement window in ns.
