@@ -75,7 +75,7 @@ package final class PrivateRedis: Sendable {
             "--port", "\(port)", "--bind", "127.0.0.1", "--unixsocket", socketPath, "--dir", folder.path, "--logfile",
             folder.file("redis.log"),
             "--save", "", "--appendonly", options.appendOnly ? "yes" : "no", "--appendfsync", "always", "--maxmemory-policy", "noeviction",
-            "--enable-debug-command", "yes", "--daemonize", "no",
+            "--daemonize", "no",
         ]
         if let password = options.password { arguments += ["--requirepass", password] }
         let process = try ChildProcess.spawn(options.program, arguments + options.arguments, errors: folder.file("stderr"))
@@ -96,7 +96,9 @@ package final class PrivateRedis: Sendable {
             try await Task.sleep(for: .milliseconds(5))
         }
         await kill()
-        throw RawRedisError(description: "redis-server does not answer: \(log.suffix(1_000))")
+        // A configuration that it does not know is reported on standard error.
+        let errors = (try? String(contentsOfFile: folder.file("stderr"), encoding: .utf8)) ?? ""
+        throw RawRedisError(description: "redis-server does not answer: \(log.suffix(1_000))\(errors.suffix(1_000))")
     }
 
     /// Sends SIGKILL.
