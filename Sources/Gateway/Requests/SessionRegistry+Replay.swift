@@ -164,22 +164,24 @@ extension SessionRegistry {
     ) async -> LogEnd {
         var cursor: String?
         while true {
-            await waitForTurn(reader(), session.account)
-            defer { session.account.endRead() }
-            guard isWanted() else { return .stopped }
-            let page = await retry.run { () async throws(QueueError) in
-                try await context.queue.logPage(id, after: cursor, size: Self.pageSize)
+            if let reader = reader() { await withCheckedContinuation { continuation in reader.whenRead { continuation.resume() } } }
+            let read = await retry.run { () async throws(QueueError) -> LogPage? in
+                // A turn for each try: while one server of a cluster is away, the logs of the others are read.
+                await waitForTurn(session.account)
+                defer { session.account.endRead() }
+                guard isWanted() else { return nil }
+                return try await context.queue.logPage(id, after: cursor, size: Self.pageSize)
             }
-            guard let page else { return .unreachable }
+            guard let read else { return .unreachable }
+            guard let page = read else { return .stopped }
             guard isWanted(), relay(page.events) else { return .stopped }
             guard !page.isLast, let end = page.end else { return .complete }
             cursor = end
         }
     }
 
-    /// Waits until the client has read the previous output and the account allows another page. `endRead` must follow.
-    private func waitForTurn(_ reader: ClientSocket?, _ account: TrafficAccount) async {
-        if let reader { await withCheckedContinuation { continuation in reader.whenRead { continuation.resume() } } }
+    /// Waits until the account allows another page. `endRead` must follow.
+    private func waitForTurn(_ account: TrafficAccount) async {
         await withCheckedContinuation { continuation in account.beginRead { continuation.resume() } }
         while account.debt > 0 {
             // Cancelled because the gateway shuts down.
