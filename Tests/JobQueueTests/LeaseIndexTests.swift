@@ -36,6 +36,37 @@ struct LeaseIndexTests {
         }
     }
 
+    @Test func `a renewal of jobs without news costs one command a job`() async throws {
+        try await QueueFixture.run { fixture in
+            var renewals: [LeaseRenewal] = []
+            for number in 1...20 {
+                let claim = try await fixture.running(QueueFixture.job("p0-\(ULID(milliseconds: UInt64(number)))"))
+                renewals.append(LeaseRenewal(id: claim.job.id, entry: claim.entry, attempt: 1))
+                renewals[number - 1].readsLog = false
+            }
+            let kept = LeaseReport(answer: .kept, isLogRead: false, newest: nil)
+            #expect(try await fixture.consumer.validate(renewals).allSatisfy { $0 == kept })
+            try await fixture.redis.command("CONFIG", "RESETSTAT")
+            #expect(try await fixture.consumer.validate(renewals).allSatisfy { $0 == kept })
+            let calls = try await Self.calls(fixture)
+            #expect(calls["hmget"] == 20 && calls.values.reduce(0, +) <= 20 + 6, "\(calls)")
+            // One entry is gone, one job is interrupted, and one has news.
+            let queue = fixture.keys.queue(.standard, partition: 0)
+            try await fixture.redis.command("XDEL", queue, renewals[3].entry.id)
+            _ = try await fixture.queue.interrupt(renewals[7].id, reason: "USER_STOP", owner: nil)
+            renewals[11].progress = JobProgress(upstream: "u", dialledMilliseconds: 5)
+            renewals[12].readsLog = true
+            let reports = try await fixture.consumer.validate(renewals)
+            for (index, report) in reports.enumerated() {
+                let record = try await fixture.redis.command("HGETALL", fixture.keys.record(renewals[index].id)).fields
+                #expect((record["unlisted_ms"] != nil) == (index == 3), "\(index) \(record)")
+                #expect((record["upstream"] == "u") == (index == 11), "\(index) \(record)")
+                #expect((report.answer == .kept) == (index != 7) && report.isLogRead == (index == 12), "\(index) \(report)")
+                #expect(report.newest == (index == 12 ? EventID(attempt: 1, sequence: 0) : nil))
+            }
+        }
+    }
+
     @Test func `looking for expired leases costs the same with many running jobs as with none`() async throws {
         var settings = QueueSettings()
         settings.lease = .seconds(600)

@@ -85,5 +85,5 @@ extension JobConsumer {
 
 extension JobClass {
     /// The position in `allCases`, 0 for the most urgent class.
-    fileprivate var order: Int { JobClass.allCases.firstIndex(of: self) ?? 0 }
+    var order: Int { JobClass.allCases.firstIndex(of: self) ?? 0 }
 }

@@ -24,25 +24,21 @@ extension JobConsumer {
         try await validate(renewals).map(\.answer)
     }
 
-    /// Renews leases like `renew`, and reports what Redis holds of the jobs. A job whose record shows an older state than its attempt, because
-    /// Redis has come back with older data, is queued again and reported as lost.
+    /// Renews leases like `renew`, and reports what Redis holds of the jobs, which are of one partition. A job whose record shows an older state
+    /// than its attempt, because Redis has come back with older data, is queued again and reported as lost.
     package func validate(_ renewals: [LeaseRenewal]) async throws(QueueError) -> [LeaseReport] {
-        guard !renewals.isEmpty else { return [] }
-        var scriptKeys: [String] = []
+        guard let partition = renewals.first?.entry.partition else { return [] }
+        var scriptKeys = keys.queues(partition: partition) + [keys.returned(partition: partition)]
         var arguments: [RedisArgument] = [
             .string(Keys.group), .string(worker), .string(token), .string(Self.handedBackOwner), .integer(settings.leaseMilliseconds),
         ]
         for renewal in renewals {
-            let partition = renewal.entry.partition
-            scriptKeys += [
-                keys.record(renewal.id), keys.log(renewal.id), keys.interrupt(renewal.id),
-                keys.queue(renewal.entry.priority, partition: partition), keys.returned(partition: partition),
-            ]
+            scriptKeys += [keys.record(renewal.id), keys.log(renewal.id), keys.interrupt(renewal.id)]
             arguments += [
-                .integer(renewal.attempt), .string(renewal.entry.id), .string(renewal.progress.usage?.json.text ?? ""),
+                .integer(renewal.entry.priority.order + 1), .integer(renewal.attempt), .string(renewal.entry.id),
+                .integer(renewal.readsLog ? 1 : 0), .string(renewal.progress.usage?.json.text ?? ""),
                 .string(renewal.progress.upstream ?? ""), .string(JobProgress.text(renewal.progress.dialledMilliseconds)),
-                .string(JobProgress.text(renewal.progress.firstTokenMilliseconds)),
-                .string(renewal.written.description),
+                .string(JobProgress.text(renewal.progress.firstTokenMilliseconds)), .string(renewal.written.description),
             ]
         }
         let reply = try await redis.run(Scripts.renew, keys: scriptKeys, arguments: arguments)
@@ -56,7 +52,8 @@ extension JobConsumer {
             }
             var answer = LeaseAnswer.lost
             if state == 1 { answer = parts[2].isNull ? .kept : .interrupted(Self.interrupt(parts[2], id: renewal.id)) }
-            reports.append(LeaseReport(answer: answer, newest: parts[1].string.flatMap { EventID($0) }))
+            reports.append(
+                LeaseReport(answer: answer, isLogRead: renewal.readsLog, newest: parts[1].string.flatMap { EventID($0) }))
         }
         return reports
     }

@@ -69,7 +69,7 @@ package struct Claim: Sendable, Equatable {
 
 /// Progress of a running job, written to its record. Nil fields are not known yet. Times are milliseconds since 1970 on the Redis
 /// server's clock.
-package struct JobProgress: Sendable {
+package struct JobProgress: Sendable, Equatable {
     package var usage: Usage?
     package var upstream: String?
     package var dialledMilliseconds: Int?
@@ -91,9 +91,12 @@ package struct LeaseRenewal: Sendable {
     package let id: JobID
     package let entry: QueueEntry
     package let attempt: Int
-    package let progress: JobProgress
+    /// What is written to the job's record; empty when it holds that already.
+    package var progress: JobProgress
     /// The id of the newest acknowledged event.
     package let written: EventID
+    /// Whether to report the newest event of the log, which matters after a reconnect only.
+    package var readsLog = true
 
     package init(id: JobID, entry: QueueEntry, attempt: Int, progress: JobProgress = JobProgress(), written: EventID? = nil) {
         self.id = id
@@ -117,6 +120,8 @@ package enum LeaseAnswer: Sendable, Equatable {
 /// What Redis holds of a job, as read by the renewal of its lease.
 package struct LeaseReport: Sendable, Equatable {
     package let answer: LeaseAnswer
-    /// The id of the newest event in the log; nil without a log.
+    /// Whether the log was read.
+    package var isLogRead = true
+    /// The id of the newest event in the log; nil without a log, and if it was not read.
     package let newest: EventID?
 }

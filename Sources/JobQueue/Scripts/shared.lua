@@ -98,15 +98,21 @@ end
 -- The lease index of a queue: a sorted set of the entries delivered to workers by the time at which their leases expire, in ms. 0: the entry was returned to the queue.
 local function leases_of(queue) return beside(queue, 'leases:' .. class_of(queue)) end
 
--- Sets the time at which the lease of an entry expires. An index of the wrong type is replaced.
-local function set_lease(queue, entry, expiry)
-    local index = leases_of(queue)
-    local reply = redis.pcall('ZADD', index, expiry, entry)
+-- Sets the time at which the leases of entries expire. An index of the wrong type is replaced.
+local function set_leases(queue, entries, expiry)
+    local index, scores = leases_of(queue), {}
+    for _, entry in ipairs(entries) do
+        scores[#scores + 1] = expiry
+        scores[#scores + 1] = entry
+    end
+    local reply = redis.pcall('ZADD', index, unpack(scores))
     if type(reply) == 'table' and reply.err and string.find(reply.err, 'WRONGTYPE', 1, true) then
         redis.call('DEL', index)
-        redis.call('ZADD', index, expiry, entry)
+        redis.call('ZADD', index, unpack(scores))
     end
 end
+
+local function set_lease(queue, entry, expiry) set_leases(queue, {entry}, expiry) end
 
 -- Whether the lease of an entry has expired, by the index.
 local function is_lease_expired(queue, entry)
@@ -176,12 +182,18 @@ local function is_unexecuted(reply)
     return type(reply) == 'table' and reply.err and (string.find(reply.err, 'READONLY', 1, true) or string.find(reply.err, 'NOREPLICAS', 1, true)) and true
 end
 
--- Makes a consumer the owner of an entry, also when its group or its place in the pending list was deleted. Returns the reply of XCLAIM, which may be an error.
-local function own_entry(queue, group, consumer, entry, ...)
-    local reply = redis.pcall('XCLAIM', queue, group, consumer, 0, entry, 'FORCE', 'JUSTID', ...)
+-- Makes a consumer the owner of entries, also when their group or their places in the pending list were deleted. Returns the reply of XCLAIM, the ids of the entries that exist,
+-- or an error.
+local function own_entries(queue, group, consumer, entries, ...)
+    local arguments = {queue, group, consumer, 0}
+    for _, entry in ipairs(entries) do arguments[#arguments + 1] = entry end
+    for _, option in ipairs({'FORCE', 'JUSTID', ...}) do arguments[#arguments + 1] = option end
+    local reply = redis.pcall('XCLAIM', unpack(arguments))
     if type(reply) == 'table' and reply.err and string.find(reply.err, 'NOGROUP', 1, true) then
         redis.pcall('XGROUP', 'CREATE', queue, group, '0', 'MKSTREAM')
-        reply = redis.pcall('XCLAIM', queue, group, consumer, 0, entry, 'FORCE', 'JUSTID', ...)
+        reply = redis.pcall('XCLAIM', unpack(arguments))
     end
     return reply
 end
+
+local function own_entry(queue, group, consumer, entry, ...) return own_entries(queue, group, consumer, {entry}, ...) end

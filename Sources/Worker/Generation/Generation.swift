@@ -86,6 +86,8 @@ final class Generation {
     var isValidating = false
     /// The number of the connection to Redis on which the job was claimed or last validated. Nothing is written on another one.
     var connection: Int
+    /// The progress that the job's record holds, and the number of the connection on which it was written; nil before the first renewal.
+    var recorded: (progress: JobProgress, connection: Int)?
     /// Redis has lost output of this attempt that readers have seen.
     var hasLostOutput = false
     /// The terminal event was already in the log once.
@@ -128,7 +130,7 @@ final class Generation {
     /// The upstream of the current answer; nil before the first token.
     var upstreamName: String? { !times.hasFirstToken || candidates.isEmpty ? nil : candidates[machine.upstream].upstream.name }
 
-    /// The lease renewal of this attempt, with its progress.
+    /// The lease renewal of this attempt, with its whole progress and a comparison of its log.
     var renewal: LeaseRenewal {
         LeaseRenewal(id: id, entry: claim.entry, attempt: claim.attempt, progress: progress, written: output.log.written)
     }

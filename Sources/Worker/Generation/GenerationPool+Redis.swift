@@ -11,7 +11,19 @@ extension GenerationPool {
     /// The lease renewals of all running jobs, and of recently ended ones that were not compared with Redis on the current connection.
     func renewals() -> [LeaseRenewal] {
         forgetOld()
-        return generations.values.map(\.renewal) + ended.filter { isOutdated($0.generation) }.map { $0.generation.renewal }
+        return generations.values.map(renewal(of:)) + ended.filter { isOutdated($0.generation) }.map { $0.generation.renewal }
+    }
+
+    /// A renewal that costs no more than needed: without a comparison of the log, and without progress that the record holds, unless Redis may
+    /// have lost data since.
+    private func renewal(of generation: Generation) -> LeaseRenewal {
+        var renewal = generation.renewal
+        guard !isOutdated(generation) else { return renewal }
+        renewal.readsLog = false
+        if let recorded = generation.recorded, recorded.connection == generation.connection, recorded.progress == renewal.progress {
+            renewal.progress = JobProgress()
+        }
+        return renewal
     }
 
     /// Whether a job was not compared with Redis on the current connection.
@@ -43,7 +55,8 @@ extension GenerationPool {
         case .kept: break
         case .interrupted(let interrupt): generation.interrupted(interrupt, receivedAt: loop.now)
         }
-        generation.renewed(newest: report.newest, written: renewal.written, on: connection)
+        if renewal.progress != JobProgress() { generation.recorded = (renewal.progress, connection) }
+        if report.isLogRead { generation.renewed(newest: report.newest, written: renewal.written, on: connection) }
     }
 
     /// Runs an ended job again that Redis has running, to write its end again.

@@ -9,7 +9,7 @@ import Support
 /// measures the queues, and looks for expired leases. Runs on the event loop of the Redis connections.
 actor LeaseRenewer: PinnedActor {
     /// Maximum jobs per call of the renew script, so that it does not block Redis for long.
-    private static let renewedAtOnce = 100
+    private static let renewedAtOnce = 50
 
     private nonisolated let consumer: JobConsumer
     private let pool: GenerationPool
