@@ -61,7 +61,9 @@ struct JobSizeTests {
                 let fields = try await fixture.redis.command("HGETALL", key).fields
                 let formula = 110 + fields.reduce(0) { $0 + $1.key.utf8.count + $1.value.utf8.count + 4 }
                 let size = try await Self.memory(of: key, fixture)
-                #expect(size <= 600 && Self.isNear(size, formula, percent: 25), "\(size) bytes, by the formula \(formula): \(fields)")
+                // Other servers than Redis 7 count their own structures otherwise.
+                let maximum = PrivateRedis.executable == "redis-server" ? 600 : 650
+                #expect(size <= maximum && Self.isNear(size, formula, percent: 25), "\(size) bytes, by the formula \(formula): \(fields)")
                 #expect(try JSON(parsing: fields["usage"] ?? "").object?.names == ["prompt_tokens", "completion_tokens", "estimated"])
                 let record = try #require(try await fixture.queue.record(id))
                 #expect(record.usage == usage)
@@ -118,7 +120,9 @@ struct JobSizeTests {
             for event in log { #expect(try await fixture.queue.log(job.job.id, after: event.id) == log.filter { $0.id > event.id }) }
             let formula = 600 + log.reduce(0) { $0 + $1.json.count + 22 }
             let size = try await Self.memory(of: fixture.keys.log(job.job.id), fixture)
-            #expect(Self.isNear(size, formula, percent: 20), "\(size) bytes, by the formula \(formula)")
+            // Valkey takes less.
+            let isLess = PrivateRedis.executable != "redis-server" && size <= formula
+            #expect(isLess || Self.isNear(size, formula, percent: 20), "\(size) bytes, by the formula \(formula)")
         }
     }
 }

@@ -20,8 +20,9 @@ struct QueueDepthTests {
             _ = try await fixture.redis.command("XDEL", "{sluice.0}:queue:batch", entries[2])
             let groups = try await fixture.redis.command("XINFO", "GROUPS", "{sluice.0}:queue:batch")
             let group = try #require(groups.array?.first?.array)
-            let place = try #require(group.firstIndex { $0.string == "lag" })
-            #expect(group[place + 1].string == nil, "precondition of the test: \(group)")
+            // Redis 6.2 never reports it.
+            let place = group.firstIndex { $0.string == "lag" }
+            #expect(place.map { group[$0 + 1].string == nil } ?? true, "precondition of the test: \(group)")
 
             let depth = try await fixture.consumer.depth()
             let batch = try #require(depth.classes[.batch])

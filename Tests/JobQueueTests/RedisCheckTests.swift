@@ -21,8 +21,8 @@ import Testing
     private static func checkInTime(_ url: String) async throws -> Findings {
         try await until("\(url) to answer in time") {
             guard let found = try? await check(url) else { return nil }
-            return found.topology.shards.allSatisfy(\.isReachable) && !found.faults.contains { $0.problem.contains("deadline") }
-                ? found : nil
+            let isLate = found.faults.contains { $0.problem.contains("deadline") || $0.problem.contains("does not answer") }
+            return found.topology.shards.allSatisfy(\.isReachable) && !isLate ? found : nil
         }
     }
 

@@ -11,6 +11,8 @@ import Testing
         "READONLY You can't write against a read only replica.", "ERR READONLY You can't write against a read only replica.",
         "READONLY You can't write against a read only replica. script: ab, on @user_script:1.",
         "ERR Error running script (call to f_ab): @user_script:1: -READONLY You can't write against a read only replica.",
+        "ERR Error running script (call to f_ab): @user_script:1: @user_script: 1: -READONLY You can't write against a read only replica.",
+        "@user_script: 1: -READONLY You can't write against a read only replica.",
         "MOVED 3999 127.0.0.1:6381", "ASK 3999 127.0.0.1:6381", "TRYAGAIN Multiple keys request during rehashing of slot",
         "CLUSTERDOWN Hash slot not served", "LOADING Redis is loading the dataset in memory", "MASTERDOWN Link with MASTER is down",
         "NOREPLICAS Not enough good replicas to write.", "-NOREPLICAS Not enough good replicas to write.",

@@ -101,7 +101,7 @@ import Testing
         var schedule = OutputSchedule<Output>()
         let output = Output()
         _ = schedule.beginBatch(at: start)
-        schedule.count(5_000)
+        schedule.count(8_000)
         let now = start + 100 * millisecond
         _ = schedule.beginBatch(at: now)
         schedule.sent()

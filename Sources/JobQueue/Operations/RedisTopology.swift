@@ -67,8 +67,9 @@ extension RedisTopology.Shard {
             facts[String(line[..<colon])] = String(line[line.index(after: colon)...])
         }
         role = facts["role"] ?? role
-        if let mode = facts["redis_mode"] { isClusterNode = mode == "cluster" }
-        version = facts["redis_version"] ?? version
+        // Valkey from 8.0 on has names of its own; its `redis_version` is that of the last compatible Redis.
+        if let mode = facts["redis_mode"] ?? facts["server_mode"] { isClusterNode = mode == "cluster" }
+        version = facts["valkey_version"] ?? facts["redis_version"] ?? version
         evictionPolicy = facts["maxmemory_policy"] ?? evictionPolicy
         let written = facts["master_repl_offset"].flatMap { Int($0)?.boundedCount }
         for index in 0..<100 {

@@ -21,13 +21,14 @@ struct UnexecutedReply: Equatable {
     let text: String
 
     /// Nil for any other reply. A script that failed at its first write has executed nothing either: Redis refuses all writes of a script, or
-    /// none. Redis 7 puts the word first, possibly after `ERR`; Redis 6.2 after `ERR Error running script (…): @user_script:1: -`.
+    /// none. Redis 7 puts the word first, possibly after `ERR`; Redis 6.2 after `ERR Error running script (…): @user_script:1: -`, or after
+    /// `@user_script: 1: -` in an error that the script returns.
     init?(_ reply: RESPValue) {
         guard case .error(let text) = reply else { return nil }
         var rest = text[...]
-        if rest.hasPrefix("ERR ") {
-            rest.removeFirst("ERR ".count)
-            if rest.hasPrefix("Error running script"), let dash = rest.firstRange(of: ": -") { rest = rest[dash.upperBound...] }
+        if rest.hasPrefix("ERR ") { rest.removeFirst("ERR ".count) }
+        if rest.hasPrefix("Error running script") || rest.hasPrefix("@user_script"), let dash = rest.firstRange(of: ": -") {
+            rest = rest[dash.upperBound...]
         }
         if rest.hasPrefix("-") { rest.removeFirst() }
         guard let kind = Kind(rawValue: String(rest.prefix { $0 != " " })) else { return nil }
