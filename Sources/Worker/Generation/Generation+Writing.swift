@@ -30,6 +30,9 @@ extension Generation: ScheduledOutput {
         proceed(outcome)
     }
 
+    /// Whether output or the end of the job is not written yet.
+    var hasUnwritten: Bool { stage != .over && (!output.isEmpty || output.ending != nil) }
+
     /// Processes a lost reply: the connection broke or timed out.
     func replyLost() {
         guard stage != .over else { return }

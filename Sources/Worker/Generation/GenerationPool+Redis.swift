@@ -57,6 +57,17 @@ extension GenerationPool {
         }
         if renewal.progress != JobProgress() { generation.recorded = (renewal.progress, connection) }
         if report.isLogRead { generation.renewed(newest: report.newest, written: renewal.written, on: connection) }
+        // A safety net: whatever a write or a comparison waits for, Redis answers renewals.
+        let interval = consumer.settings.renewalInterval.timeoutNanoseconds
+        if generation.stall.isStalled(
+            hasUnwritten: generation.hasUnwritten, written: generation.output.log.written, now: loop.now, limit: interval)
+        {
+            context.logger.notice(
+                "output of a job was not written for a renewal interval; it is compared with Redis",
+                metadata: generation.claim.job.logMetadata)
+            generation.isValidating = false
+            generation.replyLost()
+        }
     }
 
     /// Runs an ended job again that Redis has running, to write its end again.
