@@ -48,6 +48,11 @@ struct TopologyChecker: Sendable {
                 try await until("\(worker.node.name) to have no jobs") { try await worker.node.scrape()["sluice_jobs_in_flight"] == 0 }
             }
         } catch { problems.append("\(error)") }
+        try readLogs(deployment)
+    }
+
+    /// Reads in the gateways' logs which interrupts Redis had lost.
+    private mutating func readLogs(_ deployment: Deployment) throws {
         for gateway in deployment.gateways {
             for line in try String(contentsOfFile: gateway.node.logPath, encoding: .utf8).split(separator: "\n")
             where line.contains("interrupt sent again") {
@@ -111,7 +116,7 @@ struct TopologyChecker: Sendable {
 
     /// Whether Redis has lost the interrupt of a job, at least for a while.
     private func isInterruptLost(_ record: String) async throws -> Bool {
-        if interruptedAgain.contains(where: { record.hasSuffix(":job:" + $0) }) { return true }
+        if let id = record.split(separator: ":job:").last, interruptedAgain.contains(String(id)) { return true }
         return try await !redis.exists(record.replacingOccurrences(of: ":job:", with: ":interrupt:"))
     }
 

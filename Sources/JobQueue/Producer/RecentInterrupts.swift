@@ -5,7 +5,8 @@ import RedisClient
 import Synchronization
 
 /// The interrupts that Redis has acknowledged in the last minute. A primary that dies takes those with it that no replica has received, and a
-/// waiting job would then run although nobody reads its output. After a reconnect the interrupts that Redis has lost are sent again.
+/// waiting job would then run although nobody reads its output. Therefore a gateway asks Redis for them after each reconnect, and sends those
+/// again that are missing.
 ///
 /// Thread-safe.
 final class RecentInterrupts: Sendable {
@@ -75,8 +76,13 @@ extension JobProducer {
             for sent in outdated { pipeline.append("EXISTS", .string(keys.interrupt(sent.interrupt.id))) }
             let replies = try await redis.send(pipeline)
             for (sent, reply) in zip(outdated, replies) {
-                // The key is written in one script with what follows from it, so that Redis has lost both or none.
-                if reply.integer == 1 { recentInterrupts.add(sent.confirmed(on: current(sent))) } else { lost.append(sent) }
+                // The script that writes the key also ends a waiting job, so that Redis has lost both or none.
+                switch reply.integer {
+                case 1: recentInterrupts.add(sent.confirmed(on: current(sent)))
+                case 0: lost.append(sent)
+                // A shard that is not reachable must not delay the others' interrupts.
+                default: recentInterrupts.add(sent)
+                }
             }
         } catch {
             // Redis is unavailable, which its connection has logged.

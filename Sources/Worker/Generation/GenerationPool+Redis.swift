@@ -57,7 +57,7 @@ extension GenerationPool {
         }
         if renewal.progress != JobProgress() { generation.recorded = (renewal.progress, connection) }
         if report.isLogRead { generation.renewed(newest: report.newest, written: renewal.written, on: connection) }
-        // A safety net: whatever a write or a comparison waits for, Redis answers renewals.
+        // See `OutputStall`.
         let interval = consumer.settings.renewalInterval.timeoutNanoseconds
         if generation.stall.isStalled(
             hasUnwritten: generation.hasUnwritten, written: generation.output.log.written, now: loop.now, limit: interval)

@@ -1,6 +1,7 @@
 import Contract
 
-/// Notices output that waits although Redis answers: a safety net below the writes and comparisons, each of which arranges what follows it. No I/O.
+/// Detects output of a job that is not written although Redis answers the renewals of its lease. This should never happen: every write and
+/// every comparison with Redis starts the next one. The worker then compares the job with Redis again. No I/O.
 struct OutputStall {
     /// The newest written event while further output waited, and since when.
     private var waiting: (behind: EventID, since: UInt64)?
