@@ -53,6 +53,31 @@ extension FaultJourneys {
             }
         }
 
+        /// A fail-over may lose the end of a job that its client has seen. The worker writes it again.
+        @Test func `an ended request that is resumed while Redis lacks its end is replayed when Redis has it again`() async throws {
+            try await withLab { lab in
+                _ = try await lab.worker("w1")
+                let gateway = try await lab.gateway()
+                let client = try await lab.client(gateway)
+                let request = try await client.request(model: lab.model("sim-n3-g1"))
+                #expect(try await request.ended().end == .finished)
+                let (record, log) = ("{sluice.0}:job:\(try request.job)", "{sluice.0}:log:\(try request.job)")
+                let events = try await lab.redis.command("XREVRANGE", log, "+", "-", "COUNT", "2").array ?? []
+                let (end, before) = (try #require(events.first?.array), try #require(events.last?.array?.first?.string))
+                try await lab.redis.command("HSET", record, "state", "running")
+                try await lab.redis.command("XDEL", log, #require(end[0].string))
+                try await lab.redis.command("XSETID", log, before)
+                let resumed = try await client.resume(request)
+                // Answered after RESUME was handled.
+                #expect(try await client.request(model: lab.model("sim-n3-g1")).ended().end == .finished)
+                try await lab.redis.command("XADD", log, #require(end[0].string), "e", #require(end[1].array?.last?.string))
+                try await lab.redis.command("HSET", record, "state", "finished")
+                let replayed = try await resumed.ended()
+                #expect(replayed.end == .finished && replayed.text == SimulatorText.tokens(3), "\(replayed.last?.text ?? "")")
+                #expect(client.problems.isEmpty, "\(client.problems)")
+            }
+        }
+
         /// See `Generation.settled`: the newest event in the log is the terminal event of this worker.
         @Test func `a terminal event whose reply was lost ends the job`() async throws {
             try await withLab { lab in

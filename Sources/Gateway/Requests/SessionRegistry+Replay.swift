@@ -15,7 +15,8 @@ extension SessionRegistry {
     private static let unknownRequest = ProtocolError(.internalError, "the request was lost", detail: "internal", retryable: true)
 
     private static let unreachable = ProtocolError(
-        .serverBusy, "Redis is not reachable; resume the request again later", detail: "overloaded", retryable: true)
+        .serverBusy, "Redis is not reachable, or has lost the end of the request and does not have it again yet; resume it again later",
+        detail: "overloaded", retryable: true)
 
     /// Replays a request from the client's last event, then relays it live.
     /// - Throws: SESSION_INVALID when the session has no such request, RATE_LIMITED above `Session.maximumReplays`.
@@ -88,7 +89,7 @@ extension SessionRegistry {
         var after: EventID?
         _ = await readLog(
             of: request.jobID, in: session, retry: Self.replayRetry, reader: { request.isMuted ? nil : session.socket },
-            isWanted: { request.wantsEvents(for: generation) },
+            isWanted: { request.wantsEvents(for: generation) }, awaitsEnd: false,
             relay: { events in
                 receive(events, of: request, in: session, generation)
                 if let last = events.last { after = last.id }
@@ -99,7 +100,8 @@ extension SessionRegistry {
 
     // MARK: ended requests
 
-    /// Replays an ended request from its event log, unless the log has expired. Retries for 30 s while Redis is unreachable.
+    /// Replays an ended request from its event log, unless the log has expired. Retries for 30 s while Redis is unreachable, or while it lacks
+    /// the end: a fail-over may have lost it, and the job's worker then writes it again, or another worker continues the job.
     private func replay(_ ended: EndedRequest, after: EventID?, in session: Session) {
         guard let socket = session.socket else { return }
         let new = RelayMachine(
@@ -114,6 +116,7 @@ extension SessionRegistry {
             var hasRoom = true
             let end = await readLog(
                 of: ended.jobID, in: session, retry: Self.endedRetry, reader: { socket }, isWanted: { session.socket === socket },
+                awaitsEnd: true,
                 relay: { events in
                     machine.receive(events, milliseconds: WallClock.milliseconds) { socket.send($0) }
                     let more = machine.answer.utf8.count - held
@@ -149,7 +152,7 @@ extension SessionRegistry {
         case complete
         /// `isWanted` or `relay` returned false.
         case stopped
-        /// Redis did not answer in time.
+        /// Redis did not answer in time, or did not have the end that was awaited.
         case unreachable
     }
 
@@ -157,9 +160,10 @@ extension SessionRegistry {
     /// - Parameters:
     ///   - reader: the client's socket, asked before each page; nil when nothing is sent to a client.
     ///   - isWanted: asked after each wait.
-    ///   - relay: returns whether to continue.
+    ///   - awaitsEnd: whether to try again at the end of the log while the job has not ended.
+    ///   - relay: returns whether to continue; false with the terminal event.
     private func readLog(
-        of id: JobID, in session: Session, retry: RetryPolicy, reader: () -> ClientSocket?, isWanted: () -> Bool,
+        of id: JobID, in session: Session, retry: RetryPolicy, reader: () -> ClientSocket?, isWanted: () -> Bool, awaitsEnd: Bool,
         relay: ([LoggedEvent]) -> Bool
     ) async -> LogEnd {
         var cursor: String?
@@ -170,12 +174,14 @@ extension SessionRegistry {
                 await waitForTurn(session.account)
                 defer { session.account.endRead() }
                 guard isWanted() else { return nil }
-                return try await context.queue.logPage(id, after: cursor, size: Self.pageSize)
+                return awaitsEnd
+                    ? try await context.queue.endedLogPage(id, after: cursor, size: Self.pageSize)
+                    : try await context.queue.logPage(id, after: cursor, size: Self.pageSize)
             }
             guard let read else { return .unreachable }
             guard let page = read else { return .stopped }
             guard isWanted(), relay(page.events) else { return .stopped }
-            guard !page.isLast, let end = page.end else { return .complete }
+            guard let end = page.end, awaitsEnd || !page.isLast else { return .complete }
             cursor = end
         }
     }

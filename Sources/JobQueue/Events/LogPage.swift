@@ -45,4 +45,15 @@ extension JobProducer {
         }
         return LogPage(events: events, end: end, isLast: parts[1].integer == 1)
     }
+
+    /// Reads a page like `logPage(_:after:size:)` of a job whose end a reader has seen.
+    /// - Throws: also `.unavailable` where the log ends before the job's end: a fail-over has lost it. The job's worker writes it again, or another
+    ///   worker continues the job.
+    package func endedLogPage(_ id: JobID, after: String?, size: Int) async throws(QueueError) -> LogPage {
+        let page = try await logPage(id, after: after, size: size)
+        guard page.end == nil, let record = try await record(id) else { return page }
+        // It may have ended after the page was read.
+        if record.state?.isTerminal == true { return try await logPage(id, after: after, size: size) }
+        throw QueueError(.unavailable, "the log of the job lacks its end")
+    }
 }
