@@ -72,6 +72,23 @@ import Testing
         #expect(output.beginWrite().count == 1 && !output.hasPending)
     }
 
+    /// A reconnect lets several comparisons run: one of them may be answered while the repeated write waits for its reply.
+    @Test func `a comparison during a write does not hide later output`() {
+        var output = OutputLog(attempt: 1)
+        output.append(.text("a"))
+        _ = output.beginWrite()
+        output.replyLost()
+        output.append(.text("b"))
+        #expect(output.reconcile(newest: EventID(attempt: 1, sequence: 0)) == .matches)
+        #expect(texts(output.beginWrite()) == ["a"])
+        #expect(output.isAwaitingReply && output.reconcile(newest: EventID(attempt: 1, sequence: 0)) == .matches)
+        #expect(!output.canWrite, "the reply decides whether it is written again")
+        output.confirmWrite()
+        #expect(texts(output.beginWrite()) == ["b"])
+        output.confirmWrite()
+        #expect(output.isEmpty && output.written == EventID(attempt: 1, sequence: 2))
+    }
+
     @Test func `a newer attempt or a missing log ends the output`() {
         var log = OutputLog(attempt: 1)
         log.append(.text("a"))

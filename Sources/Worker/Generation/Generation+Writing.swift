@@ -30,19 +30,19 @@ extension Generation: ScheduledOutput {
         proceed(outcome)
     }
 
-    /// Whether output or the end of the job is not written yet.
-    var hasUnwritten: Bool { stage != .over && (!output.isEmpty || output.ending != nil) }
-
     /// Processes a lost reply: the connection broke or timed out.
     func replyLost() {
         guard stage != .over else { return }
         proceed(output.replyLost())
     }
 
-    /// Processes what Redis holds of the job, read after a lost or refused write.
-    /// - Parameter newest: the newest id in the log; nil if there is no log.
-    func validated(newest: EventID?) {
-        guard stage != .over else { return }
+    /// Processes what Redis holds of the job, read after a lost or refused write or a reconnect.
+    /// - Parameters:
+    ///   - newest: the newest id in the log; nil if there is no log.
+    ///   - connection: the number of the connection before the log was read.
+    func validated(newest: EventID?, on connection: Int) {
+        guard stage != .over, !output.isAwaitingReply else { return }
+        self.connection = connection
         proceed(output.reconcile(newest: newest), newest: newest)
     }
 
@@ -51,7 +51,7 @@ extension Generation: ScheduledOutput {
     ///   - newest: the newest id in the log; nil if there is no log.
     ///   - connection: the number of the connection of the renewal.
     func renewed(newest: EventID?, written: EventID, on connection: Int) {
-        guard stage != .over, self.connection != connection else { return }
+        guard stage != .over, self.connection != connection, !output.isAwaitingReply else { return }
         self.connection = connection
         // A write whose reply was lost is compared by itself.
         guard !output.log.uncertain else { return }

@@ -88,8 +88,6 @@ final class Generation {
     var connection: Int
     /// The progress that the job's record holds, and the number of the connection on which it was written; nil before the first renewal.
     var recorded: (progress: JobProgress, connection: Int)?
-    /// Detects output that is not written. Belongs to the pool.
-    var stall = OutputStall()
     /// Redis has lost output of this attempt that readers have seen.
     var hasLostOutput = false
     /// The terminal event was already in the log once.

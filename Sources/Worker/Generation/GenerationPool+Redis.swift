@@ -57,17 +57,6 @@ extension GenerationPool {
         }
         if renewal.progress != JobProgress() { generation.recorded = (renewal.progress, connection) }
         if report.isLogRead { generation.renewed(newest: report.newest, written: renewal.written, on: connection) }
-        // See `OutputStall`.
-        let interval = consumer.settings.renewalInterval.timeoutNanoseconds
-        if generation.stall.isStalled(
-            hasUnwritten: generation.hasUnwritten, written: generation.output.log.written, now: loop.now, limit: interval)
-        {
-            context.logger.notice(
-                "output of a job was not written for a renewal interval; it is compared with Redis",
-                metadata: generation.claim.job.logMetadata)
-            generation.isValidating = false
-            generation.replyLost()
-        }
     }
 
     /// Runs an ended job again that Redis has running, to write its end again.
@@ -111,9 +100,8 @@ extension GenerationPool {
         generation.isValidating = false
         guard generations[id] === generation, generation.stage != .over else { return }
         if case .lost = report.answer, !generation.output.isEnding(report.newest) { return removeLost(generation) }
-        generation.connection = connection
         if case .interrupted(let interrupt) = report.answer { generation.interrupted(interrupt, receivedAt: loop.now) }
-        generation.validated(newest: report.newest)
+        generation.validated(newest: report.newest, on: connection)
     }
 
     /// Reads the audio of a job's user message, retrying every 200 ms while Redis is unreachable.

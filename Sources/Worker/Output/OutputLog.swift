@@ -58,8 +58,10 @@ struct OutputLog {
     var isEmpty: Bool { inFlight.isEmpty && !hasPending }
     /// Whether events are waiting for the next write.
     var hasPending: Bool { !pending.isEmpty || !tail.isEmpty }
-    /// Whether no write is waiting for its reply.
-    var canWrite: Bool { !uncertain && (inFlight.isEmpty || repeatDue) }
+    /// Whether events may be written: no reply is awaited or lost.
+    var canWrite: Bool { !uncertain && !isAwaitingReply }
+    /// Whether the current write waits for its reply.
+    var isAwaitingReply: Bool { !inFlight.isEmpty && !uncertain && !repeatDue }
     /// Id of the entry that precedes the next event in the log; nil if the log is missing.
     var previous: EventID? { inFlight.last?.id ?? logEnd }
 
@@ -143,9 +145,10 @@ struct OutputLog {
     mutating func replyLost() { uncertain = true }
 
     /// Compares the events with the log: after a lost or refused write, and after a reconnect. Events that the log lacks are written again by
-    /// the next write.
+    /// the next write. While a write waits for its reply nothing changes: it follows, and a lost one is compared again.
     /// - Parameter top: the newest id in the log; nil if there is no log.
     mutating func reconcile(newest top: EventID?) -> Comparison {
+        guard !isAwaitingReply else { return .matches }
         guard let top, top.attempt >= written.attempt else { return .outdated }
         guard top.attempt == written.attempt else { return .superseded }
         if top < written {

@@ -40,6 +40,8 @@ struct OutputWriter {
         log = OutputLog(attempt: claim.attempt)
     }
 
+    /// Whether a write waits for its reply. What the log holds is compared after it.
+    var isAwaitingReply: Bool { endingInFlight || log.isAwaitingReply }
     /// Whether all appended events are in Redis.
     var isEmpty: Bool { log.isEmpty }
     var unwrittenBytes: Int { log.unwrittenBytes }
