@@ -19,6 +19,8 @@ struct LeaseIndexTests {
         }
         calls["info"] = nil
         calls["config|resetstat"] = nil
+        // As Redis 6.2 counts it.
+        calls["config"] = nil
         return calls
     }
 
@@ -57,9 +59,11 @@ struct LeaseIndexTests {
             renewals[11].progress = JobProgress(upstream: "u", dialledMilliseconds: 5)
             renewals[12].readsLog = true
             let reports = try await fixture.consumer.validate(renewals)
+            // XCLAIM of Redis 6.2 does not tell that an entry was deleted.
+            let unlisted = try await fixture.redis.majorVersion() >= 7 ? 3 : nil
             for (index, report) in reports.enumerated() {
                 let record = try await fixture.redis.command("HGETALL", fixture.keys.record(renewals[index].id)).fields
-                #expect((record["unlisted_ms"] != nil) == (index == 3), "\(index) \(record)")
+                #expect((record["unlisted_ms"] != nil) == (index == unlisted), "\(index) \(record)")
                 #expect((record["upstream"] == "u") == (index == 11), "\(index) \(record)")
                 #expect((report.answer == .kept) == (index != 7) && report.isLogRead == (index == 12), "\(index) \(report)")
                 #expect(report.newest == (index == 12 ? EventID(attempt: 1, sequence: 0) : nil))

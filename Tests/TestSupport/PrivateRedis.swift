@@ -149,6 +149,13 @@ package final class PrivateRedis: Sendable {
     @discardableResult
     package func command(_ arguments: String...) async throws -> RawReply { try await send(arguments) }
 
+    /// The first number of the version of Redis with which the server is compatible.
+    package func majorVersion() async throws -> Int {
+        let info = try await command("INFO", "server").string ?? ""
+        let version = info.split(whereSeparator: \.isNewline).first { $0.hasPrefix("redis_version:") }?.dropFirst("redis_version:".count)
+        return try #require(version.flatMap { Int($0.prefix { $0 != "." }) }, "\(info)")
+    }
+
     @TaskLocal fileprivate static var scoped: PrivateRedis?
 
     /// The server of the trait `.redis` of the running test or its suite.
