@@ -50,10 +50,13 @@ package final class GatewayContext: Sendable {
 extension GatewayContext {
     /// Submits a job and counts the outcome. Repeats the submission while Redis does not answer; a job whose state then is unknown is revoked
     /// in the background.
-    /// - Throws: as `JobProducer.submit(_:options:repeating:ifUnknown:)`.
-    func submit(_ job: Job, options: SubmitOptions, repeating retry: RetryPolicy) async throws(QueueError) -> Submission {
+    /// - Parameter saveSession: see `JobProducer.submit(_:options:repeating:saveSession:ifUnknown:)`.
+    /// - Throws: as that.
+    func submit(
+        _ job: Job, options: SubmitOptions, repeating retry: RetryPolicy, saveSession: () -> Bool = { false }
+    ) async throws(QueueError) -> Submission {
         do {
-            let submission = try await queue.submit(job, options: options, repeating: retry) {
+            let submission = try await queue.submit(job, options: options, repeating: retry, saveSession: saveSession) {
                 backgroundTasks.start { [queue, id = job.id] in await queue.revoke(id) }
             }
             GatewayMetrics.submitted(submission)

@@ -90,7 +90,7 @@ struct TopologyChecker: Sendable {
             case .finished: figures.finished += 1
             case .interrupted:
                 figures.interrupted += 1
-                if !story.askedForInterrupt { problems.append("\(model) was interrupted without a request") }
+                if !story.askedForInterrupt { problems.append("\(model) was interrupted without a request: \(checker.last?.text ?? "")") }
             case .failed:
                 let detail = checker.last?["error_detail"]?.string ?? ""
                 if detail == "internal" || detail == "worker_lost" {

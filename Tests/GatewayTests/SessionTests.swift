@@ -137,6 +137,26 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
     }
 
     /// The network was cut: the client reconnects before the gateway detects the loss of the old connection.
+    /// Its job would otherwise run without a session that another gateway can resume.
+    @Test func `a session that Redis has lost is written again before its next job`() async throws {
+        try await withWebSocketLab { lab in
+            let client = try await lab.client(try await lab.gateway())
+            let session = client.state.value.session
+            _ = try await lab.queue.redis.send("DEL", .string(lab.queue.keys.session(session)))
+            let request = try await client.request("x", model: "m")
+            let job = try await lab.claim()
+            let field = RedisArgument.string(SessionRecord.field(of: request.id))
+            #expect(try await lab.queue.redis.send("HEXISTS", .string(lab.queue.keys.session(session)), field) == .integer(1))
+            try await job.write(.upstream(name: "u", model: "m"), .text("one"))
+            let back = try await lab.client(try await lab.gateway("g2"), [("resume_session_id", .string(session))])
+            let resumed = try await back.resume(request)
+            try await job.end(.finished(.stop, usage))
+            #expect(try await resumed.ended().text == "one")
+            #expect(back.problems.isEmpty, "\(back.problems)")
+            await back.close()
+        }
+    }
+
     @Test(arguments: [true, false])
     func `a reconnecting client replaces its half-open socket immediately`(sameGateway: Bool) async throws {
         try await withWebSocketLab { lab in

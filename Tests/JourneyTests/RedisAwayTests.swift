@@ -78,6 +78,27 @@ extension FaultJourneys {
             }
         }
 
+        /// As after a fail-over to a replica that lacks both. The gateway submits again, on a session that it has written again.
+        @Test func `a request whose submission and session are lost runs`() async throws {
+            try await withLab { lab in
+                let proxy = try await lab.proxy(to: lab.redis.port)
+                let gateway = try await lab.gateway("g1", ["SLUICE_REDIS_URL": "redis://127.0.0.1:\(proxy.port)"])
+                let client = try await lab.client(gateway)
+                let model = lab.model("sim-n3-g1")
+                proxy.set { $0.onText = (model, .lost) }
+                let request = try await client.request(model: model)
+                try await until("its job") { try await lab.redis.command("XLEN", "{sluice.0}:queue:interactive").integer == 1 }
+                try await lab.redis.command("FLUSHALL")
+                _ = try await lab.worker("w1")
+                proxy.set { $0.refuses = true }
+                proxy.reset()
+                proxy.heal()
+                let end = try await request.ended()
+                #expect(end.end == .finished && end.text == SimulatorText.tokens(3), "\(end.last?.text ?? "")")
+                #expect(client.problems.isEmpty, "\(client.problems)")
+            }
+        }
+
         /// See `Generation.settled`: the newest event in the log is the terminal event of this worker.
         @Test func `a terminal event whose reply was lost ends the job`() async throws {
             try await withLab { lab in

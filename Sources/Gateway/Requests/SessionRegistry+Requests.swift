@@ -145,7 +145,7 @@ extension SessionRegistry {
         // Save the request before its job, in the same flush: if this gateway dies, the gateway that adopts the session needs it to resume
         // or interrupt the job. The submission script checks that it was saved.
         save(request, of: session)
-        let refusal = await submit(job, options, audio: audio)
+        let refusal = await submit(job, options, audio: audio, for: request, in: session)
         session.account.release(bytes)
         if refusal == nil {
             context.logSubmitted(job)
@@ -165,8 +165,10 @@ extension SessionRegistry {
     /// Submits a job. Repeats the submission for 30 s when Redis does not answer; the client stays connected and can interrupt the request
     /// meanwhile.
     /// - Returns: why the job does not run; nil when it was accepted.
-    private func submit(_ job: Job, _ options: SubmitOptions, audio: [UInt8]?) async -> ProtocolError? {
-        let refusal = await submit(job, options, with: audio)
+    private func submit(
+        _ job: Job, _ options: SubmitOptions, audio: [UInt8]?, for request: RunningRequest, in session: Session
+    ) async -> ProtocolError? {
+        let refusal = await submit(job, options, with: audio, for: request, in: session)
         if refusal != nil, audio != nil {
             do { try await context.queue.deleteAudio(of: job.id) } catch {
                 context.logger.debug("failed to delete the audio of a refused job; it expires", metadata: ["error": "\(error)"])
@@ -175,7 +177,9 @@ extension SessionRegistry {
         return refusal
     }
 
-    private func submit(_ job: Job, _ options: SubmitOptions, with audio: [UInt8]?) async -> ProtocolError? {
+    private func submit(
+        _ job: Job, _ options: SubmitOptions, with audio: [UInt8]?, for request: RunningRequest, in session: Session
+    ) async -> ProtocolError? {
         do {
             if let audio {
                 let stored: Void? = await RetryPolicy.seconds(30).run { () async throws(QueueError) in
@@ -183,7 +187,13 @@ extension SessionRegistry {
                 }
                 guard stored != nil else { return Self.busy }
             }
-            switch try await context.submit(job, options: options, repeating: .seconds(30)) {
+            let submission = try await context.submit(job, options: options, repeating: .seconds(30)) {
+                // Redis has lost the session or its last write.
+                guard !request.exceedsQuota, !session.isOver else { return false }
+                recreate(session)
+                return true
+            }
+            switch submission {
             case .accepted, .repeated, .exists: return nil
             case .full, .conflict: return Self.full
             case .ownerFull: return Self.ownerFull

@@ -83,7 +83,7 @@ extension SessionRegistry {
     }
 
     /// Writes all fields of a session that Redis lost, for example in a restart without its data.
-    private func recreate(_ session: Session) {
+    func recreate(_ session: Session) {
         guard !session.isOver else { return }
         write(session, everything(of: session), creating: .always) { _ in }
     }

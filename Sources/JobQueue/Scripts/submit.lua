@@ -8,7 +8,7 @@
 --       20 tokens of the owner on this day in other partitions, then for each superseded job: value of the interrupt key
 -- Returns {'accepted', the owner's tokens per day (0: no limit)}, {'quota'} (they are used up), {'full', waiting}, {'owner_full'}, {'repeated', id}, {'conflict'}, {'exists'} (the id has a record: an earlier call of the same submission
 -- succeeded), {'session_lost'} (another gateway owns the session and may already have reported to the client that the job does not exist) or {'session_unsaved'} (the
--- session lacks the field).
+-- session is missing or lacks the field).
 -- Also uses keys with the same hash tag: the session, the set of the owner's waiting jobs and their records, the set of the gateway's requests, and the byte ledgers.
 -- Number of an owner's waiting jobs, or of a ledger's entries, that are verified when a limit seems to be reached.
 local SAMPLE = 20
@@ -45,7 +45,8 @@ if daily > 0 and tokens_today(KEYS[1], ARGV[5]) + tonumber(ARGV[20]) >= daily th
 if ARGV[16] ~= '' then
     local session = redis.call('HMGET', beside(queue, 'session:' .. ARGV[6]), 'gateway', 'epoch', ARGV[17])
     if session[2] and (session[1] ~= ARGV[4] or session[2] ~= ARGV[16]) then return {'session_lost'} end
-    if session[2] and not session[3] then return {'session_unsaved'} end
+    -- Also when Redis has lost the session: another gateway could not restore it together with the job.
+    if not session[3] then return {'session_unsaved'} end
 end
 -- Ledgers and sets of the wrong type are deleted and built again.
 local class_bytes = class_ledger(queue)
