@@ -154,12 +154,13 @@ package struct JobConsumer: Sendable {
         package var count: Int { entries.count + expired.count }
     }
 
-    /// Blocks until a job is submitted. Returns at most one entry per queue, or none after `milliseconds`.
+    /// Blocks until a job is submitted. Returns none after `milliseconds`.
     /// - Parameters:
+    ///   - count: the maximum number of entries per queue.
     ///   - partition: the only partition to wait for, nil for all. In a cluster a command reads one partition.
     ///   - excluded: unreadable queues; a single one of them would make the command fail for all queues.
     package func wait(
-        partition only: Int? = nil, classes: [JobClass], excluding excluded: Set<QueueLocation> = [], milliseconds: Int
+        partition only: Int? = nil, classes: [JobClass], excluding excluded: Set<QueueLocation> = [], count: Int = 1, milliseconds: Int
     ) async throws(QueueError) -> [QueueEntry] {
         var locations: [String: QueueLocation] = [:]
         var names: [RedisArgument] = []
@@ -174,7 +175,10 @@ package struct JobConsumer: Sendable {
         }
         guard !names.isEmpty else { return [] }
         let command: [RedisArgument] =
-            ["XREADGROUP", "GROUP", .string(Keys.group), .string(worker), "COUNT", 1, "BLOCK", .integer(milliseconds), "STREAMS"]
+            [
+                "XREADGROUP", "GROUP", .string(Keys.group), .string(worker), "COUNT", .integer(count), "BLOCK", .integer(milliseconds),
+                "STREAMS",
+            ]
             + names + names.map { _ in ">" }
         let reply = try await blocking.send(command, timeout: .milliseconds(Int64(milliseconds)) + .seconds(5))
         var entries: [QueueEntry] = []

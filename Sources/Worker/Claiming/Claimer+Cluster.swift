@@ -28,14 +28,14 @@ extension Claimer {
         while !isStopping, mustTake.isEmpty, unrequested > 0, !classes.isEmpty, consumer.isReachable(partition: partition) {
             do {
                 let entries = try await consumer.wait(
-                    partition: partition, classes: classes, excluding: Set(unreadable.keys), milliseconds: blockedMilliseconds)
-                start(entries, leaseExpired: false)
-                if !entries.isEmpty { await waitForReplies() }
+                    partition: partition, classes: classes, excluding: Set(unreadable.keys),
+                    count: min(Self.waitedAtOnce, max(1, unrequested)), milliseconds: blockedMilliseconds)
+                await received(entries, from: allPartitions)
                 let excluded = unreadable.keys.count { $0.partition == partition }
                 // With every queue excluded the read returned at once.
                 if excluded >= classes.count { await pause(.milliseconds(Int64(Self.waitMilliseconds))) }
-                // Further ones may wait there. Unreadable queues are looked at again.
-                if !entries.isEmpty || excluded > 0 { mustTake.insert(partition) }
+                // Unreadable queues are looked at again.
+                if excluded > 0 { mustTake.insert(partition) }
             } catch {
                 uncertain.insert(partition)
                 await recover(from: error, failures: 1)

@@ -20,6 +20,8 @@ actor Claimer: PinnedActor {
     private static let takesRepeated = 64
     /// Maximum entries per reply where no script limits its bytes: each entry may be a job of the maximum size.
     static let readAtOnce = 4
+    /// Maximum entries per queue of a blocking read: a second one shows that further ones may wait.
+    static let waitedAtOnce = 2
 
     nonisolated let consumer: JobConsumer
     let pool: GenerationPool
@@ -162,15 +164,15 @@ actor Claimer: PinnedActor {
             return true
         } else {
             let entries = try await consumer.wait(
-                classes: classes, excluding: Set(unreadable.keys), milliseconds: Self.waitMilliseconds)
+                classes: classes, excluding: Set(unreadable.keys), count: min(Self.waitedAtOnce, unrequested),
+                milliseconds: Self.waitMilliseconds)
             // With every queue excluded the read returned at once; wait as long as it would have blocked.
             if entries.isEmpty, unreadable.count >= classes.count * consumer.partitions {
                 await pause(.milliseconds(Int64(Self.waitMilliseconds)))
             }
-            start(entries, leaseExpired: false)
-            if !entries.isEmpty { await waitForReplies() }
-            // Further ones may wait there. Unreadable queues are looked at again.
-            mustTake.formUnion(entries.map(\.partition) + unreadable.keys.map(\.partition))
+            await received(entries, from: allPartitions)
+            // Unreadable queues are looked at again.
+            mustTake.formUnion(unreadable.keys.map(\.partition))
         }
         fetchErrors.recovered(logger)
         // Lets the started claims send their commands before the next read. (Task.yield would switch threads twice.)
