@@ -141,7 +141,8 @@ import Testing
             let few = try await cost()
             for _ in 0..<200 { _ = try await fixture.queue.submit(Self.job(bytes: 10), options: SubmitOptions()) }
             let many = try await cost()
-            #expect(many <= few + 2)
+            // Three expiries are set with some of the submissions only.
+            #expect(many <= few + 3)
         }
     }
 

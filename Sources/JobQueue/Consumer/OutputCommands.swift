@@ -67,6 +67,8 @@ package struct OutputCommands: Sendable {
         package var progress: JobProgress
         /// The job JSON to keep as a dead letter; nil for none.
         package var deadLetter: [UInt8]?
+        /// Whether Redis may hold audio of the user's message, which is deleted with the end.
+        package var hasAudio = true
 
         package init(event: LoggedEvent, previous: EventID?, progress: JobProgress) {
             self.event = event
@@ -98,7 +100,7 @@ package struct OutputCommands: Sendable {
                 .string(code), .string(reason), .string((progress.usage ?? .none).json.text), .string(progress.upstream ?? ""),
                 .string(JobProgress.text(progress.firstTokenMilliseconds)), .string(Keys.group), .integer(settings.deadMaximum),
                 .bytes(ending.deadLetter ?? []), .string(message), .string(JobProgress.text(progress.dialledMilliseconds)),
-                .integer(settings.deadMaximumBytes),
+                .integer(settings.deadMaximumBytes), .integer(ending.hasAudio ? 1 : 0),
             ], isLoaded: loaded)
     }
 }

@@ -12,9 +12,9 @@ local entry = ARGV[4] .. ' ' .. ARGV[3]
 local FIELDS = {'state', 'attempt', 'token', 'entry', 'crashes', 'usage', 'worker', 'claimed_ms', unpack(USAGE_DETAILS)}
 local found, interrupt_value = redis.pcall('HMGET', record, unpack(FIELDS)), redis.pcall('GET', interrupt_key)
 -- A job with a key of the wrong type cannot run and would be claimed repeatedly, so it fails.
-local intact = own(log, 'stream')
+local intact = true
 if found.err or type(interrupt_value) == 'table' then
-    intact = own(record, 'hash') and intact
+    intact = own(record, 'hash')
     intact = own(interrupt_key, 'string') and intact
     found, interrupt_value = redis.call('HMGET', record, unpack(FIELDS)), redis.call('GET', interrupt_key)
 end
@@ -34,9 +34,9 @@ if is_own and known >= whole(found[2]) then return {'busy'} end
 if is_own and intact and not interrupt_value then
     -- The reply to an earlier call of the same claim was lost, if nothing was written since. Otherwise Redis has come back with older data, and the attempt must not be
     -- given out twice.
-    local last = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)
+    local last = redis.pcall('XREVRANGE', log, '+', '-', 'COUNT', 1)
     if last[1] and last[1][1] == found[2] .. '-0' then
-        set_lease(queue, ARGV[3], string.format('%.0f', now_ms() + ARGV[20]))
+        set_lease(queue, ARGV[3], digits(now_ms() + ARGV[20]))
         return {'claimed', whole(found[2]), whole(found[5]), now_ms(), usage, tenant_of(queue, ARGV[6])}
     end
 end
@@ -55,13 +55,14 @@ end
 local function write_record()
     if #fields > 0 then redis.call('HSET', record, unpack(fields)) end
 end
-if not intact then
+local function fail_spoilt()
     write_record()
     conclude_failed(record, log, out, interrupt_key, 'internal', 'a Redis key of the job has the wrong type; another program may have overwritten it', true, ARGV[12])
     waits_no_more(record, ARGV[6], queue)
     drop(queue, ARGV[13], ARGV[3])
     return {'ended', 'internal'}
 end
+if not intact then return fail_spoilt() end
 if interrupt_value then
     write_record()
     conclude_interrupted(record, log, out, interrupt_key, reason_of(interrupt_value), ARGV[12])
@@ -100,15 +101,21 @@ if state == 'running' and not is_own then
     end
 end
 local attempt = math.max(whole(found[2]), known) + 1
+local event = '{"id":"' .. attempt .. '-0","type":"started","worker":' .. ARGV[17] .. ',"attempt":' .. attempt .. '}'
+local added = redis.pcall('XADD', log, attempt .. '-0', 'e', event)
+if type(added) == 'table' then
+    if not own(log, 'stream') then return fail_spoilt() end
+    -- The log is newer than the record: the next claim is given a higher number.
+    if string.find(added.err, 'smaller', 1, true) then redis.call('HSET', record, 'attempt', attempt) end
+    return added
+end
 set_field('attempt', attempt)
 set_field('state', 'running')
 set_field('worker', ARGV[1])
 set_field('token', ARGV[2])
 if not found[8] then set_field('claimed_ms', now) end
 write_record()
-set_lease(queue, ARGV[3], string.format('%.0f', now + ARGV[20]))
+set_lease(queue, ARGV[3], digits(now + ARGV[20]))
 waits_no_more(record, ARGV[6], queue)
-local event = '{"id":"' .. attempt .. '-0","type":"started","worker":' .. ARGV[17] .. ',"attempt":' .. attempt .. '}'
-redis.call('XADD', log, attempt .. '-0', 'e', event)
 redis.call('PUBLISH', out, '[' .. event .. ']')
 return {'claimed', attempt, crashes, now, usage, tenant}

@@ -57,7 +57,7 @@ local function retention_of(response, log, retention)
     local ledger = string.match(log, '^{[^}]*}:') .. 'response-bytes:' .. response.owner
     local size = redis.pcall('MEMORY', 'USAGE', log)
     if own(ledger, 'hash') and type(size) == 'number' then
-        add_to_ledger(ledger, response.job, size, string.format('%.0f', ledger_bytes(ledger, response.job) + size))
+        add_to_ledger(ledger, response.job, size, string.format('%.0f', ledger_bytes(ledger, response.job) + size), total_of(ledger))
         if redis.call('TTL', ledger) < expiry then redis.call('EXPIRE', ledger, expiry) end
     end
     return expiry
@@ -156,8 +156,11 @@ end
 local SHRUNK_EVENTS = 100
 
 -- Stores a short log in memory of its size. Entries and ids stay as they are. Never prevents the end of the job.
-local function shrink(log)
-    local length = redis.pcall('XLEN', log)
+-- id: of the last event.
+local function shrink(log, id)
+    -- A first attempt numbers its events from 0.
+    local sequence = string.match(id, '^1%-(%d+)$')
+    local length = sequence and tonumber(sequence) + 1 or redis.pcall('XLEN', log)
     if type(length) ~= 'number' or length > SHRUNK_EVENTS then return end
     local copy = string.match(log, '^{[^}]*}:') .. 'copy'
     if redis.pcall('COPY', log, copy, 'REPLACE') ~= 1 then return end
@@ -181,10 +184,9 @@ local function tokens_today(key, owner)
 end
 
 -- Counts an ended job.
--- usage: JSON. saved: tokens that an interrupt saved.
-local function count_usage(record, state, usage, saved)
-    local known = redis.call('HMGET', record, 'owner', 'model')
-    local owner, model = known[1] or '', known[2] or ''
+-- owner, model: of its record; false without. usage: JSON. saved: tokens that an interrupt saved.
+local function count_usage(record, owner, model, state, usage, saved)
+    owner, model = owner or '', model or ''
     local total = usage_key(record)
     local detail = total .. ':' .. owner
     local found = redis.pcall('HGET', detail, model)
@@ -196,21 +198,17 @@ local function count_usage(record, state, usage, saved)
     local prompt = tonumber(string.match(usage, '"prompt_tokens":(%d+)') or '') or 0
     local completion = tonumber(string.match(usage, '"completion_tokens":(%d+)') or '') or 0
     local is_estimated = string.find(usage, '"estimated":true', 1, true)
-    local added = {1, state == 'interrupted' and 1 or 0, is_estimated and 0 or prompt, is_estimated and 0 or completion, is_estimated and prompt or 0,
-        is_estimated and completion or 0, saved}
-    local position = 0
-    for number in string.gmatch(found or '', '%d+') do
-        position = position + 1
-        if added[position] then added[position] = added[position] + number end
-    end
-    for index, value in ipairs(added) do added[index] = string.format('%.0f', value) end
-    local sum = redis.pcall('HINCRBY', total, owner, string.format('%.0f', prompt + completion))
+    local jobs, interrupted, p, c, estimated_p, estimated_c, spared = string.match(found or '', '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+)')
+    local counts = string.format('%d %d %d %d %d %d %d', (jobs or 0) + 1, (interrupted or 0) + (state == 'interrupted' and 1 or 0),
+        (p or 0) + (is_estimated and 0 or prompt), (c or 0) + (is_estimated and 0 or completion), (estimated_p or 0) + (is_estimated and prompt or 0),
+        (estimated_c or 0) + (is_estimated and completion or 0), (spared or 0) + saved)
+    local sum = redis.pcall('HINCRBY', total, owner, digits(prompt + completion))
     if type(sum) ~= 'number' then
         -- Another program has written the key or its field.
         if own(total, 'hash') then redis.call('HDEL', total, owner) end
         return
     end
-    redis.call('HSET', detail, model, table.concat(added, ' '))
+    redis.call('HSET', detail, model, counts)
     if sum == prompt + completion then
         -- Possibly the first of the day.
         redis.call('EXPIRE', total, USAGE_EXPIRY)
@@ -248,14 +246,15 @@ local function queue_webhook(response, event, state)
 end
 
 -- Writes the terminal event and the record, counts its usage, sets the expiry of the job's keys and publishes the event. Empty fields of `optional` are skipped.
-local function conclude(record, log, out, interrupt_key, id, event, state, usage, retention, optional)
+-- owner, model: of the record; false without. has_audio: whether the user's message may have been spoken.
+local function conclude(record, log, out, interrupt_key, id, event, state, usage, retention, optional, owner, model, has_audio)
     -- Only needed while the job runs. It comes first: it is allowed at the memory limit, and after a script's first write Redis does not check the limit again.
     redis.call('HDEL', record, 'token', 'entry', 'usage_to', 'unlisted_ms', unpack(USAGE_DETAILS))
     if type(redis.pcall('XADD', log, id, 'e', event)) == 'table' then
         own(log, 'stream')
         redis.call('XADD', log, id, 'e', event)
     end
-    shrink(log)
+    shrink(log, id)
     local fields = {'state', state, 'finished_ms', now_ms()}
     add_usage(fields, usage)
     local billing = state == 'interrupted' and string.match(event, '"billing":"(%a+)"')
@@ -265,31 +264,30 @@ local function conclude(record, log, out, interrupt_key, id, event, state, usage
     end
     add_present(fields, optional)
     redis.call('HSET', record, unpack(fields))
-    count_usage(record, state, usage, tonumber(string.match(event, '"saved_tokens":(%d+)') or '') or 0)
+    count_usage(record, owner, model, state, usage, tonumber(string.match(event, '"saved_tokens":(%d+)') or '') or 0)
     local response = stored_response(record)
     queue_webhook(response, event, state)
     local kept = retention_of(response, log, retention)
     redis.call('EXPIRE', record, kept)
     redis.call('EXPIRE', log, kept)
     redis.call('EXPIRE', interrupt_key, retention)
-    -- The audio of the user's message.
-    redis.call('DEL', (string.gsub(log, '^({[^}]*}:)log:', '%1audio:', 1)))
+    if has_audio then redis.call('DEL', (string.gsub(log, '^({[^}]*}:)log:', '%1audio:', 1))) end
     redis.call('PUBLISH', out, '[' .. event .. ']')
 end
 
 -- Ends a job that no worker runs. The id of its event is <last attempt + 1>-0.
 local function conclude_unrun(record, log, out, interrupt_key, state, fields, code, reason, retention)
-    local known = redis.call('HMGET', record, 'attempt', 'usage', 'state', 'usage_to', unpack(USAGE_DETAILS))
+    local known = redis.call('HMGET', record, 'attempt', 'usage', 'state', 'usage_to', 'owner', 'model', unpack(USAGE_DETAILS))
     local id = (whole(known[1]) + 1) .. '-0'
     -- A running job has lost its worker.
-    local usage = known[3] == 'running' and usage_after_loss(known[2], known[4], log) or whole_usage(known[2], known[5], known[6]) or NO_USAGE
+    local usage = known[3] == 'running' and usage_after_loss(known[2], known[4], log) or whole_usage(known[2], known[7], known[8]) or NO_USAGE
     local shown = usage
     if state == 'interrupted' then
         local billing = ',"billing":"' .. (string.find(usage, '"estimated":true', 1, true) and 'estimated' or 'exact') .. '"'
         shown = string.gsub(usage, '}$', billing .. '}', 1) .. billing
     end
     local event = '{"id":"' .. id .. '","type":"' .. state .. '",' .. fields .. ',"usage":' .. shown .. '}'
-    conclude(record, log, out, interrupt_key, id, event, state, usage, retention, {code = code, reason = reason})
+    conclude(record, log, out, interrupt_key, id, event, state, usage, retention, {code = code, reason = reason}, known[5], known[6], true)
 end
 
 local function conclude_interrupted(record, log, out, interrupt_key, reason, retention)

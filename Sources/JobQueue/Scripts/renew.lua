@@ -8,7 +8,7 @@
 -- attempt has a number that readers have not seen. A key of the wrong type affects only its own job.
 local SHARED_KEYS, PER_JOB = 4, 9
 local group, worker, token, unowned_consumer = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local expiry = string.format('%.0f', now_ms() + ARGV[5])
+local expiry = digits(now_ms() + ARGV[5])
 local count = (#KEYS - SHARED_KEYS) / 3
 local function keys_of(job) return unpack(KEYS, SHARED_KEYS + job * 3 - 2, SHARED_KEYS + job * 3) end
 local function arguments_of(job) return unpack(ARGV, 6 + (job - 1) * PER_JOB, 5 + job * PER_JOB) end

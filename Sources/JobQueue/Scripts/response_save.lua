@@ -18,6 +18,6 @@ if maximum > 0 and total_of(KEYS[2]) + size > maximum then
 end
 redis.call('HSET', KEYS[1], unpack(ARGV, 4))
 redis.call('EXPIRE', KEYS[1], ARGV[2])
-add_to_ledger(KEYS[2], ARGV[1], size - ledger_bytes(KEYS[2], ARGV[1]), size)
+add_to_ledger(KEYS[2], ARGV[1], size - ledger_bytes(KEYS[2], ARGV[1]), size, total_of(KEYS[2]))
 if redis.call('TTL', KEYS[2]) < tonumber(ARGV[2]) then redis.call('EXPIRE', KEYS[2], ARGV[2]) end
 return 1

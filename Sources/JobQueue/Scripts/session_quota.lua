@@ -9,11 +9,15 @@ local function now_ms()
 end
 
 -- A number as decimal digits; tostring would give an exponent for large ones.
-local function digits(number) return string.format('%.0f', number) end
+local function digits(number) return string.format('%d', number) end
 
--- Removes expired intervals. Returns the total sessions and bytes.
-local function quota_totals(key, now)
-    local known = redis.pcall('HMGET', key, 'sessions', 'bytes', 'due')
+-- The fields of an interval.
+local function interval_fields(interval) return 's:' .. digits(interval), 'b:' .. digits(interval) end
+
+-- Removes expired intervals. Returns the total sessions and bytes, and what `quota_add` may take instead of reading the quota again.
+-- interval: the one for which that is.
+local function quota_totals(key, now, interval)
+    local known = redis.pcall('HMGET', key, 'sessions', 'bytes', 'due', interval_fields(interval))
     if known.err then
         -- Not a hash: the key was written by something else.
         redis.call('DEL', key)
@@ -21,7 +25,7 @@ local function quota_totals(key, now)
     end
     local due = tonumber(known[3])
     if not due then return 0, 0 end
-    if now < due then return tonumber(known[1]) or 0, tonumber(known[2]) or 0 end
+    if now < due then return tonumber(known[1]) or 0, tonumber(known[2]) or 0, known end
     local sessions, bytes, first = 0, 0, nil
     local all = redis.call('HGETALL', key)
     for i = 1, #all, 2 do
@@ -48,19 +52,21 @@ end
 local LONGEST = 4000000000
 
 -- The interval end and bytes that a session is counted with; nil and 0 when it is not counted.
-local function quota_entry(session, now)
-    local interval, bytes = string.match(redis.call('HGET', session, 'quota') or '', '^(%d+) (%d+)$')
+-- quota: the session's field `quota`, or false.
+local function quota_entry(quota, now)
+    local interval, bytes = string.match(quota or '', '^(%d+) (%d+)$')
     if interval and tonumber(interval) > now and tonumber(interval) < now + LONGEST then return tonumber(interval), tonumber(bytes) end
     return nil, 0
 end
 
 -- Adds sessions and bytes to the totals and to one interval; both may be negative. Extends the expiry of the quota key.
-local function quota_add(key, now, interval, sessions, bytes)
-    local s, b = 's:' .. digits(interval), 'b:' .. digits(interval)
-    local known = redis.call('HMGET', key, 'sessions', 'bytes', s, b, 'due')
+-- known: from `quota_totals` for the same interval, if nothing was added since; or nil.
+local function quota_add(key, now, interval, sessions, bytes, known)
+    local s, b = interval_fields(interval)
+    known = known or redis.call('HMGET', key, 'sessions', 'bytes', 'due', s, b)
     local function sum(index, number) return digits(math.max(0, (tonumber(known[index]) or 0) + number)) end
-    local due = math.min(tonumber(known[5]) or interval, interval)
-    redis.call('HSET', key, 'sessions', sum(1, sessions), 'bytes', sum(2, bytes), s, sum(3, sessions), b, sum(4, bytes), 'due', digits(due))
-    if now + redis.call('PTTL', key) < interval then redis.call('PEXPIREAT', key, digits(interval)) end
+    local due = math.min(tonumber(known[3]) or interval, interval)
+    redis.call('HSET', key, 'sessions', sum(1, sessions), 'bytes', sum(2, bytes), s, sum(4, sessions), b, sum(5, bytes), 'due', digits(due))
+    -- The first addition to an interval has extended the expiry.
+    if not known[4] and now + redis.call('PTTL', key) < interval then redis.call('PEXPIREAT', key, digits(interval)) end
 end
-

@@ -8,7 +8,7 @@
 
 -- Bytes counted per session for Redis' own overhead.
 local BASE = 512
-local held = redis.call('HMGET', KEYS[1], 'gateway', 'epoch')
+local held = redis.call('HMGET', KEYS[1], 'gateway', 'epoch', 'quota')
 if held[2] then
     if held[1] ~= ARGV[1] or held[2] ~= ARGV[2] then return 0 end
 elseif ARGV[5] == '0' then
@@ -16,16 +16,21 @@ elseif ARGV[5] == '0' then
 end
 
 local now = now_ms()
-local sessions, bytes = quota_totals(KEYS[3], now)
-local old_interval, old_bytes = quota_entry(KEYS[1], now)
+local interval = tonumber(ARGV[9])
+local sessions, bytes, known = quota_totals(KEYS[3], now, interval)
+local old_interval, old_bytes = quota_entry(held[3], now)
 local first = 11 + tonumber(ARGV[10])
--- Change in bytes by this write: `optional` for settings and history, which a gateway can do without, `added` for all other fields.
+local function is_optional(name) return name == 'settings' or name == 'history' end
+-- Change in bytes by this write: `optional` for settings and history, which a gateway can do without, `added` for all other fields. The time of the last request
+-- always has the same size.
 local added, optional, is_request = 0, 0, false
 for i = 11, first - 1 do added = added - redis.call('HSTRLEN', KEYS[1], ARGV[i]) end
 for i = first, #ARGV - 1, 2 do
-    local grown = #ARGV[i + 1] - redis.call('HSTRLEN', KEYS[1], ARGV[i])
-    if ARGV[i] == 'settings' or ARGV[i] == 'history' then optional = optional + grown else added = added + grown end
-    if string.sub(ARGV[i], 1, 2) == 'r:' then is_request = true end
+    if ARGV[i] ~= 'last_request_ms' then
+        local grown = #ARGV[i + 1] - (held[2] and redis.call('HSTRLEN', KEYS[1], ARGV[i]) or 0)
+        if is_optional(ARGV[i]) then optional = optional + grown else added = added + grown end
+        if string.sub(ARGV[i], 1, 2) == 'r:' then is_request = true end
+    end
 end
 -- Only a write of a single request is rejected as a whole; a write of several fields leaves out the optional ones instead.
 if optional ~= 0 or first + 4 <= #ARGV then is_request = false end
@@ -37,23 +42,33 @@ if ARGV[5] == '1' then
 end
 if is_over and is_request and ARGV[5] == '0' then return -2 end
 
-if not held[2] then redis.call('HSET', KEYS[1], 'gateway', ARGV[1], 'epoch', ARGV[2]) end
-for i = 11, first - 1 do redis.call('HDEL', KEYS[1], ARGV[i]) end
-for i = first, #ARGV - 1, 2 do
-    if not is_over or (ARGV[i] ~= 'settings' and ARGV[i] ~= 'history') then redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
-end
+if first > 11 then redis.call('HDEL', KEYS[1], unpack(ARGV, 11, first - 1)) end
 if is_over then
     size = math.max(BASE, size - optional - redis.call('HSTRLEN', KEYS[1], 'history'))
     redis.call('HDEL', KEYS[1], 'history')
 end
-local interval = tonumber(ARGV[9])
 if interval ~= old_interval then
-    if old_interval then quota_add(KEYS[3], now, old_interval, -1, -old_bytes) end
-    quota_add(KEYS[3], now, interval, 1, size)
+    if old_interval then
+        quota_add(KEYS[3], now, old_interval, -1, -old_bytes)
+        known = nil
+    end
+    quota_add(KEYS[3], now, interval, 1, size, known)
 elseif size ~= old_bytes then
-    quota_add(KEYS[3], now, interval, 0, size - old_bytes)
+    quota_add(KEYS[3], now, interval, 0, size - old_bytes, known)
 end
-redis.call('HSET', KEYS[1], 'quota', digits(interval) .. ' ' .. digits(size))
+local fields = {'quota', digits(interval) .. ' ' .. digits(size)}
+local function set_field(name, value)
+    fields[#fields + 1] = name
+    fields[#fields + 1] = value
+end
+if not held[2] then
+    set_field('gateway', ARGV[1])
+    set_field('epoch', ARGV[2])
+end
+for i = first, #ARGV - 1, 2 do
+    if not is_over or not is_optional(ARGV[i]) then set_field(ARGV[i], ARGV[i + 1]) end
+end
+redis.call('HSET', KEYS[1], unpack(fields))
 redis.call('PEXPIREAT', KEYS[1], ARGV[3])
 if ARGV[4] == '1' then
     redis.call('SADD', KEYS[2], ARGV[6])

@@ -1,11 +1,14 @@
 -- Functions shared by the scripts of jobs. ScriptLibrary adds to each script those that it uses. They use only the keys passed to them and keys with the same hash tag.
 
+-- A whole number as decimal digits; tostring gives an exponent for large ones. `%d` is much faster than `%.0f`.
+local function digits(number) return string.format('%d', number) end
+
 -- The server's time in ms, as text. Redis does not advance it while a script runs.
 local script_time
 local function now_ms()
     if not script_time then
         local time = redis.call('TIME')
-        script_time = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+        script_time = digits(time[1] * 1000 + math.floor(time[2] / 1000))
     end
     return script_time
 end
@@ -67,30 +70,40 @@ local function class_ledger(queue) return beside(queue, 'queued_bytes:' .. class
 
 local function owner_ledger(queue, owner) return beside(queue, 'queued_bytes_of:' .. owner) end
 
-local function total_of(ledger) return tonumber(redis.call('HGET', ledger, 'total') or '0') or 0 end
-
-local function add_to_ledger(ledger, field, bytes, value)
-    redis.call('HSET', ledger, field, value, 'total', string.format('%.0f', total_of(ledger) + bytes))
-    redis.call('EXPIRE', ledger, LEDGER_EXPIRY)
+-- The total of a ledger. One of the wrong type is deleted.
+local function total_of(ledger)
+    local total = redis.pcall('HGET', ledger, 'total')
+    if type(total) == 'table' then
+        own(ledger, 'hash')
+        return 0
+    end
+    return tonumber(total or '0') or 0
 end
 
+-- total: the total of the ledger before. keeps_expiry: the ledger has an expiry that is far enough away.
+local function add_to_ledger(ledger, field, bytes, value, total, keeps_expiry)
+    redis.call('HSET', ledger, field, value, 'total', digits(total + bytes))
+    if not keeps_expiry or total <= 0 then redis.call('EXPIRE', ledger, LEDGER_EXPIRY) end
+end
+
+-- A ledger of the wrong type is left to the next submission.
 local function remove_from_ledger(ledger, field, bytes)
-    if redis.call('HDEL', ledger, field) == 0 then return end
-    -- Only the total is left: the ledger is empty.
-    if redis.call('HLEN', ledger) <= 1 then redis.call('DEL', ledger) return end
-    redis.call('HSET', ledger, 'total', string.format('%.0f', math.max(0, total_of(ledger) - bytes)))
+    if redis.pcall('HDEL', ledger, field) ~= 1 then return end
+    local total = redis.pcall('HINCRBY', ledger, 'total', digits(-bytes))
+    if type(total) == 'number' and total > 0 then return end
+    -- The ledger is empty, or another program has changed its total.
+    if redis.call('HLEN', ledger) <= 1 then redis.call('DEL', ledger) else redis.call('HSET', ledger, 'total', 0) end
 end
 
 -- Removes an entry from the ledgers of its class and its owner.
 local function release_bytes(queue, entry)
     local ledger = class_ledger(queue)
     local value = redis.pcall('HGET', ledger, entry)
-    -- A ledger of the wrong type is replaced by the next submission.
     if type(value) ~= 'string' then return end
     local bytes, owner = string.match(value, '^(%d+) (.*)$')
     bytes = tonumber(bytes) or 0
     remove_from_ledger(ledger, entry, bytes)
-    if owner and owner ~= '' and own(owner_ledger(queue, owner), 'hash') then
+    if owner and owner ~= '' then
         remove_from_ledger(owner_ledger(queue, owner), class_of(queue) .. ' ' .. entry, bytes)
     end
 end
@@ -112,7 +125,9 @@ local function set_leases(queue, entries, expiry)
     end
 end
 
-local function set_lease(queue, entry, expiry) set_leases(queue, {entry}, expiry) end
+local function set_lease(queue, entry, expiry)
+    if type(redis.pcall('ZADD', leases_of(queue), expiry, entry)) == 'table' then set_leases(queue, {entry}, expiry) end
+end
 
 -- Whether the lease of an entry has expired, by the index.
 local function is_lease_expired(queue, entry)

@@ -50,11 +50,12 @@ if ARGV[16] ~= '' then
 end
 -- Ledgers and sets of the wrong type are deleted and built again.
 local class_bytes = class_ledger(queue)
-own(class_bytes, 'hash')
 local owner_bytes = ARGV[5] ~= '' and owner_ledger(queue, ARGV[5])
-if owner_bytes then
-    own(owner_bytes, 'hash')
-    own(beside(queue, 'waiting:' .. ARGV[5]), 'set')
+local function size_of(set)
+    local size = redis.pcall('SCARD', set)
+    if type(size) == 'number' then return size end
+    own(set, 'set')
+    return 0
 end
 local waiting = redis.call('XLEN', queue)
 if waiting >= tonumber(ARGV[3]) then
@@ -67,7 +68,8 @@ if waiting >= tonumber(ARGV[3]) then
 end
 local owners = ARGV[5] ~= '' and beside(queue, 'waiting:' .. ARGV[5])
 local owner_maximum = tonumber(ARGV[14])
-if owners and owner_maximum > 0 and redis.call('SCARD', owners) >= owner_maximum then
+local owner_waiting = owners and size_of(owners)
+if owners and owner_maximum > 0 and owner_waiting >= owner_maximum then
     -- The scripts remove a job from the set when it leaves the queue. Jobs whose entries were deleted otherwise (the queue was deleted) are
     -- removed here, so that the count recovers.
     for _, record in ipairs(redis.call('SRANDMEMBER', owners, SAMPLE)) do
@@ -76,12 +78,14 @@ if owners and owner_maximum > 0 and redis.call('SCARD', owners) >= owner_maximum
         local class, entry = string.match(found[2] or '', '^(%S+) (%S+)$')
         if found[1] ~= 'queued' or not is_queued(class, entry) then redis.call('SREM', owners, record) end
     end
-    if redis.call('SCARD', owners) >= owner_maximum then return {'owner_full'} end
+    owner_waiting = size_of(owners)
+    if owner_waiting >= owner_maximum then return {'owner_full'} end
 end
--- Whether the job would exceed the ledger's maximum. Entries that were deleted without a script are removed from a sample of the ledger first. An empty ledger accepts
--- a job of any size.
+-- Whether the job would exceed the ledger's maximum, and the ledger's total. Entries that were deleted without a script are removed from a sample of the ledger first. An empty
+-- ledger accepts a job of any size.
 local function would_exceed(ledger, maximum, owner)
-    if maximum <= 0 or total_of(ledger) + #ARGV[1] <= maximum then return false end
+    local total = total_of(ledger)
+    if maximum <= 0 or total + #ARGV[1] <= maximum then return false, total end
     local sample = redis.call('HRANDFIELD', ledger, SAMPLE, 'WITHVALUES')
     for index = 1, #sample, 2 do
         local field, value = sample[index], sample[index + 1]
@@ -93,29 +97,40 @@ local function would_exceed(ledger, maximum, owner)
         end
     end
     if redis.call('HLEN', ledger) <= 1 then redis.call('DEL', ledger) end
-    local total = total_of(ledger)
-    return total > 0 and total + #ARGV[1] > maximum
+    total = total_of(ledger)
+    return total > 0 and total + #ARGV[1] > maximum, total
 end
-if would_exceed(class_bytes, tonumber(ARGV[18]), false) then return {'full', waiting} end
-if owner_bytes and would_exceed(owner_bytes, tonumber(ARGV[19]), true) then return {'owner_full'} end
-local requests = ARGV[15] == '1' and beside(queue, 'requests:' .. ARGV[4])
-if requests then own(requests, 'set') end
+local is_full, class_total = would_exceed(class_bytes, tonumber(ARGV[18]), false)
+if is_full then return {'full', waiting} end
+local owner_total
+if owner_bytes then is_full, owner_total = would_exceed(owner_bytes, tonumber(ARGV[19]), true) end
+if is_full then return {'owner_full'} end
 for i = 7, #KEYS, 4 do
     interrupt(KEYS[i], KEYS[i + 1], KEYS[i + 2], KEYS[i + 3], KEYS[5], queues, ARGV[21 + (i - 7) / 4], ARGV[13], ARGV[5], ARGV[10], ARGV[11])
 end
+if #KEYS > 6 then
+    -- Superseded jobs that were waiting have left the ledgers and the set.
+    class_total, owner_total, owner_waiting = total_of(class_bytes), owner_bytes and total_of(owner_bytes), owners and size_of(owners)
+end
 local entry = redis.call('XADD', queue, '*', 'job', ARGV[1])
+-- Ledgers and the set of an owner are given their expiry when they were empty, and again with every sixteenth job or so.
+local keeps_expiry = tonumber(string.match(entry, '(%d%d)-')) % 16 > 0
 local fields = {'state', 'queued', 'attempt', 0, 'crashes', 0, 'class', ARGV[2], 'submitted_ms', now_ms(), 'entry', ARGV[2] .. ' ' .. entry}
-add_to_ledger(class_bytes, entry, #ARGV[1], #ARGV[1] .. ' ' .. ARGV[5])
-if owner_bytes then add_to_ledger(owner_bytes, ARGV[2] .. ' ' .. entry, #ARGV[1], #ARGV[1]) end
+add_to_ledger(class_bytes, entry, #ARGV[1], #ARGV[1] .. ' ' .. ARGV[5], class_total, keeps_expiry)
+if owner_bytes then add_to_ledger(owner_bytes, ARGV[2] .. ' ' .. entry, #ARGV[1], #ARGV[1], owner_total, keeps_expiry) end
 add_present(fields, {gateway = ARGV[4], owner = ARGV[5], session = ARGV[6], model = ARGV[7], retry_of = ARGV[8]})
 redis.call('HSET', KEYS[1], unpack(fields))
 if ARGV[9] ~= '' then redis.call('SET', KEYS[6], ARGV[12] .. ' ' .. ARGV[9], 'EX', DAY) end
 if owners then
     redis.call('SADD', owners, KEYS[1])
-    redis.call('EXPIRE', owners, DAY)
+    if owner_waiting == 0 or not keeps_expiry then redis.call('EXPIRE', owners, DAY) end
 end
-if requests then
-    redis.call('SADD', requests, ARGV[12])
+if ARGV[15] == '1' then
+    local requests = beside(queue, 'requests:' .. ARGV[4])
+    if type(redis.pcall('SADD', requests, ARGV[12])) == 'table' then
+        own(requests, 'set')
+        redis.call('SADD', requests, ARGV[12])
+    end
     redis.call('EXPIRE', requests, DAY)
 end
 return {'accepted', daily}

@@ -17,10 +17,14 @@ local group, worker = ARGV[1], ARGV[2]
 local remaining_count, remaining_bytes = tonumber(ARGV[3]), tonumber(ARGV[4])
 local lease, is_forced = tonumber(ARGV[5]), ARGV[8] == '1'
 local now = tonumber(now_ms())
-local expiry = string.format('%.0f', now + lease)
+local expiry = digits(now + lease)
 local taken, faults, more = {}, {}, 0
 local largest, sorted, sorted_bytes, skipped = 1, 0, 0, 0
 local is_waiting = false
+-- Delivered entries, by queue.
+local leased = {}
+-- Whether any queue had sorted entries when the call began.
+local has_turns
 
 local function deliver(index, queue, entry, expired)
     local job = job_of(entry)
@@ -29,7 +33,9 @@ local function deliver(index, queue, entry, expired)
         remaining_bytes = remaining_bytes - #job
         largest = math.max(largest, #job)
     end
-    set_lease(queue, entry[1], expiry)
+    local entries = leased[queue] or {}
+    leased[queue] = entries
+    entries[#entries + 1] = entry[1]
     local length = #taken
     taken[length + 1], taken[length + 2], taken[length + 3], taken[length + 4] = index, entry[1], job, expired
 end
@@ -72,8 +78,8 @@ local function sort_read(queue, entries)
     for _, entry in ipairs(entries) do
         local job = job_of(entry)
         sorted, sorted_bytes = sorted + 1, sorted_bytes + (job and #job or 0)
-        sort_entry(queue, entry[1], job)
     end
+    sort_entries(queue, entries)
 end
 
 -- Sorts undelivered entries. Returns whether all of them are sorted.
@@ -90,7 +96,12 @@ local function sort_undelivered(queue)
 end
 
 local function deliver_waiting(index, queue)
-    if redis.call('EXISTS', turns_of(queue)) == 0 then
+    if has_turns == nil then
+        local turns = {}
+        for position, key in ipairs(KEYS) do turns[position] = turns_of(key) end
+        has_turns = redis.call('EXISTS', unpack(turns)) > 0
+    end
+    if not has_turns or redis.call('EXISTS', turns_of(queue)) == 0 then
         -- One entry more than fits shows that there is a choice.
         local entries, step = {}, 2
         local bytes = remaining_bytes
@@ -114,20 +125,19 @@ local function deliver_waiting(index, queue)
         more = 1
         return
     end
-    while has_room() do
-        local entry = deliver_next(queue, group, worker)
-        if entry == nil then return end
-        if entry then
-            deliver(index, queue, entry, 0)
-        else
-            skipped = skipped + 1
-            if skipped >= SKIPPED then
-                more = 1
-                return
-            end
-        end
+    -- The first entry shows how large they are; see STEP.
+    local step = 0
+    local function room()
+        if not has_room() then return 0 end
+        step = math.max(1, math.min(STEP, step * 2))
+        return math.min(remaining_count, step, math.max(1, math.floor(remaining_bytes / largest)))
     end
-    is_waiting = is_waiting or redis.call('EXISTS', turns_of(queue)) == 1
+    local is_left = deliver_turns(queue, group, worker, room, function(entry) deliver(index, queue, entry, 0) end, function(count)
+        skipped = skipped + count
+        if skipped >= SKIPPED then more = 1 end
+        return skipped < SKIPPED
+    end)
+    is_waiting = is_waiting or is_left
 end
 
 -- Runs a step for a queue; an error concerns this queue only. Returns the error that concerns the whole call.
@@ -154,6 +164,7 @@ for _, step in ipairs({deliver_expired, deliver_waiting}) do
         end
     end
 end
+for queue, entries in pairs(leased) do set_leases(queue, entries, expiry) end
 -- Workers that wait for jobs, by the time until which they do so.
 local idle = beside(KEYS[1], 'idle')
 if #taken > 0 then
@@ -161,7 +172,7 @@ if #taken > 0 then
 elseif tonumber(ARGV[7]) > 0 and more == 0 then
     redis.pcall('ZREMRANGEBYSCORE', idle, '-inf', now)
     own(idle, 'zset')
-    redis.pcall('ZADD', idle, string.format('%.0f', now + ARGV[7]), worker)
+    redis.pcall('ZADD', idle, digits(now + ARGV[7]), worker)
     redis.pcall('PEXPIRE', idle, ARGV[7])
 end
 -- Waiting entries that are sorted wake no worker that blocks on the queue.

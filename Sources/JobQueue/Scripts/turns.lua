@@ -24,7 +24,7 @@ end
 -- The number by which Redis sorts an entry id. Ids of the same ms beyond the 1,024th are sorted as text.
 local function order_of(entry)
     local ms, sequence = string.match(entry, '^(%d+)-(%d+)$')
-    return string.format('%.0f', tonumber(ms) * 1024 + math.min(tonumber(sequence), 1023))
+    return digits(tonumber(ms) * 1024 + math.min(tonumber(sequence), 1023))
 end
 
 -- The field `job` of an entry, or false.
@@ -36,26 +36,48 @@ local function job_of(entry)
     return false
 end
 
--- The owner of an entry: as submitted, else as its JSON says. '' for none.
-local function owner_of(queue, entry, job)
-    local submitted = redis.pcall('HGET', class_ledger(queue), entry)
-    if type(submitted) == 'string' then return string.match(submitted, '^%d+ (.*)$') or '' end
-    local readable, decoded = pcall(cjson.decode, job or '')
+-- The owner that the JSON of a job names. '' for none.
+local function owner_in(job)
+    if not job or not string.find(job, '"owner"', 1, true) then return '' end
+    local readable, decoded = pcall(cjson.decode, job)
     if readable and type(decoded) == 'table' and type(decoded.owner) == 'string' then return decoded.owner end
     return ''
 end
 
--- Adds an entry to the waiting ones of its owner.
-local function sort_entry(queue, entry, job)
-    local owner = owner_of(queue, entry, job)
-    local turns = turns_of(queue)
-    redis.call('ZADD', waiting_of(queue, owner), order_of(entry), entry)
-    if not redis.call('ZSCORE', turns, owner) then
-        local class = class_of(queue)
-        local past, begun = beside(queue, 'turns-past:' .. class), beside(queue, 'turns-begun:' .. class)
-        local given = math.max(tonumber(redis.call('ZSCORE', past, owner) or '0'), tonumber(redis.call('GET', begun) or '0'))
-        redis.call('ZADD', turns, string.format('%.3f', given), owner)
-        redis.call('ZREM', past, owner)
+-- The owners of entries: as submitted, else as their JSON says.
+local function owners_of(queue, entries)
+    local ids, owners = {}, {}
+    for position, entry in ipairs(entries) do ids[position] = entry[1] end
+    local submitted = redis.pcall('HMGET', class_ledger(queue), unpack(ids))
+    for position, entry in ipairs(entries) do
+        local value = submitted[position]
+        owners[position] = value and (string.match(value, '^%d+ (.*)$') or '') or owner_in(job_of(entry))
+    end
+    return owners
+end
+
+-- Adds entries to the waiting ones of their owners.
+local function sort_entries(queue, entries)
+    local waiting, names = {}, {}
+    for position, owner in ipairs(owners_of(queue, entries)) do
+        local id = entries[position][1]
+        if not waiting[owner] then
+            waiting[owner] = {}
+            names[#names + 1] = owner
+        end
+        local scores = waiting[owner]
+        scores[#scores + 1] = order_of(id)
+        scores[#scores + 1] = id
+    end
+    local turns, class = turns_of(queue), class_of(queue)
+    for _, owner in ipairs(names) do
+        redis.call('ZADD', waiting_of(queue, owner), unpack(waiting[owner]))
+        if not redis.call('ZSCORE', turns, owner) then
+            local past, begun = beside(queue, 'turns-past:' .. class), beside(queue, 'turns-begun:' .. class)
+            local given = math.max(tonumber(redis.call('ZSCORE', past, owner) or '0'), tonumber(redis.call('GET', begun) or '0'))
+            redis.call('ZADD', turns, string.format('%.3f', given), owner)
+            redis.call('ZREM', past, owner)
+        end
     end
 end
 
@@ -77,35 +99,59 @@ local function disown(queue, group, ids)
     redis.call(unpack(command))
 end
 
--- Delivers the next waiting entry to a worker.
--- Returns the entry, or nil when no entry waits, or false when the next one no longer exists or another worker has it.
-local function deliver_next(queue, group, worker)
-    local turns = turns_of(queue)
-    local head = redis.call('ZRANGE', turns, 0, 0, 'WITHSCORES')
-    local owner, given = head[1], tonumber(head[2])
-    if not owner then return nil end
-    local waiting = waiting_of(queue, owner)
-    local id = redis.call('ZPOPMIN', waiting)[1]
-    local entry
-    if id then
-        -- Workers of earlier versions take waiting entries over; these are not idle.
-        entry = redis.call('XCLAIM', queue, group, worker, UNOWNED_IDLE / 2, id, 'FORCE')[1]
-        if entry and not entry[2] then
+-- Gives waiting entries of one owner to a worker. Returns those that exist and that no other worker has.
+local function claim_waiting(queue, group, worker, ids)
+    local command = {'XCLAIM', queue, group, worker, UNOWNED_IDLE / 2}
+    for _, id in ipairs(ids) do command[#command + 1] = id end
+    -- Workers of earlier versions take waiting entries over; these are not idle.
+    command[#command + 1] = 'FORCE'
+    local entries = {}
+    for _, entry in ipairs(redis.call(unpack(command))) do
+        if entry and entry[2] then
+            entries[#entries + 1] = entry
+        elseif entry then
             -- Redis 6.2 lists deleted entries.
-            redis.call('XACK', queue, group, id)
-            entry = nil
+            redis.call('XACK', queue, group, entry[1])
         end
     end
-    if entry then
-        local class = class_of(queue)
-        local weight = tonumber(string.match(tenant_of(queue, owner), '^%S+') or '') or 1
-        redis.call('SET', beside(queue, 'turns-begun:' .. class), string.format('%.3f', given))
-        given = given + estimated_tokens(job_of(entry) or '') / math.max(weight, 0.001)
+    return entries
+end
+
+-- Delivers waiting entries to a worker, in turn. Several at once while only one owner has any.
+-- room: returns how many more entries may be delivered at once; 0: none. deliver: called with each entry. skipped: called with the number of entries that do not exist or
+-- that another worker has; returns whether to continue.
+-- Returns whether waiting entries are left.
+local function deliver_turns(queue, group, worker, room, deliver, skipped)
+    local turns, class = turns_of(queue), class_of(queue)
+    local weights, begun = {}, nil
+    local function weight_of(owner)
+        if not weights[owner] then weights[owner] = math.max(0.001, tonumber(string.match(tenant_of(queue, owner), '^%S+') or '') or 1) end
+        return weights[owner]
     end
-    if redis.call('EXISTS', waiting) == 0 then
-        end_turns(queue, owner, string.format('%.3f', given))
-    elseif entry then
-        redis.call('ZADD', turns, string.format('%.3f', given), owner)
+    local maximum = room()
+    while maximum > 0 do
+        local heads = redis.call('ZRANGE', turns, 0, 1, 'WITHSCORES')
+        local owner, given = heads[1], tonumber(heads[2])
+        if not owner then break end
+        if heads[3] then maximum = 1 end
+        local waiting, ids = waiting_of(queue, owner), {}
+        local popped = redis.call('ZPOPMIN', waiting, maximum)
+        for position = 1, #popped, 2 do ids[#ids + 1] = popped[position] end
+        local entries = #ids > 0 and claim_waiting(queue, group, worker, ids) or {}
+        for _, entry in ipairs(entries) do
+            begun = given
+            given = given + estimated_tokens(job_of(entry) or '') / weight_of(owner)
+            deliver(entry)
+        end
+        if #ids < maximum or redis.call('EXISTS', waiting) == 0 then
+            end_turns(queue, owner, string.format('%.3f', given))
+        elseif #entries > 0 then
+            redis.call('ZADD', turns, string.format('%.3f', given), owner)
+        end
+        if #entries < #ids and not skipped(#ids - #entries) then break end
+        maximum = room()
     end
-    return entry or false
+    local is_left = redis.call('EXISTS', turns) == 1
+    if begun and is_left then redis.call('SET', beside(queue, 'turns-begun:' .. class), string.format('%.3f', begun)) end
+    return is_left
 end

@@ -37,7 +37,7 @@ for _, found in ipairs(page) do
         local entry = redis.call('XRANGE', queue, id, id)[1]
         if entry then
             local job = job_of(entry)
-            sort_entry(queue, id, job)
+            sort_entries(queue, {entry})
             sorted, bytes = sorted + 1, bytes + (job and #job or 0)
             if bytes > SORTED_BYTES then
                 last = found

@@ -20,6 +20,7 @@ struct OutputWriter {
     private let commands: OutputCommands
     private let entry: QueueEntry
     private let settings: QueueSettings
+    private let hasAudio: Bool
     private(set) var log: OutputLog
     /// The terminal event, written last by the finish script.
     private(set) var ending: GenerationEvent?
@@ -37,6 +38,7 @@ struct OutputWriter {
         commands = OutputCommands(claim.job.id, entry: claim.entry, keys: settings.keys)
         entry = claim.entry
         self.settings = settings
+        hasAudio = claim.job.recognition != nil
         log = OutputLog(attempt: claim.attempt)
     }
 
@@ -71,6 +73,7 @@ struct OutputWriter {
         if let ending, !log.hasPending {
             end = OutputCommands.Ending(
                 event: LoggedEvent(id: log.newest.next, event: ending), previous: log.previous, progress: progress())
+            end?.hasAudio = hasAudio
             endingInFlight = true
         }
         return batch.append(events, ending: end, sendsScript: finishScriptMissing, to: commands, entry: entry, settings: settings)
