@@ -52,6 +52,9 @@ struct LeaseIndexTests {
             #expect(try await fixture.consumer.validate(renewals).allSatisfy { $0 == kept })
             let calls = try await Self.calls(fixture)
             #expect(calls["hmget"] == 20 && calls.values.reduce(0, +) <= 20 + 6, "\(calls)")
+            try await fixture.redis.command("CONFIG", "RESETSTAT")
+            #expect(try await fixture.consumer.validate(renewals, claimsEntries: false).allSatisfy { $0 == kept })
+            #expect(try await Self.calls(fixture)["xclaim"] == nil)
             // One entry is gone, one job is interrupted, and one has news.
             let queue = fixture.keys.queue(.standard, partition: 0)
             try await fixture.redis.command("XDEL", queue, renewals[3].entry.id)
@@ -67,6 +70,33 @@ struct LeaseIndexTests {
                 #expect((record["upstream"] == "u") == (index == 11), "\(index) \(record)")
                 #expect((report.answer == .kept) == (index != 7) && report.isLogRead == (index == 12), "\(index) \(report)")
                 #expect(report.newest == (index == 12 ? EventID(attempt: 1, sequence: 0) : nil))
+            }
+        }
+    }
+
+    /// The script takes them in another order than the caller.
+    @Test func `reports of jobs of several classes belong to their jobs`() async throws {
+        try await QueueFixture.run { fixture in
+            var renewals: [LeaseRenewal] = []
+            for (number, priority) in [JobClass.batch, .interactive, .standard, .batch, .interactive].enumerated() {
+                var job = QueueFixture.job("p0-\(ULID(milliseconds: UInt64(number + 1)))")
+                job.priority = priority
+                let claim = try await fixture.running(job)
+                renewals.append(LeaseRenewal(id: claim.job.id, entry: claim.entry, attempt: 1))
+                renewals[number].readsLog = number % 2 == 0
+            }
+            try await fixture.redis.command("HSET", fixture.keys.record(renewals[3].id), "token", "other")
+            _ = try await fixture.queue.interrupt(renewals[1].id, reason: "USER_STOP", owner: nil)
+            let first = EventID(attempt: 1, sequence: 0)
+            let reports = try await fixture.consumer.validate(renewals)
+            #expect(reports.map(\.isLogRead) == [true, false, true, false, true])
+            #expect(reports.map(\.newest) == [first, nil, first, nil, first])
+            for (index, report) in reports.enumerated() {
+                switch report.answer {
+                case .kept: #expect([0, 2, 4].contains(index))
+                case .interrupted(let interrupt): #expect(index == 1 && interrupt.id == renewals[1].id)
+                case .lost: #expect(index == 3)
+                }
             }
         }
     }

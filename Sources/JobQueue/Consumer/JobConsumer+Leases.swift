@@ -26,34 +26,52 @@ extension JobConsumer {
 
     /// Renews leases like `renew`, and reports what Redis holds of the jobs, which are of one partition. A job whose record shows an older state
     /// than its attempt, because Redis has come back with older data, is queued again and reported as lost.
-    package func validate(_ renewals: [LeaseRenewal]) async throws(QueueError) -> [LeaseReport] {
+    /// - Parameter claimsEntries: also resets the idle time of the entries, by which workers of earlier versions take over, and notices entries
+    ///   that were deleted. Costs more than the rest of the renewal; needed more than once a lease.
+    package func validate(_ renewals: [LeaseRenewal], claimsEntries: Bool = true) async throws(QueueError) -> [LeaseReport] {
         guard let partition = renewals.first?.entry.partition else { return [] }
+        // The script takes the jobs in the order of their queues.
+        let order = renewals.indices.sorted { renewals[$0].entry.priority.order < renewals[$1].entry.priority.order }
         var scriptKeys = keys.queues(partition: partition) + [keys.returned(partition: partition)]
         var arguments: [RedisArgument] = [
             .string(Keys.group), .string(worker), .string(token), .string(Self.handedBackOwner), .integer(settings.leaseMilliseconds),
+            .integer(claimsEntries ? 1 : 0),
         ]
-        for renewal in renewals {
-            scriptKeys += [keys.record(renewal.id), keys.log(renewal.id), keys.interrupt(renewal.id)]
+        arguments += JobClass.allCases.map { priority in .integer(renewals.count { $0.entry.priority == priority }) }
+        for index in order {
+            let renewal = renewals[index]
+            scriptKeys += [keys.record(renewal.id), keys.interrupt(renewal.id)]
+            arguments += [.integer(renewal.attempt), .string(renewal.entry.id)]
+        }
+        for (position, index) in order.enumerated() where renewals[index].hasDetails {
+            let renewal = renewals[index]
+            scriptKeys.append(keys.log(renewal.id))
             arguments += [
-                .integer(renewal.entry.priority.order + 1), .integer(renewal.attempt), .string(renewal.entry.id),
-                .integer(renewal.readsLog ? 1 : 0), .string(renewal.progress.usage?.json.text ?? ""),
+                .integer(position + 1), .integer(renewal.readsLog ? 1 : 0), .string(renewal.progress.usage?.json.text ?? ""),
                 .string(renewal.progress.upstream ?? ""), .string(JobProgress.text(renewal.progress.dialledMilliseconds)),
                 .string(JobProgress.text(renewal.progress.firstTokenMilliseconds)), .string(renewal.written.description),
             ]
         }
         let reply = try await redis.run(Scripts.renew, keys: scriptKeys, arguments: arguments)
-        guard let values = reply.array, values.count == renewals.count else {
+        guard let parts = reply.array, parts.count == 3, let lost = parts[0].array, parts[1].array != nil, parts[2].array != nil else {
             throw redis.misfit(reply, to: "the renew script")
         }
-        var reports: [LeaseReport] = []
-        for (renewal, value) in zip(renewals, values) {
-            guard let parts = value.array, parts.count == 3, let state = parts[0].integer else {
-                throw redis.misfit(reply, to: "the renew script")
-            }
-            var answer = LeaseAnswer.lost
-            if state == 1 { answer = parts[2].isNull ? .kept : .interrupted(Self.interrupt(parts[2], id: renewal.id)) }
-            reports.append(
-                LeaseReport(answer: answer, isLogRead: renewal.readsLog, newest: parts[1].string.flatMap { EventID($0) }))
+        var reports = renewals.map { LeaseReport(answer: .kept, isLogRead: $0.readsLog, newest: nil) }
+        func index(_ number: RESPValue) -> Int? {
+            guard let number = number.integer, (1...order.count).contains(number) else { return nil }
+            return order[number - 1]
+        }
+        for (number, value) in parts[1].pairs {
+            guard let index = index(number) else { throw redis.misfit(reply, to: "the renew script") }
+            reports[index].answer = .interrupted(Self.interrupt(value, id: renewals[index].id))
+        }
+        for (number, id) in parts[2].pairs {
+            guard let index = index(number) else { throw redis.misfit(reply, to: "the renew script") }
+            reports[index].newest = id.string.flatMap { EventID($0) }
+        }
+        for number in lost {
+            guard let index = index(number) else { throw redis.misfit(reply, to: "the renew script") }
+            reports[index].answer = .lost
         }
         return reports
     }

@@ -98,6 +98,9 @@ package struct LeaseRenewal: Sendable {
     /// Whether to report the newest event of the log, which matters after a reconnect only.
     package var readsLog = true
 
+    /// Whether more than the lease is renewed.
+    var hasDetails: Bool { readsLog || progress != JobProgress() }
+
     package init(id: JobID, entry: QueueEntry, attempt: Int, progress: JobProgress = JobProgress(), written: EventID? = nil) {
         self.id = id
         self.entry = entry
@@ -119,9 +122,9 @@ package enum LeaseAnswer: Sendable, Equatable {
 
 /// What Redis holds of a job, as read by the renewal of its lease.
 package struct LeaseReport: Sendable, Equatable {
-    package let answer: LeaseAnswer
+    package var answer: LeaseAnswer
     /// Whether the log was read.
     package var isLogRead = true
     /// The id of the newest event in the log; nil without a log, and if it was not read.
-    package let newest: EventID?
+    package var newest: EventID?
 }

@@ -25,6 +25,10 @@ actor LeaseRenewer: PinnedActor {
     /// By partition: send time of the last renewal that Redis answered, CLOCK_MONOTONIC ns. In a cluster a server that is not reachable
     /// concerns its partitions alone.
     private var renewedAt: [UInt64]
+    /// By partition: send time of the last renewal that also claimed the entries, see `JobConsumer.validate`, and the number of its connection.
+    private var claimed: [(at: UInt64, connection: Int)]
+    /// Time in ns after which a renewal claims the entries again: every second one does, as three are a lease.
+    private let claimInterval: UInt64
     /// The partitions whose jobs were already handed back because of missing renewals.
     private var expired: Set<Int> = []
     private var isRenewing = false
@@ -56,6 +60,8 @@ actor LeaseRenewer: PinnedActor {
         self.drainRequested = drainRequested
         rounds = RoundTimer(consumer.eventLoop)
         renewedAt = Array(repeating: clock(), count: consumer.partitions)
+        claimed = Array(repeating: (clock(), 0), count: consumer.partitions)
+        claimInterval = consumer.settings.lease.timeoutNanoseconds / 2
     }
 
     /// Runs the periodic work until `stop`.
@@ -146,14 +152,16 @@ actor LeaseRenewer: PinnedActor {
     /// Renews the leases of one partition's jobs.
     /// - Parameter connection: the number of the partition's connection before the jobs were listed.
     private func renew(_ renewals: [LeaseRenewal], partition: Int, connection: Int, sentAt: UInt64) async {
+        let claimsEntries = connection != claimed[partition].connection || sentAt &- claimed[partition].at > claimInterval
         do {
             for start in stride(from: 0, to: renewals.count, by: Self.renewedAtOnce) {
                 let some = Array(renewals[start..<min(start + Self.renewedAtOnce, renewals.count)])
-                let reports = try await consumer.validate(some)
+                let reports = try await consumer.validate(some, claimsEntries: claimsEntries)
                 metrics.leasesRenewed.increment(by: reports.count { $0.answer == .kept })
                 await pool.apply(Array(zip(some, reports)), connection: connection)
             }
             renewed(partition, sentAt)
+            if claimsEntries { claimed[partition] = (sentAt, connection) }
         } catch {
             logger.debug("lease renewal failed", metadata: ["error": "\(error)", "jobs": "\(renewals.count)"])
         }
