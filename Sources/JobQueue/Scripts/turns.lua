@@ -99,11 +99,11 @@ local function disown(queue, group, ids)
     redis.call(unpack(command))
 end
 
--- Gives waiting entries of one owner to a worker. Returns those that exist and that no other worker has.
+-- Makes a worker the owner of waiting entries. Returns those that exist and that no other worker has.
 local function claim_waiting(queue, group, worker, ids)
+    -- Workers of earlier versions take waiting entries over; these are not idle.
     local command = {'XCLAIM', queue, group, worker, UNOWNED_IDLE / 2}
     for _, id in ipairs(ids) do command[#command + 1] = id end
-    -- Workers of earlier versions take waiting entries over; these are not idle.
     command[#command + 1] = 'FORCE'
     local entries = {}
     for _, entry in ipairs(redis.call(unpack(command))) do

@@ -28,16 +28,14 @@ extension Claimer {
 
     /// Starts the entries of a blocking read. Their partitions are added to `mustTake` if further ones may wait there, for a take serves them by
     /// tenant; after a single entry another blocking read is enough, which saves the take.
-    /// - Parameter partitions: those that were read.
-    func received(_ entries: [QueueEntry], from partitions: Set<Int>) async {
+    func received(_ entries: [QueueEntry]) async {
         guard !entries.isEmpty else { return }
         start(entries, leaseExpired: false)
-        var more = Set(Dictionary(grouping: entries, by: \.queue).values.filter { $0.count >= Self.waitedAtOnce }.map { $0[0].partition })
-        // Signals that arrive while no slot is free are lost.
-        if unrequested <= 0 { more.formUnion(partitions) }
-        guard !more.isEmpty else { return }
+        let isFull = unrequested <= 0
+        let queues = Dictionary(grouping: entries, by: \.queue).filter { isFull || $0.value.count >= Self.waitedAtOnce }.keys
+        guard !queues.isEmpty else { return }
         await waitForReplies()
-        mustTake.formUnion(more)
+        mustTake.formUnion(queues.map(\.partition))
     }
 
     /// How long `waitForReplies` waits. Claims take longer when Redis refuses them.

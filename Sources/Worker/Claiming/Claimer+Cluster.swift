@@ -30,7 +30,7 @@ extension Claimer {
                 let entries = try await consumer.wait(
                     partition: partition, classes: classes, excluding: Set(unreadable.keys),
                     count: min(Self.waitedAtOnce, max(1, unrequested)), milliseconds: blockedMilliseconds)
-                await received(entries, from: allPartitions)
+                await received(entries)
                 let excluded = unreadable.keys.count { $0.partition == partition }
                 // With every queue excluded the read returned at once.
                 if excluded >= classes.count { await pause(.milliseconds(Int64(Self.waitMilliseconds))) }

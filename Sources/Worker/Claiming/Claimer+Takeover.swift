@@ -8,6 +8,8 @@ extension Claimer {
     /// every renewal interval, and for one when another worker has announced entries.
     func takeOver(_ partitions: Set<Int>) async {
         guard !isStopping else { return }
+        // An announcement that comes while no slot is free is remembered.
+        if unrequested <= 0, partitions.count == 1 { mustTake.formUnion(partitions) }
         // Entries returned meanwhile may be in a partition that the running pass has already looked at.
         toTakeOver.formUnion(partitions)
         guard !isTakingOver else { return }

@@ -170,7 +170,7 @@ actor Claimer: PinnedActor {
             if entries.isEmpty, unreadable.count >= classes.count * consumer.partitions {
                 await pause(.milliseconds(Int64(Self.waitMilliseconds)))
             }
-            await received(entries, from: allPartitions)
+            await received(entries)
             // Unreadable queues are looked at again.
             mustTake.formUnion(unreadable.keys.map(\.partition))
         }
