@@ -32,7 +32,7 @@ extension Claimer {
         guard !entries.isEmpty else { return }
         start(entries, leaseExpired: false)
         let isFull = unrequested <= 0
-        let queues = Dictionary(grouping: entries, by: \.queue).filter { isFull || $0.value.count >= Self.waitedAtOnce }.keys
+        let queues = Dictionary(grouping: entries, by: \.queue).filter { isFull || $0.value.count > 1 }.keys
         guard !queues.isEmpty else { return }
         await waitForReplies()
         mustTake.formUnion(queues.map(\.partition))

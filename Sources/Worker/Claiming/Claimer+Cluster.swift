@@ -29,7 +29,7 @@ extension Claimer {
             do {
                 let entries = try await consumer.wait(
                     partition: partition, classes: classes, excluding: Set(unreadable.keys),
-                    count: min(Self.waitedAtOnce, max(1, unrequested)), milliseconds: blockedMilliseconds)
+                    count: waitedAtOnce, milliseconds: blockedMilliseconds)
                 await received(entries)
                 let excluded = unreadable.keys.count { $0.partition == partition }
                 // With every queue excluded the read returned at once.

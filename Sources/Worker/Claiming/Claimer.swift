@@ -21,7 +21,7 @@ actor Claimer: PinnedActor {
     /// Maximum entries per reply where no script limits its bytes: each entry may be a job of the maximum size.
     static let readAtOnce = 4
     /// Maximum entries per queue of a blocking read: a second one shows that further ones may wait.
-    static let waitedAtOnce = 2
+    private static let waitedMaximum = 2
 
     nonisolated let consumer: JobConsumer
     let pool: GenerationPool
@@ -117,6 +117,8 @@ actor Claimer: PinnedActor {
     var free: Int { capacity - held.count + min(waitingForLimits.count, waitingMaximum) }
     /// The number of free slots for which no take is in progress.
     var unrequested: Int { free - requested }
+    /// Entries per queue that the next blocking read may return: at most one if no further ones fit.
+    var waitedAtOnce: Int { unrequested < Self.waitedMaximum ? 1 : Self.waitedMaximum }
     /// The classes that are not paused, highest priority first.
     var classes: [JobClass] { JobClass.allCases.filter { !paused.contains($0) } }
     /// Whether no job waits or runs, as far as the last look at all partitions and the blocking reads show.
@@ -164,7 +166,7 @@ actor Claimer: PinnedActor {
             return true
         } else {
             let entries = try await consumer.wait(
-                classes: classes, excluding: Set(unreadable.keys), count: min(Self.waitedAtOnce, unrequested),
+                classes: classes, excluding: Set(unreadable.keys), count: waitedAtOnce,
                 milliseconds: Self.waitMilliseconds)
             // With every queue excluded the read returned at once; wait as long as it would have blocked.
             if entries.isEmpty, unreadable.count >= classes.count * consumer.partitions {
