@@ -27,7 +27,7 @@ extension JobConsumer {
     /// Renews leases like `renew`, and reports what Redis holds of the jobs, which are of one partition. A job whose record shows an older state
     /// than its attempt, because Redis has come back with older data, is queued again and reported as lost.
     /// - Parameter claimsEntries: also resets the idle time of the entries, by which workers of earlier versions take over, and notices entries
-    ///   that were deleted. Costs more than the rest of the renewal; needed more than once a lease.
+    ///   that were deleted. Redis replicates it as one command per entry; needed more than once per lease.
     package func validate(_ renewals: [LeaseRenewal], claimsEntries: Bool = true) async throws(QueueError) -> [LeaseReport] {
         guard let partition = renewals.first?.entry.partition else { return [] }
         // The script takes the jobs in the order of their queues.

@@ -5,8 +5,8 @@ import RedisClient
 import Synchronization
 
 /// The interrupts that Redis has acknowledged in the last minute. A primary that dies takes those with it that no replica has received, and a
-/// waiting job would then run although nobody reads its output. Therefore a gateway asks Redis for them after each reconnect, and sends those
-/// again that are missing.
+/// waiting job would then run although nobody reads its output. After each reconnect a gateway checks which of these interrupts Redis still
+/// has, and sends the missing ones again.
 ///
 /// Thread-safe.
 final class RecentInterrupts: Sendable {

@@ -16,8 +16,8 @@ local count = counts[1] + counts[2] + counts[3]
 
 local is_current, lost, interrupt_keys = {}, {}, {}
 
--- Queues a job again of which Redis shows an older state, or leaves it to its owner.
-local function leave(job, queue, state, recorded, attempt, entry)
+-- Reports a job as lost. If Redis has lost updates of it, it is queued again.
+local function report_lost(job, queue, state, recorded, attempt, entry)
     lost[#lost + 1] = job
     if state == 'running' and recorded <= whole(attempt) or state == 'queued' and recorded < whole(attempt) then
         local record = KEYS[SHARED_KEYS + 2 * job - 1]
@@ -46,7 +46,7 @@ for class, number in ipairs(counts) do
             current[#current + 1] = entry
         else
             if found.err and not string.find(found.err, 'WRONGTYPE', 1, true) then return found end
-            leave(job, queue, found[1], whole(found[2] or nil), attempt, entry)
+            report_lost(job, queue, found[1], whole(found[2] or nil), attempt, entry)
         end
     end
     if #current > 0 then
