@@ -10,6 +10,7 @@ package enum Scripts {
         "claim", PackageResources.claim_lua,
         rarely: ["bury", "conclude_failed", "conclude_interrupted", "drop", "reason_of", "tokens_today"])
     package static let renew = library.script("renew", PackageResources.renew_lua, rarely: ["discard_history", "return_entry"])
+    static let renewQuiet = library.script("renew_quiet", PackageResources.renew_quiet_lua)
     package static let finish = library.script("finish", PackageResources.finish_lua, rarely: ["bury"])
     package static let handBack = library.script("hand_back", PackageResources.hand_back_lua)
     package static let putBack = library.script("put_back", PackageResources.put_back_lua)
@@ -38,8 +39,8 @@ package enum Scripts {
 
     /// The scripts that a worker calls. They are loaded at start, so that no hot path receives NOSCRIPT.
     package static let ofWorker = [
-        take, claim, renew, finish, handBack, putBack, reject, forgetConsumer, restoreEntries, depth, walk, endInterrupted, limit,
-        webhookTake, webhookSettle, anyExists,
+        take, claim, renew, renewQuiet, finish, handBack, putBack, reject, forgetConsumer, restoreEntries, depth, walk, endInterrupted,
+        limit, webhookTake, webhookSettle, anyExists,
     ]
 
     /// The scripts that a gateway calls, loaded at each connect.

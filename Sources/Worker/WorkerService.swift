@@ -8,6 +8,7 @@ import NIOCore
 import NIOPosix
 import ServiceLifecycle
 import Support
+import Synchronization
 import Upstream
 
 /// One worker process: claims jobs from Redis and runs them against the upstreams.
@@ -75,7 +76,8 @@ package struct WorkerService: Service {
                 clock: clock, drain: drain)
             webhooks = WebhookSender(
                 consumer: consumer, targets: targets, patience: settings.webhooks.patience,
-                client: try WebhookClient(loop: loop, settings: settings.webhooks), logger: logger)
+                client: try WebhookClient(loop: loop, settings: settings.webhooks),
+                workers: { [reporter] in reporter.workers.load(ordering: .relaxed) }, logger: logger)
             listener = InterruptListener(claimer: claimer, pool: pool, renewer: renewer, metrics: metrics, logger: logger)
         }
     }
@@ -143,8 +145,9 @@ package struct WorkerService: Service {
             }.get()
             guard try await createGroups(consumer, unless: drain) else { return }
             // Redis may have come back with older data.
-            consumer.onConnect { [renewer = parts.renewer, claimer = parts.claimer] in
+            consumer.onConnect { [renewer = parts.renewer, claimer = parts.claimer, reporter = parts.reporter] in
                 Task {
+                    await reporter.reconnected()
                     await claimer.readEnded()
                     await renewer.renew()
                 }

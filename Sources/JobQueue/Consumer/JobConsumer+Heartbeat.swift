@@ -10,8 +10,8 @@ extension JobConsumer {
     private var heartbeat: NodeHeartbeat { NodeHeartbeat(.worker, name: worker, keys: keys, lease: settings.lease) }
 
     /// Writes the heartbeat, which expires after a lease, lists this worker and removes stale workers from the list.
-    /// - Returns: the error with which Redis rejects writes; nil when it accepts them.
-    package func writeHeartbeat(_ report: WorkerReport) async throws(QueueError) -> QueueError? {
+    /// - Returns: the error with which Redis rejects writes, nil when it accepts them; and the number of workers on the list, 1 to 100,000.
+    package func writeHeartbeat(_ report: WorkerReport) async throws(QueueError) -> (rejection: QueueError?, workers: Int) {
         // By the clock of Redis: a worker whose clock is ahead would remove all others.
         let milliseconds = try await redisSeconds() * 1_000
         var pipeline = RedisPipeline()
@@ -19,7 +19,9 @@ extension JobConsumer {
         pipeline.append("ZADD", .string(keys.workers), .integer(milliseconds), .string(worker))
         let oldest = milliseconds - Self.retainedLeases * settings.leaseMilliseconds
         pipeline.append("ZREMRANGEBYSCORE", .string(keys.workers), "-inf", .integer(oldest))
-        return WriteHealth.rejection(in: try await redis.send(pipeline))
+        pipeline.append("ZCARD", .string(keys.workers))
+        let replies = try await redis.send(pipeline)
+        return (WriteHealth.rejection(in: replies), max(1, min(replies.last?.integer ?? 1, 100_000)))
     }
 
     /// Whether a worker has ended without a drain in the last leases.

@@ -53,10 +53,10 @@ extension JobConsumer {
             ]
         }
         let reply = try await redis.run(Scripts.renew, keys: scriptKeys, arguments: arguments)
-        guard let parts = reply.array, parts.count == 3, let lost = parts[0].array, parts[1].array != nil, parts[2].array != nil else {
-            throw redis.misfit(reply, to: "the renew script")
-        }
-        var reports = renewals.map { LeaseReport(answer: .kept, isLogRead: $0.readsLog, newest: nil) }
+        guard let parts = reply.array, parts.count == 4, let lost = parts[0].array, parts[1].array != nil, parts[2].array != nil,
+            let expiry = parts[3].string.flatMap({ Int($0) })
+        else { throw redis.misfit(reply, to: "the renew script") }
+        var reports = renewals.map { LeaseReport(answer: .kept, isLogRead: $0.readsLog, expiry: expiry) }
         func index(_ number: RESPValue) -> Int? {
             guard let number = number.integer, (1...order.count).contains(number) else { return nil }
             return order[number - 1]
@@ -72,6 +72,52 @@ extension JobConsumer {
         for number in lost {
             guard let index = index(number) else { throw redis.misfit(reply, to: "the renew script") }
             reports[index].answer = .lost
+            reports[index].expiry = nil
+        }
+        return reports
+    }
+
+    /// Renews the leases of quiet jobs of one partition, see `LeaseRenewal.isQuiet`, with a few commands for all of them together. Safe to
+    /// repeat.
+    /// - Parameter claimsEntries: as for `validate`; also notices records that were deleted.
+    /// - Returns: in the order of `renewals`; nil for a job that `validate` must renew: it has changed or may have.
+    package func renewQuiet(_ renewals: [LeaseRenewal], claimsEntries: Bool) async throws(QueueError) -> [LeaseReport?] {
+        guard let partition = renewals.first?.entry.partition else { return [] }
+        // The script takes the jobs in groups of one queue and one expiry.
+        let groups = renewals.map { (queue: $0.entry.priority.order, expiry: $0.expiry ?? 0) }
+        let order = renewals.indices.sorted { groups[$0] < groups[$1] }
+        var arguments: [RedisArgument] = [
+            .string(Keys.group), .string(worker), .integer(settings.leaseMilliseconds), .integer(claimsEntries ? 1 : 0),
+        ]
+        var start = 0
+        while start < order.count {
+            let group = groups[order[start]]
+            let members = order[start...].prefix { groups[$0] == group }
+            arguments += [.integer(group.queue + 1), .integer(group.expiry), .integer(members.count)]
+            arguments += members.map { .string(renewals[$0].entry.id) }
+            start += members.count
+        }
+        let queues = keys.queues(partition: partition)
+        var pipeline = redis.makePipeline()
+        pipeline.append(Scripts.renewQuiet, keys: queues, arguments: arguments)
+        pipeline.append(["EXISTS"] + renewals.map { .string(keys.interrupt($0.id)) })
+        if claimsEntries { pipeline.append(["EXISTS"] + renewals.map { .string(keys.record($0.id)) }) }
+        var replies = try await redis.send(pipeline)
+        guard replies.count == (claimsEntries ? 3 : 2) else { throw redis.misfit(.array(replies), to: "a pipeline") }
+        if replies[0].isScriptMissing { replies[0] = try await redis.run(Scripts.renewQuiet, keys: queues, arguments: arguments) }
+        let reply = try replies[0].orThrow()
+        guard let parts = reply.array, parts.count == 2, let expiry = parts[0].string.flatMap({ Int($0) }), let doubtful = parts[1].array
+        else {
+            throw redis.misfit(reply, to: "the script of quiet renewals")
+        }
+        // An interrupted job or one without a record is rare, so all jobs are looked at again then.
+        guard replies[1].integer == 0, !claimsEntries || replies[2].integer == renewals.count else { return renewals.map { _ in nil } }
+        var reports: [LeaseReport?] = renewals.map { _ in LeaseReport(answer: .kept, isLogRead: false, expiry: expiry) }
+        for number in doubtful {
+            guard let number = number.integer, (1...order.count).contains(number) else {
+                throw redis.misfit(reply, to: "the script of quiet renewals")
+            }
+            reports[order[number - 1]] = nil
         }
         return reports
     }

@@ -97,6 +97,11 @@ package struct LeaseRenewal: Sendable {
     package let written: EventID
     /// Whether to report the newest event of the log, which matters after a reconnect only.
     package var readsLog = true
+    /// The time at which the lease expires, as Redis reported it to this worker, ms since 1970 on its clock; nil if not known.
+    package var expiry: Int?
+
+    /// Whether the lease is all that is renewed, and known well enough to do so by the index alone, see `JobConsumer.renewQuiet`.
+    package var isQuiet: Bool { expiry != nil && !hasDetails }
 
     /// Whether more than the lease is renewed.
     var hasDetails: Bool { readsLog || progress != JobProgress() }
@@ -127,4 +132,6 @@ package struct LeaseReport: Sendable, Equatable {
     package var isLogRead = true
     /// The id of the newest event in the log; nil without a log, and if it was not read.
     package var newest: EventID?
+    /// The time at which the lease expires, ms since 1970 on the clock of Redis; nil if the job is lost.
+    package var expiry: Int?
 }

@@ -5,8 +5,8 @@
 -- ARGV  1 group  2 worker  3 token of the worker's process  4 consumer that belongs to no worker  5 lease ms  6 '1': also make the worker the owner of the entries, which resets
 --       their idle time and finds deleted ones  7-9 number of jobs of each queue, then for each job: attempt, entry id; then for each job with details: its number, '1': read the
 --       log, usage JSON, upstream, dialled ms, first token ms ('' if not known or recorded before), id of the newest event that the usage counts
--- Returns {lost, interrupts, logs}. lost: the numbers of the jobs that ended, that another attempt owns or whose record is missing. interrupts: {number, value of the interrupt key,
--- …}. logs: {number, id of the newest event or '', …} for each log read. A record that shows an older state than this attempt is one that Redis has lost updates of: the job is
+-- Returns {lost, interrupts, logs, time in ms at which the leases expire}. lost: the numbers of the jobs that ended, that another attempt owns or whose record is missing.
+-- interrupts: {number, value of the interrupt key, …}. logs: {number, id of the newest event or '', …} for each log read. A record that shows an older state than this attempt is one that Redis has lost updates of: the job is
 -- queued again, with this attempt's number, so that the next attempt has a number that readers have not seen. A key of the wrong type affects only its own job.
 local group, worker, token, unowned_consumer, claims_entries = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[6] == '1'
 local expiry = digits(now_ms() + ARGV[5])
@@ -97,4 +97,4 @@ for number, value in ipairs(count > 0 and redis.call('MGET', unpack(interrupt_ke
         interrupts[#interrupts + 1] = value
     end
 end
-return {lost, interrupts, logs}
+return {lost, interrupts, logs, expiry}

@@ -20,6 +20,7 @@ extension GenerationPool {
         var renewal = generation.renewal
         guard !isOutdated(generation) else { return renewal }
         renewal.readsLog = false
+        renewal.expiry = generation.leaseExpiry
         if let recorded = generation.recorded, recorded.connection == generation.connection, recorded.progress == renewal.progress {
             renewal.progress = JobProgress()
         }
@@ -55,6 +56,7 @@ extension GenerationPool {
         case .kept: break
         case .interrupted(let interrupt): generation.interrupted(interrupt, receivedAt: loop.now)
         }
+        generation.leaseExpiry = report.expiry
         if renewal.progress != JobProgress() { generation.recorded = (renewal.progress, connection) }
         if report.isLogRead { generation.renewed(newest: report.newest, written: renewal.written, on: connection) }
     }
@@ -98,6 +100,7 @@ extension GenerationPool {
             return generation.replyLost()
         }
         generation.isValidating = false
+        generation.leaseExpiry = report.expiry
         guard generations[id] === generation, generation.stage != .over else { return }
         if case .lost = report.answer, !generation.output.isEnding(report.newest) { return removeLost(generation) }
         if case .interrupted(let interrupt) = report.answer { generation.interrupted(interrupt, receivedAt: loop.now) }

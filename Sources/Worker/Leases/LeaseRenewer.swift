@@ -8,8 +8,8 @@ import Support
 /// Runs the periodic work of a worker, every renewal interval: renews leases, which also returns interrupt keys, reads operator commands,
 /// measures the queues, and looks for expired leases. Runs on the event loop of the Redis connections.
 actor LeaseRenewer: PinnedActor {
-    /// Maximum jobs per call of the renew script, so that it does not block Redis for long.
-    private static let renewedAtOnce = 50
+    /// Maximum jobs per call of the renew scripts, so that they do not block Redis for long: up to 1 ms.
+    private static let (renewedAtOnce, quietAtOnce) = (50, 128)
 
     private nonisolated let consumer: JobConsumer
     private let pool: GenerationPool
@@ -154,17 +154,26 @@ actor LeaseRenewer: PinnedActor {
     private func renew(_ renewals: [LeaseRenewal], partition: Int, connection: Int, sentAt: UInt64) async {
         let claimsEntries = connection != claimed[partition].connection || sentAt &- claimed[partition].at > claimInterval
         do {
-            for start in stride(from: 0, to: renewals.count, by: Self.renewedAtOnce) {
-                let some = Array(renewals[start..<min(start + Self.renewedAtOnce, renewals.count)])
+            var others = renewals.filter { !$0.isQuiet }
+            for some in renewals.filter(\.isQuiet).split(into: Self.quietAtOnce) {
+                let reports = try await consumer.renewQuiet(some, claimsEntries: claimsEntries)
+                others += zip(some, reports).filter { $0.1 == nil }.map(\.0)
+                await apply(zip(some, reports).compactMap { renewal, report in report.map { (renewal, $0) } }, connection)
+            }
+            for some in others.split(into: Self.renewedAtOnce) {
                 let reports = try await consumer.validate(some, claimsEntries: claimsEntries)
-                metrics.leasesRenewed.increment(by: reports.count { $0.answer == .kept })
-                await pool.apply(Array(zip(some, reports)), connection: connection)
+                await apply(Array(zip(some, reports)), connection)
             }
             renewed(partition, sentAt)
             if claimsEntries { claimed[partition] = (sentAt, connection) }
         } catch {
             logger.debug("lease renewal failed", metadata: ["error": "\(error)", "jobs": "\(renewals.count)"])
         }
+    }
+
+    private func apply(_ reports: [(LeaseRenewal, LeaseReport)], _ connection: Int) async {
+        metrics.leasesRenewed.increment(by: reports.count { $0.1.answer == .kept })
+        await pool.apply(reports, connection: connection)
     }
 
     private func renewed(_ partition: Int, _ sentAt: UInt64) {
@@ -244,5 +253,12 @@ actor LeaseRenewer: PinnedActor {
         } catch {
             logger.debug("consumer sweep failed", metadata: ["error": "\(error)"])
         }
+    }
+}
+
+extension Array {
+    /// Consecutive parts of at most `size` elements.
+    fileprivate func split(into size: Int) -> [[Element]] {
+        stride(from: 0, to: count, by: size).map { Array(self[$0..<Swift.min($0 + size, count)]) }
     }
 }

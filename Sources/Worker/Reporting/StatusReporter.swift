@@ -6,8 +6,8 @@ import Support
 import Synchronization
 import Upstream
 
-/// Writes the heartbeat of this worker to Redis once per second, with the figures that operator tools show. Runs on the event loop of the
-/// Redis connections.
+/// Writes the heartbeat of this worker to Redis, with the figures that operator tools show: each second while they change, and each renewal
+/// interval. Runs on the event loop of the Redis connections.
 actor StatusReporter: PinnedActor {
     private static let period = Duration.seconds(1)
 
@@ -23,11 +23,15 @@ actor StatusReporter: PinnedActor {
     private let drain: DrainSignal
     /// Whether Redis accepts the heartbeats.
     nonisolated let writes = WriteHealth()
+    /// The number of workers of the deployment when the last heartbeat was written, at least 1; those that ended in the last leases included.
+    nonisolated let workers = Atomic(1)
     /// The models that the upstreams serve by name.
     private nonisolated let models = Mutex<(served: [String], counted: [String])>(([], []))
     private nonisolated let rounds: RoundTimer
 
     private var window = ReportWindow()
+    /// The last heartbeat that Redis has accepted, and when it was written (CLOCK_MONOTONIC ns); nil when one must be written.
+    private var written: (report: WorkerReport, at: UInt64)?
 
     nonisolated var executor: QueueExecutor { consumer.executor }
 
@@ -59,6 +63,9 @@ actor StatusReporter: PinnedActor {
 
     nonisolated func stop() { rounds.stop() }
 
+    /// Writes the next heartbeat even if it is unchanged: after a reconnect Redis may have lost the last one.
+    func reconnected() { written = nil }
+
     /// Sets the upstreams whose models the heartbeat lists. An upstream without models and aliases serves any model, so that no list of them
     /// would be complete.
     nonisolated func serve(_ upstreams: [UpstreamConfiguration]) {
@@ -69,7 +76,7 @@ actor StatusReporter: PinnedActor {
         models.withLock { $0 = (names.sorted(), Set(counted).sorted()) }
     }
 
-    /// Writes one heartbeat; a failure is logged at level debug and the next one tries again.
+    /// Writes a heartbeat if that is due; a failure is logged at level debug and the next one tries again.
     private func writeHeartbeat() async {
         var report = tally.report
         report.slowest = await pool.longestRunning(WorkerReport.slowestCount)
@@ -79,8 +86,15 @@ actor StatusReporter: PinnedActor {
         report.version = BuildInformation.version
         report.startedMilliseconds = started
         (report.models, report.countedModels) = models.withLock { $0 }
+        let now = clock()
+        report = window.lately(report, at: now)
+        if let written, written.report == report, now &- written.at < consumer.settings.renewalInterval.timeoutNanoseconds { return }
+        written = nil
         do {
-            writes.record(try await consumer.writeHeartbeat(window.lately(report, at: clock())))
+            let reply = try await consumer.writeHeartbeat(report)
+            workers.store(reply.workers, ordering: .relaxed)
+            writes.record(reply.rejection)
+            if reply.rejection == nil { written = (report, now) }
         } catch {
             writes.record(error)
             logger.debug("failed to write the heartbeat", metadata: ["error": "\(error)"])

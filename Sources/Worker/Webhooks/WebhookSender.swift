@@ -17,8 +17,10 @@ actor WebhookSender: PinnedActor {
     private static let lease = Duration.seconds(20)
     /// Maximum time that a rolling change of the workers' settings takes.
     private static let settingsSpread = Duration.seconds(600)
-    /// Time between two looks for due webhooks.
-    private static let interval = TimeAmount.seconds(1)
+    /// Average time between two looks of any worker for due webhooks. Each worker looks so much less often as there are workers, at least once in
+    /// `longest`, so that the looks cost the same with one worker as with many.
+    private static let interval = Duration.seconds(1)
+    private static let longest = Duration.seconds(30)
     /// Minimum time between two warnings about dropped webhooks, in seconds.
     private static let warningInterval = 60
     private static let backoff: ClosedRange<Duration> = .seconds(5)...(.seconds(3_600))
@@ -28,6 +30,7 @@ actor WebhookSender: PinnedActor {
     /// How long deliveries are tried.
     private let patience: Duration
     private let client: WebhookClient
+    private let workers: @Sendable () -> Int
     private let logger: Logger
     private nonisolated let rounds: RoundTimer
     private var running = 0
@@ -49,7 +52,12 @@ actor WebhookSender: PinnedActor {
 
     nonisolated var executor: QueueExecutor { consumer.executor }
 
-    init(consumer: JobConsumer, targets: WebhookTargets, patience: Duration, client: WebhookClient, logger: Logger) {
+    /// - Parameter workers: the number of workers of the deployment, at least 1.
+    init(
+        consumer: JobConsumer, targets: WebhookTargets, patience: Duration, client: WebhookClient, workers: @escaping @Sendable () -> Int,
+        logger: Logger
+    ) {
+        self.workers = workers
         self.consumer = consumer
         self.targets = targets
         self.patience = patience
@@ -62,7 +70,7 @@ actor WebhookSender: PinnedActor {
     func run() async {
         while !rounds.isStopped {
             await deliverDue()
-            await rounds.wait(for: Self.interval)
+            await rounds.wait(for: TimeAmount(min(Self.interval * workers(), Self.longest) * Double.random(in: 0.5...1.5)))
         }
     }
 

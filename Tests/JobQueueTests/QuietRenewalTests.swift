@@ -1,0 +1,132 @@
+import Contract
+import RedisClient
+import TestSupport
+import Testing
+
+@testable import JobQueue
+
+/// Renewals of jobs without news, by the lease index alone.
+struct QuietRenewalTests {
+    private static let index = "{sluice.0}:leases:standard"
+
+    /// Jobs that run on the fixture's worker, in two classes, with their known leases.
+    private func running(_ count: Int, _ fixture: QueueFixture) async throws -> [LeaseRenewal] {
+        var renewals: [LeaseRenewal] = []
+        for number in 1...count {
+            var job = QueueFixture.job("p0-\(ULID(milliseconds: UInt64(number)))")
+            if number % 4 == 0 { job.priority = .interactive }
+            let claim = try await fixture.running(job)
+            var renewal = LeaseRenewal(id: claim.job.id, entry: claim.entry, attempt: 1)
+            renewal.readsLog = false
+            renewals.append(renewal)
+        }
+        // In two calls, so that their leases expire at different times.
+        for part in [renewals.indices.prefix(count / 2), renewals.indices.suffix(from: count / 2)] {
+            for (index, report) in zip(part, try await fixture.consumer.validate(part.map { renewals[$0] })) {
+                renewals[index].expiry = report.expiry
+            }
+        }
+        #expect(renewals.allSatisfy { $0.isQuiet })
+        return renewals
+    }
+
+    private func expiry(of renewal: LeaseRenewal, _ fixture: QueueFixture) async throws -> Int? {
+        let key = RedisArgument.string("{sluice.0}:leases:\(renewal.entry.priority.rawValue)")
+        let score = try await fixture.consumer.redis.send("ZSCORE", key, .string(renewal.entry.id))
+        return score.string.flatMap { Double($0) }.map { Int($0) }
+    }
+
+    @Test(arguments: [false, true]) func `the number of commands does not depend on the number of jobs`(claimsEntries: Bool) async throws {
+        try await QueueFixture.run { fixture in
+            var renewals = try await running(40, fixture)
+            for expiries in [4, 2] {
+                try await fixture.redis.command("CONFIG", "RESETSTAT")
+                let reports = try await fixture.consumer.renewQuiet(renewals, claimsEntries: claimsEntries)
+                let calls = try await LeaseIndexTests.calls(fixture)
+                // Four groups: two classes, and two times at which leases expire; then one time.
+                #expect((calls["zmscore"] ?? 0) <= expiries && calls["hmget"] == nil, "\(calls)")
+                #expect(calls.values.reduce(0, +) <= 3 * expiries + 6 && (calls["xclaim"] != nil) == claimsEntries, "\(calls)")
+                for (index, report) in reports.enumerated() {
+                    let report = try #require(report)
+                    #expect(report.answer == .kept && !report.isLogRead)
+                    let expiry = try #require(report.expiry)
+                    #expect(try await self.expiry(of: renewals[index], fixture) == expiry)
+                    renewals[index].expiry = expiry
+                }
+            }
+        }
+    }
+
+    @Test func `a job whose lease has changed is in doubt, the others are renewed`() async throws {
+        try await QueueFixture.run { fixture in
+            let renewals = try await running(12, fixture)
+            // Returned to the queue, ended, given to another worker.
+            for (score, position) in [("0", 1), ("9999999999999", 5)] {
+                try await fixture.redis.command("ZADD", Self.index, score, renewals[position].entry.id)
+            }
+            try await fixture.redis.command("ZREM", Self.index, renewals[9].entry.id)
+            let before = try await expiry(of: renewals[5], fixture)
+            let reports = try await fixture.consumer.renewQuiet(renewals, claimsEntries: false)
+            #expect(reports.indices.filter { reports[$0] == nil } == [1, 5, 9])
+            #expect(try await expiry(of: renewals[5], fixture) == before)
+            #expect(try await expiry(of: renewals[9], fixture) == nil)
+            #expect(try await expiry(of: renewals[1], fixture) == 0)
+            try await fixture.redis.command("SET", Self.index, "other data")
+            var known = renewals
+            for index in known.indices where known[index].entry.priority == .interactive {
+                known[index].expiry = try await expiry(of: known[index], fixture)
+            }
+            let broken = try await fixture.consumer.renewQuiet(known, claimsEntries: true)
+            #expect(broken.indices.filter { broken[$0] == nil } == renewals.indices.filter { renewals[$0].entry.priority == .standard })
+            // The renewal of the jobs in doubt replaces the index.
+            #expect(try await fixture.consumer.renew([renewals[0]]) == [.kept])
+            #expect(try await expiry(of: renewals[0], fixture) != nil)
+        }
+    }
+
+    @Test func `a job of another worker is in doubt`() async throws {
+        try await QueueFixture.run { fixture in
+            let renewals = try await running(1, fixture)
+            let other = fixture.consumer("w2", token: "t2")
+            let (queue, entry) = (fixture.keys.queue(.standard, partition: 0), renewals[0].entry.id)
+            try await fixture.redis.command("ZADD", Self.index, "1", entry)
+            try await fixture.redis.command("XCLAIM", queue, Keys.group, "w1", "0", entry, "IDLE", "3600000", "JUSTID")
+            let taken = try #require(try await other.take(partition: 0, classes: JobClass.allCases, count: 1).expired.first)
+            #expect(try await fixture.consumer.renewQuiet(renewals, claimsEntries: true) == [nil])
+            guard case .claimed = try await other.claim(Job(parsing: taken.job ?? []), entry: taken, leaseExpired: true) else {
+                throw QueueFixture.FixtureError.nothingToClaim
+            }
+            #expect(try await fixture.consumer.renewQuiet(renewals, claimsEntries: true) == [nil])
+            #expect(try await fixture.consumer.renew(renewals) == [.lost])
+        }
+    }
+
+    @Test func `interrupts, deleted records and deleted entries are noticed`() async throws {
+        try await QueueFixture.run { fixture in
+            let renewals = try await running(4, fixture)
+            let isSeven = try await fixture.redis.majorVersion() >= 7
+            try await fixture.redis.command("XDEL", fixture.keys.queue(.standard, partition: 0), renewals[1].entry.id)
+            let reports = try await fixture.consumer.renewQuiet(renewals, claimsEntries: true)
+            // XCLAIM of Redis 6.2 does not tell that an entry was deleted.
+            #expect(reports.indices.filter { reports[$0] == nil } == (isSeven ? [1] : []))
+            let key = fixture.keys.interrupt(renewals[2].id)
+            try await fixture.redis.command("SET", key, "{}")
+            var known = renewals
+            for index in known.indices { known[index].expiry = try await expiry(of: known[index], fixture) }
+            #expect(try await fixture.consumer.renewQuiet(known, claimsEntries: false) == [nil, nil, nil, nil])
+            try await fixture.redis.command("DEL", key)
+            try await fixture.redis.command("DEL", fixture.keys.record(renewals[3].id))
+            for index in known.indices { known[index].expiry = try await expiry(of: known[index], fixture) }
+            #expect(try await fixture.consumer.renewQuiet(known, claimsEntries: true) == [nil, nil, nil, nil])
+        }
+    }
+
+    @Test func `the script is loaded again after SCRIPT FLUSH`() async throws {
+        try await QueueFixture.run { fixture in
+            let renewals = try await running(2, fixture)
+            try await fixture.redis.command("SCRIPT", "FLUSH")
+            let reports = try await fixture.consumer.renewQuiet(renewals, claimsEntries: false)
+            #expect(reports.allSatisfy { $0?.answer == .kept })
+        }
+    }
+}
