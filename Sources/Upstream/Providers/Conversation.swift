@@ -99,5 +99,8 @@ enum Conversation {
 
 extension String {
     /// Whether the text has nothing but white space.
-    var isBlank: Bool { allSatisfy(\.isWhitespace) }
+    var isBlank: Bool {
+        // A visible ASCII character settles it without the Unicode properties of the others.
+        !utf8.contains { (0x21...0x7e).contains($0) } && allSatisfy(\.isWhitespace)
+    }
 }

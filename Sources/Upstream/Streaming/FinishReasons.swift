@@ -19,6 +19,8 @@ enum FinishReasons {
 
     /// Interprets a finish reason in any case and spelling. Unknown reasons that name no failure count as a normal stop.
     static func meaning(of reason: String) -> Meaning {
+        // The search for failure words takes longer than everything else at the end of an answer.
+        if ["stop", "end_turn", "stop_sequence"].contains(reason) { return .finished(.stop) }
         let word = reason.cut(toBytes: 128).lowercased().replacing("-", with: "_")
         switch word {
         case "length", "max_tokens", "max_output_tokens", "max_new_tokens", "max_length", "token_limit", "limit", "model_length",
