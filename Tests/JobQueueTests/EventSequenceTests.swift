@@ -120,6 +120,23 @@ import Testing
         #expect(sequence.end(with: Self.end(1, 1)).map(\.event.type) == ["failed"] && sequence.ended)
     }
 
+    @Test func `an end with an older id gets one above those that the reader has`() {
+        func interrupted(_ attempt: Int, _ sequence: Int) -> LoggedEvent {
+            let interruption = Interruption(reason: "USER_STOP", phase: .queued, usage: .none)
+            return LoggedEvent(id: EventID(attempt: attempt, sequence: sequence), event: .interrupted(interruption))
+        }
+        // Shown 1-1; the job was then interrupted while it waited again.
+        for end in [interrupted(1, 0), interrupted(1, 1)] {
+            var sequence = Self.reconnected()
+            #expect(sequence.end(with: end).map(\.id.description) == ["2-0"] && sequence.ended)
+        }
+        // A reader that brings the id of the end may have it already; one that brings a later id has another history.
+        var sequence = EventSequence(after: EventID(attempt: 1, sequence: 5))
+        #expect(sequence.end(with: interrupted(1, 5)).map(\.id.description) == ["1-5"])
+        sequence = EventSequence(after: EventID(attempt: 1, sequence: 6))
+        #expect(sequence.end(with: interrupted(1, 5)).map(\.id.description) == ["2-0"])
+    }
+
     @Test func `only an end contradicts the first event of an attempt`() {
         func started(_ worker: String) -> LoggedEvent {
             LoggedEvent(id: EventID(attempt: 1, sequence: 0), event: .started(worker: worker, attempt: 1))

@@ -170,15 +170,18 @@ struct EventSequence {
     }
 
     /// Ends the sequence with a terminal event whose id is not above the last one that the reader has. Nothing can follow it. Such a `finished` ends
-    /// another history than the one that was delivered, so that the reader receives `failed` instead.
+    /// another history than the one that was delivered, so that the reader receives `failed` instead. The id of what is delivered is above the last
+    /// one that the reader has, unless the reader may have this event already: readers ignore older ids.
     /// - Returns: the events to deliver; none if the event has a higher id.
     mutating func end(with event: LoggedEvent) -> [LoggedEvent] {
         guard !ended, let last, event.id <= last, event.event.isTerminal else { return [] }
         if shown != nil, case .finished = event.event { return lost() }
         ended = true
         releaseHeld()
-        self.last = event.id
-        return [event]
+        let isRepeated = event.id == last && shown == nil
+        let id = isRepeated ? last : last.nextAttempt
+        self.last = id
+        return [LoggedEvent(id: id, event: event.event)]
     }
 
     /// Updates `last` and `ended`, and drops events after a terminal one.
