@@ -81,22 +81,21 @@ import Testing
     @Test func `after a reconnect the log is compared with what was delivered`() {
         var sequence = Self.reconnected()
         #expect(sequence.offer([Self.text(1, 2)]) == .fill(after: EventID(attempt: 1, sequence: 1)))
-        #expect(sequence.compare(logged: Self.text(1, 1), newest: EventID(attempt: 1, sequence: 2)) == .continued)
+        #expect(sequence.compare(logged: Self.text(1, 1), reached: EventID(attempt: 1, sequence: 1)) == .continued)
         #expect(sequence.filled([Self.text(1, 2)]).map(\.id.description) == ["1-2"])
         #expect(ids(sequence.offer([Self.text(1, 3)])) == ["1-3"])
     }
 
     @Test func `nothing is delivered while the log is behind what was delivered`() {
         var sequence = Self.reconnected()
-        #expect(sequence.compare(logged: nil, newest: nil) == .behind)
-        #expect(sequence.compare(logged: nil, newest: EventID(attempt: 1, sequence: 0)) == .behind)
+        #expect(sequence.compare(logged: nil, reached: nil) == .behind)
         #expect(sequence.offer([Self.text(1, 1), Self.text(1, 2)]) == .fill(after: EventID(attempt: 1, sequence: 1)))
     }
 
     @Test func `of another history with the same ids only the next attempt is delivered`() {
         let other = LoggedEvent(id: EventID(attempt: 1, sequence: 1), event: .text("other"))
         var sequence = Self.reconnected()
-        #expect(sequence.compare(logged: other, newest: EventID(attempt: 1, sequence: 5)) == .rewritten)
+        #expect(sequence.compare(logged: other, reached: EventID(attempt: 1, sequence: 1)) == .rewritten)
         #expect(ids(sequence.offer([Self.text(1, 6)])) == [])
         guard case .fill = sequence.offer([Self.text(2, 0)]) else {
             Issue.record("the log is not read")
@@ -104,7 +103,7 @@ import Testing
         }
         #expect(sequence.filled([Self.text(2, 0), Self.text(2, 1)]).map(\.id.description) == ["2-0", "2-1"])
         sequence = Self.reconnected()
-        #expect(sequence.compare(logged: other, newest: EventID(attempt: 2, sequence: 3)) == .continued)
+        #expect(sequence.compare(logged: nil, reached: EventID(attempt: 2, sequence: 0)) == .continued)
         _ = sequence.suspect()
         #expect(sequence.filled([Self.text(1, 2), Self.text(2, 0)]).map(\.id.description) == ["2-0"])
     }
@@ -112,7 +111,7 @@ import Testing
     @Test func `an end of another history that is shorter than what was delivered is a failure`() {
         var sequence = Self.reconnected()
         #expect(sequence.end(with: Self.end(1, 2)).isEmpty)
-        _ = sequence.compare(logged: Self.text(1, 1), newest: EventID(attempt: 1, sequence: 1))
+        _ = sequence.compare(logged: Self.text(1, 1), reached: EventID(attempt: 1, sequence: 1))
         _ = sequence.offer([Self.text(1, 2)])
         let events = sequence.end(with: Self.end(1, 1))
         #expect(events.map(\.event.type) == ["failed"] && sequence.ended)
@@ -144,13 +143,13 @@ import Testing
         var sequence = EventSequence(after: nil)
         _ = sequence.offer([started("w1")])
         sequence.compareFirst()
-        #expect(sequence.compare(logged: nil, newest: nil) == .behind)
-        #expect(sequence.compare(logged: started("w2"), newest: EventID(attempt: 1, sequence: 0)) == .continued)
+        #expect(sequence.compare(logged: nil, reached: nil) == .behind)
+        #expect(sequence.compare(logged: started("w2"), reached: EventID(attempt: 1, sequence: 0)) == .continued)
         #expect(ids(sequence.offer([Self.text(1, 1)])) == ["1-1"])
         sequence = EventSequence(after: nil)
         _ = sequence.offer([started("w1")])
         sequence.compareFirst()
-        #expect(sequence.compare(logged: Self.end(1, 0), newest: EventID(attempt: 1, sequence: 0)) == .rewritten)
+        #expect(sequence.compare(logged: Self.end(1, 0), reached: EventID(attempt: 1, sequence: 0)) == .rewritten)
     }
 
     @Test func `a failed log read is repeated`() {

@@ -107,6 +107,26 @@ import Testing
         }
     }
 
+    /// Read by one command: two would show another history when a worker writes the rest of the log between them.
+    @Test func `a log is read from the last event of a reader on`() async throws {
+        try await QueueFixture.run { fixture in
+            let claim = try await fixture.running(QueueFixture.job())
+            _ = try await fixture.write([.text("a"), .text("b")], of: claim)
+            func history(_ sequence: Int) async throws -> (text: String?, reached: String?) {
+                let found = try await fixture.queue.history(claim.job.id, at: EventID(attempt: 1, sequence: sequence))
+                return (found.logged?.event.type, found.reached?.description)
+            }
+            #expect(try await history(2) == ("text", "1-2"))
+            #expect(try await history(3) == (nil, nil))
+            try await fixture.redis.command("XADD", fixture.keys.log(claim.job.id), "2-0", "e", #"{"id":"2-0","type":"started"}"#)
+            #expect(try await history(3) == (nil, "2-0"))
+            try await fixture.redis.command("CONFIG", "RESETSTAT")
+            _ = try await history(1)
+            #expect(try await LeaseIndexTests.calls(fixture)["xrange"] == 1)
+            #expect(try await LeaseIndexTests.calls(fixture)["xrevrange"] == nil)
+        }
+    }
+
     /// The claim was lost, so that the interrupt of the waiting job has the id of the event that the claim wrote.
     @Test(arguments: [false, true])
     func `a reader that has the start of a lost attempt is told the interrupt`(isSubscribed: Bool) async throws {

@@ -241,9 +241,9 @@ package actor EventFeed: PinnedActor {
     /// - Returns: whether the log may be read on.
     private func isContinued(_ id: JobID, number: UInt64) async throws(RedisError) -> Bool {
         guard let sequence = follower(id, number)?.sequence, sequence.mustCompare, let shown = sequence.shown else { return true }
-        let (logged, newest) = try await queue.history(id, at: shown.id)
+        let (logged, reached) = try await queue.history(id, at: shown.id)
         guard let follower = follower(id, number) else { return false }
-        switch follower.sequence.compare(logged: logged, newest: newest) {
+        switch follower.sequence.compare(logged: logged, reached: reached) {
         case .continued: return true
         case .behind: return false
         case .rewritten:

@@ -103,19 +103,19 @@ struct EventSequence {
     /// Compares the log with what was delivered.
     /// - Parameters:
     ///   - logged: the event in the log with the id of `shown`; nil without one.
-    ///   - newest: the newest id in the log; nil without a log.
-    mutating func compare(logged: LoggedEvent?, newest: EventID?) -> Comparison {
+    ///   - reached: the first id in the log from that of `shown` on; nil if the log does not reach as far.
+    mutating func compare(logged: LoggedEvent?, reached: EventID?) -> Comparison {
         guard mustCompare, let shown, logged != shown else {
             mustCompare = false
             return .continued
         }
-        guard let newest, newest >= shown.id else { return .behind }
+        guard let reached else { return .behind }
         mustCompare = false
         // The first event of an attempt only names its worker, so that another one with this id contradicts nothing, unless it is the end.
         if shown.id.sequence == 0, logged?.event.isTerminal != true { return .continued }
         // The rest of this attempt belongs to the other history.
         last = EventID(attempt: shown.id.attempt, sequence: .max)
-        return newest.attempt > shown.id.attempt ? .continued : .rewritten
+        return reached.attempt > shown.id.attempt ? .continued : .rewritten
     }
 
     /// Requests a read of the log because events may be missing.

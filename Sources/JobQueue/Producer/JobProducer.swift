@@ -294,16 +294,13 @@ package struct JobProducer: Sendable {
         return event
     }
 
-    /// The event in a job's log with this id, and the newest id; nil for what is missing.
-    func history(_ id: JobID, at event: EventID) async throws(RedisError) -> (logged: LoggedEvent?, newest: EventID?) {
-        let log = RedisArgument.string(keys.log(id))
-        var pipeline = RedisPipeline()
-        pipeline.append("XRANGE", log, .string(event.description), .string(event.description))
-        pipeline.append("XREVRANGE", log, "+", "-", "COUNT", 1)
-        let replies = try await redis.send(pipeline)
-        guard replies.count == 2 else { throw redis.misfit(.array(replies), to: "a read of a log") }
-        let json = replies[0].array?.first?.array?.last?.array?.last?.bytes
-        return (json.flatMap { try? LoggedEvent(parsing: $0.array) }, Self.firstID(replies[1]))
+    /// The event in a job's log with this id, nil if there is none, and the first id in the log from this one on, nil if the log does not reach as
+    /// far. Both are read by one command: a worker may write the rest of the log at any moment.
+    func history(_ id: JobID, at event: EventID) async throws(RedisError) -> (logged: LoggedEvent?, reached: EventID?) {
+        let reply = try await redis.send("XRANGE", .string(keys.log(id)), .string(event.description), "+", "COUNT", 1)
+        let reached = Self.firstID(reply)
+        let json = reached == event ? reply.array?.first?.array?.last?.array?.last?.bytes : nil
+        return (json.flatMap { try? LoggedEvent(parsing: $0.array) }, reached)
     }
 
     /// Queues a running job again, so that a new attempt replaces this one; does nothing in another state.
