@@ -17,8 +17,8 @@ actor WebhookSender: PinnedActor {
     private static let lease = Duration.seconds(20)
     /// Maximum time that a rolling change of the workers' settings takes.
     private static let settingsSpread = Duration.seconds(600)
-    /// Average time between two looks of any worker for due webhooks. Each worker looks so much less often as there are workers, at least once in
-    /// `longest`, so that the looks cost the same with one worker as with many.
+    /// Average time between two looks for due webhooks by any of the workers. The more workers there are the less often each of them looks, so that
+    /// the looks of all cost the same; at least once in about `longest`.
     private static let interval = Duration.seconds(1)
     private static let longest = Duration.seconds(30)
     /// Minimum time between two warnings about dropped webhooks, in seconds.
