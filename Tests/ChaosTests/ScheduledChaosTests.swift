@@ -39,7 +39,7 @@ extension Chaos {
                 problems += checker.problems
                 report(checker.figures, stories, await runner.counts, problems)
                 for problem in problems.prefix(20) { Issue.record("seed \(seed): \(problem)") }
-                if !problems.isEmpty { keepLogs(lab, seed) }
+                if !problems.isEmpty { ChaosSettings.keepLogs(of: lab) }
             }
         }
 
@@ -54,12 +54,6 @@ extension Chaos {
                 \(figures.duplicates) duplicates, \(figures.leftRunning) left running upstream, terminal events per job \
                 \(figures.fewestTerminals)…\(figures.mostTerminals), \(problems.count) problems
                 """)
-        }
-
-        /// Keeps the logs of a failed run, as the lab's folder is removed.
-        private func keepLogs(_ lab: Lab, _ seed: UInt64) {
-            guard let folder = ProcessInfo.processInfo.environment["SLUICE_CHAOS_LOGS"] else { return }
-            for node in lab.nodes { try? node.log.write(toFile: "\(folder)/\(seed)-\(node.name).log", atomically: false, encoding: .utf8) }
         }
     }
 }
