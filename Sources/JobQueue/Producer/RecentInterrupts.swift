@@ -4,9 +4,9 @@ import NIOCore
 import RedisClient
 import Synchronization
 
-/// The interrupts that Redis has acknowledged in the last minute. A primary that dies takes those with it that no replica has received, and a
-/// waiting job would then run although nobody reads its output. After each reconnect a gateway checks which of these interrupts Redis still
-/// has, and sends the missing ones again.
+/// The interrupts that Redis has acknowledged in the last minute. If a primary dies before a replica has received an interrupt, the interrupt is
+/// lost, and a job that still waits would run although nobody reads its output. After each reconnect a gateway checks which of these
+/// interrupts Redis still has, and sends the missing ones again.
 ///
 /// Thread-safe.
 final class RecentInterrupts: Sendable {

@@ -1,5 +1,5 @@
--- Renews the leases of jobs in one partition of which the worker has nothing to record, by the lease index alone. Every script that gives a job to another worker, returns it to
--- the queue or ends it also changes its entry in the index, so a job whose lease still has the expiry that this worker set last is still the worker's.
+-- Renews leases of jobs in one partition by the lease index alone, when there is nothing else to write for these jobs. A script that gives a job to another worker, returns it to
+-- the queue or ends it also changes its lease. So a job still belongs to this worker if its lease has the expiry that this worker set last.
 -- KEYS  1-3 queues (interactive, standard, batch)
 -- ARGV  1 group  2 worker  3 lease ms  4 '1': as in renew.lua, also make the worker the owner of the entries, then for each group of jobs of one queue whose leases expire at the
 --       same time: number of the queue, that time in ms, number of jobs, entry id of each job
