@@ -106,6 +106,39 @@ import Testing
         #expect(text.contains("\r\n1-2\r\n") && text.contains("\r\n1-0\r\n"), "behind what readers were shown")
     }
 
+    /// A server that did not answer may execute a write later, or the log was missing on another one.
+    @Test func `the end of an interrupted job follows the newest entry of the log, whatever was discarded`() throws {
+        for (first, next, previous) in [(nil, 2, "1-2"), (1, 3, "1-3"), (0, 2, "1-2"), (2, 1, "1-1")] as [(Int?, Int, String)] {
+            var writer = try writer()
+            for text in ["a", "b"] {
+                writer.append(.text(text))
+                _ = write(&writer)
+                #expect(writer.received(OutputReceipt(events: .written)) == .written)
+            }
+            writer.append(.text("c"))
+            _ = write(&writer)
+            #expect(writer.received(OutputReceipt(events: .refused)) == .unconfirmed)
+            writer.end(Self.stopped)
+            #expect(writer.reconcile(newest: first.map { EventID(attempt: 1, sequence: $0) }) == .written)
+            _ = write(&writer)
+            #expect(writer.received(OutputReceipt(ending: .refused)) == .unconfirmed)
+            #expect(writer.reconcile(newest: EventID(attempt: 1, sequence: next)) == .written)
+            var batch = OutputBatch()
+            #expect(writer.write(to: &batch, now: 1, progress: JobProgress()).commands == 1, "only the finish script")
+            let text = String(decoding: batch.pipeline.buffer.readableBytesView, as: UTF8.self)
+            #expect(text.contains("\r\n1-4\r\n") && text.contains("\r\n\(previous)\r\n"), "\(text)")
+        }
+    }
+
+    /// Renewals overtake ends when a server that was frozen continues after its successor was promoted.
+    @Test func `only a renewal that read the log on another connection shows whether Redis has lost an end`() {
+        let comparison = LeaseReport(answer: .kept, isLogRead: true)
+        #expect(comparison.isComparison(on: 2, endedOn: 1))
+        #expect(!comparison.isComparison(on: 2, endedOn: 2), "sent before the job ended")
+        #expect(!LeaseReport(answer: .kept, isLogRead: false).isComparison(on: 2, endedOn: 1))
+        #expect(LeaseReport(answer: .lost, isLogRead: true).isComparison(on: 2, endedOn: 1))
+    }
+
     @Test func `a finished job waits for its refused events`() throws {
         var writer = try writer()
         writer.append(.text("a"))

@@ -40,7 +40,9 @@ extension GenerationPool {
         for (renewal, report) in reports {
             if let generation = generations[renewal.id], generation.claim.attempt == renewal.attempt {
                 apply(report, renewal, to: generation, connection: connection)
-            } else if let generation = ended[renewal.id], generation.claim.attempt == renewal.attempt {
+            } else if let generation = ended[renewal.id], generation.claim.attempt == renewal.attempt,
+                report.isComparison(on: connection, endedOn: generation.connection)
+            {
                 generation.connection = connection
                 if report.answer != .lost { reopen(generation, newest: report.newest) }
             }
@@ -159,4 +161,13 @@ extension GenerationPool {
             _ = loop.schedule(after: duration) { continuation.resume() }
         }
     }
+}
+
+extension LeaseReport {
+    /// Whether this report on a job that has ended says whether Redis has its end. A renewal that was sent while the job ran may be answered
+    /// after the end: it did not read the log, or is older than the end.
+    /// - Parameters:
+    ///   - connection: the number of the connection before the renewal was sent.
+    ///   - end: the number of the connection on which the job ended.
+    func isComparison(on connection: Int, endedOn end: Int) -> Bool { isLogRead && connection != end }
 }

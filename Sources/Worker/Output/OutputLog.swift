@@ -155,6 +155,8 @@ struct OutputLog {
             guard restore(after: top) else { return .outdated }
         } else {
             acknowledge(inFlight.prefix { $0.id <= top }.count)
+            // Beyond the acknowledged events after `discardUnwritten`: discarded events are in the log after all.
+            logEnd = top
         }
         uncertain = false
         repeatDue = !inFlight.isEmpty
