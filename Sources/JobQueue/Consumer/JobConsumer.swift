@@ -40,6 +40,8 @@ package struct JobConsumer: Sendable {
     /// Runs actors and tasks on `eventLoop`. Actors that call the consumer or each other per job share this one instance, which saves
     /// thread changes (see `LoopExecutor`).
     package var executor: QueueExecutor { redis.executor }
+    /// The time of the next renewal of leases, about a renewal interval from now.
+    package var nextRenewal: NIODeadline { redis.due(TimeAmount(settings.renewalInterval), after: .now()) }
     /// Whether the connection for commands is up.
     package var isConnected: Bool { redis.isConnected }
 

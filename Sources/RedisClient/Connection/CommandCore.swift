@@ -20,6 +20,7 @@ final class CommandCore: LinkUser, ConnectionCore {
     private let status: Status
     private let url: RedisURL
     private let alarm: Alarm
+    private let checks: CheckTimes
     /// Time from the call to the last reply, including the wait for a connection. On a connection with blocking commands, such as
     /// `claims`, it includes the wait for work.
     private let latency: Timer
@@ -63,6 +64,7 @@ final class CommandCore: LinkUser, ConnectionCore {
         self.settings = settings
         self.status = status
         alarm = Alarm(eventLoop: eventLoop)
+        checks = CheckTimes(silence: settings.silence)
         latency = Timer(label: "sluice_redis_command_seconds", dimensions: [("connection", name)])
         requests = RequestQueue(
             waitingMaximum: settings.waitingMaximum, inFlightMaximum: settings.inFlightMaximum, bytesMaximum: settings.bytesMaximum)
@@ -186,7 +188,7 @@ final class CommandCore: LinkUser, ConnectionCore {
         link.use(ReplyBuilder { [unowned self] reply in received(reply) })
         sendGreeting(link)
         for buffer in requests.sendWaiting() { link.write(buffer) }
-        alarm.set(.now() + settings.silence)
+        alarm.set(checks.next(after: .now()))
         let server = keeper?.server
         status.server.withLock { $0 = server }
         status.connections.wrappingAdd(1, ordering: .relaxed)
@@ -301,11 +303,14 @@ final class CommandCore: LinkUser, ConnectionCore {
             link.end(RedisError(.timeout, "no reply to a command within its deadline"))
         }
         if let link {
-            if requests.isEmptyInFlight, link.heard + settings.silence <= now { ping(link, now) }
-            alarm.set(max(link.heard, requests.isEmptyInFlight ? link.heard : now) + settings.silence)
+            if requests.isEmptyInFlight, lastCheck(heard: link.heard) <= now { ping(link, now) }
+            alarm.set(lastCheck(heard: requests.isEmptyInFlight ? link.heard : now))
         }
         if let deadline = requests.earliestDeadline { alarm.set(deadline) }
     }
+
+    /// The last check before a connection that last received data at `heard` has been silent for `RedisSettings.silence`.
+    private func lastCheck(heard: NIODeadline) -> NIODeadline { checks.next(after: heard + settings.silence - checks.interval) }
 
     private func ping(_ link: Link, _ now: NIODeadline) {
         var pipeline = RedisPipeline()

@@ -64,6 +64,11 @@ package final class RedisClient: Sendable {
     /// Whether the client is one of a cluster.
     package var isCluster: Bool { if case .cluster = core { true } else { false } }
 
+    /// When work with a period is due again after `time`: with the checks of the connections, if the period allows that, see `CheckTimes`.
+    package func due(_ period: TimeAmount, after time: NIODeadline) -> NIODeadline {
+        CheckTimes(silence: settings.silence).due(period, after: time)
+    }
+
     /// An empty pipeline for this client.
     package func makePipeline() -> RedisPipeline { RedisPipeline(isSharded: isCluster) }
 

@@ -10,9 +10,9 @@ package struct RedisSettings: Sendable {
     package var commandTimeout: TimeAmount = .seconds(5)
     /// Back-off between connection attempts: doubles from the lower to the upper bound, with full jitter.
     package var backoff: ClosedRange<TimeAmount> = .milliseconds(20)...(.seconds(2))
-    /// Time without received bytes after which a connection is checked. A client with no command in flight sends a PING then, and closes the
-    /// connection after the same time without a reply. A subscriber sends PINGs earlier, twice in this time, and closes the connection when
-    /// nothing was received for the whole time.
+    /// Time without received bytes before which a connection is checked, see `CheckTimes`. A client with no command in flight sends a PING at
+    /// the last check of this time, and closes the connection after the same time without a reply. A subscriber sends a PING at each check,
+    /// and closes the connection when nothing was received for the whole time.
     package var silence: TimeAmount = .seconds(5)
     /// CA file for rediss://; nil for the system's CAs.
     package var caFile: String?

@@ -19,8 +19,8 @@ final class SubscriptionCore: LinkUser, ConnectionCore {
     private let status: Status
     /// Time without received data after which the connection is closed.
     private let silence: TimeAmount
-    /// Interval between PINGs.
-    private let pingInterval: TimeAmount
+    /// When PINGs are sent.
+    private let checks: CheckTimes
     /// Timeout of a PING, chosen so that a loss is detected `silence` after the last received data.
     private let pingTimeout: TimeAmount
     private let logger: Logger
@@ -68,8 +68,8 @@ final class SubscriptionCore: LinkUser, ConnectionCore {
         self.logger = logger
         silence = settings.silence
         replyMaximum = settings.messageMaximum
-        pingInterval = .nanoseconds(settings.silence.nanoseconds * 2 / 5)
-        pingTimeout = silence - pingInterval
+        checks = CheckTimes(silence: silence)
+        pingTimeout = silence - checks.interval
         resubscribes = Counter(label: "sluice_redis_resubscribes_total", dimensions: [("connection", name)])
         alarm = Alarm(eventLoop: eventLoop)
         keeper = LinkKeeper(url: url, settings: settings, eventLoop: eventLoop, name: name, logger: logger, user: self)
@@ -164,7 +164,7 @@ final class SubscriptionCore: LinkUser, ConnectionCore {
         pipeline.append("PING")
         link.write(pipeline.buffer)
         let now = NIODeadline.now()
-        nextPing = now + pingInterval
+        nextPing = checks.next(after: now)
         pingSent = now
         alarm.set(min(nextPing, now + pingTimeout))
         sharding?.changed(true)
@@ -221,7 +221,7 @@ final class SubscriptionCore: LinkUser, ConnectionCore {
             return link.end(RedisError(.timeout, "no data received for \(silence.readable), PING was not answered"))
         }
         if nextPing <= now {
-            nextPing = now + pingInterval
+            nextPing = checks.next(after: now)
             pingSent = pingSent ?? now
             var pipeline = RedisPipeline()
             pipeline.append("PING")

@@ -66,7 +66,6 @@ actor LeaseRenewer: PinnedActor {
 
     /// Runs the periodic work until `stop`.
     func run() async {
-        let interval = TimeAmount(consumer.settings.renewalInterval)
         while !rounds.isStopped {
             // Nothing here waits for Redis: an expired lease is detected by the clock, because a reply may never arrive.
             checkExpiry()
@@ -77,7 +76,7 @@ actor LeaseRenewer: PinnedActor {
             Task { await self.sweep() }
             Task { await self.claimer.takeOver(self.claimer.allPartitions) }
             Task { await self.claimer.endInterrupted() }
-            await rounds.wait(for: interval)
+            await rounds.wait(for: consumer.nextRenewal - .now())
         }
     }
 
