@@ -86,6 +86,25 @@ struct QuietRenewalTests {
         }
     }
 
+    @Test func `more jobs than one call renews are sent together, and each keeps its answer`() async throws {
+        try await QueueFixture.run { fixture in
+            let renewals = try await running(2 * JobConsumer.quietPerCall + 40, fixture)
+            // Loads the script, and changes the lease of this job.
+            _ = try await fixture.consumer.renewQuiet([renewals[0]], claimsEntries: false)
+            for position in [130, 290] {
+                let index = "{sluice.0}:leases:\(renewals[position].entry.priority.rawValue)"
+                try await fixture.redis.command("ZREM", index, renewals[position].entry.id)
+            }
+            try await fixture.redis.command("CONFIG", "RESETSTAT")
+            let reports = try await fixture.consumer.renewQuiet(renewals, claimsEntries: true)
+            #expect(try await LeaseIndexTests.calls(fixture)["evalsha"] == 3)
+            #expect(reports.indices.filter { reports[$0] == nil } == [0, 130, 290])
+            for (renewal, report) in zip(renewals, reports).dropFirst() {
+                #expect(try await expiry(of: renewal, fixture) == report?.expiry)
+            }
+        }
+    }
+
     @Test func `a job of another worker is in doubt`() async throws {
         try await QueueFixture.run { fixture in
             let renewals = try await running(1, fixture)

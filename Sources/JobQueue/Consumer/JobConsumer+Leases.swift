@@ -83,43 +83,63 @@ extension JobConsumer {
     /// - Returns: in the order of `renewals`; nil for a job that `validate` must renew: it has changed or may have.
     package func renewQuiet(_ renewals: [LeaseRenewal], claimsEntries: Bool) async throws(QueueError) -> [LeaseReport?] {
         guard let partition = renewals.first?.entry.partition else { return [] }
+        let queues = keys.queues(partition: partition)
         // The script takes the jobs in groups of one queue and one expiry.
-        let groups = renewals.map { (queue: $0.entry.priority.order, expiry: $0.expiry ?? 0) }
-        let order = renewals.indices.sorted { groups[$0] < groups[$1] }
+        let order = renewals.indices.sorted { Self.group(of: renewals[$0]) < Self.group(of: renewals[$1]) }
+        let calls = stride(from: 0, to: order.count, by: Self.quietPerCall).map { start in
+            let part = Array(order[start..<min(start + Self.quietPerCall, order.count)])
+            return (part: part, arguments: quietArguments(part.map { renewals[$0] }, claimsEntries: claimsEntries))
+        }
+        var pipeline = redis.makePipeline()
+        for call in calls { pipeline.append(Scripts.renewQuiet, keys: queues, arguments: call.arguments) }
+        pipeline.append(["EXISTS"] + renewals.map { .string(keys.interrupt($0.id)) })
+        if claimsEntries { pipeline.append(["EXISTS"] + renewals.map { .string(keys.record($0.id)) }) }
+        let replies = try await redis.send(pipeline)
+        guard replies.count == calls.count + (claimsEntries ? 2 : 1) else { throw redis.misfit(.array(replies), to: "a pipeline") }
+        var reports: [LeaseReport?] = renewals.map { _ in nil }
+        for (call, first) in zip(calls, replies) {
+            var reply = first
+            if reply.isScriptMissing { reply = try await redis.run(Scripts.renewQuiet, keys: queues, arguments: call.arguments) }
+            guard let parts = try reply.orThrow().array, parts.count == 2, let expiry = parts[0].string.flatMap({ Int($0) }),
+                let doubtful = parts[1].array
+            else { throw redis.misfit(reply, to: "the script of quiet renewals") }
+            for index in call.part { reports[index] = LeaseReport(answer: .kept, isLogRead: false, expiry: expiry) }
+            for number in doubtful {
+                guard let number = number.integer, (1...call.part.count).contains(number) else {
+                    throw redis.misfit(reply, to: "the script of quiet renewals")
+                }
+                reports[call.part[number - 1]] = nil
+            }
+        }
+        // An interrupted job or one without a record is rare, so all jobs are looked at again then.
+        guard replies[calls.count].integer == 0, !claimsEntries || replies[calls.count + 1].integer == renewals.count else {
+            return renewals.map { _ in nil }
+        }
+        return reports
+    }
+
+    /// Maximum jobs per call of the script of quiet renewals.
+    package static let quietPerCall = 128
+
+    private static func group(of renewal: LeaseRenewal) -> (queue: Int, expiry: Int) {
+        (renewal.entry.priority.order, renewal.expiry ?? 0)
+    }
+
+    /// The arguments of the script of quiet renewals.
+    /// - Parameter renewals: sorted by group.
+    private func quietArguments(_ renewals: [LeaseRenewal], claimsEntries: Bool) -> [RedisArgument] {
         var arguments: [RedisArgument] = [
             .string(Keys.group), .string(worker), .integer(settings.leaseMilliseconds), .integer(claimsEntries ? 1 : 0),
         ]
-        var start = 0
-        while start < order.count {
-            let group = groups[order[start]]
-            let members = order[start...].prefix { groups[$0] == group }
+        var rest = renewals[...]
+        while let first = rest.first {
+            let group = Self.group(of: first)
+            let members = rest.prefix { Self.group(of: $0) == group }
             arguments += [.integer(group.queue + 1), .integer(group.expiry), .integer(members.count)]
-            arguments += members.map { .string(renewals[$0].entry.id) }
-            start += members.count
+            arguments += members.map { .string($0.entry.id) }
+            rest = rest.dropFirst(members.count)
         }
-        let queues = keys.queues(partition: partition)
-        var pipeline = redis.makePipeline()
-        pipeline.append(Scripts.renewQuiet, keys: queues, arguments: arguments)
-        pipeline.append(["EXISTS"] + renewals.map { .string(keys.interrupt($0.id)) })
-        if claimsEntries { pipeline.append(["EXISTS"] + renewals.map { .string(keys.record($0.id)) }) }
-        var replies = try await redis.send(pipeline)
-        guard replies.count == (claimsEntries ? 3 : 2) else { throw redis.misfit(.array(replies), to: "a pipeline") }
-        if replies[0].isScriptMissing { replies[0] = try await redis.run(Scripts.renewQuiet, keys: queues, arguments: arguments) }
-        let reply = try replies[0].orThrow()
-        guard let parts = reply.array, parts.count == 2, let expiry = parts[0].string.flatMap({ Int($0) }), let doubtful = parts[1].array
-        else {
-            throw redis.misfit(reply, to: "the script of quiet renewals")
-        }
-        // An interrupted job or one without a record is rare, so all jobs are looked at again then.
-        guard replies[1].integer == 0, !claimsEntries || replies[2].integer == renewals.count else { return renewals.map { _ in nil } }
-        var reports: [LeaseReport?] = renewals.map { _ in LeaseReport(answer: .kept, isLogRead: false, expiry: expiry) }
-        for number in doubtful {
-            guard let number = number.integer, (1...order.count).contains(number) else {
-                throw redis.misfit(reply, to: "the script of quiet renewals")
-            }
-            reports[order[number - 1]] = nil
-        }
-        return reports
+        return arguments
     }
 
     /// The interrupt stored in the job's interrupt key; nil without one.

@@ -8,8 +8,9 @@ import Support
 /// Runs the periodic work of a worker, every renewal interval: renews leases, which also returns interrupt keys, reads operator commands,
 /// measures the queues, and looks for expired leases. Runs on the event loop of the Redis connections.
 actor LeaseRenewer: PinnedActor {
-    /// Maximum jobs per call of the renew scripts, so that they do not block Redis for long: up to 1 ms.
-    private static let (renewedAtOnce, quietAtOnce) = (50, 128)
+    /// Maximum jobs per renewal. A call of a script renews up to 50 jobs, or `JobConsumer.quietPerCall` quiet ones, so that it does not block
+    /// Redis for long: up to 1 ms.
+    private static let (renewedAtOnce, quietAtOnce) = (50, 2 * JobConsumer.quietPerCall)
 
     private nonisolated let consumer: JobConsumer
     private let pool: GenerationPool
