@@ -91,6 +91,8 @@ package struct Keys: Sendable, Hashable {
     package var sweep: String { "{\(namespace)}:sweep" }
     /// The lock of the worker that currently walks through the pending entries.
     package var walk: String { "{\(namespace)}:walk" }
+    /// The depth of the queues as a worker has measured it last.
+    package var depth: String { "{\(namespace)}:depth" }
     /// The channel that announces operators' commands, so that workers read them at once.
     package var control: String { "{\(namespace)}:control" }
     /// The prefix of the keys of a limit over all workers; see limit.lua. They share the hash tag of the namespace.

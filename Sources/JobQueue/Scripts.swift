@@ -16,6 +16,7 @@ package enum Scripts {
     package static let putBack = library.script("put_back", PackageResources.put_back_lua)
     package static let reject = library.script("reject", PackageResources.reject_lua)
     package static let forgetConsumer = library.script("forget_consumer", PackageResources.forget_consumer_lua)
+    static let listWorker = library.script("list_worker", PackageResources.list_worker_lua)
     static let limit = library.script("limit", PackageResources.limit_lua)
     static let tenants = library.script("tenants", PackageResources.tenants_lua)
     static let walk = library.script("walk", PackageResources.walk_lua)
@@ -40,7 +41,7 @@ package enum Scripts {
     /// The scripts that a worker calls. They are loaded at start, so that no hot path receives NOSCRIPT.
     package static let ofWorker = [
         take, claim, renew, renewQuiet, finish, handBack, putBack, reject, forgetConsumer, restoreEntries, depth, walk, endInterrupted,
-        limit, webhookTake, webhookSettle, anyExists,
+        limit, webhookTake, webhookSettle, anyExists, listWorker,
     ]
 
     /// The scripts that a gateway calls, loaded at each connect.

@@ -68,12 +68,12 @@ package struct WorkerService: Service {
             let clock: @Sendable () -> UInt64 = { loop.now }
             claimer = Claimer(
                 consumer: consumer, pool: pool, capacity: settings.concurrency, metrics: metrics, logger: logger, clock: clock)
-            renewer = LeaseRenewer(
-                consumer: consumer, pool: pool, claimer: claimer, capacity: settings.concurrency, metrics: metrics, logger: logger,
-                clock: clock, drainRequested: { [drain] in drain.begin() })
             reporter = StatusReporter(
                 consumer: consumer, pool: pool, claimer: claimer, capacity: settings.concurrency, tally: metrics.tally, logger: logger,
                 clock: clock, drain: drain)
+            renewer = LeaseRenewer(
+                consumer: consumer, pool: pool, claimer: claimer, reporter: reporter, capacity: settings.concurrency, metrics: metrics,
+                logger: logger, clock: clock, drainRequested: { [drain] in drain.begin() })
             webhooks = WebhookSender(
                 consumer: consumer, targets: targets, patience: settings.webhooks.patience,
                 client: try WebhookClient(loop: loop, settings: settings.webhooks),

@@ -154,7 +154,7 @@ struct FairnessTests {
             let walk = try await until("a walk") {
                 _ = try await Self.take(1, fixture.consumer, classes: [.standard])
                 let walk = try await fixture.consumer.walkPending()
-                return walk.sorted > 0 ? walk : nil
+                return walk?.sorted == 0 ? nil : walk
             }
             #expect(walk.sorted == 4)
             var served: Set<String> = []

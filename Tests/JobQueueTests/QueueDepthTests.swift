@@ -1,8 +1,10 @@
 import Contract
-import JobQueue
 import RedisClient
+import Support
 import TestSupport
 import Testing
+
+@testable import JobQueue
 
 struct QueueDepthTests {
     @Test func `entries are counted when Redis does not report the lag`() async throws {
@@ -42,6 +44,68 @@ struct QueueDepthTests {
             let later = try await fixture.queue.snapshot()
             #expect(later.queues[2].running == 3 && later.queues[2].waiting == sorted.lag, "\(later)")
             #expect(later.queues[2].lag == (place == nil ? nil : sorted.lag), "\(later)")
+        }
+    }
+
+    @Test func `the depth is one line of text, and other text is none`() throws {
+        var depth = QueueDepth(classes: Dictionary(uniqueKeysWithValues: JobClass.allCases.map { ($0, QueueDepth.Class()) }))
+        #expect(depth.text == "0 0 0 0 -1 0 0 0 -1 0 0 0 -1")
+        #expect(QueueDepth(text: depth.text) == depth)
+        depth.deadLetters = 7
+        depth.classes[.batch] = QueueDepth.Class(entries: 9, pending: 4, lag: 5, oldestWaitMilliseconds: 12)
+        #expect(QueueDepth(text: depth.text) == depth)
+        let numbers = depth.text.split(separator: " ")
+        for text in [
+            "", "0", depth.text + " 1", depth.text + " ", numbers.dropLast().joined(separator: " "), "x" + depth.text,
+            "-2" + depth.text.dropFirst(),
+            "99999999999999999999" + depth.text.dropFirst(),
+        ] {
+            #expect(QueueDepth(text: text) == nil, "\(text)")
+        }
+        let large = "\(Int.max) " + numbers.dropFirst().joined(separator: " ")
+        #expect(try #require(QueueDepth(text: large)).deadLetters.saturatingAdding(1) > 0, "sums do not overflow")
+    }
+
+    @Test func `workers share one measurement of the depth for half a renewal interval`() async throws {
+        var settings = QueueSettings()
+        settings.lease = .seconds(600)
+        try await QueueFixture.run(settings: settings) { fixture in
+            try await fixture.consumer.createGroups()
+            let other = fixture.consumer("w2", token: "t2")
+            #expect(try await other.sharedDepth().entries == 0)
+            _ = try await fixture.running(QueueFixture.job("p0-1"))
+            try await fixture.redis.command("CONFIG", "RESETSTAT")
+            #expect(try await fixture.consumer.sharedDepth().entries == 0, "as the other worker has measured it")
+            #expect(try await LeaseIndexTests.calls(fixture)["evalsha"] == nil)
+            let expiry = try #require(try await fixture.redis.command("PTTL", fixture.keys.depth).integer)
+            #expect(expiry > 0 && expiry <= fixture.consumer.settings.renewalInterval.wholeMilliseconds / 2)
+            // What no worker has written is measured again.
+            for spoilt in [[], ["SET", fixture.keys.depth, "x"], ["HSET", fixture.keys.depth, "x", "1"]] {
+                try await fixture.redis.command("DEL", fixture.keys.depth)
+                if !spoilt.isEmpty { _ = try await fixture.consumer.redis.send(spoilt.map { .string($0) }) }
+                #expect(try await fixture.consumer.sharedDepth().entries == 1)
+                #expect(try await other.sharedDepth().entries == 1)
+            }
+        }
+    }
+
+    @Test func `workers are listed by the time of Redis, and removed four leases after their last heartbeat`() async throws {
+        try await QueueFixture.run { fixture in
+            let now = try await fixture.redis.command("TIME").array?.first?.integer ?? 0
+            let lease = fixture.consumer.settings.leaseMilliseconds
+            try await fixture.redis.command(
+                "ZADD", fixture.keys.workers, "\(now * 1_000 - 4 * lease - 5_000)", "old", "\(now * 1_000 - 3 * lease)", "recent")
+            for workers in [2, 2] {
+                let reply = try await fixture.consumer.writeHeartbeat(WorkerReport())
+                #expect(reply.rejection == nil && reply.workers == workers)
+                let names = try await fixture.redis.command("ZRANGE", fixture.keys.workers, "0", "-1").array?.map(\.string)
+                #expect(names == ["recent", fixture.consumer.worker])
+                let score = try #require(try await fixture.redis.command("ZSCORE", fixture.keys.workers, fixture.consumer.worker).string)
+                #expect(try #require(Double(score)) >= Double(now * 1_000))
+                try await fixture.redis.command("SCRIPT", "FLUSH")
+            }
+            try await fixture.redis.command("SET", fixture.keys.workers, "other data")
+            #expect(try await fixture.consumer.writeHeartbeat(WorkerReport()).workers == 1)
         }
     }
 }

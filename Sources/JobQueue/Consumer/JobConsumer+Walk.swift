@@ -21,9 +21,10 @@ extension JobConsumer {
 
     /// Looks for pending entries that the lease index does not hold: of workers of an earlier version, or of replies that were lost. One
     /// worker at a time walks, once per lease; for the others the call costs a single SET. See `partitionsToVisit` for many partitions.
-    package func walkPending() async throws(QueueError) -> Walk {
+    /// - Returns: nil when a worker has walked in the last lease.
+    package func walkPending() async throws(QueueError) -> Walk? {
         let lock = try await redis.send("SET", .string(keys.walk), .string(worker), "NX", "PX", .integer(settings.leaseMilliseconds))
-        guard !lock.isNull else { return Walk() }
+        guard !lock.isNull else { return nil }
         var walk = Walk()
         for partition in try await partitionsToVisit() where isReachable(partition: partition) {
             for queue in keys.queues(partition: partition) { try await walkPending(queue, &walk) }

@@ -22,7 +22,47 @@ package struct QueueDepth: Sendable, Equatable {
     package var entries: Int { classes.values.reduce(0) { $0.saturatingAdding($1.entries) } }
 }
 
+extension QueueDepth {
+    /// The numbers in `text`: the dead letters, then for each class in the order of `JobClass.allCases` the four of `Class`, -1 for a missing
+    /// waiting time.
+    var text: String {
+        let numbers = JobClass.allCases.map { classes[$0] ?? Class() }.flatMap {
+            [$0.entries, $0.pending, $0.lag, $0.oldestWaitMilliseconds ?? -1]
+        }
+        return ([deadLetters] + numbers).map(String.init).joined(separator: " ")
+    }
+
+    /// - Returns: nil for anything but a `text`.
+    init?(text: String) {
+        let numbers = text.split(separator: " ", omittingEmptySubsequences: false).map { Int($0) ?? .min }
+        guard numbers.count == 1 + 4 * JobClass.allCases.count, numbers.allSatisfy({ $0 >= -1 }) else { return nil }
+        classes = [:]
+        deadLetters = numbers[0].boundedCount
+        for (index, name) in JobClass.allCases.enumerated() {
+            let own = numbers[(1 + 4 * index)...].prefix(4).map { $0 }
+            classes[name] = Class(
+                entries: own[0].boundedCount, pending: own[1].boundedCount, lag: own[2].boundedCount,
+                oldestWaitMilliseconds: own[3] < 0 ? nil : own[3].boundedCount)
+        }
+    }
+}
+
 extension JobConsumer {
+    /// The depth of all queues as any worker has measured it in the last half of a renewal interval; measures it if none has. So the workers of a
+    /// deployment measure twice an interval, however many they are.
+    package func sharedDepth() async throws(RedisError) -> QueueDepth {
+        var read = redis.makePipeline()
+        read.append("GET", .string(keys.depth))
+        if let text = try await redis.send(read).first?.string, let depth = QueueDepth(text: text) { return depth }
+        let depth = try await depth()
+        var write = redis.makePipeline()
+        write.append(
+            "SET", .string(keys.depth), .string(depth.text), "PX", .integer(max(1, settings.renewalInterval.wholeMilliseconds / 2)))
+        // Where Redis rejects the write, each worker measures for itself.
+        _ = try await redis.send(write)
+        return depth
+    }
+
     /// Reads the depth of all queues, with one script call per partition; without those of a cluster's shards that are not reachable.
     package func depth() async throws(RedisError) -> QueueDepth {
         var depth = QueueDepth(classes: Dictionary(uniqueKeysWithValues: JobClass.allCases.map { ($0, QueueDepth.Class()) }))

@@ -5,8 +5,9 @@ import Logging
 import NIOCore
 import Support
 
-/// Runs the periodic work of a worker, every renewal interval: renews leases, which also returns interrupt keys, reads operator commands,
-/// measures the queues, and looks for expired leases. Runs on the event loop of the Redis connections.
+/// Runs the periodic work of a worker, every renewal interval: renews leases, which also returns interrupt keys, writes the heartbeat, reads
+/// operator commands, measures the queues, and looks for expired leases. What is sent in one round is sent together, because waking Redis costs
+/// more than most commands. Runs on the event loop of the Redis connections.
 actor LeaseRenewer: PinnedActor {
     /// Maximum jobs per renewal. A call of a script renews up to 50 jobs, or `JobConsumer.quietPerCall` quiet ones, so that it does not block
     /// Redis for long: up to 1 ms.
@@ -15,6 +16,7 @@ actor LeaseRenewer: PinnedActor {
     private nonisolated let consumer: JobConsumer
     private let pool: GenerationPool
     private let claimer: Claimer
+    private let reporter: StatusReporter
     private let capacity: Int
     private let metrics: WorkerMetrics
     private let logger: Logger
@@ -48,12 +50,13 @@ actor LeaseRenewer: PinnedActor {
     ///   - clock: CLOCK_MONOTONIC ns.
     ///   - drainRequested: called when an operator has requested a drain; possibly repeatedly.
     init(
-        consumer: JobConsumer, pool: GenerationPool, claimer: Claimer, capacity: Int, metrics: WorkerMetrics, logger: Logger,
-        clock: @escaping @Sendable () -> UInt64, drainRequested: @escaping @Sendable () -> Void
+        consumer: JobConsumer, pool: GenerationPool, claimer: Claimer, reporter: StatusReporter, capacity: Int, metrics: WorkerMetrics,
+        logger: Logger, clock: @escaping @Sendable () -> UInt64, drainRequested: @escaping @Sendable () -> Void
     ) {
         self.consumer = consumer
         self.pool = pool
         self.claimer = claimer
+        self.reporter = reporter
         self.capacity = capacity
         self.metrics = metrics
         self.logger = logger
@@ -71,6 +74,7 @@ actor LeaseRenewer: PinnedActor {
             // Nothing here waits for Redis: an expired lease is detected by the clock, because a reply may never arrive.
             checkExpiry()
             Task { await self.renew() }
+            Task { await self.reporter.beat() }
             Task { await self.pool.renewLimits() }
             Task { await self.pollOperatorCommands() }
             Task { await self.measure() }
@@ -211,8 +215,8 @@ actor LeaseRenewer: PinnedActor {
         }
     }
 
-    /// Updates the queue gauges, which autoscaling uses: one script per partition and renewal interval. With many partitions they are not measured
-    /// again while there are no jobs; the number of dead letters, which operators may change then, may be late by 5 s per partition.
+    /// Updates the queue gauges, which autoscaling uses, each renewal interval. With many partitions they are not measured again while there are
+    /// no jobs; the number of dead letters, which operators may change then, may be late by 5 s per partition.
     private func measure() async {
         guard !isMeasuring, !rounds.isStopped else { return }
         isMeasuring = true
@@ -225,7 +229,7 @@ actor LeaseRenewer: PinnedActor {
             return metrics.show(depth, capacity: capacity, inFlight: inFlight)
         }
         do {
-            let depth = try await consumer.depth()
+            let depth = try await consumer.sharedDepth()
             measured = (depth, 1)
             metrics.show(depth, capacity: capacity, inFlight: inFlight)
         } catch {
@@ -233,10 +237,10 @@ actor LeaseRenewer: PinnedActor {
         }
     }
 
-    /// Removes consumers of dead workers and looks for entries without a lease; at most one worker does so at a time.
+    /// Looks for entries without a lease and removes consumers of dead workers. One worker does so per lease.
     private func sweep() async {
         do {
-            let walk = try await consumer.walkPending()
+            guard let walk = try await consumer.walkPending() else { return }
             if walk.added + walk.sorted > 0 {
                 logger.info(
                     "found pending entries that were not in the indexes",

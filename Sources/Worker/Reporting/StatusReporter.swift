@@ -30,8 +30,9 @@ actor StatusReporter: PinnedActor {
     private nonisolated let rounds: RoundTimer
 
     private var window = ReportWindow()
-    /// The last heartbeat that Redis has accepted, and when it was written (CLOCK_MONOTONIC ns); nil when one must be written.
-    private var written: (report: WorkerReport, at: UInt64)?
+    /// The last heartbeat that Redis has accepted; nil when one must be written.
+    private var written: WorkerReport?
+    private var isWriting = false
 
     nonisolated var executor: QueueExecutor { consumer.executor }
 
@@ -52,16 +53,19 @@ actor StatusReporter: PinnedActor {
         rounds = RoundTimer(consumer.eventLoop)
     }
 
-    /// Writes heartbeats until `stop`.
+    /// Writes changed heartbeats until `stop`.
     func run() async {
         let period = TimeAmount(min(Self.period, consumer.settings.renewalInterval))
         while !rounds.isStopped {
-            await writeHeartbeat()
+            await writeHeartbeat(evenUnchanged: false)
             await rounds.wait(for: period)
         }
     }
 
     nonisolated func stop() { rounds.stop() }
+
+    /// Writes a heartbeat even if it is unchanged, so that it does not expire. Called each renewal interval.
+    func beat() async { await writeHeartbeat(evenUnchanged: true) }
 
     /// Writes the next heartbeat even if it is unchanged: after a reconnect Redis may have lost the last one.
     func reconnected() { written = nil }
@@ -76,8 +80,11 @@ actor StatusReporter: PinnedActor {
         models.withLock { $0 = (names.sorted(), Set(counted).sorted()) }
     }
 
-    /// Writes a heartbeat if that is due; a failure is logged at level debug and the next one tries again.
-    private func writeHeartbeat() async {
+    /// Writes a heartbeat, unless one is being written; a failure is logged at level debug and the next one tries again.
+    private func writeHeartbeat(evenUnchanged: Bool) async {
+        guard !isWriting else { return }
+        isWriting = true
+        defer { isWriting = false }
         var report = tally.report
         report.slowest = await pool.longestRunning(WorkerReport.slowestCount)
         report.inFlight = await claimer.inFlight
@@ -86,15 +93,15 @@ actor StatusReporter: PinnedActor {
         report.version = BuildInformation.version
         report.startedMilliseconds = started
         (report.models, report.countedModels) = models.withLock { $0 }
-        let now = clock()
-        report = window.lately(report, at: now)
-        if let written, written.report == report, now &- written.at < consumer.settings.renewalInterval.timeoutNanoseconds { return }
+        report = window.lately(report, at: clock())
+        // After `stop` the heartbeat is removed.
+        guard evenUnchanged || report != written, !rounds.isStopped else { return }
         written = nil
         do {
             let reply = try await consumer.writeHeartbeat(report)
             workers.store(reply.workers, ordering: .relaxed)
             writes.record(reply.rejection)
-            if reply.rejection == nil { written = (report, now) }
+            if reply.rejection == nil { written = report }
         } catch {
             writes.record(error)
             logger.debug("failed to write the heartbeat", metadata: ["error": "\(error)"])
