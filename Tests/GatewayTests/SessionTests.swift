@@ -157,6 +157,35 @@ private let usage = Usage(promptTokens: 1, completionTokens: 2, estimated: false
         }
     }
 
+    /// Both takeovers have the same epoch, so that the session in the memory of the first gateway looks current.
+    @Test func `a gateway whose takeover Redis has lost does not continue from its memory`() async throws {
+        try await withWebSocketLab { lab in
+            let first = try await lab.client(try await lab.gateway())
+            let session = first.state.value.session
+            let resume: (String, JSON) = ("resume_session_id", .string(session))
+            let key = RedisArgument.string(lab.queue.keys.session(session))
+            let before = try #require(try await lab.queue.redis.send("DUMP", key).bytes?.array)
+            let second = try await lab.gateway("g2")
+            let client = try await lab.client(second, [resume])
+            _ = try await client.request("x", model: "m")
+            let job = try await lab.claim()
+            // A fail-over to a replica that lacks the takeover; the client goes to a third gateway.
+            _ = try await lab.queue.redis.send("RESTORE", key, "0", .bytes(before), "REPLACE")
+            let third = try await lab.client(try await lab.gateway("g3"), [resume])
+            let request = try await third.request("y", model: "m")
+            let next = try await lab.claim()
+            try await next.write(.upstream(name: "u", model: "m"), .text("one"))
+            let back = try await lab.client(second, [resume])
+            let resumed = try await back.resume(request)
+            try await next.end(.finished(.stop, usage))
+            let end = try await resumed.ended()
+            #expect(end.end == .finished && end.text == "one", "\(end.last?.text ?? "")")
+            try await job.end(.finished(.stop, usage))
+            #expect(back.problems.isEmpty, "\(back.problems)")
+            for socket in [first, client, third, back] { await socket.close() }
+        }
+    }
+
     @Test(arguments: [true, false])
     func `a reconnecting client replaces its half-open socket immediately`(sameGateway: Bool) async throws {
         try await withWebSocketLab { lab in

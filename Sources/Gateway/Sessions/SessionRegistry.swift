@@ -92,8 +92,8 @@ final class SessionRegistry {
                 let expiry = record.lastRequestMilliseconds + settings.sessionTimeout.wholeMilliseconds
                 // Redis keeps a session longer than its timeout. Adoption (no owner given) ignores the expiry, to recover its requests.
                 if owner != nil, record.running.isEmpty, expiry < WallClock.milliseconds { return then(.success(nil)) }
-                if let local = sessions[id], local.epoch == record.previousEpoch {
-                    local.epoch = record.epoch
+                // An equal epoch alone is not enough: after a fail-over that lost this gateway's takeover, another gateway's has the same epoch.
+                if let local = sessions[id], record.previousEpoch == record.epoch, local.epoch == record.epoch {
                     return then(.success(local))
                 }
                 if let stale = sessions[id] { lose(stale) }
