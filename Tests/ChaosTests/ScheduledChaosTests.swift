@@ -39,7 +39,7 @@ extension Chaos {
                 problems += checker.problems
                 report(checker.figures, stories, await runner.counts, problems)
                 for problem in problems.prefix(20) { Issue.record("seed \(seed): \(problem)") }
-                if !problems.isEmpty { try ChaosSettings.keepLogs(of: lab) }
+                try ChaosSettings.keepLogs(of: lab)
             }
         }
 

@@ -54,7 +54,7 @@ extension Chaos {
                 problems += checker.problems
                 print("chaos with topology: \(checker.figures), \(await runner.counts)")
                 for problem in problems.prefix(20) { Issue.record("seed \(seed): \(problem)") }
-                if !problems.isEmpty { try ChaosSettings.keepLogs(of: lab) }
+                try ChaosSettings.keepLogs(of: lab)
             }
         }
     }
