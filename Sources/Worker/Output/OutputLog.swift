@@ -155,7 +155,7 @@ struct OutputLog {
             guard restore(after: top) else { return .outdated }
         } else {
             acknowledge(inFlight.prefix { $0.id <= top }.count)
-            // Beyond the acknowledged events after `discardUnwritten`: discarded events are in the log after all.
+            // After `discardUnwritten` the log need not end with the last acknowledged event: discarded events may have been written after all.
             logEnd = top
         }
         uncertain = false
