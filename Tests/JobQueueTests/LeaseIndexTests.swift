@@ -49,7 +49,7 @@ struct LeaseIndexTests {
                 renewals.append(LeaseRenewal(id: claim.job.id, entry: claim.entry, attempt: 1))
                 renewals[number - 1].readsLog = false
             }
-            func isKept(_ report: LeaseReport) -> Bool { report.answer == .kept && !report.isLogRead && report.newest == nil }
+            func isKept(_ report: LeaseReport) -> Bool { report.answer == .kept && report.log == nil }
             #expect(try await fixture.consumer.validate(renewals).allSatisfy(isKept))
             try await fixture.redis.command("CONFIG", "RESETSTAT")
             #expect(try await fixture.consumer.validate(renewals).allSatisfy(isKept))
@@ -71,8 +71,8 @@ struct LeaseIndexTests {
                 let record = try await fixture.redis.command("HGETALL", fixture.keys.record(renewals[index].id)).fields
                 #expect((record["unlisted_ms"] != nil) == (index == unlisted), "\(index) \(record)")
                 #expect((record["upstream"] == "u") == (index == 11), "\(index) \(record)")
-                #expect((report.answer == .kept) == (index != 7) && report.isLogRead == (index == 12), "\(index) \(report)")
-                #expect(report.newest == (index == 12 ? EventID(attempt: 1, sequence: 0) : nil))
+                #expect((report.answer == .kept) == (index != 7), "\(index) \(report)")
+                #expect(report.log == (index == 12 ? LogState(newest: EventID(attempt: 1, sequence: 0)) : nil))
             }
         }
     }
@@ -92,8 +92,8 @@ struct LeaseIndexTests {
             _ = try await fixture.queue.interrupt(renewals[1].id, reason: "USER_STOP", owner: nil)
             let first = EventID(attempt: 1, sequence: 0)
             let reports = try await fixture.consumer.validate(renewals)
-            #expect(reports.map(\.isLogRead) == [true, false, true, false, true])
-            #expect(reports.map(\.newest) == [first, nil, first, nil, first])
+            #expect(reports.map { $0.log != nil } == [true, false, true, false, true])
+            #expect(reports.map(\.log?.newest) == [first, nil, first, nil, first])
             for (index, report) in reports.enumerated() {
                 switch report.answer {
                 case .kept: #expect([0, 2, 4].contains(index))

@@ -52,11 +52,11 @@ import Testing
             let renewal = LeaseRenewal(id: claim.job.id, entry: claim.entry, attempt: 1)
             let newest = EventID(attempt: 1, sequence: 1)
             let kept = try #require(try await fixture.consumer.validate([renewal]).first)
-            #expect(kept.answer == .kept && kept.isLogRead && kept.newest == newest)
+            #expect(kept.answer == .kept && kept.log == LogState(newest: newest))
             _ = try await fixture.queue.interrupt(claim.job.id, reason: "USER_STOP", owner: nil)
             let interrupt = Interrupt(id: claim.job.id, reason: "USER_STOP")
             let report = try #require(try await fixture.consumer.validate([renewal]).first)
-            #expect(report.answer == .interrupted(interrupt) && report.newest == newest)
+            #expect(report.answer == .interrupted(interrupt) && report.log == LogState(newest: newest))
         }
     }
 

@@ -95,9 +95,10 @@ struct QueueDepthTests {
             let lease = fixture.consumer.settings.leaseMilliseconds
             try await fixture.redis.command(
                 "ZADD", fixture.keys.workers, "\(now * 1_000 - 4 * lease - 5_000)", "old", "\(now * 1_000 - 3 * lease)", "recent")
-            for workers in [2, 2] {
+            // The script is loaded, then missing.
+            for _ in 0..<2 {
                 let reply = try await fixture.consumer.writeHeartbeat(WorkerReport())
-                #expect(reply.rejection == nil && reply.workers == workers)
+                #expect(reply.rejection == nil && reply.workers == 2)
                 let names = try await fixture.redis.command("ZRANGE", fixture.keys.workers, "0", "-1").array?.map(\.string)
                 #expect(names == ["recent", fixture.consumer.worker])
                 let score = try #require(try await fixture.redis.command("ZSCORE", fixture.keys.workers, fixture.consumer.worker).string)

@@ -132,11 +132,11 @@ import Testing
 
     /// Renewals overtake ends when a server that was frozen continues after its successor was promoted.
     @Test func `only a renewal that read the log on another connection shows whether Redis has lost an end`() {
-        let comparison = LeaseReport(answer: .kept, isLogRead: true)
-        #expect(comparison.isComparison(on: 2, endedOn: 1))
-        #expect(!comparison.isComparison(on: 2, endedOn: 2), "sent before the job ended")
-        #expect(!LeaseReport(answer: .kept, isLogRead: false).isComparison(on: 2, endedOn: 1))
-        #expect(LeaseReport(answer: .lost, isLogRead: true).isComparison(on: 2, endedOn: 1))
+        let log = LogState(newest: EventID(attempt: 1, sequence: 3))
+        #expect(LeaseReport(answer: .kept, log: log).comparison(on: 2, endedOn: 1) == log)
+        #expect(LeaseReport(answer: .lost, log: LogState()).comparison(on: 2, endedOn: 1) == LogState())
+        #expect(LeaseReport(answer: .kept, log: log).comparison(on: 2, endedOn: 2) == nil, "sent before the job ended")
+        #expect(LeaseReport(answer: .kept).comparison(on: 2, endedOn: 1) == nil)
     }
 
     @Test func `a finished job waits for its refused events`() throws {

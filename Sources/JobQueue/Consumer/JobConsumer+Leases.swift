@@ -56,7 +56,7 @@ extension JobConsumer {
         guard let parts = reply.array, parts.count == 4, let lost = parts[0].array, parts[1].array != nil, parts[2].array != nil,
             let expiry = parts[3].string.flatMap({ Int($0) })
         else { throw redis.misfit(reply, to: "the renew script") }
-        var reports = renewals.map { LeaseReport(answer: .kept, isLogRead: $0.readsLog, expiry: expiry) }
+        var reports = renewals.map { LeaseReport(answer: .kept, log: $0.readsLog ? LogState() : nil, expiry: expiry) }
         func index(_ number: RESPValue) -> Int? {
             guard let number = number.integer, (1...order.count).contains(number) else { return nil }
             return order[number - 1]
@@ -67,7 +67,7 @@ extension JobConsumer {
         }
         for (number, id) in parts[2].pairs {
             guard let index = index(number) else { throw redis.misfit(reply, to: "the renew script") }
-            reports[index].newest = id.string.flatMap { EventID($0) }
+            reports[index].log = LogState(newest: id.string.flatMap { EventID($0) })
         }
         for number in lost {
             guard let index = index(number) else { throw redis.misfit(reply, to: "the renew script") }
@@ -103,7 +103,7 @@ extension JobConsumer {
             guard let parts = try reply.orThrow().array, parts.count == 2, let expiry = parts[0].string.flatMap({ Int($0) }),
                 let doubtful = parts[1].array
             else { throw redis.misfit(reply, to: "the script of quiet renewals") }
-            for index in call.part { reports[index] = LeaseReport(answer: .kept, isLogRead: false, expiry: expiry) }
+            for index in call.part { reports[index] = LeaseReport(answer: .kept, expiry: expiry) }
             for number in doubtful {
                 guard let number = number.integer, (1...call.part.count).contains(number) else {
                     throw redis.misfit(reply, to: "the script of quiet renewals")

@@ -125,13 +125,17 @@ package enum LeaseAnswer: Sendable, Equatable {
     case interrupted(Interrupt)
 }
 
+/// How far the log of a job reaches.
+package struct LogState: Sendable, Equatable {
+    /// The id of the newest event; nil if there is no log.
+    package var newest: EventID?
+}
+
 /// What Redis holds of a job, as read by the renewal of its lease.
 package struct LeaseReport: Sendable, Equatable {
     package var answer: LeaseAnswer
-    /// Whether the log was read.
-    package var isLogRead = true
-    /// The id of the newest event in the log; nil without a log, and if it was not read.
-    package var newest: EventID?
+    /// The state of the job's log; nil if it was not read.
+    package var log: LogState?
     /// The time at which the lease expires, ms since 1970 on the clock of Redis; nil if the job is lost.
     package var expiry: Int?
 }

@@ -309,7 +309,8 @@ final class CommandCore: LinkUser, ConnectionCore {
         if let deadline = requests.earliestDeadline { alarm.set(deadline) }
     }
 
-    /// The last check before a connection that last received data at `heard` has been silent for `RedisSettings.silence`.
+    /// The last check at which a connection has not yet been silent for longer than `RedisSettings.silence`.
+    /// - Parameter heard: when it last received data.
     private func lastCheck(heard: NIODeadline) -> NIODeadline { checks.next(after: heard + settings.silence - checks.interval) }
 
     private func ping(_ link: Link, _ now: NIODeadline) {

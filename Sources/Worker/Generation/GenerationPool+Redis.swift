@@ -41,10 +41,10 @@ extension GenerationPool {
             if let generation = generations[renewal.id], generation.claim.attempt == renewal.attempt {
                 apply(report, renewal, to: generation, connection: connection)
             } else if let generation = ended[renewal.id], generation.claim.attempt == renewal.attempt,
-                report.isComparison(on: connection, endedOn: generation.connection)
+                let log = report.comparison(on: connection, endedOn: generation.connection)
             {
                 generation.connection = connection
-                if report.answer != .lost { reopen(generation, newest: report.newest) }
+                if report.answer != .lost { reopen(generation, newest: log.newest) }
             }
         }
     }
@@ -60,7 +60,7 @@ extension GenerationPool {
         }
         generation.leaseExpiry = report.expiry
         if renewal.progress != JobProgress() { generation.recorded = (renewal.progress, connection) }
-        if report.isLogRead { generation.renewed(newest: report.newest, written: renewal.written, on: connection) }
+        if let log = report.log { generation.renewed(newest: log.newest, written: renewal.written, on: connection) }
     }
 
     /// Runs an ended job again that Redis has running, to write its end again.
@@ -89,13 +89,13 @@ extension GenerationPool {
     private func validate(_ id: JobID, attempt: Int) async {
         guard let generation = generations[id], generation.claim.attempt == attempt else { return }
         let connection = consumer.connections(partition: generation.claim.entry.partition)
-        let report: LeaseReport
+        let (report, log): (LeaseReport, LogState)
         do {
-            guard let only = try await consumer.validate([generation.renewal]).first else {
+            guard let only = try await consumer.validate([generation.renewal]).first, let state = only.log else {
                 generation.isValidating = false
                 return generation.replyLost()
             }
-            report = only
+            (report, log) = (only, state)
         } catch {
             generation.isValidating = false
             guard generation.stage != .over else { return }
@@ -104,9 +104,9 @@ extension GenerationPool {
         generation.isValidating = false
         generation.leaseExpiry = report.expiry
         guard generations[id] === generation, generation.stage != .over else { return }
-        if case .lost = report.answer, !generation.output.isEnding(report.newest) { return removeLost(generation) }
+        if case .lost = report.answer, !generation.output.isEnding(log.newest) { return removeLost(generation) }
         if case .interrupted(let interrupt) = report.answer { generation.interrupted(interrupt, receivedAt: loop.now) }
-        generation.validated(newest: report.newest, on: connection)
+        generation.validated(newest: log.newest, on: connection)
     }
 
     /// Reads the audio of a job's user message, retrying every 200 ms while Redis is unreachable.
@@ -164,10 +164,10 @@ extension GenerationPool {
 }
 
 extension LeaseReport {
-    /// Whether this report on a job that has ended says whether Redis has its end. A renewal that was sent while the job ran may be answered
-    /// after the end: it did not read the log, or is older than the end.
+    /// The log of a job that has ended, if this report says whether Redis has the end; otherwise nil. A renewal that was sent while the job ran
+    /// may be answered after the end: it did not read the log, or is older than the end.
     /// - Parameters:
     ///   - connection: the number of the connection before the renewal was sent.
     ///   - end: the number of the connection on which the job ended.
-    func isComparison(on connection: Int, endedOn end: Int) -> Bool { isLogRead && connection != end }
+    func comparison(on connection: Int, endedOn end: Int) -> LogState? { connection != end ? log : nil }
 }
