@@ -45,10 +45,12 @@ package struct RunningDeployment: Sendable {
 package struct BenchSize: Sendable {
     /// Number of workers.
     package var workers = 1
+    /// Number of simulators; the workers use them in turn.
+    package var simulators = 1
     /// Minimum concurrency of each worker, or the concurrency if `isExact`.
     package var capacity: Int
     package var isExact = false
-    /// WebSockets that the gateway and this process must be able to hold.
+    /// Sockets that a process, such as the gateway or a simulator, must be able to hold.
     package var sockets = 0
 
     package init(capacity: Int) { self.capacity = capacity }
@@ -101,17 +103,16 @@ package struct BenchDeployment: Sendable {
         _ body: @escaping @Sendable (BenchDeployment) async throws -> Void
     ) async throws {
         try await PrivateRedis.with { redis in
-            let (simulator, gateway) = (try await freePort(), try await freePort())
+            let gateway = try await freePort()
             let common = [
                 "SLUICE_REDIS_URL": redis.url, "SLUICE_LOG_LEVEL": logLevel, "SLUICE_DRAIN_TIMEOUT": "1s",
                 "SLUICE_QUEUE_MAX": "1000000", "SLUICE_QUEUE_MAX_PER_TENANT": "0",
             ]
             let worker = [
-                "SLUICE_CONCURRENCY": String(size.concurrency), "SLUICE_UPSTREAM_KIND": kind.rawValue,
-                "SLUICE_UPSTREAM_URL": "http://\(simulator)\(kind.basePath)", "SLUICE_TOTAL_TIMEOUT": "1h",
+                "SLUICE_CONCURRENCY": String(size.concurrency), "SLUICE_UPSTREAM_KIND": kind.rawValue, "SLUICE_TOTAL_TIMEOUT": "1h",
                 "SLUICE_IDLE_TIMEOUT": "1h",
                 // Speech that takes 50 ms to begin and lasts for a minute, so that it is running when an answer is interrupted.
-                "SLUICE_SPEECH_URL": "http://\(simulator)/v1", "SLUICE_SPEECH_MODEL": "sim-n3000-g20-f50",
+                "SLUICE_SPEECH_MODEL": "sim-n3000-g20-f50",
             ].merging(common) { _, new in new }
             let front = [
                 "SLUICE_LISTEN": gateway.description, "SLUICE_AUTH": "none", "SLUICE_MAX_OUTGOING": "64MiB", "SLUICE_DRAIN_NOTICE": "0s",
@@ -123,19 +124,18 @@ package struct BenchDeployment: Sendable {
             ].merging(common) {
                 _, new in new
             }
-            try await ChildNode.with(
-                "simulator", ["simulate", "--listen", simulator.description], settings: ["SLUICE_LOG_LEVEL": "warning"],
-                environment: environment, folder: redis.folder,
-                isReady: { await ReadinessProbe.answers(simulator, "/healthz") }
-            ) { simulatorNode in
-                try await startWorkers(size.workers, worker, environment, folder: redis.folder) { workers in
+            try await startSimulators(size.simulators, environment, folder: redis.folder) { simulators in
+                let upstreams = simulators.map {
+                    ["SLUICE_UPSTREAM_URL": "http://\($0.address)\(kind.basePath)", "SLUICE_SPEECH_URL": "http://\($0.address)/v1"]
+                }
+                try await startWorkers(size.workers, worker, upstreams, environment, folder: redis.folder) { workers in
                     try await ChildNode.with(
                         "gateway", ["gateway"], settings: front, environment: environment, folder: redis.folder,
                         isReady: { await ReadinessProbe.isReady(gateway) }
                     ) { gatewayNode in
-                        let nodes = (workers + [gatewayNode, simulatorNode]).map { (name: $0.name, pid: $0.pid) }
+                        let nodes = (workers + [gatewayNode] + simulators.map(\.node)).map { (name: $0.name, pid: $0.pid) }
                         let deployment = RunningDeployment(
-                            redisURL: try RedisURL(redis.url), redis: RedisSettings(), keys: Keys(), simulator: simulator,
+                            redisURL: try RedisURL(redis.url), redis: RedisSettings(), keys: Keys(), simulator: simulators[0].address,
                             gateway: ChatAddress(listening: gateway), key: nil, processes: nodes)
                         try await connect(deployment, body)
                     }
@@ -144,24 +144,43 @@ package struct BenchDeployment: Sendable {
         }
     }
 
+    /// Starts simulators one after the other and calls `body` with all of them.
+    private static func startSimulators(
+        _ count: Int, _ environment: [String: String], folder: String, earlier: [(node: ChildNode, address: ListenAddress)] = [],
+        _ body: @escaping @Sendable ([(node: ChildNode, address: ListenAddress)]) async throws -> Void
+    ) async throws {
+        guard earlier.count < count else { return try await body(earlier) }
+        let address = try await freePort()
+        try await ChildNode.with(
+            numbered("simulator", earlier.count), ["simulate", "--listen", address.description],
+            settings: ["SLUICE_LOG_LEVEL": "warning"], environment: environment, folder: folder,
+            isReady: { await ReadinessProbe.answers(address, "/healthz") }
+        ) { node in
+            try await startSimulators(count, environment, folder: folder, earlier: earlier + [(node, address)], body)
+        }
+    }
+
     /// Starts workers one after the other and calls `body` with all of them.
+    /// - Parameter upstreams: settings with the addresses of the simulators, of which each worker gets the next.
     private static func startWorkers(
-        _ count: Int, _ settings: [String: String], _ environment: [String: String], folder: String, earlier: [ChildNode] = [],
-        _ body: @escaping @Sendable ([ChildNode]) async throws -> Void
+        _ count: Int, _ settings: [String: String], _ upstreams: [[String: String]], _ environment: [String: String], folder: String,
+        earlier: [ChildNode] = [], _ body: @escaping @Sendable ([ChildNode]) async throws -> Void
     ) async throws {
         guard earlier.count < count else { return try await body(earlier) }
         let metrics = try await freePort()
-        let name = earlier.isEmpty ? "worker" : "worker-\(earlier.count + 1)"
-        var settings = settings
-        settings["SLUICE_METRICS_LISTEN"] = metrics.description
-        settings["SLUICE_WORKER_NAME"] = "bench-\(name)"
-        let own = settings
+        let name = numbered("worker", earlier.count)
+        var own = settings.merging(upstreams[earlier.count % upstreams.count]) { _, new in new }
+        own["SLUICE_METRICS_LISTEN"] = metrics.description
+        own["SLUICE_WORKER_NAME"] = "bench-\(name)"
         try await ChildNode.with(
             name, ["worker"], settings: own, environment: environment, folder: folder, isReady: { await ReadinessProbe.isReady(metrics) }
         ) { node in
-            try await startWorkers(count, own, environment, folder: folder, earlier: earlier + [node], body)
+            try await startWorkers(count, settings, upstreams, environment, folder: folder, earlier: earlier + [node], body)
         }
     }
+
+    /// The name of a node of which there may be several: `worker`, `worker-2` and so on.
+    private static func numbered(_ name: String, _ earlier: Int) -> String { earlier == 0 ? name : "\(name)-\(earlier + 1)" }
 
     /// Connects to Redis, resets the simulator's list of requests and calls `body`.
     private static func connect(_ deployment: RunningDeployment, _ body: @Sendable (BenchDeployment) async throws -> Void) async throws {

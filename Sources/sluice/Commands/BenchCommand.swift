@@ -283,11 +283,13 @@ struct BenchSweepCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
-        let (running, waiting, seconds, warmUp) = (workers * running, waiting, seconds, warmUp)
-        var size = BenchSize(capacity: self.running)
+        let (each, running, waiting, seconds, warmUp) = (running, workers * running, waiting, seconds, warmUp)
+        var size = BenchSize(capacity: each)
         size.workers = workers
         size.isExact = true
-        size.sockets = waiting / 32 + running
+        // A simulator holds a connection of each running job, and the usual hard limit of file descriptors is some 20,000.
+        size.simulators = (running + 9_999) / 10_000
+        size.sockets = max(waiting / 32, (workers / size.simulators + 1) * each)
         try await BenchCommand.run(options, size: size) { deployment in
             try await SweepBench(deployment: deployment, running: running, waiting: waiting, seconds: seconds, warmUp: warmUp).run()
         }
