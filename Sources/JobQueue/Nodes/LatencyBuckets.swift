@@ -53,6 +53,9 @@ package struct LatencyBuckets: Sendable, Equatable {
         LatencyBuckets(counts: zip(left.counts, right.counts).map { $0.saturatingSubtracting($1) })
     }
 
+    /// Whether any bucket counts more durations than that of another histogram.
+    func hasMore(than other: LatencyBuckets) -> Bool { zip(counts, other.counts).contains { $0 > $1 } }
+
     /// A quantile in microseconds, interpolated linearly within its bucket; nil for an empty histogram.
     /// - Parameter part: 0 to 1, for example 0.99 for p99.
     package func quantile(_ part: Double) -> Int? {

@@ -101,6 +101,16 @@ package struct WorkerReport: Sendable, Equatable {
 
     package init() {}
 
+    /// Whether this report tells more than `written`, an earlier one of the same worker. Durations that have left the last minute are no news: a
+    /// worker at rest would tell of them each second for a minute.
+    package func isNews(after written: WorkerReport) -> Bool {
+        let histograms = [\WorkerReport.queueWait, \.firstToken, \.interruptClose]
+        guard histograms.allSatisfy({ !self[keyPath: $0].hasMore(than: written[keyPath: $0]) }) else { return true }
+        var other = written
+        for histogram in histograms { other[keyPath: histogram] = self[keyPath: histogram] }
+        return self != other
+    }
+
     /// The fields of the heartbeat's hash.
     package var fields: [(name: String, value: String)] {
         [

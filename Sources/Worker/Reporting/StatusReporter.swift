@@ -6,8 +6,8 @@ import Support
 import Synchronization
 import Upstream
 
-/// Writes the heartbeat of this worker to Redis, with the figures that operator tools show: each second while they change, and each renewal
-/// interval. Runs on the event loop of the Redis connections.
+/// Writes the heartbeat of this worker to Redis, with the figures that operator tools show: each second while there is news, and each
+/// renewal interval. Runs on the event loop of the Redis connections.
 actor StatusReporter: PinnedActor {
     private static let period = Duration.seconds(1)
 
@@ -53,21 +53,21 @@ actor StatusReporter: PinnedActor {
         rounds = RoundTimer(consumer.eventLoop)
     }
 
-    /// Writes changed heartbeats until `stop`.
+    /// Writes heartbeats with news until `stop`.
     func run() async {
         let period = TimeAmount(min(Self.period, consumer.settings.renewalInterval))
         while !rounds.isStopped {
-            await writeHeartbeat(evenUnchanged: false)
+            await writeHeartbeat(evenWithoutNews: false)
             await rounds.wait(for: period)
         }
     }
 
     nonisolated func stop() { rounds.stop() }
 
-    /// Writes a heartbeat even if it is unchanged, so that it does not expire. Called each renewal interval.
-    func beat() async { await writeHeartbeat(evenUnchanged: true) }
+    /// Writes a heartbeat even without news, so that it does not expire. Called each renewal interval.
+    func beat() async { await writeHeartbeat(evenWithoutNews: true) }
 
-    /// Writes the next heartbeat even if it is unchanged: after a reconnect Redis may have lost the last one.
+    /// Writes the next heartbeat even without news: after a reconnect Redis may have lost the last one.
     func reconnected() { written = nil }
 
     /// Sets the upstreams whose models the heartbeat lists. An upstream without models and aliases serves any model, so that no list of them
@@ -81,7 +81,7 @@ actor StatusReporter: PinnedActor {
     }
 
     /// Writes a heartbeat, unless one is being written; a failure is logged at level debug and the next one tries again.
-    private func writeHeartbeat(evenUnchanged: Bool) async {
+    private func writeHeartbeat(evenWithoutNews: Bool) async {
         guard !isWriting else { return }
         isWriting = true
         defer { isWriting = false }
@@ -95,7 +95,7 @@ actor StatusReporter: PinnedActor {
         (report.models, report.countedModels) = models.withLock { $0 }
         report = window.lately(report, at: clock())
         // After `stop` the heartbeat is removed.
-        guard evenUnchanged || report != written, !rounds.isStopped else { return }
+        guard evenWithoutNews || written.map({ report.isNews(after: $0) }) ?? true, !rounds.isStopped else { return }
         written = nil
         do {
             let reply = try await consumer.writeHeartbeat(report)
