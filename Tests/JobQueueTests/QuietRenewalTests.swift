@@ -30,22 +30,22 @@ struct QuietRenewalTests {
         return renewals
     }
 
-    private func expiry(of renewal: LeaseRenewal, _ fixture: QueueFixture) async throws -> Int? {
+    private func expiry(of renewal: LeaseRenewal, _ fixture: QueueFixture) async throws -> String? {
         let key = RedisArgument.string("{sluice.0}:leases:\(renewal.entry.priority.rawValue)")
         let score = try await fixture.consumer.redis.send("ZSCORE", key, .string(renewal.entry.id))
-        return score.string.flatMap { Double($0) }.map { Int($0) }
+        return score.string
     }
 
     @Test(arguments: [false, true]) func `the number of commands does not depend on the number of jobs`(claimsEntries: Bool) async throws {
         try await QueueFixture.run { fixture in
             var renewals = try await running(40, fixture)
-            for expiries in [4, 2] {
+            // Four groups: two classes, and two times at which leases expire. Then one time, which no other lease has.
+            for groups in [4, 2] {
                 try await fixture.redis.command("CONFIG", "RESETSTAT")
                 let reports = try await fixture.consumer.renewQuiet(renewals, claimsEntries: claimsEntries)
                 let calls = try await LeaseIndexTests.calls(fixture)
-                // Four groups: two classes, and two times at which leases expire; then one time.
-                #expect((calls["zmscore"] ?? 0) <= expiries && calls["hmget"] == nil, "\(calls)")
-                #expect(calls.values.reduce(0, +) <= 3 * expiries + 6 && (calls["xclaim"] != nil) == claimsEntries, "\(calls)")
+                #expect((calls["zmscore"] ?? 0) == (groups == 4 ? 4 : 0) && calls["hmget"] == nil, "\(calls)")
+                #expect(calls.values.reduce(0, +) <= 3 * groups + 8 && (calls["xclaim"] != nil) == claimsEntries, "\(calls)")
                 for (index, report) in reports.enumerated() {
                     let report = try #require(report)
                     #expect(report.answer == .kept && report.log == nil)
@@ -70,7 +70,7 @@ struct QuietRenewalTests {
             #expect(reports.indices.filter { reports[$0] == nil } == [1, 5, 9])
             #expect(try await expiry(of: renewals[5], fixture) == before)
             #expect(try await expiry(of: renewals[9], fixture) == nil)
-            #expect(try await expiry(of: renewals[1], fixture) == 0)
+            #expect(try await expiry(of: renewals[1], fixture) == "0")
             try await fixture.redis.command("SET", Self.index, "other data")
             var known = renewals
             for index in known.indices where known[index].entry.priority == .interactive {
@@ -100,6 +100,53 @@ struct QuietRenewalTests {
             for (renewal, report) in zip(renewals, reports).dropFirst() {
                 #expect(try await expiry(of: renewal, fixture) == report?.expiry)
             }
+        }
+    }
+
+    /// Renews the jobs until their leases have an expiry that no other lease has.
+    private func renewed(_ renewals: [LeaseRenewal], _ fixture: QueueFixture) async throws -> [LeaseRenewal] {
+        var renewals = renewals
+        for (index, report) in try await fixture.consumer.renewQuiet(renewals, claimsEntries: false).enumerated() {
+            renewals[index].expiry = try #require(report?.expiry)
+        }
+        return renewals
+    }
+
+    @Test func `leases that were renewed together are told from all others by their expiry`() async throws {
+        try await QueueFixture.run { fixture in
+            let first = try await renewed(running(2 * JobConsumer.quietPerCall + 40, fixture), fixture)
+            // Three calls of one pipeline, perhaps in the same millisecond.
+            #expect(Set(first.map(\.expiry)).count == 3)
+            // Leases of other workers that expire at each whole millisecond and each fraction of the next seconds.
+            let time = try #require(try await fixture.redis.command("TIME").array?.compactMap { $0.string.flatMap { Int($0) } })
+            let start = time[0] * 1_000 + fixture.consumer.settings.leaseMilliseconds
+            var others = RedisPipeline()
+            for milliseconds in start..<(start + 3_000) {
+                others.append(
+                    ["ZADD", .string(Self.index)]
+                        + (0..<8).flatMap { [.string("\(Double(milliseconds) + Double($0) / 8)"), .string("\(milliseconds)-\($0)")] })
+            }
+            _ = try await fixture.consumer.redis.send(others)
+            for renewal in try await renewed(Array(first.prefix(8)), fixture) where renewal.entry.priority == .standard {
+                let expiry = RedisArgument.string(try #require(renewal.expiry))
+                #expect(try await fixture.consumer.redis.send("ZCOUNT", .string(Self.index), expiry, expiry).integer == 6)
+            }
+        }
+    }
+
+    @Test(arguments: ["0", "9999999999999", nil])
+    func `one changed lease among those renewed together is in doubt`(score: String?) async throws {
+        try await QueueFixture.run { fixture in
+            let renewals = try await renewed(running(12, fixture), fixture)
+            let entry = RedisArgument.string(renewals[5].entry.id)
+            if let score {
+                _ = try await fixture.consumer.redis.send("ZADD", .string(Self.index), .string(score), entry)
+            } else {
+                _ = try await fixture.consumer.redis.send("ZREM", .string(Self.index), entry)
+            }
+            let reports = try await fixture.consumer.renewQuiet(renewals, claimsEntries: false)
+            #expect(reports.indices.filter { reports[$0] == nil } == [5])
+            #expect(try await expiry(of: renewals[5], fixture) == score)
         }
     }
 

@@ -54,7 +54,7 @@ extension JobConsumer {
         }
         let reply = try await redis.run(Scripts.renew, keys: scriptKeys, arguments: arguments)
         guard let parts = reply.array, parts.count == 4, let lost = parts[0].array, parts[1].array != nil, parts[2].array != nil,
-            let expiry = parts[3].string.flatMap({ Int($0) })
+            let expiry = parts[3].string, Int(expiry) != nil
         else { throw redis.misfit(reply, to: "the renew script") }
         var reports = renewals.map { LeaseReport(answer: .kept, log: $0.readsLog ? LogState() : nil, expiry: expiry) }
         func index(_ number: RESPValue) -> Int? {
@@ -100,7 +100,7 @@ extension JobConsumer {
         for (call, first) in zip(calls, replies) {
             var reply = first
             if reply.isScriptMissing { reply = try await redis.run(Scripts.renewQuiet, keys: queues, arguments: call.arguments) }
-            guard let parts = try reply.orThrow().array, parts.count == 2, let expiry = parts[0].string.flatMap({ Int($0) }),
+            guard let parts = try reply.orThrow().array, parts.count == 2, let expiry = parts[0].string, Double(expiry) != nil,
                 let doubtful = parts[1].array
             else { throw redis.misfit(reply, to: "the script of quiet renewals") }
             for index in call.part { reports[index] = LeaseReport(answer: .kept, expiry: expiry) }
@@ -121,8 +121,8 @@ extension JobConsumer {
     /// Maximum jobs per call of the script of quiet renewals.
     package static let quietPerCall = 128
 
-    private static func group(of renewal: LeaseRenewal) -> (queue: Int, expiry: Int) {
-        (renewal.entry.priority.order, renewal.expiry ?? 0)
+    private static func group(of renewal: LeaseRenewal) -> (queue: Int, expiry: String) {
+        (renewal.entry.priority.order, renewal.expiry ?? "")
     }
 
     /// The arguments of the script of quiet renewals.
@@ -135,7 +135,7 @@ extension JobConsumer {
         while let first = rest.first {
             let group = Self.group(of: first)
             let members = rest.prefix { Self.group(of: $0) == group }
-            arguments += [.integer(group.queue + 1), .integer(group.expiry), .integer(members.count)]
+            arguments += [.integer(group.queue + 1), .string(group.expiry), .integer(members.count)]
             arguments += members.map { .string($0.entry.id) }
             rest = rest.dropFirst(members.count)
         }

@@ -97,8 +97,8 @@ package struct LeaseRenewal: Sendable {
     package let written: EventID
     /// Whether to report the newest event of the log, which matters after a reconnect only.
     package var readsLog = true
-    /// The time at which the lease expires, as Redis reported it to this worker, ms since 1970 on its clock; nil if not known.
-    package var expiry: Int?
+    /// The time at which the lease expires, as the last renewal reported it; nil if not known.
+    package var expiry: String?
 
     /// Whether the lease is all that is renewed, and known well enough to do so by the index alone, see `JobConsumer.renewQuiet`.
     package var isQuiet: Bool { expiry != nil && !hasDetails }
@@ -136,6 +136,7 @@ package struct LeaseReport: Sendable, Equatable {
     package var answer: LeaseAnswer
     /// The state of the job's log; nil if it was not read.
     package var log: LogState?
-    /// The time at which the lease expires, ms since 1970 on the clock of Redis; nil if the job is lost.
-    package var expiry: Int?
+    /// The time at which the lease expires, as Redis keeps it: ms since 1970 on its clock, with a fraction that tells the leases of one call of
+    /// `JobConsumer.renewQuiet` from all others. Nil if the job is lost.
+    package var expiry: String?
 }

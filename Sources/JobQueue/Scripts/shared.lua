@@ -200,8 +200,7 @@ end
 -- Makes a consumer the owner of entries, also when their group or their places in the pending list were deleted. Returns the reply of XCLAIM, the ids of the entries that exist,
 -- or an error.
 local function own_entries(queue, group, consumer, entries, ...)
-    local arguments = {queue, group, consumer, 0}
-    for _, entry in ipairs(entries) do arguments[#arguments + 1] = entry end
+    local arguments = {queue, group, consumer, 0, unpack(entries)}
     for _, option in ipairs({'FORCE', 'JUSTID', ...}) do arguments[#arguments + 1] = option end
     local reply = redis.pcall('XCLAIM', unpack(arguments))
     if type(reply) == 'table' and reply.err and string.find(reply.err, 'NOGROUP', 1, true) then
