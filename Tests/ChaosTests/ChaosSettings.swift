@@ -17,9 +17,10 @@ enum ChaosSettings {
     /// `SLUICE_CHAOS_TOPOLOGY_SECONDS`: for how long a cluster and a group with sentinels have faults; at least those of a short run.
     static let topologySeconds = max(0, number("SLUICE_CHAOS_TOPOLOGY_SECONDS") ?? 0)
 
-    /// `SLUICE_CHAOS_LOGS`: the folder in which a run leaves the logs of its nodes, because the lab's folder is removed.
+    /// `SLUICE_CHAOS_LOGS`: the folder in which a run leaves the logs of its nodes, because the lab's folder is removed. Created if missing.
     static func keepLogs(of lab: Lab) throws {
         guard let folder = ProcessInfo.processInfo.environment["SLUICE_CHAOS_LOGS"] else { return }
+        try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
         for node in lab.nodes { try node.log.write(toFile: "\(folder)/\(seed)-\(node.name).log", atomically: false, encoding: .utf8) }
     }
 
