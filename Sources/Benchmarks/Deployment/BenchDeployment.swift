@@ -161,7 +161,7 @@ package struct BenchDeployment: Sendable {
     }
 
     /// Starts workers one after the other and calls `body` with all of them.
-    /// - Parameter upstreams: settings with the addresses of the simulators, of which each worker gets the next.
+    /// - Parameter upstreams: the settings that name a simulator, for each simulator. The workers use them in turn.
     private static func startWorkers(
         _ count: Int, _ settings: [String: String], _ upstreams: [[String: String]], _ environment: [String: String], folder: String,
         earlier: [ChildNode] = [], _ body: @escaping @Sendable ([ChildNode]) async throws -> Void
@@ -179,7 +179,8 @@ package struct BenchDeployment: Sendable {
         }
     }
 
-    /// The name of a node of which there may be several: `worker`, `worker-2` and so on.
+    /// The name of the next node of a kind: `worker`, then `worker-2`, `worker-3` and so on.
+    /// - Parameter earlier: number of nodes of this kind that run already.
     private static func numbered(_ name: String, _ earlier: Int) -> String { earlier == 0 ? name : "\(name)-\(earlier + 1)" }
 
     /// Connects to Redis, resets the simulator's list of requests and calls `body`.

@@ -5,8 +5,8 @@ import RedisClient
 import Synchronization
 
 /// The interrupts that Redis has acknowledged in the last minute. If a primary dies before a replica has received an interrupt, the interrupt is
-/// lost, and a waiting job would run although nobody reads its output. After each reconnect a gateway asks Redis which of these interrupts it
-/// has, and sends the missing ones again.
+/// lost. Its job, if it waits, would then run without a reader. After each reconnect a gateway asks Redis for these interrupts and sends the
+/// missing ones again.
 ///
 /// Thread-safe.
 final class RecentInterrupts: Sendable {

@@ -310,7 +310,7 @@ final class CommandCore: LinkUser, ConnectionCore {
     }
 
     /// The last check at which a connection has not yet been silent for longer than `RedisSettings.silence`.
-    /// - Parameter heard: when it last received data.
+    /// - Parameter heard: the time at which the connection last received data.
     private func lastCheck(heard: NIODeadline) -> NIODeadline { checks.next(after: heard + settings.silence - checks.interval) }
 
     private func ping(_ link: Link, _ now: NIODeadline) {
