@@ -5,7 +5,7 @@ package enum Scripts {
     package static let submit = library.script("submit", PackageResources.submit_lua, rarely: ["interrupt", "tokens_today"])
     package static let interrupt = library.script("interrupt", PackageResources.interrupt_lua)
     package static let take = library.script(
-        "take", PackageResources.take_lua, rarely: ["own_turns", "is_unexecuted", "disown", "sort_entries", "deliver_turns"])
+        "take", PackageResources.take_lua, rarely: ["own_turns", "is_unexecuted", "disown", "separate", "sort_entries", "deliver_turns"])
     package static let claim = library.script(
         "claim", PackageResources.claim_lua,
         rarely: ["bury", "conclude_failed", "conclude_interrupted", "drop", "reason_of", "tokens_today"])

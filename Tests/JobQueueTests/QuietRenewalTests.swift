@@ -5,41 +5,52 @@ import Testing
 
 @testable import JobQueue
 
-/// Renewals of jobs without news, by the lease index alone.
-struct QuietRenewalTests {
-    private static let index = "{sluice.0}:leases:standard"
-
+extension QueueFixture {
     /// Jobs that run on the fixture's worker, in two classes, with their known leases.
-    private func running(_ count: Int, _ fixture: QueueFixture) async throws -> [LeaseRenewal] {
+    func quiet(_ count: Int) async throws -> [LeaseRenewal] {
         var renewals: [LeaseRenewal] = []
         for number in 1...count {
             var job = QueueFixture.job("p0-\(ULID(milliseconds: UInt64(number)))")
             if number % 4 == 0 { job.priority = .interactive }
-            let claim = try await fixture.running(job)
+            let claim = try await running(job)
             var renewal = LeaseRenewal(id: claim.job.id, entry: claim.entry, attempt: 1)
             renewal.readsLog = false
             renewals.append(renewal)
         }
         // In two calls, so that their leases expire at different times.
         for part in [renewals.indices.prefix(count / 2), renewals.indices.suffix(from: count / 2)] {
-            for (index, report) in zip(part, try await fixture.consumer.validate(part.map { renewals[$0] })) {
-                renewals[index].expiry = report.expiry
+            for (index, report) in zip(part, try await consumer.validate(part.map { renewals[$0] })) {
+                renewals[index].leaseScore = report.leaseScore
             }
         }
         #expect(renewals.allSatisfy { $0.isQuiet })
         return renewals
     }
 
-    private func expiry(of renewal: LeaseRenewal, _ fixture: QueueFixture) async throws -> String? {
-        let key = RedisArgument.string("{sluice.0}:leases:\(renewal.entry.priority.rawValue)")
-        let score = try await fixture.consumer.redis.send("ZSCORE", key, .string(renewal.entry.id))
-        return score.string
+    /// Quiet jobs after a renewal by the index alone.
+    func renewed(_ renewals: [LeaseRenewal]) async throws -> [LeaseRenewal] {
+        var renewals = renewals
+        for (index, report) in try await consumer.renewQuiet(renewals, claimsEntries: false).enumerated() {
+            renewals[index].leaseScore = try #require(report?.leaseScore)
+        }
+        return renewals
     }
+
+    /// The score of a job's entry in the lease index.
+    func score(of renewal: LeaseRenewal) async throws -> String? {
+        let index = RedisArgument.string("{sluice.0}:leases:\(renewal.entry.priority.rawValue)")
+        return try await consumer.redis.send("ZSCORE", index, .string(renewal.entry.id)).string
+    }
+}
+
+/// Renewals of jobs without news, by the lease index alone.
+struct QuietRenewalTests {
+    private static let index = "{sluice.0}:leases:standard"
 
     @Test(arguments: [false, true]) func `the number of commands does not depend on the number of jobs`(claimsEntries: Bool) async throws {
         try await QueueFixture.run { fixture in
-            var renewals = try await running(40, fixture)
-            // Four groups: two classes, and two times at which leases expire. Then one time, which no other lease has.
+            var renewals = try await fixture.quiet(40)
+            // Four groups: two classes, and two times at which leases expire. Then one lease for each class.
             for groups in [4, 2] {
                 try await fixture.redis.command("CONFIG", "RESETSTAT")
                 let reports = try await fixture.consumer.renewQuiet(renewals, claimsEntries: claimsEntries)
@@ -49,9 +60,9 @@ struct QuietRenewalTests {
                 for (index, report) in reports.enumerated() {
                     let report = try #require(report)
                     #expect(report.answer == .kept && report.log == nil)
-                    let expiry = try #require(report.expiry)
-                    #expect(try await self.expiry(of: renewals[index], fixture) == expiry)
-                    renewals[index].expiry = expiry
+                    let score = try #require(report.leaseScore)
+                    #expect(try await fixture.score(of: renewals[index]) == score)
+                    renewals[index].leaseScore = score
                 }
             }
         }
@@ -59,34 +70,34 @@ struct QuietRenewalTests {
 
     @Test func `a job whose lease has changed is in doubt, the others are renewed`() async throws {
         try await QueueFixture.run { fixture in
-            let renewals = try await running(12, fixture)
+            let renewals = try await fixture.quiet(12)
             // Returned to the queue, ended, given to another worker.
             for (score, position) in [("0", 1), ("9999999999999", 5)] {
                 try await fixture.redis.command("ZADD", Self.index, score, renewals[position].entry.id)
             }
             try await fixture.redis.command("ZREM", Self.index, renewals[9].entry.id)
-            let before = try await expiry(of: renewals[5], fixture)
+            let before = try await fixture.score(of: renewals[5])
             let reports = try await fixture.consumer.renewQuiet(renewals, claimsEntries: false)
             #expect(reports.indices.filter { reports[$0] == nil } == [1, 5, 9])
-            #expect(try await expiry(of: renewals[5], fixture) == before)
-            #expect(try await expiry(of: renewals[9], fixture) == nil)
-            #expect(try await expiry(of: renewals[1], fixture) == "0")
+            #expect(try await fixture.score(of: renewals[5]) == before)
+            #expect(try await fixture.score(of: renewals[9]) == nil)
+            #expect(try await fixture.score(of: renewals[1]) == "0")
             try await fixture.redis.command("SET", Self.index, "other data")
             var known = renewals
             for index in known.indices where known[index].entry.priority == .interactive {
-                known[index].expiry = try await expiry(of: known[index], fixture)
+                known[index].leaseScore = try await fixture.score(of: known[index])
             }
             let broken = try await fixture.consumer.renewQuiet(known, claimsEntries: true)
             #expect(broken.indices.filter { broken[$0] == nil } == renewals.indices.filter { renewals[$0].entry.priority == .standard })
             // The renewal of the jobs in doubt replaces the index.
             #expect(try await fixture.consumer.renew([renewals[0]]) == [.kept])
-            #expect(try await expiry(of: renewals[0], fixture) != nil)
+            #expect(try await fixture.score(of: renewals[0]) != nil)
         }
     }
 
     @Test func `more jobs than one call renews are sent together, and each keeps its answer`() async throws {
         try await QueueFixture.run { fixture in
-            let renewals = try await running(2 * JobConsumer.quietPerCall + 40, fixture)
+            let renewals = try await fixture.quiet(2 * JobConsumer.quietPerCall + 40)
             // Loads the script, and changes the lease of this job.
             _ = try await fixture.consumer.renewQuiet([renewals[0]], claimsEntries: false)
             for position in [130, 290] {
@@ -98,38 +109,7 @@ struct QuietRenewalTests {
             #expect(try await LeaseIndexTests.calls(fixture)["evalsha"] == 3)
             #expect(reports.indices.filter { reports[$0] == nil } == [0, 130, 290])
             for (renewal, report) in zip(renewals, reports).dropFirst() {
-                #expect(try await expiry(of: renewal, fixture) == report?.expiry)
-            }
-        }
-    }
-
-    /// Renews the jobs until their leases have an expiry that no other lease has.
-    private func renewed(_ renewals: [LeaseRenewal], _ fixture: QueueFixture) async throws -> [LeaseRenewal] {
-        var renewals = renewals
-        for (index, report) in try await fixture.consumer.renewQuiet(renewals, claimsEntries: false).enumerated() {
-            renewals[index].expiry = try #require(report?.expiry)
-        }
-        return renewals
-    }
-
-    @Test func `leases that were renewed together are told from all others by their expiry`() async throws {
-        try await QueueFixture.run { fixture in
-            let first = try await renewed(running(2 * JobConsumer.quietPerCall + 40, fixture), fixture)
-            // Three calls of one pipeline, perhaps in the same millisecond.
-            #expect(Set(first.map(\.expiry)).count == 3)
-            // Leases of other workers that expire at each whole millisecond and each fraction of the next seconds.
-            let time = try #require(try await fixture.redis.command("TIME").array?.compactMap { $0.string.flatMap { Int($0) } })
-            let start = time[0] * 1_000 + fixture.consumer.settings.leaseMilliseconds
-            var others = RedisPipeline()
-            for milliseconds in start..<(start + 3_000) {
-                others.append(
-                    ["ZADD", .string(Self.index)]
-                        + (0..<8).flatMap { [.string("\(Double(milliseconds) + Double($0) / 8)"), .string("\(milliseconds)-\($0)")] })
-            }
-            _ = try await fixture.consumer.redis.send(others)
-            for renewal in try await renewed(Array(first.prefix(8)), fixture) where renewal.entry.priority == .standard {
-                let expiry = RedisArgument.string(try #require(renewal.expiry))
-                #expect(try await fixture.consumer.redis.send("ZCOUNT", .string(Self.index), expiry, expiry).integer == 6)
+                #expect(try await fixture.score(of: renewal) == report?.leaseScore)
             }
         }
     }
@@ -137,7 +117,7 @@ struct QuietRenewalTests {
     @Test(arguments: ["0", "9999999999999", nil])
     func `one changed lease among those renewed together is in doubt`(score: String?) async throws {
         try await QueueFixture.run { fixture in
-            let renewals = try await renewed(running(12, fixture), fixture)
+            let renewals = try await fixture.renewed(fixture.quiet(12))
             let entry = RedisArgument.string(renewals[5].entry.id)
             if let score {
                 _ = try await fixture.consumer.redis.send("ZADD", .string(Self.index), .string(score), entry)
@@ -146,13 +126,13 @@ struct QuietRenewalTests {
             }
             let reports = try await fixture.consumer.renewQuiet(renewals, claimsEntries: false)
             #expect(reports.indices.filter { reports[$0] == nil } == [5])
-            #expect(try await expiry(of: renewals[5], fixture) == score)
+            #expect(try await fixture.score(of: renewals[5]) == score)
         }
     }
 
     @Test func `a job of another worker is in doubt`() async throws {
         try await QueueFixture.run { fixture in
-            let renewals = try await running(1, fixture)
+            let renewals = try await fixture.quiet(1)
             let other = fixture.consumer("w2", token: "t2")
             let (queue, entry) = (fixture.keys.queue(.standard, partition: 0), renewals[0].entry.id)
             try await fixture.redis.command("ZADD", Self.index, "1", entry)
@@ -169,7 +149,7 @@ struct QuietRenewalTests {
 
     @Test func `interrupts, deleted records and deleted entries are noticed`() async throws {
         try await QueueFixture.run { fixture in
-            let renewals = try await running(4, fixture)
+            let renewals = try await fixture.quiet(4)
             let isSeven = try await fixture.redis.majorVersion() >= 7
             try await fixture.redis.command("XDEL", fixture.keys.queue(.standard, partition: 0), renewals[1].entry.id)
             let reports = try await fixture.consumer.renewQuiet(renewals, claimsEntries: true)
@@ -178,18 +158,18 @@ struct QuietRenewalTests {
             let key = fixture.keys.interrupt(renewals[2].id)
             try await fixture.redis.command("SET", key, "{}")
             var known = renewals
-            for index in known.indices { known[index].expiry = try await expiry(of: known[index], fixture) }
+            for index in known.indices { known[index].leaseScore = try await fixture.score(of: known[index]) }
             #expect(try await fixture.consumer.renewQuiet(known, claimsEntries: false) == [nil, nil, nil, nil])
             try await fixture.redis.command("DEL", key)
             try await fixture.redis.command("DEL", fixture.keys.record(renewals[3].id))
-            for index in known.indices { known[index].expiry = try await expiry(of: known[index], fixture) }
+            for index in known.indices { known[index].leaseScore = try await fixture.score(of: known[index]) }
             #expect(try await fixture.consumer.renewQuiet(known, claimsEntries: true) == [nil, nil, nil, nil])
         }
     }
 
     @Test func `the script is loaded again after SCRIPT FLUSH`() async throws {
         try await QueueFixture.run { fixture in
-            let renewals = try await running(2, fixture)
+            let renewals = try await fixture.quiet(2)
             try await fixture.redis.command("SCRIPT", "FLUSH")
             let reports = try await fixture.consumer.renewQuiet(renewals, claimsEntries: false)
             #expect(reports.allSatisfy { $0?.answer == .kept })

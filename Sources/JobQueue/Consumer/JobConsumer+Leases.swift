@@ -56,7 +56,7 @@ extension JobConsumer {
         guard let parts = reply.array, parts.count == 4, let lost = parts[0].array, parts[1].array != nil, parts[2].array != nil,
             let expiry = parts[3].string, Int(expiry) != nil
         else { throw redis.misfit(reply, to: "the renew script") }
-        var reports = renewals.map { LeaseReport(answer: .kept, log: $0.readsLog ? LogState() : nil, expiry: expiry) }
+        var reports = renewals.map { LeaseReport(answer: .kept, log: $0.readsLog ? LogState() : nil, leaseScore: expiry) }
         func index(_ number: RESPValue) -> Int? {
             guard let number = number.integer, (1...order.count).contains(number) else { return nil }
             return order[number - 1]
@@ -72,74 +72,9 @@ extension JobConsumer {
         for number in lost {
             guard let index = index(number) else { throw redis.misfit(reply, to: "the renew script") }
             reports[index].answer = .lost
-            reports[index].expiry = nil
+            reports[index].leaseScore = nil
         }
         return reports
-    }
-
-    /// Renews the leases of quiet jobs of one partition, see `LeaseRenewal.isQuiet`, with a few commands for all of them together. Safe to
-    /// repeat.
-    /// - Parameter claimsEntries: as for `validate`; also notices records that were deleted.
-    /// - Returns: in the order of `renewals`; nil for a job that `validate` must renew: it has changed or may have.
-    package func renewQuiet(_ renewals: [LeaseRenewal], claimsEntries: Bool) async throws(QueueError) -> [LeaseReport?] {
-        guard let partition = renewals.first?.entry.partition else { return [] }
-        let queues = keys.queues(partition: partition)
-        // The script takes the jobs in groups of one queue and one expiry.
-        let order = renewals.indices.sorted { Self.group(of: renewals[$0]) < Self.group(of: renewals[$1]) }
-        let calls = stride(from: 0, to: order.count, by: Self.quietPerCall).map { start in
-            let part = Array(order[start..<min(start + Self.quietPerCall, order.count)])
-            return (part: part, arguments: quietArguments(part.map { renewals[$0] }, claimsEntries: claimsEntries))
-        }
-        var pipeline = redis.makePipeline()
-        for call in calls { pipeline.append(Scripts.renewQuiet, keys: queues, arguments: call.arguments) }
-        pipeline.append(["EXISTS"] + renewals.map { .string(keys.interrupt($0.id)) })
-        if claimsEntries { pipeline.append(["EXISTS"] + renewals.map { .string(keys.record($0.id)) }) }
-        let replies = try await redis.send(pipeline)
-        guard replies.count == calls.count + (claimsEntries ? 2 : 1) else { throw redis.misfit(.array(replies), to: "a pipeline") }
-        var reports: [LeaseReport?] = renewals.map { _ in nil }
-        for (call, first) in zip(calls, replies) {
-            var reply = first
-            if reply.isScriptMissing { reply = try await redis.run(Scripts.renewQuiet, keys: queues, arguments: call.arguments) }
-            guard let parts = try reply.orThrow().array, parts.count == 2, let expiry = parts[0].string, Double(expiry) != nil,
-                let doubtful = parts[1].array
-            else { throw redis.misfit(reply, to: "the script of quiet renewals") }
-            for index in call.part { reports[index] = LeaseReport(answer: .kept, expiry: expiry) }
-            for number in doubtful {
-                guard let number = number.integer, (1...call.part.count).contains(number) else {
-                    throw redis.misfit(reply, to: "the script of quiet renewals")
-                }
-                reports[call.part[number - 1]] = nil
-            }
-        }
-        // An interrupted job or one without a record is rare, so all jobs are looked at again then.
-        guard replies[calls.count].integer == 0, !claimsEntries || replies[calls.count + 1].integer == renewals.count else {
-            return renewals.map { _ in nil }
-        }
-        return reports
-    }
-
-    /// Maximum jobs per call of the script of quiet renewals.
-    package static let quietPerCall = 128
-
-    private static func group(of renewal: LeaseRenewal) -> (queue: Int, expiry: String) {
-        (renewal.entry.priority.order, renewal.expiry ?? "")
-    }
-
-    /// The arguments of the script of quiet renewals.
-    /// - Parameter renewals: sorted by group.
-    private func quietArguments(_ renewals: [LeaseRenewal], claimsEntries: Bool) -> [RedisArgument] {
-        var arguments: [RedisArgument] = [
-            .string(Keys.group), .string(worker), .integer(settings.leaseMilliseconds), .integer(claimsEntries ? 1 : 0),
-        ]
-        var rest = renewals[...]
-        while let first = rest.first {
-            let group = Self.group(of: first)
-            let members = rest.prefix { Self.group(of: $0) == group }
-            arguments += [.integer(group.queue + 1), .string(group.expiry), .integer(members.count)]
-            arguments += members.map { .string($0.entry.id) }
-            rest = rest.dropFirst(members.count)
-        }
-        return arguments
     }
 
     /// The interrupt stored in the job's interrupt key; nil without one.

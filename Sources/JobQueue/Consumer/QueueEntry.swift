@@ -97,11 +97,11 @@ package struct LeaseRenewal: Sendable {
     package let written: EventID
     /// Whether to report the newest event of the log, which matters after a reconnect only.
     package var readsLog = true
-    /// The time at which the lease expires, as the last renewal reported it; nil if not known.
-    package var expiry: String?
+    /// The score of the lease, as the last renewal reported it, see `LeaseReport`; nil if not known.
+    package var leaseScore: String?
 
     /// Whether the lease is all that is renewed, and known well enough to do so by the index alone, see `JobConsumer.renewQuiet`.
-    package var isQuiet: Bool { expiry != nil && !hasDetails }
+    package var isQuiet: Bool { leaseScore != nil && !hasDetails }
 
     /// Whether more than the lease is renewed.
     var hasDetails: Bool { readsLog || progress != JobProgress() }
@@ -136,7 +136,7 @@ package struct LeaseReport: Sendable, Equatable {
     package var answer: LeaseAnswer
     /// The state of the job's log; nil if it was not read.
     package var log: LogState?
-    /// The time at which the lease expires, as Redis keeps it: ms since 1970 on its clock, with a fraction that tells the leases of one call of
-    /// `JobConsumer.renewQuiet` from all others. Nil if the job is lost.
-    package var expiry: String?
+    /// The score of the job's entry in the lease index: the time at which the lease expires, ms since 1970 on the clock of Redis; or the number
+    /// of a lease that jobs share. Nil if the job is lost.
+    package var leaseScore: String?
 }

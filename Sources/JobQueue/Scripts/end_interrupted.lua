@@ -11,10 +11,10 @@ for _, queue in ipairs(KEYS) do
     local count = redis.pcall('ZCOUNT', leases, '-inf', now)
     -- Each call begins elsewhere, because one that reaches a maximum does not get to the rest.
     local first = type(count) == 'number' and count > 0 and now % count or 0
-    local found = redis.pcall('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', first, maximum)
+    local found = expired_entries(leases, now, first, maximum)
     local ids = found.err and {} or found
     if first > 0 then
-        for _, id in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, math.min(first, maximum - #ids))) do ids[#ids + 1] = id end
+        for _, id in ipairs(expired_entries(leases, now, 0, math.min(first, maximum - #ids))) do ids[#ids + 1] = id end
     end
     local bytes = 0
     for _, id in ipairs(ids) do

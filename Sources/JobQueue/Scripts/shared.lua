@@ -109,7 +109,13 @@ local function release_bytes(queue, entry)
 end
 
 -- The lease index of a queue: a sorted set of the entries delivered to workers by the time at which their leases expire, in ms. 0: the entry was returned to the queue.
+-- Entries can share a lease, see renew_quiet.lua. Their score is the number of the shared lease, and the score of the member '=<number>' is the time at which it expires.
 local function leases_of(queue) return beside(queue, 'leases:' .. class_of(queue)) end
+
+-- The numbers of shared leases are above all times.
+local FIRST_SHARED = 1e13
+
+local function shared_lease(number) return '=' .. digits(number) end
 
 -- Sets the time at which the leases of entries expire. An index of the wrong type is replaced.
 local function set_leases(queue, entries, expiry)
@@ -129,10 +135,53 @@ local function set_lease(queue, entry, expiry)
     if type(redis.pcall('ZADD', leases_of(queue), expiry, entry)) == 'table' then set_leases(queue, {entry}, expiry) end
 end
 
+-- The time in ms at which the lease of an entry expires; nil if the index has none.
+local function lease_expiry(queue, entry)
+    local index = leases_of(queue)
+    local score = redis.pcall('ZSCORE', index, entry)
+    local expiry = type(score) == 'string' and tonumber(score) or nil
+    if not expiry or expiry < FIRST_SHARED then return expiry end
+    score = redis.call('ZSCORE', index, shared_lease(expiry))
+    return score and tonumber(score)
+end
+
 -- Whether the lease of an entry has expired, by the index.
 local function is_lease_expired(queue, entry)
-    local expiry = redis.pcall('ZSCORE', leases_of(queue), entry)
-    return type(expiry) == 'string' and tonumber(expiry) <= tonumber(now_ms())
+    local expiry = lease_expiry(queue, entry)
+    return expiry and expiry <= tonumber(now_ms())
+end
+
+-- Replaces a shared lease that has expired by a lease for each of its entries, which has expired as well. Returns the number of entries.
+local function separate(index, shared)
+    local number, expiry = string.sub(shared, 2), redis.call('ZSCORE', index, shared)
+    local entries, scores = redis.pcall('ZRANGEBYSCORE', index, number, number), {}
+    redis.call('ZREM', index, shared)
+    for _, entry in ipairs(entries) do
+        scores[#scores + 1] = expiry
+        scores[#scores + 1] = entry
+    end
+    if #scores > 0 then redis.call('ZADD', index, unpack(scores)) end
+    return #entries
+end
+
+-- Entries whose leases have expired, those that expired first first, or an error.
+-- first, maximum: the part of them that is returned.
+local function expired_entries(index, now, first, maximum)
+    -- Entries that this call may separate from shared leases, so that it does not block Redis for long.
+    local separable = 500
+    while true do
+        local found = redis.pcall('ZRANGEBYSCORE', index, '-inf', now, 'LIMIT', first, maximum)
+        if found.err then return found end
+        local entries, is_complete = {}, true
+        for _, member in ipairs(found) do
+            if string.byte(member) ~= 61 then
+                entries[#entries + 1] = member
+            elseif separable > 0 then
+                separable, is_complete = separable - separate(index, member), false
+            end
+        end
+        if is_complete then return entries end
+    end
 end
 
 -- The settings of an owner, from the hash `tenants`: '<weight> <concurrency> <requests per minute> <tokens per minute> <tokens per day>', 0 for no limit; '' without an

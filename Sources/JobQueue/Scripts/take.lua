@@ -50,7 +50,7 @@ end
 
 local function deliver_expired(index, queue)
     local leases = leases_of(queue)
-    local found = redis.pcall('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, remaining_count)
+    local found = expired_entries(leases, now, 0, remaining_count)
     if found.err then
         own(leases, 'zset')
         return

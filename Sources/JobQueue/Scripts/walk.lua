@@ -28,8 +28,7 @@ local last = page[tonumber(ARGV[4])]
 for _, found in ipairs(page) do
     local id, consumer = found[1], found[2]
     if consumer ~= WAITING_CONSUMER then
-        local lease = redis.pcall('ZSCORE', leases_of(queue), id)
-        if type(lease) ~= 'string' then
+        if not lease_expiry(queue, id) then
             set_lease(queue, id, 0)
             added = added + 1
         end

@@ -88,8 +88,8 @@ final class Generation {
     var connection: Int
     /// The progress that the job's record holds, and the number of the connection on which it was written; nil before the first renewal.
     var recorded: (progress: JobProgress, connection: Int)?
-    /// The time at which the lease expires, as Redis reported it last; see `LeaseRenewal.expiry`.
-    var leaseExpiry: String?
+    /// The score of the lease, as Redis reported it last; see `LeaseReport`.
+    var leaseScore: String?
     /// Redis has lost output of this attempt that readers have seen.
     var hasLostOutput = false
     /// The terminal event was already in the log once.

@@ -20,7 +20,7 @@ extension GenerationPool {
         var renewal = generation.renewal
         guard !isOutdated(generation) else { return renewal }
         renewal.readsLog = false
-        renewal.expiry = generation.leaseExpiry
+        renewal.leaseScore = generation.leaseScore
         if let recorded = generation.recorded, recorded.connection == generation.connection, recorded.progress == renewal.progress {
             renewal.progress = JobProgress()
         }
@@ -58,7 +58,7 @@ extension GenerationPool {
         case .kept: break
         case .interrupted(let interrupt): generation.interrupted(interrupt, receivedAt: loop.now)
         }
-        generation.leaseExpiry = report.expiry
+        generation.leaseScore = report.leaseScore
         if renewal.progress != JobProgress() { generation.recorded = (renewal.progress, connection) }
         if let log = report.log { generation.renewed(newest: log.newest, written: renewal.written, on: connection) }
     }
@@ -102,7 +102,7 @@ extension GenerationPool {
             return generation.replyLost()
         }
         generation.isValidating = false
-        generation.leaseExpiry = report.expiry
+        generation.leaseScore = report.leaseScore
         guard generations[id] === generation, generation.stage != .over else { return }
         if case .lost = report.answer, !generation.output.isEnding(log.newest) { return removeLost(generation) }
         if case .interrupted(let interrupt) = report.answer { generation.interrupted(interrupt, receivedAt: loop.now) }

@@ -9,9 +9,8 @@ import Support
 /// operator commands, measures the queues, and looks for expired leases. What is sent in one round is sent together, because waking Redis costs
 /// more than most commands. Runs on the event loop of the Redis connections.
 actor LeaseRenewer: PinnedActor {
-    /// Maximum jobs per renewal. A call of a script renews up to 50 jobs, or `JobConsumer.quietPerCall` quiet ones, so that it does not block
-    /// Redis for long: up to 1 ms.
-    private static let (renewedAtOnce, quietAtOnce) = (50, 2 * JobConsumer.quietPerCall)
+    /// Maximum jobs per renewal, except quiet ones, so that the script does not block Redis for long: up to 1 ms.
+    private static let renewedAtOnce = 50
 
     private nonisolated let consumer: JobConsumer
     private let pool: GenerationPool
@@ -159,7 +158,7 @@ actor LeaseRenewer: PinnedActor {
         let claimsEntries = connection != claimed[partition].connection || sentAt &- claimed[partition].at > claimInterval
         do {
             var others = renewals.filter { !$0.isQuiet }
-            for some in renewals.filter(\.isQuiet).split(into: Self.quietAtOnce) {
+            for some in JobConsumer.quietParts(renewals.filter(\.isQuiet)) {
                 let reports = try await consumer.renewQuiet(some, claimsEntries: claimsEntries)
                 others += zip(some, reports).filter { $0.1 == nil }.map(\.0)
                 await apply(zip(some, reports).compactMap { renewal, report in report.map { (renewal, $0) } }, connection)
