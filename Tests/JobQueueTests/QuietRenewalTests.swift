@@ -115,7 +115,7 @@ struct QuietRenewalTests {
     }
 
     @Test(arguments: ["0", "9999999999999", nil])
-    func `one changed lease among those renewed together is in doubt`(score: String?) async throws {
+    func `all jobs that share a lease are in doubt when one of them has changed`(score: String?) async throws {
         try await QueueFixture.run { fixture in
             let renewals = try await fixture.renewed(fixture.quiet(12))
             let entry = RedisArgument.string(renewals[5].entry.id)
@@ -124,9 +124,19 @@ struct QuietRenewalTests {
             } else {
                 _ = try await fixture.consumer.redis.send("ZREM", .string(Self.index), entry)
             }
-            let reports = try await fixture.consumer.renewQuiet(renewals, claimsEntries: false)
-            #expect(reports.indices.filter { reports[$0] == nil } == [5])
+            for claimsEntries in [false, true] {
+                let reports = try await fixture.consumer.renewQuiet(renewals, claimsEntries: claimsEntries)
+                for (renewal, report) in zip(renewals, reports) {
+                    #expect((report == nil) == (renewal.entry.priority == .standard))
+                }
+            }
             #expect(try await fixture.score(of: renewals[5]) == score)
+            // The renewal of those in doubt gives each a lease of its own.
+            let standard = renewals.filter { $0.entry.priority == .standard && $0.id != renewals[5].id }
+            for (renewal, report) in zip(standard, try await fixture.consumer.validate(standard)) {
+                #expect(report.answer == .kept && report.leaseScore != renewal.leaseScore)
+                #expect(try await fixture.score(of: renewal) == report.leaseScore)
+            }
         }
     }
 

@@ -8,8 +8,8 @@ extension JobConsumer {
     package static let quietPerCall = 128
     /// Script calls per pipeline.
     private static let quietCallsAtOnce = 2
-    /// The first number of shared leases. The scores of other leases are times in ms, which are smaller.
-    private static let firstSharedLease = 1e13
+    /// Shared leases of one queue that a call renews; it replaces more of them by one.
+    private static let sharedPerQueue = 2
 
     /// Divides quiet jobs of one partition, see `LeaseRenewal.isQuiet`, into parts for `renewQuiet`. Jobs that share a lease stay together.
     package static func quietParts(_ renewals: [LeaseRenewal]) -> [[LeaseRenewal]] {
@@ -71,7 +71,7 @@ extension JobConsumer {
         var rest = renewals.indices.sorted { group($0) < group($1) }[...]
         while let first = rest.first {
             let members = rest.prefix { group($0) == group(first) }
-            let isShared = Double(group(first).score).map { $0 >= firstSharedLease } ?? false
+            let isShared = renewals[first].sharesLease
             if room == 0 || isShared && members.count > room {
                 calls.append([])
                 room = quietPerCall
@@ -87,12 +87,22 @@ extension JobConsumer {
     private func quietArguments(_ groups: [ArraySlice<Int>], _ renewals: [LeaseRenewal], claimsEntries: Bool) -> [RedisArgument] {
         var arguments: [RedisArgument] = [
             .string(Keys.group), .string(worker), .integer(settings.leaseMilliseconds), .integer(claimsEntries ? 1 : 0),
+            .integer(Self.sharedPerQueue),
         ]
-        for group in groups {
-            guard let first = group.first.map({ renewals[$0] }) else { continue }
-            arguments += [.integer(first.entry.priority.order + 1), .string(first.leaseScore ?? ""), .integer(group.count)]
-            arguments += group.map { .string(renewals[$0].entry.id) }
+        let firsts = groups.compactMap { $0.first.map { renewals[$0] } }
+        for (group, first) in zip(groups, firsts) {
+            let shared = firsts.count { $0.sharesLease && $0.entry.priority == first.entry.priority }
+            let ids = claimsEntries || !first.sharesLease || shared > Self.sharedPerQueue ? group.map { renewals[$0].entry.id } : []
+            arguments += [
+                .integer(first.entry.priority.order + 1), .string(first.leaseScore ?? ""), .integer(group.count), .integer(ids.count),
+            ]
+            arguments += ids.map { .string($0) }
         }
         return arguments
     }
+}
+
+extension LeaseRenewal {
+    /// Whether the lease is one that the job shares with others. The scores of other leases are times in ms, which are smaller.
+    fileprivate var sharesLease: Bool { leaseScore.flatMap { Double($0) }.map { $0 >= 1e13 } ?? false }
 }
