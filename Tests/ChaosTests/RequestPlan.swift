@@ -14,8 +14,10 @@ struct RequestPlan: Sendable {
     let leavesAfter: Int?
 
     init(_ random: inout SplitMix64) {
-        let count = Int.random(in: 5...120, using: &random)
-        let gap = Int.random(in: 2...30, using: &random)
+        // The lease of a slow job is renewed several times between two tokens.
+        let isSlow = Int.random(in: 0..<15, using: &random) == 0
+        let count = Int.random(in: isSlow ? 3...5 : 5...120, using: &random)
+        let gap = Int.random(in: isSlow ? 1_200...2_500 : 2...30, using: &random)
         var script = "sim-n\(count)-g\(gap)"
         switch Int.random(in: 0..<20, using: &random) {
         case 0: script += "-e500"
