@@ -97,6 +97,16 @@ struct SharedLeaseTests {
         }
     }
 
+    @Test func `an exchanged entry is noticed when the entries are claimed`() async throws {
+        try await QueueFixture.run { fixture in
+            let renewals = try await fixture.renewed(fixture.quiet(3))
+            let score = RedisArgument.string(renewals[0].leaseScore ?? "")
+            _ = try await fixture.consumer.redis.send(
+                "ZADD", Self.index, "9999999999999", .string(renewals[0].entry.id), score, "1-1")
+            #expect(try await fixture.consumer.renewQuiet(renewals, claimsEntries: true) == [nil, nil, nil])
+        }
+    }
+
     @Test func `many small shared leases become one`() async throws {
         try await QueueFixture.run { fixture in
             let renewals = try await fixture.quiet(16).filter { $0.entry.priority == .standard }

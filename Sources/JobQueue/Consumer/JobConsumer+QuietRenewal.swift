@@ -62,24 +62,22 @@ extension JobConsumer {
     /// The script calls that renew some jobs: for each call its groups of jobs of one queue with the same score, by their indices in `renewals`.
     /// All jobs that share a lease are in one group.
     private static func quietCalls(_ renewals: [LeaseRenewal]) -> [[ArraySlice<Int>]] {
-        func group(_ index: Int) -> (queue: Int, score: String) {
-            (renewals[index].entry.priority.order, renewals[index].leaseScore ?? "")
-        }
+        let groups = Dictionary(grouping: renewals.indices) { Lease(renewals[$0]) }.sorted { $0.key < $1.key }
         var calls: [[ArraySlice<Int>]] = []
         // Jobs for which the last call has room.
         var room = 0
-        var rest = renewals.indices.sorted { group($0) < group($1) }[...]
-        while let first = rest.first {
-            let members = rest.prefix { group($0) == group(first) }
-            let isShared = renewals[first].sharesLease
-            if room == 0 || isShared && members.count > room {
-                calls.append([])
-                room = quietPerCall
+        for (lease, members) in groups {
+            var rest = members[...]
+            while !rest.isEmpty {
+                if room == 0 || lease.isShared && rest.count > room {
+                    calls.append([])
+                    room = quietPerCall
+                }
+                let part = rest.prefix(room)
+                calls[calls.count - 1].append(part)
+                room -= part.count
+                rest = rest.dropFirst(part.count)
             }
-            let part = members.prefix(room)
-            calls[calls.count - 1].append(part)
-            room -= part.count
-            rest = rest.dropFirst(part.count)
         }
         return calls
     }
@@ -89,20 +87,30 @@ extension JobConsumer {
             .string(Keys.group), .string(worker), .integer(settings.leaseMilliseconds), .integer(claimsEntries ? 1 : 0),
             .integer(Self.sharedPerQueue),
         ]
-        let firsts = groups.compactMap { $0.first.map { renewals[$0] } }
-        for (group, first) in zip(groups, firsts) {
-            let shared = firsts.count { $0.sharesLease && $0.entry.priority == first.entry.priority }
-            let ids = claimsEntries || !first.sharesLease || shared > Self.sharedPerQueue ? group.map { renewals[$0].entry.id } : []
-            arguments += [
-                .integer(first.entry.priority.order + 1), .string(first.leaseScore ?? ""), .integer(group.count), .integer(ids.count),
-            ]
+        let leases = groups.compactMap { $0.first.map { Lease(renewals[$0]) } }
+        for (group, lease) in zip(groups, leases) {
+            let shared = leases.count { $0.isShared && $0.queue == lease.queue }
+            let ids = claimsEntries || !lease.isShared || shared > Self.sharedPerQueue ? group.map { renewals[$0].entry.id } : []
+            arguments += [.integer(lease.queue + 1), .string(lease.score), .integer(group.count), .integer(ids.count)]
             arguments += ids.map { .string($0) }
         }
         return arguments
     }
 }
 
-extension LeaseRenewal {
-    /// Whether the lease is one that the job shares with others. The scores of other leases are times in ms, which are smaller.
-    fileprivate var sharesLease: Bool { leaseScore.flatMap { Double($0) }.map { $0 >= 1e13 } ?? false }
+/// What the jobs of a group have in common.
+private struct Lease: Hashable, Comparable {
+    /// The position of the queue among those of a partition.
+    let queue: Int
+    let score: String
+
+    init(_ renewal: LeaseRenewal) {
+        queue = renewal.entry.priority.order
+        score = renewal.leaseScore ?? ""
+    }
+
+    /// Whether it is one lease that the jobs share. The scores of other leases are times in ms, which are smaller than the numbers of shared ones.
+    var isShared: Bool { Double(score).map { $0 >= 1e13 } ?? false }
+
+    static func < (one: Lease, other: Lease) -> Bool { (one.queue, one.score) < (other.queue, other.score) }
 }

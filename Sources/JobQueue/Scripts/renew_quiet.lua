@@ -40,6 +40,15 @@ local function add_unchanged(index, jobs, entries, numbers)
     end
 end
 
+-- Whether as many entries as expected have the shared lease of a group, and its own entries are among them if their ids are given.
+local function is_intact(index, jobs)
+    if count_with(index, jobs.score) ~= jobs.count then return false end
+    for _, score in ipairs(#jobs.entries > 0 and redis.pcall('ZMSCORE', index, unpack(jobs.entries)) or {}) do
+        if score ~= jobs.score and tonumber(score) ~= tonumber(jobs.score) then return false end
+    end
+    return true
+end
+
 -- Makes the worker the owner of the entries of jobs, whose numbers are `numbers` or those from `first` on.
 local function own(queue, entries, numbers, first)
     if #entries == 0 then return end
@@ -59,7 +68,7 @@ local function renew(queue, groups)
     for _, jobs in ipairs(groups) do
         if tonumber(jobs.score) < FIRST_SHARED then
             add_unchanged(index, jobs, entries, numbers)
-        elseif count_with(index, jobs.score) == jobs.count then
+        elseif is_intact(index, jobs) then
             shared[#shared + 1] = jobs
         else
             for number = jobs.first, jobs.first + jobs.count - 1 do doubtful[#doubtful + 1] = number end
