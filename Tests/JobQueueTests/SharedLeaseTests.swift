@@ -8,7 +8,7 @@ import Testing
 /// Leases that jobs share after a renewal by the index alone.
 struct SharedLeaseTests {
     private static let index = RedisArgument.string("{sluice.0}:leases:standard")
-    /// All shared leases have a higher number.
+    /// The smallest number of a shared lease.
     private static let first = 10_000_000_000_000
 
     /// The time at which a job's shared lease expires.

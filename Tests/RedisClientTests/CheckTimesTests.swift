@@ -19,9 +19,9 @@ struct CheckTimesTests {
     @Test func `the checks of an idle connection are less than the silence apart from its last data`() {
         let checks = CheckTimes(silence: .seconds(5))
         for offset in 0..<50 {
-            let heard = NIODeadline.uptimeNanoseconds(UInt64(offset) * 100_000_000 + 1)
-            let last = checks.next(after: heard + .seconds(5) - checks.interval)
-            #expect(last > heard + .nanoseconds(2_500_000_000) && last <= heard + .seconds(5))
+            let lastReceived = NIODeadline.uptimeNanoseconds(UInt64(offset) * 100_000_000 + 1)
+            let last = checks.next(after: lastReceived + .seconds(5) - checks.interval)
+            #expect(last > lastReceived + .nanoseconds(2_500_000_000) && last <= lastReceived + .seconds(5))
         }
     }
 

@@ -109,7 +109,8 @@ private struct Lease: Hashable, Comparable {
         score = renewal.leaseScore ?? ""
     }
 
-    /// Whether it is one lease that the jobs share. The scores of other leases are times in ms, which are smaller than the numbers of shared ones.
+    /// Whether it is one lease that the jobs share, by the first number of shared leases in `shared.lua`. The scores of other leases are times
+    /// in ms, which are smaller.
     var isShared: Bool { Double(score).map { $0 >= 1e13 } ?? false }
 
     static func < (one: Lease, other: Lease) -> Bool { (one.queue, one.score) < (other.queue, other.score) }

@@ -26,13 +26,15 @@ end
 
 local doubtful = {}
 
+-- Whether a score that Redis has returned, false or nil for none, is the expected one. Some servers write scores with an exponent.
+local function is_same(score, expected) return score == expected or tonumber(score) == tonumber(expected) end
+
 -- Adds the entries of a group with leases of their own to `entries`, and the numbers of their jobs to `numbers`, except those whose leases have changed.
 local function add_unchanged(index, jobs, entries, numbers)
     local found = redis.pcall('ZMSCORE', index, unpack(jobs.entries))
     for position, entry in ipairs(jobs.entries) do
         local score, number = found[position], jobs.first + position - 1
-        -- Some servers write scores with an exponent.
-        if score and (score == jobs.score or tonumber(score) == tonumber(jobs.score)) then
+        if is_same(score, jobs.score) then
             entries[#entries + 1], numbers[#numbers + 1] = entry, number
         else
             doubtful[#doubtful + 1] = number
@@ -44,13 +46,13 @@ end
 local function is_intact(index, jobs)
     if count_with(index, jobs.score) ~= jobs.count then return false end
     for _, score in ipairs(#jobs.entries > 0 and redis.pcall('ZMSCORE', index, unpack(jobs.entries)) or {}) do
-        if score ~= jobs.score and tonumber(score) ~= tonumber(jobs.score) then return false end
+        if not is_same(score, jobs.score) then return false end
     end
     return true
 end
 
 -- Makes the worker the owner of the entries of jobs, whose numbers are `numbers` or those from `first` on.
-local function own(queue, entries, numbers, first)
+local function own_jobs(queue, entries, numbers, first)
     if #entries == 0 then return end
     local reply = own_entries(queue, group, worker, entries)
     if reply.err or #reply == #entries then return end
@@ -78,8 +80,8 @@ local function renew(queue, groups)
     local reply = redis.pcall('ZREM', index, '')
     if is_unexecuted(reply) then return reply end
     if claims_entries then
-        for _, jobs in ipairs(shared) do own(queue, jobs.entries, nil, jobs.first) end
-        own(queue, entries, numbers)
+        for _, jobs in ipairs(shared) do own_jobs(queue, jobs.entries, nil, jobs.first) end
+        own_jobs(queue, entries, numbers)
     end
     if #shared > maximum_shared then
         for _, jobs in ipairs(shared) do

@@ -164,8 +164,8 @@ local function separate(index, shared)
     return #entries
 end
 
--- Entries whose leases have expired, those that expired first first, or an error.
--- first, maximum: the part of them that is returned.
+-- Entries whose leases have expired, in the order of their expiry, or an error.
+-- first, maximum: how many of them are skipped, and how many are returned at most.
 local function expired_entries(index, now, first, maximum)
     -- Entries that this call may separate from shared leases, so that it does not block Redis for long.
     local separable = 500
@@ -174,7 +174,7 @@ local function expired_entries(index, now, first, maximum)
         if found.err then return found end
         local entries, is_complete = {}, true
         for _, member in ipairs(found) do
-            if string.byte(member) ~= 61 then
+            if string.sub(member, 1, 1) ~= '=' then
                 entries[#entries + 1] = member
             elseif separable > 0 then
                 separable, is_complete = separable - separate(index, member), false

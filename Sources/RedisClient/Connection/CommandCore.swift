@@ -303,15 +303,17 @@ final class CommandCore: LinkUser, ConnectionCore {
             link.end(RedisError(.timeout, "no reply to a command within its deadline"))
         }
         if let link {
-            if requests.isEmptyInFlight, lastCheck(heard: link.heard) <= now { ping(link, now) }
-            alarm.set(lastCheck(heard: requests.isEmptyInFlight ? link.heard : now))
+            if requests.isEmptyInFlight, lastCheck(since: link.lastReceived) <= now { ping(link, now) }
+            alarm.set(lastCheck(since: requests.isEmptyInFlight ? link.lastReceived : now))
         }
         if let deadline = requests.earliestDeadline { alarm.set(deadline) }
     }
 
     /// The last check at which a connection has not yet been silent for longer than `RedisSettings.silence`.
-    /// - Parameter heard: the time at which the connection last received data.
-    private func lastCheck(heard: NIODeadline) -> NIODeadline { checks.next(after: heard + settings.silence - checks.interval) }
+    /// - Parameter lastReceived: when the connection last received data.
+    private func lastCheck(since lastReceived: NIODeadline) -> NIODeadline {
+        checks.next(after: lastReceived + settings.silence - checks.interval)
+    }
 
     private func ping(_ link: Link, _ now: NIODeadline) {
         var pipeline = RedisPipeline()

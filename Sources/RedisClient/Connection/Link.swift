@@ -17,7 +17,7 @@ final class Link: ChannelInboundHandler {
     private static let keepMaximum = 1 << 20
 
     /// Time at which bytes were last received.
-    private(set) var heard = NIODeadline.now()
+    private(set) var lastReceived = NIODeadline.now()
     private(set) var ended: RedisError?
     private let reader: ReplyReader
     private var owner: (any LinkOwner)?
@@ -87,7 +87,7 @@ final class Link: ChannelInboundHandler {
     func handlerRemoved(context: ChannelHandlerContext) { self.context = nil }
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-        heard = .now()
+        lastReceived = .now()
         do throws(RedisError) {
             try reader.feed(unwrapInboundIn(data))
             while ended == nil, try reader.next() {}

@@ -200,7 +200,7 @@ final class SubscriptionCore: LinkUser, ConnectionCore {
             // For example NOPERM for a channel. Without this the missing subscription would remain unnoticed.
             return link.end(RedisError(.server, "Redis rejected a subscription: \(text)"))
         }
-        if isInForce, self.link != nil { status.aliveUntil.store((link.heard + silence).uptimeNanoseconds, ordering: .releasing) }
+        if isInForce, self.link != nil { status.aliveUntil.store((link.lastReceived + silence).uptimeNanoseconds, ordering: .releasing) }
     }
 
     /// Counts one confirmation of the oldest command for sharded channels.
@@ -215,8 +215,8 @@ final class SubscriptionCore: LinkUser, ConnectionCore {
 
     private func alarmRang(_ now: NIODeadline) {
         guard let link else { return }
-        if pingSent.map({ $0 < link.heard }) ?? false { pingSent = nil }
-        // `heard` alone is not enough: after a pause of this process no PING was sent, so silence proves nothing about the server.
+        if pingSent.map({ $0 < link.lastReceived }) ?? false { pingSent = nil }
+        // `lastReceived` alone is not enough: after a pause of this process no PING was sent, so silence proves nothing about the server.
         if let pingSent, pingSent + pingTimeout <= now {
             return link.end(RedisError(.timeout, "no data received for \(silence.readable), PING was not answered"))
         }

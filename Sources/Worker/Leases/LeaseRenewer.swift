@@ -9,7 +9,7 @@ import Support
 /// operator commands, measures the queues, and looks for expired leases. What is sent in one round is sent together, because waking Redis costs
 /// more than most commands. Runs on the event loop of the Redis connections.
 actor LeaseRenewer: PinnedActor {
-    /// Maximum jobs per renewal, except quiet ones, so that the script does not block Redis for long: up to 1 ms.
+    /// Maximum jobs per call of `JobConsumer.validate`, so that the script does not block Redis for long: up to 1 ms.
     private static let renewedAtOnce = 50
 
     private nonisolated let consumer: JobConsumer
