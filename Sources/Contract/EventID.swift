@@ -33,6 +33,16 @@ package struct EventID: Hashable, Sendable, Comparable, CustomStringConvertible 
 
     package var description: String { "\(attempt)-\(sequence)" }
 
+    /// Number of bytes of the text.
+    package var length: Int { attempt.decimalLength + 1 + sequence.decimalLength }
+
+    /// Appends the text without allocating a `String`.
+    package func append(to out: inout [UInt8]) {
+        out.appendDecimal(attempt)
+        out.append(UInt8(ascii: "-"))
+        out.appendDecimal(sequence)
+    }
+
     package static func < (left: EventID, right: EventID) -> Bool {
         (left.attempt, left.sequence) < (right.attempt, right.sequence)
     }

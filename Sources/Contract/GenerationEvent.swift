@@ -166,9 +166,7 @@ package struct LoggedEvent: Sendable, Hashable {
         out.append(UInt8(ascii: "{"))
         out.appendJSONName("id")
         out.append(UInt8(ascii: "\""))
-        out.appendDecimal(id.attempt)
-        out.append(UInt8(ascii: "-"))
-        out.appendDecimal(id.sequence)
+        id.append(to: &out)
         out.append(UInt8(ascii: "\""))
         out.appendJSONMember("type", event.type)
         switch event {

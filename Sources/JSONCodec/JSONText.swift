@@ -57,16 +57,4 @@ extension [UInt8] {
         append(UInt8(ascii: "\""))
         append(UInt8(ascii: ":"))
     }
-
-    /// Appends the decimal form without allocating a `String` for numbers from 0.
-    package mutating func appendDecimal(_ value: Int) {
-        guard value >= 0 else { return append(contentsOf: String(value).utf8) }
-        let start = count
-        var rest = value
-        repeat {
-            append(UInt8(truncatingIfNeeded: 0x30 + rest % 10))
-            rest /= 10
-        } while rest > 0
-        self[start...].reverse()
-    }
 }

@@ -2,6 +2,7 @@ import Contract
 import JSONCodec
 import NIOCore
 import NIOHTTP1
+import Support
 
 /// DashScope's native text generation API. Every frame carries cumulative usage; `finish_reason` is the string "null" until the last frame.
 enum DashScopeDialect: Dialect {

@@ -1,6 +1,7 @@
 import Contract
 import DequeModule
 import JSONCodec
+import Support
 import Synchronization
 
 /// The result of a request, from the provider's point of view.

@@ -1,6 +1,7 @@
 import Contract
 import Foundation
 import JSONCodec
+import Support
 import Testing
 
 struct JSONTextTests {
@@ -50,5 +51,6 @@ struct JSONTextTests {
         var out: [UInt8] = Array("7".utf8)
         out.appendDecimal(value)
         #expect(String(decoding: out, as: UTF8.self) == "7\(value)")
+        #expect(value.decimalLength == "\(value)".utf8.count)
     }
 }

@@ -17,7 +17,7 @@ import Testing
         #expect(pipeline.count == 3)
         #expect(pipeline.argumentsMissing == 0)
         #expect(
-            String(buffer: pipeline.buffer)
+            String(decoding: pipeline.bytes, as: UTF8.self)
                 == "*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$3\r\n-12\r\n*3\r\n$1\r\nX\r\n$3\r\n\0\r\n\r\n$2\r\né\r\n"
                 + "*4\r\n$1\r\nA\r\n$2\r\n\u{1}\u{2}\r\n$6\r\nbuffer\r\n$1\r\n0\r\n")
     }
@@ -27,15 +27,15 @@ import Testing
         var pipeline = RedisPipeline()
         pipeline.begin(head)
         #expect(pipeline.argumentsMissing == 1)
-        pipeline.argument(bytes: 12) { buffer in
-            buffer.writeString("[first")
-            buffer.writeString(",last]")
+        pipeline.argument(bytes: 12) { message in
+            message += "[first".utf8
+            message += ",last]".utf8
         }
         var whole = RedisPipeline()
         whole.append("PUBLISH", "channel", "[first,last]")
-        #expect(pipeline.buffer == whole.buffer && pipeline.count == 1 && pipeline.argumentsMissing == 0)
+        #expect(pipeline.bytes == whole.bytes && pipeline.count == 1 && pipeline.argumentsMissing == 0)
         pipeline.begin(head)
-        pipeline.argument(bytes: 3) { $0.writeString("four") }
+        pipeline.argument(bytes: 3) { $0 += "four".utf8 }
         #expect(pipeline.argumentsMissing == 1, "is not sent")
     }
 
@@ -43,7 +43,7 @@ import Testing
         var pipeline = RedisPipeline()
         pipeline.begin(arguments: 1)
         pipeline.argument(number)
-        #expect(String(buffer: pipeline.buffer) == "*1\r\n$\("\(number)".utf8.count)\r\n\(number)\r\n")
+        #expect(String(decoding: pipeline.bytes, as: UTF8.self) == "*1\r\n$\("\(number)".utf8.count)\r\n\(number)\r\n")
     }
 
     @Test func `scripts are called by their digest`() {
@@ -52,11 +52,11 @@ import Testing
         var pipeline = RedisPipeline()
         pipeline.append(script, keys: ["k"], arguments: ["a", 7])
         #expect(
-            String(buffer: pipeline.buffer)
+            String(decoding: pipeline.bytes, as: UTF8.self)
                 == "*6\r\n$7\r\nEVALSHA\r\n$40\r\n\(script.digest)\r\n$1\r\n1\r\n$1\r\nk\r\n$1\r\na\r\n$1\r\n7\r\n")
         pipeline = RedisPipeline()
         pipeline.append(script, keys: ["k"], arguments: [], isLoaded: false)
-        #expect(String(buffer: pipeline.buffer) == "*4\r\n$4\r\nEVAL\r\n$8\r\nreturn 1\r\n$1\r\n1\r\n$1\r\nk\r\n")
+        #expect(String(decoding: pipeline.bytes, as: UTF8.self) == "*4\r\n$4\r\nEVAL\r\n$8\r\nreturn 1\r\n$1\r\n1\r\n$1\r\nk\r\n")
     }
 
     @Test func `the absent key is in the same slot`() {
@@ -72,7 +72,7 @@ import Testing
         var pipeline = RedisPipeline(isSharded: true)
         pipeline.append(script, keys: ["{a}b"], arguments: ["x"])
         #expect(
-            String(buffer: pipeline.buffer)
+            String(decoding: pipeline.bytes, as: UTF8.self)
                 == "*6\r\n$7\r\nEVALSHA\r\n$40\r\n\(script.shardedDigest)\r\n$1\r\n2\r\n$4\r\n{a}b\r\n$12\r\n{a}:-absent-\r\n"
                 + "$1\r\nx\r\n")
     }

@@ -104,13 +104,13 @@ import Testing
             RequestQueue.Request(count: 1, bytes: bytes, deadline: deadline) { _ in }
         }
         var queue = RequestQueue(waitingMaximum: 10, inFlightMaximum: 10, bytesMaximum: 100)
-        let buffer = ByteBuffer()
+        let commands: [UInt8] = []
         for _ in 0..<50 {
-            var taken = [queue.addWaiting(request(60), buffer), queue.addWaiting(request(41), buffer)]
-            taken += [queue.addWaiting(request(40, deadline: .uptimeNanoseconds(1)), buffer), queue.addWaiting(request(1), buffer)]
+            var taken = [queue.addWaiting(request(60), commands), queue.addWaiting(request(41), commands)]
+            taken += [queue.addWaiting(request(40, deadline: .uptimeNanoseconds(1)), commands), queue.addWaiting(request(1), commands)]
             #expect(taken == [true, false, true, false])
             let expired = queue.takeExpiredWaiting(.uptimeNanoseconds(2)).count
-            taken = [queue.addWaiting(request(40), buffer)]
+            taken = [queue.addWaiting(request(40), commands)]
             let sent = queue.sendWaiting().count
             #expect(expired == 1 && sent == 2)
             taken += [queue.addInFlight(request(1))]

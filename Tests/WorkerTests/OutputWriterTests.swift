@@ -102,7 +102,7 @@ import Testing
         var batch = OutputBatch()
         let part = writer.write(to: &batch, now: 1, progress: JobProgress())
         #expect(part.commands == 1, "only the finish script")
-        let text = String(decoding: batch.pipeline.buffer.readableBytesView, as: UTF8.self)
+        let text = String(decoding: batch.pipeline.bytes, as: UTF8.self)
         #expect(text.contains("\r\n1-2\r\n") && text.contains("\r\n1-0\r\n"), "behind what readers were shown")
     }
 
@@ -125,7 +125,7 @@ import Testing
             #expect(writer.reconcile(newest: EventID(attempt: 1, sequence: next)) == .written)
             var batch = OutputBatch()
             #expect(writer.write(to: &batch, now: 1, progress: JobProgress()).commands == 1, "only the finish script")
-            let text = String(decoding: batch.pipeline.buffer.readableBytesView, as: UTF8.self)
+            let text = String(decoding: batch.pipeline.bytes, as: UTF8.self)
             #expect(text.contains("\r\n1-4\r\n") && text.contains("\r\n\(previous)\r\n"), "\(text)")
         }
     }
@@ -156,6 +156,6 @@ import Testing
         #expect(writer.received(OutputReceipt(ending: .scriptMissing)) == .written)
         var batch = OutputBatch()
         _ = writer.write(to: &batch, now: 1, progress: JobProgress())
-        #expect(String(decoding: batch.pipeline.buffer.readableBytesView, as: UTF8.self).contains("\r\nEVAL\r\n"))
+        #expect(String(decoding: batch.pipeline.bytes, as: UTF8.self).contains("\r\nEVAL\r\n"))
     }
 }

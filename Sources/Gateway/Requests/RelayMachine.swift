@@ -267,9 +267,7 @@ struct RelayMachine {
         out.appendJSONMember("request_id", requestID)
         out.appendJSONName("event_id")
         out.append(UInt8(ascii: "\""))
-        out.appendDecimal(id.attempt)
-        out.append(UInt8(ascii: "-"))
-        out.appendDecimal(id.sequence)
+        id.append(to: &out)
         out.append(UInt8(ascii: "\""))
         if isLast || !hasSentFrame { out.appendJSONMember("job_id", jobID.rawValue) }
         hasSentFrame = true

@@ -21,8 +21,16 @@ package struct OutputBatch: Sendable {
 
     private(set) var pipeline: RedisPipeline
 
-    /// - Parameter isSharded: whether the output channels are sharded, as in a cluster; see `JobConsumer.isCluster`.
-    package init(isSharded: Bool = false) { pipeline = RedisPipeline(isSharded: isSharded) }
+    /// Bytes of the commands that write one token.
+    private static let usualSize = 384
+
+    /// - Parameters:
+    ///   - isSharded: whether the output channels are sharded, as in a cluster; see `JobConsumer.isCluster`.
+    ///   - jobs: number of jobs of which the batch may contain output.
+    package init(isSharded: Bool = false, jobs: Int = 1) {
+        pipeline = RedisPipeline(isSharded: isSharded)
+        pipeline.reserve(min(jobs, 1_000) * Self.usualSize)
+    }
 
     /// Appends the output of a job: its events, and then its terminal event, if any.
     /// - Parameters:
@@ -86,25 +94,28 @@ package struct OutputReceipt: Sendable, Equatable {
 
 /// Reads the replies to a batch, part by part in the order in which the parts were appended.
 package struct OutputReplies: Equatable {
-    private var rest: ArraySlice<RESPValue>
+    private let replies: [RESPValue]
+    /// Index of the first reply of the next part.
+    private var position = 0
 
     /// - Returns: nil when the reply was lost: it is unknown whether the batch was written.
     package init?(_ reply: OutputBatch.Reply) {
         guard case .success(let replies) = reply else { return nil }
-        rest = replies[...]
+        self.replies = replies
     }
 
     /// The receipt of the next part.
     package mutating func next(_ part: OutputBatch.Part) -> OutputReceipt {
-        let replies = rest.prefix(part.commands)
-        rest = rest.dropFirst(part.commands)
+        let start = position
+        position = min(start + part.commands, replies.count)
         var receipt = OutputReceipt()
         if part.events > 0 {
-            // The last of these replies belongs to PUBLISH.
-            receipt.events = replies.prefix(part.events).dropLast().contains(where: \.isRefusal) ? .refused : .written
+            receipt.events = .written
+            // The last reply to events belongs to PUBLISH.
+            for index in start..<min(start + part.events - 1, position) where replies[index].isRefusal { receipt.events = .refused }
         }
-        if part.hasEnding, let finish = replies.last { receipt.ending = Self.ending(finish) }
-        if receipt.events == .refused || receipt.ending == .refused { receipt.replies = "\(replies.prefix(4))" }
+        if part.hasEnding, position > start { receipt.ending = Self.ending(replies[position - 1]) }
+        if receipt.events == .refused || receipt.ending == .refused { receipt.replies = "\(replies[start..<position].prefix(4))" }
         return receipt
     }
 

@@ -1,6 +1,5 @@
 import Contract
 import JSONCodec
-import NIOCore
 import RedisClient
 
 /// Builds the commands that write a job's output and its terminal event. A value type, usable on any thread.
@@ -36,7 +35,7 @@ package struct OutputCommands: Sendable {
         var size = 1
         for event in events {
             pipeline.begin(addHead)
-            pipeline.argument(event.id.description)
+            pipeline.argument(bytes: event.id.length) { event.id.append(to: &$0) }
             pipeline.argument("e")
             pipeline.argument(event.json)
             size += event.json.count + 1
@@ -48,13 +47,13 @@ package struct OutputCommands: Sendable {
         } else {
             pipeline.begin(publishHead)
         }
-        pipeline.argument(bytes: max(2, size)) { buffer in
-            buffer.writeInteger(UInt8(ascii: "["))
+        pipeline.argument(bytes: max(2, size)) { message in
+            message.append(UInt8(ascii: "["))
             for (index, event) in events.enumerated() {
-                if index > 0 { buffer.writeInteger(UInt8(ascii: ",")) }
-                buffer.writeBytes(event.json)
+                if index > 0 { message.append(UInt8(ascii: ",")) }
+                message.append(contentsOf: event.json)
             }
-            buffer.writeInteger(UInt8(ascii: "]"))
+            message.append(UInt8(ascii: "]"))
         }
         return events.count + 1
     }

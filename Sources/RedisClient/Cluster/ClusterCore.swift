@@ -27,7 +27,7 @@ final class ClusterCore: ConnectionCore, TopologyUser {
 
     /// One pipeline on its way.
     private final class Request {
-        let buffer: ByteBuffer
+        let bytes: [UInt8]
         let commands: [CommandSlots.Command]
         let deadline: NIODeadline
         /// The number of the only connection on which to send; nil for any.
@@ -39,7 +39,7 @@ final class ClusterCore: ConnectionCore, TopologyUser {
             _ pipeline: RedisPipeline, _ commands: [CommandSlots.Command], deadline: NIODeadline, connection: Int?,
             completion: @escaping Completion
         ) {
-            buffer = pipeline.buffer
+            bytes = pipeline.bytes
             self.commands = commands
             self.deadline = deadline
             self.connection = connection
@@ -50,13 +50,11 @@ final class ClusterCore: ConnectionCore, TopologyUser {
 
         /// Some of the commands, each after ASKING if asked so.
         func pipeline(of indices: [Int], asking: Bool) -> RedisPipeline {
-            if !asking, indices.count == commands.count { return RedisPipeline(buffer: buffer, count: commands.count) }
+            if !asking, indices.count == commands.count { return RedisPipeline(bytes: bytes, count: commands.count) }
             var part = RedisPipeline(isSharded: true)
             for index in indices {
                 if asking { part.append("ASKING") }
-                let bytes = commands[index].bytes
-                let slice = buffer.getSlice(at: buffer.readerIndex + bytes.lowerBound, length: bytes.count) ?? ByteBuffer()
-                part.append(contentsOf: RedisPipeline(buffer: slice, count: 1))
+                part.append(contentsOf: RedisPipeline(bytes: bytes[commands[index].bytes], count: 1))
             }
             return part
         }
@@ -155,7 +153,7 @@ final class ClusterCore: ConnectionCore, TopologyUser {
         guard pipeline.argumentsMissing == 0, commands.count == pipeline.count else {
             return completion(.failure(RedisError(.protocolViolation, "a command has fewer or more arguments than declared")))
         }
-        let bytes = pipeline.buffer.readableBytes
+        let bytes = pipeline.bytes.count
         guard open < settings.inFlightMaximum, open == 0 || openBytes + bytes <= settings.bytesMaximum else {
             return completion(
                 .failure(
@@ -190,7 +188,7 @@ final class ClusterCore: ConnectionCore, TopologyUser {
             case .refresh: cluster.keeper.refresh()
             case .finish(let result):
                 open -= 1
-                openBytes -= request.buffer.readableBytes
+                openBytes -= request.bytes.count
                 request.completion(result)
             }
         }

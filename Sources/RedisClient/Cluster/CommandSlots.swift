@@ -1,11 +1,9 @@
-import NIOCore
-
 /// The commands of a pipeline with the slots of their keys, read from the bytes that are sent.
 ///
 /// Only pipelines of this module are read, so a buffer that is not RESP is a fault of the program; it has no commands then.
 struct CommandSlots {
     struct Command: Equatable {
-        /// The command's bytes, as offsets from the reader index.
+        /// The place of the command in the pipeline's bytes.
         let bytes: Range<Int>
         /// The slot of the first key; nil for a command without a key. All keys of a command must be in one slot, which the server verifies.
         let slot: Int?
@@ -15,35 +13,34 @@ struct CommandSlots {
 
     init(_ pipeline: RedisPipeline) {
         commands.reserveCapacity(pipeline.count)
-        let view = pipeline.buffer.readableBytesView
-        let start = view.startIndex
-        var position = start
-        while position < view.endIndex {
+        let bytes = pipeline.bytes
+        var position = 0
+        while position < bytes.count {
             let first = position
-            guard let count = Self.number(after: UInt8(ascii: "*"), in: view, &position), count > 0 else { return }
+            guard let count = Self.number(after: UInt8(ascii: "*"), in: bytes, &position), count > 0 else { return }
             var arguments = Arguments()
             for index in 0..<count {
-                guard let length = Self.number(after: UInt8(ascii: "$"), in: view, &position), length <= view.endIndex - position - 2 else {
+                guard let length = Self.number(after: UInt8(ascii: "$"), in: bytes, &position), length <= bytes.count - position - 2 else {
                     return
                 }
-                arguments.add(index, view[position..<position + length])
+                arguments.add(index, bytes[position..<position + length])
                 position += length + 2
             }
-            commands.append(Command(bytes: first - start..<position - start, slot: arguments.key.map { HashSlot.of($0) }))
+            commands.append(Command(bytes: first..<position, slot: arguments.key.map { HashSlot.of($0) }))
         }
     }
 
     /// Reads `<type><decimal number>\r\n`.
-    private static func number(after type: UInt8, in view: ByteBufferView, _ position: inout Int) -> Int? {
-        guard position < view.endIndex, view[position] == type else { return nil }
+    private static func number(after type: UInt8, in bytes: [UInt8], _ position: inout Int) -> Int? {
+        guard position < bytes.count, bytes[position] == type else { return nil }
         var value = 0
         var index = position + 1
-        while index < view.endIndex, view[index] != 0x0D {
-            guard (0x30...0x39).contains(view[index]), value < 1 << 40 else { return nil }
-            value = value * 10 + Int(view[index] - 0x30)
+        while index < bytes.count, bytes[index] != 0x0D {
+            guard (0x30...0x39).contains(bytes[index]), value < 1 << 40 else { return nil }
+            value = value * 10 + Int(bytes[index] - 0x30)
             index += 1
         }
-        guard index + 1 < view.endIndex else { return nil }
+        guard index + 1 < bytes.count else { return nil }
         position = index + 2
         return value
     }
@@ -58,10 +55,10 @@ struct CommandSlots {
             case none
         }
 
-        private(set) var key: ByteBufferView?
+        private(set) var key: ArraySlice<UInt8>?
         private var position = KeyPosition.none
 
-        mutating func add(_ index: Int, _ argument: ByteBufferView) {
+        mutating func add(_ index: Int, _ argument: ArraySlice<UInt8>) {
             if index == 0 { position = Self.position(of: argument) }
             switch position {
             case .at(index): key = argument
@@ -70,7 +67,7 @@ struct CommandSlots {
             }
         }
 
-        private static func position(of command: ByteBufferView) -> KeyPosition {
+        private static func position(of command: ArraySlice<UInt8>) -> KeyPosition {
             switch String(decoding: command, as: UTF8.self) {
             case "EVALSHA", "EVAL", "EVALSHA_RO", "EVAL_RO": .at(3)
             case "XREADGROUP", "XREAD": .afterStreams

@@ -114,13 +114,13 @@ final class CommandCore: LinkUser, ConnectionCore {
             return completion(.failure(RedisError(.protocolViolation, "a command has fewer or more arguments than declared")))
         }
         var request = RequestQueue.Request(
-            count: pipeline.count, bytes: pipeline.buffer.readableBytes, deadline: deadline, begun: .now(), completion: completion)
+            count: pipeline.count, bytes: pipeline.bytes.count, deadline: deadline, begun: .now(), completion: completion)
         if let connection {
             guard link != nil, retirement == nil, status.connections.load(ordering: .relaxed) == connection else {
                 return completion(.failure(RedisError(.connectionLost, "the connection to \(url) has changed; the commands were not sent")))
             }
         } else {
-            request.commands = pipeline.buffer
+            request.commands = pipeline.bytes
         }
         if let link, retirement == nil {
             guard requests.addInFlight(request) else {
@@ -131,10 +131,10 @@ final class CommandCore: LinkUser, ConnectionCore {
                             "too many unanswered commands to \(url): the limit is \(settings.inFlightMaximum) commands or "
                                 + "\(settings.bytesMaximum) bytes")))
             }
-            link.write(pipeline.buffer)
+            link.write(pipeline.bytes)
             echo(link, after: request)
         } else {
-            guard requests.addWaiting(request, pipeline.buffer) else {
+            guard requests.addWaiting(request, pipeline.bytes) else {
                 return completion(
                     .failure(
                         RedisError(
@@ -158,10 +158,10 @@ final class CommandCore: LinkUser, ConnectionCore {
         var pipeline = RedisPipeline()
         pipeline.append("ECHO", .string(mark))
         var echo = RequestQueue.Request(
-            count: 1, bytes: pipeline.buffer.readableBytes, deadline: request.deadline + settings.silence, begun: request.begun
+            count: 1, bytes: pipeline.bytes.count, deadline: request.deadline + settings.silence, begun: request.begun
         ) { _ in }
         echo.mark = mark
-        if requests.addInFlight(echo) { link.write(pipeline.buffer) }
+        if requests.addInFlight(echo) { link.write(pipeline.bytes) }
     }
 
     /// Ends the connection unless the reply is the expected mark.
@@ -187,7 +187,7 @@ final class CommandCore: LinkUser, ConnectionCore {
         isEchoForbidden = false
         link.use(ReplyBuilder { [unowned self] reply in received(reply) })
         sendGreeting(link)
-        for buffer in requests.sendWaiting() { link.write(buffer) }
+        for commands in requests.sendWaiting() { link.write(commands) }
         alarm.set(checks.next(after: .now()))
         let server = keeper?.server
         status.server.withLock { $0 = server }
@@ -200,9 +200,9 @@ final class CommandCore: LinkUser, ConnectionCore {
     private func sendGreeting(_ link: Link) {
         guard greeting.count > 0 else { return }
         let request = RequestQueue.Request(
-            count: greeting.count, bytes: greeting.buffer.readableBytes, deadline: .now() + settings.commandTimeout, begun: .now()
+            count: greeting.count, bytes: greeting.bytes.count, deadline: .now() + settings.commandTimeout, begun: .now()
         ) { _ in }
-        if requests.addInFlight(request) { link.write(greeting.buffer) }
+        if requests.addInFlight(request) { link.write(greeting.bytes) }
     }
 
     func linkLost(_ reason: RedisError) {
@@ -282,7 +282,7 @@ final class CommandCore: LinkUser, ConnectionCore {
     private func retry() {
         isRetryScheduled = false
         guard let link, retirement == nil else { return }
-        for buffer in requests.sendWaiting() { link.write(buffer) }
+        for commands in requests.sendWaiting() { link.write(commands) }
     }
 
     /// The error of a waiting request whose deadline has passed.
@@ -319,8 +319,8 @@ final class CommandCore: LinkUser, ConnectionCore {
         var pipeline = RedisPipeline()
         pipeline.append("PING")
         let request = RequestQueue.Request(
-            count: 1, bytes: pipeline.buffer.readableBytes, deadline: now + min(settings.silence, settings.commandTimeout), begun: now
+            count: 1, bytes: pipeline.bytes.count, deadline: now + min(settings.silence, settings.commandTimeout), begun: now
         ) { _ in }
-        if requests.addInFlight(request) { link.write(pipeline.buffer) }
+        if requests.addInFlight(request) { link.write(pipeline.bytes) }
     }
 }

@@ -1,5 +1,3 @@
-import NIOCore
-
 /// The first arguments of a command, encoded once for many commands.
 package struct CommandHead: Sendable {
     let bytes: [UInt8]
@@ -13,7 +11,7 @@ package struct CommandHead: Sendable {
         var pipeline = RedisPipeline()
         pipeline.begin(arguments: arguments.count + further)
         for argument in arguments { pipeline.argument(argument) }
-        bytes = Array(pipeline.buffer.readableBytesView)
+        bytes = pipeline.bytes
         self.further = further
     }
 }

@@ -11,7 +11,7 @@ final class Link: ChannelInboundHandler {
     typealias InboundIn = ByteBuffer
     typealias OutboundOut = ByteBuffer
 
-    /// Writes larger than this many bytes are passed to the channel directly instead of being copied into the shared buffer.
+    /// Writes larger than this many bytes are passed to the channel in a buffer of their own.
     private static let copyMaximum = 32 << 10
     /// A shared buffer with a larger capacity is released after a flush.
     private static let keepMaximum = 1 << 20
@@ -38,14 +38,14 @@ final class Link: ChannelInboundHandler {
     }
 
     /// Queues bytes, to be flushed at the end of the tick. Does nothing after the end of the link.
-    func write(_ buffer: ByteBuffer) {
+    func write(_ bytes: [UInt8]) {
         guard ended == nil, let context else { return }
-        if buffer.readableBytes > Self.copyMaximum {
+        if bytes.count > Self.copyMaximum {
             writeOutgoing(context)
             outgoing = ByteBuffer()
-            context.write(wrapOutboundOut(buffer), promise: nil)
+            context.write(wrapOutboundOut(ByteBuffer(bytes: bytes)), promise: nil)
         } else {
-            outgoing.writeImmutableBuffer(buffer)
+            outgoing.writeBytes(bytes)
         }
         guard !flushPlanned else { return }
         flushPlanned = true

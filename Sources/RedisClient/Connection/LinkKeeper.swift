@@ -141,7 +141,7 @@ final class LinkKeeper: LinkOwner {
             state = .handshaking(link, handshake)
             if let tls = try dialler.makeTLSHandler() { try channel.pipeline.syncOperations.addHandler(tls) }
             try channel.pipeline.syncOperations.addHandler(link)
-            link.write(handshake.request.buffer)
+            link.write(handshake.request.bytes)
             link.flush()
         } catch {
             channel.close(promise: nil)

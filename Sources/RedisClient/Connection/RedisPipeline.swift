@@ -15,7 +15,8 @@ package enum RedisArgument: Sendable, ExpressibleByStringLiteral, ExpressibleByS
 ///
 /// Every command must have exactly one reply, so SUBSCRIBE, MONITOR, CLIENT REPLY and similar commands are not allowed.
 package struct RedisPipeline: Sendable {
-    package private(set) var buffer = ByteBuffer()
+    /// The encoded commands.
+    package private(set) var bytes: [UInt8] = []
     /// Number of commands, and so of expected replies.
     package private(set) var count = 0
     /// Arguments declared by `begin` and not yet written; 0 in a complete pipeline.
@@ -30,17 +31,21 @@ package struct RedisPipeline: Sendable {
     package init(isSharded: Bool = false) { self.isSharded = isSharded }
 
     /// Some commands of a pipeline.
-    init(buffer: ByteBuffer, count: Int) {
-        self.buffer = buffer
+    init(bytes: some Sequence<UInt8>, count: Int) {
+        self.bytes = Array(bytes)
         self.count = count
         isSharded = true
     }
+
+    /// Allocates memory for commands.
+    /// - Parameter size: in bytes.
+    package mutating func reserve(_ size: Int) { bytes.reserveCapacity(size) }
 
     /// The command that publishes a message: PUBLISH, or SPUBLISH in a cluster.
     package var publishCommand: String { isSharded ? "SPUBLISH" : "PUBLISH" }
 
     package mutating func append(contentsOf other: RedisPipeline) {
-        buffer.writeImmutableBuffer(other.buffer)
+        bytes.append(contentsOf: other.bytes)
         count += other.count
         argumentsMissing += other.argumentsMissing
     }
@@ -88,8 +93,8 @@ package struct RedisPipeline: Sendable {
     }
 
     /// Begins a command of which the first arguments are encoded already.
-    mutating func begin(encoded bytes: [UInt8], further: Int) {
-        buffer.writeBytes(bytes)
+    mutating func begin(encoded start: [UInt8], further: Int) {
+        bytes.append(contentsOf: start)
         argumentsMissing += further
         count += 1
     }
@@ -98,39 +103,31 @@ package struct RedisPipeline: Sendable {
     /// - Parameters:
     ///   - count: the argument's bytes. With another number of bytes the pipeline is not sent.
     ///   - write: writes the pieces.
-    package mutating func argument(bytes count: Int, _ write: (inout ByteBuffer) -> Void) {
+    package mutating func argument(bytes count: Int, _ write: (inout [UInt8]) -> Void) {
         header(UInt8(ascii: "$"), count)
-        let start = buffer.writerIndex
-        write(&buffer)
-        if buffer.writerIndex - start == count { argumentsMissing -= 1 }
+        let start = bytes.count
+        write(&bytes)
+        if bytes.count - start == count { argumentsMissing -= 1 }
         endLine()
     }
 
-    package mutating func argument(_ text: String) {
-        argumentsMissing -= 1
-        header(UInt8(ascii: "$"), text.utf8.count)
-        buffer.writeString(text)
-        endLine()
-    }
+    package mutating func argument(_ text: String) { argument(text.utf8, count: text.utf8.count) }
 
-    package mutating func argument(_ bytes: [UInt8]) {
-        argumentsMissing -= 1
-        header(UInt8(ascii: "$"), bytes.count)
-        buffer.writeBytes(bytes)
-        endLine()
-    }
+    package mutating func argument(_ value: [UInt8]) { argument(value, count: value.count) }
 
-    package mutating func argument(_ bytes: ByteBuffer) {
+    package mutating func argument(_ value: ByteBuffer) { argument(value.readableBytesView, count: value.readableBytes) }
+
+    private mutating func argument(_ value: some Sequence<UInt8>, count: Int) {
         argumentsMissing -= 1
-        header(UInt8(ascii: "$"), bytes.readableBytes)
-        buffer.writeImmutableBuffer(bytes)
+        header(UInt8(ascii: "$"), count)
+        bytes.append(contentsOf: value)
         endLine()
     }
 
     package mutating func argument(_ number: Int) {
         argumentsMissing -= 1
-        header(UInt8(ascii: "$"), Self.length(number))
-        write(number)
+        header(UInt8(ascii: "$"), number.decimalLength)
+        bytes.appendDecimal(number)
         endLine()
     }
 
@@ -143,46 +140,13 @@ package struct RedisPipeline: Sendable {
     }
 
     private mutating func header(_ type: UInt8, _ number: Int) {
-        // The common case in one step.
-        if (10..<100).contains(number) {
-            let (tens, ones) = (UInt8(0x30 + number / 10), UInt8(0x30 + number % 10))
-            buffer.writeMultipleIntegers(type, tens, ones, 0x0D0A as UInt16)
-            return
-        }
-        buffer.writeInteger(type)
-        write(number)
+        bytes.append(type)
+        bytes.appendDecimal(number)
         endLine()
     }
 
     private mutating func endLine() {
-        buffer.writeInteger(0x0D0A as UInt16)
-    }
-
-    /// Number of characters of the decimal form.
-    private static func length(_ number: Int) -> Int {
-        var digits = number < 0 ? 2 : 1
-        var rest = number.magnitude / 10
-        while rest > 0 {
-            digits += 1
-            rest /= 10
-        }
-        return digits
-    }
-
-    /// Writes the decimal form without allocating a `String`.
-    private mutating func write(_ number: Int) {
-        var digits = InlineArray<20, UInt8>(repeating: 0)
-        var start = digits.count
-        var rest = number.magnitude
-        repeat {
-            start -= 1
-            digits[start] = UInt8(0x30 + rest % 10)
-            rest /= 10
-        } while rest > 0
-        if number < 0 {
-            start -= 1
-            digits[start] = UInt8(ascii: "-")
-        }
-        buffer.writeBytes(digits.span.extracting(start..<digits.count).raw)
+        bytes.append(0x0D)
+        bytes.append(0x0A)
     }
 }

@@ -16,7 +16,7 @@ struct RequestQueue {
         /// The expected reply to an ECHO that verifies the order of replies; nil for other requests.
         var mark: String?
         /// The commands, to send them again when Redis did not execute them; nil for requests that are not repeated.
-        var commands: ByteBuffer?
+        var commands: [UInt8]?
         /// The last reply that said that nothing was executed; nil before the first one.
         var refusal: String?
         /// Number of such replies so far.
@@ -38,7 +38,7 @@ struct RequestQueue {
     private let bytesMaximum: Int
     private var waitingBytes = 0
     private var inFlightBytes = 0
-    private var waiting: Deque<(request: Request, buffer: ByteBuffer)> = []
+    private var waiting: Deque<(request: Request, commands: [UInt8])> = []
     private var inFlight: Deque<Request> = []
     /// Replies received so far for the oldest request in flight; Redis replies in order.
     private var replies: [RESPValue] = []
@@ -54,18 +54,18 @@ struct RequestQueue {
 
     /// Adds a request that waits for a connection. A request larger than the limit is accepted when it is alone.
     /// - Returns: false when the queue is full.
-    mutating func addWaiting(_ request: Request, _ buffer: ByteBuffer) -> Bool {
+    mutating func addWaiting(_ request: Request, _ commands: [UInt8]) -> Bool {
         guard waiting.count < waitingMaximum, waiting.isEmpty || waitingBytes + request.bytes <= bytesMaximum else { return false }
-        waiting.append((request, buffer))
+        waiting.append((request, commands))
         waitingBytes += request.bytes
         return true
     }
 
     /// Adds a request again that Redis did not execute: before the requests that were not sent yet, behind other repeated ones. The limits
     /// do not apply, because they applied to its first addition.
-    mutating func addAgain(_ request: Request, _ buffer: ByteBuffer) {
+    mutating func addAgain(_ request: Request, _ commands: [UInt8]) {
         let index = waiting.firstIndex { $0.request.refusals == 0 } ?? waiting.endIndex
-        waiting.insert((request, buffer), at: index)
+        waiting.insert((request, commands), at: index)
         waitingBytes += request.bytes
     }
 
@@ -78,14 +78,14 @@ struct RequestQueue {
         return true
     }
 
-    /// Moves all waiting requests into flight. The caller writes the returned buffers in order.
-    mutating func sendWaiting() -> [ByteBuffer] {
-        let buffers = waiting.map(\.buffer)
+    /// Moves all waiting requests into flight. The caller writes the returned commands in order.
+    mutating func sendWaiting() -> [[UInt8]] {
+        let commands = waiting.map(\.commands)
         inFlight.append(contentsOf: waiting.map(\.request))
         inFlightBytes += waitingBytes
         waiting = []
         waitingBytes = 0
-        return buffers
+        return commands
     }
 
     /// Assigns a reply to the oldest request in flight.

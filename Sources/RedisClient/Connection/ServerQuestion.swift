@@ -59,7 +59,7 @@ final class ServerQuestion<Answer>: LinkOwner {
             self.link = link
             if let tls = try dialler.makeTLSHandler() { try channel.pipeline.syncOperations.addHandler(tls) }
             try channel.pipeline.syncOperations.addHandler(link)
-            link.write(pipeline.buffer)
+            link.write(pipeline.bytes)
             link.flush()
         } catch {
             channel.close(promise: nil)

@@ -118,7 +118,7 @@ final class SubscriptionCore: LinkUser, ConnectionCore {
         append(changes.unsubscribe, isSubscribe: false, to: &pipeline)
         append(changes.subscribe, isSubscribe: true, to: &pipeline)
         if pipeline.count > 0 {
-            link.write(pipeline.buffer)
+            link.write(pipeline.bytes)
             link.flush()
         }
         for handler in changes.inForce { handler(.subscribed) }
@@ -162,7 +162,7 @@ final class SubscriptionCore: LinkUser, ConnectionCore {
         wasUp = true
         // Redis replies to PING after all confirmations.
         pipeline.append("PING")
-        link.write(pipeline.buffer)
+        link.write(pipeline.bytes)
         let now = NIODeadline.now()
         nextPing = checks.next(after: now)
         pingSent = now
@@ -225,7 +225,7 @@ final class SubscriptionCore: LinkUser, ConnectionCore {
             pingSent = pingSent ?? now
             var pipeline = RedisPipeline()
             pipeline.append("PING")
-            link.write(pipeline.buffer)
+            link.write(pipeline.bytes)
         }
         alarm.set(pingSent.map { min(nextPing, $0 + pingTimeout) } ?? nextPing)
     }
