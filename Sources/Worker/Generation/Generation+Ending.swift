@@ -23,7 +23,8 @@ extension Generation {
         let latency = Int(((hadSpeech ? nil : closedAt) ?? context.loop.now) &- receivedAt) / 1_000
         let maximum = claim.job.maximumTokens
         let action = machine.interrupted(
-            interrupt, latencyMicroseconds: latency, delivered: deliveredTokens, maximum: maximum, billing: billing(hadCall: hadCall))
+            interrupt, latencyMicroseconds: latency, delivered: machine.deliveredTokens, maximum: maximum,
+            billing: billing(hadCall: hadCall))
         guard let action else { return }
         // No output follows an interrupt; the usage still includes the generated tokens.
         output.dropPending()

@@ -10,12 +10,13 @@ extension Generation: ScheduledOutput {
     var isUrgent: Bool { output.wroteAt == 0 || stage != .running }
 
     /// Appends the next write to a batch. Requests the hand-back when nothing is left to write before it.
+    /// - Parameter now: CLOCK_MONOTONIC ns.
     /// - Returns: what was appended; empty when a write is in flight, nothing is collected or the job is over.
-    func write(to batch: inout OutputBatch) -> OutputBatch.Part {
+    func write(to batch: inout OutputBatch, now: UInt64) -> OutputBatch.Part {
         guard stage != .over else { return OutputBatch.Part() }
         let hadPending = output.log.hasPending
-        let part = output.write(to: &batch, now: context.loop.now, progress: progress)
-        if hadPending, !output.log.hasPending { deliveredTokens = machine.usage.completionTokens }
+        let part = output.write(to: &batch, now: now, progress: progress)
+        if hadPending, !output.log.hasPending { machine.writes() }
         if part.isEmpty, canBeHandedBack { request(.handBack) }
         return part
     }

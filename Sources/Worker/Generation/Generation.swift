@@ -77,8 +77,6 @@ final class Generation {
     var isReading = true
     /// The output of earlier attempts that this one continues; nil: it starts from the beginning.
     var continuation: Continuation?
-    /// Number of tokens generated when the last write began, that is tokens in the log or on their way to it.
-    var deliveredTokens: Int
 
     /// Writes with the next batch. Belongs to `OutputSchedule`.
     var isScheduled = false
@@ -119,7 +117,6 @@ final class Generation {
                 promptEstimate: TokenEstimate.prompt(claim.job.request)),
             earlier: claim.earlierUsage)
         output = OutputWriter(claim, settings: context.queueSettings)
-        deliveredTokens = claim.earlierUsage?.completionTokens ?? 0
         times = TimeLimits(claim: claim, settings: context.settings, now: context.loop.now)
     }
 

@@ -71,6 +71,8 @@ struct GenerationMachine {
     private var details = TokenDetails()
     private var finish: FinishReason?
     private var stopSequence: String?
+    /// Number of tokens generated when the last write began, that is tokens in the log or on their way to it.
+    private(set) var deliveredTokens: Int
     /// The preparation is complete, and the first request follows.
     private var isPrepared = false
     /// The request was sent, so its prompt may be billed.
@@ -81,6 +83,7 @@ struct GenerationMachine {
         self.policy = policy
         failures = Array(repeating: 0, count: policy.upstreams)
         spent = earlier.map(Self.bounded) ?? .none
+        deliveredTokens = spent.completionTokens
     }
 
     /// The phase for events and metrics.
@@ -126,6 +129,9 @@ struct GenerationMachine {
     }
 
     // MARK: events
+
+    /// A write with all output so far begins.
+    mutating func writes() { deliveredTokens = usage.completionTokens }
 
     /// Limits the route to its first upstreams, which are the ones that can continue a text.
     mutating func narrow(to upstreams: Int) {

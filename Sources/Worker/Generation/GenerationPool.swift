@@ -282,11 +282,12 @@ actor GenerationPool: PinnedActor {
 
     /// Writes the output of all due generations: one batch per connection, so that each shard of a cluster has its own.
     private func writeBatch() {
-        var due = schedule.beginBatch(at: loop.now)[...]
+        let now = loop.now
+        var due = schedule.beginBatch(at: now)[...]
         while let first = due.first {
             let connection = consumer.connections(partition: first.claim.entry.partition)
             var others: [Generation] = []
-            var batch = OutputBatch(isSharded: consumer.isCluster)
+            var batch = OutputBatch(isSharded: consumer.isCluster, jobs: due.count)
             var parts: [(generation: Generation, part: OutputBatch.Part)] = []
             parts.reserveCapacity(due.count)
             for generation in due {
@@ -301,7 +302,7 @@ actor GenerationPool: PinnedActor {
                     continue
                 }
                 generation.isScheduled = false
-                let part = generation.write(to: &batch)
+                let part = generation.write(to: &batch, now: now)
                 if !part.isEmpty { parts.append((generation, part)) }
             }
             due = others[...]
