@@ -3,16 +3,6 @@ import Support
 
 // libcurl's handles with safe interfaces. libcurl calls back only from inside the functions of its handles, on their thread.
 
-/// Receives what libcurl reports about one transfer, from inside libcurl.
-protocol CurlEasyEvents: AnyObject {
-    /// The connection is open and the request is about to be sent.
-    func curlConnected()
-    /// One header line has arrived. Returns false to end the transfer.
-    func curlReceivedHeader(_ line: Span<UInt8>) -> Bool
-    /// Part of the body has arrived. Returns false to end the transfer.
-    func curlReceivedBody(_ bytes: Span<UInt8>) -> Bool
-}
-
 /// An easy handle: one transfer.
 @safe
 final class CurlEasy {
@@ -24,7 +14,6 @@ final class CurlEasy {
     fileprivate private(set) var pointer: UnsafeMutableRawPointer?
     private var headers: UnsafeMutablePointer<curl_slist>?
     private let errorBuffer: UnsafeMutableBufferPointer<CChar>
-    private unowned var events: (any CurlEasyEvents)?
     /// The first error of the setters; `CURLE_OK` if there was none.
     private(set) var firstError = CURLE_OK
 
@@ -78,33 +67,32 @@ final class CurlEasy {
     }
 
     /// Sets the receiver of the transfer's events. It must outlive the handle's membership in a multi handle.
-    func setEvents(_ events: any CurlEasyEvents) {
-        self.events = events
-        let context = unsafe Unmanaged.passUnretained(self).toOpaque()
+    func setEvents(_ transfer: CurlTransfer) {
+        let context = unsafe Unmanaged.passUnretained(transfer).toOpaque()
         unsafe check(sluice_easy_set_pointer(pointer, CURLOPT_PREREQDATA, context))
         unsafe check(
             sluice_easy_set_prerequest(pointer) { context, _, _, _, _ in
-                unsafe CurlEasy.events(context)?.curlConnected()
+                unsafe CurlEasy.transfer(context)?.curlConnected()
                 return CURL_PREREQFUNC_OK
             })
         unsafe check(sluice_easy_set_pointer(pointer, CURLOPT_HEADERDATA, context))
         unsafe check(
             sluice_easy_set_data_callback(pointer, CURLOPT_HEADERFUNCTION) { bytes, size, count, context in
                 let line = unsafe CurlEasy.bytes(bytes, size * count).span
-                let shouldContinue = unsafe CurlEasy.events(context)?.curlReceivedHeader(line) ?? false
+                let shouldContinue = unsafe CurlEasy.transfer(context)?.curlReceivedHeader(line) ?? false
                 return shouldContinue ? size * count : 0
             })
         unsafe check(sluice_easy_set_pointer(pointer, CURLOPT_WRITEDATA, context))
         unsafe check(
             sluice_easy_set_data_callback(pointer, CURLOPT_WRITEFUNCTION) { bytes, size, count, context in
                 let body = unsafe CurlEasy.bytes(bytes, size * count).span
-                let shouldContinue = unsafe CurlEasy.events(context)?.curlReceivedBody(body) ?? false
+                let shouldContinue = unsafe CurlEasy.transfer(context)?.curlReceivedBody(body) ?? false
                 return shouldContinue ? size * count : Int(CURL_WRITEFUNC_ERROR)
             })
     }
 
-    private static func events(_ context: UnsafeMutableRawPointer?) -> (any CurlEasyEvents)? {
-        unsafe context.flatMap { unsafe Unmanaged<CurlEasy>.fromOpaque($0).takeUnretainedValue().events }
+    private static func transfer(_ context: UnsafeMutableRawPointer?) -> CurlTransfer? {
+        unsafe context.map { unsafe Unmanaged<CurlTransfer>.fromOpaque($0).takeUnretainedValue() }
     }
 
     private static func bytes(_ start: UnsafeMutablePointer<CChar>?, _ count: Int) -> UnsafeBufferPointer<UInt8> {

@@ -1,5 +1,4 @@
 import CCurl
-import DequeModule
 
 /// libcurl's multi-socket interface on an `EpollLoop`. The cost of an event depends on the number of ready sockets, not on all open ones.
 /// Used on its loop only.
@@ -20,8 +19,7 @@ package final class CurlMulti: DescriptorHandler, CurlMultiEvents {
     private var active: [CurlEasy.ID: CurlTransfer] = [:]
     /// Cancelled transfers whose sockets are shut down but whose handles are still in the multi handle.
     private var cancelled: [CurlTransfer] = []
-    /// Transfers with events that were not delivered to their delegates yet.
-    private var progressed = Deque<CurlTransfer>()
+    private let deliveries = DeliveryQueue()
     private var isDelivering = false
     private var isDeliveryQueued = false
     private var isTimeoutQueued = false
@@ -54,7 +52,7 @@ package final class CurlMulti: DescriptorHandler, CurlMultiEvents {
     package func start(_ request: HTTPRequest, owner: String?, delegate: any ExchangeDelegate) throws(SetupError) -> CurlTransfer {
         loop.preconditionOnLoop()
         guard !isClosed else { throw SetupError(description: "the upstream client is closed") }
-        guard let transfer = CurlTransfer(progressed: { [unowned self] in enqueue($0) }) else {
+        guard let transfer = CurlTransfer(deliveries: deliveries) else {
             throw SetupError(description: "libcurl could not allocate a transfer")
         }
         if let reason = transfer.prepare(request, owner: owner, settings: settings, sockets: sockets, multi: multi, delegate: delegate) {
@@ -125,7 +123,7 @@ package final class CurlMulti: DescriptorHandler, CurlMultiEvents {
         guard !isClosed else { return }
         isClosed = true
         for transfer in active.values { transfer.isActive = false }
-        progressed = []
+        deliveries.removeAll()
         cleanUp()
         if let timer { loop.cancel(timer) }
         timer = nil
@@ -165,7 +163,7 @@ package final class CurlMulti: DescriptorHandler, CurlMultiEvents {
         while let (easy, result) = multi.nextFinished() {
             guard let transfer = active[easy] else { continue }
             transfer.finished(result)
-            enqueue(transfer)
+            deliveries.append(transfer)
         }
     }
 
@@ -192,7 +190,7 @@ package final class CurlMulti: DescriptorHandler, CurlMultiEvents {
             // fails.
             guard let transfer else { return }
             transfer.lost(error)
-            enqueue(transfer)
+            deliveries.append(transfer)
             deliverLater()
         }
     }
@@ -214,16 +212,9 @@ package final class CurlMulti: DescriptorHandler, CurlMultiEvents {
         }
     }
 
-    /// Queues a transfer for `deliver`, once.
-    private func enqueue(_ transfer: CurlTransfer) {
-        guard !transfer.isQueued else { return }
-        transfer.isQueued = true
-        progressed.append(transfer)
-    }
-
     /// Queues a delivery, for events that did not arise inside `act`.
     private func deliverLater() {
-        guard !progressed.isEmpty, !isDelivering, !isDeliveryQueued else { return }
+        guard !deliveries.isEmpty, !isDelivering, !isDeliveryQueued else { return }
         isDeliveryQueued = true
         loop.queue { [self] in
             isDeliveryQueued = false
@@ -236,8 +227,7 @@ package final class CurlMulti: DescriptorHandler, CurlMultiEvents {
         guard !isDelivering else { return }
         isDelivering = true
         defer { isDelivering = false }
-        while let transfer = progressed.popFirst() {
-            transfer.isQueued = false
+        while let transfer = deliveries.popFirst() {
             guard transfer.isActive, let delegate = transfer.delegate else { continue }
             let outcome = transfer.outcome
             if outcome != nil { remove(transfer) }

@@ -1,4 +1,5 @@
 import CCurl
+import DequeModule
 import Glibc
 import Support
 
@@ -8,7 +9,7 @@ import Support
 /// response after that header was freed; if the first header line of the next response begins with white space, it is appended to the freed
 /// header. A new handle costs about 2 µs more than a reset; the multi handle and the share keep connections, TLS sessions and resolved
 /// names.
-package final class CurlTransfer: CurlEasyEvents {
+package final class CurlTransfer {
     let easy: CurlEasy
     private(set) var delegate: (any ExchangeDelegate)?
     private var parser = ResponseHeadParser()
@@ -23,18 +24,18 @@ package final class CurlTransfer: CurlEasyEvents {
 
     /// Whether the handle is in the multi handle and the transfer was not removed.
     var isActive = false
-    /// Whether the transfer waits in the multi handle's queue of deliveries.
-    var isQueued = false
+    /// Whether the transfer is in the queue of deliveries.
+    fileprivate var isQueued = false
     /// Set when the exchange has ended.
     var outcome: ExchangeOutcome?
-    /// Called from libcurl's callbacks when there are events for the delegate.
-    private let progressed: (CurlTransfer) -> Void
+    private let deliveries: DeliveryQueue
 
-    /// Returns nil if libcurl cannot allocate a handle.
-    init?(progressed: @escaping (CurlTransfer) -> Void) {
+    /// - Parameter deliveries: the transfer adds itself when there are events for the delegate.
+    /// - Returns: nil if libcurl cannot allocate a handle.
+    init?(deliveries: DeliveryQueue) {
         guard let easy = CurlEasy() else { return nil }
         self.easy = easy
-        self.progressed = progressed
+        self.deliveries = deliveries
     }
 
     /// Frees the handle, which must not be in a multi handle, and releases the delegate. Only `outcome` may be read afterwards.
@@ -110,12 +111,15 @@ package final class CurlTransfer: CurlEasyEvents {
 
     // MARK: libcurl callbacks
 
+    /// The connection is open and the request is about to be sent.
     func curlConnected() {
         isConnected = true
         delegate?.exchangeConnected()
-        progressed(self)
+        deliveries.append(self)
     }
 
+    /// One header line has arrived. Returns false to end the transfer.
+    ///
     /// Rejects continuation lines (RFC 9112, 5.2, obsolete). libcurl 7.88.1 appends each to the header line before it, which `realloc` may
     /// move, and uses the old memory for the next continuation. It calls this method after the first one, in time to end the transfer.
     func curlReceivedHeader(_ line: Span<UInt8>) -> Bool {
@@ -130,14 +134,15 @@ package final class CurlTransfer: CurlEasyEvents {
             return false
         case .answered(let head):
             let shouldContinue = delegate?.exchangeAnswered(head) ?? false
-            progressed(self)
+            deliveries.append(self)
             return shouldContinue
         }
     }
 
+    /// Part of the body has arrived. Returns false to end the transfer.
     func curlReceivedBody(_ bytes: Span<UInt8>) -> Bool {
         let shouldContinue = delegate?.exchangeReceived(bytes) ?? false
-        progressed(self)
+        deliveries.append(self)
         return shouldContinue
     }
 
@@ -190,4 +195,25 @@ package final class CurlTransfer: CurlEasyEvents {
         default: .impossible
         }
     }
+}
+
+/// Transfers with events that were not delivered to their delegates yet, each once. Used on the loop only.
+final class DeliveryQueue {
+    private var transfers = Deque<CurlTransfer>()
+
+    var isEmpty: Bool { transfers.isEmpty }
+
+    func append(_ transfer: CurlTransfer) {
+        guard !transfer.isQueued else { return }
+        transfer.isQueued = true
+        transfers.append(transfer)
+    }
+
+    func popFirst() -> CurlTransfer? {
+        let transfer = transfers.popFirst()
+        transfer?.isQueued = false
+        return transfer
+    }
+
+    func removeAll() { transfers = [] }
 }
