@@ -4,8 +4,10 @@ import NIOCore
 class Timed {
     /// Nanoseconds of CLOCK_MONOTONIC.
     fileprivate(set) final var due: UInt64 = 0
-    /// Index in the clock's heap; -1 while not waiting.
+    /// Index in the clock's heap; -1 while not in it.
     fileprivate final var position = -1
+    /// Whether it waits for `due`. An object that is called remains in the heap meanwhile, because it usually waits again.
+    fileprivate final var isWaiting = false
 
     /// Called at `due` or up to one tick later. The object is no longer waiting then and may wait again.
     func fire(at now: UInt64) {}
@@ -39,12 +41,13 @@ final class TokenClock {
     /// Nanoseconds of CLOCK_MONOTONIC.
     static var now: UInt64 { NIODeadline.now().uptimeNanoseconds }
 
-    /// Number of waiting objects.
+    /// Number of objects that wait or are called.
     var waiting: Int { heap.count }
 
     /// Adds an object to the queue, or changes its due time.
     func wait(_ timed: Timed, until due: UInt64) {
         timed.due = due
+        timed.isWaiting = true
         if timed.position < 0 {
             timed.position = heap.count
             heap.append(timed)
@@ -56,6 +59,7 @@ final class TokenClock {
 
     /// Removes an object from the queue. Does nothing if it is not waiting.
     func cancel(_ timed: Timed) {
+        timed.isWaiting = false
         let position = timed.position
         guard position >= 0 else { return }
         timed.position = -1
@@ -91,8 +95,9 @@ final class TokenClock {
         let now = Self.now
         var fired = 0
         while fired < Self.firingsATurn, let first = heap.first, first.due <= now {
-            cancel(first)
+            first.isWaiting = false
             first.fire(at: now)
+            if !first.isWaiting { cancel(first) }
             fired += 1
         }
         isFiring = false

@@ -55,4 +55,38 @@ import Testing
             #expect(zip(firings.order, firings.order.dropFirst()).allSatisfy { $0.due <= $1.due })
         }.get()
     }
+
+    /// Calls a closure when it fires.
+    private final class Reaction: Timed {
+        var body: (UInt64) -> Void = { _ in }
+        override func fire(at now: UInt64) { body(now) }
+    }
+
+    @Test func `a timer that fires may wait again, for the same time too, and cancel itself and others`() async throws {
+        let loop = MultiThreadedEventLoopGroup.singleton.next()
+        let promise = loop.makePromise(of: [Int].self)
+        try await loop.submit {
+            let clock = TokenClock(eventLoop: loop, tick: 200_000)
+            let (first, second, third) = (Reaction(), Reaction(), Reaction())
+            var calls = [0, 0, 0]
+            first.body = { now in
+                calls[0] += 1
+                clock.cancel(second)
+                // The second call waits for a time that has come, the third one does not wait again.
+                if calls[0] < 3 { clock.wait(first, until: calls[0] == 1 ? now + 1_000 : now) }
+                if calls[0] == 3 { clock.wait(third, until: now) }
+            }
+            second.body = { _ in calls[1] += 1 }
+            third.body = { now in
+                calls[2] += 1
+                clock.wait(third, until: now + 1_000_000)
+                clock.cancel(third)
+                promise.succeed(calls + [clock.waiting])
+            }
+            let start = TokenClock.now
+            clock.wait(first, until: start)
+            clock.wait(second, until: start + 500)
+        }.get()
+        #expect(try await promise.futureResult.get() == [3, 0, 1, 0])
+    }
 }
