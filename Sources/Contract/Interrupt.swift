@@ -27,14 +27,26 @@ package struct Interrupt: Sendable, Hashable {
     }
 
     /// Nil unless the bytes are a JSON object with a valid id. A missing or invalid reason (see `isReason`) becomes USER_STOP.
-    package init?(parsing bytes: some Sequence<UInt8>) {
-        guard let json = try? JSON(parsing: bytes, maximumDepth: 4), let id = json["id"]?.string.flatMap(JobID.init) else { return nil }
-        switch json["reason"] {
-        case nil: self.init(id: id, reason: InterruptReason.userStop)
-        case .string(let reason): self.init(id: id, reason: reason)
-        default: return nil
-        }
+    package init?(parsing bytes: Span<UInt8>) {
+        var scanner = JSONScanner(bytes, maximumDepth: 4)
+        var id: JobID?
+        var reason = InterruptReason.userStop
+        do throws(JSONError) {
+            try scanner.object { (key, scanner) throws(JSONError) in
+                switch key {
+                case "id": id = JobID(try scanner.string())
+                case "reason": reason = try scanner.string()
+                default: try scanner.skip()
+                }
+            }
+            try scanner.finish()
+        } catch { return nil }
+        guard let id else { return nil }
+        self.init(id: id, reason: reason)
     }
+
+    /// The same for bytes that are stored elsewhere.
+    package init?(parsing bytes: some Sequence<UInt8>) { self.init(parsing: Array(bytes).span) }
 
     package var text: String {
         let json: JSON = ["id": .string(id.rawValue), "reason": .string(reason)]

@@ -241,7 +241,7 @@ struct EventTests {
     @Test(arguments: [
         "", "x", "[]", "{}", "null", #"{"id":7}"#, #"{"id":""}"#, #"{"reason":"x"}"#, #"{"id":"a","reason":7}"#,
         #"{"id":"a","reason":null}"#, #"{"id":"a b"}"#,
-        String(repeating: "{", count: 5_000), #"{"id":"a""#,
+        String(repeating: "{", count: 5_000), #"{"id":"a""#, #"{"id":"a"}x"#, #"{"id":"a","more":[[[[[1]]]]]}"#,
     ])
     func `invalid interrupts`(text: String) { #expect(Interrupt(parsing: Array(text.utf8)) == nil) }
 

@@ -44,11 +44,15 @@ package final class UpstreamSockets: Sendable {
     /// - Returns: False if no response is being read for the job or the shutdown failed; the loop must then end the call.
     package func cut(_ job: String) -> Bool {
         state.withLock { state in
-            guard let descriptor = state.sockets.removeValue(forKey: job) else { return false }
-            state.owners[descriptor] = nil
+            guard let descriptor = state.sockets[job] else { return false }
+            // Before the shutdown, so that `wasCut` waits for this lock and the loop does not take the end of the stream for a fault.
+            cutCount.store(state.cut.count + 1, ordering: .releasing)
+            let isShut = shutdown(descriptor, Int32(SHUT_RDWR)) == 0
             state.cut.insert(job)
             cutCount.store(state.cut.count, ordering: .releasing)
-            return shutdown(descriptor, Int32(SHUT_RDWR)) == 0
+            state.sockets[job] = nil
+            state.owners[descriptor] = nil
+            return isShut
         }
     }
 

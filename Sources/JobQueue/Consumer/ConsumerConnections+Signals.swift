@@ -56,7 +56,7 @@ extension ConsumerConnections {
 
     /// Parses a message of the cancel channel.
     private static func signal(_ message: ByteBuffer, receivedAt: UInt64) -> WorkerSignal {
-        Interrupt(parsing: message.readableBytesView).map { .interrupt($0, receivedAt: receivedAt) }
+        Interrupt(parsing: message.readableBytesUInt8Span).map { .interrupt($0, receivedAt: receivedAt) }
             ?? .invalidInterrupt(bytes: message.readableBytes)
     }
 }
