@@ -143,7 +143,7 @@ package struct JobProducer: Sendable {
             .bytes(body), .string(job.priority.rawValue), .integer(settings.queueMaximum), .string(options.gateway),
             .string(owner),
             .string(job.session ?? ""), .string(job.model ?? ""), .string(job.retryOf ?? ""), .string(options.idempotency?.digest ?? ""),
-            .string(Keys.group), .integer(settings.retentionSeconds), .string(id.rawValue), .string(InterruptReason.userNewInput),
+            .string(Keys.group), .integer(settings.retentionSeconds), .string(id.rawValue),
             .integer(settings.ownerQueueMaximum), .integer(options.endsWithGateway ? 1 : 0),
             .string(options.session.map { String($0.epoch) } ?? ""), .string(options.session?.field ?? ""),
             .integer(settings.queueMaximumBytes), .integer(settings.ownerQueueMaximumBytes),
@@ -197,39 +197,6 @@ package struct JobProducer: Sendable {
 
     /// Deletes the audio of a job that was refused.
     package func deleteAudio(of id: JobID) async throws(QueueError) { _ = try await redis.send("DEL", .string(keys.audio(id))) }
-
-    /// Interrupts a job: ends it if it is queued, signals its worker if it is running.
-    /// - Parameter owner: only jobs of this owner are interrupted, others count as unknown; nil for any owner.
-    package func interrupt(_ id: JobID, reason: String, owner: String?) async throws(RedisError) -> InterruptAnswer {
-        try await interrupt(Interrupt(id: id, reason: reason), owner: owner, force: false)
-    }
-
-    /// Interrupts a job like `interrupt`, and also writes the interrupt key and publishes it for a job without a record: one that was
-    /// added to the stream by hand and not claimed yet.
-    package func forceInterrupt(_ id: JobID, reason: String) async throws(RedisError) -> InterruptAnswer {
-        try await interrupt(Interrupt(id: id, reason: reason), owner: nil, force: true)
-    }
-
-    func interrupt(_ interrupt: Interrupt, owner: String?, force: Bool) async throws(RedisError) -> InterruptAnswer {
-        let id = interrupt.id
-        let partition = keys.partition(of: id.rawValue)
-        let connection = connection(partition: partition)
-        let answer = try await redis.run(
-            Scripts.interrupt,
-            keys: [keys.record(id), keys.log(id), keys.out(id), keys.interrupt(id), keys.cancel(partition: partition)]
-                + keys.queues(partition: partition),
-            arguments: [
-                .string(interrupt.text), .string(interrupt.reason), .string(owner ?? ""), .string(Keys.group),
-                .integer(settings.retentionSeconds),
-                .integer(force ? 1 : 0),
-            ])
-        let state = answer.string.flatMap { JobState(rawValue: $0) }
-        guard state != nil || answer.string == "unknown" else { throw redis.misfit(answer, to: "the interrupt script") }
-        let isStored = state.map { !$0.isTerminal } ?? force
-        if isStored { recentInterrupts.add(.init(interrupt, owner: owner, isForced: force, connection: connection)) }
-        await replicas?.wait(keys.replicated(partition: partition))
-        return InterruptAnswer(state: state, stored: isStored)
-    }
 
     /// A random sample of the jobs that end with this gateway and were not removed by `forgetRequest`.
     package func requests(of gateway: String, partition: Int, atMost count: Int) async throws(RedisError) -> [JobID] {

@@ -306,34 +306,34 @@ local function reason_of(interrupt_value)
     return 'USER_STOP'
 end
 
--- Writes a job's interrupt key. Ends the job if it is queued; signals its worker if it is running. Returns the state before the interrupt ('unknown' without a record),
--- or the error with which Redis rejected the key.
+-- Writes a job's interrupt key, and signals its worker if it is running. Returns the state before the interrupt ('unknown' without a record), or the error with which Redis
+-- rejected the key; and whether the job waits for a worker, so that `end_waiting` must end it: it is queued, or its lease has expired.
 -- queues: the queues of the partition by class. owner: '' for any.
-local function interrupt(record, log, out, interrupt_key, cancel, queues, value, reason, owner, group, retention)
+local function signal(record, interrupt_key, cancel, queues, value, owner)
     local found = redis.call('HMGET', record, 'state', 'owner', 'entry')
     local state = found[1]
     if not state or (owner ~= '' and found[2] ~= owner) then return 'unknown' end
     if is_terminal(state) then return state end
     local stored = redis.pcall('SET', interrupt_key, value, 'EX', 86400, 'NX')
-    if type(stored) == 'table' and stored.err then
-        -- Redis is out of memory. The worker is signalled anyway; the caller receives the error because nothing was stored.
-        if state == 'running' then redis.call('PUBLISH', cancel, value) end
-        return stored
-    end
+    -- Also if its lease has expired: the worker may still run the job. And if Redis is out of memory: the caller receives the error because nothing was stored.
+    if state == 'running' then redis.call('PUBLISH', cancel, value) end
+    if type(stored) == 'table' and stored.err then return stored end
     local class, entry = string.match(found[3] or '', '^(%S+) (%S+)$')
     local queue = class and queues[class]
-    if state == 'queued' or queue and is_lease_expired(queue, entry) then
-        -- A worker whose lease has expired may still run the job.
-        if state == 'running' then redis.call('PUBLISH', cancel, value) end
-        local interrupt_value = redis.pcall('GET', interrupt_key)
-        conclude_interrupted(record, log, out, interrupt_key, reason_of(type(interrupt_value) == 'string' and interrupt_value or value), retention)
-        waits_no_more(record, found[2], queues.standard)
-        if queue then
-            unsort(queue, found[2], entry)
-            drop(queue, group, entry)
-        end
-    else
-        redis.call('PUBLISH', cancel, value)
+    return state, state == 'queued' or queue and is_lease_expired(queue, entry)
+end
+
+-- Ends an interrupted job that waits for a worker.
+-- value: of the interrupt key, if it is of the wrong type.
+local function end_waiting(record, log, out, interrupt_key, queues, value, group, retention)
+    local found = redis.call('HMGET', record, 'owner', 'entry')
+    local stored = redis.pcall('GET', interrupt_key)
+    conclude_interrupted(record, log, out, interrupt_key, reason_of(type(stored) == 'string' and stored or value), retention)
+    waits_no_more(record, found[1], queues.standard)
+    local class, entry = string.match(found[2] or '', '^(%S+) (%S+)$')
+    local queue = class and queues[class]
+    if queue then
+        unsort(queue, found[1], entry)
+        drop(queue, group, entry)
     end
-    return state
 end

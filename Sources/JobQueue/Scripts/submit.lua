@@ -2,10 +2,10 @@
 -- KEYS  1 record  2-4 queues (interactive, standard, batch)  5 cancel channel  6 idempotency key (the record again if there is none)
 --       then for each superseded job: record, log, output channel, interrupt key
 -- ARGV  1 job JSON  2 class  3 maximum of waiting jobs  4 gateway  5 owner  6 session  7 model  8 retry_of  9 digest of the body ('' without a key)
---       10 group  11 retention s  12 id  13 reason for superseding  14 maximum of the owner's waiting jobs (0: none)
---       15 '1': the job ends with its gateway  16 epoch in which the gateway owns the session ('': no check)  17 field that an earlier
---       command has written to the session  18 maximum bytes of the class  19 maximum bytes of the owner (0: no limit)
---       20 tokens of the owner on this day in other partitions, then for each superseded job: value of the interrupt key
+--       10 group  11 retention s  12 id  13 maximum of the owner's waiting jobs (0: none)
+--       14 '1': the job ends with its gateway  15 epoch in which the gateway owns the session ('': no check)  16 field that an earlier
+--       command has written to the session  17 maximum bytes of the class  18 maximum bytes of the owner (0: no limit)
+--       19 tokens of the owner on this day in other partitions, then for each superseded job: value of the interrupt key
 -- Returns {'accepted', the owner's tokens per day (0: no limit)}, {'quota'} (they are used up), {'full', waiting}, {'owner_full'}, {'repeated', id}, {'conflict'}, {'exists'} (the id has a record: an earlier call of the same submission
 -- succeeded), {'session_lost'} (another gateway owns the session and may already have reported to the client that the job does not exist) or {'session_unsaved'} (the
 -- session is missing or lacks the field).
@@ -41,10 +41,10 @@ if ARGV[9] ~= '' then
 end
 if redis.call('EXISTS', KEYS[1]) == 1 then return {'exists'} end
 local daily = ARGV[5] ~= '' and tonumber(string.match(tenant_of(queue, ARGV[5]), '(%d+)$') or '') or 0
-if daily > 0 and tokens_today(KEYS[1], ARGV[5]) + tonumber(ARGV[20]) >= daily then return {'quota'} end
-if ARGV[16] ~= '' then
-    local session = redis.call('HMGET', beside(queue, 'session:' .. ARGV[6]), 'gateway', 'epoch', ARGV[17])
-    if session[2] and (session[1] ~= ARGV[4] or session[2] ~= ARGV[16]) then return {'session_lost'} end
+if daily > 0 and tokens_today(KEYS[1], ARGV[5]) + tonumber(ARGV[19]) >= daily then return {'quota'} end
+if ARGV[15] ~= '' then
+    local session = redis.call('HMGET', beside(queue, 'session:' .. ARGV[6]), 'gateway', 'epoch', ARGV[16])
+    if session[2] and (session[1] ~= ARGV[4] or session[2] ~= ARGV[15]) then return {'session_lost'} end
     -- Also when Redis has lost the session: another gateway could not restore it together with the job.
     if not session[3] then return {'session_unsaved'} end
 end
@@ -67,7 +67,7 @@ if waiting >= tonumber(ARGV[3]) then
     if waiting >= tonumber(ARGV[3]) then return {'full', waiting} end
 end
 local owners = ARGV[5] ~= '' and beside(queue, 'waiting:' .. ARGV[5])
-local owner_maximum = tonumber(ARGV[14])
+local owner_maximum = tonumber(ARGV[13])
 local owner_waiting = owners and size_of(owners)
 if owners and owner_maximum > 0 and owner_waiting >= owner_maximum then
     -- The scripts remove a job from the set when it leaves the queue. Jobs whose entries were deleted otherwise (the queue was deleted) are
@@ -100,13 +100,15 @@ local function would_exceed(ledger, maximum, owner)
     total = total_of(ledger)
     return total > 0 and total + #ARGV[1] > maximum, total
 end
-local is_full, class_total = would_exceed(class_bytes, tonumber(ARGV[18]), false)
+local is_full, class_total = would_exceed(class_bytes, tonumber(ARGV[17]), false)
 if is_full then return {'full', waiting} end
 local owner_total
-if owner_bytes then is_full, owner_total = would_exceed(owner_bytes, tonumber(ARGV[19]), true) end
+if owner_bytes then is_full, owner_total = would_exceed(owner_bytes, tonumber(ARGV[18]), true) end
 if is_full then return {'owner_full'} end
 for i = 7, #KEYS, 4 do
-    interrupt(KEYS[i], KEYS[i + 1], KEYS[i + 2], KEYS[i + 3], KEYS[5], queues, ARGV[21 + (i - 7) / 4], ARGV[13], ARGV[5], ARGV[10], ARGV[11])
+    local value = ARGV[20 + (i - 7) / 4]
+    local _, waits = signal(KEYS[i], KEYS[i + 3], KEYS[5], queues, value, ARGV[5])
+    if waits then end_waiting(KEYS[i], KEYS[i + 1], KEYS[i + 2], KEYS[i + 3], queues, value, ARGV[10], ARGV[11]) end
 end
 if #KEYS > 6 then
     -- Superseded jobs that were waiting have left the ledgers and the set.
@@ -125,7 +127,7 @@ if owners then
     redis.call('SADD', owners, KEYS[1])
     if owner_waiting == 0 or not keeps_expiry then redis.call('EXPIRE', owners, DAY) end
 end
-if ARGV[15] == '1' then
+if ARGV[14] == '1' then
     local requests = beside(queue, 'requests:' .. ARGV[4])
     if type(redis.pcall('SADD', requests, ARGV[12])) == 'table' then
         own(requests, 'set')
