@@ -25,8 +25,10 @@ extension SessionRegistry {
         request.interruptCompletions.append(then)
         guard request.interruptCompletions.count == 1 else { return }
         session.account.charge(Self.callCost)
+        // Sent now: a task begins in the loop's next turn.
+        let sent = SentInterrupt(request.jobID, reason: reason, owner: session.owner, by: context.queue)
         context.backgroundTasks.startOnLoop { [self] in
-            let answer = await store(Self.acknowledgement, request, session, reason)
+            let answer = await store(Self.acknowledgement, request, session, reason, sent: sent)
             GatewayMetrics.interrupted(answer)
             log(answer, request, reason)
             let completions = request.interruptCompletions
@@ -41,9 +43,17 @@ extension SessionRegistry {
     }
 
     /// Stores the interrupt key; nil when Redis did not answer in time.
-    private func store(_ retry: RetryPolicy, _ request: RunningRequest, _ session: Session, _ reason: String) async -> InterruptAnswer? {
-        await retry.run { () async throws(QueueError) in
-            try await context.queue.interrupt(request.jobID, reason: reason, owner: session.owner)
+    /// - Parameter sent: the first attempt, if it was sent already.
+    private func store(
+        _ retry: RetryPolicy, _ request: RunningRequest, _ session: Session, _ reason: String, sent: SentInterrupt? = nil
+    ) async -> InterruptAnswer? {
+        var sent = sent
+        return await retry.run { () async throws(QueueError) in
+            if let first = sent {
+                sent = nil
+                return try await first.answer()
+            }
+            return try await context.queue.interrupt(request.jobID, reason: reason, owner: session.owner)
         }
     }
 
