@@ -17,6 +17,7 @@ struct HTTPLab: Sendable {
     let readiness: Readiness
     let blocking: RedisClient
     let namespace: String
+    let shares: HTTPShares
 
     func get(_ path: String, key: String? = "tenant-a-test-key", headers: [String: String] = [:]) async throws -> HTTPAnswer {
         try await HTTPCall.get(port, path, headers: Self.headers(key, headers))
@@ -133,7 +134,7 @@ func withHTTPLab(
         tasks.addTask { try await application.run() }
         var iterator = ports.makeAsyncIterator()
         let port = await iterator.next() ?? 0
-        let lab = HTTPLab(port: port, queue: queue, readiness: readiness, blocking: blocking, namespace: namespace)
+        let lab = HTTPLab(port: port, queue: queue, readiness: readiness, blocking: blocking, namespace: namespace, shares: context.shares)
         let result: Result<Void, any Error>
         do {
             try await until("Redis") { readiness.problem == nil }

@@ -139,10 +139,9 @@ import Testing
             try await slow.send(
                 "POST /v1/jobs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer tenant-a-test-key\r\nContent-Length: 90000\r\n\r\n"
                     + String(repeating: " ", count: 89_000))
-            try await until("the second body to be refused") {
-                let answer = try await lab.post("/v1/jobs", String(repeating: " ", count: 50_000))
-                return answer.status == 429 && answer.headers["retry-after"] != nil
-            }
+            try await until("the slow body to be counted") { lab.shares.held(by: "tenant-a").bodyBytes == 89_000 }
+            let refused = try await lab.post("/v1/jobs", String(repeating: " ", count: 50_000))
+            #expect(refused.status == 429 && refused.headers["retry-after"] != nil)
             #expect(try await lab.post("/v1/jobs", String(repeating: " ", count: 50_000), key: "tenant-b-test-key").status == 400)
             try await slow.close()
             try await until("the bytes to be given back") {
