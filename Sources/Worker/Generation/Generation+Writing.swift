@@ -16,7 +16,7 @@ extension Generation: ScheduledOutput {
         guard stage != .over else { return OutputBatch.Part() }
         let hadPending = output.log.hasPending
         let part = output.write(to: &batch, now: now, progress: progress)
-        if hadPending, !output.log.hasPending { machine.writes() }
+        if hadPending, !output.log.hasPending { machine.writeBegins() }
         if part.isEmpty, canBeHandedBack { request(.handBack) }
         return part
     }

@@ -131,7 +131,7 @@ struct GenerationMachine {
     // MARK: events
 
     /// A write with all output so far begins.
-    mutating func writes() { deliveredTokens = usage.completionTokens }
+    mutating func writeBegins() { deliveredTokens = usage.completionTokens }
 
     /// Limits the route to its first upstreams, which are the ones that can continue a text.
     mutating func narrow(to upstreams: Int) {
