@@ -45,7 +45,7 @@ package struct Interrupt: Sendable, Hashable {
         self.init(id: id, reason: reason)
     }
 
-    /// The same for bytes that are stored elsewhere.
+    /// The same for a sequence of bytes, which is copied.
     package init?(parsing bytes: some Sequence<UInt8>) { self.init(parsing: Array(bytes).span) }
 
     package var text: String {

@@ -2,7 +2,8 @@ import RedisClient
 
 /// The Lua scripts of the operations that must be atomic. The header of each file documents its keys, arguments and replies.
 package enum Scripts {
-    package static let submit = library.script("submit", PackageResources.submit_lua, rarely: ["signal", "end_waiting", "tokens_today"])
+    package static let submit = library.script(
+        "submit", PackageResources.submit_lua, rarely: ["store_interrupt", "end_waiting", "tokens_today"])
     package static let interrupt = library.script("interrupt", PackageResources.interrupt_lua, rarely: ["end_waiting"])
     package static let take = library.script(
         "take", PackageResources.take_lua, rarely: ["own_turns", "is_unexecuted", "disown", "separate", "sort_entries", "deliver_turns"])

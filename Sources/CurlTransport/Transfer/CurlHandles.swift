@@ -66,7 +66,7 @@ final class CurlEasy {
         unsafe check(body.withUnsafeBytes { unsafe sluice_easy_set_pointer(pointer, CURLOPT_COPYPOSTFIELDS, $0.baseAddress) })
     }
 
-    /// Sets the receiver of the transfer's events. It must outlive the handle's membership in a multi handle.
+    /// Sets the transfer that receives the handle's events. It must outlive the handle's membership in a multi handle.
     func setEvents(_ transfer: CurlTransfer) {
         let context = unsafe Unmanaged.passUnretained(transfer).toOpaque()
         unsafe check(sluice_easy_set_pointer(pointer, CURLOPT_PREREQDATA, context))

@@ -90,7 +90,7 @@ extension JobConsumer {
 
     /// Decodes an interrupt key. A value that is not the contract's JSON still interrupts the job, with the reason USER_STOP.
     private static func interrupt(_ value: RESPValue, id: JobID) -> Interrupt {
-        value.bytes.flatMap { Interrupt(parsing: $0.readableBytesView) } ?? Interrupt(id: id, reason: InterruptReason.userStop)
+        value.bytes.flatMap { Interrupt(parsing: $0.readableBytesUInt8Span) } ?? Interrupt(id: id, reason: InterruptReason.userStop)
     }
 
     /// Hands a running job back to the queue, so that another worker continues it. Counts no crash.

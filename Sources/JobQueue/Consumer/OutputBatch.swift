@@ -26,7 +26,7 @@ package struct OutputBatch: Sendable {
 
     /// - Parameters:
     ///   - isSharded: whether the output channels are sharded, as in a cluster; see `JobConsumer.isCluster`.
-    ///   - jobs: number of jobs of which the batch may contain output.
+    ///   - jobs: expected number of jobs with output in the batch.
     package init(isSharded: Bool = false, jobs: Int = 1) {
         pipeline = RedisPipeline(isSharded: isSharded)
         pipeline.reserve(min(jobs, 1_000) * Self.usualSize)

@@ -16,6 +16,7 @@ extension JobProducer {
         try await interrupt(Interrupt(id: id, reason: reason), owner: nil, force: true)
     }
 
+    /// - Parameter force: whether to act as `forceInterrupt`.
     func interrupt(_ interrupt: Interrupt, owner: String?, force: Bool) async throws(RedisError) -> InterruptAnswer {
         let result = await withCheckedContinuation { continuation in
             send(interrupt, owner: owner, force: force) { continuation.resume(returning: $0) }

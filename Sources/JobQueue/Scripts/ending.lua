@@ -309,13 +309,14 @@ end
 -- Writes a job's interrupt key, and signals its worker if it is running. Returns the state before the interrupt ('unknown' without a record), or the error with which Redis
 -- rejected the key; and whether the job waits for a worker, so that `end_waiting` must end it: it is queued, or its lease has expired.
 -- queues: the queues of the partition by class. owner: '' for any.
-local function signal(record, interrupt_key, cancel, queues, value, owner)
+local function store_interrupt(record, interrupt_key, cancel, queues, value, owner)
     local found = redis.call('HMGET', record, 'state', 'owner', 'entry')
     local state = found[1]
     if not state or (owner ~= '' and found[2] ~= owner) then return 'unknown' end
     if is_terminal(state) then return state end
     local stored = redis.pcall('SET', interrupt_key, value, 'EX', 86400, 'NX')
-    -- Also if its lease has expired: the worker may still run the job. And if Redis is out of memory: the caller receives the error because nothing was stored.
+    -- A worker whose lease has expired may still run the job. When Redis is out of memory the worker is signalled anyway, and the caller receives the error because nothing
+    -- was stored.
     if state == 'running' then redis.call('PUBLISH', cancel, value) end
     if type(stored) == 'table' and stored.err then return stored end
     local class, entry = string.match(found[3] or '', '^(%S+) (%S+)$')
@@ -324,7 +325,7 @@ local function signal(record, interrupt_key, cancel, queues, value, owner)
 end
 
 -- Ends an interrupted job that waits for a worker.
--- value: of the interrupt key, if it is of the wrong type.
+-- value: used instead of the value of the interrupt key if that has the wrong type.
 local function end_waiting(record, log, out, interrupt_key, queues, value, group, retention)
     local found = redis.call('HMGET', record, 'owner', 'entry')
     local stored = redis.pcall('GET', interrupt_key)

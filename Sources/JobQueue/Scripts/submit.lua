@@ -107,7 +107,7 @@ if owner_bytes then is_full, owner_total = would_exceed(owner_bytes, tonumber(AR
 if is_full then return {'owner_full'} end
 for i = 7, #KEYS, 4 do
     local value = ARGV[20 + (i - 7) / 4]
-    local _, waits = signal(KEYS[i], KEYS[i + 3], KEYS[5], queues, value, ARGV[5])
+    local _, waits = store_interrupt(KEYS[i], KEYS[i + 3], KEYS[5], queues, value, ARGV[5])
     if waits then end_waiting(KEYS[i], KEYS[i + 1], KEYS[i + 2], KEYS[i + 3], queues, value, ARGV[10], ARGV[11]) end
 end
 if #KEYS > 6 then
