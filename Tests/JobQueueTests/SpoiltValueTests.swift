@@ -21,4 +21,61 @@ import Testing
             #expect(try await fixture.queue.log(id, after: nil).map(\.id.description) == ["1-1"])
         }
     }
+
+    /// An id that a worker could have written, and ids that none writes.
+    private static let foreignIDs = ["7-3", "2147483647-0", "1796047844025-0", "18446744073709551615-18446744073709551614"]
+
+    /// Otherwise the job would be claimed again and again, and would occupy a slot.
+    @Test(arguments: foreignIDs) func `a job whose log has later events runs and ends`(_ foreign: String) async throws {
+        try await QueueFixture.run { fixture in
+            let job = QueueFixture.job()
+            #expect(try await fixture.queue.submit(job, options: SubmitOptions()) == .accepted)
+            try await fixture.redis.command("XADD", fixture.keys.log(job.id), foreign, "x", "y")
+            let claim = try await fixture.claimNext()
+            // Readers ignore events of older attempts.
+            #expect(claim.attempt == (foreign == "7-3" ? 8 : 1))
+            #expect(try await fixture.finish(claim, .finished(.stop, .none), at: 1) == .integer(1))
+            #expect(try await fixture.queue.record(job.id)?.state == .finished)
+            #expect(try await fixture.queue.log(job.id, after: nil).last?.event.type == "finished")
+        }
+    }
+
+    /// Events can be deleted without the ids that they had.
+    @Test func `a job whose log has had later events runs`() async throws {
+        try await QueueFixture.run { fixture in
+            let job = QueueFixture.job()
+            #expect(try await fixture.queue.submit(job, options: SubmitOptions()) == .accepted)
+            let log = fixture.keys.log(job.id)
+            for id in ["3-1", "1796047844025-0"] { try await fixture.redis.command("XADD", log, id, "x", "y") }
+            try await fixture.redis.command("XDEL", log, "1796047844025-0")
+            #expect(try await fixture.claimNext().attempt == 4)
+            #expect(try await fixture.queue.log(job.id, after: nil).map(\.event.type) == ["started"])
+        }
+    }
+
+    @Test(arguments: foreignIDs) func `a waiting job whose log has later events can be interrupted`(_ foreign: String) async throws {
+        try await QueueFixture.run { fixture in
+            let job = QueueFixture.job()
+            #expect(try await fixture.queue.submit(job, options: SubmitOptions()) == .accepted)
+            try await fixture.redis.command("XADD", fixture.keys.log(job.id), foreign, "x", "y")
+            _ = try await fixture.queue.interrupt(job.id, reason: "USER_STOP", owner: nil)
+            #expect(try await fixture.queue.record(job.id)?.state == .interrupted)
+            #expect(try await fixture.queue.log(job.id, after: nil).map(\.event.type) == ["interrupted"])
+        }
+    }
+
+    @Test func `a running job with the highest number of attempts is started again`() async throws {
+        try await QueueFixture.run { fixture in
+            let claim = try await fixture.running(QueueFixture.job())
+            try await fixture.redis.command("HSET", fixture.keys.record(claim.job.id), "attempt", "2147483647")
+            #expect(try await fixture.consumer.renew([LeaseRenewal(id: claim.job.id, entry: claim.entry, attempt: 1)]) == [.lost])
+            let entry = try #require(try await fixture.consumer.take(partition: 0, classes: [.standard], count: 1).expired.first)
+            guard
+                case .claimed(let next) = try await fixture.consumer.claim(
+                    claim.job, entry: entry, leaseExpired: true, knownAttempt: 1)
+            else { throw QueueFixture.FixtureError.nothingToClaim }
+            #expect(next.attempt == 2)
+            #expect(try await fixture.finish(next, .finished(.stop, .none), at: 1) == .integer(1))
+        }
+    }
 }

@@ -100,15 +100,27 @@ if state == 'running' and not is_own then
         return {'ended', 'worker_lost'}
     end
 end
-local attempt = math.max(whole(found[2]), known) + 1
-local event = '{"id":"' .. attempt .. '-0","type":"started","worker":' .. ARGV[17] .. ',"attempt":' .. attempt .. '}'
-local added = redis.pcall('XADD', log, attempt .. '-0', 'e', event)
-if type(added) == 'table' then
-    if not own(log, 'stream') then return fail_spoilt() end
-    -- The log is newer than the record: the next claim is given a higher number.
-    if string.find(added.err, 'smaller', 1, true) then redis.call('HSET', record, 'attempt', attempt) end
-    return added
+local attempt, event
+-- Begins an attempt in the log. Returns the error of Redis, if any.
+local function begin(number)
+    attempt = number
+    event = '{"id":"' .. attempt .. '-0","type":"started","worker":' .. ARGV[17] .. ',"attempt":' .. attempt .. '}'
+    local added = redis.pcall('XADD', log, attempt .. '-0', 'e', event)
+    return type(added) == 'table' and added or nil
 end
+local problem = begin(math.max(whole(found[2]), known) + 1)
+if problem and not own(log, 'stream') then return fail_spoilt() end
+if problem and string.find(problem.err, 'smaller', 1, true) then
+    -- The log is newer than the record. One with ids that no worker writes is deleted.
+    local last = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)
+    local logged = whole(last[1] and string.match(last[1][1], '^%d+'))
+    if logged > 0 then problem = begin(math.max(attempt, logged + 1)) end
+    if problem then
+        redis.call('DEL', log)
+        problem = begin(attempt)
+    end
+end
+if problem then return problem end
 set_field('attempt', attempt)
 set_field('state', 'running')
 set_field('worker', ARGV[1])

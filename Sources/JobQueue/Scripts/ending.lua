@@ -251,7 +251,8 @@ local function conclude(record, log, out, interrupt_key, id, event, state, usage
     -- Only needed while the job runs. It comes first: it is allowed at the memory limit, and after a script's first write Redis does not check the limit again.
     redis.call('HDEL', record, 'token', 'entry', 'usage_to', 'unlisted_ms', unpack(USAGE_DETAILS))
     if type(redis.pcall('XADD', log, id, 'e', event)) == 'table' then
-        own(log, 'stream')
+        -- Another program has written the log: it has the wrong type, or events with higher ids.
+        redis.call('DEL', log)
         redis.call('XADD', log, id, 'e', event)
     end
     shrink(log, id)

@@ -54,10 +54,10 @@ local function own(key, kind)
     return found == 'none' or found == kind
 end
 
--- The number in a field of unknown origin, rounded down; 0 for anything outside 0 to 2147483647.
+-- The number in a field of unknown origin, rounded down; 0 for anything outside 0 to 2147483646, so that the next number is valid too.
 local function whole(text)
     local number = tonumber(text or '0')
-    if not number or number ~= number or number < 0 or number > 2147483647 then return 0 end
+    if not number or number ~= number or number < 0 or number > 2147483646 then return 0 end
     return math.floor(number)
 end
 
