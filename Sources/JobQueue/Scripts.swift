@@ -36,8 +36,8 @@ package enum Scripts {
     static let anyExists = library.script("any_exists", PackageResources.any_exists_lua)
     static let look = library.script("look", PackageResources.look_lua)
     static let sessionClaim = library.script("session_claim", PackageResources.session_claim_lua)
-    static let sessionSave = sessionLibrary.script("session_save", PackageResources.session_save_lua)
-    static let sessionEnd = sessionLibrary.script("session_end", PackageResources.session_end_lua)
+    static let sessionSave = library.script("session_save", PackageResources.session_save_lua)
+    static let sessionEnd = library.script("session_end", PackageResources.session_end_lua)
 
     /// The scripts that a worker calls. They are loaded at start, so that no hot path receives NOSCRIPT.
     package static let ofWorker = [
@@ -52,6 +52,5 @@ package enum Scripts {
     ]
 
     private static let library = ScriptLibrary(
-        PackageResources.shared_lua, PackageResources.ending_lua, PackageResources.turns_lua)
-    private static let sessionLibrary = ScriptLibrary(PackageResources.session_quota_lua)
+        PackageResources.shared_lua, PackageResources.ending_lua, PackageResources.turns_lua, PackageResources.session_quota_lua)
 }

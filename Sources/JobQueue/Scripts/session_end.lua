@@ -5,7 +5,7 @@
 redis.call('SREM', KEYS[2], ARGV[3])
 local held = redis.call('HMGET', KEYS[1], 'gateway', 'epoch', 'quota')
 if held[1] ~= ARGV[1] or held[2] ~= ARGV[2] then return 0 end
-local now = now_ms()
+local now = tonumber(now_ms())
 local interval, bytes = quota_entry(held[3], now)
 if interval then
     local _, _, known = quota_totals(KEYS[3], now, interval)

@@ -1,15 +1,7 @@
--- Functions that count an owner's sessions and their bytes. ScriptLibrary adds them to the scripts that use them.
+-- Functions that count an owner's sessions and their bytes, for the scripts of sessions. They use those of shared.lua.
 -- The quota is a hash: `sessions` and `bytes` are totals; `s:<end>` and `b:<end>` are the numbers that expire in the interval ending at <end> (ms since 1970);
 -- `due` is the earliest <end>. The field `quota` of a session is `<end> <bytes>`, its share of the counts. A session is not counted after its interval, even
 -- when it was never deleted explicitly; the totals are recomputed at each interval's end, so counting errors do not accumulate.
-
-local function now_ms()
-    local time = redis.call('TIME')
-    return time[1] * 1000 + math.floor(time[2] / 1000)
-end
-
--- A number as decimal digits; tostring would give an exponent for large ones.
-local function digits(number) return string.format('%d', number) end
 
 -- The fields of an interval.
 local function interval_fields(interval) return 's:' .. digits(interval), 'b:' .. digits(interval) end

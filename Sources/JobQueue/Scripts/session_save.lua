@@ -15,7 +15,7 @@ elseif ARGV[5] == '0' then
     return -1
 end
 
-local now = now_ms()
+local now = tonumber(now_ms())
 local interval = tonumber(ARGV[9])
 local sessions, bytes, known = quota_totals(KEYS[3], now, interval)
 local old_interval, old_bytes = quota_entry(held[3], now)

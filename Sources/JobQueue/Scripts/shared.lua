@@ -1,4 +1,4 @@
--- Functions shared by the scripts of jobs. ScriptLibrary adds to each script those that it uses. They use only the keys passed to them and keys with the same hash tag.
+-- Functions shared by the scripts. ScriptLibrary adds to each script those that it uses. They use only the keys passed to them and keys with the same hash tag.
 
 -- A whole number as decimal digits; tostring gives an exponent for large ones. `%d` is much faster than `%.0f`.
 local function digits(number) return string.format('%d', number) end
