@@ -48,6 +48,7 @@ import Testing
     @Test(arguments: [Self.refusal, .null]) func `one refused event makes the events refused`(_ refusal: RESPValue) {
         let receipts = receipts([(2, false), (1, false)], [Self.added, refusal, Self.published, Self.added, Self.published])
         #expect(receipts.map(\.events) == [.refused, .written])
+        #expect(receipts.map(\.hasHigherID) == [refusal == Self.refusal, false])
         #expect(!receipts[0].replies.isEmpty && receipts[1].replies.isEmpty)
     }
 

@@ -86,9 +86,8 @@ import Testing
     }
 
     /// Numbers that no script has written.
-    @Test(arguments: ["abc", "-5", "1e300", "nan", "2147483647", "9223372036854775807"]) func `invalid numbers in a record are ignored`(_ number: String)
-        async throws
-    {
+    @Test(arguments: ["abc", "-5", "1e300", "nan", "2147483647", "9223372036854775807"])
+    func `invalid numbers in a record are ignored`(_ number: String) async throws {
         try await QueueFixture.run { fixture in
             let job = QueueFixture.job("p0-x")
             #expect(try await fixture.queue.submit(job, options: SubmitOptions()) == .accepted)

@@ -40,6 +40,16 @@ import Testing
         }
     }
 
+    @Test func `the log of a finished job keeps its events whatever ids it has had`() async throws {
+        try await QueueFixture.run { fixture in
+            let claim = try await fixture.running(QueueFixture.job())
+            _ = try await fixture.write([.text("a"), .text("b")], of: claim)
+            try await fixture.redis.command("XSETID", fixture.keys.log(claim.job.id), "99-99")
+            #expect(try await fixture.finish(claim, .finished(.stop, .none), at: 3) == .integer(1))
+            #expect(try await fixture.queue.log(claim.job.id, after: nil).map(\.id.description) == ["1-0", "1-1", "1-2", "1-3"])
+        }
+    }
+
     /// Events can be deleted without the ids that they had.
     @Test func `a job whose log has had later events runs`() async throws {
         try await QueueFixture.run { fixture in
@@ -60,7 +70,7 @@ import Testing
             try await fixture.redis.command("XADD", fixture.keys.log(job.id), foreign, "x", "y")
             _ = try await fixture.queue.interrupt(job.id, reason: "USER_STOP", owner: nil)
             #expect(try await fixture.queue.record(job.id)?.state == .interrupted)
-            #expect(try await fixture.queue.log(job.id, after: nil).map(\.event.type) == ["interrupted"])
+            #expect(try await fixture.queue.log(job.id, after: nil).last?.event.type == "interrupted")
         }
     }
 

@@ -67,6 +67,56 @@ extension FaultJourneys {
             }
         }
 
+        /// Another program writes to the logs of running jobs, which end all the same, and as a whole.
+        @Test(arguments: [false, true]) func `jobs whose logs were overwritten end`(isInterrupted: Bool) async throws {
+            let changes: [[String]] = [
+                ["XADD", "*", "e", "{}"], ["XADD", "18446744073709551615-1", "e", "{}"], ["XADD", "5-5", "x", "y"],
+                ["XADD", "1-9999999", "x", "y"],
+                ["XSETID", "99-99"], ["XTRIM", "MAXLEN", "0"], ["DEL"], ["SET", "x"],
+            ]
+            try await withLab { lab in
+                let worker = try await lab.worker("w1", ["SLUICE_LEASE": "3s"])
+                let request = #"{"model":"\#(lab.model("sim-n60-g50"))","messages":[{"role":"user","content":"hi"}]}"#
+                for (number, change) in changes.enumerated() {
+                    let (id, log) = ("p0-\(number)", "{sluice.0}:log:p0-\(number)")
+                    try await lab.redis.command("XADD", "{sluice.0}:queue:standard", "*", "job", #"{"id":"\#(id)","request":\#(request)}"#)
+                    try await until("output") { try await lab.redis.command("XLEN", log).integer ?? 0 > 3 }
+                    try await lab.redis.send([change[0], log] + change.dropFirst())
+                    guard isInterrupted else { continue }
+                    let interrupt = #"{"id":"\#(id)","signal":"INTERRUPT","reason":"USER_STOP"}"#
+                    try await lab.redis.command("SET", "{sluice.0}:interrupt:\(id)", interrupt, "EX", "86400", "NX")
+                    try await lab.redis.command("PUBLISH", "{sluice.0}:cancel", interrupt)
+                }
+                for (number, change) in changes.enumerated() {
+                    let id = "p0-\(number)"
+                    let record = try await until("the end of \(id) after \(change)") {
+                        let record = try await lab.record(id)
+                        return ["finished", "interrupted"].contains(record["state"]) ? record : nil
+                    }
+                    #expect(record["state"] == (isInterrupted ? "interrupted" : "finished"), "\(change)")
+                    // A trimmed log is not noticed: nothing in it contradicts the worker.
+                    guard !isInterrupted, change[0] != "XTRIM" else { continue }
+                    #expect(try await text(in: "{sluice.0}:log:\(id)", lab) == (0..<60).map { " w\($0)" }.joined(), "\(change)")
+                }
+                try await worker.ready()
+            }
+        }
+
+        /// The text of the last attempt in a log.
+        private func text(in log: String, _ lab: Lab) async throws -> String {
+            var text = ""
+            for entry in try await lab.redis.command("XRANGE", log, "-", "+").array ?? [] {
+                let json = entry.array?.last?.array?.last?.string ?? ""
+                guard let event = try? JSON(parsing: json) else { continue }
+                switch event["type"]?.string {
+                case "started": text = ""
+                case "text": text += event["text"]?.string ?? ""
+                default: break
+                }
+            }
+            return text
+        }
+
         /// `SWIFT_BACKTRACE` as the images, manifests and the Procfile set it.
         @Test func `a crashed node releases its port at once`() async throws {
             try await withLab(simulator: false) { lab in

@@ -98,6 +98,15 @@ import Testing
         #expect(log.reconcile(newest: nil) == .outdated)
     }
 
+    @Test func `a log with events of this attempt that nobody here has written is outdated`() {
+        var log = OutputLog(attempt: 1)
+        log.append(.text("a"))
+        _ = log.beginWrite()
+        log.replyLost()
+        #expect(log.reconcile(newest: EventID(attempt: 1, sequence: 2)) == .outdated)
+        #expect(log.reconcile(newest: EventID(attempt: 1, sequence: 1)) == .matches && log.isEmpty)
+    }
+
     /// Redis has come back without its last writes.
     @Test func `acknowledged events that the log has lost are written again`() {
         var log = OutputLog(attempt: 1)

@@ -83,6 +83,8 @@ package struct OutputReceipt: Sendable, Equatable {
 
     package var events: Events
     package var ending: Ending
+    /// Whether something was refused because the log has, or has had, an event with the same or a higher id.
+    package var hasHigherID = false
     /// The first replies, for the log; empty unless something was refused.
     package var replies = ""
 
@@ -115,7 +117,10 @@ package struct OutputReplies: Equatable {
             for index in start..<min(start + part.events - 1, position) where replies[index].isRefusal { receipt.events = .refused }
         }
         if part.hasEnding, position > start { receipt.ending = Self.ending(replies[position - 1]) }
-        if receipt.events == .refused || receipt.ending == .refused { receipt.replies = "\(replies[start..<position].prefix(4))" }
+        if receipt.events == .refused || receipt.ending == .refused {
+            receipt.hasHigherID = replies[start..<position].contains { $0.errorText?.contains("equal or smaller") ?? false }
+            receipt.replies = "\(replies[start..<position].prefix(4))"
+        }
         return receipt
     }
 

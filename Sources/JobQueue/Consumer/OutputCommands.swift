@@ -61,7 +61,7 @@ package struct OutputCommands: Sendable {
     /// The arguments of `finish.lua` that depend on how the job ended.
     package struct Ending: Sendable {
         package var event: LoggedEvent
-        /// The id of the event before it in the log, nil if the log is missing; the script checks that no event is missing.
+        /// The id of the event before it in the log; the script checks that no event is missing. Nil if some may be.
         package var previous: EventID?
         package var progress: JobProgress
         /// The job JSON to keep as a dead letter; nil for none.

@@ -111,12 +111,12 @@ end
 local problem = begin(math.max(whole(found[2]), known) + 1)
 if problem and not own(log, 'stream') then return fail_spoilt() end
 if problem and string.find(problem.err, 'smaller', 1, true) then
-    -- The log is newer than the record. One with ids that no worker writes is deleted.
+    -- The log is newer than the record, or has ids that no worker writes.
     local last = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)
     local logged = whole(last[1] and string.match(last[1][1], '^%d+'))
     if logged > 0 then problem = begin(math.max(attempt, logged + 1)) end
     if problem then
-        redis.call('DEL', log)
+        remove_higher(log, attempt .. '-0')
         problem = begin(attempt)
     end
 end

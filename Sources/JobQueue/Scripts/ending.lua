@@ -10,6 +10,13 @@ local function discard_history(log, attempt)
     redis.pcall('XSETID', log, last)
 end
 
+-- Makes an id possible in a log whose ids another program has raised, or whose type it has changed. Entries with lower ids stay.
+local function remove_higher(log, id)
+    local lower = redis.pcall('XRANGE', log, '-', '(' .. id)
+    redis.call('DEL', log)
+    for _, entry in ipairs(lower.err and {} or lower) do redis.call('XADD', log, entry[1], unpack(entry[2])) end
+end
+
 -- Adds a dead letter and deletes the oldest ones beyond the maximum number of bytes; the newest one is always kept.
 -- The field `bytes_before` of a letter is the size of all letters ever added before it, so that the total size follows from the first and the last letter.
 local LETTERS_DELETED_AT_ONCE = 1000
@@ -251,8 +258,7 @@ local function conclude(record, log, out, interrupt_key, id, event, state, usage
     -- Only needed while the job runs. It comes first: it is allowed at the memory limit, and after a script's first write Redis does not check the limit again.
     redis.call('HDEL', record, 'token', 'entry', 'usage_to', 'unlisted_ms', unpack(USAGE_DETAILS))
     if type(redis.pcall('XADD', log, id, 'e', event)) == 'table' then
-        -- Another program has written the log: it has the wrong type, or events with higher ids.
-        redis.call('DEL', log)
+        remove_higher(log, id)
         redis.call('XADD', log, id, 'e', event)
     end
     shrink(log, id)

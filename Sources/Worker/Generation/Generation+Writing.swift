@@ -44,7 +44,7 @@ extension Generation: ScheduledOutput {
     func validated(newest: EventID?, on connection: Int) {
         guard stage != .over, !output.isAwaitingReply else { return }
         self.connection = connection
-        proceed(output.reconcile(newest: newest), newest: newest)
+        proceed(output.reconcile(newest: newest))
     }
 
     /// Processes what Redis holds of the job, read by a renewal of its lease.
@@ -59,7 +59,7 @@ extension Generation: ScheduledOutput {
         if newest.map({ $0 >= written }) == true {
             if !output.isEmpty || output.ending != nil || canBeHandedBack { request(.write(tokens: 0)) }
         } else {
-            proceed(output.reconcile(newest: newest), newest: newest)
+            proceed(output.reconcile(newest: newest))
         }
     }
 
@@ -67,11 +67,11 @@ extension Generation: ScheduledOutput {
     func reopen(newest: EventID?) {
         stage = .ending
         isValidating = false
-        proceed(output.reconcile(newest: newest), newest: newest)
+        proceed(output.reconcile(newest: newest))
     }
 
-    /// Leaves the job to a new attempt, whose readers start again: the log lacks events that they were shown.
-    private func giveUp(newest: EventID?) {
+    /// Leaves the job to a new attempt, whose readers start again: the log lacks events that they were shown, or takes no further ones.
+    private func giveUp() {
         context.logger.warning(
             "Redis has lost output of a job; it starts again", metadata: claim.job.logMetadata(["attempt": "\(claim.attempt)"]))
         stage = .handingBack
@@ -81,12 +81,12 @@ extension Generation: ScheduledOutput {
         speech?.close()
         preparation?.close()
         cancelTimers()
-        output.abandon(newest: newest)
+        output.abandon()
         request(.handBack)
     }
 
     /// Continues after a write.
-    private func proceed(_ outcome: OutputWriter.Outcome, newest: EventID? = nil) {
+    private func proceed(_ outcome: OutputWriter.Outcome) {
         switch outcome {
         case .written:
             if output.unwrittenBytes < OutputLog.lowWater { resumeReading() }
@@ -96,7 +96,7 @@ extension Generation: ScheduledOutput {
             request(.removeEnded)
         case .endedElsewhere: request(.removeLost)
         case .unconfirmed: request(.validate)
-        case .outdated: giveUp(newest: newest)
+        case .outdated: giveUp()
         }
     }
 }

@@ -16,7 +16,8 @@ struct OutputLog {
     enum Comparison: Equatable {
         /// The log holds all acknowledged events, or all that it lacks can be written again.
         case matches
-        /// The log lacks acknowledged events that are no longer known here: Redis has come back with older data.
+        /// The log lacks acknowledged events that are no longer known here: Redis has come back with older data. Or another program has written
+        /// to the log.
         case outdated
         /// A newer attempt has written to the log.
         case superseded
@@ -24,7 +25,7 @@ struct OutputLog {
 
     /// Id of the newest event known to be in Redis.
     private(set) var written: EventID
-    /// Id of the newest entry of the log, as of the last write or comparison; nil if the log is missing.
+    /// Id of the newest entry of the log, as of the last write or comparison; nil if it is not known.
     private var logEnd: EventID?
     /// Id of the newest event that was given one. Readers may have seen it, so that no other event gets this id.
     private(set) var newest: EventID
@@ -62,7 +63,7 @@ struct OutputLog {
     var canWrite: Bool { !uncertain && !isAwaitingReply }
     /// Whether the current write waits for its reply.
     var isAwaitingReply: Bool { !inFlight.isEmpty && !uncertain && !repeatDue }
-    /// Id of the entry that precedes the next event in the log; nil if the log is missing.
+    /// Id of the entry that precedes the next event in the log; nil if it is not known.
     var previous: EventID? { inFlight.last?.id ?? logEnd }
 
     /// Adds an event; consecutive text is merged.
@@ -151,11 +152,12 @@ struct OutputLog {
         guard !isAwaitingReply else { return .matches }
         guard let top, top.attempt >= written.attempt else { return .outdated }
         guard top.attempt == written.attempt else { return .superseded }
+        guard top <= newest else { return .outdated }
         if top < written {
             guard restore(after: top) else { return .outdated }
         } else {
             acknowledge(inFlight.prefix { $0.id <= top }.count)
-            // After `discardUnwritten` the log need not end with the last acknowledged event: discarded events may have been written after all.
+            // Events that were discarded may have been written after all.
             logEnd = top
         }
         uncertain = false
@@ -174,14 +176,12 @@ struct OutputLog {
         return true
     }
 
-    /// Discards all events that are not in the log, and continues behind its newest entry. The terminal event that follows leaves a gap in the
-    /// log, or an older attempt is continued.
-    /// - Parameter top: the newest id in the log; nil if there is no log.
-    mutating func discardUnwritten(newest top: EventID?) {
+    /// Discards all events that are not known to be in the log. The terminal event may follow whatever the log ends with.
+    mutating func discardUnwritten() {
         dropPending()
         inFlight.removeAll()
         unwrittenBytes = 0
-        logEnd = top
+        logEnd = nil
         uncertain = false
         repeatDue = false
     }

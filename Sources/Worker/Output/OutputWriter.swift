@@ -13,7 +13,7 @@ struct OutputWriter {
         case endedElsewhere
         /// The newest id of the log must be read and passed to `reconcile`.
         case unconfirmed
-        /// The log lacks events that are no longer known here. The job must be left to a new attempt.
+        /// The log lacks events that are no longer known here, or takes no further ones. The job must be left to a new attempt.
         case outdated
     }
 
@@ -31,6 +31,11 @@ struct OutputWriter {
     private var finishScriptMissing = false
     /// Number of consecutive writes that were lost or refused.
     private(set) var failedWrites = 0
+    /// Number of writes refused for a higher id in the log since one was known to be in it.
+    private var conflicts = 0
+    /// Conflicts after which the log is taken for one that no event of this attempt can be added to. A single one only shows that the reply to
+    /// an earlier write was lost.
+    private static let conflictsMaximum = 3
     /// Start of the last write of events, CLOCK_MONOTONIC ns; 0 before the first.
     private(set) var wroteAt: UInt64 = 0
 
@@ -82,11 +87,13 @@ struct OutputWriter {
     /// Interprets the receipt of one write.
     mutating func received(_ receipt: OutputReceipt) -> Outcome {
         endingInFlight = false
+        if receipt.hasHigherID { conflicts += 1 }
         switch receipt.events {
         case .none: break
         case .written:
             log.confirmWrite()
             failedWrites = 0
+            conflicts = 0
             areEventsRefused = false
         case .refused:
             areEventsRefused = true
@@ -118,13 +125,17 @@ struct OutputWriter {
     /// - Parameter newest: the newest id in the log; nil if there is no log.
     mutating func reconcile(newest: EventID?) -> Outcome {
         if isEnding(newest) { return .ended }
-        switch log.reconcile(newest: newest) {
+        let written = log.written
+        var comparison = log.reconcile(newest: newest)
+        if log.written != written { conflicts = 0 }
+        if comparison == .matches, conflicts >= Self.conflictsMaximum { comparison = .outdated }
+        switch comparison {
         case .superseded: return .endedElsewhere
         case .outdated where !endsWithoutOutput: return .outdated
         case .matches where !(endsWithoutOutput && areEventsRefused): return .written
         case .outdated, .matches:
             // The end of an interrupted or failed job must not wait for output that Redis does not take or no longer has.
-            log.discardUnwritten(newest: newest)
+            log.discardUnwritten()
             return .written
         }
     }
@@ -138,9 +149,8 @@ struct OutputWriter {
     }
 
     /// Discards everything that is not in the log, and the terminal event: a new attempt replaces this one.
-    /// - Parameter newest: the newest id in the log; nil if there is no log.
-    mutating func abandon(newest: EventID?) {
-        log.discardUnwritten(newest: newest)
+    mutating func abandon() {
+        log.discardUnwritten()
         ending = nil
         endingInFlight = false
     }
