@@ -110,6 +110,14 @@ struct SharedLimitTests {
         }
     }
 
+    @Test(arguments: ["nan", "-nan", "-1e300", "-inf", "x"]) func `a rate that is no number is a full one`(_ value: String) async throws {
+        try await QueueFixture.run { fixture in
+            try await fixture.redis.command("HSET", "{sluice}:limit:upstream:u:rate", "requests", value, "tokens", value, "at", value)
+            let limit = Self.limit(requests: 10, tokens: 1_000)
+            #expect(try await fixture.consumer.acquire(limit, holder: "a", tokens: 100).areAdmitted == [true])
+        }
+    }
+
     @Test func `Redis that has lost the holders gets them back by their renewal`() async throws {
         try await QueueFixture.run { fixture in
             _ = try await fixture.consumer.acquire(Self.limit(1), holder: "a", tokens: 1)

@@ -85,6 +85,16 @@ import Testing
         }
     }
 
+    /// A worker repeats reads that fail: before each request to an upstream it looks for an interrupt.
+    @Test func `keys of another type that a worker reads count as missing`() async throws {
+        try await QueueFixture.run { fixture in
+            let id = QueueFixture.job().id
+            for key in [fixture.keys.interrupt(id), fixture.keys.audio(id)] { try await fixture.redis.command("LPUSH", key, "x") }
+            #expect(try await fixture.consumer.interrupt(of: id) == nil)
+            #expect(try await fixture.consumer.audio(of: id) == nil)
+        }
+    }
+
     /// Numbers that no script has written.
     @Test(arguments: ["abc", "-5", "1e300", "nan", "2147483647", "9223372036854775807"])
     func `invalid numbers in a record are ignored`(_ number: String) async throws {

@@ -74,15 +74,22 @@ import Testing
         }
     }
 
-    @Test func `a running job with the highest number of attempts is started again`() async throws {
+    /// Found by a renewal, or by the end of the job, whose worker then knows it no more.
+    @Test(arguments: ["2147483647", "-inf", "x"], [false, true])
+    func `a running job whose attempt is no number of one is started again`(_ attempt: String, isRenewed: Bool) async throws {
         try await QueueFixture.run { fixture in
             let claim = try await fixture.running(QueueFixture.job())
-            try await fixture.redis.command("HSET", fixture.keys.record(claim.job.id), "attempt", "2147483647")
-            #expect(try await fixture.consumer.renew([LeaseRenewal(id: claim.job.id, entry: claim.entry, attempt: 1)]) == [.lost])
-            let entry = try #require(try await fixture.consumer.take(partition: 0, classes: [.standard], count: 1).expired.first)
+            try await fixture.redis.command("HSET", fixture.keys.record(claim.job.id), "attempt", attempt)
+            var entry = claim.entry
+            if isRenewed {
+                #expect(try await fixture.consumer.renew([LeaseRenewal(id: claim.job.id, entry: entry, attempt: 1)]) == [.lost])
+                entry = try #require(try await fixture.consumer.take(partition: 0, classes: [.standard], count: 1).expired.first)
+            } else {
+                #expect(try await fixture.finish(claim, .finished(.stop, .none), at: 1) == .integer(0))
+            }
             guard
                 case .claimed(let next) = try await fixture.consumer.claim(
-                    claim.job, entry: entry, leaseExpired: true, knownAttempt: 1)
+                    claim.job, entry: entry, leaseExpired: true, knownAttempt: isRenewed ? 1 : 0)
             else { throw QueueFixture.FixtureError.nothingToClaim }
             #expect(next.attempt == 2)
             #expect(try await fixture.finish(next, .finished(.stop, .none), at: 1) == .integer(1))

@@ -79,13 +79,21 @@ extension JobConsumer {
 
     /// The interrupt stored in the job's interrupt key; nil without one.
     package func interrupt(of id: JobID) async throws(QueueError) -> Interrupt? {
-        let value = try await redis.send("GET", .string(keys.interrupt(id)))
+        let value = try await string(keys.interrupt(id))
         return value.isNull ? nil : Self.interrupt(value, id: id)
     }
 
     /// The audio of a job's user message; nil without any.
     package func audio(of id: JobID) async throws(QueueError) -> [UInt8]? {
-        try await redis.send("GET", .string(keys.audio(id))).bytes?.array
+        try await string(keys.audio(id)).bytes?.array
+    }
+
+    /// The value of a key; null for a missing one, and for one of another type, as in the scripts: callers repeat what fails.
+    private func string(_ key: String) async throws(QueueError) -> RESPValue {
+        do { return try await redis.send("GET", .string(key)) } catch {
+            guard error.isWrongType else { throw error }
+            return .null
+        }
     }
 
     /// Decodes an interrupt key. A value that is not the contract's JSON still interrupts the job, with the reason USER_STOP.

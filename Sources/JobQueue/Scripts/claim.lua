@@ -30,7 +30,7 @@ if is_terminal(state) then
 end
 local known = whole(ARGV[19])
 local is_own = state == 'running' and found[3] == ARGV[2] and found[7] == ARGV[1]
-if is_own and known >= whole(found[2]) then return {'busy'} end
+if is_own and known > 0 and known >= whole(found[2]) then return {'busy'} end
 if is_own and intact and not interrupt_value then
     -- The reply to an earlier call of the same claim was lost, if nothing was written since. Otherwise Redis has come back with older data, and the attempt must not be
     -- given out twice.

@@ -23,7 +23,12 @@ for key, kind in pairs({[running] = 'zset', [seen] = 'zset', [waiting] = 'zset',
 -- What is left of the minute. It may be negative after a job that used more than it had reserved.
 local left = redis.call('HMGET', rate, 'requests', 'tokens', 'at')
 local passed = math.max(0, now - (tonumber(left[3] or '') or now - MINUTE))
-local function refilled(value, maximum) return math.min(maximum, (tonumber(value or '') or maximum) + passed * maximum / MINUTE) end
+local function refilled(value, maximum)
+    local number = tonumber(value or '')
+    -- Other programs may have written it; Lua reads 'nan', too.
+    if not number or number ~= number or number < -1e12 then number = maximum end
+    return math.min(maximum, number + passed * maximum / MINUTE)
+end
 local requests, tokens = refilled(left[1], requests_maximum), refilled(left[2], tokens_maximum)
 
 local function reserved(holder)
