@@ -4,7 +4,7 @@
 /// most 15 % from it, however the text is divided. For the tokenizers of Qwen and DeepSeek it differs by at most 30 %, except for Hindi and numbers, where
 /// they count up to three times as many tokens. A word of the simulator is one token. One pass over the bytes without an allocation.
 ///
-/// `ending.lua` has the same rule, for jobs whose worker was lost.
+/// `usage.lua` has the same rule, for jobs whose worker was lost.
 package struct TokenEstimator: Sendable, Equatable {
     /// Costs in sixteenths of a token.
     private enum Cost {

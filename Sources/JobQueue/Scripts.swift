@@ -52,5 +52,6 @@ package enum Scripts {
     ]
 
     private static let library = ScriptLibrary(
-        PackageResources.shared_lua, PackageResources.ending_lua, PackageResources.turns_lua, PackageResources.session_quota_lua)
+        PackageResources.shared_lua, PackageResources.usage_lua, PackageResources.ending_lua, PackageResources.turns_lua,
+        PackageResources.session_quota_lua)
 }

@@ -8,7 +8,7 @@ import Testing
 /// The script's estimate for a job whose worker was lost.
 struct ScriptTokenTests {
     @Test func `the scripts estimate as nodes do`() async throws {
-        let functions = String(decoding: PackageResources.shared_lua + PackageResources.ending_lua, as: UTF8.self)
+        let functions = String(decoding: PackageResources.shared_lua + PackageResources.usage_lua, as: UTF8.self)
         let odd = [
             "", "findUserByID2x x2Y aÀB бA 5kg  5, 12345.6 \t7", "naïve Việt Nam ไทย 한국어 «x» “y”… 👍🏽\0\u{7f}\r\n--\n  --",
             String(repeating: "w ", count: 40_000),
