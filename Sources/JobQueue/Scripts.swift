@@ -9,7 +9,10 @@ package enum Scripts {
         "take", PackageResources.take_lua, rarely: ["own_turns", "is_unexecuted", "disown", "separate", "sort_entries", "deliver_turns"])
     package static let claim = library.script(
         "claim", PackageResources.claim_lua,
-        rarely: ["bury", "conclude_failed", "conclude_interrupted", "drop", "reason_of", "remove_higher", "tokens_today"])
+        rarely: [
+            "bury", "conclude_failed", "conclude_interrupted", "drop", "is_end", "next_attempt", "reason_of", "remove_higher",
+            "tokens_today",
+        ])
     package static let renew = library.script("renew", PackageResources.renew_lua, rarely: ["discard_history", "return_entry"])
     static let renewQuiet = library.script("renew_quiet", PackageResources.renew_quiet_lua)
     package static let finish = library.script("finish", PackageResources.finish_lua, rarely: ["bury"])

@@ -1,4 +1,5 @@
 import Contract
+import JSONCodec
 import RedisClient
 import TestSupport
 import Testing
@@ -82,6 +83,60 @@ import Testing
             #expect(try await fixture.queue.log(job.id, after: nil).count == 1)
             #expect(try await fixture.redis.command("XLEN", fixture.keys.queue(.standard, partition: 0)).integer == 0)
             #expect(try await fixture.redis.command("KEYS", "{sluice.0}:queued_bytes*").array?.isEmpty == true)
+        }
+    }
+
+    /// The number of the attempt is lost with the record. Readers ignore an end with an id below those that they have.
+    @Test(arguments: ["SET", "HSET"]) func `a running job whose record was overwritten ends for its readers`(_ command: String) async throws
+    {
+        try await QueueFixture.run { fixture in
+            let job = QueueFixture.job()
+            let received = Observed<[LoggedEvent]>([])
+            _ = await fixture.feed.follow(new: job.id) { events in received.update { $0 += events } }
+            let claim = try await fixture.running(job)
+            _ = try await fixture.write([.text("a"), .text("b")], of: claim)
+            _ = try await received.wait({ "the text, \($0)" }) { $0.count == 3 ? true : nil }
+            let record = fixture.keys.record(job.id)
+            try await fixture.redis.command("DEL", record)
+            if command == "SET" {
+                try await fixture.redis.command("SET", record, "x")
+                let outcome = try await fixture.consumer.claim(job, entry: claim.entry, leaseExpired: true)
+                #expect(outcome == .ended(.internal))
+            } else {
+                try await fixture.redis.command("HSET", record, "state", "queued")
+                _ = try await fixture.queue.interrupt(job.id, reason: "USER_STOP", owner: nil)
+            }
+            let end = try await received.wait({ "the end, \($0)" }) { $0.count == 4 ? $0.last : nil }
+            #expect(end.id.description == "2-0" && end.event.type == (command == "SET" ? "failed" : "interrupted"))
+            #expect(try await fixture.queue.log(job.id, after: nil).map(\.id.description) == ["1-0", "1-1", "1-2", "2-0"])
+        }
+    }
+
+    /// Readers would take the events of another first attempt for those that they have.
+    @Test func `a running job whose record was deleted goes on with its next attempt`() async throws {
+        try await QueueFixture.run { fixture in
+            let claim = try await fixture.running(QueueFixture.job())
+            _ = try await fixture.write([.text("a")], of: claim)
+            try await fixture.redis.command("DEL", fixture.keys.record(claim.job.id))
+            let other = fixture.consumer("w2", token: "t2")
+            guard case .claimed(let next) = try await other.claim(claim.job, entry: claim.entry, leaseExpired: true) else {
+                throw QueueFixture.FixtureError.nothingToClaim
+            }
+            #expect(next.attempt == 2)
+            #expect(try await fixture.queue.log(claim.job.id, after: nil).map(\.id.description) == ["1-0", "1-1", "2-0"])
+        }
+    }
+
+    @Test func `a job does not continue the log of an ended one with its id`() async throws {
+        try await QueueFixture.run { fixture in
+            let job = QueueFixture.job()
+            let claim = try await fixture.running(job)
+            #expect(try await fixture.finish(claim, .finished(.stop, .none), at: 1) == .integer(1))
+            try await fixture.redis.command("DEL", fixture.keys.record(job.id))
+            let queue = fixture.keys.queue(.standard, partition: 0)
+            try await fixture.redis.command("XADD", queue, "*", "job", String(decoding: job.json.bytes, as: UTF8.self))
+            #expect(try await fixture.claimNext().attempt == 1)
+            #expect(try await fixture.queue.log(job.id, after: nil).map(\.id.description) == ["1-0"])
         }
     }
 

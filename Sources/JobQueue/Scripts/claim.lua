@@ -44,7 +44,9 @@ if state == 'running' and not is_own and ARGV[5] ~= '1' then return {'busy'} end
 -- Fields of the record, collected and written by one HSET.
 local fields = {}
 if not state then
-    redis.call('DEL', log)
+    -- A log may be left of an ended job with the same id. If its job has not ended, its record was deleted: the next attempt continues it.
+    local last = redis.pcall('XREVRANGE', log, '+', '-', 'COUNT', 1)
+    if last.err and intact or last[1] and is_end(last[1]) then redis.call('DEL', log) end
     fields = {'attempt', 0, 'crashes', 0, 'class', ARGV[4], 'entry', entry, 'submitted_ms', string.match(ARGV[3], '^%d+')}
     add_present(fields, {owner = ARGV[6], session = ARGV[7], model = ARGV[8], retry_of = ARGV[16]})
 end
@@ -112,9 +114,7 @@ local problem = begin(math.max(whole(found[2]), known) + 1)
 if problem and not own(log, 'stream') then return fail_spoilt() end
 if problem and string.find(problem.err, 'smaller', 1, true) then
     -- The log is newer than the record, or has ids that no worker writes.
-    local last = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)
-    local logged = whole(last[1] and string.match(last[1][1], '^%d+'))
-    if logged > 0 then problem = begin(math.max(attempt, logged + 1)) end
+    problem = begin(next_attempt(log, attempt - 1))
     if problem then
         remove_higher(log, attempt .. '-0')
         problem = begin(attempt)

@@ -10,6 +10,19 @@ local function discard_history(log, attempt)
     redis.pcall('XSETID', log, last)
 end
 
+-- Whether an entry of a log is the end of its job.
+local function is_end(entry)
+    local readable, event = pcall(cjson.decode, entry[2][2] or '')
+    return readable and type(event) == 'table' and is_terminal(event.type)
+end
+
+-- The number of the attempt after those of a record and its log, which is newer if another program has overwritten the record. Ids that no worker writes count as none.
+local function next_attempt(log, attempt)
+    local last = redis.pcall('XREVRANGE', log, '+', '-', 'COUNT', 1)
+    local logged = not last.err and last[1] and string.match(last[1][1], '^%d+')
+    return math.max(whole(attempt), whole(logged)) + 1
+end
+
 -- Makes an id possible in a log whose ids another program has raised, or whose type it has changed. Entries with lower ids stay.
 local function remove_higher(log, id)
     local lower = redis.pcall('XRANGE', log, '-', '(' .. id)
@@ -145,10 +158,10 @@ local function conclude(record, log, out, interrupt_key, id, event, state, usage
     redis.call('PUBLISH', out, '[' .. event .. ']')
 end
 
--- Ends a job that no worker runs. The id of its event is <last attempt + 1>-0.
+-- Ends a job that no worker runs. The id of its event is <next attempt>-0.
 local function conclude_unrun(record, log, out, interrupt_key, state, fields, code, reason, retention)
     local known = redis.call('HMGET', record, 'attempt', 'usage', 'state', 'usage_to', 'owner', 'model', unpack(USAGE_DETAILS))
-    local id = (whole(known[1]) + 1) .. '-0'
+    local id = next_attempt(log, known[1]) .. '-0'
     -- A running job has lost its worker.
     local usage = known[3] == 'running' and usage_after_loss(known[2], known[4], log) or whole_usage(known[2], known[7], known[8]) or NO_USAGE
     local shown = usage
