@@ -67,8 +67,9 @@ import Testing
         #expect(writer.received(OutputReceipt(ending: .ended)) == .ended)
     }
 
-    @Test func `a newer attempt ends this attempt, and a missing log needs a new one`() throws {
-        for (newest, outcome) in [(EventID(attempt: 2, sequence: 0), OutputWriter.Outcome.endedElsewhere), (nil, .outdated)] {
+    @Test func `a newer attempt ends this attempt, and a log without it needs a new one`() throws {
+        let others = [EventID(attempt: 2, sequence: 0), EventID(attempt: 1_796_047_844_025, sequence: 0), nil]
+        for (newest, outcome) in zip(others, [OutputWriter.Outcome.endedElsewhere, .outdated, .outdated]) {
             var writer = try writer()
             writer.append(.text("a"))
             _ = write(&writer)

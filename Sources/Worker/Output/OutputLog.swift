@@ -150,7 +150,8 @@ struct OutputLog {
     /// - Parameter top: the newest id in the log; nil if there is no log.
     mutating func reconcile(newest top: EventID?) -> Comparison {
         guard !isAwaitingReply else { return .matches }
-        guard let top, top.attempt >= written.attempt else { return .outdated }
+        // No attempt has a higher number.
+        guard let top, top.attempt >= written.attempt, top.attempt <= Int32.max else { return .outdated }
         guard top.attempt == written.attempt else { return .superseded }
         guard top <= newest else { return .outdated }
         if top < written {
