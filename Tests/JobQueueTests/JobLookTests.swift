@@ -11,13 +11,15 @@ import Testing
         var timer = LookTimer()
         var looks: [Int] = []
         var entryChecks: [Int] = []
+        var reviews: [Int] = []
         for check in 1...300 {
             if timer.isDue(hasNews: false) { looks.append(check) }
             if timer.checksEntry { entryChecks.append(check) }
+            if timer.reviewsLog { reviews.append(check) }
         }
         #expect(Array(looks.prefix(5)) == [1, 3, 7, 11, 15])
         #expect(zip(looks, looks.dropFirst()).allSatisfy { $1 - $0 <= LookTimer.longest })
-        #expect(entryChecks == [64, 128, 256])
+        #expect(entryChecks == [64, 128, 256] && reviews == [8, 16, 32, 64, 128, 256])
         let isDue = timer.isDue(hasNews: true)
         #expect(!isDue && !timer.checksEntry)
         let isDueAgain = timer.isDue(hasNews: false)
@@ -71,6 +73,33 @@ import Testing
         }
     }
 
+    /// The record was deleted or overwritten, and the queue with it, so that no worker claims the job. Or an end was written to a new log.
+    @Test(arguments: ["DEL", "SET", "LOG"]) func `readers of a job that lost its record are told an end`(_ change: String) async throws {
+        try await QueueFixture.run { fixture in
+            let job = QueueFixture.job()
+            let received = Observed<[LoggedEvent]>([])
+            _ = await fixture.feed.follow(new: job.id) { events in received.update { $0 += events } }
+            let claim = try await fixture.running(job)
+            _ = try await fixture.write([.text("a"), .text("b")], of: claim)
+            _ = try await received.wait({ "the text, \($0)" }) { $0.count == 3 ? true : nil }
+            // The first look, which reads the entry.
+            try await until("the entry to be known") { await fixture.feed.knowsEntry(of: job.id) }
+            let (redis, record) = (fixture.redis, fixture.keys.record(job.id))
+            switch change {
+            case "LOG":
+                let log = fixture.keys.log(job.id)
+                try await redis.command("DEL", log)
+                let end = #"{"id":"1-0","type":"interrupted","reason":"USER_STOP","phase":"queued"}"#
+                try await redis.command("XADD", log, "1-0", "e", end)
+            default:
+                try await redis.command("DEL", fixture.keys.queue(.standard, partition: 0), record)
+                if change == "SET" { try await redis.command("SET", record, "x") }
+            }
+            let end = try await received.wait({ "the end, \($0)" }) { $0.count == 4 ? $0.last : nil }
+            #expect(end.id.description == "2-0" && end.event.type == (change == "LOG" ? "interrupted" : "failed"))
+        }
+    }
+
     @Test func `a look takes as many jobs as the feed passes at once`() async throws {
         try await QueueFixture.run { fixture in
             let jobs = (0..<500).map { JobLook(id: JobID("p0-\($0)")!, after: nil, entry: nil) }
@@ -78,4 +107,8 @@ import Testing
             #expect(found.gone.count == 500)
         }
     }
+}
+
+extension EventFeed {
+    fileprivate func knowsEntry(of id: JobID) -> Bool { jobs[id]?.entry != nil }
 }

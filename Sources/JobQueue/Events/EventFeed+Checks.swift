@@ -32,6 +32,7 @@ extension EventFeed {
         var compared: [JobID] = []
         var looks: [Int: [JobID]] = [:]
         var entries: [JobID] = []
+        var reviewed: [JobID] = []
         // A shard that is not reachable must not delay the checks of the others' jobs.
         for (id, job) in jobs where queue.isReachable(id) {
             let isDue = job.timer.isDue(hasNews: job.hasNews)
@@ -42,10 +43,11 @@ extension EventFeed {
             }
             job.hasNews = false
             if job.timer.checksEntry { entries.append(id) }
+            if job.timer.reviewsLog { reviewed.append(id) }
         }
-        guard !compared.isEmpty || !looks.isEmpty || !entries.isEmpty else { return }
+        guard !compared.isEmpty || !looks.isEmpty || !entries.isEmpty || !reviewed.isEmpty else { return }
         isChecking = true
-        start { [compared, looks, entries] feed in
+        start { [compared, looks, entries, reviewed] feed in
             await feed.compare(compared)
             for (partition, ids) in looks {
                 for start in stride(from: 0, to: ids.count, by: Self.lookBatch) {
@@ -53,6 +55,7 @@ extension EventFeed {
                 }
             }
             await feed.endJobsWithoutEntry(entries)
+            await feed.review(reviewed)
             feed.isChecking = false
         }
     }
@@ -81,15 +84,30 @@ extension EventFeed {
     /// Ends jobs whose queue entries are gone.
     private func endJobsWithoutEntry(_ ids: [JobID]) async {
         guard !ids.isEmpty else { return }
+        let entries = ids.map { (id: $0, entry: jobs[$0]?.entry) }
         // An entry may have been replaced by a hand-back; the next look reads it again.
         for id in ids { jobs[id]?.entry = nil }
-        do { try await queue.endJobsWithoutEntry(ids) } catch {
+        do { try await queue.endJobsWithoutEntry(entries) } catch {
             logger.debug("queue entries could not be checked; a later check retries", metadata: ["error": "\(error)"])
         }
     }
 
     /// Maximum number of jobs per round trip.
     private static let compareBatch = 500
+
+    /// Arranges that jobs are compared whose logs end below what a reader has: another program has changed them, and looks find only what is
+    /// above.
+    private func review(_ ids: [JobID]) async {
+        for start in stride(from: 0, to: ids.count, by: Self.compareBatch) {
+            let some = Array(ids[start..<min(start + Self.compareBatch, ids.count)])
+            // Redis is unavailable, which its connection has logged. A later review finds the same.
+            guard let newest = try? await queue.lastEvents(some) else { return }
+            for case (let id, let newest?) in zip(some, newest) {
+                guard let job = jobs[id] else { continue }
+                if job.followers.contains(where: { $0.sequence.last.map { $0 > newest } ?? false }) { job.mustCompare = true }
+            }
+        }
+    }
 
     /// Compares jobs one by one with the last events in their logs and reads the events that are missing.
     private func compare(_ ids: [JobID]) async {

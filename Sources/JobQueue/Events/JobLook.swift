@@ -30,6 +30,8 @@ struct LookTimer {
     static let longest = 4
     /// Silent checks before the queue entry is checked for the first time; then again after twice as many, and so on.
     private static let firstEntryCheck = 64
+    /// The same for the review of the log's end.
+    private static let firstReview = 8
 
     private var silentChecks = 0
     private var interval = 1
@@ -51,10 +53,13 @@ struct LookTimer {
     }
 
     /// Whether the queue entry is to be checked by itself at this check.
-    var checksEntry: Bool {
-        guard silentChecks.isMultiple(of: Self.firstEntryCheck) else { return false }
-        return (silentChecks / Self.firstEntryCheck).nonzeroBitCount == 1
-    }
+    var checksEntry: Bool { isReached(Self.firstEntryCheck) }
+
+    /// Whether the end of the log is to be reviewed at this check.
+    var reviewsLog: Bool { isReached(Self.firstReview) }
+
+    /// Whether this silent check is the one with this number, or with this number times a power of two.
+    private func isReached(_ first: Int) -> Bool { silentChecks.isMultiple(of: first) && (silentChecks / first).nonzeroBitCount == 1 }
 }
 
 extension JobProducer {

@@ -287,13 +287,14 @@ package struct JobProducer: Sendable {
     }
 
     /// Ends jobs as failed whose queue entries are gone, because an operator has deleted or trimmed their queue.
-    package func endJobsWithoutEntry(_ ids: [JobID]) async throws(RedisError) {
-        for id in ids {
+    /// - Parameter entries: what the records' fields `entry` were, as far as known. A job whose record is gone as well ends only with it.
+    package func endJobsWithoutEntry(_ entries: [(id: JobID, entry: String?)]) async throws(RedisError) {
+        for (id, entry) in entries {
             _ = try await redis.run(
                 Scripts.checkEntry,
                 keys: [keys.record(id), keys.log(id), keys.out(id), keys.interrupt(id)]
                     + keys.queues(partition: keys.partition(of: id.rawValue)),
-                arguments: [.integer(settings.leaseMilliseconds), .integer(settings.retentionSeconds)])
+                arguments: [.integer(settings.leaseMilliseconds), .integer(settings.retentionSeconds), .string(entry ?? "")])
         }
     }
 
