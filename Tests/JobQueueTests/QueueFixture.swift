@@ -58,6 +58,16 @@ struct QueueFixture {
         return try await claimNext()
     }
 
+    /// Follows a job, claims it and writes two texts, which the reader has received then.
+    func followed(_ job: Job) async throws -> (claim: Claim, received: Observed<[LoggedEvent]>) {
+        let received = Observed<[LoggedEvent]>([])
+        _ = await feed.follow(new: job.id) { events in received.update { $0 += events } }
+        let claim = try await running(job)
+        _ = try await write([.text("a"), .text("b")], of: claim)
+        _ = try await received.wait({ "the text, \($0)" }) { $0.count == 3 ? true : nil }
+        return (claim, received)
+    }
+
     func claimNext(_ consumer: JobConsumer? = nil) async throws -> Claim {
         let consumer = consumer ?? self.consumer
         guard let entry = try await consumer.take(partition: 0, classes: JobClass.allCases, count: 1).entries.first,

@@ -91,11 +91,7 @@ import Testing
     {
         try await QueueFixture.run { fixture in
             let job = QueueFixture.job()
-            let received = Observed<[LoggedEvent]>([])
-            _ = await fixture.feed.follow(new: job.id) { events in received.update { $0 += events } }
-            let claim = try await fixture.running(job)
-            _ = try await fixture.write([.text("a"), .text("b")], of: claim)
-            _ = try await received.wait({ "the text, \($0)" }) { $0.count == 3 ? true : nil }
+            let (claim, received) = try await fixture.followed(job)
             let record = fixture.keys.record(job.id)
             try await fixture.redis.command("DEL", record)
             if command == "SET" {
