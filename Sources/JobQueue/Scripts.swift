@@ -10,8 +10,8 @@ package enum Scripts {
     package static let claim = library.script(
         "claim", PackageResources.claim_lua,
         rarely: [
-            "bury", "conclude_failed", "conclude_interrupted", "drop", "is_end", "next_attempt", "reason_of", "remove_higher",
-            "tokens_today",
+            "bury", "conclude_failed", "conclude_interrupted", "drop", "has_higher", "is_end", "next_attempt", "reason_of",
+            "remove_higher", "tokens_today",
         ])
     package static let renew = library.script("renew", PackageResources.renew_lua, rarely: ["discard_history", "return_entry"])
     static let renewQuiet = library.script("renew_quiet", PackageResources.renew_quiet_lua)

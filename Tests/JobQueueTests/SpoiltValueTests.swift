@@ -23,7 +23,9 @@ import Testing
     }
 
     /// An id that a worker could have written, and ids that none writes.
-    private static let foreignIDs = ["7-3", "2147483647-0", "1796047844025-0", "18446744073709551615-18446744073709551614"]
+    private static let foreignIDs = [
+        "7-3", "2147483647-0", "1796047844025-0", "18446744073709551615-18446744073709551614", "18446744073709551615-18446744073709551615",
+    ]
 
     /// Otherwise the job would be claimed again and again, and would occupy a slot.
     @Test(arguments: foreignIDs) func `a job whose log has later events runs and ends`(_ foreign: String) async throws {

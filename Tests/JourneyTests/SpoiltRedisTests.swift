@@ -72,7 +72,8 @@ extension FaultJourneys {
             let changes: [[String]] = [
                 ["XADD", "*", "e", "{}"], ["XADD", "18446744073709551615-1", "e", "{}"], ["XADD", "5-5", "x", "y"],
                 ["XADD", "1-9999999", "x", "y"],
-                ["XSETID", "99-99"], ["XTRIM", "MAXLEN", "0"], ["DEL"], ["SET", "x"],
+                ["XSETID", "99-99"], ["XSETID", "18446744073709551615-18446744073709551615"], ["XTRIM", "MAXLEN", "0"], ["DEL"],
+                ["SET", "x"],
             ]
             try await withLab { lab in
                 let worker = try await lab.worker("w1", ["SLUICE_LEASE": "3s"])

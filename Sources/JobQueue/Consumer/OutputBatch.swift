@@ -118,7 +118,7 @@ package struct OutputReplies: Equatable {
         }
         if part.hasEnding, position > start { receipt.ending = Self.ending(replies[position - 1]) }
         if receipt.events == .refused || receipt.ending == .refused {
-            receipt.hasHigherID = replies[start..<position].contains { $0.errorText?.contains("equal or smaller") ?? false }
+            receipt.hasHigherID = replies[start..<position].contains(where: \.saysHigherID)
             receipt.replies = "\(replies[start..<position].prefix(4))"
         }
         return receipt
@@ -139,6 +139,9 @@ package struct OutputReplies: Equatable {
 extension RESPValue {
     /// Whether the reply is an error, or the null of an XADD to a missing log.
     fileprivate var isRefusal: Bool { if case .error = self { true } else { isNull } }
+
+    /// Whether the reply is the error of an XADD to a log that has, or has had, the same or a higher id.
+    fileprivate var saysHigherID: Bool { errorText.map { $0.contains("equal or smaller") || $0.contains("exhausted") } ?? false }
 }
 
 extension JobConsumer {

@@ -112,7 +112,7 @@ local function begin(number)
 end
 local problem = begin(math.max(whole(found[2]), known) + 1)
 if problem and not own(log, 'stream') then return fail_spoilt() end
-if problem and string.find(problem.err, 'smaller', 1, true) then
+if problem and has_higher(problem) then
     -- The log is newer than the record, or has ids that no worker writes.
     problem = begin(next_attempt(log, attempt - 1))
     if problem then

@@ -23,11 +23,16 @@ local function next_attempt(log, attempt)
     return math.max(whole(attempt), whole(logged)) + 1
 end
 
--- Makes an id possible in a log whose ids another program has raised, or whose type it has changed. Entries with lower ids stay.
+-- Whether Redis has refused an event because its log has, or has had, the same or a higher id.
+local function has_higher(reply) return string.find(reply.err, 'smaller', 1, true) or string.find(reply.err, 'exhausted', 1, true) end
+
+-- Makes an id possible in a log whose ids another program has raised. Events with lower ids stay.
 local function remove_higher(log, id)
-    local lower = redis.pcall('XRANGE', log, '-', '(' .. id)
+    local lower = redis.call('XRANGE', log, '-', '(' .. id)
     redis.call('DEL', log)
-    for _, entry in ipairs(lower.err and {} or lower) do redis.call('XADD', log, entry[1], unpack(entry[2])) end
+    for _, entry in ipairs(lower) do
+        if entry[2][1] == 'e' then redis.call('XADD', log, entry[1], 'e', entry[2][2]) end
+    end
 end
 
 -- Adds a dead letter and deletes the oldest ones beyond the maximum number of bytes; the newest one is always kept.
@@ -133,8 +138,9 @@ end
 local function conclude(record, log, out, interrupt_key, id, event, state, usage, retention, optional, owner, model, has_audio)
     -- Only needed while the job runs. It comes first: it is allowed at the memory limit, and after a script's first write Redis does not check the limit again.
     redis.call('HDEL', record, 'token', 'entry', 'usage_to', 'unlisted_ms', unpack(USAGE_DETAILS))
-    if type(redis.pcall('XADD', log, id, 'e', event)) == 'table' then
-        remove_higher(log, id)
+    local added = redis.pcall('XADD', log, id, 'e', event)
+    if type(added) == 'table' then
+        if has_higher(added) then remove_higher(log, id) else own(log, 'stream') end
         redis.call('XADD', log, id, 'e', event)
     end
     shrink(log, id)

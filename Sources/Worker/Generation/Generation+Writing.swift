@@ -73,7 +73,8 @@ extension Generation: ScheduledOutput {
     /// Leaves the job to a new attempt, whose readers start again: the log lacks events that they were shown, or takes no further ones.
     private func giveUp() {
         context.logger.warning(
-            "Redis has lost output of a job; it starts again", metadata: claim.job.logMetadata(["attempt": "\(claim.attempt)"]))
+            "the log of a job lacks output or takes no more; the job starts again",
+            metadata: claim.job.logMetadata(["attempt": "\(claim.attempt)"]))
         stage = .handingBack
         hasLostOutput = true
         closeCall()
