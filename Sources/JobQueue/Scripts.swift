@@ -13,9 +13,10 @@ package enum Scripts {
             "bury", "conclude_failed", "conclude_interrupted", "drop", "has_higher", "is_end", "next_attempt", "reason_of",
             "remove_higher", "tokens_today",
         ])
-    package static let renew = library.script("renew", PackageResources.renew_lua, rarely: ["discard_history", "return_entry"])
+    package static let renew = library.script(
+        "renew", PackageResources.renew_lua, rarely: ["discard_history", "listed_job", "restore_record", "return_entry"])
     static let renewQuiet = library.script("renew_quiet", PackageResources.renew_quiet_lua)
-    package static let finish = library.script("finish", PackageResources.finish_lua, rarely: ["bury"])
+    package static let finish = library.script("finish", PackageResources.finish_lua, rarely: ["bury", "listed_job", "restore_record"])
     package static let handBack = library.script("hand_back", PackageResources.hand_back_lua)
     package static let putBack = library.script("put_back", PackageResources.put_back_lua)
     package static let reject = library.script("reject", PackageResources.reject_lua)
@@ -45,7 +46,7 @@ package enum Scripts {
     /// The scripts that a worker calls. They are loaded at start, so that no hot path receives NOSCRIPT.
     package static let ofWorker = [
         take, claim, renew, renewQuiet, finish, handBack, putBack, reject, forgetConsumer, restoreEntries, depth, walk, endInterrupted,
-        limit, webhookTake, webhookSettle, anyExists, listWorker,
+        limit, webhookTake, webhookSettle, anyExists, listWorker, checkEntry,
     ]
 
     /// The scripts that a gateway calls, loaded at each connect.

@@ -246,11 +246,11 @@ import Testing
             _ = try await fixture.redis.command("DEL", fixture.keys.queue(.standard, partition: 0))
             let record = fixture.keys.record(claim.job.id)
             #expect(try await fixture.consumer.renew([LeaseRenewal(id: claim.job.id, entry: claim.entry, attempt: 1)]) == [.kept])
-            try await fixture.queue.endJobsWithoutEntry([(claim.job.id, nil)])
+            try await fixture.queue.endJobsWithoutEntry([(claim.job.id, nil, 0)])
             #expect(try await fixture.queue.record(claim.job.id)?.state == .running)
             let renewed = try #require(try await fixture.redis.command("HGET", record, "unlisted_ms").integer)
             _ = try await fixture.redis.command("HSET", record, "unlisted_ms", "\(renewed - 61_000)")
-            try await fixture.queue.endJobsWithoutEntry([(claim.job.id, nil)])
+            try await fixture.queue.endJobsWithoutEntry([(claim.job.id, nil, 0)])
             #expect(try await fixture.queue.record(claim.job.id)?.state == .failed)
             #expect(try await fixture.queue.log(claim.job.id, after: nil).last?.id == EventID(attempt: 2, sequence: 0))
         }
@@ -261,7 +261,7 @@ import Testing
             let running = try await fixture.running(QueueFixture.job())
             let waiting = QueueFixture.job("p0-\(ULID(milliseconds: 2))")
             #expect(try await fixture.queue.submit(waiting, options: SubmitOptions()) == .accepted)
-            try await fixture.queue.endJobsWithoutEntry([(running.job.id, nil), (waiting.id, nil)])
+            try await fixture.queue.endJobsWithoutEntry([(running.job.id, nil, 1), (waiting.id, nil, 0)])
             #expect(try await fixture.queue.record(running.job.id)?.state == .running)
             #expect(try await fixture.queue.record(waiting.id)?.state == .queued)
         }

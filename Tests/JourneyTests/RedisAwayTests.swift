@@ -145,11 +145,10 @@ extension FaultJourneys {
                 }
                 #expect(try await client.request(model: lab.model("sim-n5-g1")).ended().end == .finished)
                 for node in [worker, gateway] { try await node.ready() }
-                // No keys without expiry are left.
                 for (index, request) in requests.enumerated() {
                     for key in ["job", "log"] {
-                        let exists = try await lab.redis.command("EXISTS", "{sluice.0}:\(key):\(request.checker.job ?? "-")")
-                        #expect(exists.integer == 0, "\(key) of request \(index)")
+                        let expiry = try await lab.redis.command("TTL", "{sluice.0}:\(key):\(request.checker.job ?? "-")")
+                        #expect(expiry.integer != -1, "\(key) of request \(index) never expires")
                     }
                 }
                 #expect(client.problems.isEmpty, "\(client.problems)")

@@ -103,6 +103,33 @@ extension FaultJourneys {
             }
         }
 
+        /// Another program deletes keys of a running job: its record, with others.
+        @Test(arguments: [["queue"], ["log", "queue"], ["log"]])
+        func `a running job whose record was deleted ends, or begins anew`(others: [String]) async throws {
+            try await withLab { lab in
+                _ = try await lab.worker("w1", ["SLUICE_LEASE": "3s"])
+                let client = try await lab.client(lab.gateway())
+                let model = lab.model(others == ["log"] ? "sim-n100-g50" : "sim-n100000-g10")
+                let request = try await client.request(model: model)
+                try await request.tokens(5)
+                let job = try #require(request.checker.job)
+                var keys = ["{sluice.0}:job:\(job)"]
+                if others.contains("log") { keys.append("{sluice.0}:log:\(job)") }
+                if others.contains("queue") { keys.append("{sluice.0}:queue:interactive") }
+                try await lab.redis.send(["DEL"] + keys)
+                let end = try await request.ended()
+                if others == ["log"] {
+                    // The entry is left. A second attempt with the ids of the first one would have been spliced to it.
+                    #expect(end.end == .finished && request.checker.restarts == 1 && end.text == SimulatorText.tokens(100))
+                } else {
+                    #expect(end.end == .failed && end.last?["retryable"] == true, "\(end.last?.text ?? "")")
+                    try await until("the end in the record") { try await lab.record(job)["state"] == "failed" }
+                }
+                try await until("the upstream to be closed") { try await lab.upstream().running == 0 }
+                #expect(client.problems.isEmpty, "\(client.problems)")
+            }
+        }
+
         /// The text of the last attempt in a log.
         private func text(in log: String, _ lab: Lab) async throws -> String {
             var text = ""

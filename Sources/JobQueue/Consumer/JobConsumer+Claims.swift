@@ -55,6 +55,19 @@ extension JobConsumer {
     /// Valid range of times: milliseconds since 1970, up to 2^53.
     private static let times = 0...(1 << 53)
 
+    /// Ends a job as `failed` with `internal` if its record and its entry are gone: no worker would ever claim it again. The attempt of the claim
+    /// must have had a valid lease within the last lease; otherwise the job may have ended, and its keys expired.
+    package func endIfGone(_ claim: Claim) async throws(QueueError) {
+        let (id, entry) = (claim.job.id, claim.entry)
+        _ = try await redis.run(
+            Scripts.checkEntry,
+            keys: [keys.record(id), keys.log(id), keys.out(id), keys.interrupt(id)] + keys.queues(partition: entry.partition),
+            arguments: [
+                .integer(settings.leaseMilliseconds), .integer(settings.retentionSeconds),
+                .string("\(entry.priority.rawValue) \(entry.id)"), .integer(claim.attempt),
+            ])
+    }
+
     /// Removes an entry that is not a valid job or is in the wrong partition. If the id is known and belongs to this partition, the job is
     /// ended as `failed` with `invalid_request`.
     /// - Parameter toDeadLetters: whether to keep the entry as a dead letter.

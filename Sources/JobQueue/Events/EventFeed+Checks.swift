@@ -84,7 +84,9 @@ extension EventFeed {
     /// Ends jobs whose queue entries are gone.
     private func endJobsWithoutEntry(_ ids: [JobID]) async {
         guard !ids.isEmpty else { return }
-        let entries = ids.map { (id: $0, entry: jobs[$0]?.entry) }
+        let entries = ids.map { id in
+            (id: id, entry: jobs[id]?.entry, attempt: jobs[id]?.followers.compactMap(\.sequence.last?.attempt).max() ?? 0)
+        }
         // An entry may have been replaced by a hand-back; the next look reads it again.
         for id in ids { jobs[id]?.entry = nil }
         do { try await queue.endJobsWithoutEntry(entries) } catch {

@@ -287,14 +287,17 @@ package struct JobProducer: Sendable {
     }
 
     /// Ends jobs as failed whose queue entries are gone, because an operator has deleted or trimmed their queue.
-    /// - Parameter entries: what the records' fields `entry` were, as far as known. A job whose record is gone as well ends only with it.
-    package func endJobsWithoutEntry(_ entries: [(id: JobID, entry: String?)]) async throws(RedisError) {
-        for (id, entry) in entries {
+    /// - Parameter jobs: with what the records' fields `entry` were, as far as known: a job whose record is gone as well ends only with it; and
+    ///   with the newest attempt of which readers have events, 0 for none.
+    package func endJobsWithoutEntry(_ jobs: [(id: JobID, entry: String?, attempt: Int)]) async throws(RedisError) {
+        for (id, entry, attempt) in jobs {
             _ = try await redis.run(
                 Scripts.checkEntry,
                 keys: [keys.record(id), keys.log(id), keys.out(id), keys.interrupt(id)]
                     + keys.queues(partition: keys.partition(of: id.rawValue)),
-                arguments: [.integer(settings.leaseMilliseconds), .integer(settings.retentionSeconds), .string(entry ?? "")])
+                arguments: [
+                    .integer(settings.leaseMilliseconds), .integer(settings.retentionSeconds), .string(entry ?? ""), .integer(attempt),
+                ])
         }
     }
 

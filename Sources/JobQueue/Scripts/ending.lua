@@ -16,11 +16,16 @@ local function is_end(entry)
     return readable and type(event) == 'table' and is_terminal(event.type)
 end
 
--- The number of the attempt after those of a record and its log, which is newer if another program has overwritten the record. Ids that no worker writes count as none.
+-- The number of the attempt after those of a record and its log, which is newer if another program has overwritten or deleted the record. The last id of a log also tells
+-- of events that were deleted. Ids that no worker writes count as none.
 local function next_attempt(log, attempt)
-    local last = redis.pcall('XREVRANGE', log, '+', '-', 'COUNT', 1)
-    local logged = not last.err and last[1] and string.match(last[1][1], '^%d+')
-    return math.max(whole(attempt), whole(logged)) + 1
+    local info, newest = redis.pcall('XINFO', 'STREAM', log), whole(attempt)
+    for index = 1, info.err and 0 or #info, 2 do
+        local name, value = info[index], info[index + 1]
+        local id = name == 'last-generated-id' and value or name == 'last-entry' and value and value[1]
+        if id then newest = math.max(newest, whole(string.match(id, '^%d+'))) end
+    end
+    return newest + 1
 end
 
 -- Whether Redis has refused an event because its log has, or has had, the same or a higher id.

@@ -4,10 +4,17 @@
 --       12 first token ms  13 group  14 dead letters kept  15 job JSON for the dead letters ('' none)  16 message  17 dialled ms  18 bytes of dead letters kept
 --       19 '1': the user's message may have been spoken
 -- Returns 1 (ended), 0 (had already ended, or a newer attempt owns the job) or -1 (an earlier event is missing in the log; write it, then call again).
-local found = redis.call('HMGET', KEYS[1], 'state', 'attempt', 'crashes', 'dialled_ms', 'first_token_ms', 'owner', 'model')
-if found[1] ~= 'running' or found[2] ~= ARGV[1] then return 0 end
+local function read() return redis.call('HMGET', KEYS[1], 'state', 'attempt', 'crashes', 'dialled_ms', 'first_token_ms', 'owner', 'model') end
+local found = read()
+-- The record was deleted. A newer attempt would have written it again.
+local unrecorded = not found[1] and listed_job(KEYS[5], ARGV[5])
+if not unrecorded and (found[1] ~= 'running' or found[2] ~= ARGV[1]) then return 0 end
 local last = ARGV[4] ~= '' and redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
 if ARGV[4] ~= '' and (last and last[1]) ~= ARGV[4] then return -1 end
+if unrecorded then
+    restore_record(KEYS[1], KEYS[5], ARGV[5], ARGV[1], unrecorded)
+    found = read()
+end
 -- The record keeps the times of the first attempt that reached them.
 local optional = {code = ARGV[8], reason = ARGV[9], upstream = ARGV[11], dialled_ms = found[4] and '' or ARGV[17], first_token_ms = found[5] and '' or ARGV[12]}
 conclude(KEYS[1], KEYS[2], KEYS[3], KEYS[4], ARGV[2], ARGV[3], ARGV[7], ARGV[10], ARGV[6], optional, found[6], found[7], ARGV[19] == '1')

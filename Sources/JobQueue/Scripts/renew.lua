@@ -6,8 +6,9 @@
 --       their idle time and finds deleted ones  7-9 number of jobs of each queue, then for each job: attempt, entry id; then for each job with details: its number, '1': read the
 --       log, usage JSON, upstream, dialled ms, first token ms ('' if not known or recorded before), id of the newest event that the usage counts
 -- Returns {lost, interrupts, logs, time in ms at which the leases expire}. lost: the numbers of the jobs that ended, that another attempt owns or whose record is missing.
--- interrupts: {number, value of the interrupt key, …}. logs: {number, id of the newest event or '', …} for each log read. A record that shows an older state than this attempt is one that Redis has lost updates of: the job is
--- queued again, with this attempt's number, so that the next attempt has a number that readers have not seen. A key of the wrong type affects only its own job.
+-- interrupts: {number, value of the interrupt key, …}. logs: {number, id of the newest event or '', …} for each log read. A record that is missing or shows an older state than
+-- this attempt is one that Redis has lost, or lost updates of: the job is queued again, with this attempt's number, so that the next attempt has a number that readers have not
+-- seen. A key of the wrong type affects only its own job.
 local group, worker, token, unowned_consumer, claims_entries = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[6] == '1'
 local expiry = digits(now_ms() + ARGV[5])
 local SHARED_KEYS, SHARED_ARGUMENTS, PER_DETAIL = 4, 9, 7
@@ -16,14 +17,22 @@ local count = counts[1] + counts[2] + counts[3]
 
 local is_current, lost, interrupt_keys = {}, {}, {}
 
--- Reports a job as lost. If Redis has lost updates of it, it is queued again.
+-- Whether an entry belongs to this worker.
+local function has_entry(queue, entry)
+    local pending = redis.pcall('XPENDING', queue, group, entry, entry, 1, worker)
+    return not pending.err and #pending > 0
+end
+
+-- Reports a job as lost. If Redis has lost updates of it, or its record, it is queued again.
 local function report_lost(job, queue, state, recorded, attempt, entry)
     lost[#lost + 1] = job
-    if state == 'running' and recorded <= whole(attempt) or state == 'queued' and recorded < whole(attempt) then
-        local record = KEYS[SHARED_KEYS + 2 * job - 1]
+    local record = KEYS[SHARED_KEYS + 2 * job - 1]
+    local unrecorded = not state and has_entry(queue, entry) and listed_job(queue, entry)
+    if state == 'running' and recorded <= whole(attempt) or state == 'queued' and recorded < whole(attempt) or unrecorded then
+        if unrecorded then restore_record(record, queue, entry, attempt, unrecorded) end
         redis.pcall('XCLAIM', queue, group, unowned_consumer, 0, entry, 'IDLE', UNOWNED_IDLE, 'JUSTID')
         -- Another worker was given the same attempt.
-        if recorded == whole(attempt) then discard_history((string.gsub(record, '^({[^}]*}:)job:', '%1log:', 1)), attempt) end
+        if state and recorded == whole(attempt) then discard_history((string.gsub(record, '^({[^}]*}:)job:', '%1log:', 1)), attempt) end
         redis.call('HSET', record, 'state', 'queued', 'attempt', attempt)
         redis.call('HDEL', record, 'worker', 'token')
         return_entry(queue, entry, KEYS[4])
@@ -46,7 +55,7 @@ for class, number in ipairs(counts) do
             current[#current + 1] = entry
         else
             if found.err and not string.find(found.err, 'WRONGTYPE', 1, true) then return found end
-            report_lost(job, queue, found[1], whole(found[2] or nil), attempt, entry)
+            report_lost(job, queue, found.err and 'overwritten' or found[1], whole(found[2] or nil), attempt, entry)
         end
     end
     if #current > 0 then

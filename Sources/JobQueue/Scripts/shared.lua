@@ -227,6 +227,35 @@ local function unsort(queue, owner, entry)
     if removed == 1 and redis.call('EXISTS', waiting) == 0 then pcall(end_turns, queue, owner or '') end
 end
 
+-- The field `job` of an entry, or false.
+local function job_of(entry)
+    local fields = entry[2] or {}
+    for i = 1, #fields, 2 do
+        if fields[i] == 'job' then return fields[i + 1] end
+    end
+    return false
+end
+
+-- The decoded job of an entry; nil without the entry. Entries are deleted when their jobs end.
+local function listed_job(queue, entry)
+    local listed = redis.pcall('XRANGE', queue, entry, entry)
+    local readable, job = pcall(cjson.decode, not listed.err and listed[1] and job_of(listed[1]) or '')
+    return readable and type(job) == 'table' and job or nil
+end
+
+-- Writes the record of a job that was deleted again, all but its state.
+local function restore_record(record, queue, entry, attempt, job)
+    -- The first write: one that Redis accepts at the memory limit.
+    redis.call('HDEL', record, 'token')
+    local class = class_of(queue)
+    local fields = {'attempt', attempt, 'crashes', 0, 'class', class, 'entry', class .. ' ' .. entry, 'submitted_ms', string.match(entry, '^%d+')}
+    local model = type(job.request) == 'table' and job.request.model
+    for name, value in pairs({owner = job.owner, session = job.session, retry_of = job.retry_of, model = model}) do
+        if type(value) == 'string' then add_present(fields, {[name] = value}) end
+    end
+    redis.call('HSET', record, unpack(fields))
+end
+
 -- Removes an entry from its queue, the lease index and the byte ledgers. XACK alone would leave it in the stream. A queue of the wrong type has no entries.
 local function drop(queue, group, entry)
     redis.pcall('XACK', queue, group, entry)

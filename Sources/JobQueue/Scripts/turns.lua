@@ -27,15 +27,6 @@ local function order_of(entry)
     return digits(tonumber(ms) * 1024 + math.min(tonumber(sequence), 1023))
 end
 
--- The field `job` of an entry, or false.
-local function job_of(entry)
-    local fields = entry[2] or {}
-    for i = 1, #fields, 2 do
-        if fields[i] == 'job' then return fields[i + 1] end
-    end
-    return false
-end
-
 -- The owner that the JSON of a job names. '' for none.
 local function owner_in(job)
     if not job or not string.find(job, '"owner"', 1, true) then return '' end

@@ -88,6 +88,8 @@ final class Generation {
     var recorded: (progress: JobProgress, connection: Int)?
     /// The score of the lease, as Redis reported it last; see `LeaseReport`.
     var leaseScore: String?
+    /// When Redis last reported that this attempt has the job, CLOCK_MONOTONIC ns.
+    var heldAt: UInt64
     /// Redis has lost output of this attempt that readers have seen.
     var hasLostOutput = false
     /// The terminal event was already in the log once.
@@ -117,7 +119,8 @@ final class Generation {
                 promptEstimate: TokenEstimate.prompt(claim.job.request)),
             earlier: claim.earlierUsage)
         output = OutputWriter(claim, settings: context.queueSettings)
-        times = TimeLimits(claim: claim, settings: context.settings, now: context.loop.now)
+        heldAt = context.loop.now
+        times = TimeLimits(claim: claim, settings: context.settings, now: heldAt)
     }
 
     /// Whether the job may still produce output and be ended.

@@ -58,6 +58,7 @@ extension GenerationPool {
         case .kept: break
         case .interrupted(let interrupt): generation.interrupted(interrupt, receivedAt: loop.now)
         }
+        generation.heldAt = loop.now
         generation.leaseScore = report.leaseScore
         if renewal.progress != JobProgress() { generation.recorded = (renewal.progress, connection) }
         if let log = report.log { generation.renewed(newest: log.newest, written: renewal.written, on: connection) }
@@ -104,9 +105,28 @@ extension GenerationPool {
         generation.isValidating = false
         generation.leaseScore = report.leaseScore
         guard generations[id] === generation, generation.stage != .over else { return }
-        if case .lost = report.answer, !generation.output.isEnding(log.newest) { return removeLost(generation) }
+        if case .lost = report.answer {
+            if !generation.output.isEnding(log.newest) { return removeLost(generation) }
+        } else {
+            generation.heldAt = loop.now
+        }
         if case .interrupted(let interrupt) = report.answer { generation.interrupted(interrupt, receivedAt: loop.now) }
         generation.validated(newest: log.newest, on: connection)
+    }
+
+    /// Ends a lost job of which Redis has neither the record nor the queue entry: no worker claims it again, and its readers would wait for ever.
+    /// Begins after a renewal interval, in which a gateway repeats a submission whose reply it has lost, and retries every 200 ms until the job
+    /// may have ended elsewhere.
+    /// - Parameter heldAt: see `Generation.heldAt`.
+    func endIfGone(_ claim: Claim, heldAt: UInt64) async {
+        await pause(consumer.settings.renewalInterval)
+        while loop.now &- heldAt < consumer.settings.lease.timeoutNanoseconds, generations[claim.job.id] == nil {
+            do { return try await consumer.endIfGone(claim) } catch {
+                context.logger.debug(
+                    "a lost job could not be looked up; it is repeated", metadata: claim.job.logMetadata(["error": "\(error)"]))
+                await pause(.milliseconds(200))
+            }
+        }
     }
 
     /// Reads the audio of a job's user message, retrying every 200 ms while Redis is unreachable.

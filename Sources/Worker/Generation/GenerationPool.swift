@@ -189,6 +189,8 @@ actor GenerationPool: PinnedActor {
     func removeLost(_ generation: Generation) {
         generation.ownershipLost()
         remove(generation)
+        let (claim, heldAt) = (generation.claim, generation.heldAt)
+        Task { await endIfGone(claim, heldAt: heldAt) }
     }
 
     /// Removes a generation and releases its slot.
