@@ -143,6 +143,24 @@ import Testing
         }
     }
 
+    /// Its client sends it again.
+    @Test func `a job that was reported as lost does not run`() async throws {
+        try await QueueFixture.run { fixture in
+            let job = QueueFixture.job()
+            let reader = EventRecorder()
+            _ = try await fixture.queue.submit(job, options: SubmitOptions())
+            _ = try await fixture.feed.follow(job.id, after: nil, receive: reader.receive)
+            try await fixture.redis.command("DEL", fixture.keys.record(job.id))
+            try await until("the reader to receive the failure") { reader.types == ["failed"] }
+            try await until("the interrupt") { try await fixture.redis.command("EXISTS", fixture.keys.interrupt(job.id)).integer == 1 }
+            let entry = try #require(try await fixture.consumer.take(partition: 0, classes: JobClass.allCases, count: 1).entries.first)
+            guard case .ended(nil) = try await fixture.consumer.claim(job, entry: entry, leaseExpired: false) else {
+                throw QueueFixture.FixtureError.nothingToClaim
+            }
+            #expect(try await fixture.queue.record(job.id)?.state == .interrupted)
+        }
+    }
+
     /// Waiting jobs publish nothing. They are looked at together, in a few commands for all of them.
     @Test func `silent jobs cost Redis a few commands`() async throws {
         try await QueueFixture.run { fixture in

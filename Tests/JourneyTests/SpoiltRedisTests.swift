@@ -130,6 +130,27 @@ extension FaultJourneys {
             }
         }
 
+        /// Its worker still runs it, and would claim it again after a lease.
+        @Test func `an interrupt holds although the record of the job was deleted`() async throws {
+            try await withLab { lab in
+                _ = try await lab.worker("w1", ["SLUICE_LEASE": "5s"])
+                let client = try await lab.client(lab.gateway())
+                let model = lab.model("sim-n100000-g10")
+                let request = try await client.request(model: model)
+                try await request.tokens(5)
+                let job = try #require(request.checker.job)
+                try await lab.redis.command("DEL", "{sluice.0}:job:\(job)")
+                let receipt = try await client.interrupt(.string(request.id))
+                #expect(receipt["status"] == "SUCCESS")
+                let end = try await request.ended()
+                #expect(end.end == .interrupted, "\(end.last?.text ?? "")")
+                #expect(try await lab.record(job)["state"] == "interrupted")
+                #expect(try await lab.endedRequest(0, model: model).end == .clientClosed)
+                #expect(try await lab.upstream().total == 1)
+                #expect(client.problems.isEmpty, "\(client.problems)")
+            }
+        }
+
         /// The text of the last attempt in a log.
         private func text(in log: String, _ lab: Lab) async throws -> String {
             var text = ""

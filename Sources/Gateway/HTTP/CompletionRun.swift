@@ -228,7 +228,7 @@ final class CompletionRun: Sendable {
     private func interrupt() {
         context.backgroundTasks.start { [id, owner, context] in
             let answer = await RetryPolicy.seconds(600).run { () async throws(QueueError) in
-                let answer = try await context.queue.interrupt(id, reason: InterruptReason.clientGone, owner: owner)
+                let answer = try await context.queue.forceInterrupt(id, reason: InterruptReason.clientGone, owner: owner)
                 try await context.queue.forgetRequest(id, of: context.settings.name)
                 return answer
             }

@@ -53,7 +53,7 @@ extension SessionRegistry {
                 sent = nil
                 return try await first.answer()
             }
-            return try await context.queue.interrupt(request.jobID, reason: reason, owner: session.owner)
+            return try await context.queue.forceInterrupt(request.jobID, reason: reason, owner: session.owner)
         }
     }
 

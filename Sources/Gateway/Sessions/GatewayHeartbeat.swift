@@ -123,7 +123,7 @@ actor GatewayHeartbeat {
                 await withDiscardingTaskGroup { tasks in
                     for id in ids {
                         tasks.addTask {
-                            let answer = try? await queue.interrupt(id, reason: InterruptReason.clientGone, owner: nil)
+                            let answer = try? await queue.forceInterrupt(id, reason: InterruptReason.clientGone)
                             GatewayMetrics.interrupted(answer)
                             if answer != nil { try? await queue.forgetRequest(id, of: other) }
                         }

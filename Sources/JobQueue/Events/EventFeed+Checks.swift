@@ -146,6 +146,7 @@ extension EventFeed {
     /// readers receive a `failed` event.
     private func checkRecords(_ ids: [JobID]) async {
         guard let known = try? await queue.areKnown(ids) else { return }
+        var lost: [JobID] = []
         for (id, isKnown) in zip(ids, known) {
             guard let job = jobs[id] else { continue }
             job.absences = isKnown ? 0 : job.absences + 1
@@ -155,6 +156,18 @@ extension EventFeed {
             guard job.absences >= (job.isKnown ? Self.maximumAbsencesOfKnown : Self.maximumAbsences) else { continue }
             logger.error("job lost in Redis: no record and no event log", metadata: ["job": "\(id)"])
             for follower in job.followers { deliver(follower.sequence.lost(), of: id, to: follower) }
+            lost.append(id)
+        }
+        if !lost.isEmpty { start { [lost] feed in await feed.interrupt(lost) } }
+    }
+
+    /// Interrupts jobs that were reported as lost: clients send them again, so they must not run as well. Their queue entries, or a worker that
+    /// runs them, may be left.
+    private func interrupt(_ ids: [JobID]) async {
+        for id in ids {
+            do { _ = try await queue.forceInterrupt(id, reason: InterruptReason.clientGone) } catch {
+                logger.warning("a lost job could not be interrupted", metadata: ["job": "\(id)", "error": "\(error)"])
+            }
         }
     }
 }

@@ -11,9 +11,9 @@ extension JobProducer {
     }
 
     /// Interrupts a job like `interrupt`, and also writes the interrupt key and publishes it for a job without a record: one that was
-    /// added to the stream by hand and not claimed yet.
-    package func forceInterrupt(_ id: JobID, reason: String) async throws(RedisError) -> InterruptAnswer {
-        try await interrupt(Interrupt(id: id, reason: reason), owner: nil, force: true)
+    /// added to the stream by hand and not claimed yet, or whose record Redis has lost. A worker may run such a job, or claim it again.
+    package func forceInterrupt(_ id: JobID, reason: String, owner: String? = nil) async throws(RedisError) -> InterruptAnswer {
+        try await interrupt(Interrupt(id: id, reason: reason), owner: owner, force: true)
     }
 
     /// - Parameter force: whether to act as `forceInterrupt`.
@@ -66,10 +66,10 @@ package final class SentInterrupt {
     private var received: Answer?
     private var waiter: CheckedContinuation<Answer, Never>?
 
-    /// Sends the interrupt as `JobProducer.interrupt` does. Must be called on the event loop.
+    /// Sends the interrupt as `JobProducer.forceInterrupt` does. Must be called on the event loop.
     package init(_ id: JobID, reason: String, owner: String?, by producer: JobProducer) {
         let box = NIOLoopBound(self, eventLoop: producer.redis.eventLoop)
-        producer.send(Interrupt(id: id, reason: reason), owner: owner, force: false) { box.value.receive($0) }
+        producer.send(Interrupt(id: id, reason: reason), owner: owner, force: true) { box.value.receive($0) }
     }
 
     private func receive(_ answer: Answer) {

@@ -269,7 +269,7 @@ struct ResponsesRoute: Sendable {
 
     private func interrupt(_ id: JobID, owner: String) async throws(HTTPErrorResponse) {
         let answer = try await onQueue { () throws(QueueError) in
-            try await context.queue.interrupt(id, reason: InterruptReason.userStop, owner: owner)
+            try await context.queue.forceInterrupt(id, reason: InterruptReason.userStop, owner: owner)
         }
         GatewayMetrics.interrupted(answer)
     }
