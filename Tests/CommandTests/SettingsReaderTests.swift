@@ -130,6 +130,28 @@ struct SettingsReaderTests {
         #expect(found.allSatisfy { $0.hasPrefix(name + " (environment): ") })
     }
 
+    /// They are valid texts, but nothing would ever match or accept them.
+    @Test(arguments: [
+        ("SLUICE_ALLOWED_ORIGINS", "example.com", [:]), ("SLUICE_ALLOWED_ORIGINS", "https://*.example.com", [:]),
+        ("SLUICE_ALLOWED_ORIGINS", "https://a,https://h/chat", [:]), ("SLUICE_ALLOWED_ORIGINS", "://h", [:]),
+        ("SLUICE_UPSTREAM_KEY", "sk-a\nsk-b", ["SLUICE_UPSTREAM_URL": "http://h/v1"]),
+        ("SLUICE_SPEECH_KEY", "sk a", ["SLUICE_SPEECH_URL": "http://h/v1"]),
+        ("SLUICE_RECOGNITION_KEY", "sk-\u{1}", ["SLUICE_RECOGNITION_URL": "http://h/v1"]),
+        ("SLUICE_RETRIEVAL_KEY", "schlüssel", ["SLUICE_RETRIEVAL_URL": "http://h"]),
+        ("SLUICE_WEBHOOK_SECRET", "whsec_!", ["SLUICE_WEBHOOK_URL": "http://h"]),
+    ])
+    func `values that could never work are a fault`(name: String, value: String, others: [String: String]) {
+        let found = faults(others.merging([name: value]) { $1 })
+        #expect(found.count == 1 && found.allSatisfy { $0.hasPrefix(name + " (environment): ") }, "\(found)")
+        #expect(name.contains("ORIGINS") || !found.contains { $0.contains(value) })
+    }
+
+    @Test func `origins of all forms are accepted`() {
+        for origin in ["https://chat.example.com", "http://localhost:3000", "https://[::1]:8443/", "capacitor://localhost", "null"] {
+            #expect(faults(["SLUICE_ALLOWED_ORIGINS": origin]) == [], "\(origin)")
+        }
+    }
+
     @Test func `missing required settings are faults`() {
         #expect(faults([:], node: .worker).count == 1)
         #expect(faults(["SLUICE_UPSTREAM_URL": "http://h/v1"], node: .worker) == [])

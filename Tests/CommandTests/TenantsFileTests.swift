@@ -34,6 +34,7 @@ struct TenantsFileTests {
         "tenants: [{name: a, concurrency: 0}]", "tenants: [{name: a, daily_tokens: -1}]", "tenants: [{name: a, colour: red}]",
         "tenants: [{name: a}, {name: a}]", "tenants: [", "tenants: []\nmore: 1",
         "tenants: [{name: a, webhook_url: ftp://host}]", "tenants: [{name: a, webhook_secret: x}]",
+        "tenants: [{name: a, webhook_url: 'https://h', webhook_secret: whsec_!}]",
     ]) func `a fault is named`(_ text: String) {
         #expect(!TenantsFile(parsing: text, path: "t.yaml").faults.isEmpty)
     }

@@ -117,6 +117,10 @@ struct UpstreamsFileTests {
         ),
         ("upstreams:\n- {name: a, url: 'http://h', models: [m], concurrency: 0}", "f:2: a: concurrency is not a whole number from 1;"),
         ("upstreams:\n- {name: a, url: 'http://h', models: [m], key_env: NOT_THERE}", "f:2: a: the environment has no NOT_THERE;"),
+        (
+            "upstreams:\n- {name: a, url: 'http://h', models: [m], key_env: TWO_KEYS}",
+            "f:2: a: its key contains characters that HTTP headers do not allow;"
+        ),
         ("upstreams:\n- {name: a, url: 'http://h', models: [m], key_file: /nowhere/key}", "f:2: a: key_file /nowhere/key cannot be used:"),
         ("upstreams:\n- {name: a, url: 'http://h', models: [m], fallback: [b]}", "f:2: a: fallback \"b\" is not in the file;"),
         ("upstreams:\n- {name: a, url: 'http://h', models: [m], fallback: [a]}", "f:2: a: fallback \"a\" is the upstream itself;"),
@@ -128,7 +132,7 @@ struct UpstreamsFileTests {
         ("upstreams: [", "f:"),
     ])
     func `invalid files are faults`(text: String, beginning: String) {
-        let file = UpstreamsFile(parsing: text, path: "f", environment: [:])
+        let file = UpstreamsFile(parsing: text, path: "f", environment: ["TWO_KEYS": "a\nb"])
         #expect(file.faults.contains { $0.description.hasPrefix(beginning) }, "\(file.faults)")
     }
 }

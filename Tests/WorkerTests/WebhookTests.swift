@@ -10,9 +10,10 @@ import Testing
 @Suite(.timeLimit(.minutes(5))) struct WebhookTests {
     @Test func `requests are signed as in Standard Webhooks`() throws {
         // The example of the specification.
+        let target = WebhookSettings.Target(url: "http://h", secret: "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
         #expect(
             WebhookMessage.signature(
-                "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "msg_p5jXN8AQM9LWM0D4loKWxJek", timestamp: 1_614_265_330,
+                target.signingKey, "msg_p5jXN8AQM9LWM0D4loKWxJek", timestamp: 1_614_265_330,
                 Array(#"{"test": 2432232314}"#.utf8)) == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=")
         let webhook = DueWebhook(
             job: try #require(JobID("p0-x")), type: "response.completed", owner: "a", created: 1_700_000_000, attempt: 1)

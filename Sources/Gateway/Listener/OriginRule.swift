@@ -1,5 +1,5 @@
 /// Decides which web origins may use the gateway (RFC 6455, 10.2). WebSocket requests are checked before the upgrade.
-struct OriginRule: Sendable {
+package struct OriginRule: Sendable {
     /// The allowed origins; nil to allow only the origin of the request's own host.
     private let allowed: Set<String>?
 
@@ -19,6 +19,15 @@ struct OriginRule: Sendable {
 
     /// Whether pages of the origin may read responses (CORS). Pages of the request's own host need no permission.
     func listsOrigin(_ origin: String) -> Bool { allowed?.contains(Self.normalized(origin)) ?? false }
+
+    /// Whether a browser could send this origin: scheme and host, with a port if it is not the default one, or `null`. There are no patterns.
+    package static func isOrigin(_ text: String) -> Bool {
+        guard text != "null" else { return true }
+        guard let separator = text.firstRange(of: "://"), separator.lowerBound > text.startIndex else { return false }
+        var authority = text[separator.upperBound...]
+        if authority.hasSuffix("/") { authority.removeLast() }
+        return !authority.isEmpty && authority.utf8.allSatisfy { (0x21..<0x7F).contains($0) && !"/?#@*\\".utf8.contains($0) }
+    }
 
     /// The origin in lower case without a trailing slash.
     private static func normalized(_ origin: String) -> String {

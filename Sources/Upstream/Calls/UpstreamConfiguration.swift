@@ -27,6 +27,9 @@ package struct UpstreamConfiguration: Sendable, Hashable {
     package var concurrency: Int?
     /// Names of the upstreams to try when this one fails, in order.
     package var fallback: [String] = []
+    /// Whether a key can be sent: HTTP headers take no control characters, and keys have no spaces.
+    package static func isSendable(key: String) -> Bool { key.utf8.allSatisfy { $0 > 0x20 && $0 < 0x7F } }
+
     package init(name: String, kind: Kind, url: String, key: String?) {
         self.name = name
         self.kind = kind

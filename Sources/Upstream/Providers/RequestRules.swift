@@ -45,7 +45,7 @@ enum RequestRules {
     /// - Throws: `authentication` for a key that is not a valid header value.
     static func key(of upstream: UpstreamConfiguration) throws(Failure) -> String? {
         guard let key = upstream.key, !key.isEmpty else { return nil }
-        guard key.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7F }) else {
+        guard UpstreamConfiguration.isSendable(key: key) else {
             throw Failure(
                 .authentication, "the key of upstream \(upstream.name) contains characters that HTTP headers do not allow; correct it")
         }

@@ -23,15 +23,14 @@ struct WebhookMessage {
     /// - Parameter timestamp: seconds since 1970; receivers refuse old ones.
     func request(to target: WebhookSettings.Target, timestamp: Int) -> HTTPRequest {
         var headers = ["webhook-id: \(id)", "webhook-timestamp: \(timestamp)"]
-        if !target.secret.isEmpty { headers.append("webhook-signature: " + Self.signature(target.secret, id, timestamp: timestamp, body)) }
+        if !target.secret.isEmpty {
+            headers.append("webhook-signature: " + Self.signature(target.signingKey, id, timestamp: timestamp, body))
+        }
         return HTTPRequest(url: target.url, headers: headers, body: body)
     }
 
     /// The signature of a request: the HMAC-SHA256 of its id, timestamp and body.
-    static func signature(_ secret: String, _ id: String, timestamp: Int, _ body: [UInt8]) -> String {
-        var key: [UInt8] = []
-        let prefix = "whsec_"
-        if !secret.hasPrefix(prefix) || !Base64.decode(String(secret.dropFirst(prefix.count)), into: &key) { key = Array(secret.utf8) }
+    static func signature(_ key: [UInt8], _ id: String, timestamp: Int, _ body: [UInt8]) -> String {
         let signed = Array("\(id).\(timestamp).".utf8) + body
         return "v1," + Base64.encode(Array(HMAC<SHA256>.authenticationCode(for: signed, using: SymmetricKey(data: key))))
     }

@@ -1,4 +1,5 @@
 import CurlTransport
+import Support
 import Synchronization
 
 /// Where the ends of background responses are reported.
@@ -13,6 +14,20 @@ package struct WebhookSettings: Sendable {
             self.url = url
             self.secret = secret
         }
+
+        /// Whether receivers get the same key from the secret: after `whsec_` they expect base64.
+        package static func isUsable(secret: String) -> Bool { !secret.hasPrefix(prefix) || decoded(secret) != nil }
+
+        private static let prefix = "whsec_"
+
+        /// The key of a secret in the form of Standard Webhooks; nil for one that is not in this form.
+        private static func decoded(_ secret: String) -> [UInt8]? {
+            var key: [UInt8] = []
+            return secret.hasPrefix(prefix) && Base64.decode(String(secret.dropFirst(prefix.count)), into: &key) ? key : nil
+        }
+
+        /// The key that signs deliveries.
+        var signingKey: [UInt8] { Self.decoded(secret) ?? Array(secret.utf8) }
     }
 
     /// `SLUICE_WEBHOOK_URL` and `SLUICE_WEBHOOK_SECRET`: the receiver of tenants without their own; nil: none.

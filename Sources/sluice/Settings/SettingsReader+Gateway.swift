@@ -17,6 +17,11 @@ extension SettingsReader {
         readLimits(into: &gateway)
         if let model = text("SLUICE_DEFAULT_MODEL") { gateway.defaultModel = model }
         let origins = list("SLUICE_ALLOWED_ORIGINS")
+        for origin in origins where !OriginRule.isOrigin(origin) {
+            fault(
+                "SLUICE_ALLOWED_ORIGINS", "\(origin) is not an origin",
+                "write origins such as https://chat.example.com, separated by commas")
+        }
         gateway.allowedOrigins = origins.isEmpty ? nil : origins
         let paths = list("SLUICE_WEBSOCKET_PATHS")
         for path in paths where !path.hasPrefix("/") || path.contains(where: { $0 == "?" || $0 == "#" || $0.isWhitespace }) {

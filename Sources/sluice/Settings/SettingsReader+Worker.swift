@@ -33,7 +33,7 @@ extension SettingsReader {
 
     /// The upstreams of `SLUICE_UPSTREAMS_FILE`, or the one of `SLUICE_UPSTREAM_URL`; empty when neither is set.
     mutating func upstreams() -> [UpstreamConfiguration] {
-        let key = secret("SLUICE_UPSTREAM_KEY")
+        let key = upstreamKey("SLUICE_UPSTREAM_KEY", secret("SLUICE_UPSTREAM_KEY"))
         guard let path = text("SLUICE_UPSTREAMS_FILE") else {
             guard let url = text("SLUICE_UPSTREAM_URL") else { return [] }
             let kind = text("SLUICE_UPSTREAM_KIND").flatMap(UpstreamConfiguration.Kind.init) ?? .openai
@@ -49,9 +49,18 @@ extension SettingsReader {
         return file.upstreams
     }
 
+    /// Adds a fault if the key cannot be sent, and returns it.
+    private mutating func upstreamKey(_ name: String, _ key: String?) -> String? {
+        if let key, !UpstreamConfiguration.isSendable(key: key) {
+            fault(name, "it contains characters that HTTP headers do not allow", "write one key, without spaces and line breaks")
+        }
+        return key
+    }
+
     /// The speech upstream; nil when `SLUICE_SPEECH_URL` is unset.
     private mutating func speech() -> SpeechConfiguration? {
-        let (key, model, voice) = (text("SLUICE_SPEECH_KEY"), text("SLUICE_SPEECH_MODEL"), text("SLUICE_SPEECH_VOICE"))
+        let key = upstreamKey("SLUICE_SPEECH_KEY", text("SLUICE_SPEECH_KEY"))
+        let (model, voice) = (text("SLUICE_SPEECH_MODEL"), text("SLUICE_SPEECH_VOICE"))
         let kind = text("SLUICE_SPEECH_KIND").flatMap(SpeechConfiguration.Kind.init)
         guard let url = text("SLUICE_SPEECH_URL") else {
             if kind != nil, source.value("SLUICE_SPEECH_URL") == nil {
@@ -64,7 +73,8 @@ extension SettingsReader {
 
     /// The recognition upstream; nil when `SLUICE_RECOGNITION_URL` is unset.
     private mutating func recognition() -> RecognitionConfiguration? {
-        let (key, model) = (text("SLUICE_RECOGNITION_KEY"), text("SLUICE_RECOGNITION_MODEL"))
+        let key = upstreamKey("SLUICE_RECOGNITION_KEY", text("SLUICE_RECOGNITION_KEY"))
+        let model = text("SLUICE_RECOGNITION_MODEL")
         let language = text("SLUICE_RECOGNITION_LANGUAGE")
         let kind = text("SLUICE_RECOGNITION_KIND").flatMap(RecognitionConfiguration.Kind.init)
         guard let url = text("SLUICE_RECOGNITION_URL") else {
@@ -78,7 +88,7 @@ extension SettingsReader {
 
     /// The retrieval upstream; nil when `SLUICE_RETRIEVAL_URL` is unset.
     private mutating func retrieval() -> RetrievalConfiguration? {
-        let key = text("SLUICE_RETRIEVAL_KEY")
+        let key = upstreamKey("SLUICE_RETRIEVAL_KEY", text("SLUICE_RETRIEVAL_KEY"))
         let threshold = text("SLUICE_RETRIEVAL_THRESHOLD")
         let (topK, timeout) = (integer("SLUICE_RETRIEVAL_TOP_K"), duration("SLUICE_RETRIEVAL_TIMEOUT"))
         guard let url = text("SLUICE_RETRIEVAL_URL") else { return nil }
@@ -107,6 +117,9 @@ extension SettingsReader {
                     "SLUICE_WEBHOOK_ALLOW", "it is not a list of addresses",
                     "write public, any, addresses or networks such as 10.0.0.0/8, separated by commas")
             }
+        }
+        if let secret, !WebhookSettings.Target.isUsable(secret: secret) {
+            fault("SLUICE_WEBHOOK_SECRET", "no base64 follows whsec_", "write whsec_ and base64, or a text that begins differently")
         }
         if let url = text("SLUICE_WEBHOOK_URL") { webhooks.target = .init(url: url, secret: secret ?? "") }
         if let path = text("SLUICE_TENANTS_FILE") {

@@ -93,6 +93,11 @@ struct TenantsFile {
         guard url.hasPrefix("https://") || url.hasPrefix("http://"), url.utf8.allSatisfy({ (0x21..<0x7F).contains($0) }) else {
             return fault(line, "\(name.cut(toBytes: 60)): webhook_url is not a URL", "write a URL such as https://host/path")
         }
+        guard WebhookSettings.Target.isUsable(secret: secret) else {
+            return fault(
+                line, "\(name.cut(toBytes: 60)): no base64 follows whsec_ in its webhook_secret",
+                "write whsec_ and base64, or a text that begins differently")
+        }
         webhooks[name] = WebhookSettings.Target(url: url, secret: secret)
     }
 

@@ -213,6 +213,16 @@ struct UpstreamsFile {
     /// The API key that `key_file` or `key_env` refers to. The file cannot contain the key itself, because such files are shared and
     /// committed.
     private mutating func key(in node: Node, of name: String) -> String? {
+        guard let key = readKey(in: node, of: name) else { return nil }
+        if !UpstreamConfiguration.isSendable(key: key) {
+            fault(
+                (node["key_file"] ?? node["key_env"])?.line ?? 0, "\(name): its key contains characters that HTTP headers do not allow",
+                "write one key, without spaces and line breaks")
+        }
+        return key
+    }
+
+    private mutating func readKey(in node: Node, of name: String) -> String? {
         let file = string("key_file", in: node)
         let variable = string("key_env", in: node)
         if file != nil, variable != nil {
