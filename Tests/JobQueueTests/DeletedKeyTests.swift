@@ -104,4 +104,22 @@ import Testing
             #expect(next.attempt == 2)
         }
     }
+
+    /// As when a primary that was replaced has delivered the entry: neither the submission nor the delivery is on this server.
+    @Test func `a job of which the server has neither record nor entry is not run`() async throws {
+        try await QueueFixture.run { fixture in
+            let job = QueueFixture.job()
+            #expect(try await fixture.queue.submit(job, options: SubmitOptions()) == .accepted)
+            let entry = try #require(try await fixture.consumer.take(partition: 0, classes: [.standard], count: 1).entries.first)
+            let queue = fixture.keys.queue(.standard, partition: 0)
+            _ = try await fixture.redis.command("DEL", fixture.keys.record(job.id))
+            _ = try await fixture.redis.command("XACK", queue, Keys.group, entry.id)
+            guard case .gone = try await fixture.consumer.claim(job, entry: entry, leaseExpired: false) else {
+                throw QueueFixture.FixtureError.nothingToClaim
+            }
+            #expect(try await fixture.redis.command("EXISTS", fixture.keys.record(job.id), fixture.keys.log(job.id)).integer == 0)
+            // Nothing is deleted: this server may yet deliver it.
+            #expect(try await fixture.redis.command("XLEN", queue).integer == 1)
+        }
+    }
 }

@@ -45,7 +45,7 @@ extension JobConsumer {
                     tenant: values[5].string.flatMap { TenantLimits($0) }))
         case "busy": return .busy
         case "ended" where values.count == 2: return .ended(FailureCode(rawValue: values[1].string ?? ""))
-        case "ended", "duplicate": return .gone
+        case "ended", "duplicate", "unlisted": return .gone
         default: throw redis.misfit(reply, to: "the claim script")
         }
     }

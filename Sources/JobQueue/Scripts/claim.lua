@@ -4,9 +4,8 @@
 --       10 maximum of crashes  11 on_crash  12 retention s  13 group  14 dead letters kept  15 job JSON (only with 5)  16 retry_of  17 worker as a JSON string
 --       18 bytes of dead letters kept  19 newest attempt that this process knows of (0: none)  20 lease ms
 -- Returns {'claimed', attempt, crashes, now ms, usage of earlier attempts or '', settings of the owner, see tenant_of}, {'ended'} (the job had already ended), {'ended', 'interrupted' or a failure code}
--- (this call ended the job), {'duplicate'} (another entry holds the job) or {'busy'} (another worker holds the lease, or this process runs the job or has ended it: its next
--- renewal decides). Except for 'claimed' and 'busy' the entry is
--- deleted.
+-- (this call ended the job), {'duplicate'} (another entry holds the job), {'unlisted'} (this server has neither the record nor the entry) or {'busy'} (another worker holds the
+-- lease, or this process runs the job or has ended it: its next renewal decides). Except for 'claimed', 'unlisted' and 'busy' the entry is deleted.
 local record, log, out, interrupt_key, queue = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local entry = ARGV[4] .. ' ' .. ARGV[3]
 local FIELDS = {'state', 'attempt', 'token', 'entry', 'crashes', 'usage', 'worker', 'claimed_ms', unpack(USAGE_DETAILS)}
@@ -27,6 +26,11 @@ end
 if is_terminal(state) then
     drop(queue, ARGV[13], ARGV[3])
     return {'ended'}
+end
+if not state then
+    -- A primary that was replaced may still have delivered the entry. This server does not have it, nor what else was written there: the job is lost, and clients are told so.
+    local pending = redis.pcall('XPENDING', queue, ARGV[13], ARGV[3], ARGV[3], 1)
+    if not pending.err and #pending == 0 then return {'unlisted'} end
 end
 local known = whole(ARGV[19])
 local is_own = state == 'running' and found[3] == ARGV[2] and found[7] == ARGV[1]
