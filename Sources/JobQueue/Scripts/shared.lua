@@ -243,7 +243,7 @@ local function listed_job(queue, entry)
     return readable and type(job) == 'table' and job or nil
 end
 
--- Writes the record of a job that was deleted again, all but its state.
+-- Writes a record again that was deleted while its job ran, all but the state. job: the decoded job of the queue entry.
 local function restore_record(record, queue, entry, attempt, job)
     -- The first write: one that Redis accepts at the memory limit.
     redis.call('HDEL', record, 'token')
