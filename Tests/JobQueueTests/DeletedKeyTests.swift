@@ -20,7 +20,9 @@ import Testing
             _ = try await fixture.redis.command("DEL", fixture.keys.queue(.standard, partition: 0))
             if !hasLog { _ = try await fixture.redis.command("DEL", fixture.keys.log(claim.job.id)) }
             #expect(try await fixture.consumer.renew([renewal(claim)]) == [.lost])
+            _ = try await fixture.redis.command("CONFIG", "SET", "maxmemory", "1")
             try await fixture.consumer.endIfGone(claim)
+            _ = try await fixture.redis.command("CONFIG", "SET", "maxmemory", "0")
             let end = try await received.wait({ "the end, \($0)" }) { $0.last?.event.isTerminal ?? false ? $0.last : nil }
             #expect(end.id == EventID(attempt: 2, sequence: 0))
             let found = try await fixture.redis.command("HMGET", record, "state", "attempt", "code")
@@ -84,7 +86,7 @@ import Testing
                 #expect(found.fields[field] == before.fields[field], "\(field)")
             }
             #expect(try await fixture.redis.command("XLEN", fixture.keys.queue(.standard, partition: 0)).integer == 0)
-            // Not twice, and not after a newer attempt.
+            // The entry is gone, so that a repeated call does not end the job again.
             _ = try await fixture.redis.command("DEL", record)
             #expect(try await fixture.finish(claim, .finished(.stop, .none), at: 4) == .integer(0))
             #expect(try await fixture.queue.record(claim.job.id) == nil)

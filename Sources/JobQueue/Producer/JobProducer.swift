@@ -287,8 +287,8 @@ package struct JobProducer: Sendable {
     }
 
     /// Ends jobs as failed whose queue entries are gone, because an operator has deleted or trimmed their queue.
-    /// - Parameter jobs: with what the records' fields `entry` were, as far as known: a job whose record is gone as well ends only with it; and
-    ///   with the newest attempt of which readers have events, 0 for none.
+    /// - Parameter jobs: the jobs to check. `entry`: the value of the record's field `entry` at an earlier look; nil if unknown, and then a job
+    ///   without a record is not ended. `attempt`: the newest attempt in the events that readers have; 0 if they have none.
     package func endJobsWithoutEntry(_ jobs: [(id: JobID, entry: String?, attempt: Int)]) async throws(RedisError) {
         for (id, entry, attempt) in jobs {
             _ = try await redis.run(

@@ -23,7 +23,11 @@ if found[1] == 'running' then
 end
 if found.err then own(KEYS[1], 'hash') end
 -- The end needs an id above those that readers have, also if the log is gone.
-if not found[1] and tonumber(ARGV[4]) > 0 then redis.call('HSET', KEYS[1], 'attempt', ARGV[4]) end
+if not found[1] and tonumber(ARGV[4]) > 0 then
+    -- The first write: one that Redis accepts at the memory limit.
+    redis.call('HDEL', KEYS[1], 'token')
+    redis.call('HSET', KEYS[1], 'attempt', ARGV[4])
+end
 conclude_failed(KEYS[1], KEYS[2], KEYS[3], KEYS[4], 'internal', 'the queue entry of the job was deleted in Redis; send the job again', true, ARGV[2])
 waits_no_more(KEYS[1], found[3], queue)
 unsort(queue, found[3], entry)

@@ -28,7 +28,7 @@ if is_terminal(state) then
     return {'ended'}
 end
 if not state then
-    -- A primary that was replaced may still have delivered the entry. This server does not have it, nor what else was written there: the job is lost, and clients are told so.
+    -- The entry was delivered by another server, which was the primary before. This server has neither the entry nor the record, so the job is lost. Its clients are told so.
     local pending = redis.pcall('XPENDING', queue, ARGV[13], ARGV[3], ARGV[3], 1)
     if not pending.err and #pending == 0 then return {'unlisted'} end
 end

@@ -114,9 +114,9 @@ extension GenerationPool {
         generation.validated(newest: log.newest, on: connection)
     }
 
-    /// Ends a lost job of which Redis has neither the record nor the queue entry: no worker claims it again, and its readers would wait for ever.
-    /// Begins after a renewal interval, in which a gateway repeats a submission whose reply it has lost, and retries every 200 ms until the job
-    /// may have ended elsewhere.
+    /// Ends a lost job if Redis has neither its record nor its queue entry. No worker would claim such a job again, and its readers would wait
+    /// forever. Waits one renewal interval first, because a gateway that has lost the reply to the job's submission repeats it in this time.
+    /// Retries every 200 ms after errors, but only for one lease after `heldAt`: later the job may have run and ended on another worker.
     /// - Parameter heldAt: see `Generation.heldAt`.
     func endIfGone(_ claim: Claim, heldAt: UInt64) async {
         await pause(consumer.settings.renewalInterval)
