@@ -58,14 +58,9 @@ extension JobConsumer {
     /// Ends a job as `failed` with `internal` if its record and its entry are gone: no worker would ever claim it again. The attempt of the claim
     /// must have had a valid lease within the last lease; otherwise the job may have ended, and its keys expired.
     package func endIfGone(_ claim: Claim) async throws(QueueError) {
-        let (id, entry) = (claim.job.id, claim.entry)
-        _ = try await redis.run(
-            Scripts.checkEntry,
-            keys: [keys.record(id), keys.log(id), keys.out(id), keys.interrupt(id)] + keys.queues(partition: entry.partition),
-            arguments: [
-                .integer(settings.leaseMilliseconds), .integer(settings.retentionSeconds),
-                .string("\(entry.priority.rawValue) \(entry.id)"), .integer(claim.attempt),
-            ])
+        let check = settings.entryCheck(
+            of: claim.job.id, entry: "\(claim.entry.priority.rawValue) \(claim.entry.id)", attempt: claim.attempt)
+        _ = try await redis.run(Scripts.checkEntry, keys: check.keys, arguments: check.arguments)
     }
 
     /// Removes an entry that is not a valid job or is in the wrong partition. If the id is known and belongs to this partition, the job is

@@ -291,19 +291,24 @@ package struct JobProducer: Sendable {
     ///   without a record is not ended. `attempt`: the newest attempt in the events that readers have; 0 if they have none.
     package func endJobsWithoutEntry(_ jobs: [(id: JobID, entry: String?, attempt: Int)]) async throws(RedisError) {
         for (id, entry, attempt) in jobs {
-            _ = try await redis.run(
-                Scripts.checkEntry,
-                keys: [keys.record(id), keys.log(id), keys.out(id), keys.interrupt(id)]
-                    + keys.queues(partition: keys.partition(of: id.rawValue)),
-                arguments: [
-                    .integer(settings.leaseMilliseconds), .integer(settings.retentionSeconds), .string(entry ?? ""), .integer(attempt),
-                ])
+            let check = settings.entryCheck(of: id, entry: entry ?? "", attempt: attempt)
+            _ = try await redis.run(Scripts.checkEntry, keys: check.keys, arguments: check.arguments)
         }
     }
 
     /// The id of the first entry in a reply of XRANGE or XREVRANGE.
     package static func firstID(_ reply: RESPValue) -> EventID? {
         reply.array?.first?.array?.first?.string.flatMap { EventID($0) }
+    }
+}
+
+extension QueueSettings {
+    /// The keys and arguments of `Scripts.checkEntry`, whose file documents them.
+    func entryCheck(of id: JobID, entry: String, attempt: Int) -> (keys: [String], arguments: [RedisArgument]) {
+        (
+            [keys.record(id), keys.log(id), keys.out(id), keys.interrupt(id)] + keys.queues(partition: keys.partition(of: id.rawValue)),
+            [.integer(leaseMilliseconds), .integer(retentionSeconds), .string(entry), .integer(attempt)]
+        )
     }
 }
 
